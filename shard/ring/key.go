@@ -1,0 +1,195 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package ring
+
+import (
+	"errors"
+	"fmt"
+	"math/bits"
+
+	"github.com/zeebo/xxh3"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// A Key says which string of an object is hashed. Objects with equal keys always
+// have the same owner.
+//
+// Each ring has one key: [ByName], [ByNamespace], [ByUID], or a user's own made by
+// [ByFunc]. Dependent objects are placed beside their controlling owner with
+// [ByController] or [ByClusterController], which mean "the key that the ring has
+// for the owner" and are resolved with [Key.Resolve].
+type Key struct {
+	name string
+	of   func(metav1.Object) string
+	// ofOwner derives the key of the controlling owner of an object in the given
+	// namespace ("" if the owner is cluster-scoped). Nil if a reference does not
+	// tell enough of the owner.
+	ofOwner func(namespace string, owner *metav1.OwnerReference) string
+}
+
+const (
+	keyByController        = "controller"
+	keyByClusterController = "cluster-controller"
+	keyByUID               = "uid"
+)
+
+var (
+	// ByName hashes namespace/name, or the name of a cluster-scoped object. The
+	// default. Objects of different kinds with the same name have the same owner.
+	ByName = Key{
+		name:    "name",
+		of:      func(o metav1.Object) string { return NamespacedName(o.GetNamespace(), o.GetName()) },
+		ofOwner: func(ns string, ref *metav1.OwnerReference) string { return NamespacedName(ns, ref.Name) },
+	}
+	// ByNamespace hashes the namespace, so that one member owns all of it. A
+	// cluster-scoped object is hashed by its name (a Namespace thus lands beside
+	// its contents).
+	ByNamespace = Key{
+		name: "namespace",
+		of: func(o metav1.Object) string {
+			if ns := o.GetNamespace(); ns != "" {
+				return ns
+			}
+			return o.GetName()
+		},
+		ofOwner: func(ns string, ref *metav1.OwnerReference) string {
+			if ns != "" {
+				return ns
+			}
+			return ref.Name
+		},
+	}
+	// ByUID hashes metadata.uid with FNV-1a-64, as kube-apiserver does
+	// (KEP-5866), so that the server can select by the same ranges.
+	ByUID = Key{
+		name:    keyByUID,
+		of:      func(o metav1.Object) string { return string(o.GetUID()) },
+		ofOwner: func(_ string, ref *metav1.OwnerReference) string { return string(ref.UID) },
+	}
+	// ByController places a dependent object where its controlling owner
+	// (metadata.ownerReferences with controller: true) lies, by the ring's own key.
+	// An object without a controller is placed by itself.
+	ByController = Key{name: keyByController}
+	// ByClusterController is ByController for owners that are cluster-scoped while
+	// their dependents live in namespaces: an owner reference does not say so.
+	ByClusterController = Key{name: keyByClusterController}
+)
+
+// ErrNoOwnerKey says that the key of an owner can't be told from an owner reference.
+var ErrNoOwnerKey = errors.New("the ring's key can't be derived from an owner reference")
+
+// ByFunc makes a key of a user's own function. The name goes into the ring's
+// fingerprint: change it whenever the function changes its answers, so that
+// members of two versions don't take each other's partitions for comparable.
+//
+// The function must be pure, must not keep or change the object, and is called
+// from many goroutines, once or twice for each event. The string is hashed with
+// xxh3-64, on a ring of ByUID with FNV-1a-64.
+//
+// Given to an informer, the function returns the key of the ring for the object
+// that the informer's object belongs to.
+func ByFunc(name string, of func(metav1.Object) string) Key {
+	return Key{name: "custom-" + name, of: of}
+}
+
+// Name identifies the key in a fingerprint, in errors and on the status page.
+func (k Key) Name() string { return k.name }
+
+// Of returns the string to hash. It may only be called on a key that is not
+// relative to the ring's (see [Key.Resolve]).
+func (k Key) Of(obj metav1.Object) string { return k.of(obj) }
+
+// Resolve returns the key to use for an informer on a ring whose key is ringKey:
+// k itself, or for [ByController] and [ByClusterController] the key of the owner.
+// It fails with [ErrNoOwnerKey] for those two on a ring with a custom key, and for
+// the zero Key.
+func (k Key) Resolve(ringKey Key) (Key, error) {
+	switch k.name {
+	case keyByController, keyByClusterController:
+	default:
+		if k.of == nil {
+			return Key{}, errors.New("the zero Key can't be used: take ByName, ByNamespace, ByUID, ByController or ByFunc with a function")
+		}
+		return k, nil
+	}
+	if ringKey.ofOwner == nil {
+		return Key{}, fmt.Errorf("key %q on a ring by %q: %w; use ByFunc with a function that returns the owner's key", k.name, ringKey.name, ErrNoOwnerKey)
+	}
+	clusterScoped := k.name == keyByClusterController
+	return Key{name: k.name, of: func(obj metav1.Object) string {
+		ref := metav1.GetControllerOfNoCopy(obj)
+		if ref == nil {
+			return ringKey.of(obj)
+		}
+		if clusterScoped {
+			return ringKey.ofOwner("", ref)
+		}
+		return ringKey.ofOwner(obj.GetNamespace(), ref)
+	}}, nil
+}
+
+// NamespacedName is the key of an object on a ring by name.
+func NamespacedName(namespace, name string) string {
+	if namespace == "" {
+		return name
+	}
+	return namespace + "/" + name
+}
+
+// A Hash maps a key to a point of the hash space.
+type Hash func(key string) uint64
+
+// HashOf returns the hash function of the rings with the given key.
+func HashOf(ringKey Key) Hash {
+	if ringKey.name == keyByUID {
+		return fnv1a
+	}
+	return xxh3.HashString
+}
+
+// hashName names the hash function in a fingerprint.
+func hashName(key string) string {
+	if key == keyByUID {
+		return "fnv1a"
+	}
+	return "xxh3"
+}
+
+// fnv1a is FNV-1a-64. The standard library's needs a hash.Hash and a []byte,
+// which on the hot path is an allocation.
+func fnv1a(s string) uint64 {
+	const offset, prime = 14695981039346656037, 1099511628211
+	h := uint64(offset)
+	for i := range len(s) {
+		h ^= uint64(s[i])
+		h *= prime
+	}
+	return h
+}
+
+// PartitionOf returns the partition in which a point lies: the high 64 bits of
+// point × partitions, so that each partition is a contiguous range of points
+// (Lemire, "Fast Random Integer Generation in an Interval", 2019). partitions
+// must be at least 1.
+func PartitionOf(point uint64, partitions int) int {
+	hi, _ := bits.Mul64(point, uint64(partitions))
+	return int(hi)
+}
+
+// RangeOf returns the first and the last point of a partition, both inclusive.
+func RangeOf(partition, partitions int) (first, last uint64) {
+	return rangeStart(partition, partitions), rangeStart(partition+1, partitions) - 1 // 2^64 wraps to 0: the last range ends at the maximum
+}
+
+// rangeStart is ceil(partition × 2^64 / partitions), modulo 2^64.
+func rangeStart(partition, partitions int) uint64 {
+	if partition >= partitions {
+		return 0
+	}
+	quotient, remainder := bits.Div64(uint64(partition), 0, uint64(partitions))
+	if remainder > 0 {
+		quotient++
+	}
+	return quotient
+}

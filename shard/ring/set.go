@@ -1,0 +1,186 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package ring
+
+import (
+	"encoding/base64"
+	"encoding/binary"
+	"fmt"
+	"iter"
+	"math/bits"
+)
+
+// Set is a set of partitions under one partition count. The zero Set is empty,
+// has no partitions to add, and overlaps nothing.
+type Set struct {
+	partitions int
+	words      []uint64 // bit p%64 of word p/64; no bit at or above partitions is set
+}
+
+// NewSet returns an empty set of partitions numbered 0 to partitions-1.
+func NewSet(partitions int) Set {
+	return Set{partitions: partitions, words: make([]uint64, (partitions+63)/64)}
+}
+
+// FullSet returns the set of all partitions.
+func FullSet(partitions int) Set {
+	s := NewSet(partitions)
+	for p := range partitions {
+		s.Add(p)
+	}
+	return s
+}
+
+// Partitions is the partition count that the set is for.
+func (s Set) Partitions() int { return s.partitions }
+
+// Has reports whether the set holds the partition; false for one out of range.
+func (s Set) Has(partition int) bool {
+	return partition >= 0 && partition < s.partitions && s.words[partition/64]&(1<<(partition%64)) != 0
+}
+
+// HasPoint reports whether the set holds the partition in which the point lies.
+func (s Set) HasPoint(point uint64) bool {
+	return s.partitions > 0 && s.Has(PartitionOf(point, s.partitions))
+}
+
+// Add puts a partition into the set. One out of range is ignored.
+func (s Set) Add(partition int) {
+	if partition >= 0 && partition < s.partitions {
+		s.words[partition/64] |= 1 << (partition % 64)
+	}
+}
+
+// Remove takes a partition out of the set.
+func (s Set) Remove(partition int) {
+	if partition >= 0 && partition < s.partitions {
+		s.words[partition/64] &^= 1 << (partition % 64)
+	}
+}
+
+// Len counts the partitions in the set.
+func (s Set) Len() int {
+	n := 0
+	for _, w := range s.words {
+		n += bits.OnesCount64(w)
+	}
+	return n
+}
+
+// Empty reports whether the set holds nothing.
+func (s Set) Empty() bool {
+	for _, w := range s.words {
+		if w != 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// Clone returns a copy that shares nothing with s.
+func (s Set) Clone() Set {
+	return Set{partitions: s.partitions, words: append([]uint64(nil), s.words...)}
+}
+
+// Equal reports whether both sets hold the same partitions under the same count.
+func (s Set) Equal(other Set) bool {
+	if s.partitions != other.partitions {
+		return false
+	}
+	for i, w := range s.words {
+		if w != other.words[i] {
+			return false
+		}
+	}
+	return true
+}
+
+// All yields the partitions in rising order.
+func (s Set) All() iter.Seq[int] {
+	return func(yield func(int) bool) {
+		for i, w := range s.words {
+			for ; w != 0; w &= w - 1 {
+				if !yield(i*64 + bits.TrailingZeros64(w)) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// Overlaps reports whether some point of the hash space lies in both sets. The
+// sets may be for different partition counts; they must be for the same keys
+// (see [Parameters.SameKeys]).
+func (s Set) Overlaps(other Set) bool {
+	if s.partitions == other.partitions {
+		for i, w := range s.words {
+			if w&other.words[i] != 0 {
+				return true
+			}
+		}
+		return false
+	}
+	if s.partitions == 0 || other.partitions == 0 {
+		return false
+	}
+	for p := range s.All() {
+		if other.OverlapsPartition(p, s.partitions) {
+			return true
+		}
+	}
+	return false
+}
+
+// OverlapsPartition reports whether some point of the given partition, under the
+// given count, lies in the set.
+func (s Set) OverlapsPartition(partition, partitions int) bool {
+	if s.partitions == 0 || partition < 0 || partition >= partitions {
+		return false
+	}
+	if s.partitions == partitions {
+		return s.Has(partition)
+	}
+	first, last := RangeOf(partition, partitions)
+	for p := PartitionOf(first, s.partitions); p <= PartitionOf(last, s.partitions); p++ {
+		if s.Has(p) {
+			return true
+		}
+	}
+	return false
+}
+
+// Encode writes the set as unpadded URL-safe base64 of its bits, the lowest
+// partition in the lowest bit of the first byte: 86 characters for 509 partitions.
+func (s Set) Encode() string {
+	raw := make([]byte, 8*len(s.words))
+	for i, w := range s.words {
+		binary.LittleEndian.PutUint64(raw[8*i:], w)
+	}
+	return base64.RawURLEncoding.EncodeToString(raw[:(s.partitions+7)/8])
+}
+
+// DecodeSet reads what [Set.Encode] wrote for the given partition count (1 to
+// [MaxPartitions]). It refuses text of another length, or with bits beyond the last partition.
+func DecodeSet(text string, partitions int) (Set, error) {
+	if partitions < 1 || partitions > MaxPartitions {
+		return Set{}, fmt.Errorf("partition set: %d partitions are not between 1 and %d", partitions, MaxPartitions)
+	}
+	raw, err := base64.RawURLEncoding.DecodeString(text)
+	if err != nil {
+		return Set{}, fmt.Errorf("partition set: %w", err)
+	}
+	if want := (partitions + 7) / 8; len(raw) != want {
+		return Set{}, fmt.Errorf("partition set: %d bytes instead of the %d of %d partitions", len(raw), want, partitions)
+	}
+	s := NewSet(partitions)
+	padded := make([]byte, 8*len(s.words))
+	copy(padded, raw)
+	for i := range s.words {
+		s.words[i] = binary.LittleEndian.Uint64(padded[8*i:])
+	}
+	if rest := partitions % 64; rest != 0 && s.words[len(s.words)-1]>>rest != 0 {
+		return Set{}, fmt.Errorf("partition set: bits beyond partition %d", partitions-1)
+	}
+	return s, nil
+}

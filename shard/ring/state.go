@@ -1,0 +1,32 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package ring
+
+// State is what a member may do with a partition, or with a point of the hash
+// space that lies in it.
+type State uint8
+
+const (
+	// Foreign partitions are another member's, or nobody's. Work on them is
+	// dropped: whoever activates the partition sees all of its objects again.
+	Foreign State = iota
+	// Pending partitions are claimed by this member but not active: on their way
+	// in, or being drained. Work on them is parked.
+	Pending
+	// Active partitions are this member's to work on, unless it is fenced.
+	Active
+)
+
+// String returns "foreign", "pending" or "active": the values of the metric label "state".
+func (s State) String() string {
+	switch s {
+	case Foreign:
+		return "foreign"
+	case Pending:
+		return "pending"
+	case Active:
+		return "active"
+	}
+	return "unknown"
+}
