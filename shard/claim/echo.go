@@ -1,0 +1,79 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package claim
+
+import "time"
+
+// staleRelists is how many times the watch is started again before the machine
+// gives up.
+const staleRelists = 4
+
+// echo is the proof of a fresh watch: each own confirmed write must come back
+// through it. A watch connection can be dead for a long time without an error
+// while every write succeeds.
+type echo struct {
+	waiting []awaited // in the order in which they were confirmed
+	heard   bool      // at least one write came back
+	relists int       // in a row, without an echo
+	relist  Time      // when the last one was asked for
+}
+
+type awaited struct {
+	version string
+	at      Time
+}
+
+func (e *echo) expect(version string, now Time) {
+	e.waiting = append(e.waiting, awaited{version, now})
+}
+
+// seen takes the version of the own Lease in the watch; everything up to it has
+// come back.
+func (e *echo) seen(version string) {
+	n := 0
+	for n < len(e.waiting) && CompareVersions(e.waiting[n].version, version) <= 0 {
+		n++
+	}
+	if n > 0 {
+		e.waiting = append(e.waiting[:0], e.waiting[n:]...)
+		e.heard, e.relists = true, 0
+	}
+}
+
+// fresh reports whether everything that was written longer than limit ago has
+// come back.
+func (e *echo) fresh(now Time, limit time.Duration) bool {
+	return e.heard && (len(e.waiting) == 0 || now.since(e.waiting[0].at) < limit)
+}
+
+// guardWatch starts a watch again that shows nothing new.
+func (m *Machine) guardWatch() {
+	for _, p := range m.peers {
+		if p.suspectVersion == "" {
+			continue
+		}
+		if p.suspectVersion != p.lease.Version {
+			p.suspectVersion = ""
+		} else if m.now.Mono >= p.suspectAt.Mono {
+			p.suspectVersion = ""
+			m.relist()
+		}
+	}
+	e := &m.echo
+	if len(e.waiting) == 0 || m.now.since(e.waiting[0].at) < m.cfg.EchoLimit || m.now.since(e.relist) < m.cfg.EchoLimit {
+		return
+	}
+	if e.relists >= staleRelists {
+		m.end(ErrStaleWatch)
+		return
+	}
+	e.relists++
+	m.relist()
+}
+
+func (m *Machine) relist() {
+	m.stats.Relists++
+	m.echo.relist = m.now
+	m.do(Relist{})
+}

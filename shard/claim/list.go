@@ -1,0 +1,115 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package claim
+
+import (
+	"time"
+
+	"github.com/tom-ludwig/operator-scaling/shard/ring"
+)
+
+// listing is the quorum read that stands between a claim and work.
+type listing struct {
+	op      uint64   // 0 if none is under way
+	asked   ring.Set // what was claimed by a confirmed write before it was sent
+	clear   ring.Set // what the last answer showed to be claimed by nobody else
+	retryAt Time
+}
+
+// lookAround sends a list if something waits for one: a new member to know its
+// peers, or claimed partitions that the watch shows to be nobody else's.
+func (m *Machine) lookAround() {
+	if m.list.op != 0 || m.own.op != nil || m.own.version == "" || !m.now.Reached(m.list.retryAt) {
+		return
+	}
+	asked := ring.NewSet(len(m.parts.state))
+	if m.known {
+		if !m.hears() {
+			return
+		}
+		for p, s := range m.parts.state {
+			if s == claimed && m.parts.want.Has(p) && !m.parts.blocked.Has(p) {
+				asked.Add(p)
+			}
+		}
+		if asked.Empty() {
+			return
+		}
+	}
+	m.stats.Lists++
+	m.list.op, m.list.asked = m.op(), asked
+	m.do(List{Op: m.list.op, Timeout: m.timeout()})
+}
+
+// listed takes the answer to List. What is clear becomes active in place, if it
+// is still wanted then.
+func (m *Machine) listed(e Listed) {
+	if m.list.op != e.Op {
+		return
+	}
+	m.list.op = 0
+	if e.Outcome != OK {
+		m.list.retryAt = m.now.Add(m.jitter(200 * time.Millisecond))
+		return
+	}
+	inList := make(map[string]bool, len(e.Leases))
+	ownVersion := ""
+	for _, l := range e.Leases {
+		inList[l.Name] = true
+		if l.Name == m.cfg.Lease && l.UID == m.own.uid {
+			ownVersion = l.Version
+		}
+	}
+	if ownVersion == "" || ownVersion != m.own.version {
+		// The list is not of a moment at which the own Lease was as this machine
+		// knows it: a renewal has passed it, or somebody else wrote.
+		m.list.retryAt = m.now.Add(10 * time.Millisecond)
+		return
+	}
+	if !m.known {
+		m.known = true
+		for _, l := range e.Leases {
+			if m.peers[l.Name] == nil && l.Name != m.cfg.Lease {
+				m.observe(l)
+			}
+		}
+		return
+	}
+	clear := ring.NewSet(len(m.parts.state))
+	for p := range m.list.asked.All() {
+		if !m.claimedByOther(p, e.Leases, inList) {
+			clear.Add(p)
+		} else {
+			m.stats.Contested++
+		}
+	}
+	m.list.clear = clear
+	if clear.Empty() {
+		m.list.retryAt = m.now.Add(m.jitter(50 * time.Millisecond)) // the watch is about to show why
+	}
+}
+
+// claimedByOther judges one partition by a list. A Lease that the watch shows as
+// held but the list does not have was deleted: until the watch says whether it
+// was void, it counts.
+func (m *Machine) claimedByOther(partition int, leases []Lease, inList map[string]bool) bool {
+	for i := range leases {
+		l := &leases[i]
+		if l.Name != m.cfg.Lease && !l.Record.Void() && l.Record.Claims.overlaps(partition, m.parts.parameters) {
+			return true
+		}
+		m.adopt(l.Record.Tombstones)
+	}
+	for _, p := range m.peers {
+		if !p.lease.Record.Void() && !inList[p.lease.Name] && p.lease.Record.Claims.overlaps(partition, m.parts.parameters) {
+			return true
+		}
+	}
+	for _, t := range m.tombs {
+		if t.Claims.overlaps(partition, m.parts.parameters) {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,298 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package claim
+
+import (
+	"time"
+
+	"github.com/tom-ludwig/operator-scaling/shard/ring"
+)
+
+// own is what the machine knows of its own Lease.
+type own struct {
+	op *request // under way; at most one, so that no two writes can overtake each other
+
+	uid     string // "" until the Lease was created
+	created time.Time
+	version string // "" if not known: the Lease must be read before it is written again
+
+	// Of the last confirmed write. The server must never show less.
+	confirmedVersion string
+	confirmedSeq     uint64
+	seq              uint64 // of the last write that was sent
+
+	fence       Time // no work at or after it; counts only while not fenced
+	fenced      bool // also before the first confirmed write
+	confirmedAt Time // when the last confirmation came; zero before the first
+	phase       Phase
+	tombs       int // generation of the tombstones in the last confirmed write
+
+	renewAt  Time // when the next renewal is due
+	retryAt  Time // nothing is sent before it, after a failure
+	failures int  // in a row
+}
+
+// request is one to the own Lease that is under way.
+type request struct {
+	id       uint64
+	kind     kind
+	sent     Time
+	seq      uint64
+	phase    Phase
+	tombs    int
+	claiming ring.Set // becomes claimed if the write is confirmed
+}
+
+type kind uint8
+
+const (
+	opGet kind = iota
+	opCreate
+	opUpdate
+	opVoid   // the last write of a stopping member
+	opDelete // of the own void Lease, or of a void one that stands in the way
+	opEvict  // of a dead process that holds the Lease of this name
+)
+
+// Fence returns the moment from which on this member must not act. It returns
+// false while the member is fenced. Whoever hands out work must compare the
+// moment with the clocks at each hand-out: a process that was paused gets no
+// event first.
+func (m *Machine) Fence() (Time, bool) { return m.own.fence, !m.own.fenced }
+
+// timeout bounds one request, so that several fit before the fence.
+func (m *Machine) timeout() time.Duration { return m.cfg.RenewPeriod }
+
+// begin notes a request as under way.
+func (m *Machine) begin(k kind) *request {
+	m.own.op = &request{id: m.op(), kind: k, sent: m.now}
+	return m.own.op
+}
+
+// finish returns the request that an answer belongs to, or nil if the answer is
+// to something else.
+func (m *Machine) finish(id uint64) *request {
+	r := m.own.op
+	if r == nil || r.id != id {
+		return nil
+	}
+	m.own.op = nil
+	return r
+}
+
+// writeOwn sends the next request to the own Lease if one is due and none is
+// under way. Every write is a full one on the condition of the known version, and
+// counts as a renewal.
+func (m *Machine) writeOwn() {
+	if m.own.op != nil || !m.now.Reached(m.own.retryAt) {
+		return
+	}
+	switch {
+	case m.stage == acquiring:
+		m.acquire()
+	case m.stage == leaving:
+		r := m.begin(opDelete)
+		m.do(Delete{Op: r.id, Name: m.cfg.Lease, UID: m.own.uid, Version: m.own.version, Timeout: m.timeout()})
+	case m.own.version == "":
+		r := m.begin(opGet)
+		m.do(Get{Op: r.id, Timeout: m.timeout()})
+	case m.stage == stopping && m.parts.workless():
+		m.sendVoid()
+	case m.updateDue():
+		m.sendUpdate()
+	}
+}
+
+// updateDue reports whether there is something to say. After a read that followed
+// a failure, or while fenced, there always is: only a confirmed write settles
+// what the Lease says, and lifts the fence. A member that stops waits a moment
+// before it says so: without work in flight it is void by then.
+func (m *Machine) updateDue() bool {
+	return m.own.failures > 0 || m.own.fenced ||
+		m.now.Reached(m.own.renewAt) ||
+		m.own.phase != m.phase() && (m.stage != stopping || m.now.Reached(m.stoppedAt.Add(m.cfg.Coalesce))) ||
+		m.own.tombs != m.tombGeneration ||
+		m.parts.waiting && m.now.Reached(m.parts.waitUntil)
+}
+
+// phase is what the next write says.
+func (m *Machine) phase() Phase {
+	switch m.stage {
+	case serving:
+		return Serving
+	case stopping, leaving:
+		return Draining
+	}
+	return Joining
+}
+
+func (m *Machine) sendUpdate() {
+	r := m.begin(opUpdate)
+	r.phase, r.tombs = m.phase(), m.tombGeneration
+	// What is released is given up before the request is sent: it may be committed
+	// although no answer comes, and another member may start at that moment.
+	if released := m.parts.release(); !released.Empty() {
+		m.do(Released{Partitions: released})
+	}
+	r.claiming = m.parts.claimable.Clone()
+	claims := m.parts.claims()
+	for p := range r.claiming.All() {
+		claims.Set.Add(p)
+	}
+	m.parts.waiting = false
+	m.own.seq++
+	r.seq = m.own.seq
+	m.do(Update{Op: r.id, UID: m.own.uid, Version: m.own.version, Record: m.record(r.phase, claims), Timeout: m.timeout()})
+}
+
+// sendVoid releases all that is left and the Lease with it.
+func (m *Machine) sendVoid() {
+	r := m.begin(opVoid)
+	if released := m.parts.releaseAll(); !released.Empty() {
+		m.do(Released{Partitions: released})
+	}
+	m.own.seq++
+	r.seq = m.own.seq
+	record := m.record(Draining, m.parts.claims())
+	record.Holder = ""
+	m.do(Update{Op: r.id, UID: m.own.uid, Version: m.own.version, Record: record, Timeout: m.timeout()})
+}
+
+func (m *Machine) record(phase Phase, claims Claims) Record {
+	return Record{
+		Member:      m.cfg.Member,
+		Holder:      m.cfg.Holder,
+		PodUID:      m.cfg.PodUID,
+		Duration:    m.cfg.LeaseDuration,
+		Phase:       phase,
+		Seq:         m.own.seq,
+		Fingerprint: m.cfg.Parameters.Fingerprint(),
+		Parameters:  m.cfg.Parameters,
+		Claims:      claims,
+		Tombstones:  m.tombstones(),
+	}
+}
+
+// wrote takes the answer to Create and Update.
+func (m *Machine) wrote(e Wrote) {
+	r := m.finish(e.Op)
+	if r == nil {
+		return
+	}
+	if e.Outcome != OK {
+		m.stats.HeartbeatFailures++
+		if e.Outcome == Conflict {
+			m.stats.Conflicts++
+		}
+		m.failed(e.Outcome)
+		return
+	}
+	if r.kind == opCreate {
+		m.hold(e.Lease)
+	}
+	m.stats.Heartbeats++
+	if m.now.since(m.own.confirmedAt) > 2*m.cfg.RenewPeriod || m.own.confirmedVersion == "" {
+		// After a time in which this member could not be heard, it has heard
+		// nothing either: without this, the first to recover evicts everyone.
+		m.restartTimers()
+	}
+	m.own.version, m.own.confirmedVersion, m.own.confirmedSeq = e.Lease.Version, e.Lease.Version, r.seq
+	m.own.confirmedAt, m.own.failures, m.own.retryAt = m.now, 0, Time{}
+	m.own.renewAt = r.sent.Add(m.jitter(m.cfg.RenewPeriod))
+	m.own.tombs = r.tombs
+	if m.own.phase != r.phase {
+		m.own.phase = r.phase
+		m.viewDirty = true
+	}
+	if r.kind == opVoid {
+		m.stage = leaving
+		return
+	}
+	m.echo.expect(e.Lease.Version, m.now)
+	// From the send time: the server, and so the peers, may have seen the write
+	// that early.
+	m.own.fence = r.sent.Add(m.cfg.RenewDeadline)
+	switch {
+	case m.now.Reached(m.own.fence):
+		// The answer took longer than the renewal is good for: read first.
+		m.own.version = ""
+	case m.own.fenced:
+		m.own.fenced = false
+		m.do(Unfenced{})
+	}
+	if claimed := m.parts.confirm(r.claiming, e.Lease.Version); !claimed.Empty() {
+		m.do(Claimed{Partitions: claimed})
+	}
+}
+
+// failed plans the next try. Nothing is concluded from the failed request: it may
+// or may not have been committed.
+func (m *Machine) failed(o Outcome) {
+	m.own.version = ""
+	m.own.failures++
+	wait := time.Duration(0)
+	if o == Unknown {
+		wait = m.jitter(min(50*time.Millisecond<<min(m.own.failures, 10), m.cfg.RenewPeriod/2))
+	}
+	m.own.retryAt = m.now.Add(wait)
+}
+
+// got takes the answer to Get: is the Lease still this machine's?
+func (m *Machine) got(e Got) {
+	r := m.finish(e.Op)
+	if r == nil {
+		return
+	}
+	if e.Outcome == Unknown {
+		m.failed(Unknown)
+		return
+	}
+	if m.stage == acquiring {
+		m.found(e)
+		return
+	}
+	l := e.Lease
+	switch {
+	case e.Outcome != OK:
+		m.lost(ErrVanished)
+	case l.UID != m.own.uid || l.Record.Holder != m.cfg.Holder:
+		m.lost(ErrEvicted)
+	case CompareVersions(l.Version, m.own.confirmedVersion) < 0 || l.Record.Seq < m.own.confirmedSeq:
+		m.lost(ErrWentBack)
+	default:
+		// Only the version is learnt. What the Lease claims is not: a release that
+		// timed out may still be on its way.
+		m.own.version = l.Version
+		m.own.failures = max(m.own.failures, 1)
+	}
+}
+
+// lost ends the machine because the Lease is no longer its own. For one that was
+// about to leave anyway, that is the end it wanted.
+func (m *Machine) lost(reason error) {
+	if m.stage == stopping && m.parts.workless() {
+		reason = ErrStopped
+	}
+	m.end(reason)
+}
+
+// deleted takes the answer to Delete.
+func (m *Machine) deleted(e Deleted) {
+	if r := m.finish(e.Op); r != nil {
+		switch {
+		case m.stage == leaving:
+			// Whatever the outcome: a void Lease claims nothing, and peers clear it away.
+			m.end(ErrStopped)
+		case e.Outcome == Unknown:
+			m.failed(Unknown)
+		}
+		return
+	}
+	for _, p := range m.peers {
+		if p.op == e.Op {
+			p.op = 0
+			p.sweepAt = m.now.Add(m.cfg.LeaseDuration)
+		}
+	}
+}

@@ -1,0 +1,244 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package claim
+
+import (
+	"github.com/tom-ludwig/operator-scaling/shard/ring"
+)
+
+// partitionState is where a partition stands on its way; see the picture in the
+// package documentation.
+type partitionState uint8
+
+const (
+	free     partitionState = iota
+	claimed                 // on the own Lease by a confirmed write
+	active                  // may be worked on
+	draining                // nothing new; work may be in flight
+	drained                 // nothing in flight; still on the own Lease
+)
+
+// partitions is the state of every partition under one partition count.
+type partitions struct {
+	parameters ring.Parameters // Key and Partitions are those of the table
+	state      []partitionState
+	token      []string // version of the write that claimed it
+	drainSince []Time
+	want       ring.Set
+	claimable  ring.Set // free, wanted, and claimed by nobody as far as the watch shows
+
+	blocked      ring.Set // claimed by another held Lease or a tombstone
+	blockedDirty bool
+
+	waiting   bool // something is to be claimed or released
+	waitUntil Time // collected until then
+}
+
+func newPartitions(p ring.Parameters) partitions {
+	return partitions{
+		parameters:   p,
+		state:        make([]partitionState, p.Partitions),
+		token:        make([]string, p.Partitions),
+		drainSince:   make([]Time, p.Partitions),
+		want:         ring.NewSet(p.Partitions),
+		claimable:    ring.NewSet(p.Partitions),
+		blockedDirty: true,
+	}
+}
+
+// sameTable reports whether the parameters cut the hash space in the same way.
+func (t *partitions) sameTable(p ring.Parameters) bool {
+	return t.parameters.SameKeys(p) && t.parameters.Partitions == p.Partitions
+}
+
+// claims is what the own Lease must say: everything that is not free.
+func (t *partitions) claims() Claims {
+	c := Claims{Parameters: t.parameters, Set: ring.NewSet(t.parameters.Partitions)}
+	for p, s := range t.state {
+		if s != free {
+			c.Set.Add(p)
+		}
+	}
+	return c
+}
+
+// in returns the partitions in the given state.
+func (t *partitions) in(s partitionState) ring.Set {
+	set := ring.NewSet(len(t.state))
+	for p, is := range t.state {
+		if is == s {
+			set.Add(p)
+		}
+	}
+	return set
+}
+
+// workless reports whether nothing can be in flight anywhere.
+func (t *partitions) workless() bool {
+	for _, s := range t.state {
+		if s == active || s == draining {
+			return false
+		}
+	}
+	return true
+}
+
+func (t *partitions) allFree() bool {
+	for _, s := range t.state {
+		if s != free {
+			return false
+		}
+	}
+	return true
+}
+
+// idle takes the news that nothing is in flight on the partitions.
+func (t *partitions) idle(set ring.Set) {
+	if set.Partitions() != len(t.state) {
+		return
+	}
+	for p := range set.All() {
+		if t.state[p] == draining {
+			t.state[p] = drained
+		}
+	}
+}
+
+// release frees what is to be withdrawn by the write that is about to be sent.
+func (t *partitions) release() ring.Set {
+	set := ring.NewSet(len(t.state))
+	for p, s := range t.state {
+		if (s == drained || s == claimed) && !t.want.Has(p) {
+			t.state[p] = free
+			set.Add(p)
+		}
+	}
+	return set
+}
+
+// releaseAll frees everything; only when workless.
+func (t *partitions) releaseAll() ring.Set {
+	set := t.claims().Set
+	for p := range set.All() {
+		t.state[p] = free
+	}
+	return set
+}
+
+// confirm takes the confirmation of a write that claims the set.
+func (t *partitions) confirm(set ring.Set, version string) ring.Set {
+	if set.Partitions() != len(t.state) {
+		return ring.Set{}
+	}
+	for p := range set.All() {
+		t.state[p], t.token[p] = claimed, version
+	}
+	return set
+}
+
+// place moves partitions through their states as the ring, the peers' claims and
+// the last list demand. It changes nothing on the server: writeOwn does that.
+func (m *Machine) place() {
+	m.look()
+	t := &m.parts
+	if !t.sameTable(m.inForce) && !m.incompatible && t.allFree() && m.own.op == nil && m.list.op == 0 {
+		m.parts = newPartitions(m.inForce)
+	}
+	m.wish()
+	m.block()
+
+	may := m.stage == serving && m.hears() && m.settled()
+	toActivate, toDrain := ring.NewSet(len(t.state)), ring.NewSet(len(t.state))
+	t.claimable = ring.NewSet(len(t.state))
+	waiting := false
+	for p := range t.state {
+		want := t.want.Has(p)
+		switch t.state[p] {
+		case free:
+			if want && may && !t.blocked.Has(p) {
+				t.claimable.Add(p)
+				waiting = true
+			}
+		case claimed:
+			if !want {
+				waiting = true
+			} else if may && m.list.clear.Has(p) {
+				t.state[p] = active
+				toActivate.Add(p)
+			}
+		case active:
+			if !want {
+				t.state[p], t.drainSince[p] = draining, m.now
+				toDrain.Add(p)
+			}
+		case draining:
+			if m.now.since(t.drainSince[p]) >= m.cfg.DrainTimeout {
+				m.end(ErrDrainTimeout)
+				return
+			}
+		case drained:
+			if want {
+				// Its release was not sent, so the claim stands and nobody else can
+				// have become active.
+				t.state[p] = active
+				toActivate.Add(p)
+			} else {
+				waiting = true
+			}
+		}
+	}
+	m.list.clear = ring.Set{}
+	if waiting && !t.waiting {
+		t.waitUntil = m.now.Add(m.cfg.Coalesce)
+	}
+	t.waiting = waiting
+	if !toDrain.Empty() {
+		m.do(Drain{Partitions: toDrain})
+	}
+	if !toActivate.Empty() {
+		m.do(Activated{Partitions: toActivate})
+	}
+}
+
+// settled reports whether a new member has waited long enough to claim.
+func (m *Machine) settled() bool {
+	return !m.cfg.Quarantine || m.now.since(m.joinedAt) >= m.cfg.LeaseDuration
+}
+
+// wish says which partitions this member should have. None while it stops, while
+// the partitions in force are cut in another way than those that it still holds,
+// or while others place by another key.
+func (m *Machine) wish() {
+	t := &m.parts
+	if m.stage != serving || m.incompatible || !t.sameTable(m.inForce) {
+		t.want = ring.NewSet(len(t.state))
+		return
+	}
+	t.want = m.view.Owned(m.cfg.Member)
+}
+
+// block works out which partitions are claimed by others.
+func (m *Machine) block() {
+	t := &m.parts
+	if !t.blockedDirty {
+		return
+	}
+	t.blockedDirty = false
+	t.blocked = ring.NewSet(len(t.state))
+	add := func(c Claims) {
+		for p := range t.state {
+			if c.overlaps(p, t.parameters) {
+				t.blocked.Add(p)
+			}
+		}
+	}
+	for _, p := range m.peers {
+		if !p.lease.Record.Void() {
+			add(p.lease.Record.Claims)
+		}
+	}
+	for _, tomb := range m.tombs {
+		add(tomb.Claims)
+	}
+}

@@ -1,0 +1,285 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package claim
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"github.com/tom-ludwig/operator-scaling/shard/ring"
+)
+
+// peer is another member's Lease as the watch shows it.
+type peer struct {
+	lease     Lease
+	changedAt Time // when its version was last seen to change, or the timers were restarted
+	op        uint64
+	retryAt   Time // no eviction before it
+	// suspectAt is set after a refused eviction: if the watch still shows the
+	// refused version then, it is stale.
+	suspectAt      Time
+	suspectVersion string
+	sweepAt        Time // when a void Lease may be deleted
+}
+
+// tombstone is a Tombstone with its end.
+type tombstone struct {
+	Tombstone
+	until Time
+}
+
+// observe takes what the watch shows of a Lease. Watch events are in order, so the
+// newest one always counts; its version is not compared with what came before,
+// because after a restore of the server's database versions start again lower.
+func (m *Machine) observe(l Lease) {
+	if l.Name == m.cfg.Lease {
+		m.observeOwn(l)
+		return
+	}
+	m.adopt(l.Record.Tombstones)
+	p := m.peers[l.Name]
+	if p == nil {
+		p = &peer{}
+		m.peers[l.Name] = p
+		m.viewDirty, m.parts.blockedDirty = true, true
+	} else if p.lease.Version == l.Version && p.lease.UID == l.UID {
+		return
+	} else {
+		was, is := p.lease.Record, l.Record
+		if was.Holder != is.Holder || was.Phase != is.Phase || was.Member != is.Member || was.Fingerprint != is.Fingerprint || !p.lease.Created.Equal(l.Created) {
+			m.viewDirty, m.parts.blockedDirty = true, true
+		} else if !was.Claims.equal(is.Claims) {
+			m.parts.blockedDirty = true
+		}
+	}
+	p.lease, p.changedAt, p.retryAt = l, m.now, Time{}
+	p.sweepAt = m.now.Add(m.cfg.LeaseDuration)
+}
+
+// observeOwn takes the own Lease's echo. Anything in it that this machine has not
+// written makes it look with a quorum read and write again.
+func (m *Machine) observeOwn(l Lease) {
+	m.echo.seen(l.Version)
+	if m.own.op == nil && m.own.version != "" && l.Version != m.own.version && CompareVersions(l.Version, m.own.confirmedVersion) > 0 {
+		m.own.version = ""
+	}
+}
+
+// vanish takes the end of a Lease. A void one is gone. One that was held may
+// still have a process behind it, so what it claimed stays blocked for a while.
+func (m *Machine) vanish(last Lease) {
+	if last.Name == m.cfg.Lease {
+		if m.own.op == nil && last.UID == m.own.uid {
+			m.own.version = ""
+		}
+		return
+	}
+	if p := m.peers[last.Name]; p != nil && p.lease.UID == last.UID {
+		delete(m.peers, last.Name)
+		m.viewDirty, m.parts.blockedDirty = true, true
+	}
+	if !last.Record.Void() {
+		m.bury(Tombstone{Lease: last.Name, Holder: last.Record.Holder, Claims: last.Record.Claims})
+	}
+}
+
+// adopt takes over the tombstones that a peer knows of.
+func (m *Machine) adopt(tombs []Tombstone) {
+	for _, t := range tombs {
+		m.bury(t)
+	}
+}
+
+// bury blocks what a vanished member claimed for one lease duration from now,
+// once for each holder: members would keep a tombstone alive for each other.
+func (m *Machine) bury(t Tombstone) {
+	if t.Claims.Empty() || t.Holder == m.cfg.Holder || t.Holder == m.cfg.Predecessor {
+		return
+	}
+	if _, known := m.tombs[t.Holder]; known {
+		return
+	}
+	if _, over := m.buried[t.Holder]; over {
+		return
+	}
+	m.tombs[t.Holder] = tombstone{Tombstone: t, until: m.now.Add(m.cfg.LeaseDuration)}
+	m.tombGeneration++
+	m.parts.blockedDirty = true
+}
+
+// forget drops the tombstones whose time is over, by the monotonic clock: a jump
+// of the wall clock must not shorten it.
+func (m *Machine) forget() {
+	for holder, t := range m.tombs {
+		if m.now.Mono >= t.until.Mono {
+			delete(m.tombs, holder)
+			m.buried[holder] = m.now.Add(20 * m.cfg.LeaseDuration)
+			m.tombGeneration++
+			m.parts.blockedDirty = true
+		}
+	}
+	for holder, until := range m.buried {
+		if m.now.Mono >= until.Mono {
+			delete(m.buried, holder)
+		}
+	}
+}
+
+// tombstones lists those in force, sorted by holder.
+func (m *Machine) tombstones() []Tombstone {
+	var list []Tombstone
+	for _, t := range m.tombs {
+		list = append(list, t.Tombstone)
+	}
+	slices.SortFunc(list, func(a, b Tombstone) int { return cmp.Compare(a.Holder, b.Holder) })
+	return list
+}
+
+// Tombstones returns those in force, for the machine that follows this one.
+func (m *Machine) Tombstones() []Tombstone { return m.tombstones() }
+
+// restartTimers gives every peer its whole duration again.
+func (m *Machine) restartTimers() {
+	for _, p := range m.peers {
+		p.changedAt = m.now
+	}
+}
+
+// hears reports whether this member may judge others: its own renewals succeed
+// and its watch shows them.
+func (m *Machine) hears() bool {
+	return !m.own.fenced && m.own.version != "" && m.echo.fresh(m.now, m.cfg.EchoLimit) &&
+		m.now.since(m.own.confirmedAt) <= 2*m.cfg.RenewPeriod
+}
+
+// evictSilent voids the Leases of peers that have not changed for the duration
+// that they declare.
+func (m *Machine) evictSilent() {
+	if !m.hears() {
+		return
+	}
+	silent := m.peersWhere(func(p *peer) bool {
+		return !p.lease.Record.Void() && p.op == 0 && m.now.Mono >= p.retryAt.Mono && m.now.Mono >= m.evictAt(p).Mono
+	})
+	for _, p := range silent {
+		p.op = m.op()
+		m.do(Evict{Op: p.op, Name: p.lease.Name, UID: p.lease.UID, Version: p.lease.Version, Timeout: m.timeout()})
+	}
+}
+
+// evictAt is when a peer that stays silent is evicted. The members take turns, so
+// that not all of them send the same request at the same moment.
+func (m *Machine) evictAt(p *peer) Time {
+	turn := min(time.Duration(m.rank)*50*time.Millisecond, time.Second)
+	return p.changedAt.Add(p.lease.Record.Duration + turn)
+}
+
+// evicted takes the answer to Evict.
+func (m *Machine) evicted(e Evicted) {
+	if e.Outcome == OK {
+		m.stats.Evictions++
+	} else if e.Outcome == Conflict {
+		m.stats.EvictionsRefused++
+	}
+	if r := m.finish(e.Op); r != nil {
+		if e.Outcome == Unknown {
+			m.failed(Unknown)
+		}
+		return
+	}
+	for _, p := range m.peers {
+		if p.op != e.Op {
+			continue
+		}
+		p.op = 0
+		switch e.Outcome {
+		case OK:
+			m.observe(e.Lease)
+		case Conflict, NotFound:
+			// It lives, or somebody else was first: this member's watch is behind.
+			p.changedAt = m.now
+			p.suspectAt, p.suspectVersion = m.now.Add(time.Second), p.lease.Version
+		default:
+			p.retryAt = m.now.Add(m.cfg.RenewPeriod)
+		}
+		return
+	}
+}
+
+// sweepVoid deletes void Leases that nobody has cleared away: one duration after
+// they became void, so that who was evicted can read it, and by one member only.
+func (m *Machine) sweepVoid() {
+	if m.rank != 0 || !m.hears() {
+		return
+	}
+	void := m.peersWhere(func(p *peer) bool {
+		return p.lease.Record.Void() && p.op == 0 && m.now.Mono >= p.sweepAt.Mono
+	})
+	for _, p := range void {
+		p.op = m.op()
+		m.do(Delete{Op: p.op, Name: p.lease.Name, UID: p.lease.UID, Version: p.lease.Version, Timeout: m.timeout()})
+	}
+}
+
+// peersWhere returns the peers for which the condition holds, sorted by name: the
+// order of actions is a function of the state.
+func (m *Machine) peersWhere(condition func(*peer) bool) []*peer {
+	var list []*peer
+	for _, p := range m.peers {
+		if condition(p) {
+			list = append(list, p)
+		}
+	}
+	slices.SortFunc(list, func(a, b *peer) int { return cmp.Compare(a.lease.Name, b.lease.Name) })
+	return list
+}
+
+// look brings the view and the ring up to date with the Leases.
+func (m *Machine) look() {
+	if !m.viewDirty {
+		return
+	}
+	m.viewDirty = false
+	type held struct {
+		name    string
+		created time.Time
+		record  Record
+	}
+	var all []held
+	if m.own.phase == Serving || m.own.phase == Draining {
+		all = append(all, held{m.cfg.Lease, m.own.created, Record{Member: m.cfg.Member, Phase: m.phase(), Parameters: m.cfg.Parameters, Fingerprint: m.cfg.Parameters.Fingerprint()}})
+	}
+	for _, p := range m.peers {
+		if !p.lease.Record.Void() && p.lease.Record.Phase != Joining {
+			all = append(all, held{p.lease.Name, p.lease.Created, p.lease.Record})
+		}
+	}
+	// The parameters in force are those of the longest-standing held Lease, by the
+	// server's clock, so that a rolling update switches all members at one point.
+	slices.SortFunc(all, func(a, b held) int {
+		return cmp.Or(a.created.Compare(b.created), cmp.Compare(a.name, b.name))
+	})
+	m.inForce, m.incompatible = m.cfg.Parameters, false
+	if len(all) > 0 {
+		m.inForce = all[0].record.Parameters
+		m.incompatible = !m.inForce.SameKeys(m.cfg.Parameters)
+	}
+	if m.incompatible {
+		m.view, _ = ring.New(m.cfg.Parameters, nil)
+		return
+	}
+	var members []string
+	for _, h := range all {
+		// Who places by another key can't follow the parameters in force and
+		// claims nothing until they change: it would leave its part unowned.
+		if h.record.Phase == Serving && h.record.Parameters.SameKeys(m.inForce) {
+			members = append(members, h.record.Member)
+		}
+	}
+	if next, err := ring.New(m.inForce, members); err == nil {
+		m.view = next
+	}
+	m.rank, _ = slices.BinarySearch(m.view.Members(), m.cfg.Member)
+}

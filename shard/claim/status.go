@@ -1,0 +1,154 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package claim
+
+import (
+	"time"
+
+	"github.com/tom-ludwig/operator-scaling/shard/ring"
+)
+
+// Stats returns the counts so far.
+func (m *Machine) Stats() Stats { return m.stats }
+
+// View returns the ring of the live members as this member sees them, under the
+// parameters in force.
+func (m *Machine) View() *ring.Ring { return m.view }
+
+// Serving reports whether the member is on the ring: its Lease says so, confirmed.
+func (m *Machine) Serving() bool { return m.stage == serving && m.own.phase == Serving }
+
+// Incompatible reports whether the parameters in force are for another key, so
+// that this member waits until the members that use them have left.
+func (m *Machine) Incompatible() bool { return m.incompatible }
+
+// Duplicate returns the holder of the Lease that another live process keeps under
+// this member's name, or "".
+func (m *Machine) Duplicate() string {
+	if m.stage == acquiring && m.rival.duplicate {
+		return m.rival.lease.Record.Holder
+	}
+	return ""
+}
+
+// WatchFresh reports whether own writes come back through the watch in time.
+func (m *Machine) WatchFresh() bool { return m.echo.fresh(m.now, m.cfg.EchoLimit) }
+
+// Parameters returns those by which the partitions in [Machine.States] are cut.
+func (m *Machine) Parameters() ring.Parameters { return m.parts.parameters }
+
+// States returns what may be done with each partition.
+func (m *Machine) States() []ring.State {
+	states := make([]ring.State, len(m.parts.state))
+	for p, s := range m.parts.state {
+		switch s {
+		case active:
+			states[p] = ring.Active
+		case claimed, draining, drained:
+			states[p] = ring.Pending
+		}
+	}
+	return states
+}
+
+// Draining returns the partitions on which work may still be in flight although
+// it should end.
+func (m *Machine) Draining() ring.Set { return m.parts.in(draining) }
+
+// Token returns the version of the write that claimed the partition, "" if it is
+// free. It strictly increases from owner to owner.
+func (m *Machine) Token(partition int) string {
+	if partition < 0 || partition >= len(m.parts.state) || m.parts.state[partition] == free {
+		return ""
+	}
+	return m.parts.token[partition]
+}
+
+// PeerStatus is another member's Lease as this member sees it.
+type PeerStatus struct {
+	Lease  Lease
+	Silent time.Duration // since it was last seen to change
+}
+
+// Peers returns the other members' Leases, void ones included, sorted by name.
+func (m *Machine) Peers() []PeerStatus {
+	var list []PeerStatus
+	for _, p := range m.peersWhere(func(*peer) bool { return true }) {
+		list = append(list, PeerStatus{Lease: p.lease, Silent: m.now.since(p.changedAt)})
+	}
+	return list
+}
+
+// Blockers returns who claims what this member wants, and how many partitions of
+// it, by holder.
+func (m *Machine) Blockers() map[string]int {
+	blockers := map[string]int{}
+	count := func(holder string, c Claims) {
+		for p := range m.parts.want.All() {
+			if s := m.parts.state[p]; (s == free || s == claimed) && c.overlaps(p, m.parts.parameters) {
+				blockers[holder]++
+			}
+		}
+	}
+	for _, p := range m.peers {
+		if !p.lease.Record.Void() {
+			count(p.lease.Record.Holder, p.lease.Record.Claims)
+		}
+	}
+	for _, t := range m.tombs {
+		count(t.Holder, t.Claims)
+	}
+	return blockers
+}
+
+// Next returns the time, on the monotonic clock, by which the machine wants its
+// next event at the latest: a Tick if nothing else happens.
+func (m *Machine) Next() time.Duration {
+	next := m.now.Mono + m.cfg.RenewPeriod
+	at := func(t Time) {
+		if t.Mono > m.now.Mono {
+			next = min(next, t.Mono)
+		}
+	}
+	if m.own.op == nil {
+		at(m.own.renewAt)
+		at(m.own.retryAt)
+		at(m.rival.lookAt)
+		if m.parts.waiting {
+			at(m.parts.waitUntil)
+		}
+	}
+	if !m.own.fenced {
+		at(m.own.fence)
+	}
+	if m.stage == stopping {
+		at(m.stoppedAt.Add(m.cfg.Coalesce))
+	}
+	at(m.list.retryAt)
+	if len(m.echo.waiting) > 0 {
+		at(m.echo.waiting[0].at.Add(m.cfg.EchoLimit))
+		at(m.echo.relist.Add(m.cfg.EchoLimit))
+	}
+	for _, p := range m.peers {
+		if !p.lease.Record.Void() {
+			at(m.evictAt(p))
+		} else {
+			at(p.sweepAt)
+		}
+		at(p.retryAt)
+		if p.suspectVersion != "" {
+			at(p.suspectAt)
+		}
+	}
+	for _, t := range m.tombs {
+		at(t.until)
+	}
+	for p := range m.parts.in(draining).All() {
+		at(m.parts.drainSince[p].Add(m.cfg.DrainTimeout))
+	}
+	if m.cfg.Quarantine {
+		at(m.joinedAt.Add(m.cfg.LeaseDuration))
+	}
+	return max(next, m.now.Mono)
+}
