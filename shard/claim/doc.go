@@ -10,13 +10,13 @@
 // read, and starts only if no other held Lease claims the partition too. It
 // withdraws a claim only after the work has ended.
 //
-//	          want, nobody else claims it            quorum list shows nobody else
-//	  free ────────────── write ──────────▶ claimed ───────────────────▶ active
-//	   ▲                                       │                            │
-//	   │               no longer wanted        │                            │ no longer wanted
-//	   ├◀─────────────── write ────────────────┘                            ▼
-//	   └◀─────────────── write ──────────── drained ◀── nothing in flight ── draining
-//	                                           └──── wanted again ──▶ active
+//	        want, nobody else claims it            quorum list shows nobody else
+//	free ────────────── write ──────────▶ claimed ───────────────────▶ active
+//	 ▲                                       │                            │
+//	 │               no longer wanted        │                            │ no longer wanted
+//	 ├◀─────────────── write ────────────────┘                            ▼
+//	 └◀─────────────── write ──────────── drained ◀── nothing in flight ── draining
+//	                                         └──── wanted again ──▶ active
 //
 // A [Machine] is pure: it has no clock, no network and no goroutine. Its caller
 // gives it events with the time and carries out the actions that it returns.

@@ -78,11 +78,11 @@ type Machine struct {
 	out    []Action
 	lastOp uint64
 
-	own    own
-	peers  map[string]*peer     // by Lease name, without the own
-	tombs  map[string]tombstone // by holder
-	buried map[string]Time      // holders whose tombstone has run out: not to be adopted again, until when
-	echo   echo
+	own            own
+	peers          map[string]*peer     // by Lease name, without the own
+	tombs          map[string]tombstone // by holder
+	buried         map[string]Time      // holders whose tombstone has run out: not to be adopted again, until when
+	echo           echo
 	tombGeneration int
 
 	synced    bool // the informers hold a complete copy
