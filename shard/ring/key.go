@@ -22,6 +22,9 @@ import (
 type Key struct {
 	name string
 	of   func(metav1.Object) string
+	// pair returns the two parts of a key that is a namespaced name, so that it can
+	// be hashed without being put together. Nil for other keys.
+	pair func(metav1.Object) (namespace, name string)
 	// ofOwner derives the key of the controlling owner of an object in the given
 	// namespace ("" if the owner is cluster-scoped). Nil if a reference does not
 	// tell enough of the owner.
@@ -40,6 +43,7 @@ var (
 	ByName = Key{
 		name:    "name",
 		of:      func(o metav1.Object) string { return NamespacedName(o.GetNamespace(), o.GetName()) },
+		pair:    func(o metav1.Object) (string, string) { return o.GetNamespace(), o.GetName() },
 		ofOwner: func(ns string, ref *metav1.OwnerReference) string { return NamespacedName(ns, ref.Name) },
 	}
 	// ByNamespace hashes the namespace, so that one member owns all of it. A
@@ -116,17 +120,50 @@ func (k Key) Resolve(ringKey Key) (Key, error) {
 	if ringKey.ofOwner == nil {
 		return Key{}, fmt.Errorf("key %q on a ring by %q: %w; use ByFunc with a function that returns the owner's key", k.name, ringKey.name, ErrNoOwnerKey)
 	}
-	clusterScoped := k.name == keyByClusterController
-	return Key{name: k.name, of: func(obj metav1.Object) string {
-		ref := metav1.GetControllerOfNoCopy(obj)
-		if ref == nil {
-			return ringKey.of(obj)
+	ownerNamespace := metav1.Object.GetNamespace
+	if k.name == keyByClusterController {
+		ownerNamespace = func(metav1.Object) string { return "" }
+	}
+	resolved := Key{name: k.name, of: func(obj metav1.Object) string {
+		if ref := metav1.GetControllerOfNoCopy(obj); ref != nil {
+			return ringKey.ofOwner(ownerNamespace(obj), ref)
 		}
-		if clusterScoped {
-			return ringKey.ofOwner("", ref)
+		return ringKey.of(obj)
+	}}
+	if ringKey.name == ByName.name {
+		resolved.pair = func(obj metav1.Object) (string, string) {
+			if ref := metav1.GetControllerOfNoCopy(obj); ref != nil {
+				return ownerNamespace(obj), ref.Name
+			}
+			return obj.GetNamespace(), obj.GetName()
 		}
-		return ringKey.ofOwner(obj.GetNamespace(), ref)
-	}}, nil
+	}
+	return resolved, nil
+}
+
+// Point returns the point of the hash space at which the object lies, for a
+// resolved key and the hash function of the ring. It does not allocate for keys
+// by name, namespace or UID.
+func (k Key) Point(obj metav1.Object, hash Hash) uint64 {
+	if k.pair != nil {
+		return PointOfName(k.pair(obj))
+	}
+	return hash(k.of(obj))
+}
+
+// PointOfName is the point of a namespaced name: xxh3-64 of [NamespacedName], without
+// putting the string together.
+func PointOfName(namespace, name string) uint64 {
+	if namespace == "" {
+		return xxh3.HashString(name)
+	}
+	// The longest possible: a namespace of 63 characters and a name of 253. A
+	// longer one makes append allocate.
+	var buffer [63 + 1 + 253]byte
+	key := append(buffer[:0], namespace...)
+	key = append(key, '/')
+	key = append(key, name...)
+	return xxh3.Hash(key)
 }
 
 // NamespacedName is the key of an object on a ring by name.
