@@ -1,0 +1,218 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package lease
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+	"time"
+
+	coordinationv1 "k8s.io/api/coordination/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/tom-ludwig/operator-scaling/shard/claim"
+	"github.com/tom-ludwig/operator-scaling/shard/ring"
+)
+
+// LabelRing is the label that names the ring to which a Lease belongs.
+const LabelRing = "operator-scaling.dev/ring"
+
+// The annotations of a record.
+const (
+	annotationProtocol   = "operator-scaling.dev/protocol"
+	annotationMember     = "operator-scaling.dev/member"
+	annotationPodUID     = "operator-scaling.dev/pod-uid"
+	annotationPhase      = "operator-scaling.dev/phase"
+	annotationClaims     = "operator-scaling.dev/claims"
+	annotationSeq        = "operator-scaling.dev/seq"
+	annotationParameters = "operator-scaling.dev/parameters"
+	annotationTombstones = "operator-scaling.dev/tombstones"
+	annotationEvictedBy  = "operator-scaling.dev/evicted-by"
+)
+
+// protocol is the version of the rules by which members read each other's claims.
+const protocol = "1"
+
+// fallbackDuration is that of a Lease which doesn't say how long it lasts.
+const fallbackDuration = 15 * time.Second
+
+// ErrForeign says that a Lease is not a record of a member of this ring.
+var ErrForeign = errors.New("not a Lease of this ring")
+
+// encode writes the record on the Lease, whose name and metadata are kept. now is
+// the wall clock.
+func encode(l *coordinationv1.Lease, r claim.Record, now time.Time) {
+	if l.Annotations == nil {
+		l.Annotations = map[string]string{}
+	}
+	seconds := int32(min(int64(math.Ceil(r.Duration.Seconds())), math.MaxInt32))
+	renewed := metav1.NewMicroTime(now)
+	l.Spec.HolderIdentity = &r.Holder
+	l.Spec.LeaseDurationSeconds = &seconds
+	l.Spec.RenewTime = &renewed
+	set := func(key, value string) {
+		if value == "" {
+			delete(l.Annotations, key)
+			return
+		}
+		l.Annotations[key] = value
+	}
+	set(annotationProtocol, protocol)
+	set(annotationMember, r.Member)
+	set(annotationPodUID, r.PodUID)
+	set(annotationPhase, string(r.Phase))
+	set(annotationClaims, encodeClaims(r.Claims))
+	set(annotationSeq, strconv.FormatUint(r.Seq, 10))
+	set(annotationParameters, r.Fingerprint)
+	set(annotationTombstones, encodeTombstones(r.Tombstones))
+	set(annotationEvictedBy, r.EvictedBy)
+}
+
+// Decode reads the record of a member of the given ring. It fails with
+// [ErrForeign] for any other Lease. Faults within a record don't make it fail:
+// they are returned as a second error, joined, beside a record that assumes the
+// worst.
+func Decode(l *coordinationv1.Lease, ringName string) (lease claim.Lease, faults error, err error) {
+	if l.Labels[LabelRing] != ringName {
+		return claim.Lease{}, nil, fmt.Errorf("lease %s/%s: label %s is %q instead of %q: %w", l.Namespace, l.Name, LabelRing, l.Labels[LabelRing], ringName, ErrForeign)
+	}
+	version, ours := l.Annotations[annotationProtocol]
+	if !ours {
+		return claim.Lease{}, nil, fmt.Errorf("lease %s/%s: annotation %s is missing: %w", l.Namespace, l.Name, annotationProtocol, ErrForeign)
+	}
+	var errs []error
+	fault := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+
+	r := claim.Record{
+		Member:      l.Annotations[annotationMember],
+		PodUID:      l.Annotations[annotationPodUID],
+		Phase:       claim.Phase(l.Annotations[annotationPhase]),
+		Fingerprint: l.Annotations[annotationParameters],
+		EvictedBy:   l.Annotations[annotationEvictedBy],
+		Duration:    fallbackDuration,
+	}
+	if l.Spec.HolderIdentity == nil {
+		fault("holderIdentity is missing: taken for void")
+	} else {
+		r.Holder = *l.Spec.HolderIdentity
+	}
+	if r.Member == "" {
+		r.Member, _, _ = strings.Cut(r.Holder, "_")
+		if !r.Void() {
+			fault("member is missing")
+		}
+	}
+	if seconds := l.Spec.LeaseDurationSeconds; seconds != nil && *seconds > 0 {
+		r.Duration = time.Duration(*seconds) * time.Second
+	} else {
+		fault("leaseDurationSeconds is missing or not above 0: taken for %v", fallbackDuration)
+	}
+	if l.Spec.RenewTime == nil {
+		fault("renewTime is missing")
+	}
+	switch r.Phase {
+	case claim.Joining, claim.Serving, claim.Draining:
+	default:
+		fault("phase %.40q is none that is known: not on the ring", r.Phase)
+		r.Phase = claim.Draining
+	}
+	var parseErr error
+	if r.Seq, parseErr = strconv.ParseUint(l.Annotations[annotationSeq], 10, 64); parseErr != nil {
+		fault("seq: %w", parseErr)
+	}
+	if r.Parameters, parseErr = ring.ParseFingerprint(r.Fingerprint); parseErr != nil {
+		fault("%w", parseErr)
+	}
+	if r.Tombstones, parseErr = decodeTombstones(l.Annotations[annotationTombstones]); parseErr != nil {
+		fault("tombstones: %w", parseErr)
+	}
+	if version != protocol {
+		fault("protocol %.40q is not %q: claims everything", version, protocol)
+		r.Claims = claim.Claims{Everything: true}
+	} else if r.Claims, parseErr = decodeClaims(l.Annotations[annotationClaims]); parseErr != nil {
+		fault("claims: %w: claims everything", parseErr)
+	}
+	if r.Void() {
+		r.Claims = claim.Claims{}
+		errs = nil // nobody acts on it
+	}
+	return claim.Lease{
+		Name:    l.Name,
+		UID:     string(l.UID),
+		Version: l.ResourceVersion,
+		Created: l.CreationTimestamp.Time,
+		Record:  r,
+	}, errors.Join(errs...), nil
+}
+
+// encodeClaims writes "<fingerprint of the parameters>:<set>".
+func encodeClaims(c claim.Claims) string {
+	if c.Everything {
+		return "everything"
+	}
+	if c.Set.Partitions() == 0 {
+		return ""
+	}
+	return c.Parameters.Fingerprint() + ":" + c.Set.Encode()
+}
+
+// decodeClaims reads what encodeClaims wrote. With an error it returns claims to everything.
+func decodeClaims(text string) (claim.Claims, error) {
+	everything := claim.Claims{Everything: true}
+	if text == "everything" {
+		return everything, nil
+	}
+	fingerprint, set, found := strings.Cut(text, ":")
+	if !found {
+		return everything, fmt.Errorf("%.100q has no ':'", text)
+	}
+	p, err := ring.ParseFingerprint(fingerprint)
+	if err != nil {
+		return everything, err
+	}
+	s, err := ring.DecodeSet(set, p.Partitions)
+	if err != nil {
+		return everything, err
+	}
+	return claim.Claims{Parameters: p, Set: s}, nil
+}
+
+// tombstone is the form of a claim.Tombstone in the annotation.
+type tombstone struct {
+	Lease  string `json:"lease"`
+	Holder string `json:"holder"`
+	Claims string `json:"claims"`
+}
+
+func encodeTombstones(tombs []claim.Tombstone) string {
+	if len(tombs) == 0 {
+		return ""
+	}
+	list := make([]tombstone, len(tombs))
+	for i, t := range tombs {
+		list[i] = tombstone{t.Lease, t.Holder, encodeClaims(t.Claims)}
+	}
+	text, _ := json.Marshal(list) // strings can't fail
+	return string(text)
+}
+
+func decodeTombstones(text string) ([]claim.Tombstone, error) {
+	if text == "" {
+		return nil, nil
+	}
+	var list []tombstone
+	if err := json.Unmarshal([]byte(text), &list); err != nil {
+		return nil, err
+	}
+	tombs := make([]claim.Tombstone, 0, len(list))
+	for _, t := range list {
+		claims, _ := decodeClaims(t.Claims) // claims everything if it can't be read
+		tombs = append(tombs, claim.Tombstone{Lease: t.Lease, Holder: t.Holder, Claims: claims})
+	}
+	return tombs, nil
+}
