@@ -1,0 +1,61 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package v1alpha1
+
+import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+// The conditions of a Foo, and the reasons that they give.
+const (
+	// ConditionReady is True when the Deployment has as many available replicas as the Foo asks for.
+	ConditionReady = "Ready"
+
+	// ReasonAvailable goes with Ready=True.
+	ReasonAvailable = "DeploymentAvailable"
+	// ReasonProgressing goes with Ready=False: the Deployment is as it should be, its replicas are not all there yet.
+	ReasonProgressing = "DeploymentProgressing"
+	// ReasonNameTaken goes with Ready=False: a Deployment of that name exists, and this Foo does not control it.
+	ReasonNameTaken = "DeploymentNameTaken"
+)
+
+// +genclient
+// +k8s:deepcopy-gen:interfaces=k8s.io/apimachinery/pkg/runtime.Object
+
+// Foo asks for one Deployment.
+type Foo struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	Spec   FooSpec   `json:"spec"`
+	Status FooStatus `json:"status,omitempty"`
+}
+
+// FooSpec is what the user asks for.
+type FooSpec struct {
+	// DeploymentName names the Deployment, in the Foo's namespace. It can't be changed.
+	DeploymentName string `json:"deploymentName"`
+	// Replicas of the Deployment, 0 to 100; 1 when it is not set.
+	Replicas *int32 `json:"replicas,omitempty"`
+}
+
+// FooStatus is what the controller saw and did.
+type FooStatus struct {
+	// AvailableReplicas of the Deployment.
+	AvailableReplicas int32 `json:"availableReplicas"`
+	// ObservedGeneration is the generation of the Foo that the rest of the status speaks of.
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+	// Member names the Pod of the member that reconciled the Foo last.
+	Member string `json:"member,omitempty"`
+	// Conditions holds Ready.
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+}
+
+// +k8s:deepcopy-gen:interfaces=k8s.io/apimachinery/pkg/runtime.Object
+
+// FooList is a list of Foos.
+type FooList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata"`
+
+	Items []Foo `json:"items"`
+}

@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# Copyright The Operator Scaling Authors.
+# SPDX-License-Identifier: Apache-2.0
+#
+# Fails when the generated code is not what hack/update-codegen.sh makes of the API types. Works on a copy: the working
+# tree is only read.
+set -o errexit -o nounset -o pipefail
+
+root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)"
+copy="$(mktemp -d)"
+trap 'rm -rf "${copy}"' EXIT
+
+mkdir -p "${copy}/example-controller"
+cp "${root}/go.mod" "${root}/go.sum" "${copy}/"
+cp -R "${root}/hack" "${copy}/hack"
+cp -R "${root}/example-controller/pkg" "${copy}/example-controller/pkg"
+
+"${copy}/hack/update-codegen.sh"
+
+if ! diff -ruN "${root}/example-controller/pkg" "${copy}/example-controller/pkg"; then
+  echo >&2
+  echo "Generated code is out of date. Run hack/update-codegen.sh and commit what it changes." >&2
+  exit 1
+fi
+echo "Generated code is up to date."
