@@ -1,0 +1,46 @@
+# Everything that a developer, CI or a curious person runs. Needs Go, make and gcc.
+
+GO ?= go
+ROOT := $(CURDIR)
+BIN := $(ROOT)/bin
+TOOLS := $(ROOT)/hack/tools/go.mod
+SEEDS ?= 10000
+KUBECONFIG ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test verify unit e2e bench simulate build generate fmt clean
+
+help: ## Show this help
+	@awk 'BEGIN {FS = ":.*## "; print "Usage: make <target>\n"} /^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: ## Show three replicas sharing work on a real API server (KUBECONFIG=... for a cluster of yours)
+	@cd test && $(GO) run ./cmd/demo $(if $(KUBECONFIG),-kubeconfig "$(abspath $(KUBECONFIG))")
+
+test: verify unit e2e ## Run everything that must pass: checks, unit tests with -race, end-to-end tests
+
+verify: ## Check formatting, vet, lint, import rules and generated code
+	hack/verify.sh
+
+unit: ## Run the unit tests of the library and the example with the race detector
+	$(GO) test -race -timeout 20m ./...
+
+e2e: ## Run the end-to-end tests: real replica processes on a real control plane
+	cd test && $(GO) test -timeout 40m ./...
+
+bench: ## Run the benchmarks that the README's figures come from
+	hack/bench.sh
+
+simulate: ## Run SEEDS (10000) seeded schedules of faults against the ownership state machine
+	$(GO) test ./shard/claim -run 'TestSimulation' -count=1 -timeout 60m -v -args -seeds=$(SEEDS)
+
+build: ## Build the example controller into bin/
+	CGO_ENABLED=0 $(GO) build -trimpath -o $(BIN)/example-controller ./example-controller
+
+generate: ## Generate deepcopy functions, clientset, listers and informers of the example
+	hack/update-codegen.sh
+
+fmt: ## Format all Go code
+	$(GO) tool -modfile=$(TOOLS) gofumpt -w $$(git ls-files '*.go' | grep -v /generated/)
+
+clean: ## Remove what was built here
+	rm -rf $(BIN)

@@ -1,0 +1,75 @@
+#!/usr/bin/env bash
+# Enforces who may import whom. Imports of this module run one way:
+#   ring <- claim <- lease <- shard, and informer, workqueue import ring only.
+# The root module has few direct dependencies, and never controller-runtime.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+module=github.com/tom-ludwig/operator-scaling
+failed=0
+fail() { printf 'FAILED: %s\n' "$*" >&2; failed=1; }
+
+# Package, then the packages of this module that its non-test files may import.
+allowed() {
+	case "$1" in
+	shard/ring) echo "" ;;
+	shard/claim) echo "shard/ring" ;;
+	shard/lease) echo "shard/ring shard/claim" ;;
+	informer | workqueue) echo "shard/ring" ;;
+	shard) echo "shard/ring shard/claim shard/lease informer workqueue" ;;
+	example-controller*) echo "ANY" ;;
+	*) echo "NONE" ;;
+	esac
+}
+
+while read -r pkg imports; do
+	rel=${pkg#"$module"/}
+	may=$(allowed "$rel")
+	for i in $imports; do
+		case "$i" in
+		sigs.k8s.io/controller-runtime*) fail "$rel imports $i: never controller-runtime" ;;
+		k8s.io/utils*) [[ "$rel" == example-controller/pkg/generated* ]] || fail "$rel imports $i: not one of the library's dependencies" ;;
+		"$module"/*)
+			[ "$may" = ANY ] && continue
+			case " $may " in
+			*" ${i#"$module"/} "*) ;;
+			*) fail "$rel imports ${i#"$module"/}: may import only: ${may:-nothing of this module}" ;;
+			esac
+			;;
+		k8s.io/client-go* | k8s.io/api/*)
+			case "$rel" in
+			shard/ring | shard/claim) fail "$rel imports $i: it is pure" ;;
+			esac
+			;;
+		time)
+			case "$rel" in
+			shard/ring) fail "$rel imports $i: it has no clock" ;;
+			esac
+			;;
+		net | net/http | os)
+			case "$rel" in
+			shard/ring | shard/claim) fail "$rel imports $i: it is pure" ;;
+			esac
+			;;
+		esac
+	done
+done < <(go list -f '{{.ImportPath}} {{join .Imports " "}}' ./...)
+
+# time.Now and friends in the pure packages.
+if grep -nE 'time\.(Now|Since|Until|Sleep|After|NewTimer|NewTicker)\b' shard/claim/*.go shard/ring/*.go | grep -v _test.go; then
+	fail "shard/claim and shard/ring have no clock: time is an argument"
+fi
+
+# Goroutines start only under a Run.
+if git ls-files 'shard/claim/*.go' 'shard/ring/*.go' | grep -v _test.go | xargs grep -nE '^\s*go (func|[a-z])'; then
+	fail "shard/claim and shard/ring start no goroutines"
+fi
+
+# Direct dependencies of the root module.
+direct='github.com/buraksezer/consistent|github.com/prometheus/client_golang|github.com/zeebo/xxh3|k8s.io/api|k8s.io/apimachinery|k8s.io/client-go|k8s.io/klog/v2'
+tests='github.com/google/go-cmp|go.uber.org/goleak|k8s.io/utils'
+extra=$(go list -m -f '{{if not (or .Indirect .Main)}}{{.Path}}{{end}}' all | grep -v -xE "$direct|$tests" || true)
+[ -z "$extra" ] || fail "the root module depends directly on: $extra"
+used=$(go list -f '{{join .Imports "\n"}}' ./... | grep -E "^(github.com/google/go-cmp|go.uber.org/goleak)" || true)
+[ -z "$used" ] || fail "only tests may import: $used"
+
+exit $failed

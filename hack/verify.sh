@@ -1,0 +1,45 @@
+#!/usr/bin/env bash
+# Checks everything that is not a test: formatting, vet, lint, import rules,
+# generated code. Says what to do about each fault.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+tool() { go tool -modfile=hack/tools/go.mod "$@"; }
+step() { printf '== %s\n' "$*"; }
+failed=0
+fail() { printf 'FAILED: %s\n' "$*" >&2; failed=1; }
+
+files=$(git ls-files --cached --others --exclude-standard '*.go' | grep -v -E '/generated/|zz_generated' || true)
+
+step formatting
+unformatted=$(tool gofumpt -l $files)
+[ -z "$unformatted" ] || fail "not formatted; run 'make fmt':
+$unformatted"
+
+step license headers
+for f in $files; do
+	head -n 5 "$f" | grep -q 'SPDX-License-Identifier: Apache-2.0' || fail "$f: no license header"
+done
+
+step go.mod is tidy
+for m in . test hack/tools; do
+	(cd "$m" && go mod tidy -diff >/dev/null) || fail "$m/go.mod is not tidy; run 'go mod tidy' there"
+done
+
+step import rules
+hack/verify-imports.sh || failed=1
+
+step vet
+go vet ./...
+(cd test && go vet ./...)
+
+step staticcheck
+tool staticcheck ./shard/... ./informer/... ./workqueue/... ./example-controller || failed=1
+(cd test && go tool -modfile=../hack/tools/go.mod staticcheck ./...) || failed=1
+
+step contextual logging
+tool logcheck -check-contextual=true ./shard/... ./informer/... ./workqueue/... ./example-controller || failed=1
+
+step generated code
+hack/verify-codegen.sh || failed=1
+
+exit $failed
