@@ -31,6 +31,10 @@ type Config struct {
 	EchoLimit     time.Duration // own writes must come back through the watch within it
 	DrainTimeout  time.Duration
 	Coalesce      time.Duration // waits so long for more claims and releases to put into one write
+	// Settle is how long a new member that sees nobody at work waits for others that
+	// start at the same time, before it claims everything. While one of them is
+	// joining it waits up to five times as long. 0 for not at all.
+	Settle time.Duration
 	// Quarantine makes a new member wait one lease duration before it claims
 	// anything: covers Leases that were deleted by hand together with members.
 	Quarantine bool
@@ -85,12 +89,15 @@ type Machine struct {
 	echo           echo
 	tombGeneration int
 
-	synced    bool // the informers hold a complete copy
-	stopAsked bool
-	stoppedAt Time
-	known     bool // a first quorum list was taken
-	joinedAt  Time
-	rival     rival
+	synced     bool // the informers hold a complete copy
+	stopAsked  bool
+	stoppedAt  Time
+	known      bool // a first quorum list was taken
+	joinedAt   Time
+	servedAt   Time // when this member became active
+	changedAt  Time // when a held Lease last came or went, or changed its phase
+	hasSettled bool // it has waited for others long enough
+	rival      rival
 
 	inForce      ring.Parameters // what the fleet places by
 	incompatible bool            // those are for another key: nothing is wanted
@@ -210,7 +217,7 @@ func (m *Machine) advance() {
 		// The server can't be reached. Nothing is worked on; the Lease runs out.
 		m.end(ErrStopped)
 	case m.stage == joining && m.known && m.synced:
-		m.stage = serving
+		m.stage, m.servedAt = serving, m.now
 		m.viewDirty = true
 	}
 }

@@ -201,9 +201,32 @@ func (m *Machine) place() {
 	}
 }
 
-// settled reports whether a new member has waited long enough to claim.
+// settled reports whether a new member has waited long enough to claim. Replicas
+// that start together would else each claim everything and hand most of it on at
+// once, with all objects worked on several times.
 func (m *Machine) settled() bool {
-	return !m.cfg.Quarantine || m.now.since(m.joinedAt) >= m.cfg.LeaseDuration
+	if m.cfg.Quarantine && m.now.since(m.joinedAt) < m.cfg.LeaseDuration {
+		return false
+	}
+	if m.hasSettled {
+		return true
+	}
+	someoneJoins := false
+	for _, p := range m.peers {
+		switch r := p.lease.Record; {
+		case r.Void():
+		case !r.Claims.Empty():
+			m.hasSettled = true // somebody is at work: what is free now waits for this member
+			return true
+		case r.Phase == Joining:
+			someoneJoins = true
+		}
+	}
+	if m.now.since(m.servedAt) >= 5*m.cfg.Settle || !someoneJoins && m.now.since(m.changedAt) >= m.cfg.Settle {
+		m.hasSettled = true
+		return true
+	}
+	return false
 }
 
 // wish says which partitions this member should have. None while it stops, while

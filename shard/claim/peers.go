@@ -241,7 +241,7 @@ func (m *Machine) look() {
 	if !m.viewDirty {
 		return
 	}
-	m.viewDirty = false
+	m.viewDirty, m.changedAt = false, m.now
 	type held struct {
 		name    string
 		created time.Time

@@ -147,6 +147,10 @@ func (m *Machine) Next() time.Duration {
 	for p := range m.parts.in(draining).All() {
 		at(m.parts.drainSince[p].Add(m.cfg.DrainTimeout))
 	}
+	if m.stage == serving && !m.hasSettled {
+		at(m.changedAt.Add(m.cfg.Settle))
+		at(m.servedAt.Add(5 * m.cfg.Settle))
+	}
 	if m.cfg.Quarantine {
 		at(m.joinedAt.Add(m.cfg.LeaseDuration))
 	}
