@@ -1,0 +1,81 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package controlplane
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+)
+
+// Admin returns a client configuration that may do everything, without a limit
+// on its rate. The caller owns it. Set its Host to reach another server than
+// [ControlPlane.APIServer].
+func (c *ControlPlane) Admin() *rest.Config { return rest.CopyConfig(c.admin) }
+
+// User returns a client configuration for an ordinary user, who may do only
+// what RBAC allows to the name, to one of the groups or to system:authenticated.
+// Its rate limits are client-go's own.
+func (c *ControlPlane) User(name string, groups ...string) (*rest.Config, error) {
+	cert, key, err := c.ca.user(name, groups)
+	if err != nil {
+		return nil, err
+	}
+	return &rest.Config{
+		Host: c.APIServer.url,
+		TLSClientConfig: rest.TLSClientConfig{
+			CAData:   c.ca.pem(),
+			CertData: cert,
+			KeyData:  key,
+		},
+	}, nil
+}
+
+// ServiceAccount returns a client configuration that RBAC cannot tell from that of
+// a Pod running under the ServiceAccount, which need not exist.
+func (c *ControlPlane) ServiceAccount(namespace, name string) (*rest.Config, error) {
+	return c.User("system:serviceaccount:"+namespace+":"+name,
+		"system:serviceaccounts", "system:serviceaccounts:"+namespace)
+}
+
+// Kubeconfig returns the path of a kubeconfig file for [ControlPlane.Admin].
+func (c *ControlPlane) Kubeconfig() string { return filepath.Join(c.dir, "admin.kubeconfig") }
+
+// WriteKubeconfig writes a client configuration that it was given by
+// [ControlPlane.Admin], [ControlPlane.User] or [ControlPlane.ServiceAccount] to a
+// file that stands by itself: certificates are embedded.
+func WriteKubeconfig(path string, config *rest.Config) error {
+	const name = "control-plane"
+	file := clientcmdapi.NewConfig()
+	file.Clusters[name] = &clientcmdapi.Cluster{Server: config.Host, CertificateAuthorityData: config.CAData}
+	file.AuthInfos[name] = &clientcmdapi.AuthInfo{ClientCertificateData: config.CertData, ClientKeyData: config.KeyData}
+	file.Contexts[name] = &clientcmdapi.Context{Cluster: name, AuthInfo: name}
+	file.CurrentContext = name
+	if err := clientcmd.WriteToFile(*file, path); err != nil {
+		return fmt.Errorf("write kubeconfig: %w", err)
+	}
+	return nil
+}
+
+// Kubectl runs kubectl as the administrator and returns what it printed. The
+// error holds what it complained about.
+func (c *ControlPlane) Kubectl(ctx context.Context, args ...string) (string, error) {
+	args = append([]string{"kubectl", "--kubeconfig", c.Kubeconfig(), "--cache-dir", filepath.Join(c.dir, "kubectl-cache")}, args...)
+	cmd := exec.CommandContext(ctx, c.binary, args...)
+	// The preferences of the person who runs the test are not ours to apply.
+	cmd.Env = append(os.Environ(), "KUBERC=off")
+	var stdout, stderr strings.Builder
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		return stdout.String(), fmt.Errorf("kubectl %s: %w: %s", strings.Join(args[5:], " "), err, stderr.String())
+	}
+	return stdout.String(), nil
+}

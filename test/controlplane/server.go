@@ -1,0 +1,237 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package controlplane
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"runtime"
+	"sync"
+	"syscall"
+	"time"
+)
+
+const (
+	stopTimeout  = 10 * time.Second      // from SIGTERM to SIGKILL
+	probePeriod  = 25 * time.Millisecond // between two looks at a starting server
+	probeTimeout = 2 * time.Second       // for one look
+	tailLines    = 15                    // of its log, shown when a server fails
+)
+
+// ErrRunning says that a server that should be started runs already.
+var ErrRunning = errors.New("server is running")
+
+// ErrNotRunning says that a server that should be signalled does not run.
+var ErrNotRunning = errors.New("server is not running")
+
+// Server is one process of a control plane. It keeps its address and its data
+// when it is stopped and started again.
+//
+//	          Start               Pause
+//	stopped --------> running ------------> paused
+//	        <--------         <------------
+//	        Stop, Kill            Resume
+//	        <------------------------------
+//	                 Stop, Kill
+type Server struct {
+	name  string
+	url   string
+	log   string
+	cmd   []string // the binary and its arguments
+	ready func(context.Context) error
+
+	mu      sync.Mutex
+	running *process // nil before the first start
+}
+
+// process is one run of a server.
+type process struct {
+	*os.Process
+	exited chan struct{} // closed when the process has ended and was waited for
+	err    error         // how it ended; set before exited is closed
+}
+
+// Name returns what the server is, such as "kube-apiserver".
+func (s *Server) Name() string { return s.name }
+
+// URL returns the address that the server listens on; empty for the garbage
+// collector, which has none.
+func (s *Server) URL() string { return s.url }
+
+// LogFile returns the path of the file that the server's output is appended to.
+func (s *Server) LogFile() string { return s.log }
+
+// PID returns the process id, or 0 when the server is not running.
+func (s *Server) PID() int {
+	if p := s.alive(); p != nil {
+		return p.Pid
+	}
+	return 0
+}
+
+// Start starts the server and returns when it is ready. If it ends before that,
+// or ctx does, nothing is left running and the error shows the end of the log.
+// It returns [ErrRunning] if the server runs.
+func (s *Server) Start(ctx context.Context) error {
+	s.mu.Lock()
+	if s.running != nil && !s.running.ended() {
+		s.mu.Unlock()
+		return fmt.Errorf("start %s: %w", s.name, ErrRunning)
+	}
+	p, err := s.spawn()
+	if err == nil {
+		s.running = p
+	}
+	s.mu.Unlock()
+	if err != nil {
+		return fmt.Errorf("start %s: %w", s.name, err)
+	}
+	if err := s.waitReady(ctx, p); err != nil {
+		_ = p.Signal(syscall.SIGKILL) // it may have ended by itself
+		<-p.exited
+		return fmt.Errorf("start %s: %w\nthe end of %s:\n%s", s.name, err, s.log, s.tail())
+	}
+	return nil
+}
+
+// Stop asks the server to end, with SIGTERM, and returns when it has. A server
+// that is paused, or does not end within ten seconds, is killed. Stopping a server
+// that is not running does nothing.
+func (s *Server) Stop() {
+	p := s.alive()
+	if p == nil {
+		return
+	}
+	_ = p.Signal(syscall.SIGTERM) // it may have ended by itself
+	select {
+	case <-p.exited:
+	case <-time.After(stopTimeout):
+		s.Kill()
+	}
+}
+
+// Kill ends the server with SIGKILL, paused or not, and returns when it has ended.
+func (s *Server) Kill() {
+	if p := s.alive(); p != nil {
+		_ = p.Signal(syscall.SIGKILL) // it may have ended by itself
+		<-p.exited
+	}
+}
+
+// Pause stops the server's execution, with SIGSTOP: its connections stay open
+// and nobody answers on them.
+func (s *Server) Pause() error { return s.signal(syscall.SIGSTOP) }
+
+// Resume lets a paused server go on.
+func (s *Server) Resume() error { return s.signal(syscall.SIGCONT) }
+
+func (s *Server) signal(sig os.Signal) error {
+	p := s.alive()
+	if p == nil {
+		return fmt.Errorf("send %s to %s: %w", sig, s.name, ErrNotRunning)
+	}
+	if err := p.Signal(sig); err != nil {
+		return fmt.Errorf("send %s to %s: %w", sig, s.name, err)
+	}
+	return nil
+}
+
+// alive returns the running process, or nil.
+func (s *Server) alive() *process {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.running == nil || s.running.ended() {
+		return nil
+	}
+	return s.running
+}
+
+func (p *process) ended() bool {
+	select {
+	case <-p.exited:
+		return true
+	default:
+		return false
+	}
+}
+
+// spawn starts the process and the goroutine that waits for its end.
+func (s *Server) spawn() (*process, error) {
+	log, err := os.OpenFile(s.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = log.Close() }() // the child has a copy
+	cmd := exec.Command(s.cmd[0], s.cmd[1:]...)
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.SysProcAttr = processAttributes()
+	cmd.Env = append(os.Environ(), "CONTROL_PLANE_EXIT_WITH_STDIN=1")
+	// Nobody writes to it: its end is what tells the server that we are gone.
+	// It is closed by cmd.Wait.
+	if _, err := cmd.StdinPipe(); err != nil {
+		return nil, err
+	}
+
+	started := make(chan error, 1)
+	p := &process{exited: make(chan struct{})}
+	go func() {
+		// The kernel sends the death signal when the thread that forked ends, not
+		// the process. A goroutine that keeps its thread keeps the child alive.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := cmd.Start()
+		p.Process = cmd.Process
+		started <- err
+		if err == nil {
+			p.err = cmd.Wait()
+			close(p.exited)
+		}
+	}()
+	if err := <-started; err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+func (s *Server) waitReady(ctx context.Context, p *process) error {
+	for {
+		probe, cancel := context.WithTimeout(ctx, probeTimeout)
+		err := s.ready(probe)
+		cancel()
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-p.exited:
+			return fmt.Errorf("ended before it was ready: %w", errors.Join(errors.New("process ended"), p.err))
+		case <-ctx.Done():
+			return fmt.Errorf("not ready: %w", errors.Join(context.Cause(ctx), err))
+		case <-time.After(probePeriod):
+		}
+	}
+}
+
+// tail returns the last lines of the log.
+func (s *Server) tail() string {
+	f, err := os.Open(s.log)
+	if err != nil {
+		return err.Error()
+	}
+	defer func() { _ = f.Close() }()
+	const enough = 16 << 10
+	if info, err := f.Stat(); err == nil && info.Size() > enough {
+		_, _ = f.Seek(-enough, io.SeekEnd)
+	}
+	text, err := io.ReadAll(f)
+	if err != nil {
+		return err.Error()
+	}
+	lines := bytes.Split(bytes.TrimSpace(text), []byte("\n"))
+	return string(bytes.Join(lines[max(0, len(lines)-tailLines):], []byte("\n")))
+}
