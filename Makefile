@@ -8,7 +8,7 @@ SEEDS ?= 10000
 KUBECONFIG ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test verify unit e2e bench simulate build generate fmt clean
+.PHONY: help demo test verify unit e2e bench simulate model build generate fmt clean
 
 help: ## Show this help
 	@awk 'BEGIN {FS = ":.*## "; print "Usage: make <target>\n"} /^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +32,9 @@ bench: ## Run the benchmarks that the README's figures come from
 
 simulate: ## Run SEEDS (10000) seeded schedules of faults against the ownership state machine
 	$(GO) test ./shard/claim -run 'TestSimulation' -count=1 -timeout 60m -v -args -seeds=$(SEEDS)
+
+model: ## Check the models of the ownership protocol with spin (Debian: apt-get install spin)
+	test/model/run.sh
 
 build: ## Build the example controller into bin/
 	CGO_ENABLED=0 $(GO) build -trimpath -o $(BIN)/example-controller ./example-controller

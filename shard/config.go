@@ -1,0 +1,289 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package shard
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"math"
+	"os"
+	"strings"
+	"time"
+
+	"k8s.io/apimachinery/pkg/util/validation"
+
+	"github.com/tom-ludwig/operator-scaling/shard/ring"
+)
+
+// The defaults of [Config].
+const (
+	DefaultLeaseDuration  = 15 * time.Second
+	DefaultDrainTimeout   = 30 * time.Second
+	DefaultDeletionWindow = 60 * time.Second
+	DefaultSettle         = time.Second
+)
+
+// The environment variables that [Config] reads, to be set by the downward API.
+const (
+	EnvPodName      = "POD_NAME"
+	EnvPodNamespace = "POD_NAMESPACE"
+	EnvPodUID       = "POD_UID"
+)
+
+// coalesce is how long claims and releases are collected before they are written:
+// a change of members reaches a member as a handful of watch events.
+const coalesce = 20 * time.Millisecond
+
+// minDrift is the difference between the rates of two clocks that a
+// configuration must tolerate at the least.
+const minDrift = 0.05
+
+// Config says who this member is and how its ring works. Only Name is required;
+// the zero value of every other field stands for its default. All members of a
+// ring should have the same Name, Key, Partitions, VirtualNodes and Load; while a
+// rolling update changes them, the oldest member's are in force for all.
+type Config struct {
+	// Name names the ring: all replicas of one operator, and nobody else in the
+	// namespace. At most 63 characters, a valid label value and DNS name.
+	Name string
+	// PodName is this member's name on the ring, unique among the replicas and the
+	// same after a restart in place. Default: the environment variable POD_NAME,
+	// else the host name.
+	PodName string
+	// Namespace holds the Leases. Default: the environment variable POD_NAMESPACE,
+	// else that of the service account.
+	Namespace string
+	// PodUID is the UID of this member's Pod. With it the Lease is owned by the
+	// Pod, and a container that restarts takes its Lease over at once. Default: the
+	// environment variable POD_UID, else read from the Pod if that is allowed, else none.
+	PodUID string
+	// LeasePrefix is put before PodName to name the Lease. Default: Name and "-".
+	LeasePrefix string
+	// LeaseLabels are put on each Lease beside the ring's own, and required of
+	// peers' Leases. All members must have the same.
+	LeaseLabels map[string]string
+
+	// Key says which objects stay together. Default ByName. ByController and
+	// ByClusterController are for the informers of dependents, not for the ring.
+	Key Key
+	// Partitions is the number of slices of the hash space that are handed from
+	// member to member; 1 to 65536, default 509.
+	Partitions int
+	// VirtualNodes is the number of places of each member in the hash space; 1 to
+	// 10000, default 20.
+	VirtualNodes int
+	// Load bounds a member's share: at most ceil(Partitions / members × Load)
+	// partitions. At least 1, default 1.25.
+	Load float64
+
+	// LeaseDuration is how long a silent member keeps what it owns. Whole seconds,
+	// at least one; default 15 s.
+	LeaseDuration time.Duration
+	// RenewDeadline is how long after the send time of its last confirmed renewal a
+	// member may work. Default 3/5 of LeaseDuration. Together with StopGrace it must
+	// be so much below LeaseDuration that clocks may differ in rate by 5 %:
+	// LeaseDuration × 0.95 > (RenewDeadline + StopGrace) × 1.05.
+	RenewDeadline time.Duration
+	// RenewPeriod is the time between two heartbeats; less than half of
+	// RenewDeadline. Default 1/5 of LeaseDuration.
+	RenewPeriod time.Duration
+	// StopGrace is how long work may take to stop after its context was cancelled
+	// by the fence. Default 2/15 of LeaseDuration.
+	StopGrace time.Duration
+	// EchoLimit is the time in which an own heartbeat must come back through the
+	// watch. At least RenewPeriod, less than LeaseDuration; default 2/5 of it.
+	EchoLimit time.Duration
+	// DrainTimeout is how long work on a partition that is to be handed over may
+	// take to end after its context was cancelled. Default 30 s.
+	DrainTimeout time.Duration
+	// DeletionWindow is how long a member remembers deletions of objects that are
+	// not its own, to deliver them if it gains them. Default 60 s.
+	DeletionWindow time.Duration
+	// Settle is how long a new member that sees nobody at work waits for others
+	// that start at the same time, before it claims everything; up to five times as
+	// long while one of them is joining. Default 1 s.
+	Settle time.Duration
+	// Quarantine makes a new member wait one LeaseDuration before it claims
+	// anything. Needed only if Leases may be deleted by hand while every member
+	// that knew of them is deleted, too. Default off.
+	Quarantine bool
+
+	// StillRunning is called if work is in flight at the fence plus StopGrace, with
+	// the items: peers may start on them from now on. A process that can't stop
+	// its work should exit here. Called on a goroutine of its own. Default: log.
+	StillRunning func(items []string)
+}
+
+// DefaultConfig returns the defaults for the ring of the given name, with the
+// identity that the environment gives. A zero field means its default as well.
+func DefaultConfig(name string) Config { return Config{Name: name}.withDefaults() }
+
+// WithPodName returns a copy with another PodName.
+func (c Config) WithPodName(name string) Config { c.PodName = name; return c }
+
+// WithNamespace returns a copy with another Namespace.
+func (c Config) WithNamespace(namespace string) Config { c.Namespace = namespace; return c }
+
+// WithLeasePrefix returns a copy with another LeasePrefix.
+func (c Config) WithLeasePrefix(prefix string) Config { c.LeasePrefix = prefix; return c }
+
+// WithLeaseLabels returns a copy with other LeaseLabels.
+func (c Config) WithLeaseLabels(labels map[string]string) Config {
+	c.LeaseLabels = maps.Clone(labels)
+	return c
+}
+
+// WithKey returns a copy with another Key.
+func (c Config) WithKey(key Key) Config { c.Key = key; return c }
+
+// WithHeartbeat returns a copy that sends a heartbeat at each interval and whose
+// Lease lasts for the given duration. The other times are derived from the duration.
+func (c Config) WithHeartbeat(interval, duration time.Duration) Config {
+	c.RenewPeriod, c.LeaseDuration = interval, duration
+	c.RenewDeadline, c.StopGrace, c.EchoLimit = 0, 0, 0
+	return c.withTimes()
+}
+
+// WithHashRing returns a copy with other ring parameters.
+func (c Config) WithHashRing(partitions, virtualNodes int, load float64) Config {
+	c.Partitions, c.VirtualNodes, c.Load = partitions, virtualNodes, load
+	return c
+}
+
+func (c Config) withDefaults() Config {
+	if c.PodName == "" {
+		c.PodName = os.Getenv(EnvPodName)
+	}
+	if c.PodName == "" {
+		host, _ := os.Hostname() // an empty name is refused by Validate
+		c.PodName = strings.ToLower(host)
+	}
+	if c.Namespace == "" {
+		c.Namespace = os.Getenv(EnvPodNamespace)
+	}
+	if c.Namespace == "" {
+		if text, err := os.ReadFile("/var/run/secrets/kubernetes.io/serviceaccount/namespace"); err == nil {
+			c.Namespace = strings.TrimSpace(string(text))
+		}
+	}
+	if c.PodUID == "" {
+		c.PodUID = os.Getenv(EnvPodUID)
+	}
+	if c.LeasePrefix == "" && c.Name != "" {
+		c.LeasePrefix = c.Name + "-"
+	}
+	if c.Key.Name() == "" {
+		c.Key = ByName
+	}
+	c.Partitions = or(c.Partitions, ring.DefaultPartitions)
+	c.VirtualNodes = or(c.VirtualNodes, ring.DefaultVirtualNodes)
+	c.Load = or(c.Load, ring.DefaultLoad)
+	c.DrainTimeout = or(c.DrainTimeout, DefaultDrainTimeout)
+	c.DeletionWindow = or(c.DeletionWindow, DefaultDeletionWindow)
+	c.Settle = or(c.Settle, DefaultSettle)
+	return c.withTimes()
+}
+
+// withTimes derives what is not set from the lease duration.
+func (c Config) withTimes() Config {
+	c.LeaseDuration = or(c.LeaseDuration, DefaultLeaseDuration)
+	c.RenewDeadline = or(c.RenewDeadline, c.LeaseDuration*3/5)
+	c.RenewPeriod = or(c.RenewPeriod, c.LeaseDuration/5)
+	c.StopGrace = or(c.StopGrace, c.LeaseDuration*2/15)
+	c.EchoLimit = or(c.EchoLimit, c.LeaseDuration*2/5)
+	return c
+}
+
+func or[T comparable](value, fallback T) T {
+	var zero T
+	if value == zero {
+		return fallback
+	}
+	return value
+}
+
+func (c Config) parameters() ring.Parameters {
+	return ring.Parameters{Key: c.Key.Name(), Partitions: c.Partitions, VirtualNodes: c.VirtualNodes, Load: c.Load}
+}
+
+// Validate names every fault of the configuration, joined with errors.Join. [New]
+// calls it after it has put in the defaults.
+func (c Config) Validate() error {
+	var errs []error
+	fault := func(field, format string, args ...any) {
+		errs = append(errs, fmt.Errorf("%s: %s", field, fmt.Sprintf(format, args...)))
+	}
+	if c.Name == "" {
+		fault("Name", "is required: it names the ring, e.g. the operator's name")
+	} else if problems := validation.IsDNS1123Label(c.Name); len(problems) > 0 {
+		fault("Name", "%q can't name a ring: %s", c.Name, strings.Join(problems, "; "))
+	}
+	if c.PodName == "" {
+		fault("PodName", "is not known: set the environment variable %s from the downward API (metadata.name)", EnvPodName)
+	} else if problems := validation.IsDNS1123Subdomain(c.PodName); len(problems) > 0 {
+		fault("PodName", "%q is no name of a Pod: %s", c.PodName, strings.Join(problems, "; "))
+	}
+	if c.Namespace == "" {
+		fault("Namespace", "is not known: set the environment variable %s from the downward API (metadata.namespace)", EnvPodNamespace)
+	} else if problems := validation.IsDNS1123Label(c.Namespace); len(problems) > 0 {
+		fault("Namespace", "%q is no name of a namespace: %s", c.Namespace, strings.Join(problems, "; "))
+	}
+	if problems := validation.IsDNS1123Subdomain(c.LeasePrefix + "x"); len(problems) > 0 {
+		fault("LeasePrefix", "%q can't begin the name of a Lease: %s", c.LeasePrefix, strings.Join(problems, "; "))
+	}
+	for key, value := range c.LeaseLabels {
+		if problems := append(validation.IsQualifiedName(key), validation.IsValidLabelValue(value)...); len(problems) > 0 {
+			fault("LeaseLabels", "%q=%q is no label: %s", key, value, strings.Join(problems, "; "))
+		}
+	}
+	if c.Key.Name() == ByController.Name() || c.Key.Name() == ByClusterController.Name() {
+		fault("Key", "%s is for the informers of dependents; a ring needs a key of its own", c.Key.Name())
+	} else if _, err := c.Key.Resolve(c.Key); err != nil {
+		fault("Key", "%v", err)
+	}
+	if err := c.parameters().Validate(); err != nil {
+		errs = append(errs, err)
+	}
+	c.validateTimes(fault)
+	if len(errs) == 0 {
+		return nil
+	}
+	return fmt.Errorf("shard: the configuration can't work: %w", errors.Join(errs...))
+}
+
+func (c Config) validateTimes(fault func(field, format string, args ...any)) {
+	if c.LeaseDuration < time.Second || c.LeaseDuration%time.Second != 0 || c.LeaseDuration > math.MaxInt32*time.Second {
+		fault("LeaseDuration", "%v must be whole seconds, at least one", c.LeaseDuration)
+	}
+	for _, f := range []struct {
+		name  string
+		value time.Duration
+	}{
+		{"RenewDeadline", c.RenewDeadline}, {"RenewPeriod", c.RenewPeriod}, {"StopGrace", c.StopGrace},
+		{"EchoLimit", c.EchoLimit}, {"DrainTimeout", c.DrainTimeout}, {"DeletionWindow", c.DeletionWindow},
+		{"Settle", c.Settle},
+	} {
+		if f.value <= 0 {
+			fault(f.name, "%v must be above 0", f.value)
+		}
+	}
+	if c.RenewDeadline <= 2*c.RenewPeriod {
+		fault("RenewDeadline", "%v must be more than twice RenewPeriod (%v): one lost heartbeat must not stop a member", c.RenewDeadline, c.RenewPeriod)
+	}
+	if c.Drift() < minDrift {
+		fault("LeaseDuration", "%v leaves too little room over RenewDeadline + StopGrace (%v): clocks may differ in rate by %.1f %% only, and %.0f %% are required",
+			c.LeaseDuration, c.RenewDeadline+c.StopGrace, 100*c.Drift(), 100*minDrift)
+	}
+	if c.EchoLimit < c.RenewPeriod || c.EchoLimit >= c.LeaseDuration {
+		fault("EchoLimit", "%v must be at least RenewPeriod (%v) and less than LeaseDuration (%v)", c.EchoLimit, c.RenewPeriod, c.LeaseDuration)
+	}
+}
+
+// Drift returns the difference in rate between two members' clocks that the
+// configuration tolerates: 0.15 is 15 %.
+func (c Config) Drift() float64 {
+	working := (c.RenewDeadline + c.StopGrace).Seconds()
+	return (c.LeaseDuration.Seconds() - working) / (c.LeaseDuration.Seconds() + working)
+}

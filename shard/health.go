@@ -1,0 +1,91 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package shard
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/tom-ludwig/operator-scaling/shard/ring"
+)
+
+// status is what the loop publishes at each step for probes and metrics. Immutable.
+type status struct {
+	at           time.Time // of the step; zero before Run
+	serving      bool
+	incompatible bool
+	duplicate    string
+	watchFresh   bool
+	counts       counts
+}
+
+func (l *loop) newStatus() *status {
+	return &status{
+		at:           time.Now(),
+		serving:      l.machine.Serving(),
+		incompatible: l.machine.Incompatible(),
+		duplicate:    l.machine.Duplicate(),
+		watchFresh:   l.machine.WatchFresh(),
+		counts:       l.past.plus(l.machine.Stats()),
+	}
+}
+
+// Healthy returns nil while the process is of use: a liveness probe. A member
+// that is fenced or waits is healthy: a restart would not help it. Before Run it
+// is healthy.
+func (s *Sharder) Healthy() error {
+	now := s.status.Load()
+	if limit := 2 * s.cfg.LeaseDuration; !now.at.IsZero() && time.Since(now.at) > limit {
+		return fmt.Errorf("the loop of ring %s has not moved for %v", s.cfg.Name, time.Since(now.at).Round(time.Second))
+	}
+	return nil
+}
+
+// Ready returns nil while this member is on the ring and not fenced: a readiness
+// probe. A member that must wait until all members that use another Config.Key have left
+// is ready, or a rolling update would wait for it for ever.
+func (s *Sharder) Ready() error {
+	now := s.status.Load()
+	switch {
+	case now.duplicate != "":
+		return fmt.Errorf("another live process, %s, has the Lease of Pod %s: each replica needs a name of its own", now.duplicate, s.cfg.PodName)
+	case now.incompatible:
+		return nil
+	case !now.serving:
+		return errors.New("this member has not joined the ring: its informers have not synced, or its Lease is not held yet")
+	case s.Fenced():
+		return errors.New("this member is fenced: no renewal of its Lease was confirmed in time")
+	}
+	return nil
+}
+
+// HealthHandler answers 200 or 500 with the reason: [Sharder.Healthy].
+func (s *Sharder) HealthHandler() http.Handler {
+	return probe(s.Healthy, http.StatusInternalServerError)
+}
+
+// ReadyHandler answers 200 or 503 with the reason: [Sharder.Ready].
+func (s *Sharder) ReadyHandler() http.Handler { return probe(s.Ready, http.StatusServiceUnavailable) }
+
+func probe(check func() error, code int) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		if err := check(); err != nil {
+			w.WriteHeader(code)
+			fmt.Fprintln(w, err)
+			return
+		}
+		fmt.Fprintln(w, "ok")
+	})
+}
+
+// stateCounts counts the partitions in each state.
+func (n *snapshot) stateCounts() (counts [ring.Active + 1]int) {
+	for _, state := range n.states {
+		counts[state]++
+	}
+	return counts
+}

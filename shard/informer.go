@@ -1,0 +1,54 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package shard
+
+import (
+	"fmt"
+	"time"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/tools/cache"
+
+	"github.com/tom-ludwig/operator-scaling/informer"
+)
+
+// NewInformer mirrors cache.NewSharedIndexInformer: its handlers see only the
+// objects that this member may work on, by the ring's key. The store, and so the
+// listers, hold all objects.
+//
+// Register it in a generated factory with InformerFor, so that listers and
+// Informer() use it too, or run it yourself.
+func NewInformer(s *Sharder, lw cache.ListerWatcher, exampleObject runtime.Object, defaultEventHandlerResyncPeriod time.Duration, indexers cache.Indexers) *informer.Informer {
+	return WrapInformer(s, cache.NewSharedIndexInformer(lw, exampleObject, defaultEventHandlerResyncPeriod, indexers), s.cfg.Key)
+}
+
+// WrapInformer makes a sharded informer of one that exists, for instance one of a
+// factory. The key says to which object's owner an object belongs: the ring's own
+// key for the objects that are reconciled, [ByController] for their dependents.
+// Handlers must be added to the informer that is returned; either of the two may
+// be run, or the factory that the inner one comes from.
+//
+// A key that can't work on this ring is reported by [Sharder.Run].
+func WrapInformer(s *Sharder, inner cache.SharedIndexInformer, key Key) *informer.Informer {
+	resolved, err := key.Resolve(s.cfg.Key)
+	if err != nil {
+		s.fault("shard: WrapInformer: %w", err)
+		resolved = ByName // never used: Run refuses
+	}
+	i := informer.Wrap(inner, informer.Options{
+		Ownership: s,
+		Point: func(obj any) (uint64, error) {
+			o, err := meta.Accessor(obj)
+			if err != nil {
+				return 0, fmt.Errorf("hash an object: %w", err)
+			}
+			return resolved.Point(o, s.hash), nil
+		},
+		DeletionWindow: s.cfg.DeletionWindow,
+		Recorder:       &s.metrics.informer,
+	})
+	s.add(i, nil)
+	return i
+}

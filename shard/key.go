@@ -1,0 +1,34 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package shard
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/tom-ludwig/operator-scaling/shard/ring"
+)
+
+// A Key says which string of an object is hashed, and so which objects stay
+// together on one member.
+type Key = ring.Key
+
+// The keys. The first three are for Config.Key; the other two are for the
+// informers of dependents.
+var (
+	// ByName hashes namespace/name. The default.
+	ByName = ring.ByName
+	// ByNamespace keeps all objects of a namespace on one member.
+	ByNamespace = ring.ByNamespace
+	// ByUID hashes metadata.uid as kube-apiserver does.
+	ByUID = ring.ByUID
+	// ByController places a dependent beside its controlling owner.
+	ByController = ring.ByController
+	// ByClusterController is ByController for owners that are cluster-scoped.
+	ByClusterController = ring.ByClusterController
+)
+
+// ByFunc makes a key of a function of your own. The name goes into the ring's
+// fingerprint: change it whenever the function changes its answers. The function
+// must be pure and is called from many goroutines.
+func ByFunc(name string, of func(metav1.Object) string) Key { return ring.ByFunc(name, of) }

@@ -1,0 +1,335 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package shard
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/klog/v2"
+
+	"github.com/tom-ludwig/operator-scaling/informer"
+	"github.com/tom-ludwig/operator-scaling/shard/claim"
+	"github.com/tom-ludwig/operator-scaling/shard/lease"
+)
+
+// Run joins the ring and takes part in it until the context is done. Then it
+// drains what is in flight, releases what it owns, deletes its Lease and returns
+// nil, after everything that it started has ended. Workers must go on calling
+// Done until Run has returned, or at least for what they have in hand.
+//
+// The member joins the ring when all informers made with [NewInformer] and
+// [WrapInformer] before Run have synced; start them before or beside Run. If the
+// member loses its Lease it stops all work and joins again.
+//
+// Run returns an error at once if the set-up can't work, or if access to Leases is
+// forbidden; later ones are listed with [ErrDrainTimeout]. It may be called once.
+func (s *Sharder) Run(ctx context.Context) error {
+	if err := s.begin(); err != nil {
+		return err
+	}
+	logger := klog.LoggerWithValues(klog.FromContext(ctx), "ring", s.cfg.Name, "pod", s.cfg.PodName)
+	// The context of everything that Run starts: it must outlive ctx, because the
+	// end of ctx is where draining and releasing begin.
+	inner, cancel := context.WithCancel(klog.NewContext(context.WithoutCancel(ctx), logger))
+	defer cancel()
+
+	if err := s.checkAccess(ctx); err != nil {
+		return err
+	}
+	unlock, alone := lockPod(s.cfg)
+	defer unlock()
+	if !alone {
+		logger.Error(nil, "Another live process has this member's identity; this one waits until it has gone", "podUID", s.cfg.PodUID)
+	}
+	l := &loop{
+		s:        s,
+		ctx:      inner,
+		logger:   logger,
+		cancel:   cancel,
+		events:   make(chan incarnated, 64),
+		idle:     make(chan struct{}, 1),
+		takeOver: alone,
+		owner:    s.ownerReference(ctx, logger),
+		faults:   map[string]string{},
+		wanted:   map[int]time.Time{},
+	}
+	l.watch = lease.NewWatch(l.leaseConfig(""), s.client)
+	// In this order: no work is handed out any more, then all goroutines end, then
+	// the identity is given up.
+	defer l.wait.Wait()
+	defer cancel()
+	defer l.fence()
+	return l.run(ctx)
+}
+
+// leaseConfig is that of the own Lease for one incarnation.
+func (l *loop) leaseConfig(holder string) lease.Config {
+	c := l.s.cfg
+	return lease.Config{
+		Leases:   l.s.client.CoordinationV1().Leases(c.Namespace),
+		Ring:     c.Name,
+		Name:     lease.Name(c.LeasePrefix, c.PodName),
+		Holder:   holder,
+		Labels:   c.LeaseLabels,
+		Owner:    l.owner,
+		Acquired: time.Now(),
+		Faults:   l.leaseFault,
+	}
+}
+
+// goes runs f until it returns; the only place that starts goroutines of the loop.
+func (l *loop) goes(f func()) { l.wait.Go(f) }
+
+// run is the loop that owns all state.
+func (l *loop) run(ctx context.Context) error {
+	l.goes(func() {
+		err := l.watch.Run(l.ctx, func(e claim.Event) { l.post(everyIncarnation, e) }, l.watchFailed)
+		if err != nil && l.ctx.Err() == nil {
+			l.logger.Error(err, "The Lease watch could not be started")
+		}
+	})
+	l.attach()
+	l.waitForSync()
+	l.incarnate("")
+
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	stop := ctx.Done()
+	for {
+		select {
+		case e := <-l.events:
+			if e.incarnation == everyIncarnation || e.incarnation == l.incarnation {
+				l.take(e.event)
+			}
+		case <-l.idle:
+			l.reportIdle()
+		case <-timer.C:
+			l.step(claim.Tick{})
+		case <-stop:
+			stop = nil
+			l.stopping = true
+			l.logger.V(0).Info("Stopping: draining and releasing", "member", l.holder)
+			l.step(claim.Stop{})
+		case <-l.s.added:
+			l.attach()
+		case f := <-l.s.ask:
+			f(l)
+		}
+		l.overdue()
+		if l.fatal != nil {
+			return l.fatal
+		}
+		if l.ended != nil {
+			again, err := l.afterlife()
+			if !again {
+				return err
+			}
+		}
+		timer.Reset(l.pause())
+	}
+}
+
+// pause is how long the loop may wait for the next event.
+func (l *loop) pause() time.Duration {
+	if l.ended != nil {
+		return 50 * time.Millisecond
+	}
+	next := l.machine.Next() - l.s.now().Mono
+	if !l.overrunAt.IsZero() {
+		next = min(next, time.Until(l.overrunAt))
+	}
+	return max(next, time.Millisecond)
+}
+
+// attach starts the replays of informers that are new, and hears of the ends of
+// work from queues that are new.
+func (l *loop) attach() {
+	informers, queues := l.s.parts()
+	for _, i := range informers[l.attachedInformers:] {
+		l.goes(func() {
+			if err := i.Replay(l.ctx); err != nil && l.ctx.Err() == nil {
+				l.logger.Error(err, "Replaying to handlers has ended")
+			}
+		})
+	}
+	for _, q := range queues[l.attachedQueues:] {
+		q.OnDone(func() {
+			select {
+			case l.idle <- struct{}{}:
+			default:
+			}
+		})
+		q.Readmit()
+	}
+	l.attachedInformers, l.attachedQueues = len(informers), len(queues)
+}
+
+// waitForSync tells the machine when the informers that are registered now hold
+// a complete copy.
+func (l *loop) waitForSync() {
+	informers, _ := l.s.parts()
+	l.goes(func() {
+		checkers := make([]cache.DoneChecker, len(informers))
+		for i, informer := range informers {
+			checkers[i] = informer.HasSyncedChecker()
+		}
+		if cache.WaitFor(l.ctx, "sharded informers of ring "+l.s.cfg.Name, checkers...) {
+			l.post(everyIncarnation, claim.Synced{})
+		}
+	})
+}
+
+// ownerReference returns the reference to this member's Pod, from the configured
+// UID or else from the Pod itself, and notes the UID. Nil if neither can be had:
+// the Lease then runs out, and peers clear it away.
+func (s *Sharder) ownerReference(ctx context.Context, logger klog.Logger) *metav1.OwnerReference {
+	if s.cfg.PodUID == "" {
+		ctx, cancel := context.WithTimeout(ctx, s.cfg.RenewPeriod)
+		defer cancel()
+		pod, err := s.client.CoreV1().Pods(s.cfg.Namespace).Get(ctx, s.cfg.PodName, metav1.GetOptions{})
+		if err != nil {
+			logger.V(2).Info("The Lease gets no owner reference: set "+EnvPodUID+" from the downward API (metadata.uid)", "err", err)
+			return nil
+		}
+		return podReference(pod.Name, string(pod.UID))
+	}
+	return podReference(s.cfg.PodName, s.cfg.PodUID)
+}
+
+// watchFailed is called by the Lease watch on each of its errors.
+func (l *loop) watchFailed(err error) {
+	if forbidden := l.s.forbidden(err, "watch"); forbidden != nil {
+		l.post(everyIncarnation, refused{forbidden})
+		return
+	}
+	l.logger.V(2).Info("The Lease watch has failed and will be tried again", "err", err)
+}
+
+// afterlife decides what comes after a machine has ended: another one, or the end
+// of Run. again is false for the latter.
+func (l *loop) afterlife() (again bool, err error) {
+	reason := l.ended
+	if errors.Is(reason, claim.ErrStopped) {
+		l.logger.V(0).Info("Left the ring", "member", l.holder)
+		return false, nil
+	}
+	if errors.Is(reason, claim.ErrDrainTimeout) || errors.Is(reason, claim.ErrStaleWatch) {
+		return false, fmt.Errorf("shard: ring %s, member %s: %w%s", l.s.cfg.Name, l.holder, reason, l.stuckWork())
+	}
+	// The Lease was lost. Peers may own everything; join again when the last piece
+	// of work has stopped, so that this process never works for two incarnations.
+	if l.workInFlight() > 0 {
+		if time.Since(l.endedAt) >= l.s.cfg.DrainTimeout {
+			return false, fmt.Errorf("shard: ring %s, member %s: after %w: %w%s", l.s.cfg.Name, l.holder, reason, ErrDrainTimeout, l.stuckWork())
+		}
+		return true, nil
+	}
+	if l.stopping {
+		l.logger.V(0).Info("Left the ring", "member", l.holder, "reason", reason)
+		return false, nil
+	}
+	l.incarnate(l.holder)
+	return true, nil
+}
+
+// incarnate makes a new machine: a new member under the same name.
+func (l *loop) incarnate(predecessor string) {
+	c := l.s.cfg
+	var tombs []claim.Tombstone
+	if predecessor != "" {
+		tombs = l.machine.Tombstones()
+		l.past = l.past.plus(l.machine.Stats())
+		l.holder = l.s.newHolder()
+	} else {
+		l.holder = l.s.Identity()
+	}
+	l.incarnation++
+	l.ended = nil
+	podUID := ""
+	if l.owner != nil {
+		podUID = string(l.owner.UID)
+	}
+	l.client = lease.NewClient(l.leaseConfig(l.holder))
+	l.machine = claim.New(claim.Config{
+		Member: c.PodName, Lease: lease.Name(c.LeasePrefix, c.PodName), Holder: l.holder,
+		PodUID: podUID, TakeOver: l.takeOver && predecessor == "",
+		Predecessor: predecessor, Tombstones: tombs,
+		Parameters:    c.parameters(),
+		LeaseDuration: c.LeaseDuration, RenewDeadline: c.RenewDeadline, RenewPeriod: c.RenewPeriod,
+		EchoLimit: c.EchoLimit, DrainTimeout: c.DrainTimeout, Coalesce: coalesce,
+		Settle: c.Settle, Quarantine: c.Quarantine,
+	})
+	l.logger.V(0).Info("Joining the ring", "member", l.holder)
+	l.step(claim.Tick{})
+	for _, known := range l.watch.Leases() {
+		l.step(claim.Observed{Lease: known})
+	}
+	if l.synced {
+		l.step(claim.Synced{})
+	}
+	if l.stopping {
+		l.step(claim.Stop{})
+	}
+}
+
+var _ cache.SharedIndexInformer = (*informer.Informer)(nil)
+
+// loop is the goroutine of Run: all of its fields belong to it, but for those that
+// say otherwise.
+type loop struct {
+	s      *Sharder
+	ctx    context.Context // of everything that Run started
+	cancel context.CancelFunc
+	logger klog.Logger
+	wait   sync.WaitGroup
+	owner  *metav1.OwnerReference
+
+	events chan incarnated
+	idle   chan struct{} // capacity 1: some work that was cancelled has ended
+
+	watch       *lease.Watch
+	client      *lease.Client
+	machine     *claim.Machine
+	incarnation int
+	holder      string
+	takeOver    bool
+	synced      bool
+	stopping    bool
+	ended       error // why the machine ended, nil while it lives
+	endedAt     time.Time
+	fatal       error
+
+	attachedInformers, attachedQueues int
+
+	past      counts            // of earlier machines
+	overrunAt time.Time         // when work should have stopped after the fence; zero if none runs
+	wanted    map[int]time.Time // since when a partition is wanted but not active
+	drainTold time.Time
+
+	faultMu sync.Mutex
+	faults  map[string]string // by Lease: what was logged of it last; guarded by faultMu
+}
+
+// incarnated is an event for one incarnation, so that an answer that comes late
+// is not taken for one to its successor's request.
+type incarnated struct {
+	incarnation int
+	event       any // a claim.Event, or refused
+}
+
+const everyIncarnation = 0
+
+// post gives an event to the loop, from any other goroutine.
+func (l *loop) post(incarnation int, e any) {
+	select {
+	case l.events <- incarnated{incarnation, e}:
+	case <-l.ctx.Done():
+	}
+}

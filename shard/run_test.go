@@ -1,0 +1,197 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package shard_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/klog/v2"
+	"k8s.io/klog/v2/ktesting"
+
+	"github.com/tom-ludwig/operator-scaling/shard"
+	"github.com/tom-ludwig/operator-scaling/shard/shardtest"
+)
+
+const namespace = "default"
+
+// member is one running replica.
+type member struct {
+	*shard.Sharder
+	stop context.CancelFunc
+	done chan error
+}
+
+// start runs a member of the ring "foo".
+func start(t *testing.T, client kubernetes.Interface, pod string, change ...func(*shard.Config)) *member {
+	t.Helper()
+	cfg := shard.Config{Name: "foo", PodName: pod, Namespace: namespace, PodUID: pod + "-uid"}
+	for _, f := range change {
+		f(&cfg)
+	}
+	s, err := shard.New(client, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	logger := ktesting.NewLogger(t, ktesting.NewConfig(ktesting.Verbosity(1)))
+	ctx, cancel := context.WithCancel(klog.NewContext(context.Background(), logger))
+	m := &member{Sharder: s, stop: cancel, done: make(chan error, 1)}
+	go func() { m.done <- s.Run(ctx) }()
+	return m
+}
+
+// end stops the member and returns what Run returned.
+func (m *member) end() error {
+	m.stop()
+	return <-m.done
+}
+
+// owners says, for each of many keys, who works on it.
+func owners(members ...*member) map[string][]string {
+	owners := map[string][]string{}
+	for i := range 1000 {
+		key := fmt.Sprintf("default/foo-%d", i)
+		owners[key] = nil
+		for _, m := range members {
+			if m.OwnsKey(key) && !m.Fenced() {
+				owners[key] = append(owners[key], m.PodName())
+			}
+		}
+	}
+	return owners
+}
+
+// oneOwnerEach fails unless each key has exactly one owner, and each member owns something.
+func oneOwnerEach(t *testing.T, members ...*member) map[string][]string {
+	t.Helper()
+	all := owners(members...)
+	count := map[string]int{}
+	for key, who := range all {
+		if len(who) != 1 {
+			t.Fatalf("key %s is owned by %q, want exactly one", key, who)
+		}
+		count[who[0]]++
+	}
+	for _, m := range members {
+		if count[m.PodName()] == 0 {
+			t.Errorf("member %s owns nothing: %v", m.PodName(), count)
+		}
+	}
+	return all
+}
+
+func TestRun_EachKeyHasOneOwnerThroughJoinsStopsAndCrashes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cluster := shardtest.NewCluster()
+		a := start(t, cluster.Client("a"), "a")
+		b := start(t, cluster.Client("b"), "b")
+		c := start(t, cluster.Client("c"), "c")
+		time.Sleep(5 * time.Second)
+		before := oneOwnerEach(t, a, b, c)
+
+		d := start(t, cluster.Client("d"), "d")
+		time.Sleep(2 * time.Second)
+		after := oneOwnerEach(t, a, b, c, d)
+		for key, who := range after {
+			if who[0] != "d" && !slices.Equal(who, before[key]) {
+				// Bounded loads may move a little between members that stay.
+				t.Logf("key %s moved from %s to %s", key, before[key], who)
+			}
+		}
+
+		if err := b.end(); err != nil {
+			t.Errorf("a graceful stop returned %v", err)
+		}
+		time.Sleep(250 * time.Millisecond)
+		oneOwnerEach(t, a, c, d)
+		for _, l := range cluster.Leases(namespace) {
+			if l.Name == "foo-b" {
+				t.Error("the Lease of the member that stopped is still there")
+			}
+		}
+
+		// A crash: nothing that c sends arrives any more.
+		cluster.Break("c", shardtest.Unreachable)
+		time.Sleep(8 * time.Second)
+		if keys := owners(a, c, d); len(keys) == 0 {
+			t.Fatal("no keys")
+		}
+		time.Sleep(2 * time.Second) // 9 s after its last renewal c is fenced
+		if !c.Fenced() {
+			t.Error("c works on although it could not renew its Lease for longer than the deadline")
+		}
+		time.Sleep(7 * time.Second) // 15 s lease duration + 2 s after the last renewal
+		oneOwnerEach(t, a, d)
+
+		cluster.Break("c", shardtest.None)
+		time.Sleep(30 * time.Second)
+		oneOwnerEach(t, a, c, d)
+
+		for _, m := range []*member{a, c, d} {
+			if err := m.end(); err != nil {
+				t.Errorf("%s: %v", m.PodName(), err)
+			}
+		}
+		if left := cluster.Leases(namespace); len(left) != 0 {
+			t.Errorf("%d Leases are left after everybody has stopped", len(left))
+		}
+	})
+}
+
+func TestRun_OutageMovesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cluster := shardtest.NewCluster()
+		pods := []string{"a", "b", "c"}
+		var members []*member
+		for _, pod := range pods {
+			members = append(members, start(t, cluster.Client(pod), pod))
+		}
+		time.Sleep(5 * time.Second)
+		before := oneOwnerEach(t, members...)
+		for _, pod := range pods {
+			cluster.Break(pod, shardtest.Unreachable)
+		}
+		time.Sleep(time.Minute)
+		for _, m := range members {
+			if !m.Fenced() {
+				t.Errorf("%s is not fenced", m.PodName())
+			}
+		}
+		for _, pod := range pods {
+			cluster.Break(pod, shardtest.None)
+		}
+		time.Sleep(10 * time.Second)
+		after := oneOwnerEach(t, members...)
+		for key := range before {
+			if !slices.Equal(before[key], after[key]) {
+				t.Fatalf("key %s moved from %s to %s", key, before[key], after[key])
+			}
+		}
+		for _, m := range members {
+			if err := m.end(); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+}
+
+func TestRun_TwiceIsRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cluster := shardtest.NewCluster()
+		a := start(t, cluster.Client("a"), "a")
+		time.Sleep(time.Second)
+		if err := a.Run(context.Background()); !errors.Is(err, shard.ErrAlreadyRun) {
+			t.Errorf("the second Run returned %v", err)
+		}
+		if err := a.end(); err != nil {
+			t.Error(err)
+		}
+	})
+}

@@ -1,0 +1,156 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package shard
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"k8s.io/apimachinery/pkg/util/uuid"
+	"k8s.io/client-go/kubernetes"
+
+	"github.com/tom-ludwig/operator-scaling/informer"
+	"github.com/tom-ludwig/operator-scaling/shard/claim"
+	"github.com/tom-ludwig/operator-scaling/shard/ring"
+	"github.com/tom-ludwig/operator-scaling/workqueue"
+)
+
+// Sharder is this process's part in a ring: make it with [New], make its
+// informers and queues, then call [Sharder.Run]. All methods but Run may be called
+// from any goroutine at any time.
+type Sharder struct {
+	cfg     Config
+	client  kubernetes.Interface
+	hash    ring.Hash
+	started time.Time // start of the monotonic clock
+
+	// Published by the loop.
+	snapshot atomic.Pointer[snapshot]
+	deadline atomic.Pointer[claim.Time] // the fence; nil while fenced
+	status   atomic.Pointer[status]
+	holder   atomic.Pointer[string]
+	metrics  *metrics
+
+	mu        sync.Mutex // guards what follows; never held across a call out
+	faults    []error    // of NewInformer, WrapInformer and NewQueue; Run returns them
+	informers []*informer.Informer
+	queues    []queue
+	running   bool
+	added     chan struct{} // capacity 1: informers or queues were added
+	ask       chan func(*loop)
+}
+
+// queue is what the loop needs of a *workqueue.Queue of any item type.
+type queue interface {
+	Readmit()
+	Drain(draining func(point uint64) bool)
+	Fence()
+	InFlight() []workqueue.Work
+	OnDone(func())
+	Parked() int
+}
+
+// New checks the configuration, after putting in the defaults, and returns a
+// Sharder. It starts nothing and sends nothing: until Run, this member owns nothing.
+func New(client kubernetes.Interface, cfg Config) (*Sharder, error) {
+	cfg = cfg.withDefaults()
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	if client == nil {
+		return nil, errors.New("shard: the client is nil")
+	}
+	s := &Sharder{
+		cfg:     cfg,
+		client:  client,
+		hash:    ring.HashOf(cfg.Key),
+		started: time.Now(),
+		added:   make(chan struct{}, 1),
+		ask:     make(chan func(*loop)),
+	}
+	s.snapshot.Store(emptySnapshot(cfg.parameters()))
+	s.status.Store(&status{})
+	s.newHolder()
+	s.metrics = newMetrics(s)
+	return s, nil
+}
+
+// newHolder begins a new incarnation.
+func (s *Sharder) newHolder() string {
+	holder := s.cfg.PodName + "_" + string(uuid.NewUUID())
+	s.holder.Store(&holder)
+	return holder
+}
+
+// Identity returns this member's identity as it stands on its Lease:
+// "<pod>_<incarnation>". It changes when the member has lost its Lease and joins
+// again.
+func (s *Sharder) Identity() string { return *s.holder.Load() }
+
+// PodName returns this member's name on the ring.
+func (s *Sharder) PodName() string { return s.cfg.PodName }
+
+// Config returns the configuration with its defaults.
+func (s *Sharder) Config() Config { return s.cfg }
+
+// fault notes a mistake in the set-up, for Run to return.
+func (s *Sharder) fault(format string, args ...any) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.faults = append(s.faults, fmt.Errorf(format, args...))
+}
+
+// add registers an informer or a queue.
+func (s *Sharder) add(i *informer.Informer, q queue) {
+	s.mu.Lock()
+	if i != nil {
+		s.informers = append(s.informers, i)
+	}
+	if q != nil {
+		s.queues = append(s.queues, q)
+	}
+	s.mu.Unlock()
+	select {
+	case s.added <- struct{}{}:
+	default:
+	}
+}
+
+// parts returns what is registered.
+func (s *Sharder) parts() ([]*informer.Informer, []queue) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.informers[:len(s.informers):len(s.informers)], s.queues[:len(s.queues):len(s.queues)]
+}
+
+// begin makes sure that Run is called once and with a set-up that can work.
+func (s *Sharder) begin() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.running {
+		return fmt.Errorf("shard: ring %s: %w", s.cfg.Name, ErrAlreadyRun)
+	}
+	if err := errors.Join(s.faults...); err != nil {
+		return err
+	}
+	s.running = true
+	return nil
+}
+
+// inspect runs f on the loop's goroutine, where all state is at hand. It returns
+// false if the loop doesn't take it before the context ends.
+func (s *Sharder) inspect(ctx context.Context, f func(*loop)) bool {
+	done := make(chan struct{})
+	select {
+	case s.ask <- func(l *loop) { defer close(done); f(l) }:
+		<-done // the loop has taken it and will run it
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
