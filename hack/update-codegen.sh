@@ -17,7 +17,8 @@ header="${root}/hack/tools/boilerplate.go.txt"
 
 bin="$(mktemp -d)"
 trap 'rm -rf "${bin}"' EXIT
-go -C "${root}/hack/tools" build -o "${bin}/" tool
+go -C "${root}/hack/tools" build -o "${bin}/" \
+  k8s.io/code-generator/cmd/{deepcopy-gen,client-gen,lister-gen,informer-gen}
 
 cd "${root}"
 # What no longer has a source must go too.
