@@ -19,7 +19,9 @@
 //     owner. A ring without members owns nothing.
 //   - R3: No member owns more than ceil(partitions / members × load) partitions.
 //   - R4: No input makes the package panic: impossible parameters are refused
-//     by name in [Parameters.Validate], unreadable text by an error.
+//     by name in [Parameters.Validate], unreadable text by an error, and any
+//     strings may be members. (To call [Key.Of] on a key that must be resolved
+//     first is not an input but a mistake in the program.)
 //   - R5: A partition is a contiguous range of the hash space, so two sets of
 //     partitions can be compared even under different partition counts.
 //

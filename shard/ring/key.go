@@ -214,14 +214,19 @@ func PartitionOf(point uint64, partitions int) int {
 	return int(hi)
 }
 
-// RangeOf returns the first and the last point of a partition, both inclusive.
+// RangeOf returns the first and the last point of a partition, both inclusive. A
+// partition that is out of range has no points: its first is greater than its last.
 func RangeOf(partition, partitions int) (first, last uint64) {
+	if partition < 0 || partition >= partitions {
+		return 1, 0
+	}
 	return rangeStart(partition, partitions), rangeStart(partition+1, partitions) - 1 // 2^64 wraps to 0: the last range ends at the maximum
 }
 
-// rangeStart is ceil(partition × 2^64 / partitions), modulo 2^64.
+// rangeStart is ceil(partition × 2^64 / partitions), modulo 2^64, for
+// 0 <= partition <= partitions.
 func rangeStart(partition, partitions int) uint64 {
-	if partition >= partitions {
+	if partition == partitions {
 		return 0
 	}
 	quotient, remainder := bits.Div64(uint64(partition), 0, uint64(partitions))

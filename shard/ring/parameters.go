@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 )
 
 // The defaults of [DefaultParameters].
@@ -23,13 +24,46 @@ const (
 // partition is 8 KiB at the most, well below what an annotation may hold.
 const MaxPartitions = 1 << 16
 
-// MaxVirtualNodes bounds the time that it takes to compute a ring.
-const MaxVirtualNodes = 10_000
+// MaxVirtualNodes bounds the time that it takes to compute a ring: about a second
+// for 100 members. Far fewer are of use (see BenchmarkMovement).
+const MaxVirtualNodes = 1000
 
 // placement names the code that maps partitions to members. Version 1.0 of the
 // library changed where its virtual nodes lie, so members that run different
 // versions would disagree with each other: the version is part of the fingerprint.
 const placement = "consistent-v1.1.0"
+
+// placementSample is what sampleOfPlacement returns for the version that
+// placement names.
+const placementSample = 0x01300450bde794c7
+
+// placementInUse is placement, unless the program was built with a version of the
+// library (or of the hash) that places otherwise. An operator's go.mod may select a newer one
+// than this module asks for, so the version in our own go.mod proves nothing.
+var placementInUse = sync.OnceValue(func() string {
+	if sample := sampleOfPlacement(); sample != placementSample {
+		return fmt.Sprintf("consistent-%016x", sample)
+	}
+	return placement
+})
+
+// sampleOfPlacement is a hash over one placement: StatefulSet names with two
+// digits, and a load low enough that the bound decides about some partitions.
+func sampleOfPlacement() uint64 {
+	members := make([]string, 12)
+	for i := range members {
+		members[i] = "op-" + strconv.Itoa(i)
+	}
+	r, err := New(Parameters{Key: ByName.Name(), Partitions: 256, VirtualNodes: 20, Load: 1.1}, members)
+	if err != nil {
+		panic(fmt.Sprintf("ring: the sample of the placement: %v", err)) // its parameters are possible
+	}
+	owners := make([]byte, len(r.owner))
+	for partition, owner := range r.owner {
+		owners[partition] = byte(owner)
+	}
+	return fnv1a(string(owners))
+}
 
 // Parameters are what a ring depends on beside its members. Members with
 // different parameters compute different rings, so the parameters stand on each
@@ -64,8 +98,11 @@ var keyName = regexp.MustCompile(`^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$`)
 // parameters are possible.
 func (p Parameters) Validate() error {
 	var errs []error
-	if !keyName.MatchString(p.Key) {
-		errs = append(errs, fmt.Errorf("key: name %q must be 1 to 63 lower-case letters, digits, '-' or '.', starting and ending with a letter or digit", p.Key))
+	switch {
+	case p.Key == keyByController || p.Key == keyByClusterController:
+		errs = append(errs, fmt.Errorf("key: %q is relative to the key of a ring and can't be a ring's own", p.Key))
+	case !keyName.MatchString(p.Key):
+		errs = append(errs, fmt.Errorf("key: name %.100q must be 1 to 63 lower-case letters, digits, '-' or '.', starting and ending with a letter or digit", p.Key))
 	}
 	if p.Partitions < 1 || p.Partitions > MaxPartitions {
 		errs = append(errs, fmt.Errorf("partitions: %d is not between 1 and %d", p.Partitions, MaxPartitions))
@@ -86,13 +123,20 @@ func (p Parameters) Fingerprint() string {
 	return strings.Join([]string{
 		hashName(p.Key), p.Key,
 		strconv.Itoa(p.Partitions), strconv.Itoa(p.VirtualNodes),
-		strconv.FormatFloat(p.Load, 'g', -1, 64), placement,
+		strconv.FormatFloat(p.Load, 'g', -1, 64), placementInUse(),
 	}, "/")
 }
+
+// maxFingerprint is more than any fingerprint of possible parameters takes. What
+// is longer is refused unread, and kept out of errors and logs.
+const maxFingerprint = 256
 
 // ParseFingerprint reads what [Parameters.Fingerprint] wrote. It refuses a
 // fingerprint that this version of the package can't compute the same ring for.
 func ParseFingerprint(text string) (Parameters, error) {
+	if len(text) > maxFingerprint {
+		return Parameters{}, fmt.Errorf("ring parameters %.100q: %d characters, more than %d", text, len(text), maxFingerprint)
+	}
 	fields := strings.Split(text, "/")
 	if len(fields) != 6 {
 		return Parameters{}, fmt.Errorf("ring parameters %.100q: %d fields instead of 6", text, len(fields))

@@ -44,6 +44,7 @@ func New(p Parameters, members []string) (*Ring, error) {
 		PartitionCount:    p.Partitions,
 		ReplicationFactor: p.VirtualNodes,
 		Load:              p.Load,
+		ReplicaKey:        distinctPlaces(len(placed) * p.VirtualNodes),
 	})
 	r.owner = make([]int32, p.Partitions)
 	for partition := range r.owner {
@@ -104,6 +105,35 @@ func (r *Ring) Relocated(earlier *Ring) int {
 		}
 	}
 	return moved
+}
+
+// distinctPlaces returns the library's own key of a virtual node, changed only if
+// it hashes to the place of an earlier one.
+//
+// The library keeps one member per place. A member whose places are all taken by
+// others could own nothing, and the library panics when the remaining members
+// have too little room ("not enough room to distribute partitions"). Names that
+// collide under xxh3 are easy to make. With distinct places every member can be
+// reached from every partition, and there is always room, because
+// members × ceil(partitions / members × load) >= partitions: for the partition
+// and member counts that fit into memory the quotient never rounds down to an
+// integer below it, and a load of at least 1 never makes the product smaller.
+//
+// The library asks for the keys in the order of its members, which is sorted, so
+// the answer is still a pure function of the set of members.
+func distinctPlaces(virtualNodes int) func(member string, i int) []byte {
+	taken := make(map[uint64]struct{}, virtualNodes)
+	return func(member string, i int) []byte {
+		key := consistent.DefaultReplicaKey(member, i)
+		for {
+			place := hasher{}.Sum64(key)
+			if _, found := taken[place]; !found {
+				taken[place] = struct{}{}
+				return key
+			}
+			key = append(key, '+')
+		}
+	}
 }
 
 type name string

@@ -18,15 +18,19 @@ type Set struct {
 	words      []uint64 // bit p%64 of word p/64; no bit at or above partitions is set
 }
 
-// NewSet returns an empty set of partitions numbered 0 to partitions-1.
+// NewSet returns an empty set of partitions numbered 0 to partitions-1. For a
+// count that is not between 1 and [MaxPartitions] it is the zero Set.
 func NewSet(partitions int) Set {
+	if partitions < 1 || partitions > MaxPartitions {
+		return Set{}
+	}
 	return Set{partitions: partitions, words: make([]uint64, (partitions+63)/64)}
 }
 
-// FullSet returns the set of all partitions.
+// FullSet returns the set of all partitions, for a count that [NewSet] takes.
 func FullSet(partitions int) Set {
 	s := NewSet(partitions)
-	for p := range partitions {
+	for p := range s.partitions {
 		s.Add(p)
 	}
 	return s
@@ -161,17 +165,22 @@ func (s Set) Encode() string {
 }
 
 // DecodeSet reads what [Set.Encode] wrote for the given partition count (1 to
-// [MaxPartitions]). It refuses text of another length, or with bits beyond the last partition.
+// [MaxPartitions]). It refuses any other text: of another length, with other
+// characters, or with bits beyond the last partition.
 func DecodeSet(text string, partitions int) (Set, error) {
 	if partitions < 1 || partitions > MaxPartitions {
 		return Set{}, fmt.Errorf("partition set: %d partitions are not between 1 and %d", partitions, MaxPartitions)
 	}
-	raw, err := base64.RawURLEncoding.DecodeString(text)
+	size := (partitions + 7) / 8
+	if want := base64.RawURLEncoding.EncodedLen(size); len(text) != want {
+		return Set{}, fmt.Errorf("partition set: %d characters instead of the %d of %d partitions", len(text), want, partitions)
+	}
+	raw, err := base64.RawURLEncoding.Strict().DecodeString(text)
 	if err != nil {
 		return Set{}, fmt.Errorf("partition set: %w", err)
 	}
-	if want := (partitions + 7) / 8; len(raw) != want {
-		return Set{}, fmt.Errorf("partition set: %d bytes instead of the %d of %d partitions", len(raw), want, partitions)
+	if len(raw) != size { // the decoder skips line breaks
+		return Set{}, fmt.Errorf("partition set: %d bytes instead of the %d of %d partitions", len(raw), size, partitions)
 	}
 	s := NewSet(partitions)
 	padded := make([]byte, 8*len(s.words))
