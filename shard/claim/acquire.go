@@ -8,9 +8,10 @@ import "github.com/tom-ludwig/operator-scaling/shard/ring"
 // rival is another process that holds the Lease of this member's name.
 type rival struct {
 	lease     Lease
-	since     Time // when it was last seen to change
-	lookAt    Time // when to look again
-	duplicate bool // it was seen to change: it is alive
+	since     Time   // when it was last seen to change
+	lookAt    Time   // when to look again
+	duplicate bool   // it was seen to change: it is alive
+	deleted   string // UID of the void Lease that was deleted to make room
 }
 
 // acquire looks who holds the Lease of this name. Only a quorum read will do: the
@@ -40,6 +41,12 @@ func (m *Machine) found(e Got) {
 	case l.Record.Void():
 		// Deleted and created again rather than taken over, so that the Lease's
 		// creation time and owner reference are those of its holder.
+		if m.rival.deleted == l.UID {
+			m.rival.deleted = "" // still there: somebody's finalizer, or somebody writes to it
+			m.rival.lookAt = m.now.Add(m.jitter(m.cfg.RenewPeriod))
+			return
+		}
+		m.rival.deleted = l.UID
 		r := m.begin(opDelete)
 		m.do(Delete{Op: r.id, Name: l.Name, UID: l.UID, Version: l.Version, Timeout: m.timeout()})
 	case l.Record.Holder == m.cfg.Predecessor,
@@ -66,6 +73,5 @@ func (m *Machine) evictRival(l Lease) {
 func (m *Machine) hold(l Lease) {
 	m.own.uid, m.own.created = l.UID, l.Created
 	m.rival = rival{}
-	m.joinedAt = m.now
 	m.stage = joining
 }

@@ -15,8 +15,10 @@ const staleRelists = 4
 type echo struct {
 	waiting []awaited // in the order in which they were confirmed
 	heard   bool      // at least one write came back
-	relists int       // in a row, without an echo
-	relist  Time      // when the last one was asked for
+	uid     string    // of the own Lease as the watch showed it last
+	version string
+	relists int  // in a row, without an echo
+	relist  Time // when the last one was asked for
 }
 
 type awaited struct {
@@ -24,13 +26,23 @@ type awaited struct {
 	at      Time
 }
 
-func (e *echo) expect(version string, now Time) {
+// expect waits for a confirmed write. The watch is often faster than the answer.
+func (e *echo) expect(uid, version string, now Time) {
+	if e.uid == uid && CompareVersions(version, e.version) <= 0 {
+		e.heard, e.relists = true, 0
+		return
+	}
 	e.waiting = append(e.waiting, awaited{version, now})
 }
 
+// again starts the proof afresh: after a time in which writes did not succeed, the
+// watch has to show that it works before it counts as fresh.
+func (e *echo) again() { *e = echo{uid: e.uid, version: e.version, relist: e.relist} }
+
 // seen takes the version of the own Lease in the watch; everything up to it has
 // come back.
-func (e *echo) seen(version string) {
+func (e *echo) seen(uid, version string) {
+	e.uid, e.version = uid, version
 	n := 0
 	for n < len(e.waiting) && CompareVersions(e.waiting[n].version, version) <= 0 {
 		n++
@@ -61,8 +73,9 @@ func (m *Machine) guardWatch() {
 		}
 	}
 	e := &m.echo
-	if len(e.waiting) == 0 || m.now.since(e.waiting[0].at) < m.cfg.EchoLimit || m.now.since(e.relist) < m.cfg.EchoLimit {
-		return
+	if m.own.fenced || len(e.waiting) == 0 || m.now.since(e.waiting[0].at) < m.cfg.EchoLimit ||
+		e.relists > 0 && m.now.since(e.relist) < m.cfg.EchoLimit {
+		return // while no write succeeds, the server and not the watch is at fault
 	}
 	if e.relists >= staleRelists {
 		m.end(ErrStaleWatch)

@@ -56,7 +56,7 @@ func (m *Machine) listed(e Listed) {
 	inList := make(map[string]bool, len(e.Leases))
 	ownVersion := ""
 	for _, l := range e.Leases {
-		inList[l.Name] = true
+		inList[l.UID] = true
 		if l.Name == m.cfg.Lease && l.UID == m.own.uid {
 			ownVersion = l.Version
 		}
@@ -68,7 +68,7 @@ func (m *Machine) listed(e Listed) {
 		return
 	}
 	if !m.known {
-		m.known = true
+		m.known, m.knownAt = true, m.now
 		for _, l := range e.Leases {
 			if m.peers[l.Name] == nil && l.Name != m.cfg.Lease {
 				m.observe(l)
@@ -91,8 +91,8 @@ func (m *Machine) listed(e Listed) {
 }
 
 // claimedByOther judges one partition by a list. A Lease that the watch shows as
-// held but the list does not have was deleted: until the watch says whether it
-// was void, it counts.
+// held but the list does not have was deleted, and perhaps made again under the
+// same name: until the watch says whether it was void, it counts.
 func (m *Machine) claimedByOther(partition int, leases []Lease, inList map[string]bool) bool {
 	for i := range leases {
 		l := &leases[i]
@@ -102,7 +102,7 @@ func (m *Machine) claimedByOther(partition int, leases []Lease, inList map[strin
 		m.adopt(l.Record.Tombstones)
 	}
 	for _, p := range m.peers {
-		if !p.lease.Record.Void() && !inList[p.lease.Name] && p.lease.Record.Claims.overlaps(partition, m.parts.parameters) {
+		if !p.lease.Record.Void() && !inList[p.lease.UID] && p.lease.Record.Claims.overlaps(partition, m.parts.parameters) {
 			return true
 		}
 	}

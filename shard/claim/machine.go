@@ -93,7 +93,7 @@ type Machine struct {
 	stopAsked  bool
 	stoppedAt  Time
 	known      bool // a first quorum list was taken
-	joinedAt   Time
+	knownAt    Time
 	servedAt   Time // when this member became active
 	changedAt  Time // when a held Lease last came or went, or changed its phase
 	hasSettled bool // it has waited for others long enough
@@ -150,7 +150,7 @@ func (m *Machine) Step(now Time, event Event) []Action {
 	m.now = now
 	if first {
 		for _, t := range m.cfg.Tombstones {
-			m.bury(t)
+			m.bury(t, m.cfg.LeaseDuration)
 		}
 	}
 	switch e := event.(type) {

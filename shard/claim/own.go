@@ -196,6 +196,7 @@ func (m *Machine) wrote(e Wrote) {
 		// After a time in which this member could not be heard, it has heard
 		// nothing either: without this, the first to recover evicts everyone.
 		m.restartTimers()
+		m.echo.again()
 	}
 	m.own.version, m.own.confirmedVersion, m.own.confirmedSeq = e.Lease.Version, e.Lease.Version, r.seq
 	m.own.confirmedAt, m.own.failures, m.own.retryAt = m.now, 0, Time{}
@@ -209,7 +210,7 @@ func (m *Machine) wrote(e Wrote) {
 		m.stage = leaving
 		return
 	}
-	m.echo.expect(e.Lease.Version, m.now)
+	m.echo.expect(e.Lease.UID, e.Lease.Version, m.now)
 	// From the send time: the server, and so the peers, may have seen the write
 	// that early.
 	m.own.fence = r.sent.Add(m.cfg.RenewDeadline)
@@ -227,12 +228,13 @@ func (m *Machine) wrote(e Wrote) {
 }
 
 // failed plans the next try. Nothing is concluded from the failed request: it may
-// or may not have been committed.
+// or may not have been committed. A conflict is answered at once, unless there is
+// one after the other.
 func (m *Machine) failed(o Outcome) {
 	m.own.version = ""
 	m.own.failures++
 	wait := time.Duration(0)
-	if o == Unknown {
+	if o == Unknown || m.own.failures > 2 {
 		wait = m.jitter(min(50*time.Millisecond<<min(m.own.failures, 10), m.cfg.RenewPeriod/2))
 	}
 	m.own.retryAt = m.now.Add(wait)
@@ -293,6 +295,9 @@ func (m *Machine) deleted(e Deleted) {
 		if p.op == e.Op {
 			p.op = 0
 			p.sweepAt = m.now.Add(m.cfg.LeaseDuration)
+			if e.Outcome == NotFound && p.lease.Version == p.opVersion {
+				m.vanish(p.lease)
+			}
 		}
 	}
 }

@@ -178,13 +178,14 @@ func (m *Machine) place() {
 				return
 			}
 		case drained:
-			if want {
-				// Its release was not sent, so the claim stands and nobody else can
-				// have become active.
+			switch {
+			case !want:
+				waiting = true
+			case !m.own.fenced:
+				// Its release was not sent and nobody can have evicted this member, so
+				// the claim stands and nobody else has become active.
 				t.state[p] = active
 				toActivate.Add(p)
-			} else {
-				waiting = true
 			}
 		}
 	}
@@ -205,7 +206,7 @@ func (m *Machine) place() {
 // that start together would else each claim everything and hand most of it on at
 // once, with all objects worked on several times.
 func (m *Machine) settled() bool {
-	if m.cfg.Quarantine && m.now.since(m.joinedAt) < m.cfg.LeaseDuration {
+	if m.cfg.Quarantine && m.now.since(m.knownAt) < m.cfg.LeaseDuration {
 		return false
 	}
 	if m.hasSettled {

@@ -16,7 +16,8 @@ type peer struct {
 	lease     Lease
 	changedAt Time // when its version was last seen to change, or the timers were restarted
 	op        uint64
-	retryAt   Time // no eviction before it
+	opVersion string // the version on the condition of which op was sent
+	retryAt   Time   // no eviction before it
 	// suspectAt is set after a refused eviction: if the watch still shows the
 	// refused version then, it is stale.
 	suspectAt      Time
@@ -48,6 +49,17 @@ func (m *Machine) observe(l Lease) {
 		return
 	} else {
 		was, is := p.lease.Record, l.Record
+		switch {
+		case p.lease.UID != l.UID:
+			// A list took the place of a part of the watch in which the Lease was
+			// deleted and made again.
+			m.buryLease(p.lease)
+		case was.Holder == is.Holder && is.Parameters == (ring.Parameters{}):
+			// One incarnation never changes its parameters. Somebody has edited them
+			// away; the fleet must not drain because of that.
+			l.Record.Fingerprint, l.Record.Parameters = was.Fingerprint, was.Parameters
+			is = l.Record
+		}
 		if was.Holder != is.Holder || was.Phase != is.Phase || was.Member != is.Member || was.Fingerprint != is.Fingerprint || !p.lease.Created.Equal(l.Created) {
 			m.viewDirty, m.parts.blockedDirty = true, true
 		} else if !was.Claims.equal(is.Claims) {
@@ -61,7 +73,7 @@ func (m *Machine) observe(l Lease) {
 // observeOwn takes the own Lease's echo. Anything in it that this machine has not
 // written makes it look with a quorum read and write again.
 func (m *Machine) observeOwn(l Lease) {
-	m.echo.seen(l.Version)
+	m.echo.seen(l.UID, l.Version)
 	if m.own.op == nil && m.own.version != "" && l.Version != m.own.version && CompareVersions(l.Version, m.own.confirmedVersion) > 0 {
 		m.own.version = ""
 	}
@@ -80,31 +92,39 @@ func (m *Machine) vanish(last Lease) {
 		delete(m.peers, last.Name)
 		m.viewDirty, m.parts.blockedDirty = true, true
 	}
-	if !last.Record.Void() {
-		m.bury(Tombstone{Lease: last.Name, Holder: last.Record.Holder, Claims: last.Record.Claims})
+	m.buryLease(last)
+}
+
+// buryLease makes a tombstone for a Lease that is gone, unless it was void.
+func (m *Machine) buryLease(last Lease) {
+	if r := last.Record; !r.Void() {
+		m.bury(Tombstone{Lease: last.Name, Holder: r.Holder, Claims: r.Claims}, max(r.Duration, m.cfg.LeaseDuration))
 	}
 }
 
 // adopt takes over the tombstones that a peer knows of.
 func (m *Machine) adopt(tombs []Tombstone) {
 	for _, t := range tombs {
-		m.bury(t)
+		m.bury(t, m.cfg.LeaseDuration)
 	}
 }
 
 // bury blocks what a vanished member claimed for one lease duration from now,
 // once for each holder: members would keep a tombstone alive for each other.
-func (m *Machine) bury(t Tombstone) {
+// Members may have seen different last claims: all of them count.
+func (m *Machine) bury(t Tombstone, duration time.Duration) {
 	if t.Claims.Empty() || t.Holder == m.cfg.Holder || t.Holder == m.cfg.Predecessor {
 		return
 	}
-	if _, known := m.tombs[t.Holder]; known {
-		return
+	if known, exists := m.tombs[t.Holder]; exists {
+		if t.Claims = known.Claims.union(t.Claims); t.Claims.equal(known.Claims) {
+			return
+		}
 	}
 	if _, over := m.buried[t.Holder]; over {
 		return
 	}
-	m.tombs[t.Holder] = tombstone{Tombstone: t, until: m.now.Add(m.cfg.LeaseDuration)}
+	m.tombs[t.Holder] = tombstone{Tombstone: t, until: m.now.Add(duration)}
 	m.tombGeneration++
 	m.parts.blockedDirty = true
 }
@@ -164,7 +184,7 @@ func (m *Machine) evictSilent() {
 		return !p.lease.Record.Void() && p.op == 0 && m.now.Mono >= p.retryAt.Mono && m.now.Mono >= m.evictAt(p).Mono
 	})
 	for _, p := range silent {
-		p.op = m.op()
+		p.op, p.opVersion = m.op(), p.lease.Version
 		m.do(Evict{Op: p.op, Name: p.lease.Name, UID: p.lease.UID, Version: p.lease.Version, Timeout: m.timeout()})
 	}
 }
@@ -196,8 +216,13 @@ func (m *Machine) evicted(e Evicted) {
 		p.op = 0
 		switch e.Outcome {
 		case OK:
-			m.observe(e.Lease)
-		case Conflict, NotFound:
+			if p.lease.Version == p.opVersion { // else the watch was faster
+				m.observe(e.Lease)
+			}
+		case NotFound:
+			// The watch never shows the end of a Lease that it has not shown, but a list has.
+			m.vanish(p.lease)
+		case Conflict:
 			// It lives, or somebody else was first: this member's watch is behind.
 			p.changedAt = m.now
 			p.suspectAt, p.suspectVersion = m.now.Add(time.Second), p.lease.Version
@@ -218,7 +243,7 @@ func (m *Machine) sweepVoid() {
 		return p.lease.Record.Void() && p.op == 0 && m.now.Mono >= p.sweepAt.Mono
 	})
 	for _, p := range void {
-		p.op = m.op()
+		p.op, p.opVersion = m.op(), p.lease.Version
 		m.do(Delete{Op: p.op, Name: p.lease.Name, UID: p.lease.UID, Version: p.lease.Version, Timeout: m.timeout()})
 	}
 }

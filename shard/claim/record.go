@@ -50,6 +50,23 @@ func (c Claims) equal(other Claims) bool {
 	return c.Everything == other.Everything && c.Parameters == other.Parameters && c.Set.Equal(other.Set)
 }
 
+// union is what either of the two claims.
+func (c Claims) union(other Claims) Claims {
+	switch {
+	case other.Empty():
+		return c
+	case c.Empty():
+		return other
+	case c.Everything || other.Everything || c.Parameters != other.Parameters:
+		return Claims{Everything: true}
+	}
+	both := Claims{Parameters: c.Parameters, Set: c.Set.Clone()}
+	for p := range other.Set.All() {
+		both.Set.Add(p)
+	}
+	return both
+}
+
 // A Tombstone stands for a member whose Lease vanished without having been void:
 // its process may still be at work. It blocks what the member claimed for one
 // lease duration.

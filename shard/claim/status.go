@@ -152,7 +152,7 @@ func (m *Machine) Next() time.Duration {
 		at(m.servedAt.Add(5 * m.cfg.Settle))
 	}
 	if m.cfg.Quarantine {
-		at(m.joinedAt.Add(m.cfg.LeaseDuration))
+		at(m.knownAt.Add(m.cfg.LeaseDuration))
 	}
 	return max(next, m.now.Mono)
 }
