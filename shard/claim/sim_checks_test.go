@@ -1,0 +1,327 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package claim
+
+import (
+	"cmp"
+	"fmt"
+	"math/bits"
+	"slices"
+	"time"
+
+	"github.com/tom-ludwig/operator-scaling/shard/ring"
+)
+
+// What is checked, by what the world knows and not by what the machine believes.
+
+// checkExclusive is S1: at most one process works on a point.
+func (p *process) checkExclusive() {
+	w := p.w
+	mine := p.work.doing()
+	if mine == 0 || w.failure != nil {
+		return
+	}
+	for _, q := range w.procs {
+		if q == p {
+			continue
+		}
+		if both := mine & q.work.doing(); both != 0 {
+			i := bits.TrailingZeros64(both)
+			w.fail("S1: %s and %s both work on point %x (paused %v, %v; lingering %v, %v)", p.holder, q.holder, w.points[i],
+				p.paused, q.paused, p.work.lingering()&both != 0, q.work.lingering()&both != 0)
+			return
+		}
+	}
+}
+
+// checkStates holds the actions against the states: they must tell the whole story.
+func (p *process) checkStates() {
+	for partition, s := range p.machine.States() {
+		if p.work.states[partition] != s {
+			p.w.fail("%s: partition %d is %v, but by the actions it is %v", p.holder, partition, s, p.work.states[partition])
+			return
+		}
+	}
+	if fence, open := p.machine.Fence(); open && p.clock.now().Reached(fence) {
+		p.w.fail("C3: %s: the fence is reached, but Fenced was not given", p.holder)
+	}
+}
+
+// lastToken is the claim under which a point was active last.
+type lastToken struct{ version, holder string }
+
+// checkActivated is S0: at some moment between the claim and now, no other held
+// Lease claimed the partition on the server; and tokens rise from owner to owner.
+func (p *process) checkActivated(partitions ring.Set) {
+	w, k := p.w, &p.work
+	p.checkFresh("activate", k.pendingOnly(partitions))
+	for partition := range partitions.All() {
+		token := p.machine.Token(partition)
+		if !p.unclaimedSince(token, partition) {
+			w.fail("S0: %s activates partition %d, which another held Lease has claimed ever since %s", p.holder, partition, token)
+			return
+		}
+		for i := range w.points {
+			if ring.PartitionOf(k.pointOf(i), len(k.states)) != partition {
+				continue
+			}
+			last := w.tokens[i]
+			if c := CompareVersions(token, last.version); last.holder != p.holder && c <= 0 || c < 0 {
+				w.fail("S0: %s activates partition %d with token %q after %s with %q", p.holder, partition, token, last.holder, last.version)
+				return
+			}
+			w.tally.Activations++
+			if last.holder != "" && last.holder != p.holder {
+				w.tally.Handovers++
+			}
+			w.tokens[i] = lastToken{token, p.holder}
+		}
+	}
+}
+
+// pendingOnly leaves out what was active under the same claim before: it is not gained.
+func (k *work) pendingOnly(partitions ring.Set) ring.Set {
+	gained := partitions.Clone()
+	for partition := range partitions.All() {
+		for i := range k.p.w.points {
+			if ring.PartitionOf(k.pointOf(i), len(k.states)) == partition && k.p.w.tokens[i] == (lastToken{k.p.machine.Token(partition), k.p.holder}) {
+				gained.Remove(partition)
+			}
+		}
+	}
+	return gained
+}
+
+// unclaimedSince goes back in the server's history from now to the write of the
+// given version.
+func (p *process) unclaimedSince(version string, partition int) bool {
+	s := p.w.server
+	first, written := s.at[version]
+	if !written {
+		return s.restores > 0 // the history before a restore is gone
+	}
+	overlaps := func(l *Lease) bool {
+		return l != nil && l.Name != p.lease && !l.Record.Void() && l.Record.Claims.overlaps(partition, p.work.parameters)
+	}
+	others := 0
+	for _, l := range s.leases {
+		if overlaps(&l) {
+			others++
+		}
+	}
+	for i := len(s.log) - 1; others > 0 && i > first; i-- {
+		if overlaps(s.log[i].after) {
+			others--
+		}
+		if overlaps(s.log[i].before) {
+			others++
+		}
+	}
+	return others == 0
+}
+
+// told is what a machine was told, kept beside it.
+type told struct {
+	peers     map[string]toldPeer
+	confirmed time.Duration // monotonic time of the last confirmed write
+	gapEnd    time.Duration // the same, of the last one that came after a gap
+	unechoed  []awaited
+	echo      string // highest version of the own Lease that the watch showed
+	uid       string
+	claims    Claims // of the last write that was sent
+}
+
+type toldPeer struct {
+	lease Lease
+	since time.Duration
+}
+
+func (t *told) hear(p *process, e Event, now Time) {
+	switch e := e.(type) {
+	case Observed:
+		t.see(p, e.Lease, now)
+	case Vanished:
+		delete(t.peers, e.Last.Name)
+	case Listed:
+		for _, l := range e.Leases {
+			if _, known := t.peers[l.Name]; !known && l.Name != p.lease {
+				t.see(p, l, now)
+			}
+		}
+	case Wrote:
+		if e.Outcome != OK || len(t.unechoed) > 0 && t.unechoed[len(t.unechoed)-1].version == e.Lease.Version {
+			return
+		}
+		if t.uid == "" || now.Mono-t.confirmed > 2*p.w.timing.period {
+			t.gapEnd = now.Mono
+		}
+		t.uid, t.confirmed = e.Lease.UID, now.Mono
+		if CompareVersions(t.echo, e.Lease.Version) < 0 {
+			t.unechoed = append(t.unechoed, awaited{e.Lease.Version, now})
+		}
+	}
+}
+
+func (t *told) see(p *process, l Lease, now Time) {
+	if l.Name != p.lease {
+		if was, known := t.peers[l.Name]; !known || was.lease.Version != l.Version || was.lease.UID != l.UID {
+			t.peers[l.Name] = toldPeer{l, now.Mono}
+		}
+		return
+	}
+	if l.Record.Holder != p.holder {
+		return
+	}
+	t.echo = l.Version
+	t.unechoed = slices.DeleteFunc(t.unechoed, func(a awaited) bool { return CompareVersions(a.version, l.Version) <= 0 })
+}
+
+// checkFresh: nothing is gained and nobody is evicted by a member whose own writes
+// don't come back through its watch.
+func (p *process) checkFresh(what string, gained ring.Set) {
+	t, now := &p.told, p.stepped
+	if gained.Empty() {
+		return
+	}
+	if t.echo == "" {
+		p.w.fail("C4: %s wants to %s before its watch has shown its own Lease", p.holder, what)
+	}
+	for _, a := range t.unechoed {
+		if now.Mono-a.at.Mono > p.w.timing.echo {
+			p.w.fail("C4: %s wants to %s while its watch has not shown its own write of %v ago", p.holder, what, now.Mono-a.at.Mono)
+			return
+		}
+	}
+}
+
+// checkUpdate is C2: a claim that an update withdraws has nothing in flight.
+func (p *process) checkUpdate(u Update) {
+	t, k := &p.told, &p.work
+	claims := u.Record.Claims
+	gained := ring.NewSet(claims.Set.Partitions())
+	for partition := range claims.Set.All() {
+		if !t.claims.overlaps(partition, claims.Parameters) {
+			gained.Add(partition)
+		}
+	}
+	p.checkFresh("claim", gained)
+	busy := k.lingering() | k.active
+	for i := range k.until {
+		point := k.pointOf(i)
+		if busy&(1<<i) != 0 && t.claims.Set.HasPoint(point) && (u.Record.Void() || !claims.Set.HasPoint(point)) {
+			p.w.fail("C2: %s withdraws its claim to point %x while it works on it", p.holder, point)
+			return
+		}
+	}
+	t.claims = claims
+}
+
+// checkEvict is C4: the version was unchanged for the declared duration, during
+// which the member's own renewals succeeded.
+func (p *process) checkEvict(e Evict) {
+	t, now := &p.told, p.stepped
+	if e.Name == p.lease {
+		return
+	}
+	peer, known := t.peers[e.Name]
+	one := ring.NewSet(1)
+	one.Add(0)
+	p.checkFresh("evict", one)
+	switch silent := now.Mono - peer.since; {
+	case !known:
+		p.w.fail("C4: %s evicts %s, which it was never told of", p.holder, e.Name)
+	case e.Version != "" && e.Version != peer.lease.Version:
+		p.w.fail("C4: %s evicts %s at version %s instead of %s", p.holder, e.Name, e.Version, peer.lease.Version)
+	case silent < peer.lease.Record.Duration:
+		p.w.fail("C4: %s evicts %s, silent for %v only", p.holder, e.Name, silent)
+	case now.Mono-t.gapEnd < peer.lease.Record.Duration:
+		p.w.fail("C4: %s evicts %s %v after a gap in its own renewals", p.holder, e.Name, now.Mono-t.gapEnd)
+	case now.Mono-t.confirmed > 2*p.w.timing.period:
+		p.w.fail("C4: %s evicts %s %v after its own last renewal", p.holder, e.Name, now.Mono-t.confirmed)
+	}
+}
+
+// requestRate notices a loop that asks without a pause.
+type requestRate struct {
+	second time.Duration
+	count  int
+}
+
+func (p *process) countRequest() {
+	if second := p.w.now.Truncate(time.Second); second != p.rate.second {
+		p.rate = requestRate{second: second}
+	}
+	if p.rate.count++; p.rate.count > 100 {
+		p.w.fail("%s sends more than 100 requests in a second", p.holder)
+	}
+}
+
+// atRest is L1: every partition of the ring that the Leases on the server name is
+// active at its owner, and at nobody else; and everyone who can serve does.
+func (w *world) atRest() error {
+	var held []Lease
+	for _, l := range w.server.list() {
+		if !l.Record.Void() && l.Record.Phase != Joining {
+			held = append(held, l)
+		}
+	}
+	if len(held) == 0 {
+		return fmt.Errorf("no member is on the ring")
+	}
+	slices.SortFunc(held, func(a, b Lease) int {
+		return cmp.Or(a.Created.Compare(b.Created), cmp.Compare(a.Name, b.Name))
+	})
+	inForce := held[0].Record.Parameters
+	var members []string
+	for _, l := range held {
+		p := w.find(func(p *process) bool { return p.holder == l.Record.Holder && p.machine != nil })
+		switch {
+		case p == nil:
+			return fmt.Errorf("the Lease of %s is held by nobody", l.Record.Holder)
+		case l.Record.Phase != Serving:
+			return fmt.Errorf("%s is %s", l.Record.Holder, l.Record.Phase)
+		case l.Record.Parameters.SameKeys(inForce):
+			members = append(members, l.Record.Member)
+		}
+	}
+	for _, p := range w.procs {
+		other := w.server.leases[p.lease]
+		if p.machine == nil || !p.machine.Serving() && !w.isHeldByLiving(other) {
+			return fmt.Errorf("%s does not serve", p.holder)
+		}
+	}
+	r, err := ring.New(inForce, members)
+	if err != nil {
+		return err
+	}
+	for partition := range inForce.Partitions {
+		owner, _ := r.Owner(partition)
+		owners := 0
+		for _, p := range w.procs {
+			if p.work.past() || len(p.work.states) != inForce.Partitions || p.work.states[partition] != ring.Active {
+				continue
+			}
+			if owners++; p.name != owner {
+				return fmt.Errorf("partition %d is active at %s instead of %s", partition, p.holder, owner)
+			}
+		}
+		if owners != 1 {
+			return fmt.Errorf("partition %d is active at %d members, and should be at %s: %s", partition, owners, owner, w.blockers(partition))
+		}
+	}
+	return nil
+}
+
+func (w *world) isHeldByLiving(l Lease) bool {
+	return w.find(func(p *process) bool { return p.holder == l.Record.Holder }) != nil
+}
+
+func (w *world) blockers(partition int) (text string) {
+	for _, p := range w.procs {
+		if p.machine != nil {
+			text += fmt.Sprintf("[%s: %v, blocked by %v] ", p.holder, p.work.states[min(partition, len(p.work.states)-1)], p.machine.Blockers())
+		}
+	}
+	return text
+}

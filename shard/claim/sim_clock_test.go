@@ -1,0 +1,59 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package claim
+
+import "time"
+
+// clock is that of one process. It runs at a rate of its own; the monotonic part
+// can stand still while the wall part goes on (a frozen virtual machine), and the
+// wall part can jump.
+type clock struct {
+	w      *world
+	rate   float64
+	frozen bool
+	readAt time.Duration // virtual time of the reading below
+	read   Time
+}
+
+func newClock(w *world, rate float64) clock {
+	return clock{w: w, rate: rate, readAt: w.now, read: Time{
+		Mono: w.between(time.Second, 1000*time.Hour),
+		Wall: 1_700_000_000*time.Second + w.now + w.between(-time.Hour, time.Hour),
+	}}
+}
+
+// now reads both clocks.
+func (c *clock) now() Time {
+	passed := time.Duration(float64(c.w.now-c.readAt) * c.rate)
+	t := c.read
+	t.Wall += passed
+	if !c.frozen {
+		t.Mono += passed
+	}
+	return t
+}
+
+func (c *clock) settle() { c.read, c.readAt = c.now(), c.w.now }
+
+func (c *clock) freeze(frozen bool) {
+	c.settle()
+	c.frozen = frozen
+}
+
+func (c *clock) jump(by time.Duration) {
+	c.settle()
+	c.read.Wall += by
+}
+
+// real turns a duration on this clock into one in virtual time, rounded up so
+// that a timer never finds itself early.
+func (c *clock) real(d time.Duration) time.Duration {
+	return time.Duration(float64(d)/c.rate) + time.Microsecond
+}
+
+// until is how long it takes, in virtual time, until either clock reaches t.
+func (c *clock) until(t Time) time.Duration {
+	now := c.now()
+	return max(0, c.real(min(t.Mono-now.Mono, t.Wall-now.Wall)))
+}

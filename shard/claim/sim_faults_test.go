@@ -1,0 +1,512 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package claim
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/tom-ludwig/operator-scaling/shard/ring"
+)
+
+// profile is what kind of a life a fleet has.
+type profile struct {
+	kind       string
+	length     time.Duration // how long there are faults
+	members    int           // at the beginning
+	most       int           // at any time
+	drift      bool          // clocks run at rates that differ as much as the timing bears
+	freezes    bool          // some pauses stop the monotonic clock
+	quarantine bool
+	idle       float64 // share of the moments at which nothing is in flight on a point
+	slowWork   float64 // share of the work that takes longer than the grace, or ignores its context
+	lag        time.Duration
+	hooks      float64 // chance that a fault hits at an action
+	faults     []fault
+	parameters ring.Parameters
+	next       ring.Parameters // of processes that start after switchAt
+	switchAt   time.Duration
+}
+
+// fault is a kind of trouble that comes at random times.
+type fault struct {
+	name  string
+	every time.Duration // on average
+	do    func(*world)
+}
+
+func (f fault) String() string { return f.name }
+
+// The kinds of lives. Most are a mixture of everything; some need a quiet fleet,
+// because what they show is promised only there.
+const (
+	mixed    = "mixed"
+	outages  = "outages"  // nothing but outages of the API: nobody is evicted, nothing moves
+	deletion = "deletion" // Leases are deleted by hand, while their members are cut off or paused
+	restored = "restored" // the database is put back after a long outage
+)
+
+func drawProfile(r *rand.Rand) profile {
+	coin := func(p float64) bool { return r.Float64() < p }
+	partitions := []int{5, 8, 16, 30}
+	p := profile{
+		kind: mixed, length: time.Duration(60+r.IntN(100)) * time.Second, members: 2 + r.IntN(4), most: 6,
+		drift: coin(0.4), idle: r.Float64(), lag: 3 * time.Millisecond,
+		parameters: ring.Parameters{Key: "name", Partitions: partitions[r.IntN(4)], VirtualNodes: 1 + r.IntN(20), Load: 1.25},
+	}
+	p.next = p.parameters
+	if coin(0.2) {
+		p.lag = time.Duration(r.Int64N(int64(2 * time.Second)))
+	}
+	switch x := r.Float64(); {
+	case x < 0.06:
+		p.kind = outages
+		p.faults = []fault{{"outage", 40 * time.Second, outage}}
+		return p
+	case x < 0.16:
+		p.kind = deletion
+		p.members, p.quarantine, p.lag = 3+r.IntN(3), coin(0.3), 3*time.Millisecond
+		p.faults = []fault{{"delete", 25 * time.Second, deleteLease}}
+		return p
+	case x < 0.26:
+		p.kind = restored
+		p.faults = []fault{{"restore", 45 * time.Second, restore}, {"join", 15 * time.Second, join}, {"leave", 20 * time.Second, leave}}
+	}
+	if coin(0.4) {
+		p.slowWork = r.Float64() / 4
+	}
+	if coin(0.5) {
+		p.hooks = 0.01 * r.Float64()
+	}
+	p.quarantine = coin(0.1)
+	p.freezes = coin(0.5)
+	if coin(0.3) {
+		p.switchAt = p.length / 4
+		switch r.IntN(4) {
+		case 0:
+			p.next.Key = "namespace"
+		case 1:
+			p.next.VirtualNodes += 7
+		default:
+			p.next.Partitions = partitions[r.IntN(4)] + 1
+		}
+		p.faults = append(p.faults, fault{"roll", 15 * time.Second, roll})
+	}
+	pace := 0.5 + 2*r.Float64() // faults come thick, or with time to recover between them
+	for _, f := range everyFault {
+		if p.kind == mixed && coin(0.5) && !(f.name == "jump" && p.freezes) {
+			// The wall clock covers for a frozen monotonic one; it can't if it is turned back too.
+			f.every = time.Duration(float64(f.every) * pace)
+			p.faults = append(p.faults, f)
+		}
+	}
+	return p
+}
+
+var everyFault = []fault{
+	{"crash", 20 * time.Second, crash},
+	{"pause", 8 * time.Second, pause},
+	{"leave", 15 * time.Second, leave},
+	{"join", 12 * time.Second, join},
+	{"weather", 8 * time.Second, weather},
+	{"cut", 15 * time.Second, cut},
+	{"mischief", 4 * time.Second, mischief},
+	{"stall", 12 * time.Second, stall},
+	{"rewatch", 15 * time.Second, rewatch},
+	{"outage", 50 * time.Second, outage},
+	{"storm", 25 * time.Second, storm},
+	{"edit", 12 * time.Second, edit},
+	{"jump", 15 * time.Second, jump},
+	{"duplicate", 30 * time.Second, duplicate},
+}
+
+func (p profile) parametersAt(w *world) ring.Parameters {
+	if p.switchAt > 0 && w.now >= p.switchAt {
+		return p.next
+	}
+	return p.parameters
+}
+
+// populate starts the first members, not quite together.
+func (w *world) populate() {
+	for range w.profile.members {
+		w.after(w.between(0, 3*time.Second), func() { w.startFresh() })
+	}
+}
+
+func (w *world) startFresh() *process {
+	w.born++
+	name := fmt.Sprintf("op-%d", w.born)
+	return w.start(name, "uid-"+name, w.chance(0.5))
+}
+
+// scheduleFaults lets each kind of fault happen again and again.
+func (w *world) scheduleFaults() {
+	for _, f := range w.profile.faults {
+		var again func()
+		again = func() {
+			wait := time.Duration(w.rand.ExpFloat64() * float64(f.every))
+			w.after(wait, func() {
+				if !w.healed {
+					w.tally.Faults++
+					f.do(w)
+					again()
+				}
+			})
+		}
+		w.after(3*time.Second, again)
+	}
+}
+
+// heal ends all faults. A stream that has stalled stays so if only its end was
+// cut: the member has to find out.
+func (w *world) heal() {
+	w.healed = true
+	w.logf("the faults are over")
+	w.server.storm = 0
+	if w.server.down {
+		w.server.rise(false)
+	}
+	for _, p := range append([]*process(nil), w.procs...) {
+		p.link = goodLink()
+		p.watch.lag = 3 * time.Millisecond
+		switch {
+		case !p.watch.stalled:
+		case w.chance(0.3):
+			p.watch.flush()
+		default:
+			p.watch.thaw()
+		}
+		p.resume()
+	}
+	w.after(6*time.Second, func() {
+		if len(w.procs) == 0 {
+			w.startFresh()
+		}
+	})
+}
+
+func isAwake(p *process) bool   { return !p.paused && p.machine != nil }
+func isServing(p *process) bool { return isAwake(p) && p.machine.Serving() && !p.stopping }
+
+func crash(w *world) {
+	if p := w.some(func(*process) bool { return true }); p != nil {
+		p.crash()
+	}
+}
+
+// crash is SIGKILL. The container may be started again, or the Pod replaced, by
+// one of the same name or another.
+func (p *process) crash() {
+	w := p.w
+	p.die("is killed")
+	w.after(w.between(100*time.Millisecond, 8*time.Second), func() {
+		if w.healed && len(w.procs) > 0 || len(w.procs) >= w.profile.most {
+			return
+		}
+		switch x := w.rand.Float64(); {
+		case x < 0.5:
+			w.startUnlessTaken(p.name, p.podUID, true)
+		case x < 0.7:
+			w.born++
+			w.startUnlessTaken(p.name, fmt.Sprintf("uid-%d", w.born), true)
+		case x < 0.9:
+			w.startFresh()
+		}
+	})
+}
+
+func pause(w *world) {
+	if p := w.some(isAwake); p != nil {
+		p.pause(w.pauseLength(), w.profile.freezes && w.chance(0.5))
+	}
+}
+
+// pauseLength is a moment, less than the fence, between fence and eviction, or more than both.
+func (w *world) pauseLength() time.Duration {
+	t := w.timing
+	switch w.rand.IntN(4) {
+	case 0:
+		return w.between(0, 200*time.Millisecond)
+	case 1:
+		return w.between(0, t.deadline)
+	case 2:
+		return w.between(t.deadline/2, t.duration+2*time.Second)
+	}
+	return w.between(t.duration, 2*t.duration+5*time.Second)
+}
+
+func leave(w *world) {
+	if p := w.some(func(p *process) bool { return isAwake(p) && !p.stopping }); p != nil {
+		p.leave()
+	}
+}
+
+// leave is SIGTERM, followed by SIGKILL when its patience ends.
+func (p *process) leave() {
+	w := p.w
+	w.logf("%s: is asked to stop", p.name)
+	p.stopping = true
+	p.step(Stop{})
+	w.after(40*time.Second, func() { p.die("did not stop in time") })
+	w.after(w.between(0, 10*time.Second), func() {
+		if len(w.procs) < 2 || w.chance(0.3) && len(w.procs) < w.profile.most {
+			w.startFresh()
+		}
+	})
+}
+
+func join(w *world) {
+	if len(w.procs) < w.profile.most {
+		w.startFresh()
+	}
+}
+
+// roll replaces one member by one with the new parameters.
+func roll(w *world) {
+	if w.now < w.profile.switchAt {
+		return
+	}
+	if p := w.some(func(p *process) bool { return isServing(p) && p.params != w.profile.next }); p != nil {
+		w.startFresh()
+		p.leave()
+	}
+}
+
+// weather makes one member's network slow and lossy for a while.
+func weather(w *world) {
+	p := w.some(isAwake)
+	if p == nil {
+		return
+	}
+	p.link.slow = w.between(time.Millisecond, 4*time.Second)
+	p.link.lose, p.link.unheard = w.rand.Float64()/3, w.rand.Float64()/3
+	p.link.late, p.link.reset = w.rand.Float64()/4, w.rand.Float64()/4
+	w.logf("%s: bad network %+v", p.name, p.link)
+	w.after(w.between(2*time.Second, 20*time.Second), func() {
+		p.link = goodLink()
+		w.logf("%s: good network", p.name)
+	})
+}
+
+func cut(w *world) {
+	if p := w.some(isAwake); p != nil {
+		p.cut(w.between(2*time.Second, 30*time.Second), w.chance(0.7), w.chance(0.7))
+	}
+}
+
+// cut separates a process from the API server, in one direction or both.
+func (p *process) cut(d time.Duration, out, in bool) {
+	w := p.w
+	w.logf("%s: is cut off for %v (requests %v, answers %v)", p.name, d, out, in)
+	p.link.out, p.link.in = out, in
+	if in {
+		p.watch.stall(true)
+	}
+	w.after(d, func() {
+		w.logf("%s: is no longer cut off", p.name)
+		p.link.out, p.link.in = false, false
+		p.watch.thaw()
+		if w.chance(0.6) {
+			p.watch.flush()
+		}
+	})
+}
+
+// mischief takes the answer of the next writes away, or holds them back.
+func mischief(w *world) {
+	if p := w.some(isAwake); p != nil {
+		p.link.mischief = 1 + w.rand.IntN(2)
+	}
+}
+
+func stall(w *world) {
+	p := w.some(isAwake)
+	if p == nil || p.watch.stalled {
+		return
+	}
+	p.watch.stall(w.chance(0.4))
+	w.after(w.between(time.Second, 50*time.Second), func() {
+		if !p.watch.stalled {
+			return
+		}
+		if p.watch.thaw(); w.chance(0.5) {
+			p.watch.flush()
+		}
+	})
+}
+
+// rewatch breaks a watch, or makes it slow for a while.
+func rewatch(w *world) {
+	p := w.some(isAwake)
+	if p == nil {
+		return
+	}
+	if w.chance(0.5) {
+		w.logf("%s: its watch breaks", p.name)
+		p.watch.disconnect()
+		p.watch.connect()
+		return
+	}
+	p.watch.lag = w.between(100*time.Millisecond, 5*time.Second)
+	w.logf("%s: its watch is up to %v late", p.name, p.watch.lag)
+	w.after(w.between(2*time.Second, 20*time.Second), func() { p.watch.lag = w.profile.lag })
+}
+
+func outage(w *world) {
+	if w.server.down {
+		return
+	}
+	d := w.between(time.Second, 45*time.Second)
+	w.logf("the API server is down for %v", d)
+	w.server.fall(w.chance(0.5))
+	w.after(d, func() {
+		if w.server.down && !w.healed {
+			w.logf("the API server is up again")
+			w.server.rise(false)
+		}
+	})
+}
+
+// restore puts the database back to an earlier state, after an outage in which
+// every member has stopped by its own fence.
+func restore(w *world) {
+	if w.server.down {
+		return
+	}
+	w.logf("the database is backed up")
+	w.server.backUp()
+	w.after(w.between(0, 12*time.Second), func() {
+		if w.server.down || w.healed {
+			return
+		}
+		enough := time.Duration(float64(w.timing.deadline+w.timing.grace)/(1-w.timing.drift())) + 100*time.Millisecond
+		w.logf("the API server is down, to be restored")
+		w.server.fall(w.chance(0.5))
+		w.after(w.between(enough, enough+8*time.Second), func() {
+			if w.server.down && !w.healed {
+				w.logf("the API server is up again, restored")
+				w.server.rise(true)
+			}
+		})
+	})
+}
+
+func storm(w *world) {
+	w.server.storm = w.rand.Float64()
+	w.logf("the API server refuses %.0f%% of the requests", 100*w.server.storm)
+	w.after(w.between(time.Second, 20*time.Second), func() { w.server.storm = 0 })
+}
+
+// edit is a person with kubectl. What can't be read afterwards is as package
+// lease reads it.
+func edit(w *world) {
+	p := w.some(func(*process) bool { return true })
+	if p == nil || w.server.down {
+		return
+	}
+	what := w.rand.IntN(5)
+	w.logf("somebody edits the Lease of %s (%d)", p.name, what)
+	w.server.edit(p.lease, func(r *Record) {
+		switch what {
+		case 0: // a label, an annotation of somebody else's
+		case 1:
+			r.Claims = Claims{Everything: true}
+		case 2:
+			r.Phase = Draining
+		case 3:
+			r.Fingerprint, r.Parameters = "garbage", ring.Parameters{}
+		case 4:
+			r.Seq = 0
+		}
+	})
+}
+
+// deleteLease is a person with kubectl who deletes the Lease of a member that is
+// at work and, mostly, can't see it. It is promised to be safe only as long as
+// some member knows of it that others hear of.
+func deleteLease(w *world) {
+	if w.find(func(p *process) bool { return p.paused || p.link.out || p.link.in }) != nil {
+		return
+	}
+	if !w.profile.quarantine && w.find(func(p *process) bool { return !isServing(p) }) != nil {
+		return
+	}
+	p := w.some(isServing)
+	if p == nil || len(w.procs) < 3 {
+		return
+	}
+	switch d := w.between(3*time.Second, 30*time.Second); w.rand.IntN(3) {
+	case 0:
+		p.pause(d, false)
+	case 1:
+		p.cut(d, true, true)
+	}
+	joins := w.profile.quarantine
+	w.after(w.between(0, 2*time.Second), func() {
+		l, exists := w.server.leases[p.lease]
+		if !exists || l.Record.Void() {
+			return
+		}
+		w.logf("somebody deletes the Lease of %s", p.name)
+		w.tally.Deletions++
+		w.server.commit(p.lease, nil)
+		w.after(w.between(500*time.Millisecond, w.timing.duration), func() { join(w) })
+	})
+	if joins {
+		w.after(w.between(0, 2*time.Second), func() { join(w) })
+	}
+}
+
+func jump(w *world) {
+	p := w.some(isAwake)
+	if p == nil {
+		return
+	}
+	by := w.between(-time.Hour, time.Hour)
+	if w.chance(0.5) {
+		by = w.between(-20*time.Second, 20*time.Second)
+	}
+	w.logf("%s: its wall clock jumps by %v", p.name, by)
+	p.clock.jump(by)
+	if p.work.past() {
+		p.work.stop()
+	} else {
+		p.work.planFence()
+	}
+	p.checkExclusive()
+}
+
+// duplicate starts a second process under a name that is taken.
+func duplicate(w *world) {
+	p := w.some(isAwake)
+	if p == nil || len(w.procs) >= w.profile.most || w.find(func(q *process) bool { return q != p && q.name == p.name }) != nil {
+		return
+	}
+	w.born++
+	w.start(p.name, fmt.Sprintf("uid-%d", w.born), w.chance(0.5))
+}
+
+// hook lets a fault hit at a named point: just before or after an action.
+func (p *process) hook(a Action, when string) {
+	w := p.w
+	if w.healed || w.profile.hooks == 0 || !w.chance(w.profile.hooks) {
+		return
+	}
+	switch a.(type) {
+	case Update, List, Evict, Drain, Activated, Claimed, Released, Create, Fenced:
+	default:
+		return
+	}
+	w.logf("%s: %s %T …", p.name, when, a)
+	switch w.rand.IntN(4) {
+	case 0:
+		p.crash()
+	case 1, 2:
+		p.pause(w.pauseLength(), w.profile.freezes && w.chance(0.3))
+	case 3:
+		p.link.mischief = 1
+	}
+}

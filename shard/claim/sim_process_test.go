@@ -1,0 +1,409 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package claim
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/tom-ludwig/operator-scaling/shard/ring"
+)
+
+// process is one life of one replica: a machine, the loop that drives it, and the
+// workers that it allows to work. When a machine has ended for a reason that lets
+// it rejoin, the process makes a new one.
+type process struct {
+	w        *world
+	name     string // of the Pod
+	podUID   string
+	lease    string
+	params   ring.Parameters
+	takeOver bool
+	clock    clock
+	link     link
+	watch    *watch
+
+	alive    bool
+	stopping bool
+	paused   bool
+	asleep   asleep
+	machine  *Machine // nil between two
+	lives    int
+	holder   string
+	meanTime []func() // what the watch showed between two machines
+	wakeAt   time.Duration
+	stepped  Time // when the machine's last step was
+
+	work work
+	told told
+	rate requestRate
+}
+
+// asleep is what waits for a paused process.
+type asleep struct {
+	since   time.Duration
+	rest    []Action // of the step that was interrupted
+	events  []func() // from the watch, in order
+	answers []func() // in any order
+}
+
+// start begins a process. The same Pod's earlier process, if any, must be dead.
+func (w *world) start(name, podUID string, takeOver bool) *process {
+	w.born++
+	p := &process{
+		w: w, name: name, podUID: podUID, lease: "lease-" + name, takeOver: takeOver, alive: true,
+		params: w.profile.parametersAt(w), link: goodLink(),
+	}
+	rate := 1 + (w.rand.Float64()*2-1)*1e-4
+	if w.profile.drift {
+		rate = 1 + (w.rand.Float64()*2-1)*w.timing.drift()
+		if w.chance(0.5) { // the extremes
+			rate = 1 - w.timing.drift()
+			if w.chance(0.5) {
+				rate = 1 + w.timing.drift()
+			}
+		}
+	}
+	p.clock = newClock(w, rate)
+	w.procs = append(w.procs, p)
+	w.logf("%s: a process starts (pod %s, take over %v, rate %.4f, %s)", name, podUID, takeOver, rate, p.params.Fingerprint())
+	p.work = newWork(p)
+	p.watch = newWatch(p)
+	p.watch.lag = w.profile.lag
+	p.watch.connect()
+	p.live(nil)
+	return p
+}
+
+// live begins a machine. Whatever its predecessor allowed has ended.
+func (p *process) live(predecessor *Machine) {
+	w := p.w
+	cfg := Config{
+		Member: p.name, Lease: p.lease, Predecessor: p.holder, PodUID: p.podUID, TakeOver: p.takeOver, Parameters: p.params,
+		LeaseDuration: w.timing.duration, RenewDeadline: w.timing.deadline, RenewPeriod: w.timing.period,
+		EchoLimit: w.timing.echo, DrainTimeout: w.timing.drain, Coalesce: w.timing.coalesce, Settle: w.timing.settle, Quarantine: w.profile.quarantine,
+	}
+	w.born++
+	cfg.Holder = fmt.Sprintf("%s_%d", p.name, w.born)
+	if predecessor != nil {
+		cfg.Tombstones = predecessor.Tombstones()
+		w.tally.Rejoins++
+	}
+	p.lives++
+	p.holder = cfg.Holder
+	p.machine = New(cfg)
+	p.told = told{peers: map[string]toldPeer{}}
+	p.wakeAt = 0
+	w.logf("%s: is now %s", p.name, p.holder)
+	p.step(Tick{})
+	for _, l := range inOrder(p.watch.shown) {
+		if predecessor != nil { // a new process hears everything from its watch
+			p.hear(func() { p.step(Observed{Lease: l}) })
+		}
+	}
+	for _, event := range p.meanTime {
+		p.hear(event)
+	}
+	p.meanTime = nil
+	machine := p.machine
+	synced := w.between(0, 2*time.Millisecond)
+	if predecessor == nil {
+		synced = w.between(50*time.Millisecond, 2*time.Second)
+	}
+	w.after(synced, func() { p.own(machine, func() { p.step(Synced{}) }) })
+}
+
+// own runs something of the process's own if the machine is still the same one,
+// after the pause if there is one.
+func (p *process) own(m *Machine, do func()) {
+	switch {
+	case !p.alive || p.machine != m:
+	case p.paused:
+		p.asleep.answers = append(p.asleep.answers, func() { p.own(m, do) })
+	default:
+		do()
+	}
+}
+
+// hear passes an event of the watch on, in order.
+func (p *process) hear(event func()) {
+	switch {
+	case !p.alive:
+	case p.paused:
+		p.asleep.events = append(p.asleep.events, func() { p.hear(event) })
+	case p.machine == nil:
+		p.meanTime = append(p.meanTime, event)
+	default:
+		event()
+	}
+}
+
+// step gives the machine an event and does what it says.
+func (p *process) step(e Event) {
+	w, m := p.w, p.machine
+	if m == nil || w.failure != nil {
+		return
+	}
+	w.tally.Steps++
+	now := p.clock.now()
+	p.stepped = now
+	if w.trace != nil {
+		p.traceEvent(e)
+	}
+	p.told.hear(p, e, now)
+	actions := m.Step(now, e)
+	p.work.publish()
+	for _, a := range actions {
+		if a, is := a.(Activated); is {
+			p.checkActivated(a.Partitions)
+		}
+	}
+	p.carryOut(actions)
+	if p.machine == m && !p.paused && p.alive {
+		p.checkStates()
+		p.wakeUp()
+	}
+	p.checkExclusive()
+}
+
+// carryOut does what a step asked for, in order. A fault can hit between any two.
+func (p *process) carryOut(actions []Action) {
+	m := p.machine
+	for i, a := range actions {
+		p.hook(a, "before")
+		if p.paused {
+			p.asleep.rest = slices.Clone(actions[i:])
+			return
+		}
+		if !p.alive || p.machine != m {
+			return
+		}
+		if p.w.trace != nil {
+			p.traceAction(a)
+		}
+		p.do(a)
+		if p.alive && !p.paused && p.machine == m {
+			p.hook(a, "after")
+		}
+		if p.paused {
+			p.asleep.rest = slices.Clone(actions[i+1:])
+			return
+		}
+	}
+}
+
+func (p *process) do(a Action) {
+	s := p.w.server
+	switch a := a.(type) {
+	case Get:
+		p.request(a.Timeout, false, func() Event {
+			l, outcome := s.get(p.lease)
+			return Got{Op: a.Op, Outcome: outcome, Lease: l}
+		}, Got{Op: a.Op})
+	case Create:
+		p.request(a.Timeout, true, func() Event {
+			l, outcome := s.create(p.lease, a.Record)
+			return Wrote{Op: a.Op, Outcome: outcome, Lease: l}
+		}, Wrote{Op: a.Op})
+	case Update:
+		p.checkUpdate(a)
+		p.request(a.Timeout, true, func() Event {
+			l, outcome := s.update(p.lease, a.UID, a.Version, a.Record)
+			return Wrote{Op: a.Op, Outcome: outcome, Lease: l}
+		}, Wrote{Op: a.Op})
+	case Delete:
+		p.request(a.Timeout, true, func() Event {
+			return Deleted{Op: a.Op, Outcome: s.delete(a.Name, a.UID, a.Version)}
+		}, Deleted{Op: a.Op})
+	case Evict:
+		p.checkEvict(a)
+		by := p.holder
+		p.request(a.Timeout, true, func() Event {
+			l, outcome := s.evict(a.Name, a.UID, a.Version, by)
+			return Evicted{Op: a.Op, Outcome: outcome, Lease: l}
+		}, Evicted{Op: a.Op})
+	case List:
+		p.request(a.Timeout, false, func() Event { return Listed{Op: a.Op, Outcome: OK, Leases: s.list()} }, Listed{Op: a.Op})
+	case Relist:
+		p.w.tally.Relists++
+		p.watch.connect()
+	case Claimed:
+		p.work.set(a.Partitions, ring.Pending)
+	case Activated:
+		p.work.set(a.Partitions, ring.Active)
+	case Drain:
+		p.work.drain(a.Partitions)
+	case Released:
+		p.work.set(a.Partitions, ring.Foreign)
+	case Fenced:
+		p.work.stop()
+	case Unfenced: // the published fence says it
+	case Ended:
+		p.end(a.Reason)
+	}
+}
+
+// end is the end of a machine. The process goes on with a new one when the last
+// piece of work has ended, or exits.
+func (p *process) end(reason error) {
+	w := p.w
+	stats := p.machine.Stats()
+	w.tally.Evictions += int(stats.Evictions)
+	w.tally.EvictionsRefused += int(stats.EvictionsRefused)
+	w.tally.FenceTrips += int(stats.FenceTrips)
+	w.tally.Contested += int(stats.Contested)
+	p.work.stop()
+	ended := p.machine
+	p.machine = nil
+	p.work.disown()
+	switch {
+	case errors.Is(reason, ErrStopped):
+		p.die("has stopped")
+	case errors.Is(reason, ErrDrainTimeout), errors.Is(reason, ErrStaleWatch):
+		// The process exits, by and by; the container is started again.
+		w.after(w.between(0, w.timing.grace/2), func() { p.exit() })
+	default:
+		p.rejoin(ended)
+	}
+}
+
+// rejoin makes the next machine as soon as nothing is in flight.
+func (p *process) rejoin(ended *Machine) {
+	w := p.w
+	switch {
+	case !p.alive || p.machine != nil:
+	case p.paused:
+		p.asleep.answers = append(p.asleep.answers, func() { p.rejoin(ended) })
+	case p.stopping:
+		p.die("has stopped")
+	case p.work.busy():
+		w.after(w.between(time.Millisecond, 300*time.Millisecond), func() { p.rejoin(ended) })
+	default:
+		p.live(ended)
+	}
+}
+
+// die ends the process. Requests that it has sent may still arrive.
+func (p *process) die(how string) {
+	if !p.alive {
+		return
+	}
+	p.w.logf("%s: %s", p.name, how)
+	if m := p.machine; m != nil {
+		p.retire()
+	}
+	p.alive, p.paused, p.machine = false, false, nil
+	p.asleep = asleep{}
+	p.watch.close()
+	p.w.remove(p)
+}
+
+// retire counts what a machine that is still alive has done.
+func (p *process) retire() {
+	if m := p.machine; m != nil {
+		stats := m.Stats()
+		t := &p.w.tally
+		t.Evictions += int(stats.Evictions)
+		t.EvictionsRefused += int(stats.EvictionsRefused)
+		t.FenceTrips += int(stats.FenceTrips)
+		t.Contested += int(stats.Contested)
+	}
+}
+
+// exit ends the process with an error: its container is started again.
+func (p *process) exit() {
+	if !p.alive {
+		return
+	}
+	p.die("exits")
+	if !p.stopping {
+		w := p.w
+		w.after(w.between(300*time.Millisecond, 5*time.Second), func() { w.startUnlessTaken(p.name, p.podUID, true) })
+	}
+}
+
+// startUnlessTaken starts a process in a Pod unless one is alive there.
+func (w *world) startUnlessTaken(name, podUID string, takeOver bool) {
+	if w.find(func(q *process) bool { return q.podUID == podUID }) == nil {
+		w.start(name, podUID, takeOver)
+	}
+}
+
+// wakeUp plans the next Tick.
+func (p *process) wakeUp() {
+	w, m, now := p.w, p.machine, p.clock.now().Mono
+	next := m.Next()
+	if next <= now {
+		w.fail("%s: Next is not in the future: this loop would spin", p.holder)
+		return
+	}
+	at := w.now + p.clock.real(next-now) + w.between(0, time.Millisecond)
+	if p.wakeAt > w.now && p.wakeAt <= at {
+		return // looks again then
+	}
+	p.wakeAt = at
+	w.after(at-w.now, func() {
+		p.own(m, func() {
+			switch {
+			case p.wakeAt != at: // there is another one
+			case m.Next() > p.clock.now().Mono:
+				p.wakeAt = 0
+				p.wakeUp()
+			default:
+				p.wakeAt = 0
+				p.step(Tick{})
+			}
+		})
+	})
+}
+
+// pause stops the process as SIGSTOP does, or, frozen, as a hypervisor does.
+func (p *process) pause(d time.Duration, frozen bool) {
+	w := p.w
+	if p.paused || !p.alive {
+		return
+	}
+	w.logf("%s: is paused for %v (monotonic clock stands still: %v)", p.name, d, frozen)
+	p.work.fallAsleep()
+	p.paused = true
+	p.asleep = asleep{since: w.now}
+	p.clock.freeze(frozen)
+	w.after(d, func() { p.resume() })
+}
+
+// resume lets it go on: what has come meanwhile is worked off, the watch's events
+// in order, all else in any.
+func (p *process) resume() {
+	if !p.paused || !p.alive {
+		return
+	}
+	w := p.w
+	p.clock.freeze(false)
+	p.paused = false
+	waiting := p.asleep
+	p.asleep = asleep{}
+	w.logf("%s: is resumed", p.name)
+	p.work.wakeUp(w.now - waiting.since)
+	p.checkExclusive()
+	p.carryOut(waiting.rest)
+	w.rand.Shuffle(len(waiting.answers), func(i, j int) {
+		waiting.answers[i], waiting.answers[j] = waiting.answers[j], waiting.answers[i]
+	})
+	for len(waiting.events)+len(waiting.answers) > 0 && w.failure == nil {
+		if len(waiting.answers) == 0 || len(waiting.events) > 0 && w.chance(0.5) {
+			next := waiting.events[0]
+			waiting.events = waiting.events[1:]
+			next()
+		} else {
+			next := waiting.answers[0]
+			waiting.answers = waiting.answers[1:]
+			next()
+		}
+	}
+	if p.alive && !p.paused {
+		p.step(Tick{})
+	}
+}

@@ -1,0 +1,186 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package claim
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"time"
+)
+
+// server is the API server with its database, as far as Leases go: every write
+// has a rising resourceVersion; an update or deletion is done only at the UID and
+// version that it names; reads are of the present state.
+type server struct {
+	w        *world
+	revision uint64
+	uids     int
+	leases   map[string]Lease
+	log      []change       // every write; a watch is an index into it
+	at       map[string]int // version -> index in the log, since the last restore
+	watches  []*watch
+
+	down    bool
+	refuses bool    // while down: at once. Otherwise requests get no answer.
+	storm   float64 // share of the requests that is answered with an error
+
+	backup   map[string]Lease // a copy of the database, to be restored
+	backedUp uint64           // its revision
+	restores int
+}
+
+// change is one write.
+type change struct {
+	name          string
+	before, after *Lease // nil: not there
+}
+
+func newServer(w *world) *server {
+	return &server{w: w, revision: 100, leases: map[string]Lease{}, at: map[string]int{}}
+}
+
+// commit makes a write, after being nil for a deletion. Versions rise by more than
+// one, since other objects are written too.
+func (s *server) commit(name string, after *Lease) Lease {
+	s.revision += 1 + s.w.rand.Uint64N(40)
+	version := strconv.FormatUint(s.revision, 10)
+	c := change{name: name}
+	if before, exists := s.leases[name]; exists {
+		c.before = &before
+	}
+	if after == nil {
+		delete(s.leases, name)
+	} else {
+		after.Version = version
+		if after.Record.Void() {
+			after.Record.Claims = Claims{} // so it is read
+		}
+		c.after = after
+		s.leases[name] = *after
+	}
+	s.at[version] = len(s.log)
+	s.log = append(s.log, c)
+	for _, watch := range s.watches {
+		watch.changed()
+	}
+	if after == nil {
+		return Lease{}
+	}
+	return *after
+}
+
+func (s *server) get(name string) (Lease, Outcome) {
+	if l, exists := s.leases[name]; exists {
+		return l, OK
+	}
+	return Lease{}, NotFound
+}
+
+func (s *server) create(name string, r Record) (Lease, Outcome) {
+	if _, exists := s.leases[name]; exists {
+		return Lease{}, Exists
+	}
+	s.uids++
+	l := Lease{
+		Name: name, UID: fmt.Sprintf("lease-%d", s.uids), Record: r,
+		Created: time.Unix(1_700_000_000, 0).Add(s.w.now.Truncate(time.Second)).UTC(),
+	}
+	return s.commit(name, &l), OK
+}
+
+// update answers a conflict also for a Lease that is not there, since the update
+// names a UID.
+func (s *server) update(name, uid, version string, r Record) (Lease, Outcome) {
+	l, exists := s.leases[name]
+	if !exists || l.UID != uid || l.Version != version {
+		return Lease{}, Conflict
+	}
+	l.Record = r
+	return s.commit(name, &l), OK
+}
+
+func (s *server) delete(name, uid, version string) Outcome {
+	l, exists := s.leases[name]
+	switch {
+	case !exists:
+		return NotFound
+	case l.UID != uid || l.Version != version:
+		return Conflict
+	}
+	s.commit(name, nil)
+	return OK
+}
+
+// evict voids a Lease. Without a version it does so unconditionally, which only a
+// member that breaks the protocol asks for.
+func (s *server) evict(name, uid, version, by string) (Lease, Outcome) {
+	l, exists := s.leases[name]
+	switch {
+	case !exists:
+		return Lease{}, NotFound
+	case version != "" && (l.UID != uid || l.Version != version):
+		return Lease{}, Conflict
+	}
+	l.Record.Holder, l.Record.Claims, l.Record.EvictedBy = "", Claims{}, by
+	return s.commit(name, &l), OK
+}
+
+func (s *server) list() []Lease { return inOrder(s.leases) }
+
+func inOrder(leases map[string]Lease) []Lease {
+	list := make([]Lease, 0, len(leases))
+	for _, name := range slices.Sorted(maps.Keys(leases)) {
+		list = append(list, leases[name])
+	}
+	return list
+}
+
+// past returns the Leases as they were before the last writes from index on.
+func (s *server) past(index int) map[string]Lease {
+	leases := maps.Clone(s.leases)
+	for i := len(s.log) - 1; i >= index; i-- {
+		if c := s.log[i]; c.before != nil {
+			leases[c.name] = *c.before
+		} else {
+			delete(leases, c.name)
+		}
+	}
+	return leases
+}
+
+// edit changes a Lease as a person with kubectl would. Its version rises.
+func (s *server) edit(name string, change func(*Record)) {
+	if l, exists := s.leases[name]; exists {
+		change(&l.Record)
+		s.commit(name, &l)
+	}
+}
+
+// fall makes the server unreachable; all watches break.
+func (s *server) fall(refuses bool) {
+	s.down, s.refuses = true, refuses
+	for _, watch := range s.watches {
+		watch.disconnect()
+	}
+}
+
+// rise ends that, with the database put back to its backup if restore is true:
+// revisions then continue from the lower one.
+func (s *server) rise(restore bool) {
+	s.down = false
+	if restore && s.backup != nil {
+		s.leases, s.revision, s.backup = s.backup, s.backedUp, nil
+		s.restores++
+		s.w.tally.Restores++
+		s.log, s.at = nil, map[string]int{}
+		clear(s.w.tokens)
+	}
+	for _, watch := range s.watches {
+		watch.connect()
+	}
+}
+
+func (s *server) backUp() { s.backup, s.backedUp = maps.Clone(s.leases), s.revision }

@@ -1,0 +1,94 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package claim
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/tom-ludwig/operator-scaling/shard/ring"
+)
+
+// traceEvent writes what a machine is told, but for what comes all the time.
+func (p *process) traceEvent(e Event) {
+	switch e := e.(type) {
+	case Tick:
+	case Observed:
+		p.w.logf("%s ← watch: %s", p.holder, describe(e.Lease))
+	case Vanished:
+		p.w.logf("%s ← watch: gone: %s", p.holder, describe(e.Last))
+	case Wrote:
+		p.w.logf("%s ← %d %v, version %s", p.holder, e.Op, e.Outcome, e.Lease.Version)
+	case Got:
+		p.w.logf("%s ← %d %v: %s", p.holder, e.Op, e.Outcome, describe(e.Lease))
+	case Listed:
+		var leases []string
+		for _, l := range e.Leases {
+			leases = append(leases, describe(l))
+		}
+		p.w.logf("%s ← %d %v: %s", p.holder, e.Op, e.Outcome, strings.Join(leases, "; "))
+	case Evicted:
+		p.w.logf("%s ← %d %v: %s", p.holder, e.Op, e.Outcome, describe(e.Lease))
+	case Deleted:
+		p.w.logf("%s ← %d %v", p.holder, e.Op, e.Outcome)
+	case Idle:
+		p.w.logf("%s ← idle %v", p.holder, numbers(e.Partitions))
+	default:
+		p.w.logf("%s ← %T", p.holder, e)
+	}
+}
+
+// traceAction writes what a machine asks for.
+func (p *process) traceAction(a Action) {
+	switch a := a.(type) {
+	case Create:
+		p.w.logf("%s → %d create: %s", p.holder, a.Op, describeRecord(a.Record))
+	case Update:
+		p.w.logf("%s → %d update at %s: %s", p.holder, a.Op, a.Version, describeRecord(a.Record))
+	case Delete:
+		p.w.logf("%s → %d delete %s at %s", p.holder, a.Op, a.Name, a.Version)
+	case Evict:
+		p.w.logf("%s → %d evict %s at %s", p.holder, a.Op, a.Name, a.Version)
+	case Claimed:
+		p.w.logf("%s → claimed %v", p.holder, numbers(a.Partitions))
+	case Activated:
+		p.w.logf("%s → activated %v", p.holder, numbers(a.Partitions))
+	case Drain:
+		p.w.logf("%s → drain %v", p.holder, numbers(a.Partitions))
+	case Released:
+		p.w.logf("%s → released %v", p.holder, numbers(a.Partitions))
+	case Ended:
+		p.w.logf("%s → ended: %v", p.holder, a.Reason)
+	default:
+		p.w.logf("%s → %T%+v", p.holder, a, a)
+	}
+}
+
+func describe(l Lease) string {
+	if l.Name == "" {
+		return "-"
+	}
+	return fmt.Sprintf("%s/%s@%s %s", l.Name, l.UID, l.Version, describeRecord(l.Record))
+}
+
+func describeRecord(r Record) string {
+	if r.Void() {
+		return fmt.Sprintf("void (evicted by %q)", r.EvictedBy)
+	}
+	text := fmt.Sprintf("%s %s seq %d claims %s", r.Holder, r.Phase, r.Seq, describeClaims(r.Claims))
+	for _, t := range r.Tombstones {
+		text += fmt.Sprintf(" †%s %s", t.Holder, describeClaims(t.Claims))
+	}
+	return text
+}
+
+func describeClaims(c Claims) string {
+	if c.Everything {
+		return "everything"
+	}
+	return fmt.Sprintf("%v/%d", numbers(c.Set), c.Set.Partitions())
+}
+
+func numbers(s ring.Set) []int { return slices.Collect(s.All()) }

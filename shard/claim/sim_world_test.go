@@ -1,0 +1,207 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package claim
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"runtime/debug"
+	"slices"
+	"time"
+)
+
+// world is one simulated fleet: real machines in simulated processes, against a
+// simulated API server, network and clocks. It is driven by one queue of events in
+// virtual time and one seeded source of chance, has no goroutine, and so does the
+// same for the same seed every time.
+type world struct {
+	seed    uint64
+	rand    *rand.Rand
+	now     time.Duration // virtual time since the beginning
+	queue   timeline
+	trace   func(format string, args ...any) // nil: nobody reads it
+	timing  timing
+	profile profile
+	server  *server
+	procs   []*process // the living, in order of birth
+	born    int
+	points  []uint64 // of the hash space, on which work is watched
+	tokens  []lastToken
+	tally   tally
+	healed  bool // the faults are over
+	without rule // a rule of the caller of the machine that is left out
+	failure error
+}
+
+// The rules that the caller of a machine keeps, in the world's own code.
+const (
+	checkAfterPause       rule = 100 + iota // work that was paused looks at the fence before its next effect
+	deadlineBelowDuration                   // the renew deadline and the stop grace lie within the lease duration
+)
+
+// timing is what all members are configured with, and the stop grace on which the
+// lease duration rests.
+type timing struct {
+	duration, deadline, period, echo, drain, coalesce, settle, grace time.Duration
+}
+
+// drift is the largest difference in the rates of clocks that the timing bears.
+func (t timing) drift() float64 {
+	return float64(t.duration-t.deadline-t.grace) / float64(t.duration+t.deadline+t.grace)
+}
+
+// tally counts what happened, so that an empty run can be told from a good one.
+type tally struct {
+	Events, Steps, Requests                 int
+	Handovers, Activations, Contested       int
+	Evictions, EvictionsRefused, FenceTrips int
+	Zombies, Relists, Faults, Rejoins       int
+	Restores, Deletions                     int
+}
+
+func (t *tally) add(o tally) {
+	t.Events += o.Events
+	t.Steps += o.Steps
+	t.Requests += o.Requests
+	t.Handovers += o.Handovers
+	t.Activations += o.Activations
+	t.Contested += o.Contested
+	t.Evictions += o.Evictions
+	t.EvictionsRefused += o.EvictionsRefused
+	t.FenceTrips += o.FenceTrips
+	t.Zombies += o.Zombies
+	t.Relists += o.Relists
+	t.Faults += o.Faults
+	t.Rejoins += o.Rejoins
+	t.Restores += o.Restores
+	t.Deletions += o.Deletions
+}
+
+// newWorld draws a fleet and the kinds of faults that it will suffer.
+func newWorld(seed uint64) *world {
+	w := &world{seed: seed, rand: rand.New(rand.NewPCG(seed, 0x5eed))}
+	w.timing = timing{
+		duration: 15 * time.Second, deadline: 9 * time.Second, period: 3 * time.Second, echo: 6 * time.Second,
+		drain: 30 * time.Second, coalesce: time.Duration(20+w.rand.IntN(81)) * time.Millisecond, settle: w.between(0, 500*time.Millisecond), grace: 2 * time.Second,
+	}
+	w.profile = drawProfile(w.rand)
+	w.server = newServer(w)
+	for range 24 {
+		w.points = append(w.points, w.rand.Uint64())
+	}
+	w.tokens = make([]lastToken, len(w.points))
+	return w
+}
+
+// simulate runs one seed to its end and returns what was wrong with it.
+func (w *world) simulate() (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("at %v: panic: %v\n%s", w.now, r, debug.Stack())
+		}
+	}()
+	w.logf("profile %+v", w.profile)
+	w.populate()
+	w.scheduleFaults()
+	w.run(w.profile.length)
+	w.heal()
+	w.settle()
+	for _, p := range w.procs {
+		p.retire()
+	}
+	return w.failure
+}
+
+// settle runs on without faults until the fleet has come to rest, and fails if it doesn't.
+func (w *world) settle() {
+	const bound = 150 * time.Second
+	start := w.now
+	restless := fmt.Errorf("not looked at")
+	for w.failure == nil && restless != nil && w.now < start+bound {
+		w.run(w.now + time.Second)
+		restless = w.atRest()
+	}
+	if w.failure == nil && restless != nil {
+		w.fail("L1: %v after the last fault: %v", bound, restless)
+		return
+	}
+	w.logf("at rest %v after the last fault", w.now-start)
+	// And it stays so.
+	w.run(w.now + 2*w.timing.duration)
+	if w.failure == nil {
+		if err := w.atRest(); err != nil {
+			w.fail("L1: it did not stay at rest: %v", err)
+		}
+	}
+}
+
+// run carries out what happens until the given time.
+func (w *world) run(until time.Duration) {
+	for w.failure == nil && w.queue.due(until) {
+		e := w.queue.pop()
+		w.now = e.at
+		w.tally.Events++
+		e.do()
+	}
+	w.now = max(w.now, until)
+}
+
+// after plans something. Of two things at one moment the one that was planned
+// first happens first.
+func (w *world) after(d time.Duration, do func()) {
+	w.queue.push(w.now+max(d, 0), do)
+}
+
+// fail notes the first violation; the run ends with it.
+func (w *world) fail(format string, args ...any) {
+	if w.failure == nil {
+		w.failure = fmt.Errorf("at %v: %w", w.now, fmt.Errorf(format, args...))
+		w.logf("VIOLATION %v", w.failure)
+	}
+}
+
+func (w *world) logf(format string, args ...any) {
+	if w.trace != nil {
+		w.trace("%10.4f  "+format, append([]any{w.now.Seconds()}, args...)...)
+	}
+}
+
+// chance is true with the given probability.
+func (w *world) chance(p float64) bool { return p > 0 && w.rand.Float64() < p }
+
+// between draws a duration, evenly.
+func (w *world) between(low, high time.Duration) time.Duration {
+	if high <= low {
+		return low
+	}
+	return low + time.Duration(w.rand.Int64N(int64(high-low)))
+}
+
+// some draws one of the processes for which the condition holds, nil if there is none.
+func (w *world) some(condition func(*process) bool) *process {
+	var fit []*process
+	for _, p := range w.procs {
+		if condition(p) {
+			fit = append(fit, p)
+		}
+	}
+	if len(fit) == 0 {
+		return nil
+	}
+	return fit[w.rand.IntN(len(fit))]
+}
+
+// find returns the first of the processes for which the condition holds, nil if there is none.
+func (w *world) find(condition func(*process) bool) *process {
+	for _, p := range w.procs {
+		if condition(p) {
+			return p
+		}
+	}
+	return nil
+}
+
+func (w *world) remove(p *process) {
+	w.procs = slices.DeleteFunc(w.procs, func(q *process) bool { return q == p })
+}

@@ -1,0 +1,124 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package claim
+
+import (
+	"flag"
+	"fmt"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+)
+
+var (
+	seedsFlag = flag.Int("seeds", 400, "how many seeds TestSimulation runs")
+	seedFlag  = flag.Uint64("seed", 0, "the one seed that TestSimulation runs, with a trace under -v; 0 for many")
+	fromFlag  = flag.Uint64("from", 1, "the first of the seeds that TestSimulation runs")
+)
+
+// TestSimulation runs fleets of real machines through seeded faults, and checks
+// after each step that at most one process works on a point, and at the end that
+// every partition is worked on where the ring says. A failing seed prints itself
+// and how to replay it.
+func TestSimulation(t *testing.T) {
+	if *seedFlag != 0 {
+		w := newWorld(*seedFlag)
+		if testing.Verbose() {
+			w.trace = t.Logf
+		}
+		if err := w.simulate(); err != nil {
+			t.Errorf("seed %d: %v", *seedFlag, err)
+		}
+		t.Logf("%+v", w.tally)
+		return
+	}
+	seeds := *seedsFlag
+	if testing.Short() {
+		seeds = min(seeds, 100)
+	}
+	total, failed := runSeeds(*fromFlag, seeds, 0)
+	t.Logf("%d seeds: %+v", seeds, total)
+	for i, f := range failed {
+		if i == 3 {
+			t.Errorf("and %d more", len(failed)-i)
+			break
+		}
+		t.Errorf("seed %d: %v\nreplay: go test ./shard/claim -run TestSimulation -seed=%d -v\n%s", f.seed, f.err, f.seed, lastLines(f.seed, 40))
+	}
+	checkNotEmpty(t, total, seeds)
+}
+
+// checkNotEmpty fails a run in which too little happened to show anything.
+func checkNotEmpty(t *testing.T, total tally, seeds int) {
+	t.Helper()
+	for _, c := range []struct {
+		what           string
+		count, perSeed int // per 100 seeds
+	}{
+		{"handovers", total.Handovers, 1},
+		{"evictions", total.Evictions, 1},
+		{"refused evictions", total.EvictionsRefused, 1},
+		{"contested claims", total.Contested, 1},
+		{"fence trips", total.FenceTrips, 1},
+		{"requests that arrived after they were given up", total.Zombies, 1},
+		{"restores of the database", total.Restores, 1},
+		{"Leases deleted by hand", total.Deletions, 1},
+	} {
+		if least := c.perSeed * seeds / 100; c.count < least {
+			t.Errorf("only %d %s in %d seeds; at least %d are needed for the run to count", c.count, c.what, seeds, least)
+		}
+	}
+}
+
+type failedSeed struct {
+	seed uint64
+	err  error
+}
+
+// runSeeds runs seeds on all processors, each world on one. It stops early after
+// the given number of failures, if that is not 0.
+func runSeeds(from uint64, seeds, stopAfter int) (total tally, failed []failedSeed) {
+	var next atomic.Uint64
+	var lock sync.Mutex
+	var workers sync.WaitGroup
+	for range runtime.GOMAXPROCS(0) {
+		workers.Go(func() {
+			for {
+				n := next.Add(1) - 1
+				lock.Lock()
+				stop := n >= uint64(seeds) || stopAfter > 0 && len(failed) >= stopAfter
+				lock.Unlock()
+				if stop {
+					return
+				}
+				w := newWorld(from + n)
+				err := w.simulate()
+				lock.Lock()
+				total.add(w.tally)
+				if err != nil {
+					failed = append(failed, failedSeed{from + n, err})
+				}
+				lock.Unlock()
+			}
+		})
+	}
+	workers.Wait()
+	return total, failed
+}
+
+// lastLines runs a seed again and returns the end of its trace.
+func lastLines(seed uint64, n int) string {
+	var lines []string
+	w := newWorld(seed)
+	w.trace = func(format string, args ...any) {
+		lines = append(lines, fmt.Sprintf(format, args...))
+		if len(lines) > 4*n {
+			lines = append(lines[:0], lines[len(lines)-n:]...)
+		}
+	}
+	_ = w.simulate()
+	return strings.Join(lines[max(0, len(lines)-n):], "\n")
+}
