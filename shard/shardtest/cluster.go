@@ -106,6 +106,20 @@ func (c *Cluster) Break(member string, f Fault) {
 	}
 }
 
+// Mend lets a member's requests through again, but leaves its watches as they
+// are: what happened since Break is not shown by them, and nothing that happens from
+// now on either, as on a connection that is dead without an error.
+func (c *Cluster) Mend(member string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.faults[member] = None
+	for w := range c.watchers {
+		if w.member == member {
+			w.dead = true
+		}
+	}
+}
+
 func (c *Cluster) fault(member string) Fault {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -276,6 +290,7 @@ type watcher struct {
 	cluster   *Cluster
 	events    chan watch.Event
 	ended     bool
+	dead      bool // shows nothing any more
 }
 
 // watchBuffer is how many events a watch holds before it is ended: its reader
@@ -341,7 +356,7 @@ func (c *Cluster) end(w *watcher) {
 }
 
 func (w *watcher) send(event watch.EventType, l *coordinationv1.Lease) {
-	if w.ended || l.Namespace != w.namespace || w.selector != nil && !w.selector.Matches(labels.Set(l.Labels)) {
+	if w.ended || w.dead || l.Namespace != w.namespace || w.selector != nil && !w.selector.Matches(labels.Set(l.Labels)) {
 		return
 	}
 	select {

@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# Runs the benchmarks whose figures stand in the README. Each compares against
+# plain client-go in the same run, so that figures of different machines compare.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+count=${COUNT:-1}
+run() { # package, pattern
+	printf '\n== %s %s\n' "$1" "$2"
+	go test "./$1" -run '^$' -bench "$2" -benchmem -count "$count" | grep -E '^(Benchmark|cpu:)' || true
+}
+run shard Owns
+run shard/ring .
+run shard/claim .
+run informer .
+run workqueue .

@@ -1,0 +1,72 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package shard_test
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/util/workqueue"
+
+	"github.com/tom-ludwig/operator-scaling/shard"
+	"github.com/tom-ludwig/operator-scaling/shard/shardtest"
+)
+
+// An operator that reconciles ConfigMaps, sharded. With one replica it owns all
+// of them; with more, each of them would be reconciled by one.
+func Example() {
+	client := shardtest.NewCluster().Client("op-0", // kubernetes.NewForConfig in an operator
+		&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "settings", ResourceVersion: "1"}})
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+
+	s, err := shard.New(client, shard.DefaultConfig("example").WithPodName("op-0").WithNamespace("default"))
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	factory := informers.NewSharedInformerFactory(client, 0)
+	configMaps := shard.WrapInformer(s, factory.Core().V1().ConfigMaps().Informer(), shard.ByName)
+	queue := shard.NewQueue(s, workqueue.DefaultTypedControllerRateLimiter[cache.ObjectName]())
+	_, _ = configMaps.AddEventHandler(cache.ResourceEventHandlerFuncs{
+		AddFunc: func(obj any) { queue.Add(cache.MetaObjectToName(obj.(*corev1.ConfigMap))) },
+	})
+	worked := make(chan struct{})
+	go func() {
+		defer close(worked)
+		for {
+			item, shutdown := queue.Get()
+			if shutdown {
+				return
+			}
+			fmt.Println("reconcile", item, "until the context ends:", queue.Context(ctx, item).Err() == nil)
+			queue.Done(item)
+			cancel() // one is enough for an example
+		}
+	}()
+	factory.Start(ctx.Done())
+	fmt.Println("Run returned", s.Run(ctx))
+	queue.ShutDown()
+	<-worked
+	factory.Shutdown()
+	// Output:
+	// reconcile default/settings until the context ends: true
+	// Run returned <nil>
+}
+
+func ExampleConfig_Validate() {
+	config := shard.DefaultConfig("foo-operator").WithPodName("op-0").WithNamespace("default")
+	config.Load = 0.5
+	config.RenewPeriod = 8 * time.Second
+	fmt.Println(config.Validate())
+	// Output:
+	// shard: the configuration can't work: load: 0.5 must be a finite number of at least 1, or there is not enough room for all partitions
+	// RenewDeadline: 9s must be more than twice RenewPeriod (8s): one lost heartbeat must not stop a member
+	// EchoLimit: 6s must be at least RenewPeriod (8s) and less than LeaseDuration (15s)
+}

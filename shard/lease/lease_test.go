@@ -1,0 +1,263 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package lease_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"go.uber.org/goleak"
+	coordinationv1 "k8s.io/api/coordination/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/validation"
+
+	"github.com/tom-ludwig/operator-scaling/shard/claim"
+	"github.com/tom-ludwig/operator-scaling/shard/lease"
+	"github.com/tom-ludwig/operator-scaling/shard/ring"
+	"github.com/tom-ludwig/operator-scaling/shard/shardtest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func config(cluster *shardtest.Cluster, member string) lease.Config {
+	return lease.Config{
+		Leases: cluster.Client(member).CoordinationV1().Leases("default"),
+		Ring:   "foo", Name: lease.Name("foo-", member), Holder: member + "_1", Acquired: time.Now(),
+	}
+}
+
+func record(member string) claim.Record {
+	p := ring.DefaultParameters()
+	claims := claim.Claims{Parameters: p, Set: ring.NewSet(p.Partitions)}
+	claims.Set.Add(7)
+	return claim.Record{
+		Member: member, Holder: member + "_1", PodUID: "uid", Duration: 15 * time.Second, Phase: claim.Serving, Seq: 3,
+		Fingerprint: p.Fingerprint(), Parameters: p, Claims: claims,
+		Tombstones: []claim.Tombstone{{Lease: "foo-z", Holder: "z_1", Claims: claim.Claims{Everything: true}}},
+	}
+}
+
+var compareSets = cmp.Comparer(func(a, b ring.Set) bool { return a.Equal(b) })
+
+func TestRecordsComeBackAsTheyWere(t *testing.T) {
+	ctx := context.Background()
+	client := lease.NewClient(config(shardtest.NewCluster(), "a"))
+	want := record("a")
+	created, outcome, err := client.Create(ctx, want)
+	if outcome != claim.OK {
+		t.Fatal(err)
+	}
+	want.Seq, want.Phase = 4, claim.Draining
+	updated, outcome, err := client.Update(ctx, created.UID, created.Version, want)
+	if outcome != claim.OK {
+		t.Fatal(err)
+	}
+	got, outcome, err := client.Get(ctx)
+	if outcome != claim.OK || err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, got.Record, compareSets); diff != "" {
+		t.Errorf("the record has changed on its way (-want +got):\n%s", diff)
+	}
+	if got.Version != updated.Version || got.UID != created.UID {
+		t.Errorf("got version %s, uid %s", got.Version, got.UID)
+	}
+}
+
+func TestL1_OutcomesSayOnlyWhatIsCertain(t *testing.T) {
+	ctx := context.Background()
+	cluster := shardtest.NewCluster()
+	client := lease.NewClient(config(cluster, "a"))
+	want := func(what string, got, want claim.Outcome) {
+		t.Helper()
+		if got != want {
+			t.Errorf("%s: %v, want %v", what, got, want)
+		}
+	}
+	_, outcome, _ := client.Get(ctx)
+	want("read of nothing", outcome, claim.NotFound)
+	created, outcome, _ := client.Create(ctx, record("a"))
+	want("create", outcome, claim.OK)
+	_, outcome, _ = client.Create(ctx, record("a"))
+	want("create again", outcome, claim.Exists)
+	_, outcome, _ = client.Update(ctx, created.UID, "1", record("a"))
+	want("update of an old version", outcome, claim.Conflict)
+	_, outcome, _ = client.Evict(ctx, "foo-a", created.UID, "1")
+	want("eviction of an old version", outcome, claim.Conflict)
+	outcome, _ = client.Delete(ctx, "foo-a", "another", created.Version)
+	want("deletion of another", outcome, claim.Conflict)
+	cluster.Break("a", shardtest.LostAnswer)
+	_, outcome, _ = client.Update(ctx, created.UID, created.Version, record("a"))
+	want("update without an answer", outcome, claim.Unknown)
+	cluster.Break("a", shardtest.None)
+	cluster.Remove("default", "foo-a")
+	_, outcome, _ = client.Update(ctx, created.UID, created.Version, record("a"))
+	want("update of a deleted Lease", outcome, claim.Conflict)
+}
+
+func TestEvictionVoids(t *testing.T) {
+	ctx := context.Background()
+	cluster := shardtest.NewCluster()
+	a, b := lease.NewClient(config(cluster, "a")), lease.NewClient(config(cluster, "b"))
+	created, _, err := a.Create(ctx, record("a"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	void, outcome, err := b.Evict(ctx, "foo-a", created.UID, created.Version)
+	if outcome != claim.OK || !void.Record.Void() || !void.Record.Claims.Empty() || void.Record.EvictedBy != "b_1" {
+		t.Fatalf("%v %v: %+v", outcome, err, void)
+	}
+	if _, outcome, _ := a.Update(ctx, created.UID, created.Version, record("a")); outcome != claim.Conflict {
+		t.Errorf("a renewal after the eviction: %v", outcome)
+	}
+}
+
+func TestL3L4_WhatCanNotBeReadIsTakenForTheWorst(t *testing.T) {
+	holder, zero := "x_1", int32(0)
+	ours := func(annotations ...string) *coordinationv1.Lease {
+		l := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{
+			Name: "foo-x", Labels: map[string]string{lease.LabelRing: "foo"}, Annotations: map[string]string{"operator-scaling.dev/protocol": "1"},
+		}, Spec: coordinationv1.LeaseSpec{HolderIdentity: &holder}}
+		for i := 0; i < len(annotations); i += 2 {
+			l.Annotations["operator-scaling.dev/"+annotations[i]] = annotations[i+1]
+		}
+		return l
+	}
+	foreign := ours()
+	foreign.Labels = nil
+	if _, _, err := lease.Decode(foreign, "foo"); !errors.Is(err, lease.ErrForeign) {
+		t.Errorf("no label: %v", err)
+	}
+	bare := ours()
+	bare.Annotations = nil
+	if _, _, err := lease.Decode(bare, "foo"); !errors.Is(err, lease.ErrForeign) {
+		t.Errorf("no record: %v", err)
+	}
+	for name, l := range map[string]*coordinationv1.Lease{
+		"no claims":          ours(),
+		"garbage claims":     ours("claims", "garbage"),
+		"claims cut off":     ours("claims", ring.DefaultParameters().Fingerprint()+":AAAA"),
+		"another protocol":   ours("protocol", "2", "claims", ring.DefaultParameters().Fingerprint()+":"+ring.NewSet(509).Encode()),
+		"another placement":  ours("claims", "xxh3/name/509/20/1.25/consistent-v9:"+ring.NewSet(509).Encode()),
+		"too many to be had": ours("claims", "xxh3/name/999999999/20/1.25/consistent-v1.1.0:AA"),
+	} {
+		decoded, faults, err := lease.Decode(l, "foo")
+		if err != nil || faults == nil || !decoded.Record.Claims.Everything || decoded.Record.Phase == claim.Serving {
+			t.Errorf("%s: %v %v %+v", name, err, faults, decoded.Record)
+		}
+	}
+	noDuration := ours()
+	noDuration.Spec.LeaseDurationSeconds = &zero
+	if decoded, _, _ := lease.Decode(noDuration, "foo"); decoded.Record.Duration <= 0 {
+		t.Error("a Lease without a duration lasts for no time")
+	}
+	void := ours("claims", "garbage")
+	void.Spec.HolderIdentity = nil
+	if decoded, _, err := lease.Decode(void, "foo"); err != nil || !decoded.Record.Void() || !decoded.Record.Claims.Empty() {
+		t.Errorf("no holder: %v %+v", err, decoded.Record)
+	}
+}
+
+func FuzzDecode(f *testing.F) {
+	f.Add("1", "x", "active", "xxh3/name/509/20/1.25/consistent-v1.1.0:AA", "1", "[]", int32(15))
+	f.Add("2", "", "", "everything", "-1", `[{"holder":"y","claims":"z"}]`, int32(-1))
+	f.Fuzz(func(t *testing.T, protocol, holder, phase, claims, seq, tombstones string, seconds int32) {
+		l := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{
+			Labels: map[string]string{lease.LabelRing: "foo"},
+			Annotations: map[string]string{
+				"operator-scaling.dev/protocol": protocol, "operator-scaling.dev/phase": phase, "operator-scaling.dev/claims": claims,
+				"operator-scaling.dev/seq": seq, "operator-scaling.dev/tombstones": tombstones, "operator-scaling.dev/parameters": claims,
+			},
+		}, Spec: coordinationv1.LeaseSpec{HolderIdentity: &holder, LeaseDurationSeconds: &seconds}}
+		decoded, _, err := lease.Decode(l, "foo")
+		if err != nil {
+			t.Fatalf("a Lease of the ring was refused: %v", err)
+		}
+		if r := decoded.Record; r.Duration <= 0 || r.Void() && !r.Claims.Empty() {
+			t.Errorf("%+v", r)
+		}
+	})
+}
+
+func TestName_FitsAndTellsPodsApart(t *testing.T) {
+	long := strings.Repeat("x", 250)
+	names := map[string]bool{}
+	for _, pod := range []string{"a", "b", long + "-a", long + "-b", strings.Repeat("y.", 126) + "z"} {
+		name := lease.Name("foo-operator-", pod)
+		if problems := validation.IsDNS1123Subdomain(name); len(problems) > 0 {
+			t.Errorf("%s: %v", name, problems)
+		}
+		if names[name] {
+			t.Errorf("two Pods share the name %s", name)
+		}
+		names[name] = true
+	}
+}
+
+// A dead connection shows no error: Relist makes the watch show the present.
+func TestWatch_RelistShowsWhatADeadStreamDidNot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cluster := shardtest.NewCluster()
+		c := config(cluster, "a")
+		other := lease.NewClient(config(cluster, "b"))
+		created, _, err := other.Create(t.Context(), record("b"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(context.Background())
+		w := lease.NewWatch(c, cluster.Client("a"))
+		events := make(chan claim.Event, 100)
+		done := make(chan error, 1)
+		go func() {
+			done <- w.Run(ctx, func(e claim.Event) { events <- e }, func(error) {})
+		}()
+		synctest.Wait()
+		if e, ok := (<-events).(claim.Observed); !ok || e.Lease.Version != created.Version {
+			t.Errorf("the watch began with %+v", e)
+		}
+		// The stream goes dead: no event, no error. (Heal ends streams, so don't.)
+		cluster.Break("a", shardtest.Unreachable)
+		updated, _, err := other.Update(t.Context(), created.UID, created.Version, record("b"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if len(events) != 0 {
+			t.Fatal("an event came through a dead stream")
+		}
+		cluster.Mend("a")
+		time.Sleep(time.Minute)
+		if len(events) != 0 {
+			t.Fatal("the dead stream came back by itself")
+		}
+		w.Relist()
+		time.Sleep(5 * time.Second)
+		if e, ok := (<-events).(claim.Observed); !ok || e.Lease.Version != updated.Version {
+			t.Errorf("after a relist the watch shows %+v", e)
+		}
+		// Somebody takes the record off; then the Lease goes.
+		stripped := cluster.Leases("default")[0]
+		stripped.Annotations = nil
+		cluster.Put(&stripped)
+		synctest.Wait()
+		if e, ok := (<-events).(claim.Vanished); !ok || e.Last.Record.Holder != "b_1" {
+			t.Errorf("a Lease without its record: %+v", e)
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func ExampleName() {
+	fmt.Println(lease.Name("foo-operator-", "foo-operator-6d9f8-x2x4z"))
+	// Output: foo-operator-foo-operator-6d9f8-x2x4z
+}
