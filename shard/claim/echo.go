@@ -56,11 +56,14 @@ func (e *echo) seen(uid, version string) {
 // fresh reports whether everything that was written longer than limit ago has
 // come back.
 func (e *echo) fresh(now Time, limit time.Duration) bool {
-	return e.heard && (len(e.waiting) == 0 || now.since(e.waiting[0].at) < limit)
+	return e.heard && (len(e.waiting) == 0 || now.since(e.waiting[0].at) < limit) || broken == freshWatch
 }
 
 // guardWatch starts a watch again that shows nothing new.
 func (m *Machine) guardWatch() {
+	if broken == relistStale {
+		return
+	}
 	for _, p := range m.peers {
 		if p.suspectVersion == "" {
 			continue

@@ -4,6 +4,7 @@
 package claim
 
 import (
+	"math"
 	"time"
 
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
@@ -42,6 +43,7 @@ type request struct {
 	phase    Phase
 	tombs    int
 	claiming ring.Set // becomes claimed if the write is confirmed
+	released ring.Set // given up with it, whatever becomes of it
 }
 
 type kind uint8
@@ -132,8 +134,8 @@ func (m *Machine) sendUpdate() {
 	r.phase, r.tombs = m.phase(), m.tombGeneration
 	// What is released is given up before the request is sent: it may be committed
 	// although no answer comes, and another member may start at that moment.
-	if released := m.parts.release(); !released.Empty() {
-		m.do(Released{Partitions: released})
+	if r.released = m.parts.release(); !r.released.Empty() {
+		m.do(Released{Partitions: r.released})
 	}
 	r.claiming = m.parts.claimable.Clone()
 	claims := m.parts.claims()
@@ -186,6 +188,9 @@ func (m *Machine) wrote(e Wrote) {
 			m.stats.Conflicts++
 		}
 		m.failed(e.Outcome)
+		if broken == freeBeforeSend {
+			m.takeBack(r.released, drained)
+		}
 		return
 	}
 	if r.kind == opCreate {
@@ -195,7 +200,9 @@ func (m *Machine) wrote(e Wrote) {
 	if m.now.since(m.own.confirmedAt) > 2*m.cfg.RenewPeriod || m.own.confirmedVersion == "" {
 		// After a time in which this member could not be heard, it has heard
 		// nothing either: without this, the first to recover evicts everyone.
-		m.restartTimers()
+		if broken != restartAfterGap {
+			m.restartTimers()
+		}
 		m.echo.again()
 	}
 	m.own.version, m.own.confirmedVersion, m.own.confirmedSeq = e.Lease.Version, e.Lease.Version, r.seq
@@ -214,6 +221,14 @@ func (m *Machine) wrote(e Wrote) {
 	// From the send time: the server, and so the peers, may have seen the write
 	// that early.
 	m.own.fence = r.sent.Add(m.cfg.RenewDeadline)
+	switch broken {
+	case fenceFromSend:
+		m.own.fence = m.now.Add(m.cfg.RenewDeadline)
+	case fenceOnWallClock:
+		m.own.fence.Wall = math.MaxInt64
+	case fenceAtAll:
+		m.own.fence = Time{math.MaxInt64, math.MaxInt64}
+	}
 	switch {
 	case m.now.Reached(m.own.fence):
 		// The answer took longer than the renewal is good for: read first.
@@ -260,13 +275,17 @@ func (m *Machine) got(e Got) {
 		m.lost(ErrVanished)
 	case l.UID != m.own.uid || l.Record.Holder != m.cfg.Holder:
 		m.lost(ErrEvicted)
-	case CompareVersions(l.Version, m.own.confirmedVersion) < 0 || l.Record.Seq < m.own.confirmedSeq:
+	case (CompareVersions(l.Version, m.own.confirmedVersion) < 0 || l.Record.Seq < m.own.confirmedSeq) && broken != noticeRestore:
 		m.lost(ErrWentBack)
 	default:
 		// Only the version is learnt. What the Lease claims is not: a release that
 		// timed out may still be on its way.
 		m.own.version = l.Version
 		m.own.failures = max(m.own.failures, 1)
+		if broken == writeNotRead {
+			m.own.failures = 0
+			m.takeBack(l.Record.Claims.Set, claimed)
+		}
 	}
 }
 

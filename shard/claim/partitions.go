@@ -109,7 +109,7 @@ func (t *partitions) idle(set ring.Set) {
 func (t *partitions) release() ring.Set {
 	set := ring.NewSet(len(t.state))
 	for p, s := range t.state {
-		if (s == drained || s == claimed) && !t.want.Has(p) {
+		if (s == drained || s == claimed && broken != withdraw) && !t.want.Has(p) {
 			t.state[p] = free
 			set.Add(p)
 		}
@@ -162,8 +162,8 @@ func (m *Machine) place() {
 			}
 		case claimed:
 			if !want {
-				waiting = true
-			} else if may && m.list.clear.Has(p) {
+				waiting = broken != withdraw
+			} else if may && (m.list.clear.Has(p) || broken == lookAfterClaim || broken == quorumList && !t.blocked.Has(p)) {
 				t.state[p] = active
 				toActivate.Add(p)
 			}
@@ -171,6 +171,9 @@ func (m *Machine) place() {
 			if !want {
 				t.state[p], t.drainSince[p] = draining, m.now
 				toDrain.Add(p)
+				if broken == drainFirst {
+					t.state[p] = drained
+				}
 			}
 		case draining:
 			if m.now.since(t.drainSince[p]) >= m.cfg.DrainTimeout {

@@ -113,7 +113,7 @@ func (m *Machine) adopt(tombs []Tombstone) {
 // once for each holder: members would keep a tombstone alive for each other.
 // Members may have seen different last claims: all of them count.
 func (m *Machine) bury(t Tombstone, duration time.Duration) {
-	if t.Claims.Empty() || t.Holder == m.cfg.Holder || t.Holder == m.cfg.Predecessor {
+	if t.Claims.Empty() || t.Holder == m.cfg.Holder || t.Holder == m.cfg.Predecessor || broken == buryVanished {
 		return
 	}
 	if known, exists := m.tombs[t.Holder]; exists {
@@ -150,6 +150,9 @@ func (m *Machine) forget() {
 // tombstones lists those in force, sorted by holder.
 func (m *Machine) tombstones() []Tombstone {
 	var list []Tombstone
+	if broken == publishTombstones {
+		return nil
+	}
 	for _, t := range m.tombs {
 		list = append(list, t.Tombstone)
 	}
@@ -185,7 +188,11 @@ func (m *Machine) evictSilent() {
 	})
 	for _, p := range silent {
 		p.op, p.opVersion = m.op(), p.lease.Version
-		m.do(Evict{Op: p.op, Name: p.lease.Name, UID: p.lease.UID, Version: p.lease.Version, Timeout: m.timeout()})
+		evict := Evict{Op: p.op, Name: p.lease.Name, UID: p.lease.UID, Version: p.lease.Version, Timeout: m.timeout()}
+		if broken == evictConditionally {
+			evict.Version = ""
+		}
+		m.do(evict)
 	}
 }
 

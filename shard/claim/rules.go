@@ -25,4 +25,6 @@ const (
 	buryVanished                       // what vanished without having been void blocks for a while
 	publishTombstones                  // and newcomers are told
 	noticeRestore                      // a Lease that went back in time ends its machine
+	drainFirst                         // a claim is withdrawn only when nothing is in flight
+	compareRanges                      // claims under other parameters are compared as ranges of the hash space
 )

@@ -154,7 +154,7 @@ func (t *told) hear(p *process, e Event, now Time) {
 			return
 		}
 		if t.uid == "" || now.Mono-t.confirmed > 2*p.w.timing.period {
-			t.gapEnd = now.Mono
+			t.gapEnd, t.unechoed = now.Mono, nil
 		}
 		t.uid, t.confirmed = e.Lease.UID, now.Mono
 		if CompareVersions(t.echo, e.Lease.Version) < 0 {
@@ -324,4 +324,24 @@ func (w *world) blockers(partition int) (text string) {
 		}
 	}
 	return text
+}
+
+// checkNothingMoved: in outages of the API alone everyone stops at its fence and
+// goes on afterwards. Nobody is evicted, no machine ends, and nothing changes hands
+// once the fleet has come together.
+func (w *world) checkNothingMoved() {
+	if w.profile.kind != outages || w.failure != nil {
+		return
+	}
+	for _, p := range w.procs {
+		if s := p.machine.Stats(); p.lives > 1 || s.Evictions > 0 || s.EvictionsRefused > 0 {
+			w.fail("after outages alone %s is in its life number %d, and has evicted: %+v", p.name, p.lives, s)
+		}
+	}
+	if n := len(w.procs); n != w.profile.members {
+		w.fail("after outages alone %d of %d members are left", n, w.profile.members)
+	}
+	if w.tally.Handovers > w.formed {
+		w.fail("in outages alone %d points changed hands", w.tally.Handovers-w.formed)
+	}
 }

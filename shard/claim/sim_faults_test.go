@@ -6,6 +6,7 @@ package claim
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
@@ -144,6 +145,11 @@ func (w *world) startFresh() *process {
 
 // scheduleFaults lets each kind of fault happen again and again.
 func (w *world) scheduleFaults() {
+	calm := 3 * time.Second
+	if w.profile.kind == outages {
+		calm = 25 * time.Second // until everything is where it belongs
+	}
+	w.after(calm, func() { w.formed = w.tally.Handovers })
 	for _, f := range w.profile.faults {
 		var again func()
 		again = func() {
@@ -156,7 +162,7 @@ func (w *world) scheduleFaults() {
 				}
 			})
 		}
-		w.after(3*time.Second, again)
+		w.after(calm, again)
 	}
 }
 
@@ -376,19 +382,27 @@ func restore(w *world) {
 	if w.server.down {
 		return
 	}
-	w.logf("the database is backed up")
-	w.server.backUp()
-	w.after(w.between(0, 12*time.Second), func() {
+	join(w) // so that the backup is of a fleet in motion
+	w.after(w.between(0, 3*time.Second), func() {
+		w.logf("the database is backed up")
+		w.server.backUp()
+	})
+	w.after(w.between(3*time.Second, 12*time.Second), func() {
 		if w.server.down || w.healed {
 			return
 		}
-		enough := time.Duration(float64(w.timing.deadline+w.timing.grace)/(1-w.timing.drift())) + 100*time.Millisecond
+		enough := time.Duration(float64(w.timing.deadline+w.timing.grace)/(1-w.drift)) + 100*time.Millisecond
 		w.logf("the API server is down, to be restored")
 		w.server.fall(w.chance(0.5))
 		w.after(w.between(enough, enough+8*time.Second), func() {
 			if w.server.down && !w.healed {
 				w.logf("the API server is up again, restored")
 				w.server.rise(true)
+				for _, p := range slices.Clone(w.procs) { // not all of them come back together
+					if w.chance(0.4) {
+						p.cut(w.between(0, w.timing.duration), true, w.chance(0.5))
+					}
+				}
 			}
 		})
 	})

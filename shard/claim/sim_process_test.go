@@ -59,11 +59,11 @@ func (w *world) start(name, podUID string, takeOver bool) *process {
 	}
 	rate := 1 + (w.rand.Float64()*2-1)*1e-4
 	if w.profile.drift {
-		rate = 1 + (w.rand.Float64()*2-1)*w.timing.drift()
+		rate = 1 + (w.rand.Float64()*2-1)*w.drift
 		if w.chance(0.5) { // the extremes
-			rate = 1 - w.timing.drift()
+			rate = 1 - w.drift
 			if w.chance(0.5) {
-				rate = 1 + w.timing.drift()
+				rate = 1 + w.drift
 			}
 		}
 	}

@@ -22,6 +22,7 @@ type world struct {
 	queue   timeline
 	trace   func(format string, args ...any) // nil: nobody reads it
 	timing  timing
+	drift   float64 // the largest difference in the rates of clocks
 	profile profile
 	server  *server
 	procs   []*process // the living, in order of birth
@@ -29,6 +30,7 @@ type world struct {
 	points  []uint64 // of the hash space, on which work is watched
 	tokens  []lastToken
 	tally   tally
+	formed  int  // handovers before the first fault
 	healed  bool // the faults are over
 	without rule // a rule of the caller of the machine that is left out
 	failure error
@@ -85,6 +87,15 @@ func newWorld(seed uint64) *world {
 		duration: 15 * time.Second, deadline: 9 * time.Second, period: 3 * time.Second, echo: 6 * time.Second,
 		drain: 30 * time.Second, coalesce: time.Duration(20+w.rand.IntN(81)) * time.Millisecond, settle: w.between(0, 500*time.Millisecond), grace: 2 * time.Second,
 	}
+	w.without = broken
+	if w.without == deadlineBelowDuration {
+		w.timing.deadline = w.timing.duration
+	}
+	w.without = broken
+	w.drift = w.timing.drift()
+	if w.without == deadlineBelowDuration {
+		w.timing.deadline = w.timing.duration
+	}
 	w.profile = drawProfile(w.rand)
 	w.server = newServer(w)
 	for range 24 {
@@ -107,6 +118,7 @@ func (w *world) simulate() (err error) {
 	w.run(w.profile.length)
 	w.heal()
 	w.settle()
+	w.checkNothingMoved()
 	for _, p := range w.procs {
 		p.retire()
 	}
