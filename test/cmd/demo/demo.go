@@ -1,0 +1,293 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/tom-ludwig/operator-scaling/shard/ring"
+)
+
+// ringName is the name of the operator whose replicas are shown.
+const ringName = "foo-operator"
+
+// drawEvery is the time between two pictures.
+const drawEvery = 80 * time.Millisecond
+
+// demo is one run.
+type demo struct {
+	options
+	out     output
+	watched bool // somebody looks at a terminal
+	dir     string
+
+	cluster  *cluster
+	foos     *foos
+	board    *board
+	watcher  *watcher
+	replica  replicaOptions
+	replicas []*replica // by index of the member
+	watching []context.CancelFunc
+
+	began time.Time // of the part that is drawn
+
+	mu     sync.Mutex // guards what follows
+	now    headline
+	log    []event
+	ending string
+	// expected are the replicas whose end is no failure.
+	expected map[*replica]bool
+
+	// background are the goroutines that watch and draw; fail ends the run.
+	background sync.WaitGroup
+	fail       context.CancelCauseFunc
+}
+
+// errBroken says that the demo ran to its end and showed that a promise does not hold.
+var errBroken = errors.New("a promise is broken")
+
+// run does everything. It returns what went wrong, and what it could not clean up.
+func run(ctx context.Context, o options, out output, watched bool) (err, left error) {
+	d := &demo{options: o, out: out, watched: watched, expected: map[*replica]bool{}, ending: "Ctrl-C ends the demo and cleans up"}
+	ctx, d.fail = context.WithCancelCause(ctx)
+	defer d.fail(nil)
+
+	temporary, err := os.MkdirTemp("", "operator-scaling-demo-")
+	if err != nil {
+		return explain(err), nil
+	}
+	// Last: until then replicas write to it.
+	defer func() { left = errors.Join(left, os.RemoveAll(temporary)) }()
+	if d.dir = temporary; o.keep != "" {
+		d.dir = o.keep
+		if err := emptyFolder(d.dir); err != nil {
+			return fmt.Errorf("-keep: %w", err), nil
+		}
+	}
+	err = d.setUp(ctx, temporary)
+	if err == nil {
+		err = d.show(ctx)
+	}
+	if cause := context.Cause(ctx); cause != nil {
+		err = cause // all else came of that
+	}
+	return err, d.cleanUp()
+}
+
+// emptyFolder creates a folder if need be. Records of an earlier run must not be in it.
+func emptyFolder(dir string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	if old, _ := filepath.Glob(filepath.Join(dir, "*.record")); len(old) > 0 { // the pattern is fine
+		return fmt.Errorf("%s has records of an earlier run: name another folder", dir)
+	}
+	return nil
+}
+
+// setUp builds what is needed and prepares the cluster.
+func (d *demo) setUp(ctx context.Context, temporary string) error {
+	if d.kubeconfig == "" {
+		plane, err := buildControlPlane(ctx, d.out)
+		if err != nil {
+			return err
+		}
+		binary, err := buildReplica(ctx, d.out, temporary)
+		if err != nil {
+			return err
+		}
+		d.replica.binary = binary
+		if d.cluster, err = startLocal(ctx, d.out, plane); err != nil {
+			return err
+		}
+	} else {
+		binary, err := buildReplica(ctx, d.out, temporary)
+		if err != nil {
+			return err
+		}
+		d.replica.binary = binary
+		there, c, err := connect(ctx, d.options, temporary, d.out)
+		if err != nil {
+			return err
+		}
+		if d.watched && !d.fast {
+			if err := hesitate(ctx, d.out); err != nil {
+				return err
+			}
+		}
+		d.cluster = c
+		if err := there.prepare(ctx); err != nil {
+			return err
+		}
+	}
+	d.replica = replicaOptions{
+		binary: d.replica.binary, dir: d.dir, kubeconfig: d.cluster.kubeconfig,
+		namespace: d.cluster.namespace, ring: ringName, lease: d.lease,
+	}
+	return d.createFoos(ctx)
+}
+
+func (d *demo) createFoos(ctx context.Context) (err error) {
+	if d.foos, err = newFoos(d.cluster.config, d.cluster.namespace, d.objects); err != nil {
+		return err
+	}
+	defer d.out.Progress("")
+	began := time.Now()
+	if err := d.foos.create(ctx, func(done int) {
+		d.out.Progress(fmt.Sprintf("creating Foos: %d of %d", done, d.objects))
+	}); err != nil {
+		return err
+	}
+	d.out.Say(ready(d.out, plural(d.objects, "Foo")+" created", time.Since(began)))
+	d.board = newBoard(d.foos.keys(), ring.HashOf(ring.ByName))
+	d.watcher = newWatcher(d.board)
+	return nil
+}
+
+// ready says that a part of the preparation is done.
+func ready(_ output, what string, took time.Duration) line {
+	return text(good, "%s ", "ok").and(normal, "%s", what).and(faint, " (%.1f s)", took.Seconds())
+}
+
+// cleanUp ends the replicas and closes the cluster. It doesn't listen to the
+// context of the run, which has ended; who is tired of waiting interrupts again.
+func (d *demo) cleanUp() error {
+	d.out.Close()
+	d.out.Progress("cleaning up: replicas")
+	defer d.out.Progress("")
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
+	defer cancel()
+	var errs []error
+	for _, r := range d.replicas {
+		d.expect(r)
+	}
+	for _, err := range each(d.replicas, func(r *replica) error { return r.stop(ctx) }) {
+		errs = append(errs, err)
+	}
+	d.fail(nil) // ends what is in the background, if nothing has yet
+	d.background.Wait()
+	if d.watcher != nil {
+		d.watcher.close()
+	}
+	if d.cluster != nil {
+		d.out.Progress("cleaning up: " + d.cluster.title)
+		errs = append(errs, d.cluster.close(context.Background()))
+	}
+	return errors.Join(errs...)
+}
+
+// each calls a function for all elements at once and returns what it returned.
+func each[T any](all []T, do func(T) error) []error {
+	errs := make([]error, len(all))
+	var wait sync.WaitGroup
+	for i, x := range all {
+		wait.Go(func() { errs[i] = do(x) })
+	}
+	wait.Wait()
+	return errs
+}
+
+// start starts a replica and begins to watch it.
+func (d *demo) start(ctx context.Context, name string) (m int, err error) {
+	r, err := startReplica(d.replica, name)
+	if err != nil {
+		return nobody, err
+	}
+	m = d.board.add(name)
+	d.replicas = append(d.replicas, r)
+	d.background.Go(func() { d.watcher.watch(ctx, m, r) })
+	d.background.Go(func() {
+		if err := follow(ctx, d.board, m, r.record); err != nil {
+			d.fail(err)
+		}
+	})
+	d.background.Go(func() {
+		<-r.exited // cleanUp sees to it
+		if !d.isExpected(r) {
+			d.board.end(m, killed, time.Time{})
+			d.fail(r.failure())
+		}
+	})
+	return m, nil
+}
+
+// expect says that the end of a replica is no failure.
+func (d *demo) expect(r *replica) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.expected[r] = true
+}
+
+func (d *demo) isExpected(r *replica) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.expected[r]
+}
+
+// say sets the headline.
+func (d *demo) say(h headline) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.now = h
+}
+
+// note adds an event to the log.
+func (d *demo) note(m mark, format string, args ...any) {
+	e := event{at: time.Since(d.began), mark: m, text: fmt.Sprintf(format, args...)}
+	d.mu.Lock()
+	d.log = append(d.log, e)
+	d.mu.Unlock()
+	d.out.Event(e)
+}
+
+// draw shows how things are until ctx ends.
+func (d *demo) draw(ctx context.Context) {
+	ticker := time.NewTicker(drawEvery)
+	defer ticker.Stop()
+	for {
+		d.out.Draw(d.view(time.Now()))
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+	}
+}
+
+// view copies all that is shown.
+func (d *demo) view(now time.Time) view {
+	v := view{
+		title:   fmt.Sprintf("%s, one operator, on %s", plural(d.objects, "Foo"), d.cluster.title),
+		elapsed: now.Sub(d.began),
+	}
+	d.board.fill(&v, now)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	v.now, v.log, v.ending = d.now, slices.Clone(d.log), d.ending
+	if v.now.atMost > 0 {
+		v.now.passed = now.Sub(v.now.since)
+	}
+	return v
+}
+
+// fill puts what the board knows into a view.
+func (b *board) fill(v *view, now time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	counts := b.ownedBy()
+	for i, m := range b.members {
+		v.members = append(v.members, memberView{m.name, m.phase, counts[i], m.reconciles, m.rate.perSecond(now)})
+	}
+	v.unowned = counts[len(b.members)]
+	for _, o := range b.objects {
+		v.cells = append(v.cells, cell{owner: o.owner, fresh: now.Sub(o.worked) < flashTime})
+	}
+}

@@ -1,0 +1,162 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/rest"
+
+	"github.com/tom-ludwig/operator-scaling/example-controller/pkg/apis/samplecontroller/v1alpha1"
+	"github.com/tom-ludwig/operator-scaling/example-controller/pkg/generated/clientset/versioned"
+	client "github.com/tom-ludwig/operator-scaling/example-controller/pkg/generated/clientset/versioned/typed/samplecontroller/v1alpha1"
+)
+
+// foos are the objects that the replicas share.
+type foos struct {
+	client    client.FooInterface
+	namespace string
+	names     []string
+}
+
+func newFoos(config *rest.Config, namespace string, n int) (*foos, error) {
+	set, err := versioned.NewForConfig(config)
+	if err != nil {
+		return nil, err
+	}
+	f := &foos{client: set.SamplecontrollerV1alpha1().Foos(namespace), namespace: namespace}
+	for i := range n {
+		f.names = append(f.names, fmt.Sprintf("foo-%03d", i))
+	}
+	return f, nil
+}
+
+// keys returns namespace/name of each.
+func (f *foos) keys() []string {
+	var keys []string
+	for _, name := range f.names {
+		keys = append(keys, f.namespace+"/"+name)
+	}
+	return keys
+}
+
+// create creates all of them, and says how many there are.
+func (f *foos) create(ctx context.Context, progress func(done int)) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	names, created := make(chan string), make(chan struct{})
+	var wait sync.WaitGroup
+	for range 8 {
+		wait.Go(func() {
+			for name := range names {
+				foo := &v1alpha1.Foo{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: spec(name)}
+				if _, err := f.client.Create(ctx, foo, metav1.CreateOptions{}); err != nil {
+					cancel(fmt.Errorf("create Foo %s: %w", name, err))
+					return
+				}
+				created <- struct{}{}
+			}
+		})
+	}
+	wait.Go(func() {
+		defer close(names)
+		for _, name := range f.names {
+			select {
+			case names <- name:
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
+	go func() { wait.Wait(); close(created) }() // ends when its range below does
+	done := 0
+	for range created {
+		done++
+		progress(done)
+	}
+	return context.Cause(ctx)
+}
+
+func spec(name string) v1alpha1.FooSpec {
+	one := int32(1)
+	return v1alpha1.FooSpec{DeploymentName: name, Replicas: &one}
+}
+
+// tolerated is how many changes in a row may fail: an API server may be busy.
+const tolerated = 20
+
+// change keeps changing one at random, so many a second, until ctx ends.
+func (f *foos) change(ctx context.Context, perSecond int) error {
+	if perSecond == 0 {
+		return nil
+	}
+	ticker := time.NewTicker(time.Second / time.Duration(perSecond))
+	defer ticker.Stop()
+	failures := 0
+	for i := int64(0); ; i++ {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		}
+		name := f.names[rand.IntN(len(f.names))]
+		patch := fmt.Appendf(nil, `{"spec":{"replicas":%d}}`, 1+rand.IntN(9))
+		_, err := f.client.Patch(ctx, name, types.MergePatchType, patch, metav1.PatchOptions{})
+		switch {
+		case err == nil:
+			failures = 0
+		case ctx.Err() != nil:
+			return nil
+		default:
+			if failures++; failures > tolerated {
+				return fmt.Errorf("change Foo %s: %w", name, err)
+			}
+		}
+	}
+}
+
+// list returns all of them as they are.
+func (f *foos) list(ctx context.Context) ([]v1alpha1.Foo, error) {
+	list, err := f.client.List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return nil, fmt.Errorf("list Foos: %w", err)
+	}
+	return list.Items, nil
+}
+
+// current waits until each status speaks of the last change of the spec, and
+// returns those of which it doesn't when the time is up.
+func (f *foos) current(ctx context.Context, atMost time.Duration) (behind []string, err error) {
+	deadline := time.Now().Add(atMost)
+	for {
+		all, err := f.list(ctx)
+		if err != nil {
+			return nil, err
+		}
+		behind = nil
+		for _, foo := range all {
+			if foo.Status.ObservedGeneration != foo.Generation {
+				behind = append(behind, foo.Name)
+			}
+		}
+		if len(all) < len(f.names) {
+			return nil, errors.New("some Foos are gone: who deleted them?")
+		}
+		if len(behind) == 0 || time.Now().After(deadline) {
+			return behind, nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+}

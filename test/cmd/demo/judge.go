@@ -1,0 +1,59 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/tom-ludwig/operator-scaling/example-controller/pkg/apis/samplecontroller/v1alpha1"
+	"github.com/tom-ludwig/operator-scaling/test/checker"
+)
+
+// verdict is what the records of the replicas prove.
+type verdict struct {
+	reconciles int
+	by         []int    // reconciles, by member
+	overlaps   []string // each a time at which two members worked on one object
+	forgotten  []string // objects whose last version nobody has worked on
+	faults     []string // whatever else the checker found that must not be
+}
+
+// judge reads what the replicas have recorded, all of which have ended, and
+// compares it with the objects as they are in the end.
+func judge(replicas []*replica, final []v1alpha1.Foo) (verdict, error) {
+	var processes []checker.Process
+	for _, r := range replicas {
+		p, err := checker.ReadFile(r.record)
+		if err != nil {
+			return verdict{}, fmt.Errorf("read what %s has recorded: %w", r.name, err)
+		}
+		p.Name, p.Death = r.name, r.death
+		processes = append(processes, p)
+	}
+	versions := map[string]string{}
+	for _, foo := range final {
+		versions[foo.Namespace+"/"+foo.Name] = strconv.FormatInt(foo.Generation, 10)
+	}
+	report := checker.Check(processes, checker.Options{Final: versions})
+
+	v := verdict{reconciles: report.Reconciles}
+	for _, p := range report.Processes {
+		v.by = append(v.by, p.Reconciles)
+	}
+	for _, o := range append(report.Overlaps, report.ActiveTwice...) {
+		v.overlaps = append(v.overlaps, fmt.Sprintf("%s: %s and %s, for %v", o.Subject, o.A.Process, o.B.Process, time.Duration(o.To-o.From)))
+	}
+	for _, l := range report.Losses {
+		v.forgotten = append(v.forgotten, fmt.Sprintf("%s: version %s, worked on %q", l.Key, l.Want, l.Got))
+	}
+	for _, d := range report.TokenDrops {
+		v.faults = append(v.faults, fmt.Sprintf("%s: %s worked under an older token than %s before it", d.Key, d.After.Process, d.Before.Process))
+	}
+	for _, p := range report.Problems {
+		v.faults = append(v.faults, fmt.Sprintf("%s: a %s record %s", p.Process, p.Record.Event, p.What))
+	}
+	return v, nil
+}

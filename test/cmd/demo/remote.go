@@ -1,0 +1,168 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"path/filepath"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+
+	"github.com/tom-ludwig/operator-scaling/example-controller/pkg/generated/clientset/versioned"
+)
+
+const (
+	// hesitation is the time to think better of it, where somebody watches.
+	hesitation = 5 * time.Second
+	// removalTime is how long a cluster may take to delete a namespace.
+	removalTime = 2 * time.Minute
+)
+
+// remote is a cluster of the user's. It touches one namespace, which it creates,
+// and the CRD if there is none. What carries its labels was created by it.
+type remote struct {
+	config    *rest.Config
+	namespace string
+	labels    map[string]string
+}
+
+// connect reads a kubeconfig and says what will be done to its cluster. It does
+// nothing to it yet. The copy of the kubeconfig for the replicas names one
+// context, so that nobody who switches contexts meanwhile sends them elsewhere.
+func connect(ctx context.Context, o options, dir string, out output) (*remote, *cluster, error) {
+	rules := &clientcmd.ClientConfigLoadingRules{ExplicitPath: o.kubeconfig}
+	raw, err := rules.Load()
+	if err != nil {
+		return nil, nil, fmt.Errorf("read kubeconfig %s: %w", o.kubeconfig, err)
+	}
+	if o.context != "" {
+		raw.CurrentContext = o.context
+	}
+	if err := clientcmdapi.MinifyConfig(raw); err != nil {
+		return nil, nil, fmt.Errorf("kubeconfig %s: %w", o.kubeconfig, err)
+	}
+	if err := clientcmdapi.FlattenConfig(raw); err != nil {
+		return nil, nil, fmt.Errorf("kubeconfig %s: %w", o.kubeconfig, err)
+	}
+	copied := filepath.Join(dir, "kubeconfig")
+	if err := clientcmd.WriteToFile(*raw, copied); err != nil {
+		return nil, nil, err
+	}
+	config, err := clientcmd.BuildConfigFromFlags("", copied)
+	if err != nil {
+		return nil, nil, fmt.Errorf("kubeconfig %s: %w", o.kubeconfig, err)
+	}
+	config.QPS, config.Burst = 100, 200
+
+	set, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return nil, nil, fmt.Errorf("kubeconfig %s: %w", o.kubeconfig, err)
+	}
+	out.Progress("connecting to " + config.Host)
+	version, err := set.Discovery().ServerVersion()
+	out.Progress("")
+	if err != nil {
+		return nil, nil, fmt.Errorf("connect to %s (context %s): %w", config.Host, raw.CurrentContext, err)
+	}
+
+	suffix := fmt.Sprintf("%05x", rand.Uint32N(1<<20))
+	r := &remote{
+		config:    config,
+		namespace: "operator-scaling-demo-" + suffix,
+		labels:    map[string]string{"app.kubernetes.io/created-by": "operator-scaling-demo", "operator-scaling-demo": suffix},
+	}
+	out.Say(
+		nil,
+		text(strong, "This runs on a cluster of yours:"),
+		text(normal, "  context    %s", raw.CurrentContext),
+		text(normal, "  cluster    %s, Kubernetes %s", config.Host, version.GitVersion),
+		text(normal, "  namespace  %s: created, and deleted at the end with all that is in it", r.namespace),
+		text(normal, "  CRD        %s: installed if it is missing, and then removed at the end", crdName),
+		text(faint, "The replicas run on this machine, under your own identity. A quota keeps Pods from starting."),
+		text(faint, "Nothing else is touched."),
+		nil,
+	)
+	return r, &cluster{
+		title:      "context " + raw.CurrentContext,
+		config:     config,
+		kubeconfig: copied,
+		namespace:  r.namespace,
+		close:      r.remove,
+	}, nil
+}
+
+// hesitate gives time to press Ctrl-C.
+func hesitate(ctx context.Context, out output) error {
+	defer out.Progress("")
+	for left := hesitation; left > 0; left -= time.Second {
+		out.Progress(fmt.Sprintf("starting in %.0f s; Ctrl-C to stop", left.Seconds()))
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(time.Second):
+		}
+	}
+	return nil
+}
+
+// prepare creates the namespace and the CRD. Whatever it returns, remove has to be called.
+func (r *remote) prepare(ctx context.Context) error {
+	if err := createNamespace(ctx, r.config, r.namespace, r.labels); err != nil {
+		return err
+	}
+	if err := forbidPods(ctx, r.config, r.namespace); err != nil {
+		return err
+	}
+	return installCRD(ctx, r.config, r.labels)
+}
+
+// remove deletes what prepare created. The CRD stays if there are Foos of others.
+func (r *remote) remove(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, removalTime)
+	defer cancel()
+	// The CRD first, which doesn't wait: a namespace may take its time.
+	return errors.Join(r.removeCRD(ctx), deleteNamespace(ctx, r.config, r.namespace, r.labels))
+}
+
+func (r *remote) removeCRD(ctx context.Context) error {
+	client, err := dynamic.NewForConfig(r.config)
+	if err != nil {
+		return err
+	}
+	crd, err := client.Resource(crds).Get(ctx, crdName, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) || err == nil && !has(crd.GetLabels(), r.labels) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("see whether CRD %s has to be removed: %w", crdName, err)
+	}
+	set, err := versioned.NewForConfig(r.config)
+	if err != nil {
+		return err
+	}
+	list, err := set.SamplecontrollerV1alpha1().Foos(metav1.NamespaceAll).List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return fmt.Errorf("CRD %s stays: see whether others use it: %w", crdName, err)
+	}
+	for _, foo := range list.Items {
+		if foo.Namespace != r.namespace {
+			return fmt.Errorf("CRD %s stays: Foo %s/%s is not of this demo", crdName, foo.Namespace, foo.Name)
+		}
+	}
+	err = client.Resource(crds).Delete(ctx, crdName, *metav1.NewPreconditionDeleteOptions(string(crd.GetUID())))
+	if err != nil && !apierrors.IsNotFound(err) {
+		return fmt.Errorf("remove CRD %s: %w", crdName, err)
+	}
+	return nil
+}

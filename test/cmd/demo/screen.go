@@ -1,0 +1,174 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"time"
+)
+
+// output is what the person who watches sees. Its methods may be called from any
+// goroutine.
+type output interface {
+	// Say writes lines that stay.
+	Say(lines ...line)
+	// Progress shows what is being done now, in the place of what was before. An
+	// empty text ends it. Elapsed counts from the first call with a text.
+	Progress(text string)
+	// Event is told of each event of the log as it happens.
+	Event(event)
+	// Draw shows a view in the place of the one before.
+	Draw(view)
+	// Close ends the drawing, for good. What is said later is shown below what was
+	// there before.
+	Close()
+	// Look says what can be shown.
+	Look() look
+}
+
+const (
+	enterScreen = "\x1b[?1049h\x1b[?25l\x1b[2J" // a screen of our own, without a cursor
+	leaveScreen = "\x1b[?25h\x1b[?1049l"
+	clearLine   = "\x1b[K"
+)
+
+// screen is an output on a terminal: progress moves on one line, views are drawn
+// in place on a screen of their own, so that what was there before comes back.
+type screen struct {
+	mu     sync.Mutex
+	out    io.Writer
+	size   func() (width, height int)
+	look   look
+	closed bool
+
+	task  string // of Progress
+	began time.Time
+	spin  int
+
+	drawing       bool
+	shown         []string // the rows as they are
+	width, height int
+	events        []event // to be left behind when the screen goes
+}
+
+func newScreen(out io.Writer, size func() (width, height int), look look) *screen {
+	return &screen{out: out, size: size, look: look}
+}
+
+func (s *screen) Say(lines ...line) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.leave()
+	s.say(lines)
+	s.progress()
+}
+
+func (s *screen) say(lines []line) {
+	for _, l := range lines {
+		s.write("\r" + l.render(s.look.color) + clearLine + "\n")
+	}
+}
+
+func (s *screen) Progress(text string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if text == "" {
+		if s.task != "" && !s.drawing {
+			s.write("\r" + clearLine)
+		}
+		s.task = ""
+		return
+	}
+	if s.task == "" {
+		s.began = time.Now()
+	}
+	s.task = text
+	s.progress()
+}
+
+// Tick moves the line of progress. It has to be called some ten times a second.
+func (s *screen) Tick() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.spin++
+	s.progress()
+}
+
+func (s *screen) progress() {
+	if s.task == "" || s.drawing {
+		return
+	}
+	width, _ := s.size()
+	wheel := []rune(s.look.or("⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏", `|/-\`))
+	l := text(good, "%c", wheel[s.spin%len(wheel)]).and(strong, " %s", clock(time.Since(s.began))).and(normal, " %s", s.task)
+	s.write("\r" + l.cut(width-1).render(s.look.color) + clearLine)
+}
+
+func (s *screen) Event(e event) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.events = append(s.events, e)
+	if !s.drawing {
+		s.say([]line{e.line(s.look)})
+	}
+}
+
+func (s *screen) Draw(v view) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return
+	}
+	width, height := s.size()
+	var b strings.Builder
+	if !s.drawing {
+		b.WriteString(enterScreen)
+		s.drawing, s.shown, s.events = true, nil, nil
+	}
+	if width != s.width || height != s.height {
+		b.WriteString("\x1b[2J")
+		s.width, s.height, s.shown = width, height, nil
+	}
+	rows := v.frame(width, height, s.look)
+	for i, l := range rows {
+		row := l.render(s.look.color)
+		if i < len(s.shown) && s.shown[i] == row {
+			continue
+		}
+		if i >= len(s.shown) {
+			s.shown = append(s.shown, "")
+		}
+		s.shown[i] = row
+		fmt.Fprintf(&b, "\x1b[%d;1H%s%s", i+1, row, clearLine)
+	}
+	s.write(b.String())
+}
+
+func (s *screen) Close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.leave()
+	s.closed = true
+}
+
+func (s *screen) Look() look { return s.look }
+
+// leave goes back to the screen as it was, and writes below it what happened.
+func (s *screen) leave() {
+	if !s.drawing {
+		return
+	}
+	s.drawing = false
+	s.write(leaveScreen)
+	for _, e := range s.events {
+		s.say([]line{e.line(s.look)})
+	}
+	s.events = nil
+}
+
+// write ignores errors: whoever closed the terminal has sent a signal as well.
+func (s *screen) write(text string) { _, _ = io.WriteString(s.out, text) }

@@ -1,0 +1,283 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/tom-ludwig/operator-scaling/shard/ring"
+)
+
+const (
+	// patience is how much longer than expected a step may take before the demo fails.
+	patience = 30 * time.Second
+	// stopTime is how long a replica may take to stop when it is asked to.
+	stopTime = 30 * time.Second
+	// catchUpTime is how long the replicas may take to work on the last changes.
+	catchUpTime = 15 * time.Second
+)
+
+func replicaName(i int) string { return fmt.Sprintf("%s-%d", ringName, i) }
+
+// show plays the script and then the summary.
+func (d *demo) show(ctx context.Context) error {
+	d.began = time.Now()
+	drawing, stopDrawing := context.WithCancel(ctx)
+	defer stopDrawing()
+	d.background.Go(func() { d.draw(drawing) })
+
+	changing, stopChanging := context.WithCancel(ctx)
+	defer stopChanging()
+	report := summary{objects: d.objects}
+	for _, act := range []func(context.Context) (outcome, error){d.startThree, d.joinOne, d.stopOne, d.killOne} {
+		o, err := act(ctx)
+		if err != nil {
+			return err
+		}
+		report.steps = append(report.steps, o)
+		if len(report.steps) == 1 { // now that everything has been worked on once
+			d.background.Go(func() {
+				if err := d.foos.change(changing, d.changes); err != nil {
+					d.fail(err)
+				}
+			})
+		}
+		if err := d.look(ctx); err != nil {
+			return err
+		}
+	}
+	stopChanging()
+	if err := d.end(ctx, &report); err != nil {
+		return err
+	}
+	stopDrawing()
+	d.out.Close()
+	d.out.Say(report.table(d.out.Look())...)
+	if len(report.broken()) > 0 {
+		return fmt.Errorf("%w: %s", errBroken, strings.Join(report.broken(), "; "))
+	}
+	return nil
+}
+
+// startThree starts the first replicas at once, on objects that exist already.
+func (d *demo) startThree(ctx context.Context) (outcome, error) {
+	d.say(headline{
+		text:   "Three replicas start",
+		detail: fmt.Sprintf("They find each other and share the %s.", plural(d.objects, "Foo")),
+	})
+	d.note(info, "three replicas start")
+	names := []string{replicaName(0), replicaName(1), replicaName(2)}
+	r, err := d.measure(ctx, nobody, names, func() (int, error) {
+		for _, name := range names {
+			if _, err := d.start(ctx, name); err != nil {
+				return nobody, err
+			}
+		}
+		return nobody, nil
+	})
+	if err != nil {
+		return outcome{}, err
+	}
+	d.note(done, "three replicas share %s after %s", plural(d.objects, "object"), seconds(r.took))
+	if err := d.untilWorked(ctx); err != nil {
+		return outcome{}, err
+	}
+	return outcome{name: "three start", result: r}, nil
+}
+
+// untilWorked waits until each object was worked on once.
+func (d *demo) untilWorked(ctx context.Context) error {
+	d.say(headline{text: "The replicas work on each object for the first time", detail: "Each creates a Deployment for each of its Foos."})
+	deadline := time.Now().Add(patience + time.Duration(d.objects)*20*time.Millisecond)
+	for d.board.untouched() > 0 {
+		if time.Now().After(deadline) {
+			return fmt.Errorf("%s still not worked on %v after the start", plural(d.board.untouched(), "object"), patience)
+		}
+		if err := sleep(ctx, resolution); err != nil {
+			return err
+		}
+	}
+	reconciles := 0
+	for _, m := range d.view(time.Now()).members {
+		reconciles += m.reconciles
+	}
+	d.note(done, "every object has been worked on: %s, %s", plural(d.objects, "object"), plural(reconciles, "reconcile"))
+	return nil
+}
+
+// joinOne adds a replica.
+func (d *demo) joinOne(ctx context.Context) (outcome, error) {
+	name := replicaName(3)
+	d.say(headline{text: name + " joins", detail: "It takes about a quarter of the objects from the others. Watch how few change colour."})
+	d.note(info, "%s joins", name)
+	r, err := d.measure(ctx, nobody, []string{replicaName(0), replicaName(1), replicaName(2), name}, func() (int, error) {
+		return d.start(ctx, name)
+	})
+	if err != nil {
+		return outcome{}, err
+	}
+	d.note(done, "%s owns its share after %s: %d objects moved", name, seconds(r.took), r.moved)
+	return outcome{name: "one joins", result: r, moves: true}, nil
+}
+
+// stopOne stops a replica as Kubernetes does, with SIGTERM.
+func (d *demo) stopOne(ctx context.Context) (outcome, error) {
+	const m = 1
+	r := d.replicas[m]
+	d.say(headline{text: r.name + " is stopped (SIGTERM)", detail: "It finishes what it has begun, hands its objects over, and exits."})
+	d.note(info, "%s is stopped (SIGTERM)", r.name)
+	d.expect(r)
+	d.board.enter(m, stopping)
+	result, err := d.measure(ctx, m, []string{replicaName(0), replicaName(2), replicaName(3)}, func() (int, error) {
+		if err := r.signal(syscall.SIGTERM); err != nil {
+			return m, err
+		}
+		d.background.Go(func() { // beside the measurement, which is of the objects
+			<-r.exited
+			d.board.end(m, stopped, time.Time{})
+		})
+		return m, nil
+	})
+	if err != nil {
+		return outcome{}, err
+	}
+	select {
+	case <-r.exited:
+	case <-time.After(stopTime):
+		return outcome{}, fmt.Errorf("%s has not ended %v after SIGTERM", r.name, stopTime)
+	case <-ctx.Done():
+		return outcome{}, context.Cause(ctx)
+	}
+	if r.err != nil {
+		return outcome{}, r.failure()
+	}
+	d.note(done, "%s handed over %d objects: each without an owner %s at most", r.name, result.ideal, seconds(result.longest))
+	return outcome{name: "one stopped (SIGTERM)", result: result, moves: true}, nil
+}
+
+// killOne kills a replica. Its Lease has to expire before anybody may take over.
+func (d *demo) killOne(ctx context.Context) (outcome, error) {
+	const m = 2
+	r := d.replicas[m]
+	d.note(info, "%s is killed (SIGKILL)", r.name)
+	d.expect(r)
+	result, err := d.measure(ctx, m, []string{replicaName(0), replicaName(3)}, func() (int, error) {
+		at := time.Now()
+		d.say(headline{
+			text:   r.name + " is killed (SIGKILL)",
+			detail: fmt.Sprintf("The others must wait until its Lease, of %.0f s, has expired: it could still be working.", d.lease.Seconds()),
+			since:  at,
+			atMost: d.takeover(),
+		})
+		if err := r.signal(syscall.SIGKILL); err != nil {
+			return m, err
+		}
+		<-r.exited
+		d.board.end(m, killed, at)
+		return m, nil
+	})
+	if err != nil {
+		return outcome{}, err
+	}
+	kind := done
+	if result.longest > d.takeover() {
+		kind = slow
+	}
+	d.note(kind, "its %d objects were without an owner for %s at most", result.ideal, seconds(result.longest))
+	return outcome{name: "one killed (SIGKILL)", result: result, moves: true, atMost: d.takeover()}, nil
+}
+
+// measure makes a change and waits until every object is with the owner that the
+// ring of the names has for it. m is the member that goes; the one that comes is
+// what change returns.
+func (d *demo) measure(ctx context.Context, m int, names []string, change func() (int, error)) (result, error) {
+	want, err := d.wanted(names)
+	if err != nil {
+		return result{}, err
+	}
+	d.watcher.closely.Store(true)
+	defer d.watcher.closely.Store(false)
+	deadline := time.Now().Add(d.lease + patience)
+	d.board.begin(time.Now(), want)
+	if m, err = change(); err != nil {
+		return result{}, err
+	}
+	for !d.board.settled() {
+		if time.Now().After(deadline) {
+			v := d.view(time.Now())
+			return result{}, fmt.Errorf("after %v not every object is with its owner; without one: %d", d.lease+patience, v.unowned)
+		}
+		if err := sleep(ctx, resolution/2); err != nil {
+			return result{}, err
+		}
+	}
+	return d.board.finish(m), nil
+}
+
+// wanted returns where the ring of the named members has each point. Members that
+// have not started yet get the indices that they will have.
+func (d *demo) wanted(names []string) (func(point uint64) int, error) {
+	r, err := ring.New(ring.DefaultParameters(), names)
+	if err != nil {
+		return nil, err
+	}
+	index := map[string]int{}
+	for i := range len(d.replicas) + len(names) {
+		index[replicaName(i)] = i
+	}
+	return func(point uint64) int {
+		name, _ := r.OwnerOf(point) // a ring with members has one
+		return index[name]
+	}, nil
+}
+
+// look leaves time to look at what came out.
+func (d *demo) look(ctx context.Context) error {
+	text := fmt.Sprintf("All objects are owned; %s are made each second", plural(d.changes, "change"))
+	d.say(headline{text: text, detail: "White squares: where somebody is working."})
+	return sleep(ctx, d.pause)
+}
+
+// end lets the replicas catch up, stops them and reads what they have recorded.
+func (d *demo) end(ctx context.Context, report *summary) error {
+	d.say(headline{text: "The end: the last changes are worked on, and the replicas stop"})
+	d.note(info, "no more changes; the replicas catch up and stop")
+	behind, err := d.foos.current(ctx, catchUpTime)
+	if err != nil {
+		return err
+	}
+	if len(behind) > 0 {
+		d.note(failed, "%s not worked on after %v", plural(len(behind), "object"), catchUpTime)
+	}
+	v := d.view(time.Now())
+	report.members, report.unowned = v.members, v.unowned
+	final, err := d.foos.list(ctx)
+	if err != nil {
+		return err
+	}
+	for _, r := range d.replicas {
+		d.expect(r)
+	}
+	limited, cancel := context.WithTimeout(ctx, stopTime)
+	defer cancel()
+	if err := errors.Join(each(d.replicas, func(r *replica) error { return r.stop(limited) })...); err != nil {
+		return err
+	}
+	report.verdict, err = judge(d.replicas, final)
+	return err
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-time.After(d):
+		return nil
+	}
+}

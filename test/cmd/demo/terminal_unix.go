@@ -1,0 +1,25 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build unix
+
+package main
+
+import (
+	"os"
+	"syscall"
+	"unsafe"
+)
+
+// terminalSize returns the size of the terminal that the file is, or false.
+func terminalSize(f *os.File) (width, height int, ok bool) {
+	var size struct{ rows, columns, x, y uint16 }
+	_, _, errno := syscall.Syscall(syscall.SYS_IOCTL, f.Fd(), syscall.TIOCGWINSZ, uintptr(unsafe.Pointer(&size)))
+	if errno != 0 {
+		return 0, 0, false
+	}
+	if size.rows == 0 || size.columns == 0 { // a terminal that doesn't know
+		return 80, 24, true
+	}
+	return int(size.columns), int(size.rows), true
+}

@@ -1,0 +1,152 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"fmt"
+	"math"
+	"os"
+	"strings"
+	"time"
+	"unicode/utf8"
+)
+
+// style is what the terminal needs to be told of how a text looks: the
+// parameters of an SGR sequence.
+type style string
+
+const (
+	normal style = ""
+	strong style = "1"
+	faint  style = "2"
+	good   style = "32"
+	bad    style = "1;31"
+	warn   style = "33"
+	flash  style = "1;97" // an object that was worked on just now
+)
+
+// memberStyles tell members apart. None of them is red, which means that
+// something is missing.
+var memberStyles = []style{"36", "33", "35", "32", "94", "96", "93", "95"}
+
+func memberStyle(m int) style { return memberStyles[m%len(memberStyles)] }
+
+// span is a text in one style, line a row of them.
+type (
+	span struct {
+		text  string
+		style style
+	}
+	line []span
+)
+
+// text makes a line in one style.
+func text(s style, format string, args ...any) line {
+	return line{{fmt.Sprintf(format, args...), s}}
+}
+
+// and appends a text.
+func (l line) and(s style, format string, args ...any) line {
+	return append(l, span{fmt.Sprintf(format, args...), s})
+}
+
+// width counts the columns that the line takes. All characters used here take one.
+func (l line) width() int {
+	n := 0
+	for _, s := range l {
+		n += utf8.RuneCountInString(s.text)
+	}
+	return n
+}
+
+// pad appends blanks up to a column.
+func (l line) pad(column int) line {
+	return l.and(normal, "%s", strings.Repeat(" ", max(0, column-l.width())))
+}
+
+// cut returns at most so many columns of the line.
+func (l line) cut(width int) line {
+	var out line
+	for _, s := range l {
+		n := utf8.RuneCountInString(s.text)
+		if n > width {
+			s.text = string([]rune(s.text)[:max(0, width)])
+			n = max(0, width)
+		}
+		out = append(out, s)
+		width -= n
+	}
+	return out
+}
+
+// render returns the line as a terminal takes it, or without any styles.
+func (l line) render(color bool) string {
+	var b strings.Builder
+	for _, s := range l {
+		if !color || s.style == normal || s.text == "" {
+			b.WriteString(s.text)
+			continue
+		}
+		b.WriteString("\x1b[" + string(s.style) + "m" + s.text + "\x1b[0m")
+	}
+	return b.String()
+}
+
+// look says what the place that is written to can show.
+type look struct {
+	color bool
+	utf8  bool
+}
+
+// lookOf reads it from the environment: NO_COLOR (no-color.org), the locale, and
+// whether there is a terminal at all.
+func lookOf(terminal bool) look {
+	locale := os.Getenv("LC_ALL")
+	for _, name := range []string{"LC_CTYPE", "LANG"} {
+		if locale == "" {
+			locale = os.Getenv(name)
+		}
+	}
+	locale = strings.ToLower(locale)
+	return look{
+		color: terminal && os.Getenv("NO_COLOR") == "",
+		utf8:  strings.Contains(locale, "utf-8") || strings.Contains(locale, "utf8"),
+	}
+}
+
+// or returns the first of the two, or the second where only ASCII can be shown.
+func (l look) or(symbol, ascii string) string {
+	if l.utf8 {
+		return symbol
+	}
+	return ascii
+}
+
+// seconds shows a duration that was measured: as coarse as it deserves.
+func seconds(d time.Duration) string {
+	switch {
+	case d < resolution:
+		return fmt.Sprintf("< %d ms", resolution.Milliseconds())
+	case d < time.Second:
+		return fmt.Sprintf("%d ms", d.Milliseconds())
+	case d < 10*time.Second:
+		return fmt.Sprintf("%.2f s", d.Seconds())
+	default:
+		return fmt.Sprintf("%.1f s", d.Seconds())
+	}
+}
+
+// clock shows the time that has passed, as 01:07.
+func clock(d time.Duration) string {
+	s := int(math.Max(0, d.Seconds()))
+	return fmt.Sprintf("%02d:%02d", s/60, s%60)
+}
+
+// plural returns "1 object" or "2 objects".
+func plural(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}
