@@ -115,6 +115,9 @@ func (k Key) Resolve(ringKey Key) (Key, error) {
 		if k.of == nil {
 			return Key{}, errors.New("the zero Key can't be used: take ByName, ByNamespace, ByUID, ByController or ByFunc with a function")
 		}
+		if ringKey.name == keyByUID {
+			k.pair = nil // a pair is hashed with xxh3, all keys of this ring with FNV-1a
+		}
 		return k, nil
 	}
 	if ringKey.ofOwner == nil {
