@@ -1,0 +1,152 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package informer
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"go.uber.org/goleak"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/cache"
+
+	"github.com/tom-ludwig/operator-scaling/shard/ring"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const partitions = 8
+
+// owner is an Ownership that a test changes at will.
+type owner struct{ states [partitions]atomic.Uint32 }
+
+func (o *owner) State(point uint64) ring.State {
+	return ring.State(o.states[ring.PartitionOf(point, partitions)].Load())
+}
+
+func (o *owner) set(state ring.State, ps ...int) ring.Set {
+	set := ring.NewSet(partitions)
+	for _, p := range ps {
+		o.states[p].Store(uint32(state))
+		set.Add(p)
+	}
+	return set
+}
+
+func everything() *owner {
+	o := &owner{}
+	o.set(ring.Active, 0, 1, 2, 3, 4, 5, 6, 7)
+	return o
+}
+
+// pointOfLabel places an object in the partition that its label p names.
+func pointOfLabel(obj any) (uint64, error) {
+	m, err := meta.Accessor(obj)
+	if err != nil {
+		return 0, err
+	}
+	p, err := strconv.Atoi(m.GetLabels()["p"])
+	if err != nil {
+		return 0, errors.New("no partition")
+	}
+	first, _ := ring.RangeOf(p, partitions)
+	return first, nil
+}
+
+// object is name@version in a partition, with the name as its UID unless uid is given.
+func object(name string, version, partition int, uid ...string) *corev1.ConfigMap {
+	c := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{
+		Namespace: "ns", Name: name, UID: types.UID(name), ResourceVersion: strconv.Itoa(version),
+		Labels: map[string]string{"p": strconv.Itoa(partition)},
+	}}
+	if partition < 0 {
+		c.Labels = nil
+	}
+	if len(uid) > 0 {
+		c.UID = types.UID(uid[0])
+	}
+	return c
+}
+
+// journal is a handler that writes down what it sees. A non-nil hook is called
+// first, with what is to be written.
+type journal struct {
+	mu    sync.Mutex
+	lines []string
+	hook  func(line string)
+}
+
+func (j *journal) write(format string, args ...any) {
+	line := fmt.Sprintf(format, args...)
+	if j.hook != nil {
+		j.hook(line)
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.lines = append(j.lines, line)
+}
+
+// take returns what was written since it was last called.
+func (j *journal) take() []string {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	lines := j.lines
+	j.lines = nil
+	return lines
+}
+
+func (j *journal) OnAdd(obj any, initial bool) {
+	if initial {
+		j.write("add %s initial", label(obj))
+	} else {
+		j.write("add %s", label(obj))
+	}
+}
+func (j *journal) OnUpdate(oldObj, newObj any) { j.write("update %s %s", label(oldObj), label(newObj)) }
+func (j *journal) OnDelete(obj any)            { j.write("delete %s", label(obj)) }
+
+// releaseJournal hears of releases too.
+type releaseJournal struct{ journal }
+
+func (j *releaseJournal) OnReleased(obj any) { j.write("released %s", label(obj)) }
+
+// label writes name@version, with a UID that is not the name.
+func label(obj any) string {
+	if d, is := obj.(cache.DeletedFinalStateUnknown); is {
+		if d.Obj == nil {
+			return "unknown " + d.Key
+		}
+		return "unknown " + label(d.Obj)
+	}
+	m, err := meta.Accessor(obj)
+	if err != nil {
+		return err.Error()
+	}
+	if string(m.GetUID()) != m.GetName() && m.GetUID() != "" {
+		return fmt.Sprintf("%s(%s)@%s", m.GetName(), m.GetUID(), m.GetResourceVersion())
+	}
+	return m.GetName() + "@" + m.GetResourceVersion()
+}
+
+// counter is a Recorder.
+type counter [Outcomes]atomic.Int64
+
+func (c *counter) Record(o Outcome) { c[o].Add(1) }
+
+func (c *counter) String() string {
+	s := ""
+	for o := range Outcome(Outcomes) {
+		if n := c[o].Load(); n > 0 {
+			s += fmt.Sprintf("%s=%d ", o, n)
+		}
+	}
+	return s
+}

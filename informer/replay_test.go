@@ -1,0 +1,412 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package informer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
+	"k8s.io/client-go/tools/cache"
+	fcache "k8s.io/client-go/tools/cache/testing"
+
+	"github.com/tom-ludwig/operator-scaling/shard/ring"
+)
+
+// live is an informer that runs, in a synctest bubble.
+type live struct {
+	*owner
+	source *fcache.FakeControllerSource
+	i      *Informer
+	count  *counter
+	stop   func() // ends the informer and Replay, and waits for them
+}
+
+func newLive(t *testing.T, o *owner) *live {
+	source := fcache.NewFakeControllerSource()
+	inner := cache.NewSharedIndexInformer(source, &corev1.ConfigMap{}, 0, nil)
+	l := &live{owner: o, source: source, count: &counter{}}
+	l.i = Wrap(inner, Options{Ownership: o, Point: pointOfLabel, Recorder: l.count})
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{}, 2)
+	go func() { l.i.RunWithContext(ctx); done <- struct{}{} }()
+	go func() {
+		if err := l.i.Replay(ctx); err != nil {
+			t.Errorf("Replay: %v", err)
+		}
+		done <- struct{}{}
+	}()
+	l.stop = func() {
+		cancel()
+		<-done
+		<-done
+		source.Shutdown()
+	}
+	return l
+}
+
+func (l *live) handler(t *testing.T, h cache.ResourceEventHandler) cache.ResourceEventHandlerRegistration {
+	t.Helper()
+	handle, err := l.i.AddEventHandler(h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return handle
+}
+
+func sorted(lines []string) []string { slices.Sort(lines); return lines }
+
+func TestI3_ActivationReplays(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLive(t, &owner{})
+		defer l.stop()
+		before, after := &releaseJournal{}, &releaseJournal{}
+		l.handler(t, before)
+		for n := range 3 {
+			l.source.Add(object(fmt.Sprint("a", n), 0, 0))
+			l.source.Add(object(fmt.Sprint("b", n), 0, 1))
+		}
+		synctest.Wait()
+		l.handler(t, after) // while Replay runs, and the informer
+		synctest.Wait()
+		wants := func(lines ...string) {
+			t.Helper()
+			synctest.Wait()
+			for _, j := range []*releaseJournal{before, after} {
+				if diff := cmp.Diff(lines, sorted(j.take())); diff != "" {
+					t.Error(diff)
+				}
+			}
+		}
+		wants()
+		l.i.Activated(l.set(ring.Active, 0))
+		wants("add a0@1", "add a1@3", "add a2@5")
+		l.source.Modify(object("a0", 0, 0))
+		l.source.Modify(object("b0", 0, 1))
+		wants("update a0@1 a0@7")
+		l.i.Activated(l.set(ring.Active, 1))
+		l.i.Released(l.set(ring.Foreign, 0))
+		wants("add b0@8", "add b1@4", "add b2@6", "released a0@7", "released a1@3", "released a2@5")
+	})
+}
+
+// A partition can become active between the drop of an event and Activated, or
+// before a handler is known to the inner informer.
+func TestI3_ReplayBeforeTheStream(t *testing.T) {
+	r := newRig(t, &owner{})
+	a := object("a", 1, 0)
+	r.put(a)
+	r.f.OnAdd(a, true) // dropped
+	set := r.set(ring.Active, 0)
+	r.put(object("a", 2, 0)) // on its way
+	r.i.Activated(set)
+	r.replay()
+	r.wants("add a@2")
+	r.f.OnUpdate(a, object("a", 2, 0))
+	r.wants()
+}
+
+func TestI3_ChangesDuringTheReplay(t *testing.T) {
+	r := newRig(t, &owner{})
+	for n := range 4 {
+		r.put(object(fmt.Sprint(n), 1, 0))
+	}
+	set := r.set(ring.Active, 0)
+	change := []func(obj any){
+		func(obj any) { r.drop(obj) },
+		func(obj any) { r.put(object(obj.(*corev1.ConfigMap).Name, 2, 1)) },
+		func(obj any) { r.put(object(obj.(*corev1.ConfigMap).Name, 3, 0)) },
+	}
+	r.j.hook = func(string) { // the list was taken
+		for _, obj := range r.i.GetStore().List() {
+			if name := obj.(*corev1.ConfigMap).Name; r.f.shown[cache.ObjectName{Namespace: "ns", Name: name}] == nil && len(change) > 0 {
+				change[0](obj)
+				change = change[1:]
+			}
+		}
+	}
+	r.i.Activated(set)
+	r.replay()
+	lines := r.j.take()
+	if len(lines) != 2 || lines[1][len(lines[1])-2:] != "@3" {
+		t.Errorf("saw %v, want the first object, and the one that remained in its new version", lines)
+	}
+}
+
+func TestI3_InterruptedReplayIsResumed(t *testing.T) {
+	r := newRig(t, &owner{})
+	for n := range 5 {
+		r.put(object(fmt.Sprint(n), 1, 0))
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	r.j.hook = func(string) { cancel() }
+	r.i.Activated(r.set(ring.Active, 0))
+	if err := r.i.Replay(ctx); err != nil {
+		t.Fatal(err)
+	}
+	first := len(r.j.take())
+	if first > 1 {
+		t.Errorf("%d calls after ctx had ended", first-1)
+	}
+	r.j.hook = nil
+	r.replay()
+	if rest := len(r.j.take()); first+rest != 5 {
+		t.Errorf("saw %d objects of 5", first+rest)
+	}
+}
+
+func TestI8_HasSynced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLive(t, &owner{})
+		defer l.stop()
+		l.set(ring.Active, 0)
+		l.source.Add(object("mine", 0, 0))
+		l.source.Add(object("other", 0, 1))
+		synctest.Wait()
+		handling, goOn := make(chan struct{}, 2), make(chan struct{})
+		j := &journal{hook: func(string) { handling <- struct{}{}; <-goOn }}
+		handle := l.handler(t, j)
+		<-handling
+		synctest.Wait()
+		if handle.HasSynced() {
+			t.Error("synced while the handler was at work on the initial list")
+		}
+		close(goOn)
+		synctest.Wait()
+		if !handle.HasSynced() || !cache.IsDone(handle.HasSyncedChecker()) {
+			t.Error("not synced after the initial list")
+		}
+		if diff := cmp.Diff([]string{"add mine@1 initial"}, j.take()); diff != "" {
+			t.Error(diff)
+		}
+		l.i.Activated(l.set(ring.Active, 1))
+		synctest.Wait()
+		if diff := cmp.Diff([]string{"add other@2"}, j.take()); diff != "" {
+			t.Error(diff)
+		}
+	})
+}
+
+func TestI8_ShutDownWaitsForReplays(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLive(t, &owner{})
+		defer l.stop()
+		l.source.Add(object("a", 0, 0))
+		l.source.Add(object("b", 0, 0))
+		synctest.Wait()
+		handling, goOn := make(chan struct{}, 2), make(chan struct{})
+		j := &journal{hook: func(string) { handling <- struct{}{}; <-goOn }}
+		handle := l.handler(t, j)
+		synctest.Wait() // the initial list is dropped
+		l.i.Activated(l.set(ring.Active, 0))
+		<-handling
+		ended := make(chan error, 1)
+		go func() { ended <- cache.ShutDownEventHandler(l.i, handle) }()
+		for range 1000 { // not synctest.Wait, for which who waits for a mutex is at work
+			runtime.Gosched()
+		}
+		select {
+		case err := <-ended:
+			t.Errorf("ShutDownEventHandler returned (%v) while a replay was calling the handler", err)
+		default:
+		}
+		close(goOn)
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+		synctest.Wait()
+		if lines := j.take(); len(lines) != 1 {
+			t.Errorf("%v: the handler was called after its shutdown had begun", lines)
+		}
+	})
+}
+
+func TestI8_RemoveFromWithinAHandler(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLive(t, &owner{})
+		defer l.stop()
+		for n := range 3 {
+			l.source.Add(object(fmt.Sprint(n), 0, 0))
+		}
+		synctest.Wait()
+		var handle cache.ResourceEventHandlerRegistration
+		j := &journal{}
+		j.hook = func(string) {
+			if err := l.i.RemoveEventHandler(handle); err != nil {
+				t.Error(err)
+			}
+		}
+		handle = l.handler(t, j)
+		synctest.Wait()
+		l.i.Activated(l.set(ring.Active, 0))
+		synctest.Wait()
+		if lines := j.take(); len(lines) != 1 {
+			t.Errorf("%v: called after it was removed", lines)
+		}
+		if err := l.i.RemoveEventHandler(handle); err != nil {
+			t.Errorf("removed twice: %v", err)
+		}
+		if n := len(l.i.filters); n != 0 {
+			t.Errorf("%d filters are left", n)
+		}
+	})
+}
+
+func TestI8_HandlesOfOthers(t *testing.T) {
+	r, other := newRig(t, everything()), newRig(t, everything())
+	handle, err := other.i.AddEventHandler(&journal{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.i.RemoveEventHandler(handle); err != nil {
+		t.Errorf("client-go ignores the handle of another informer, got %v", err)
+	}
+	if len(other.i.filters) != 2 {
+		t.Error("the other informer has lost a handler")
+	}
+	if err := r.i.RemoveEventHandler(nil); err == nil {
+		t.Error("client-go refuses what is no handle")
+	}
+}
+
+func TestI9_NobodyIsBlocked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLive(t, &owner{})
+		defer l.stop()
+		l.source.Add(object("a", 0, 0))
+		l.source.Add(object("b", 0, 1))
+		synctest.Wait()
+		handling, goOn := make(chan struct{}, 4), make(chan struct{})
+		slow, fast := &journal{hook: func(string) { handling <- struct{}{}; <-goOn }}, &journal{}
+		l.handler(t, slow)
+		l.handler(t, fast)
+		synctest.Wait()
+		l.i.Activated(l.set(ring.Active, 0))
+		<-handling
+		l.i.Activated(l.set(ring.Active, 1)) // returns
+		l.i.Released(l.set(ring.Foreign, 0))
+		synctest.Wait()
+		if diff := cmp.Diff([]string{"add a@1", "add b@2"}, fast.take()); diff != "" {
+			t.Error(diff)
+		}
+		close(goOn)
+		synctest.Wait()
+		if diff := cmp.Diff([]string{"add a@1", "add b@2"}, slow.take()); diff != "" {
+			t.Error(diff)
+		}
+	})
+}
+
+func TestI9_ReplayWaitsForItsCalls(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, &owner{})
+		r.put(object("a", 1, 0))
+		ctx, cancel := context.WithCancel(t.Context())
+		handling, goOn := make(chan struct{}, 1), make(chan struct{})
+		r.j.hook = func(string) { handling <- struct{}{}; <-goOn }
+		ended := make(chan error, 1)
+		go func() { ended <- r.i.Replay(ctx) }()
+		r.i.Activated(r.set(ring.Active, 0))
+		<-handling
+		if err := r.i.Replay(ctx); !errors.Is(err, ErrReplaying) {
+			t.Errorf("a second Replay: %v", err)
+		}
+		cancel()
+		synctest.Wait()
+		select {
+		case <-ended:
+			t.Error("Replay has returned while it was calling a handler")
+		default:
+		}
+		close(goOn)
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// Like client-go, a program may choose to go on after a panic.
+func TestI9_PanicsOfHandlers(t *testing.T) {
+	defer func(old bool, handlers []func(context.Context, any)) {
+		utilruntime.ReallyCrash, utilruntime.PanicHandlers = old, handlers
+	}(utilruntime.ReallyCrash, utilruntime.PanicHandlers)
+	utilruntime.ReallyCrash, utilruntime.PanicHandlers = false, nil
+
+	r := newRig(t, &owner{})
+	for n := range 3 {
+		r.put(object(fmt.Sprint(n), 1, 0))
+	}
+	panicked := false
+	r.j.hook = func(string) {
+		if !panicked {
+			panicked = true
+			panic("of the handler")
+		}
+	}
+	r.i.Activated(r.set(ring.Active, 0))
+	r.replay()
+	if lines := r.j.take(); len(lines) != 2 {
+		t.Errorf("%v: want the two objects after the panic", lines)
+	}
+}
+
+func TestTidyReleasesCopies(t *testing.T) {
+	r := newRig(t, everything())
+	before, changed := object("a", 1, 0), object("b", 1, 0)
+	r.created(before)
+	r.created(changed)
+	after := before.DeepCopy() // a relist brings it again, and client-go tells nobody
+	r.put(after)
+	r.put(object("b", 2, 0)) // on its way
+	r.f.tidy(t.Context())
+	if got := r.f.shown[cache.ObjectName{Namespace: "ns", Name: "a"}].obj; got != any(after) {
+		t.Error("the copy from before the relist is kept")
+	}
+	if got := r.f.shown[cache.ObjectName{Namespace: "ns", Name: "b"}].obj; got != any(changed) {
+		t.Error("a version was taken for shown that was not")
+	}
+}
+
+func TestStoppedInformerReplaysNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLive(t, &owner{})
+		j := &journal{}
+		l.handler(t, j)
+		l.source.Add(object("a", 0, 0))
+		synctest.Wait()
+		l.stop()
+		l.i.Activated(l.set(ring.Active, 0))
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := l.i.Replay(ctx); err != nil {
+			t.Error(err)
+		}
+		if lines := j.take(); len(lines) != 0 {
+			t.Errorf("saw %v", lines)
+		}
+		if _, err := l.i.AddEventHandler(j); err == nil || len(l.i.filters) != 1 {
+			t.Errorf("added to a stopped informer: %v, %d filters", err, len(l.i.filters))
+		}
+	})
+}
+
+func TestObjects(t *testing.T) {
+	r := newRig(t, &owner{})
+	r.set(ring.Active, 0)
+	r.set(ring.Pending, 1)
+	for n, p := range []int{0, 0, 0, 1, 1, 2, -1} {
+		r.put(object(fmt.Sprint(n), 1, p))
+	}
+	if got, want := r.i.Objects(), [3]int{ring.Foreign: 2, ring.Pending: 2, ring.Active: 3}; got != want {
+		t.Errorf("counted %v, want %v", got, want)
+	}
+}
