@@ -1,0 +1,209 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package checker
+
+import (
+	"maps"
+	"slices"
+
+	"github.com/tom-ludwig/operator-scaling/example-controller/record"
+)
+
+// reading is what the records of one process amount to.
+type reading struct {
+	process  *Process
+	end      int64 // of the run, or the process's death
+	died     bool
+	work     []*span
+	owned    map[int][]*span
+	summary  Summary
+	problems []Problem
+
+	working map[string][]*span // begun and not ended, by key
+	active  map[int]*span      // by partition; nil while the member is fenced
+	fenced  bool
+	keys    map[string]bool
+}
+
+// read goes through the records of a process up to the end of the run.
+func read(p *Process, end int64) *reading {
+	r := &reading{
+		process: p,
+		end:     end,
+		owned:   map[int][]*span{},
+		working: map[string][]*span{},
+		active:  map[int]*span{},
+		keys:    map[string]bool{},
+		summary: Summary{Process: p.Name, Torn: p.Torn},
+	}
+	if p.Death != 0 && p.Death < end {
+		r.end, r.died = p.Death, true
+	}
+	last := int64(0)
+	for _, rec := range p.Records {
+		if rec.Time > end {
+			break
+		}
+		if rec.Time < last {
+			r.problem(rec, "is older than the record before it")
+		}
+		last = rec.Time
+		if p.Death != 0 && rec.Time > p.Death {
+			r.problem(rec, "was written after the process died")
+		}
+		r.step(rec)
+	}
+	r.finish()
+	return r
+}
+
+func (r *reading) problem(rec record.Record, what string) {
+	r.problems = append(r.problems, Problem{Process: r.process.Name, Record: rec, What: what})
+}
+
+func (r *reading) step(rec record.Record) {
+	if !slices.Contains(r.summary.Members, rec.Member) {
+		r.summary.Members = append(r.summary.Members, rec.Member)
+	}
+	if rec.Token != "" && !isNumber(rec.Token) {
+		r.problem(rec, "has a token that is not a number")
+	}
+	switch rec.Event {
+	case record.Start:
+		s := &span{subject: rec.Key, process: r.process, member: rec.Member, from: rec.Time, start: rec}
+		r.work = append(r.work, s)
+		r.working[rec.Key] = append(r.working[rec.Key], s)
+		r.keys[rec.Key] = true
+		r.summary.Reconciles++
+	case record.End:
+		s := r.current(rec)
+		if s == nil {
+			return
+		}
+		s.to, s.failed = rec.Time, rec.Error != ""
+		r.working[rec.Key] = r.working[rec.Key][:len(r.working[rec.Key])-1]
+		if s.failed {
+			r.summary.Failed++
+		}
+	case record.Write:
+		if s := r.current(rec); s != nil {
+			s.writes = append(s.writes, rec.Time)
+		}
+	case record.Activate:
+		r.summary.Activated += len(rec.Partitions)
+		for _, p := range rec.Partitions {
+			if _, already := r.active[p]; !already {
+				r.active[p] = nil
+				r.open(p, rec)
+			}
+		}
+	case record.Release:
+		r.summary.Released += len(rec.Partitions)
+		for _, p := range rec.Partitions {
+			r.close(p, rec.Time, Released)
+			delete(r.active, p)
+		}
+	case record.Fence:
+		r.summary.Fences++
+		r.closeAll(rec.Time, Fenced)
+		r.fenced = true
+	case record.Resume:
+		r.fenced = false
+		for p := range r.active {
+			r.open(p, rec)
+		}
+	case record.Join, record.Leave:
+		if rec.Event == record.Join {
+			r.summary.Joins++
+		}
+		r.closeAll(rec.Time, Left)
+		clear(r.active)
+		r.fenced = false
+	default:
+		r.problem(rec, "is of an unknown kind")
+	}
+}
+
+// current returns the work that a record belongs to: the latest on its key.
+func (r *reading) current(rec record.Record) *span {
+	open := r.working[rec.Key]
+	if len(open) == 0 {
+		r.problem(rec, "belongs to no work that was begun")
+		return nil
+	}
+	return open[len(open)-1]
+}
+
+func (r *reading) open(partition int, rec record.Record) {
+	if r.fenced || r.active[partition] != nil {
+		return
+	}
+	s := &span{
+		subject: partitionName(partition), process: r.process, member: rec.Member,
+		from: rec.Time, start: record.Record{Token: rec.Token},
+	}
+	r.active[partition] = s
+	r.owned[partition] = append(r.owned[partition], s)
+}
+
+func (r *reading) close(partition int, at int64, why Cause) {
+	if s := r.active[partition]; s != nil {
+		s.to, s.why = at, why
+		r.active[partition] = nil
+	}
+}
+
+func (r *reading) closeAll(at int64, why Cause) {
+	for p := range r.active {
+		r.close(p, at, why)
+	}
+}
+
+// finish ends what was not ended when the records did.
+func (r *reading) finish() {
+	left, why := r.left()
+	r.summary.Left, r.summary.Died = why == Left, why == Died
+	r.closeOpen(why)
+	for _, key := range slices.Sorted(maps.Keys(r.working)) {
+		for _, s := range r.working[key] {
+			s.to, s.open = max(s.from, r.end), true
+			r.summary.Unfinished++
+		}
+	}
+	for _, s := range r.work {
+		s.left, s.leftWhy = left, why
+	}
+	r.summary.Keys = len(r.keys)
+}
+
+// closeOpen ends what is owned when the records end: at the process's death, or
+// with the run.
+func (r *reading) closeOpen(why Cause) {
+	for p, s := range r.active {
+		r.summary.Owned++
+		if s != nil {
+			s.open = true
+			r.close(p, max(s.from, r.end), why)
+		}
+	}
+}
+
+// left returns when and how the process went out of the run; 0 and "" if it did not.
+func (r *reading) left() (int64, Cause) {
+	var at int64
+	var why Cause
+	for _, rec := range r.process.Records {
+		switch {
+		case rec.Time > r.end:
+		case rec.Event == record.Leave:
+			at, why = rec.Time, Left
+		case rec.Event == record.Join:
+			at, why = 0, ""
+		}
+	}
+	if why == "" && r.died {
+		return r.end, Died
+	}
+	return at, why
+}

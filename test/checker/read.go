@@ -1,0 +1,71 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package checker
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/tom-ludwig/operator-scaling/example-controller/record"
+)
+
+// Process is what one replica process has recorded, and what is known about it.
+// Times are those of [record.Now].
+type Process struct {
+	// Name in the report; it should be unique.
+	Name string
+	// Records in the order of their times.
+	Records []record.Record
+	// Torn says that the last line was incomplete, as a kill may leave it.
+	Torn bool
+
+	// Death is a time at which the process did certainly not run any more, for
+	// example when the parent had waited for it. 0: it ran until the end.
+	Death int64
+	// Pauses are the times in which the process certainly did not run, in order.
+	Pauses []Pause
+}
+
+// Pause is a time in which a process was stopped: after SIGSTOP was sent, and
+// before SIGCONT was. To is 0 if it was never resumed.
+type Pause struct{ From, To int64 }
+
+// ReadFile reads the records of a process, which is named for the file.
+func ReadFile(path string) (Process, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return Process{}, err
+	}
+	defer func() { _ = f.Close() }()
+	name := filepath.Base(path)
+	return Read(strings.TrimSuffix(name, filepath.Ext(name)), f)
+}
+
+// Read reads the records of a process. An incomplete last line is left out: what
+// it would have said had not happened yet. Any other fault is an error.
+func Read(name string, r io.Reader) (Process, error) {
+	p := Process{Name: name}
+	lines := bufio.NewReader(r)
+	for n := 1; ; n++ {
+		line, err := lines.ReadBytes('\n')
+		if errors.Is(err, io.EOF) {
+			p.Torn = len(line) > 0
+			return p, nil
+		}
+		if err != nil {
+			return p, fmt.Errorf("read the records of %s: %w", name, err)
+		}
+		var record record.Record
+		if err := json.Unmarshal(line, &record); err != nil {
+			return p, fmt.Errorf("line %d of the records of %s: %w", n, name, err)
+		}
+		p.Records = append(p.Records, record)
+	}
+}
