@@ -4,7 +4,6 @@
 package controlplane
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -15,20 +14,22 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
-	"sync/atomic"
+	"sync"
 	"syscall"
 	"time"
 )
 
 const (
-	quietPeriod    = 3 * time.Second  // a build that takes less has nothing to say
-	progressPeriod = 10 * time.Second // between two lines of progress
+	mainPackage = "./controlplane/cmd/control-plane"
+
+	quietPeriod    = 3 * time.Second // a build that takes less has nothing to say
+	progressPeriod = 5 * time.Second // between two lines of progress
 )
 
 // Build compiles the control plane and returns the path of the binary, in the
 // user's cache folder. It is go build that decides what has to be compiled, so
 // calling Build again costs a second or two. The first build takes minutes:
-// Build writes a line to progress every ten seconds then, and nothing when there
+// Build writes a line to progress every few seconds then, and nothing when there
 // was nothing to do. A nil progress is silent.
 func Build(ctx context.Context, progress io.Writer) (binary string, err error) {
 	if progress == nil {
@@ -53,30 +54,32 @@ func Build(ctx context.Context, progress io.Writer) (binary string, err error) {
 	binary = filepath.Join(cache, "control-plane-"+version)
 
 	// Two test processes that start together would compile everything twice.
-	unlock, err := lock(filepath.Join(cache, "build.lock"))
+	unlock, err := lock(ctx, filepath.Join(cache, "build.lock"), progress)
 	if err != nil {
 		return "", err
 	}
 	defer unlock()
 
-	cmd := exec.CommandContext(ctx, "go", "build", "-v", "-o", binary, "-ldflags", linkFlags(version), "./controlplane/cmd/control-plane")
+	// The commit that is checked out must not be in the binary: it would be linked
+	// again after each one.
+	cmd := exec.CommandContext(ctx, "go", "build", "-v", "-buildvcs=false", "-o", binary, "-ldflags", linkFlags(version), mainPackage)
 	cmd.Dir = module
 	cmd.Env = append(os.Environ(), "GOWORK=off")
 	// go build ends its compilers when it is interrupted, and not when it is killed.
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.WaitDelay = 10 * time.Second
-	var compiled packageCounter
-	cmd.Stderr = &compiled
+	var log buildLog
+	cmd.Stderr = &log
 
 	start := time.Now()
 	if err := cmd.Start(); err != nil {
 		return "", fmt.Errorf("build the control plane: %w", err)
 	}
-	stopReport := report(progress, version, start, &compiled)
+	stopReport := report(ctx, progress, module, start, &log)
 	err = cmd.Wait()
 	stopReport()
 	if err != nil {
-		return "", fmt.Errorf("build the control plane: %w\n%s", errors.Join(context.Cause(ctx), err), compiled.messages())
+		return "", fmt.Errorf("build the control plane: %w\n%s", errors.Join(context.Cause(ctx), err), log.messages())
 	}
 	if took := time.Since(start); took > quietPeriod {
 		fmt.Fprintf(progress, "control plane: built in %s\n", took.Round(time.Second))
@@ -85,53 +88,78 @@ func Build(ctx context.Context, progress io.Writer) (binary string, err error) {
 }
 
 // report writes how far the build is until the function that it returns is called.
-func report(progress io.Writer, version string, start time.Time, compiled *packageCounter) (stop func()) {
-	quit, done := make(chan struct{}), make(chan struct{})
+func report(ctx context.Context, progress io.Writer, module string, start time.Time, log *buildLog) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		wait := quietPeriod
-		for {
+		total := 0
+		for wait := quietPeriod; ; wait = progressPeriod {
 			select {
-			case <-quit:
+			case <-ctx.Done():
 				return
 			case <-time.After(wait):
 			}
-			if wait == quietPeriod {
-				fmt.Fprintf(progress, "control plane: compiling etcd and kube-apiserver %s; the first time this takes about five minutes on two cores\n", version)
-				wait = progressPeriod - quietPeriod
-				continue
+			if total == 0 {
+				deps, _ := output(ctx, module, "go", "list", "-deps", mainPackage) // progress can do without
+				total = strings.Count(deps, "\n") + 1
 			}
-			fmt.Fprintf(progress, "control plane: %d packages compiled, %s elapsed\n", compiled.count.Load(), time.Since(start).Round(time.Second))
-			wait = progressPeriod
+			fmt.Fprintf(progress, "control plane: %s, after %s\n", log.stage(total), time.Since(start).Round(time.Second))
 		}
 	}()
 	return func() {
-		close(quit)
+		cancel()
 		<-done
 	}
 }
 
-// packageCounter takes what go build -v prints: one line for each package that
-// it compiles, and the messages of the compiler.
-type packageCounter struct {
-	count atomic.Int64
-	text  bytes.Buffer // written by the one goroutine that copies the output
+// buildLog takes what go build -v prints: a line for each module that it downloads,
+// one for each package that it compiles, and the messages of the compiler.
+type buildLog struct {
+	mu   sync.Mutex
+	text []byte
 }
 
-func (c *packageCounter) Write(p []byte) (int, error) {
-	c.count.Add(int64(bytes.Count(p, []byte("\n"))))
-	return c.text.Write(p)
+func (l *buildLog) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.text = append(l.text, p...)
+	return len(p), nil
 }
 
-// messages returns the output without the names of packages.
-func (c *packageCounter) messages() string {
-	var b strings.Builder
-	for lines := bufio.NewScanner(&c.text); lines.Scan(); {
-		if strings.ContainsAny(lines.Text(), " #") {
-			b.WriteString(lines.Text() + "\n")
+// stage says in words how far the build of so many packages is.
+func (l *buildLog) stage(total int) string {
+	modules, packages, _ := l.parse()
+	switch {
+	case packages > 0:
+		return fmt.Sprintf("compiled %d of at most %d packages of etcd and Kubernetes (the first time this takes five to eight minutes on two cores)", packages, total)
+	case modules > 0:
+		return fmt.Sprintf("downloaded %d modules", modules)
+	default:
+		return "looking for what has changed"
+	}
+}
+
+// messages returns what is neither a module nor a package.
+func (l *buildLog) messages() string {
+	_, _, messages := l.parse()
+	return messages
+}
+
+func (l *buildLog) parse() (modules, packages int, messages string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for line := range strings.Lines(string(l.text)) {
+		switch {
+		case strings.HasPrefix(line, "go: downloading "):
+			modules++
+		case strings.Contains(line, " "):
+			messages += line
+		default: // a path has no space
+			packages++
 		}
 	}
-	return b.String()
+	return modules, packages, messages
 }
 
 // linkFlags sets what Kubernetes' own build sets by -ldflags: without a version
@@ -170,20 +198,29 @@ func output(ctx context.Context, dir, name string, args ...string) (string, erro
 }
 
 // lock waits until no other process holds the file.
-func lock(path string) (unlock func(), err error) {
+func lock(ctx context.Context, path string, progress io.Writer) (unlock func(), err error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {
 		return nil, err
 	}
+	say := time.After(quietPeriod)
 	for {
-		err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX)
-		if !errors.Is(err, syscall.EINTR) {
+		err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if err == nil {
+			return func() { _ = f.Close() }, nil // closing unlocks
+		}
+		if !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) {
 			break
 		}
+		select {
+		case <-say:
+			fmt.Fprintln(progress, "control plane: waiting for another process that builds it")
+		case <-time.After(100 * time.Millisecond):
+		case <-ctx.Done():
+			_ = f.Close()
+			return nil, context.Cause(ctx)
+		}
 	}
-	if err != nil {
-		_ = f.Close()
-		return nil, fmt.Errorf("lock %s: %w", path, err)
-	}
-	return func() { _ = f.Close() }, nil // closing unlocks
+	_ = f.Close()
+	return nil, fmt.Errorf("lock %s: %w", path, err)
 }
