@@ -128,12 +128,12 @@ func TestR1_OrderOfMembersDoesNotMatter(t *testing.T) {
 		{"garbage", func(n int) []string { return garbage(rng, n) }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			for n := 1; n <= 50; n += 1 + n/8 {
+			for n := 1; n <= 50; n += 1 + n/4 {
 				members := c.members(n)
 				for _, p := range []Parameters{DefaultParameters(), parameters(1+rng.IntN(1000), 1+rng.IntN(40), 1+rng.Float64())} {
 					want := newRing(t, p, members)
 					check(t, want, members)
-					for range 5 {
+					for range 3 {
 						shuffled := slices.Clone(members)
 						for range rng.IntN(3) { // a name that is given twice counts once
 							shuffled = append(shuffled, members[rng.IntN(n)])
@@ -161,7 +161,7 @@ func TestR1_OrderOfMembersDoesNotMatter(t *testing.T) {
 func TestR1_NamesThatEndInDigits(t *testing.T) {
 	rng := rand.New(rand.NewPCG(2, 2))
 	members := statefulSet(50)
-	for n := 2; n <= len(members); n++ {
+	for _, n := range []int{2, 10, 11, 12, 13, 20, 50} {
 		want := owners(newRing(t, DefaultParameters(), members[:n]))
 		shuffled := slices.Clone(members[:n])
 		rng.Shuffle(n, func(i, j int) { shuffled[i], shuffled[j] = shuffled[j], shuffled[i] })
@@ -286,7 +286,7 @@ func TestR2_OwnerOfAPointIsThatOfItsPartition(t *testing.T) {
 
 func TestR3_LoadBound(t *testing.T) {
 	rng := rand.New(rand.NewPCG(6, 6))
-	for range 300 {
+	for range 100 {
 		p := parameters(1+rng.IntN(2000), 1+rng.IntN(50), 1+rng.ExpFloat64())
 		members := statefulSet(1 + rng.IntN(60))
 		check(t, newRing(t, p, members), members)
