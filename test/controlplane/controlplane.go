@@ -89,7 +89,8 @@ func (c *ControlPlane) Stop() {
 	}
 }
 
-// Dir returns the folder with the servers' data and logs.
+// Dir returns the folder with the servers' data and logs. While etcd is stopped,
+// the folder "etcd" in it may be copied, or put back to an older state.
 func (c *ControlPlane) Dir() string { return c.dir }
 
 // StartSecondAPIServer starts one more API server on an etcd, as a control plane

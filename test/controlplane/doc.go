@@ -30,5 +30,10 @@
 //
 // # Concurrency
 //
-// All methods may be called from any goroutine. Linux and macOS are supported.
+// All methods may be called from any goroutine.
+//
+// # Systems
+//
+// Tested on Linux. It is written for other Unix systems too; there, a paused server
+// outlives a parent that was killed.
 package controlplane
