@@ -94,9 +94,8 @@ func (w *Watch) Run(ctx context.Context, deliver func(claim.Event), failed func(
 	if err != nil {
 		return err
 	}
-	if err := w.informer.SetWatchErrorHandlerWithContext(func(ctx context.Context, r *cache.Reflector, err error) {
-		failed(err)
-		cache.DefaultWatchErrorHandler(ctx, r, err)
+	if err := w.informer.SetWatchErrorHandlerWithContext(func(_ context.Context, _ *cache.Reflector, err error) {
+		failed(err) // in the place of client-go's handler, which would log it too
 	}); err != nil {
 		return err
 	}

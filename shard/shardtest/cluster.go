@@ -323,16 +323,17 @@ func (c *Cluster) since(version uint64) []change {
 	var changes []change
 	known := map[types.UID]bool{}
 	for i := range c.history {
-		l := c.history[i].DeepCopy()
 		event := watch.Added
 		switch {
-		case l.DeletionTimestamp != nil:
-			event, l.DeletionTimestamp = watch.Deleted, nil
-		case known[l.UID]:
+		case c.history[i].DeletionTimestamp != nil:
+			event = watch.Deleted
+		case known[c.history[i].UID]:
 			event = watch.Modified
 		}
-		known[l.UID] = true
-		if at, _ := strconv.ParseUint(l.ResourceVersion, 10, 64); at > version {
+		known[c.history[i].UID] = true
+		if at, _ := strconv.ParseUint(c.history[i].ResourceVersion, 10, 64); at > version {
+			l := c.history[i].DeepCopy()
+			l.DeletionTimestamp = nil
 			changes = append(changes, change{event, l})
 		}
 	}
