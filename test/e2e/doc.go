@@ -1,0 +1,23 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+// Package e2e tests the whole: replicas of the example controller, as processes of
+// their own, on a real control plane. It holds nothing but tests and what they
+// share.
+//
+// All tests share one control plane. Each has a namespace and a ring of its own,
+// and judges with three witnesses that know nothing of each other:
+//
+//   - package checker, by what the replicas have recorded of their work;
+//   - package history, by what etcd has seen of their Leases and writes;
+//   - the replicas' own probes, metrics and status pages.
+//
+// The Lease duration is 3 s in most tests, so that they are quick. No test fails
+// because something took longer than it should on a busy machine: what is measured
+// is printed in a table at the end. These environment variables change a run:
+//
+//	E2E_RACE=1      replicas are built with the race detector
+//	E2E_DEFAULTS=1  also measure with the default Lease duration of 15 s: two minutes more
+//	E2E_KEEP=dir    logs, records and the control plane's data are kept there
+//	E2E_FIGURES=f   the table is also written to this file
+package e2e

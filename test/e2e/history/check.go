@@ -1,0 +1,232 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package history
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"time"
+
+	"k8s.io/apimachinery/pkg/api/equality"
+
+	"github.com/tom-ludwig/operator-scaling/example-controller/record"
+	"github.com/tom-ludwig/operator-scaling/test/checker"
+)
+
+// Result says how much was looked at, and what was found.
+type Result struct {
+	Writes   int // to Foos, by members
+	Starts   int // of work, under a token
+	Moves    int // of keys that were written to, from member to member
+	Contests int // tenures of written keys that began while another one went on
+	Findings []Finding
+}
+
+// Finding is something that must not be.
+type Finding struct {
+	Kind string // "H1" to "H4"
+	Key  string
+	What string
+}
+
+// String returns the finding on one line.
+func (f Finding) String() string { return fmt.Sprintf("%s: %s: %s", f.Kind, f.Key, f.What) }
+
+// Err returns an error that counts the findings and shows the first ones; nil if
+// there are none.
+func (r Result) Err() error {
+	if len(r.Findings) == 0 {
+		return nil
+	}
+	errs := []error{fmt.Errorf("%d findings in the history of the Leases", len(r.Findings))}
+	for _, f := range r.Findings[:min(len(r.Findings), 10)] {
+		errs = append(errs, errors.New(f.String()))
+	}
+	return errors.Join(errs...)
+}
+
+// Check looks at everything that one ring did in the namespace. processes are what
+// its replicas have recorded.
+func (l *Log) Check(ringName string, processes []checker.Process) Result {
+	return check(l.Leases(), l.Foos(), l.namespace, ringName, processes, clockOffset())
+}
+
+// clockOffset is what has to be added to a time of package record to get the wall
+// clock's.
+func clockOffset() time.Duration { return time.Duration(time.Now().UnixNano() - record.Now()) }
+
+func check(leases []LeaseVersion, foos []FooVersion, namespace, ringName string, processes []checker.Process, offset time.Duration) Result {
+	var result Result
+	log := versions(leases, ringName)
+	writes := writesOf(foos, namespace)
+	starts := startsOf(processes)
+	keys := map[string]bool{}
+	for key := range writes {
+		keys[key] = true
+	}
+	for key := range starts {
+		keys[key] = true
+	}
+	for _, key := range slices.Sorted(maps.Keys(keys)) {
+		c := &keyCheck{key: key, tenures: tenures(log, pointOf(key)), result: &result}
+		c.writes(writes[key])
+		for _, s := range starts[key] {
+			c.start(s, time.Unix(0, s.record.Time+int64(offset)))
+		}
+	}
+	return result
+}
+
+// write is a change of a Foo's status by a member.
+type write struct {
+	revision int64
+	member   string
+}
+
+// writesOf finds who wrote what: a status that differs from the one before was
+// written by the member that it names.
+func writesOf(foos []FooVersion, namespace string) map[string][]write {
+	all := map[string][]write{}
+	last := map[string]FooVersion{}
+	for _, v := range foos {
+		before := last[v.Name]
+		last[v.Name] = v
+		if v.Foo == nil || v.Foo.Status.Member == "" {
+			continue
+		}
+		if before.Foo != nil && before.Foo.UID == v.Foo.UID && equality.Semantic.DeepEqual(before.Foo.Status, v.Foo.Status) {
+			continue
+		}
+		key := namespace + "/" + v.Name
+		all[key] = append(all[key], write{v.Revision, v.Foo.Status.Member})
+	}
+	return all
+}
+
+// start is the beginning of a piece of work.
+type start struct {
+	record  record.Record
+	process *checker.Process
+}
+
+func startsOf(processes []checker.Process) map[string][]start {
+	all := map[string][]start{}
+	for i := range processes {
+		for _, r := range processes[i].Records {
+			if r.Event == record.Start && r.Token != "" {
+				all[r.Key] = append(all[r.Key], start{r, &processes[i]})
+			}
+		}
+	}
+	return all
+}
+
+// keyCheck checks one key.
+type keyCheck struct {
+	key     string
+	tenures []Tenure
+	result  *Result
+}
+
+func (c *keyCheck) found(kind, format string, args ...any) {
+	c.result.Findings = append(c.result.Findings, Finding{kind, c.key, fmt.Sprintf(format, args...)})
+}
+
+// writes checks H1 and H2.
+func (c *keyCheck) writes(writes []write) {
+	type span struct {
+		tenure      int
+		first, last int64
+	}
+	var spans []span
+	byTenure := map[int]int{} // tenure -> index into spans
+	for _, w := range writes {
+		c.result.Writes++
+		t := slices.IndexFunc(c.tenures, func(t Tenure) bool {
+			return t.Member == w.member && t.From < w.revision && w.revision < t.To
+		})
+		if t < 0 {
+			c.found("H1", "revision %d was written by %s, which did not claim the object; %s", w.revision, w.member, describe(c.tenures, w.revision))
+			continue
+		}
+		if i, known := byTenure[t]; known {
+			spans[i].last = w.revision
+		} else {
+			byTenure[t] = len(spans)
+			spans = append(spans, span{t, w.revision, w.revision})
+		}
+	}
+	slices.SortFunc(spans, func(a, b span) int { return cmp.Compare(a.first, b.first) })
+	for i := 1; i < len(spans); i++ {
+		before, after := spans[i-1], spans[i]
+		if c.tenures[before.tenure].Holder != c.tenures[after.tenure].Holder {
+			c.result.Moves++
+		}
+		if after.first < before.last {
+			c.found("H2", "%s wrote from revision %d to %d under one claim, %s from %d to %d",
+				c.tenures[before.tenure].Holder, before.first, before.last, c.tenures[after.tenure].Holder, after.first, after.last)
+		}
+		if c.tenures[after.tenure].From < c.tenures[before.tenure].To {
+			c.result.Contests++
+		}
+	}
+}
+
+// start checks H3 and H4 for work that began at a time.
+func (c *keyCheck) start(s start, at time.Time) {
+	c.result.Starts++
+	token, err := strconv.ParseInt(s.record.Token, 10, 64)
+	i := slices.IndexFunc(c.tenures, func(t Tenure) bool { return t.From == token && t.Holder == s.record.Member })
+	if err != nil || i < 0 {
+		c.found("H3", "%s worked under the token %q, which stands for no claim of its own; %s", s.record.Member, s.record.Token, describe(c.tenures, token))
+		return
+	}
+	mine := c.tenures[i]
+	if !mine.Open() && at.After(mine.ToSeen) && len(s.process.Pauses) == 0 {
+		c.found("H3", "%s began to work %v after its claim of revision %d had ended with revision %d",
+			mine.Holder, at.Sub(mine.ToSeen), mine.From, mine.To)
+	}
+	// The first revision since the claim in which no other Lease claims the object.
+	// Each step is over a tenure that covers it, so the loop ends.
+	alone, after := mine.From, Tenure{}
+	for moved := true; moved; {
+		moved = false
+		for j, t := range c.tenures {
+			if j != i && t.From <= alone && alone < t.To {
+				alone, after, moved = t.To, t, true
+				break
+			}
+		}
+		if alone == forever {
+			break
+		}
+	}
+	switch {
+	case alone == mine.From:
+	case alone == forever:
+		c.found("H4", "%s worked although %s has not ended its claim of revision %d", mine.Holder, after.Holder, after.From)
+	case alone >= mine.To:
+		c.found("H4", "%s worked although its claim of revision %d was never the only one before it ended with revision %d", mine.Holder, mine.From, mine.To)
+	case at.Before(after.ToSent):
+		c.found("H4", "%s began to work %v before %s withdrew its claim with revision %d", mine.Holder, after.ToSent.Sub(at), after.Holder, after.To)
+	}
+}
+
+// describe says who claimed the key in a revision.
+func describe(tenures []Tenure, revision int64) string {
+	var who []string
+	for _, t := range tenures {
+		if t.From <= revision && revision < t.To {
+			who = append(who, t.Holder)
+		}
+	}
+	if len(who) == 0 {
+		return "nobody did"
+	}
+	return fmt.Sprintf("claimed by %v", who)
+}

@@ -1,0 +1,59 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package history
+
+import (
+	"maps"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/tom-ludwig/operator-scaling/test/checker"
+)
+
+// Handover is the way of a key from one member that worked on it to the next.
+type Handover struct {
+	Key      string
+	From, To Tenure
+	// Worked is when the next member began to work on the key for the first time.
+	Worked time.Time
+}
+
+// Unowned is an upper bound of the time in which nobody could work on the key: from
+// before the former member sent its release until the next one began to work. It
+// holds for a release only; an evicted member had stopped at another time.
+func (h Handover) Unowned() time.Duration { return h.Worked.Sub(h.From.ToSent) }
+
+// Handovers returns all handovers of a ring's keys, sorted by key and time.
+func (l *Log) Handovers(ringName string, processes []checker.Process) []Handover {
+	return handovers(l.Leases(), ringName, processes, clockOffset())
+}
+
+func handovers(leases []LeaseVersion, ringName string, processes []checker.Process, offset time.Duration) []Handover {
+	log := versions(leases, ringName)
+	starts := startsOf(processes)
+	var all []Handover
+	for _, key := range slices.Sorted(maps.Keys(starts)) {
+		first := map[int64]time.Time{} // by token
+		for _, s := range starts[key] {
+			token, err := strconv.ParseInt(s.record.Token, 10, 64)
+			at := time.Unix(0, s.record.Time+int64(offset))
+			if earlier, known := first[token]; err == nil && (!known || at.Before(earlier)) {
+				first[token] = at
+			}
+		}
+		var last *Tenure
+		for _, t := range tenures(log, pointOf(key)) {
+			worked, did := first[t.From]
+			if !did {
+				continue
+			}
+			if last != nil && last.Holder != t.Holder && !last.Open() {
+				all = append(all, Handover{Key: key, From: *last, To: t, Worked: worked})
+			}
+			last = &t
+		}
+	}
+	return all
+}

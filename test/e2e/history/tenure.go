@@ -1,0 +1,112 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package history
+
+import (
+	"cmp"
+	"math"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/tom-ludwig/operator-scaling/shard/claim"
+	"github.com/tom-ludwig/operator-scaling/shard/lease"
+	"github.com/tom-ludwig/operator-scaling/shard/ring"
+)
+
+// forever is the end of a tenure that goes on.
+const forever = math.MaxInt64
+
+// Tenure is a time in which a held Lease claimed a point of the hash space without
+// a break. The revisions are From <= r < To.
+type Tenure struct {
+	Lease  string
+	Holder string
+	Member string // the holder's name on the ring
+	From   int64
+	To     int64 // a very high number: it goes on
+	// FromSeen and ToSeen are not before the commits of the first claiming version
+	// and of the one that ended the tenure; ToSent is not after the latter.
+	FromSeen, ToSeen, ToSent time.Time
+}
+
+// Open reports whether the tenure goes on.
+func (t Tenure) Open() bool { return t.To == forever }
+
+// held is one version of a Lease, as far as claims go.
+type held struct {
+	version LeaseVersion
+	record  claim.Record // without a holder if void, deleted or of another ring
+}
+
+// versions decodes the Leases of one ring.
+func versions(log []LeaseVersion, ringName string) []held {
+	all := make([]held, 0, len(log))
+	for _, v := range log {
+		h := held{version: v}
+		if v.Lease != nil {
+			if decoded, _, err := lease.Decode(v.Lease, ringName); err == nil {
+				h.record = decoded.Record
+			}
+		}
+		all = append(all, h)
+	}
+	return all
+}
+
+func claims(r claim.Record, point uint64) bool {
+	if r.Void() || r.Claims.Empty() {
+		return false
+	}
+	return r.Claims.Everything || r.Claims.Set.HasPoint(point)
+}
+
+// sent returns a time before which the version can't have been committed: members
+// write the time on the Lease before they send it. An evicted Lease has the time of
+// its member's last renewal, a deleted one none.
+func (v LeaseVersion) sent() time.Time {
+	if v.Lease == nil || v.Lease.Spec.RenewTime == nil {
+		return time.Time{}
+	}
+	return v.Lease.Spec.RenewTime.Time
+}
+
+// tenures returns who claimed a point when, in the order of their beginnings.
+func tenures(log []held, point uint64) []Tenure {
+	var all []Tenure
+	open := map[string]int{} // by Lease: index into all
+	for _, h := range log {
+		i, was := open[h.version.Name]
+		is := claims(h.record, point)
+		if was && (!is || h.record.Holder != all[i].Holder) {
+			t := &all[i]
+			t.To, t.ToSeen, t.ToSent = h.version.Revision, h.version.Seen, h.version.sent()
+			delete(open, h.version.Name)
+			was = false
+		}
+		if is && !was {
+			open[h.version.Name] = len(all)
+			all = append(all, Tenure{
+				Lease: h.version.Name, Holder: h.record.Holder, Member: h.record.Member,
+				From: h.version.Revision, To: forever, FromSeen: h.version.Seen,
+			})
+		}
+	}
+	slices.SortStableFunc(all, func(a, b Tenure) int { return cmp.Compare(a.From, b.From) })
+	return all
+}
+
+// Tenures returns which members of a ring have claimed the key namespace/name, and
+// when, in the order of their beginnings.
+func (l *Log) Tenures(ringName, key string) []Tenure {
+	return tenures(versions(l.Leases(), ringName), pointOf(key))
+}
+
+func pointOf(key string) uint64 {
+	namespace, name, found := strings.Cut(key, "/")
+	if !found {
+		namespace, name = "", key
+	}
+	return ring.PointOfName(namespace, name)
+}

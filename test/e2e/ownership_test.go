@@ -1,0 +1,235 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/tom-ludwig/operator-scaling/example-controller/record"
+	"github.com/tom-ludwig/operator-scaling/shard/claim"
+	"github.com/tom-ludwig/operator-scaling/shard/lease"
+	"github.com/tom-ludwig/operator-scaling/shard/ring"
+	"github.com/tom-ludwig/operator-scaling/test/replica"
+)
+
+// leases reads the ring's Leases from the API server, void ones included.
+func (w *world) leases(ctx context.Context) ([]claim.Lease, error) {
+	list, err := w.kube.CoordinationV1().Leases(w.namespace).List(ctx, metav1.ListOptions{LabelSelector: lease.LabelRing + "=" + w.ring})
+	if err != nil {
+		return nil, err
+	}
+	var all []claim.Lease
+	for i := range list.Items {
+		decoded, faults, err := lease.Decode(&list.Items[i], w.ring)
+		if err = errors.Join(faults, err); err != nil {
+			return nil, fmt.Errorf("Lease %s: %w", list.Items[i].Name, err)
+		}
+		all = append(all, decoded)
+	}
+	return all, nil
+}
+
+// placement says which member has each partition, by the claims on the Leases.
+type placement struct {
+	partitions int
+	owner      map[int]string // partition -> Pod
+}
+
+// of returns the owner of a key.
+func (p placement) of(key string) string {
+	namespace, name, _ := strings.Cut(key, "/")
+	return p.owner[ring.PartitionOf(ring.PointOfName(namespace, name), p.partitions)]
+}
+
+// counts returns how many of the keys each member owns.
+func (p placement) counts(keys []string) map[string]int {
+	counts := map[string]int{}
+	for _, key := range keys {
+		counts[p.of(key)]++
+	}
+	return counts
+}
+
+// placed returns who owns what, if the members are exactly the given replicas, and
+// each partition is claimed by one and active there, and nothing moves.
+func (w *world) placed(ctx context.Context, replicas ...*replica.Process) (placement, error) {
+	p := placement{owner: map[int]string{}}
+	leases, err := w.leases(ctx)
+	if err != nil {
+		return p, err
+	}
+	claimed := map[string]int{}
+	for _, l := range leases {
+		r := l.Record
+		if r.Void() {
+			continue
+		}
+		if r.Phase != claim.Serving {
+			return p, fmt.Errorf("member %s is %s", r.Member, r.Phase)
+		}
+		if p.partitions == 0 {
+			p.partitions = r.Claims.Set.Partitions()
+		}
+		if r.Claims.Everything || r.Claims.Set.Partitions() != p.partitions {
+			return p, fmt.Errorf("member %s claims parts of another ring", r.Member)
+		}
+		claimed[r.Member] = r.Claims.Set.Len()
+		for partition := range r.Claims.Set.All() {
+			if other, taken := p.owner[partition]; taken {
+				return p, fmt.Errorf("partition %d is claimed by %s and by %s", partition, other, r.Member)
+			}
+			p.owner[partition] = r.Member
+		}
+	}
+	want := map[string]bool{}
+	for _, r := range replicas {
+		want[r.Pod()] = true
+	}
+	if got, want := slices.Sorted(maps.Keys(claimed)), slices.Sorted(maps.Keys(want)); !slices.Equal(got, want) {
+		return p, fmt.Errorf("the members are %v instead of %v", got, want)
+	}
+	if len(p.owner) != p.partitions {
+		return p, fmt.Errorf("%d of %d partitions are claimed", len(p.owner), p.partitions)
+	}
+	for _, r := range replicas {
+		if err := r.Ready(ctx); err != nil {
+			return p, err
+		}
+		report, err := r.Report(ctx)
+		if err != nil {
+			return p, err
+		}
+		if active := report.States[ring.Active.String()]; active != claimed[r.Pod()] {
+			return p, fmt.Errorf("%s claims %d partitions, %d are active", r, claimed[r.Pod()], active)
+		}
+		for partition, part := range report.Partitions {
+			if part.State == ring.Active.String() && p.owner[partition] != r.Pod() {
+				return p, fmt.Errorf("partition %d is active on %s and claimed by %s", partition, r, p.owner[partition])
+			}
+		}
+	}
+	return p, nil
+}
+
+// waitPlaced waits until the replicas own everything, each partition by one.
+func (w *world) waitPlaced(replicas ...*replica.Process) placement {
+	w.t.Helper()
+	var p placement
+	w.eventually(fmt.Sprintf("%d replicas own everything", len(replicas)), func(ctx context.Context) (err error) {
+		p, err = w.placed(ctx, replicas...)
+		return err
+	})
+	return p
+}
+
+// waitWorked waits until each Foo was worked on at its last version, by its owner.
+func (w *world) waitWorked(p placement) {
+	w.t.Helper()
+	w.eventually("each Foo is worked on by its owner", func(context.Context) error {
+		foos, err := w.listFoos()
+		if err != nil {
+			return err
+		}
+		behind, elsewhere := 0, 0
+		for name, foo := range foos {
+			if foo.Status.ObservedGeneration != foo.Generation {
+				behind++
+			}
+			if foo.Status.Member != p.of(w.key(name)) {
+				elsewhere++
+			}
+		}
+		if behind+elsewhere > 0 {
+			return fmt.Errorf("of %d Foos %d are behind, and %d were last worked on by others", len(foos), behind, elsewhere)
+		}
+		return nil
+	})
+}
+
+// waitQuiet waits until no replica has begun to work on anything for a while.
+func (w *world) waitQuiet(quiet time.Duration) {
+	w.t.Helper()
+	last, since := -1, time.Now()
+	w.eventually("the replicas have nothing to do", func(context.Context) error {
+		if n := w.starts(nil, 0); n != last {
+			last, since = n, time.Now()
+		}
+		if time.Since(since) < quiet {
+			return fmt.Errorf("%d reconciles, the last one %v ago", last, time.Since(since).Round(time.Millisecond))
+		}
+		return nil
+	})
+}
+
+// starts counts the reconciles that have begun since a time, of the keys for which
+// the condition holds; nil for all.
+func (w *world) starts(which func(process, key string) bool, since int64) int {
+	w.t.Helper()
+	n := 0
+	for _, h := range w.histories() {
+		for _, r := range h.Records {
+			if r.Event == record.Start && r.Time >= since && (which == nil || which(h.Name, r.Key)) {
+				n++
+			}
+		}
+	}
+	return n
+}
+
+// metric sums up a metric over replicas.
+func (w *world) metric(replicas []*replica.Process, name string, labels ...string) float64 {
+	w.t.Helper()
+	total := 0.0
+	for _, r := range replicas {
+		v, err := r.Metric(w.t.Context(), name, labels...)
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		total += v
+	}
+	return total
+}
+
+// leaseName is that of the Lease of a Pod.
+func (w *world) leaseName(pod string) string { return lease.Name(w.ring+"-", pod) }
+
+// placedNow returns who claims what at this moment, settled or not.
+func (w *world) placedNow() placement {
+	w.t.Helper()
+	p := placement{owner: map[int]string{}}
+	leases, err := w.leases(w.t.Context())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	for _, l := range leases {
+		p.partitions = l.Record.Claims.Set.Partitions()
+		for partition := range l.Record.Claims.Set.All() {
+			p.owner[partition] = l.Record.Member
+		}
+	}
+	return p
+}
+
+// values returns the values of a map, largest first.
+func values(counts map[string]int) []int {
+	sorted := slices.Sorted(maps.Values(counts))
+	slices.Reverse(sorted)
+	return sorted
+}
+
+// errOr returns the error, or one with the text if it is nil.
+func errOr(err error, text string) error {
+	if err == nil {
+		return errors.New(text)
+	}
+	return err
+}

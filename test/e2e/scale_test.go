@@ -1,0 +1,63 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"fmt"
+	"testing"
+	"time"
+)
+
+// From one replica to five and back to two, while the objects change all the time:
+// at each step everything has one owner, and nothing is lost or worked on by two.
+func TestScaleUnderConstantChange(t *testing.T) {
+	const objects = 200
+	w := newWorld(t)
+	w.createFoos(0, objects)
+	replicas := w.startMany(0, 1)
+	w.waitPlaced(replicas...)
+	stopChurn := w.churn(objects, 40)
+
+	step := func(what string, act func()) {
+		t.Helper()
+		before := w.placedNow()
+		began := time.Now()
+		act()
+		p := w.waitPlaced(replicas...)
+		took := time.Since(began)
+		time.Sleep(leaseDuration) // work, with the new owners
+		moved, counts := 0, map[string]int{}
+		for i := range objects {
+			key := w.key(fmt.Sprintf("foo-%d", i))
+			if p.of(key) != before.of(key) {
+				moved++
+			}
+			counts[p.of(key)]++
+		}
+		if counts[""] > 0 || len(counts) != len(replicas) {
+			t.Errorf("%s: objects by owner: %v", what, counts)
+		}
+		figures.add(fmt.Sprintf("scale %s: all partitions active again after", what), took.Round(10*time.Millisecond).String(), "")
+		figures.add("  objects that moved, objects by member", fmt.Sprintf("%d of %d, %v", moved, objects, values(counts)), "")
+		w.check(false)
+	}
+	step("1 -> 5", func() { replicas = append(replicas, w.startMany(1, 5)...) })
+	// The first and the last go, so that it is not always the one that came last.
+	step("5 -> 2", func() {
+		leaving := append(replicas[:1:1], replicas[3:]...)
+		replicas = replicas[1:3]
+		w.stop(leaving...)
+	})
+
+	changes := stopChurn()
+	p := w.waitPlaced(replicas...)
+	w.waitWorked(p)
+	report := w.check(true)
+	figures.add("  changes meanwhile, reconciles, handovers of objects, overlaps, losses",
+		fmt.Sprintf("%d, %d, %d, %d, %d", changes, report.Reconciles, report.Moves, len(report.Overlaps), len(report.Losses)), "overlaps and losses 0")
+	if report.Moves == 0 {
+		t.Error("nothing was handed over")
+	}
+	w.stop(replicas...)
+}

@@ -1,0 +1,140 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/tom-ludwig/operator-scaling/shard"
+	"github.com/tom-ludwig/operator-scaling/shard/lease"
+	"github.com/tom-ludwig/operator-scaling/test/replica"
+)
+
+// A replica that gets SIGTERM gives up what it owns, deletes its Lease and exits
+// with 0. Its objects are worked on by others in a fraction of a second.
+func TestGracefulStop(t *testing.T) {
+	const objects, members = 300, 4
+	w := newWorld(t)
+	w.template.LeaseDuration = shard.DefaultLeaseDuration // nobody is to be evicted by mistake
+	w.template.Workers = 32                               // the wait for a worker is not what is measured
+	w.createFoos(0, objects)
+	replicas := w.startMany(0, members)
+	w.waitWorked(w.waitPlaced(replicas...))
+	stopChurn := w.churn(objects, 20)
+
+	for len(replicas) > 2 {
+		leaving := replicas[0]
+		replicas = replicas[1:]
+		began := now()
+		w.stop(leaving)
+		took := time.Duration(now() - began)
+		t.Logf("%s has exited %v after SIGTERM", leaving, took.Round(time.Millisecond))
+		if _, err := w.kube.CoordinationV1().Leases(w.namespace).Get(t.Context(), w.leaseName(leaving.Pod()), metav1.GetOptions{}); !apierrors.IsNotFound(err) {
+			t.Errorf("%s has exited, and its Lease is still there (%v)", leaving, err)
+		}
+		w.waitWorked(w.waitPlaced(replicas...))
+	}
+	stopChurn()
+	w.waitWorked(w.waitPlaced(replicas...))
+	w.check(true)
+	var unowned, claimed []time.Duration
+	first := map[[2]string]time.Duration{} // by the two members
+	for _, h := range w.log.Handovers(w.ring, w.histories()) {
+		unowned = append(unowned, h.Unowned())
+		claimed = append(claimed, h.To.FromSeen.Sub(h.From.ToSent))
+		pair := [2]string{h.From.Holder, h.To.Holder}
+		if earlier, known := first[pair]; !known || h.Unowned() < earlier {
+			first[pair] = h.Unowned()
+		}
+	}
+	if len(unowned) == 0 {
+		t.Error("nothing was handed over")
+	}
+	if evictions := w.metric(replicas, "sharding_evictions_total"); evictions != 0 {
+		t.Errorf("%v evictions", evictions)
+	}
+	figures.add(fmt.Sprintf("graceful stop: from an object's release to the next member's work on it (%d objects)", objects), quantiles(unowned), "p99 1s; later 250ms")
+	figures.add("  of this, until the next member's claim was committed", quantiles(claimed), "")
+	figures.add("  of this, until the next member worked on its first object", quantiles(slices.Collect(maps.Values(first))), "")
+	w.stop(replicas...)
+	w.eventually("no Lease is left", func(ctx context.Context) error {
+		left, err := w.leases(ctx)
+		if err == nil && len(left) > 0 {
+			err = fmt.Errorf("%d Leases", len(left))
+		}
+		return err
+	})
+}
+
+// A Lease belongs to its Pod, so that it goes with it, whatever happened to the
+// process. Without a UID there is no such reference, and all else works.
+func TestLeaseBelongsToThePod(t *testing.T) {
+	w := newWorld(t)
+	owned := w.start("with-uid")
+	free := w.start("without-uid", func(c *replica.Config) { c.PodUID = "" }, func(c *replica.Config) { c.Pod = "no-pod-of-that-name" })
+	w.waitPlaced(owned, free)
+	leases := w.kube.CoordinationV1().Leases(w.namespace)
+
+	l, err := leases.Get(t.Context(), w.leaseName(owned.Pod()), metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := metav1.OwnerReference{APIVersion: "v1", Kind: "Pod", Name: owned.Pod(), UID: w.pod(owned.Pod())}
+	if len(l.OwnerReferences) != 1 || l.OwnerReferences[0] != want {
+		t.Errorf("the Lease of %s has the owner references %v, want %v", owned, l.OwnerReferences, want)
+	}
+	if l.Labels[lease.LabelRing] != w.ring {
+		t.Errorf("the Lease of %s has the labels %v", owned, l.Labels)
+	}
+	l, err = leases.Get(t.Context(), w.leaseName(free.Pod()), metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(l.OwnerReferences) != 0 {
+		t.Errorf("the Lease of %s has the owner references %v, want none", free, l.OwnerReferences)
+	}
+
+	// A Pod that exists, and no POD_UID: it is read once.
+	w.pod("read")
+	read := w.start("read", func(c *replica.Config) { c.PodUID = "" })
+	w.waitPlaced(owned, free, read)
+	if l, err = leases.Get(t.Context(), w.leaseName("read"), metav1.GetOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if len(l.OwnerReferences) != 1 || l.OwnerReferences[0].UID != w.pod("read") {
+		t.Errorf("the Lease of %s has the owner references %v, want the Pod's", read, l.OwnerReferences)
+	}
+
+	// The garbage collector takes the Lease of a Pod that is gone. Its members
+	// count it for as long as it might have been held.
+	owned.Kill()
+	if err := w.kube.CoreV1().Pods(w.namespace).Delete(t.Context(), owned.Pod(), metav1.DeleteOptions{GracePeriodSeconds: new(int64)}); err != nil {
+		t.Fatal(err)
+	}
+	collectGarbage(t)
+	w.waitPlaced(free, read)
+	w.eventually("the Lease of a Pod that is gone goes", func(ctx context.Context) error {
+		_, err := leases.Get(ctx, w.leaseName(owned.Pod()), metav1.GetOptions{})
+		if apierrors.IsNotFound(err) {
+			return nil
+		}
+		return fmt.Errorf("it is there: %w", errOr(err, "found"))
+	})
+	w.check(false)
+	w.stop(free, read)
+	for _, p := range []*replica.Process{free, read} {
+		if strings.Contains(p.Tail(1000), "panic") {
+			t.Errorf("%s has panicked", p)
+		}
+	}
+}

@@ -1,0 +1,360 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+
+	"github.com/tom-ludwig/operator-scaling/example-controller/pkg/apis/samplecontroller/v1alpha1"
+	"github.com/tom-ludwig/operator-scaling/example-controller/pkg/generated/clientset/versioned"
+	foosv1alpha1 "github.com/tom-ludwig/operator-scaling/example-controller/pkg/generated/clientset/versioned/typed/samplecontroller/v1alpha1"
+	"github.com/tom-ludwig/operator-scaling/example-controller/record"
+	"github.com/tom-ludwig/operator-scaling/test/checker"
+	"github.com/tom-ludwig/operator-scaling/test/e2e/history"
+	"github.com/tom-ludwig/operator-scaling/test/replica"
+)
+
+const (
+	// leaseDuration of most tests.
+	leaseDuration = 3 * time.Second
+	// patience is how long a test waits for what should happen soon. It is long,
+	// because the machine may be busy: a test that works does not need it.
+	patience = 90 * time.Second
+	poll     = 25 * time.Millisecond
+)
+
+// world is what one test works in: a namespace, with a ring of its own.
+type world struct {
+	t         *testing.T
+	namespace string
+	ring      string
+	dir       string
+	kube      kubernetes.Interface
+	foos      foosv1alpha1.FooInterface
+	log       *history.Log
+	// template of the replicas that start.
+	template replica.Config
+
+	mu        sync.Mutex
+	processes []*replica.Process // all that were ever started
+}
+
+// newWorld makes a world without replicas. When the test ends, the replicas are
+// killed, and if it has failed, the ends of their logs shown.
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	name := strings.ToLower(strings.TrimPrefix(t.Name(), "Test"))
+	name = strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= '0' && r <= '9' {
+			return r
+		}
+		return '-'
+	}, name)
+	// Long names don't hurt a namespace, but who reads logs.
+	name = strings.Trim(name[:min(len(name), 40)], "-") + "-" + strconv.FormatInt(rand.Int64N(36*36*36*36), 36)
+	w := &world{t: t, namespace: name, ring: "ring", dir: filepath.Join(shared.dir, name)}
+	if err := os.MkdirAll(w.dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	admin := shared.cp.Admin()
+	w.kube = mustClient(t, admin)
+	foos, err := versioned.NewForConfig(admin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.foos = foos.SamplecontrollerV1alpha1().Foos(w.namespace)
+	if _, err := w.kube.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: w.namespace}}, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if w.log, err = history.Watch(t.Context(), shared.cp.Etcd.URL(), w.namespace); err != nil {
+		t.Fatal(err)
+	}
+	w.template = replica.Config{
+		Binary: shared.binary, Kubeconfig: shared.cp.Kubeconfig(), Dir: w.dir,
+		Ring: w.ring, Namespace: w.namespace, Watch: w.namespace,
+		LeaseDuration: leaseDuration, Workers: 8,
+		Args: []string{"--kube-api-qps=1000", "--kube-api-burst=1000", "-v=2"},
+	}
+	t.Cleanup(w.end)
+	return w
+}
+
+// end kills what runs, and shows the logs of a test that has failed.
+func (w *world) end() {
+	for _, p := range w.all() {
+		p.Kill()
+	}
+	w.log.Close()
+	if !w.t.Failed() {
+		return
+	}
+	for _, p := range w.all() {
+		w.t.Logf("the end of the log of %s (exit code %d):\n%s", p, p.ExitCode(), p.Tail(25))
+	}
+}
+
+// all returns every process that was ever started, in that order.
+func (w *world) all() []*replica.Process {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.processes)
+}
+
+// pod creates a Pod of that name, unless there is one, and returns its UID: a
+// replica's identity is that of a real object.
+func (w *world) pod(name string) types.UID {
+	w.t.Helper()
+	pods := w.kube.CoreV1().Pods(w.namespace)
+	pod, err := pods.Create(w.t.Context(), &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: name},
+		Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "controller", Image: "example-controller"}}},
+	}, metav1.CreateOptions{})
+	if apierrors.IsAlreadyExists(err) {
+		pod, err = pods.Get(w.t.Context(), name, metav1.GetOptions{})
+	}
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return pod.UID
+}
+
+// start starts a replica in the Pod of that name and does not wait for it.
+func (w *world) start(pod string, changes ...func(*replica.Config)) *replica.Process {
+	w.t.Helper()
+	c := w.template
+	c.Pod, c.PodUID = pod, string(w.pod(pod))
+	c.Args = slices.Clone(c.Args)
+	for _, change := range changes {
+		change(&c)
+	}
+	p, err := replica.Start(c)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.processes = append(w.processes, p)
+	return p
+}
+
+// startMany starts replicas op-from to op-(to-1), as a StatefulSet names them.
+func (w *world) startMany(from, to int, changes ...func(*replica.Config)) []*replica.Process {
+	w.t.Helper()
+	for i := from; i < to; i++ {
+		w.pod(fmt.Sprintf("op-%d", i)) // so that the processes start together
+	}
+	var started []*replica.Process
+	for i := from; i < to; i++ {
+		started = append(started, w.start(fmt.Sprintf("op-%d", i), changes...))
+	}
+	return started
+}
+
+// stop ends replicas in the ordinary way, all at once.
+func (w *world) stop(processes ...*replica.Process) {
+	w.t.Helper()
+	var wait sync.WaitGroup
+	for _, p := range processes {
+		wait.Go(func() {
+			if err := p.Stop(); err != nil {
+				w.t.Error(err)
+			}
+		})
+	}
+	wait.Wait()
+}
+
+// args gives further flags to a replica.
+func args(flags ...string) func(*replica.Config) {
+	return func(c *replica.Config) { c.Args = append(c.Args, flags...) }
+}
+
+// createFoos creates foo-from to foo-(to-1).
+func (w *world) createFoos(from, to int) {
+	w.t.Helper()
+	w.eachFoo(from, to, func(name string) error {
+		replicas := int32(1)
+		_, err := w.foos.Create(w.t.Context(), &v1alpha1.Foo{
+			ObjectMeta: metav1.ObjectMeta{Name: name},
+			Spec:       v1alpha1.FooSpec{DeploymentName: name, Replicas: &replicas},
+		}, metav1.CreateOptions{})
+		return err
+	})
+}
+
+// eachFoo calls f for foo-from to foo-(to-1), a few at a time.
+func (w *world) eachFoo(from, to int, f func(name string) error) {
+	w.t.Helper()
+	names := make(chan string)
+	var wait sync.WaitGroup
+	for range 8 {
+		wait.Go(func() {
+			for name := range names {
+				if err := f(name); err != nil {
+					w.t.Error(err)
+				}
+			}
+		})
+	}
+	for i := from; i < to; i++ {
+		names <- fmt.Sprintf("foo-%d", i)
+	}
+	close(names)
+	wait.Wait()
+	if w.t.Failed() {
+		w.t.FailNow()
+	}
+}
+
+// key returns the key of a Foo as it is recorded.
+func (w *world) key(name string) string { return w.namespace + "/" + name }
+
+// listFoos returns all Foos by name.
+func (w *world) listFoos() (map[string]v1alpha1.Foo, error) {
+	list, err := w.foos.List(w.t.Context(), metav1.ListOptions{})
+	if err != nil {
+		return nil, err
+	}
+	foos := make(map[string]v1alpha1.Foo, len(list.Items))
+	for _, foo := range list.Items {
+		foos[foo.Name] = foo
+	}
+	return foos, nil
+}
+
+// churn changes Foos at random, at about the given rate, until the function that
+// it returns is called, which returns how many changes there were.
+func (w *world) churn(foos int, perSecond float64) (stop func() int) {
+	ctx, cancel := context.WithCancel(w.t.Context())
+	changes := make(chan int, 1)
+	go func() {
+		done := 0
+		defer func() { changes <- done }()
+		ticker := time.NewTicker(time.Duration(float64(time.Second) / perSecond))
+		defer ticker.Stop()
+		for n := 1; ; n++ {
+			select {
+			case <-ctx.Done():
+				return
+			case <-ticker.C:
+			}
+			// A merge patch without a condition: whoever changes an object in a
+			// cluster does not ask which replica has it.
+			name := fmt.Sprintf("foo-%d", rand.IntN(foos))
+			patch := fmt.Sprintf(`{"spec":{"replicas":%d}}`, n%100)
+			if _, err := w.foos.Patch(ctx, name, types.MergePatchType, []byte(patch), metav1.PatchOptions{}); err == nil {
+				done++
+			}
+		}
+	}()
+	var once sync.Once
+	total := 0
+	return func() int {
+		once.Do(func() {
+			cancel()
+			total = <-changes
+		})
+		return total
+	}
+}
+
+// now is the present time on the clock of records.
+func now() int64 { return record.Now() }
+
+// histories returns what all replicas have recorded.
+func (w *world) histories() []checker.Process {
+	w.t.Helper()
+	var all []checker.Process
+	for _, p := range w.all() {
+		h, err := p.History()
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		all = append(all, h)
+	}
+	return all
+}
+
+// check judges the run so far: nothing may have been worked on by two at once, and
+// with final, each Foo must have been worked on at its last version. Call it when
+// nothing changes any more, and before the replicas are stopped for good.
+func (w *world) check(final bool) *checker.Report {
+	w.t.Helper()
+	options := checker.Options{End: now(), WritesRecorded: true}
+	if final {
+		foos, err := w.listFoos()
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		options.Final = map[string]string{}
+		for name, foo := range foos {
+			options.Final[w.key(name)] = strconv.FormatInt(foo.Generation, 10)
+		}
+	}
+	ctx, cancel := context.WithTimeout(w.t.Context(), patience)
+	defer cancel()
+	if err := w.log.Sync(ctx); err != nil {
+		w.t.Fatal(err)
+	}
+	processes := w.histories()
+	report := checker.Check(processes, options)
+	var text strings.Builder
+	_ = report.WriteText(&text) // a builder takes everything
+	if err := report.Err(); err != nil {
+		w.t.Errorf("the records of the replicas: %v\n%s", err, &text)
+	} else {
+		w.t.Logf("the records of the replicas:\n%s", &text)
+	}
+	seen := w.log.Check(w.ring, processes)
+	if err := seen.Err(); err != nil {
+		w.t.Error(err)
+	}
+	w.t.Logf("the history of the Leases: %d writes, %d starts of work, %d moves, %d contested claims, %d findings",
+		seen.Writes, seen.Starts, seen.Moves, seen.Contests, len(seen.Findings))
+	return report
+}
+
+// eventually waits until f returns nil, and fails the test if it doesn't in time.
+func (w *world) eventually(what string, f func(context.Context) error) {
+	w.t.Helper()
+	ctx, cancel := context.WithTimeout(w.t.Context(), patience)
+	defer cancel()
+	for {
+		err := f(ctx)
+		if err == nil {
+			return
+		}
+		select {
+		case <-time.After(poll):
+		case <-ctx.Done():
+			w.t.Fatalf("%s: not within %v: %v", what, patience, err)
+		}
+	}
+}
+
+func mustClient(t *testing.T, config *rest.Config) kubernetes.Interface {
+	t.Helper()
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return client
+}

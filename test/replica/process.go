@@ -1,0 +1,341 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package replica
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/tom-ludwig/operator-scaling/example-controller/record"
+	"github.com/tom-ludwig/operator-scaling/test/checker"
+)
+
+// stopTimeout is how long Stop waits before it kills.
+const stopTimeout = 45 * time.Second
+
+// ErrEnded says that a process which should be signalled has ended.
+var ErrEnded = errors.New("the process has ended")
+
+// Config says how to start one replica. Binary, Kubeconfig, Dir, Ring, Namespace
+// and Pod are required.
+type Config struct {
+	Binary     string
+	Kubeconfig string
+	Dir        string // for logs and records; must exist
+	Ring       string // --name
+	Namespace  string // POD_NAMESPACE: where the Leases are
+	Pod        string // POD_NAME
+	PodUID     string // POD_UID; not set if empty
+	// Watch is the namespace whose objects are worked on. Empty: all.
+	Watch string
+	// LeaseDuration, Workers and ReconcileDelay are the flags of these names; zero
+	// for the default.
+	LeaseDuration  time.Duration
+	Workers        int
+	ReconcileDelay time.Duration
+	// Args are further flags. They come last, so they override the others.
+	Args []string
+	// Env is further environment, as KEY=value.
+	Env []string
+}
+
+// Process is one replica process. Make it with [Start].
+type Process struct {
+	config  Config
+	id      string // the Pod's name, and a number that no other process has
+	address string
+	cmd     *exec.Cmd
+	exited  chan struct{} // closed when the process has ended and was waited for
+
+	mu     sync.Mutex
+	pauses []checker.Pause
+	death  int64 // set before exited is closed
+}
+
+// started counts the processes, for P1.
+var started atomic.Int64
+
+// Start starts a process and returns without waiting until it is ready.
+func Start(c Config) (*Process, error) {
+	p := &Process{config: c, id: fmt.Sprintf("%s.%03d", c.Pod, started.Add(1)), exited: make(chan struct{})}
+	port, err := freePort()
+	if err != nil {
+		return nil, fmt.Errorf("start replica %s: %w", c.Pod, err)
+	}
+	p.address = net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
+	log, err := os.OpenFile(p.LogFile(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("start replica %s: %w", c.Pod, err)
+	}
+	defer func() { _ = log.Close() }() // the process has a copy
+
+	p.cmd = exec.Command(c.Binary, p.args()...)
+	p.cmd.Stdout, p.cmd.Stderr = log, log
+	p.cmd.Env = p.environment()
+	p.cmd.SysProcAttr = processAttributes()
+	running := make(chan error, 1)
+	go func() {
+		// The kernel sends the death signal when the thread that forked ends, not
+		// the process. A goroutine that keeps its thread keeps the child alive.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := p.cmd.Start()
+		running <- err
+		if err == nil {
+			_ = p.cmd.Wait() // ExitCode tells
+			p.mu.Lock()
+			p.death = record.Now()
+			p.mu.Unlock()
+			close(p.exited)
+		}
+	}()
+	if err := <-running; err != nil {
+		return nil, fmt.Errorf("start replica %s: %w", c.Pod, err)
+	}
+	return p, nil
+}
+
+func (p *Process) args() []string {
+	c := p.config
+	args := []string{
+		"--kubeconfig=" + c.Kubeconfig,
+		"--name=" + c.Ring,
+		"--http-address=" + p.address,
+		"--record-to=" + p.RecordFile(),
+	}
+	if c.Watch != "" {
+		args = append(args, "--watch-namespace="+c.Watch)
+	}
+	if c.LeaseDuration != 0 {
+		args = append(args, "--lease-duration="+c.LeaseDuration.String())
+	}
+	if c.Workers != 0 {
+		args = append(args, "--workers="+strconv.Itoa(c.Workers))
+	}
+	if c.ReconcileDelay != 0 {
+		args = append(args, "--reconcile-delay="+c.ReconcileDelay.String())
+	}
+	return append(args, c.Args...)
+}
+
+// environment is this process's without what says who a Pod is, and with the
+// replica's identity.
+func (p *Process) environment() []string {
+	var env []string
+	for _, v := range os.Environ() {
+		if !strings.HasPrefix(v, "POD_") && !strings.HasPrefix(v, "KUBERNETES_") {
+			env = append(env, v)
+		}
+	}
+	env = append(env, "POD_NAME="+p.config.Pod, "POD_NAMESPACE="+p.config.Namespace)
+	if p.config.PodUID != "" {
+		env = append(env, "POD_UID="+p.config.PodUID)
+	}
+	return append(env, p.config.Env...)
+}
+
+// Config returns what the process was started with.
+func (p *Process) Config() Config { return p.config }
+
+// Pod returns the member's name on the ring.
+func (p *Process) Pod() string { return p.config.Pod }
+
+// String returns the Pod's name and a number that no other process has.
+func (p *Process) String() string { return p.id }
+
+// PID returns the process id.
+func (p *Process) PID() int { return p.cmd.Process.Pid }
+
+// LogFile returns the path of the file with what the process prints.
+func (p *Process) LogFile() string { return filepath.Join(p.config.Dir, p.id+".log") }
+
+// RecordFile returns the path of the file with the process's records. It does not
+// exist before the process has opened it.
+func (p *Process) RecordFile() string { return filepath.Join(p.config.Dir, p.id+".records") }
+
+// Exited returns a channel that is closed when the process has ended.
+func (p *Process) Exited() <-chan struct{} { return p.exited }
+
+// Ended reports whether the process has ended.
+func (p *Process) Ended() bool {
+	select {
+	case <-p.exited:
+		return true
+	default:
+		return false
+	}
+}
+
+// ExitCode returns the exit code of a process that has ended: -1 if a signal has
+// ended it, or if it has not ended.
+func (p *Process) ExitCode() int {
+	if !p.Ended() {
+		return -1
+	}
+	return p.cmd.ProcessState.ExitCode()
+}
+
+// Terminate sends SIGTERM and returns.
+func (p *Process) Terminate() error { return p.signal(syscall.SIGTERM) }
+
+// Stop asks the process to end and returns when it has; it is an error if that is
+// not with exit code 0. A process that does not end in time is killed.
+func (p *Process) Stop() error {
+	if err := p.Terminate(); err != nil {
+		return err
+	}
+	select {
+	case <-p.exited:
+	case <-time.After(stopTimeout):
+		p.Kill()
+		return fmt.Errorf("stop %s: not within %v\nthe end of its log:\n%s", p, stopTimeout, p.Tail(15))
+	}
+	if code := p.ExitCode(); code != 0 {
+		return fmt.Errorf("stop %s: exit code %d\nthe end of its log:\n%s", p, code, p.Tail(15))
+	}
+	return nil
+}
+
+// Kill ends the process with SIGKILL, paused or not, and returns when it has ended.
+func (p *Process) Kill() {
+	if p.signal(syscall.SIGKILL) == nil {
+		<-p.exited
+	}
+}
+
+// Pause stops the execution of the process with SIGSTOP. It returns when the
+// process does certainly not run any more.
+func (p *Process) Pause() error {
+	if err := p.signal(syscall.SIGSTOP); err != nil {
+		return err
+	}
+	if err := p.waitStopped(); err != nil {
+		return err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.pauses = append(p.pauses, checker.Pause{From: record.Now()})
+	return nil
+}
+
+// Resume lets a paused process go on.
+func (p *Process) Resume() error {
+	p.mu.Lock()
+	if n := len(p.pauses); n > 0 && p.pauses[n-1].To == 0 {
+		p.pauses[n-1].To = record.Now() // before it runs
+	}
+	p.mu.Unlock()
+	return p.signal(syscall.SIGCONT)
+}
+
+func (p *Process) signal(s syscall.Signal) error {
+	if p.Ended() {
+		return fmt.Errorf("send %s to %s: %w", s, p, ErrEnded)
+	}
+	if err := p.cmd.Process.Signal(s); err != nil {
+		return fmt.Errorf("send %s to %s: %w", s, p, err)
+	}
+	return nil
+}
+
+// waitStopped waits until the kernel says that each thread of the process has
+// stopped: the signal takes a moment to reach those that run on other processors.
+// Where the kernel can't be asked it waits for longer than that takes.
+func (p *Process) waitStopped() error {
+	pattern := fmt.Sprintf("/proc/%d/task/*/stat", p.PID())
+	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		threads, err := filepath.Glob(pattern)
+		if err != nil || len(threads) == 0 {
+			time.Sleep(50 * time.Millisecond)
+			return nil
+		}
+		stopped := true
+		for _, thread := range threads {
+			text, _ := os.ReadFile(thread)
+			// "1234 (name) T ...": the name may hold anything.
+			_, state, _ := bytes.Cut(text[max(0, bytes.LastIndexByte(text, ')')):], []byte(") "))
+			stopped = stopped && len(state) > 0 && (state[0] == 'T' || state[0] == 't')
+		}
+		if stopped {
+			return nil
+		}
+	}
+	return fmt.Errorf("pause %s: some threads go on", p)
+}
+
+// History returns what the process has recorded and what was done to it, for
+// [checker.Check].
+func (p *Process) History() (checker.Process, error) {
+	p.mu.Lock()
+	death, pauses := p.death, append([]checker.Pause(nil), p.pauses...)
+	p.mu.Unlock()
+	h, err := checker.ReadFile(p.RecordFile())
+	if errors.Is(err, os.ErrNotExist) {
+		h, err = checker.Process{}, nil // it never got as far as to open the file
+	}
+	h.Name, h.Death, h.Pauses = p.id, death, pauses
+	return h, err
+}
+
+// Tail returns the last lines that the process has printed.
+func (p *Process) Tail(lines int) string {
+	f, err := os.Open(p.LogFile())
+	if err != nil {
+		return err.Error()
+	}
+	defer func() { _ = f.Close() }()
+	const enough = 64 << 10
+	if info, err := f.Stat(); err == nil && info.Size() > enough {
+		_, _ = f.Seek(-enough, io.SeekEnd) // at worst the tail is longer
+	}
+	text, err := io.ReadAll(f)
+	if err != nil {
+		return err.Error()
+	}
+	all := bytes.Split(bytes.TrimSpace(text), []byte("\n"))
+	return string(bytes.Join(all[max(0, len(all)-lines):], []byte("\n")))
+}
+
+var ports struct {
+	sync.Mutex
+	given map[int]bool
+}
+
+// freePort finds a loopback port that nobody listens on and that was not given to
+// another replica, below the range from which kernels take ports for outgoing
+// connections, and beside that of the control plane.
+func freePort() (int, error) {
+	const low, high, tries = 30000, 32000, 200
+	ports.Lock()
+	defer ports.Unlock()
+	if ports.given == nil {
+		ports.given = map[int]bool{}
+	}
+	for range tries {
+		port := low + rand.IntN(high-low)
+		if ports.given[port] {
+			continue
+		}
+		l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+		if err == nil {
+			ports.given[port] = true
+			return port, l.Close()
+		}
+	}
+	return 0, fmt.Errorf("no free port between %d and %d on 127.0.0.1", low, high)
+}
