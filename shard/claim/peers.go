@@ -74,6 +74,9 @@ func (m *Machine) observe(l Lease) {
 // written makes it look with a quorum read and write again.
 func (m *Machine) observeOwn(l Lease) {
 	m.echo.seen(l.UID, l.Version)
+	if l.Record.Void() {
+		m.rival.lookAt = Time{}
+	}
 	if m.own.op == nil && m.own.version != "" && l.Version != m.own.version && CompareVersions(l.Version, m.own.confirmedVersion) > 0 {
 		m.own.version = ""
 	}
@@ -83,6 +86,7 @@ func (m *Machine) observeOwn(l Lease) {
 // still have a process behind it, so what it claimed stays blocked for a while.
 func (m *Machine) vanish(last Lease) {
 	if last.Name == m.cfg.Lease {
+		m.rival.lookAt = Time{}
 		if m.own.op == nil && last.UID == m.own.uid {
 			m.own.version = ""
 		}

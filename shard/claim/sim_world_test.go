@@ -30,9 +30,10 @@ type world struct {
 	points  []uint64 // of the hash space, on which work is watched
 	tokens  []lastToken
 	tally   tally
-	formed  int  // handovers before the first fault
-	healed  bool // the faults are over
-	without rule // a rule of the caller of the machine that is left out
+	formed  int           // handovers before the first fault
+	healed  bool          // the faults are over
+	rested  time.Duration // how long it took to come to rest after that
+	without rule          // a rule of the caller of the machine that is left out
 	failure error
 }
 
@@ -85,11 +86,8 @@ func newWorld(seed uint64) *world {
 	w := &world{seed: seed, rand: rand.New(rand.NewPCG(seed, 0x5eed))}
 	w.timing = timing{
 		duration: 15 * time.Second, deadline: 9 * time.Second, period: 3 * time.Second, echo: 6 * time.Second,
-		drain: 30 * time.Second, coalesce: time.Duration(20+w.rand.IntN(81)) * time.Millisecond, settle: w.between(0, 500*time.Millisecond), grace: 2 * time.Second,
-	}
-	w.without = broken
-	if w.without == deadlineBelowDuration {
-		w.timing.deadline = w.timing.duration
+		drain: 30 * time.Second, grace: 2 * time.Second,
+		coalesce: w.between(20*time.Millisecond, 100*time.Millisecond), settle: w.between(0, 500*time.Millisecond),
 	}
 	w.without = broken
 	w.drift = w.timing.drift()
@@ -127,7 +125,7 @@ func (w *world) simulate() (err error) {
 
 // settle runs on without faults until the fleet has come to rest, and fails if it doesn't.
 func (w *world) settle() {
-	const bound = 150 * time.Second
+	const bound = 75 * time.Second // a drain timeout on a slow clock, a lease duration, a restart
 	start := w.now
 	restless := fmt.Errorf("not looked at")
 	for w.failure == nil && restless != nil && w.now < start+bound {
@@ -138,7 +136,8 @@ func (w *world) settle() {
 		w.fail("L1: %v after the last fault: %v", bound, restless)
 		return
 	}
-	w.logf("at rest %v after the last fault", w.now-start)
+	w.rested = w.now - start
+	w.logf("at rest %v after the last fault", w.rested)
 	// And it stays so.
 	w.run(w.now + 2*w.timing.duration)
 	if w.failure == nil {

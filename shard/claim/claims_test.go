@@ -1,0 +1,373 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package claim
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/tom-ludwig/operator-scaling/shard/ring"
+)
+
+// claiming brings a machine to the point at which its first claims are confirmed
+// and it asks for the list that stands between them and work.
+func claiming(t *testing.T, change ...func(*Config)) (*pilot, List) {
+	t.Helper()
+	p := newPilot(t, change...)
+	p.step(Tick{})
+	p.step(Synced{})
+	p.serve()
+	p.wait(p.cfg.Coalesce)
+	u := take[Update](p)
+	p.step(Wrote{Op: u.Op, Outcome: OK, Lease: p.commit(u)})
+	p.show(p.cfg.Lease)
+	if got := take[Claimed](p).Partitions.Len(); got != testPartitions {
+		t.Fatalf("claimed %d partitions instead of all", got)
+	}
+	return p, take[List](p)
+}
+
+func TestC1_ActiveOnlyAfterAListThatShowsNobodyElse(t *testing.T) {
+	p, l := claiming(t)
+	p.wantStates(nil, p.all())
+	b := p.put("lease-b", p.peerRecord("b", Serving, 2, 3))
+	p.step(Listed{Op: l.Op, Outcome: OK, Leases: p.list()})
+	p.wantStates(without(p.all(), []int{2, 3}), []int{2, 3})
+
+	// It stays so however often it looks, until the other has dropped its claim.
+	p.run(time.Second)
+	p.wantStates(without(p.all(), []int{2, 3}), []int{2, 3})
+	b.Record.Holder = ""
+	p.put("lease-b", b.Record)
+	p.show("lease-b")
+	p.run(time.Second)
+	p.wantStates(p.all(), nil)
+	if got := p.m.Stats().Contested; got < 2 {
+		t.Errorf("%d contested claims were counted, want at least 2", got)
+	}
+}
+
+func TestC1_ListWithoutTheOwnClaimDoesNotCount(t *testing.T) {
+	p, l := claiming(t)
+	stale := p.leases[p.cfg.Lease]
+	stale.Version = "99"
+	p.step(Listed{Op: l.Op, Outcome: OK, Leases: []Lease{stale}})
+	p.wantStates(nil, p.all())
+	p.wait(20 * time.Millisecond)
+	l = take[List](p) // asks again
+	p.step(Listed{Op: l.Op, Outcome: OK})
+	p.wantStates(nil, p.all())
+	p.wait(20 * time.Millisecond)
+	l = take[List](p)
+	p.step(Listed{Op: l.Op}) // no answer
+	p.wantStates(nil, p.all())
+	p.run(time.Second)
+	p.wantStates(p.all(), nil)
+}
+
+func TestC1_ListOfBeforeAFenceDoesNotCount(t *testing.T) {
+	p, l := claiming(t)
+	leases := p.list()
+	p.wait(p.cfg.RenewDeadline)
+	take[Fenced](p)
+	p.step(Listed{Op: l.Op, Outcome: OK, Leases: leases})
+	p.wantStates(nil, p.all())
+}
+
+// What blocks an activation although the list says nothing of it.
+func TestC1_WhatTheListDoesNotShow(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		happens func(*pilot) // between the claim and the answer to the list
+		blocked []int
+	}{
+		{"a Lease that the watch shows and the list has not", func(p *pilot) {
+			p.peer("b", Serving, 1)
+			delete(p.leases, "lease-b")
+		}, []int{1}},
+		{"one that was made again under its name", func(p *pilot) {
+			p.peer("b", Serving, 1)
+			delete(p.leases, "lease-b")
+			p.put("lease-b", p.peerRecord("b", Joining))
+		}, []int{1}},
+		{"one that was made again while the watch looked away", func(p *pilot) {
+			p.peer("b", Serving, 1)
+			delete(p.leases, "lease-b")
+			p.peer("b", Joining)
+		}, []int{1}},
+		{"one that vanished", func(p *pilot) {
+			last := p.peer("b", Serving, 1)
+			delete(p.leases, "lease-b")
+			p.step(Vanished{Last: last})
+		}, []int{1}},
+		{"one that another member saw vanish", func(p *pilot) {
+			r := p.peerRecord("c", Serving)
+			r.Tombstones = []Tombstone{{Lease: "lease-b", Holder: "b_1", Claims: p.peerRecord("b", Serving, 1).Claims}}
+			p.put("lease-c", r)
+		}, []int{1}},
+		{"two members that saw different ends of it", func(p *pilot) {
+			for i, name := range []string{"c", "d"} {
+				r := p.peerRecord(name, Serving)
+				r.Tombstones = []Tombstone{{Lease: "lease-b", Holder: "b_1", Claims: p.peerRecord("b", Serving, 1+i).Claims}}
+				p.put("lease-"+name, r)
+			}
+		}, []int{1, 2}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			p, l := claiming(t)
+			c.happens(p)
+			p.step(Listed{Op: l.Op, Outcome: OK, Leases: p.list()})
+			for _, partition := range c.blocked {
+				if p.m.States()[partition] == ring.Active {
+					t.Errorf("partition %d is active", partition)
+				}
+			}
+			if len(p.in(ring.Active)) == 0 {
+				t.Error("nothing is active: the others should be")
+			}
+		})
+	}
+}
+
+func TestC1_ClaimsOfOtherKindsAreCompared(t *testing.T) {
+	parameters := func(key string, partitions int) ring.Parameters {
+		return ring.Parameters{Key: key, Partitions: partitions, VirtualNodes: 20, Load: 1.25}
+	}
+	claims := func(p ring.Parameters, partitions ...int) Claims {
+		return Claims{Parameters: p, Set: setOf(p.Partitions, partitions...)}
+	}
+	all := []int{0, 1, 2, 3, 4, 5, 6, 7}
+	for _, c := range []struct {
+		name    string
+		claims  Claims
+		blocked []int
+	}{
+		{"none", claims(parameters("name", 8)), nil},
+		{"the same partitions", claims(parameters("name", 8), 0, 5), []int{0, 5}},
+		{"twice as many", claims(parameters("name", 16), 4, 5, 7), []int{2, 3}},
+		{"three, which cut others in two", claims(parameters("name", 3), 1), []int{2, 3, 4, 5}},
+		{"one", claims(parameters("name", 1), 0), all},
+		{"another key", claims(parameters("namespace", 8), 3), all},
+		{"another key, but no claim", claims(parameters("namespace", 8)), nil},
+		{"what can't be read", Claims{Everything: true}, all},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			p, l := claiming(t)
+			r := p.peerRecord("b", Joining)
+			r.Claims = c.claims
+			p.put("lease-b", r)
+			p.step(Listed{Op: l.Op, Outcome: OK, Leases: p.list()})
+			p.wantStates(without(p.all(), c.blocked), c.blocked)
+		})
+	}
+}
+
+func TestC2_NothingIsReleasedWhileWorkIsInFlight(t *testing.T) {
+	p := newPilot(t).join()
+	p.peer("b", Serving)
+	lost := p.owned("b", "a", "b")
+	if got := slices.Collect(take[Drain](p).Partitions.All()); !slices.Equal(got, lost) {
+		t.Fatalf("drains %v instead of %v", got, lost)
+	}
+	p.wantStates(p.owned("a", "a", "b"), lost)
+
+	// However long it takes, nothing is withdrawn, and the Lease is kept alive.
+	for range 5 {
+		p.wait(2 * time.Second)
+		for _, a := range p.did {
+			if u, is := a.(Update); is {
+				if u.Record.Claims.Set.Len() != testPartitions {
+					t.Fatalf("withdraws claims before the work has ended: %v", u.Record.Claims)
+				}
+			}
+		}
+		p.serveWithoutDrain()
+	}
+	// One piece of work ends: only its partition is given up.
+	p.step(Idle{Partitions: setOf(testPartitions, lost[0])})
+	p.wait(p.cfg.Coalesce)
+	released := take[Released](p).Partitions
+	u := take[Update](p)
+	if got := slices.Collect(released.All()); !slices.Equal(got, lost[:1]) {
+		t.Errorf("released %v instead of %v", got, lost[:1])
+	}
+	if u.Record.Claims.Set.Has(lost[0]) || u.Record.Claims.Set.Len() != testPartitions-1 {
+		t.Errorf("the Lease says %v", u.Record.Claims)
+	}
+}
+
+// serveWithoutDrain answers requests, but no work ends.
+func (p *pilot) serveWithoutDrain() {
+	p.t.Helper()
+	p.did = slices.DeleteFunc(p.did, func(a Action) bool { _, is := a.(Drain); return is })
+	p.serve()
+}
+
+// A release whose answer is lost may be committed at any later time. The member
+// must not take the partition up again on the claim that it has withdrawn: traces
+// of models that did so are the shortest ones to two workers.
+func TestC2_APartitionIsGivenUpBeforeTheReleaseIsSent(t *testing.T) {
+	p := newPilot(t).join()
+	b := p.peer("b", Serving)
+	lost := p.owned("b", "a", "b")
+	p.step(Idle{Partitions: take[Drain](p).Partitions})
+	p.wait(p.cfg.Coalesce)
+	take[Released](p)
+	u := take[Update](p)
+	p.wantStates(p.owned("a", "a", "b"), nil)
+	p.step(Wrote{Op: u.Op}) // no answer
+
+	// b has gone, so they are wanted again, and the Lease still says that they are claimed.
+	b.Record.Holder = ""
+	p.put("lease-b", b.Record)
+	p.show("lease-b")
+	p.wantStates(p.owned("a", "a", "b"), nil)
+	p.wait(200 * time.Millisecond)
+	get := take[Get](p)
+	p.step(Got{Op: get.Op, Outcome: OK, Lease: p.leases[p.cfg.Lease]})
+	none[Activated](p)
+	p.wantStates(p.owned("a", "a", "b"), nil)
+
+	// The next write is conditional on what was read: it or the lost one is committed, never both.
+	again := take[Update](p)
+	if again.Version != u.Version {
+		t.Errorf("writes at %s, want %s", again.Version, u.Version)
+	}
+	p.step(Wrote{Op: again.Op, Outcome: OK, Lease: p.commit(again)})
+	none[Activated](p)
+	p.run(time.Second)
+	p.wantStates(p.all(), nil)
+	for _, partition := range lost {
+		if CompareVersions(p.m.Token(partition), u.Version) <= 0 {
+			t.Errorf("partition %d has token %s, not above %s", partition, p.m.Token(partition), u.Version)
+		}
+	}
+}
+
+func TestC2_WantedAgainBeforeTheReleaseIsSent(t *testing.T) {
+	p := newPilot(t).join()
+	token := p.m.Token(0)
+	b := p.peer("b", Serving)
+	drain := take[Drain](p)
+	p.step(Idle{Partitions: drain.Partitions})
+	b.Record.Holder = ""
+	p.put("lease-b", b.Record)
+	p.show("lease-b")
+	if got := take[Activated](p).Partitions; !got.Equal(drain.Partitions) {
+		t.Errorf("activated %v instead of %v", got, drain.Partitions)
+	}
+	none[Update](p)
+	if p.m.Token(0) != token {
+		t.Errorf("the token has changed")
+	}
+}
+
+func TestC2_ADrainedPartitionIsNotTakenUpWhileFenced(t *testing.T) {
+	p := newPilot(t).join()
+	b := p.peer("b", Serving)
+	drain := take[Drain](p)
+	p.wait(p.cfg.RenewDeadline)
+	take[Fenced](p)
+	p.step(Idle{Partitions: drain.Partitions})
+	b.Record.Holder = ""
+	p.put("lease-b", b.Record)
+	p.show("lease-b") // it may have been evicted itself meanwhile, and another one been at work
+	none[Activated](p)
+}
+
+func TestC5_AnUnknownOutcomeIsNeverTakenForAClaim(t *testing.T) {
+	for _, outcome := range []Outcome{Unknown, Conflict, NotFound} {
+		for _, committed := range []bool{false, true} {
+			p := newPilot(t)
+			p.step(Tick{})
+			p.step(Synced{})
+			p.serve()
+			p.wait(p.cfg.Coalesce)
+			u := take[Update](p)
+			if committed {
+				p.commit(u)
+			}
+			p.step(Wrote{Op: u.Op, Outcome: outcome})
+			p.wantStates(nil, nil)
+			p.wait(200 * time.Millisecond)
+			p.step(Got{Op: take[Get](p).Op, Outcome: OK, Lease: p.leases[p.cfg.Lease]})
+			none[Claimed](p)
+			p.wantStates(nil, nil)
+			again := take[Update](p)
+			if again.Record.Seq <= u.Record.Seq {
+				t.Errorf("seq %d follows %d", again.Record.Seq, u.Record.Seq)
+			}
+			p.step(Wrote{Op: again.Op, Outcome: OK, Lease: p.commit(again)})
+			p.wantStates(nil, p.all())
+		}
+	}
+}
+
+func TestC6_OnlyWhatMovesIsTouched(t *testing.T) {
+	p := newPilot(t, func(c *Config) { c.Parameters.Partitions = 64 }).join()
+	members := []string{"a"}
+	for _, name := range []string{"b", "c", "d"} {
+		before := p.owned("a", members...)
+		members = append(members, name)
+		after := p.owned("a", members...)
+		p.peer(name, Serving)
+		drained := slices.Collect(take[Drain](p).Partitions.All())
+		if want := without(before, after); !slices.Equal(drained, want) {
+			t.Errorf("when %s joins, %v are drained instead of %v", name, drained, want)
+		}
+		stay := without(before, drained)
+		p.wantStates(stay, drained)
+		p.step(Idle{Partitions: setOf(64, drained...)})
+		p.serve()
+		for range 40 {
+			p.wait(50 * time.Millisecond)
+			for _, partition := range stay {
+				if p.m.States()[partition] != ring.Active {
+					t.Fatalf("partition %d, which stays, is %v", partition, p.m.States()[partition])
+				}
+			}
+			p.serve()
+		}
+	}
+}
+
+func TestWithdrawalIsMandatory(t *testing.T) {
+	p, l := claiming(t)
+	// Another member has claimed the same, and the ring names it for some.
+	p.put("lease-b", p.peerRecord("b", Serving, p.all()...))
+	p.step(Listed{Op: l.Op, Outcome: OK, Leases: p.list()})
+	p.show("lease-b")
+	p.wait(p.cfg.Coalesce)
+	got := slices.Collect(take[Released](p).Partitions.All())
+	if want := p.owned("b", "a", "b"); !slices.Equal(got, want) {
+		t.Errorf("withdraws %v instead of %v", got, want)
+	}
+	p.wantStates(nil, p.owned("a", "a", "b"))
+}
+
+func TestTokensRise(t *testing.T) {
+	p := newPilot(t).join()
+	first := p.m.Token(0)
+	if first == "" || p.m.Token(-1) != "" || p.m.Token(testPartitions) != "" {
+		t.Fatalf("tokens %q, %q, %q", first, p.m.Token(-1), p.m.Token(testPartitions))
+	}
+	p.run(10 * time.Second)
+	if p.m.Token(0) != first {
+		t.Error("a renewal has changed the token")
+	}
+	b := p.peer("b", Serving)
+	p.run(time.Second)
+	lost := p.owned("b", "a", "b")[0]
+	if got := p.m.Token(lost); got != "" {
+		t.Errorf("the token of a lost partition is %q", got)
+	}
+	b.Record.Holder = ""
+	p.put("lease-b", b.Record)
+	p.show("lease-b")
+	p.run(time.Second)
+	if got := p.m.Token(lost); CompareVersions(got, first) <= 0 {
+		t.Errorf("the token %q is not above %q", got, first)
+	}
+}

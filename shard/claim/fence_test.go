@@ -1,0 +1,179 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package claim
+
+import (
+	"testing"
+	"time"
+)
+
+// due lets time go by until the machine wants to renew, and returns the renewal.
+func (p *pilot) due() Update {
+	p.t.Helper()
+	p.did = p.did[:0]
+	for start := p.now; len(p.did) == 0 && p.now.Mono < start.Mono+p.cfg.RenewPeriod; {
+		p.wait(10 * time.Millisecond)
+	}
+	return take[Update](p)
+}
+
+func TestC3_FenceCountsFromTheSendTime(t *testing.T) {
+	p := newPilot(t).join()
+	u := p.due()
+	sent := p.now
+	p.now = p.now.Add(2 * time.Second) // so long takes the answer
+	p.step(Wrote{Op: u.Op, Outcome: OK, Lease: p.commit(u)})
+	fence, open := p.m.Fence()
+	if want := sent.Add(p.cfg.RenewDeadline); !open || fence.Mono > want.Mono || fence.Mono < want.Mono-p.cfg.RenewPeriod {
+		t.Fatalf("the fence is at %v (%v), want %v at the latest", fence, open, want)
+	}
+	p.now = fence
+	p.now.Mono--
+	p.now.Wall--
+	p.step(Tick{})
+	none[Fenced](p)
+	p.now = fence
+	p.step(Tick{})
+	take[Fenced](p)
+	if _, open := p.m.Fence(); open {
+		t.Error("Fence doesn't say so")
+	}
+	p.wantStates(p.all(), nil) // for who renews in time to go on with
+}
+
+func TestC3_EitherClockTripsTheFence(t *testing.T) {
+	for name, later := range map[string]Time{
+		"monotonic, while the wall clock was turned back": {Mono: 9 * time.Second, Wall: -time.Hour},
+		"wall, while the machine was frozen":              {Mono: time.Millisecond, Wall: 9 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newPilot(t).join()
+			p.now.Mono += later.Mono
+			p.now.Wall += later.Wall
+			p.step(Tick{})
+			take[Fenced](p)
+		})
+	}
+}
+
+func TestC3_AnAnswerThatComesAfterItsOwnFenceDoesNotLiftIt(t *testing.T) {
+	p := newPilot(t).join()
+	u := p.due()
+	written := p.commit(u)
+	p.now = p.now.Add(p.cfg.RenewDeadline) // paused with the answer in the socket
+	p.step(Wrote{Op: u.Op, Outcome: OK, Lease: written})
+	take[Fenced](p)
+	take[Get](p) // for it may have been evicted since
+	none[Unfenced](p)
+}
+
+func TestC3_AfterTheFenceTheLeaseIsReadAndWrittenBeforeWorkGoesOn(t *testing.T) {
+	p := newPilot(t).join()
+	u := p.due()
+	p.wait(p.cfg.RenewDeadline)
+	take[Fenced](p)
+	p.step(Wrote{Op: u.Op})
+	for range 3 { // the server is away
+		p.wait(2 * time.Second)
+		p.step(Got{Op: take[Get](p).Op})
+	}
+	p.wait(2 * time.Second)
+	p.step(Got{Op: take[Get](p).Op, Outcome: OK, Lease: p.leases[p.cfg.Lease]})
+	none[Unfenced](p)
+	u = take[Update](p)
+	none[Activated](p)
+	p.step(Wrote{Op: u.Op, Outcome: OK, Lease: p.commit(u)})
+	take[Unfenced](p)
+	none[Activated](p) // nothing has changed: nothing is replayed
+	p.wantStates(p.all(), nil)
+}
+
+func TestWhoWasEvictedEnds(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		change func(*Lease)
+		want   error
+	}{
+		{"void", func(l *Lease) { l.Record.Holder = "" }, ErrEvicted},
+		{"another holder", func(l *Lease) { l.Record.Holder = "a_2" }, ErrEvicted},
+		{"another Lease of the same name", func(l *Lease) { l.UID = "other" }, ErrEvicted},
+		{"an older version", func(l *Lease) { l.Version = "99" }, ErrWentBack},
+		{"an older version of fewer digits", func(l *Lease) { l.Version = "9" }, ErrWentBack},
+		{"an older writing", func(l *Lease) { l.Record.Seq-- }, ErrWentBack},
+		{"none", nil, ErrVanished},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			p := newPilot(t).join()
+			u := p.due()
+			p.step(Wrote{Op: u.Op, Outcome: Conflict})
+			get := take[Get](p)
+			if c.change == nil {
+				p.step(Got{Op: get.Op, Outcome: NotFound})
+			} else {
+				l := p.leases[p.cfg.Lease]
+				c.change(&l)
+				p.step(Got{Op: get.Op, Outcome: OK, Lease: l})
+			}
+			take[Fenced](p)
+			if got := take[Ended](p).Reason; got != c.want {
+				t.Errorf("ends because %v, want %v", got, c.want)
+			}
+			if len(p.m.Step(p.now, Tick{})) > 0 {
+				t.Error("goes on after its end")
+			}
+		})
+	}
+}
+
+func TestWhatSomebodyElseWroteIsOverwritten(t *testing.T) {
+	p := newPilot(t).join()
+	r := p.leases[p.cfg.Lease].Record
+	r.Claims = Claims{Everything: true}
+	p.put(p.cfg.Lease, r)
+	p.show(p.cfg.Lease)
+	p.step(Got{Op: take[Get](p).Op, Outcome: OK, Lease: p.leases[p.cfg.Lease]})
+	u := take[Update](p)
+	if u.Record.Claims.Everything || u.Record.Claims.Set.Len() != testPartitions {
+		t.Errorf("writes %+v", u.Record.Claims)
+	}
+	p.wantStates(p.all(), nil)
+}
+
+func TestAConflictIsFollowedAtOnceButNotForEver(t *testing.T) {
+	p := newPilot(t).join()
+	start, writes := p.now, 0
+	u := p.due()
+	for p.now.Mono-start.Mono < 30*time.Second {
+		writes++
+		p.step(Wrote{Op: u.Op, Outcome: Conflict})
+		get, after := until[Get](p)
+		if writes == 1 && after > 0 {
+			t.Errorf("waits %v after the first conflict", after)
+		}
+		p.step(Got{Op: get.Op, Outcome: OK, Lease: p.leases[p.cfg.Lease]})
+		u = take[Update](p)
+	}
+	if writes > 60 {
+		t.Errorf("%d writes in 30 s of conflicts", writes)
+	}
+}
+
+func TestRenewalsAreJittered(t *testing.T) {
+	p := newPilot(t).join()
+	different := map[time.Duration]bool{}
+	for range 20 {
+		start := p.now.Mono
+		u := p.due()
+		p.step(Wrote{Op: u.Op, Outcome: OK, Lease: p.commit(u)})
+		p.show(p.cfg.Lease)
+		wait := p.m.own.renewAt.Mono - start
+		if wait < p.cfg.RenewPeriod*8/10 {
+			t.Errorf("renews after %v", wait)
+		}
+		different[wait] = true
+	}
+	if len(different) < 5 {
+		t.Errorf("only %d different periods in 20", len(different))
+	}
+}

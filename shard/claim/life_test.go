@@ -1,0 +1,390 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package claim
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/tom-ludwig/operator-scaling/shard/ring"
+)
+
+func TestAMemberIsOnTheRingOnlyWhenItsInformersHaveSynced(t *testing.T) {
+	p := newPilot(t)
+	p.step(Tick{})
+	create := take[Create](p.answerGet())
+	if create.Record.Phase != Joining || !create.Record.Claims.Empty() {
+		t.Errorf("creates %+v", create.Record)
+	}
+	p.step(Wrote{Op: create.Op, Outcome: OK, Lease: p.commit(create)})
+	p.show(p.cfg.Lease)
+	p.run(5 * time.Second)
+	if l := p.leases[p.cfg.Lease]; l.Record.Phase != Joining || p.m.Serving() || len(p.in(ring.Active)) > 0 {
+		t.Errorf("before the informers have synced the Lease says %+v", l.Record)
+	}
+	p.step(Synced{})
+	p.run(time.Second)
+	if l := p.leases[p.cfg.Lease]; l.Record.Phase != Serving || !p.m.Serving() {
+		t.Errorf("after it the Lease says %+v", l.Record)
+	}
+}
+
+// answerGet answers the Get that every machine begins with.
+func (p *pilot) answerGet() *pilot {
+	p.t.Helper()
+	get := take[Get](p)
+	if l, exists := p.leases[p.cfg.Lease]; exists {
+		p.step(Got{Op: get.Op, Outcome: OK, Lease: l})
+	} else {
+		p.step(Got{Op: get.Op, Outcome: NotFound})
+	}
+	return p
+}
+
+// What a new machine does with a Lease of its name that is there already.
+func TestALeaseOfTheNameIsThere(t *testing.T) {
+	other := func(p *pilot) Record {
+		r := p.peerRecord("a", Serving, 0)
+		r.Holder, r.PodUID = "a_0", "uid-before"
+		return r
+	}
+	for _, c := range []struct {
+		name   string
+		config func(*Config)
+		record func(*pilot) Record
+		at     time.Duration // from when on it serves, at the earliest
+	}{
+		{"void", nil, func(p *pilot) Record { r := other(p); r.Holder = ""; return r }, 0},
+		{"its own, of a create whose answer was lost", nil, func(p *pilot) Record {
+			r := other(p)
+			r.Holder, r.Claims = "a_1", Claims{}
+			return r
+		}, 0},
+		{"this process's earlier one", func(c *Config) { c.Predecessor = "a_0" }, other, 0},
+		{"the same Pod's, whose process is dead", func(c *Config) { c.TakeOver = true }, func(p *pilot) Record {
+			r := other(p)
+			r.PodUID = "uid-a"
+			return r
+		}, 0},
+		{"the same Pod's, whose process may be alive", nil, func(p *pilot) Record { r := other(p); r.PodUID = "uid-a"; return r }, 15 * time.Second},
+		{"another Pod's", func(c *Config) { c.TakeOver = true }, other, 15 * time.Second},
+		{"of nobody knows which Pod", func(c *Config) { c.TakeOver, c.PodUID = true, "" }, func(p *pilot) Record { r := other(p); r.PodUID = ""; return r }, 15 * time.Second},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			change := c.config
+			if change == nil {
+				change = func(*Config) {}
+			}
+			p := newPilot(t, change)
+			p.put(p.cfg.Lease, c.record(p))
+			start := p.now.Mono
+			p.step(Tick{})
+			p.step(Synced{})
+			for !p.m.Serving() && p.now.Mono-start < time.Minute {
+				p.run(20 * time.Millisecond)
+			}
+			if got := p.now.Mono - start; got < c.at || got > c.at+4*time.Second {
+				t.Errorf("serves after %v, want %v", got, c.at)
+			}
+			if l := p.leases[p.cfg.Lease]; l.Record.Holder != "a_1" {
+				t.Errorf("the holder is %s", l.Record.Holder)
+			}
+			p.run(time.Second)
+			p.wantStates(p.all(), nil)
+		})
+	}
+}
+
+func TestASecondLivingProcessOfTheNameNeverJoins(t *testing.T) {
+	p := newPilot(t, func(c *Config) { c.TakeOver = true })
+	r := p.peerRecord("a", Serving, 0)
+	r.Holder, r.PodUID = "a_0", "uid-other"
+	p.put(p.cfg.Lease, r)
+	p.step(Tick{})
+	p.step(Synced{})
+	for range 60 {
+		p.put(p.cfg.Lease, r) // it renews
+		p.run(time.Second)
+		if p.leases[p.cfg.Lease].Record.Holder != "a_0" {
+			t.Fatal("the Lease was taken from a living member")
+		}
+	}
+	if got := p.m.Duplicate(); got != "a_0" {
+		t.Errorf("Duplicate says %q", got)
+	}
+	// When the first has left, the second takes its place, as soon as the watch says so.
+	r.Holder = ""
+	p.put(p.cfg.Lease, r)
+	p.show(p.cfg.Lease)
+	p.run(time.Second)
+	p.wantStates(p.all(), nil)
+	if got := p.m.Duplicate(); got != "" {
+		t.Errorf("Duplicate says %q", got)
+	}
+}
+
+func TestAVoidLeaseThatCantBeDeletedIsNotAskedForAllTheTime(t *testing.T) {
+	p := newPilot(t)
+	r := p.peerRecord("a", Serving)
+	r.Holder = ""
+	void := p.put(p.cfg.Lease, r)
+	p.step(Tick{})
+	deletes := 0
+	for start := p.now.Mono; p.now.Mono-start < 30*time.Second; p.wait(10 * time.Millisecond) {
+		for i := 0; i < len(p.did); i++ {
+			switch a := p.did[i].(type) {
+			case Get:
+				p.step(Got{Op: a.Op, Outcome: OK, Lease: void})
+			case Delete: // somebody has put a finalizer on it
+				deletes++
+				p.step(Deleted{Op: a.Op, Outcome: OK})
+			}
+		}
+		p.did = p.did[:0]
+	}
+	if deletes < 2 || deletes > 12 {
+		t.Errorf("%d deletions in half a minute", deletes)
+	}
+}
+
+func TestStopCostsTwoWrites(t *testing.T) {
+	for _, inFlight := range []bool{false, true} {
+		p := newPilot(t).join()
+		p.peer("b", Serving, p.owned("b", "a", "b")...)
+		p.run(time.Second)
+		mine := p.owned("a", "a", "b")
+		p.did = p.did[:0]
+		p.step(Stop{})
+		drain := take[Drain](p)
+		if got := slices.Collect(drain.Partitions.All()); !slices.Equal(got, mine) {
+			t.Fatalf("drains %v instead of %v", got, mine)
+		}
+		writes := 0
+		if inFlight {
+			// The rest has ended; it is released at once, while one piece of work goes on.
+			rest := drain.Partitions.Clone()
+			rest.Remove(mine[0])
+			p.step(Idle{Partitions: rest})
+			p.wait(p.cfg.Coalesce)
+			u := take[Update](p)
+			if u.Record.Phase != Draining || u.Record.Claims.Set.Len() != 1 {
+				t.Errorf("writes %+v", u.Record)
+			}
+			p.step(Wrote{Op: u.Op, Outcome: OK, Lease: p.commit(u)})
+			writes++
+			p.step(Idle{Partitions: setOf(testPartitions, mine[0])})
+		} else {
+			p.step(Idle{Partitions: drain.Partitions})
+		}
+		u := take[Update](p)
+		if !u.Record.Void() || !u.Record.Claims.Empty() {
+			t.Errorf("writes %+v", u.Record)
+		}
+		p.step(Wrote{Op: u.Op, Outcome: OK, Lease: p.commit(u)})
+		d := take[Delete](p)
+		if d.Name != p.cfg.Lease || d.Version != p.leases[p.cfg.Lease].Version {
+			t.Errorf("deletes %+v", d)
+		}
+		p.step(Deleted{Op: d.Op, Outcome: OK})
+		if got := take[Ended](p).Reason; got != ErrStopped {
+			t.Errorf("ends: %v", got)
+		}
+	}
+}
+
+func TestStopAtAnyTimeEnds(t *testing.T) {
+	for at := time.Duration(0); at < 2*time.Second; at += 7 * time.Millisecond {
+		for _, reachable := range []bool{true, false} {
+			p := newPilot(t, func(c *Config) { c.Settle = 300 * time.Millisecond })
+			p.step(Tick{})
+			p.step(Synced{})
+			p.run(at)
+			p.step(Stop{})
+			start := p.now.Mono
+			for p.m.stage != ended && p.now.Mono-start < time.Minute {
+				if reachable {
+					p.run(100 * time.Millisecond)
+					continue
+				}
+				for i := 0; i < len(p.did); i++ {
+					switch a := p.did[i].(type) {
+					case Get:
+						p.step(Got{Op: a.Op})
+					case Create:
+						p.step(Wrote{Op: a.Op})
+					case Update:
+						p.step(Wrote{Op: a.Op})
+					case Delete:
+						p.step(Deleted{Op: a.Op})
+					case Drain:
+						p.step(Idle{Partitions: a.Partitions})
+					}
+				}
+				p.did = p.did[:0]
+				if p.m.stage != ended {
+					p.wait(100 * time.Millisecond)
+				}
+			}
+			took := p.now.Mono - start
+			if limit := p.cfg.RenewDeadline + 3*time.Second; p.m.stage != ended || took > limit {
+				t.Fatalf("stop after %v (server reachable: %v): ended %v, after %v", at, reachable, p.m.stage == ended, took)
+			}
+			if _, exists := p.leases[p.cfg.Lease]; exists && reachable {
+				t.Fatalf("stop after %v: the Lease is still there", at)
+			}
+		}
+	}
+}
+
+func TestAPartitionThatDoesNotDrainIsNotReleased(t *testing.T) {
+	p := newPilot(t).join()
+	p.peer("b", Serving)
+	start := p.now.Mono
+	for p.m.stage != ended {
+		p.serveWithoutDrain()
+		p.wait(100 * time.Millisecond)
+		if l := p.leases[p.cfg.Lease]; l.Record.Claims.Set.Len() != testPartitions {
+			t.Fatal("released")
+		}
+	}
+	if got := take[Ended](p).Reason; got != ErrDrainTimeout {
+		t.Errorf("ends: %v", got)
+	}
+	if got := p.now.Mono - start; got < p.cfg.DrainTimeout || got > p.cfg.DrainTimeout+200*time.Millisecond {
+		t.Errorf("ends after %v", got)
+	}
+	if p.leases[p.cfg.Lease].Record.Void() {
+		t.Error("the Lease was given up: who takes it up would work beside what is stuck")
+	}
+}
+
+func TestTheParametersInForceAreThoseOfTheOldestLease(t *testing.T) {
+	p := newPilot(t)
+	old := p.peerRecord("old", Serving, 0)
+	old.Parameters.Partitions = 5
+	old.Fingerprint = old.Parameters.Fingerprint()
+	old.Claims = Claims{Parameters: old.Parameters, Set: setOf(5)}
+	o := p.put("lease-old", old)
+	p.step(Tick{})
+	p.show(o.Name)
+	p.step(Synced{})
+	p.run(time.Second)
+	if got := len(p.m.States()); got != 5 {
+		t.Fatalf("%d partitions instead of the 5 of the oldest", got)
+	}
+	r, _ := ring.New(old.Parameters, []string{"a", "old"})
+	if got, want := p.in(ring.Active), slices.Collect(r.Owned("a").All()); !slices.Equal(got, want) {
+		t.Errorf("active are %v instead of %v", got, want)
+	}
+
+	// Somebody edits them away: an incarnation does not change its parameters.
+	edited := old
+	edited.Parameters, edited.Fingerprint = ring.Parameters{}, "garbage"
+	p.put(o.Name, edited)
+	p.show(o.Name)
+	none[Drain](p)
+	if p.m.Incompatible() {
+		t.Error("incompatible")
+	}
+
+	// It leaves: the fleet switches.
+	old.Holder = ""
+	p.put(o.Name, old)
+	p.show(o.Name)
+	p.run(time.Second)
+	p.wantStates(p.all(), nil)
+	if got := p.leases[p.cfg.Lease].Record.Claims; got.Set.Partitions() != testPartitions {
+		t.Errorf("claims %+v", got)
+	}
+}
+
+func TestAnotherKeyWaitsUntilTheLastOfTheOldOnesHasLeft(t *testing.T) {
+	p := newPilot(t)
+	old := p.peerRecord("old", Serving, 0)
+	old.Parameters.Key = "namespace"
+	old.Fingerprint = old.Parameters.Fingerprint()
+	old.Claims.Parameters = old.Parameters
+	o := p.put("lease-old", old)
+	p.step(Tick{})
+	p.show(o.Name)
+	p.step(Synced{})
+	for range 10 {
+		p.put(o.Name, old)
+		p.show(o.Name)
+		p.run(3 * time.Second)
+	}
+	if !p.m.Incompatible() || len(p.in(ring.Active)) > 0 || p.leases[p.cfg.Lease].Record.Claims.Set.Len() > 0 {
+		t.Errorf("incompatible %v, states %v", p.m.Incompatible(), p.m.States())
+	}
+	old.Holder = ""
+	p.put(o.Name, old)
+	p.show(o.Name)
+	p.run(time.Second)
+	p.wantStates(p.all(), nil)
+}
+
+func TestQuarantineCountsFromTheFirstList(t *testing.T) {
+	p := newPilot(t, func(c *Config) { c.Quarantine = true })
+	p.step(Tick{})
+	p.step(Synced{})
+	p.run(14 * time.Second)
+	p.wantStates(nil, nil)
+	p.run(2 * time.Second)
+	p.wantStates(p.all(), nil)
+}
+
+func TestMembersThatStartTogetherWaitForEachOther(t *testing.T) {
+	p := newPilot(t, func(c *Config) { c.Settle = 400 * time.Millisecond })
+	p.step(Tick{})
+	p.step(Synced{})
+	p.run(300 * time.Millisecond)
+	p.wantStates(nil, nil)
+	p.peer("b", Joining)
+	p.run(time.Second)
+	p.wantStates(nil, nil)
+	p.peer("b", Serving)
+	p.run(300 * time.Millisecond)
+	p.wantStates(nil, nil)
+	p.run(300 * time.Millisecond)
+	p.wantStates(p.owned("a", "a", "b"), nil)
+	none[Drain](p)
+}
+
+func TestTombstonesGoOnWithTheNextMachine(t *testing.T) {
+	p := newPilot(t).join()
+	b := p.peer("b", Serving, 0, 1)
+	p.step(Vanished{Last: b})
+	p.now = p.now.Add(10 * time.Second)
+	tombs := p.m.Tombstones()
+	if len(tombs) != 1 {
+		t.Fatalf("%d tombstones", len(tombs))
+	}
+	next := newPilot(t, func(c *Config) { c.Holder, c.Predecessor, c.Tombstones = "a_2", "a_1", tombs })
+	next.step(Tick{})
+	next.step(Synced{})
+	next.run(time.Second)
+	next.wantStates(without(next.all(), []int{0, 1}), nil)
+	if got := next.leases[next.cfg.Lease].Record.Tombstones; len(got) != 1 {
+		t.Errorf("the Lease has %d tombstones", len(got))
+	}
+	// Its own predecessor's is none: what that worked on has ended.
+	own := Tombstone{Lease: "lease-a", Holder: "a_1", Claims: tombs[0].Claims}
+	last := newPilot(t, func(c *Config) { c.Holder, c.Predecessor, c.Tombstones = "a_2", "a_1", []Tombstone{own} }).join()
+	last.wantStates(last.all(), nil)
+}
+
+func TestBlockersNamesWhoIsInTheWay(t *testing.T) {
+	p, l := claiming(t)
+	p.peer("b", Joining, 2, 3)
+	p.step(Vanished{Last: Lease{Name: "lease-c", Record: p.peerRecord("c", Serving, 4)}})
+	p.step(Listed{Op: l.Op, Outcome: OK, Leases: p.list()})
+	got := p.m.Blockers()
+	if len(got) != 2 || got["b_1"] != 2 || got["c_1"] != 1 {
+		t.Errorf("blockers %v", got)
+	}
+	if peers := p.m.Peers(); len(peers) != 1 || peers[0].Lease.Record.Holder != "b_1" {
+		t.Errorf("peers %v", peers)
+	}
+}

@@ -1,0 +1,313 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package claim
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/tom-ludwig/operator-scaling/shard/ring"
+)
+
+// until runs until the machine asks for an action of the kind, and returns it and
+// how long that took. It gives up after a minute.
+func until[T Action](p *pilot) (T, time.Duration) {
+	p.t.Helper()
+	start := p.now.Mono
+	var none T
+	for p.now.Mono-start < time.Minute {
+		for i, a := range p.did {
+			if found, is := a.(T); is {
+				p.did = slices.Delete(p.did, i, i+1)
+				return found, p.now.Mono - start
+			}
+		}
+		p.serve()
+		p.wait(10 * time.Millisecond)
+	}
+	p.t.Fatalf("no %T in a minute", none)
+	return none, 0
+}
+
+func TestC4_ASilentPeerIsEvictedAtTheVersionThatWasSeen(t *testing.T) {
+	p := newPilot(t).join()
+	b := p.peer("b", Serving)
+	p.run(10 * time.Second)
+	b = p.put(b.Name, b.Record)
+	p.show(b.Name) // a sign of life
+	evict, after := until[Evict](p)
+	if after < p.cfg.LeaseDuration || after > p.cfg.LeaseDuration+time.Second {
+		t.Errorf("evicts after %v", after)
+	}
+	if evict.Name != b.Name || evict.UID != b.UID || evict.Version != b.Version {
+		t.Errorf("evicts %+v, want %s %s at %s", evict, b.Name, b.UID, b.Version)
+	}
+	if p.m.Stats().Evictions != 0 {
+		t.Error("counted before it was done")
+	}
+	b.Record.Holder = ""
+	p.step(Evicted{Op: evict.Op, Outcome: OK, Lease: p.put(b.Name, b.Record)})
+	p.run(time.Second)
+	p.wantStates(p.all(), nil)
+	if p.m.Stats().Evictions != 1 {
+		t.Error("not counted")
+	}
+}
+
+func TestC4_AConflictSaysThatThePeerIsAlive(t *testing.T) {
+	p := newPilot(t).join()
+	p.peer("b", Serving)
+	evict, _ := until[Evict](p)
+	p.step(Evicted{Op: evict.Op, Outcome: Conflict})
+	if !slices.Contains(p.m.View().Members(), "b") {
+		t.Fatal("b is not in the view any more")
+	}
+	// The watch has not shown what made the conflict: it is started again.
+	if _, after := until[Relist](p); after > 2*time.Second {
+		t.Errorf("waits %v", after)
+	}
+	if _, after := until[Evict](p); after < p.cfg.LeaseDuration-2*time.Second {
+		t.Errorf("tries again after %v", after)
+	}
+	if got := p.m.Stats().EvictionsRefused; got != 1 {
+		t.Errorf("%d refused evictions are counted", got)
+	}
+}
+
+func TestC4_NobodyIsEvictedAfterAGapOfTheOwn(t *testing.T) {
+	p := newPilot(t).join()
+	p.peer("b", Serving)
+	p.run(5 * time.Second)
+	// For a minute no request succeeds.
+	for range 600 {
+		p.wait(100 * time.Millisecond)
+		for _, a := range slices.Clone(p.did) {
+			switch a := a.(type) {
+			case Update:
+				p.step(Wrote{Op: a.Op})
+			case Get:
+				p.step(Got{Op: a.Op})
+			case Evict:
+				t.Fatalf("evicts %v without a sign of life of its own", a.Name)
+			case Ended:
+				t.Fatalf("ends: %v", a.Reason)
+			}
+		}
+		p.did = p.did[:0]
+	}
+	_, after := until[Evict](p)
+	if after < p.cfg.LeaseDuration {
+		t.Errorf("evicts %v after the server is back", after)
+	}
+}
+
+func TestC4_AMemberWithAStaleWatchGainsNothingAndEvictsNobody(t *testing.T) {
+	p := newPilot(t).join()
+	p.peer("b", Serving)
+	p.run(time.Second)
+	kept := p.owned("a", "a", "b")
+	p.wantStates(kept, nil)
+
+	// From now on writes succeed, and the watch shows nothing.
+	relists := 0
+	start := p.now.Mono
+	for {
+		p.wait(50 * time.Millisecond)
+		done := false
+		for _, a := range slices.Clone(p.did) {
+			switch a := a.(type) {
+			case Update:
+				if got := a.Record.Claims.Set.Len(); got != len(kept) {
+					t.Fatalf("claims %d partitions instead of %d", got, len(kept))
+				}
+				p.step(Wrote{Op: a.Op, Outcome: OK, Lease: p.commit(a)})
+			case Evict:
+				t.Fatal("evicts")
+			case Relist:
+				relists++
+			case Ended:
+				if a.Reason != ErrStaleWatch {
+					t.Fatalf("ends: %v", a.Reason)
+				}
+				done = true
+			}
+		}
+		p.did = p.did[:0]
+		if done {
+			break
+		}
+		p.wantStates(kept, nil)
+		if p.now.Mono-start > 8*time.Second && p.m.WatchFresh() {
+			t.Fatal("says that its watch is fresh")
+		}
+		if p.now.Mono-start > time.Minute {
+			t.Fatal("does not give up")
+		}
+	}
+	if relists < 2 {
+		t.Errorf("started its watch again %d times only", relists)
+	}
+}
+
+func TestTheWatchMayBeFasterThanTheAnswer(t *testing.T) {
+	p := newPilot(t)
+	for range 200 {
+		p.step(Tick{})
+		p.step(Synced{})
+		for i := 0; i < len(p.did); i++ {
+			switch a := p.did[i].(type) {
+			case Get:
+				p.step(Got{Op: a.Op, Outcome: NotFound})
+			case Create:
+				l := p.commit(a)
+				p.step(Observed{Lease: l})
+				p.step(Wrote{Op: a.Op, Outcome: OK, Lease: l})
+			case Update:
+				l := p.commit(a)
+				p.step(Observed{Lease: l})
+				p.step(Wrote{Op: a.Op, Outcome: OK, Lease: l})
+			case List:
+				p.step(Listed{Op: a.Op, Outcome: OK, Leases: p.list()})
+			}
+		}
+		p.did = p.did[:0]
+		p.now = p.now.Add(5 * time.Millisecond)
+		if len(p.in(ring.Active)) == testPartitions {
+			return
+		}
+	}
+	t.Error("nothing is active after a second")
+}
+
+func TestAnOutageOfTheServerIsNotTakenForAStaleWatch(t *testing.T) {
+	p := newPilot(t).join()
+	u := p.due()
+	p.step(Wrote{Op: u.Op, Outcome: OK, Lease: p.commit(u)}) // its echo is lost with the connection
+	for range 1200 {
+		p.wait(100 * time.Millisecond)
+		for _, a := range slices.Clone(p.did) {
+			switch a := a.(type) {
+			case Update:
+				p.step(Wrote{Op: a.Op})
+			case Get:
+				p.step(Got{Op: a.Op})
+			case Ended:
+				t.Fatalf("ends: %v", a.Reason)
+			}
+		}
+		p.did = p.did[:0]
+	}
+	p.run(10 * time.Second)
+	p.wantStates(p.all(), nil)
+}
+
+func TestAPeerThatOnlyAListHasShown(t *testing.T) {
+	p := newPilot(t)
+	b := p.put("lease-b", p.peerRecord("b", Serving, 0))
+	p.step(Tick{})
+	p.step(Synced{})
+	p.serve()
+	if !slices.Contains(p.m.View().Members(), "b") {
+		t.Fatal("b is not in the view")
+	}
+	delete(p.leases, b.Name) // and the watch, which starts now, never knows of it
+	evict, _ := until[Evict](p)
+	p.step(Evicted{Op: evict.Op, Outcome: NotFound})
+	if slices.Contains(p.m.View().Members(), "b") {
+		t.Error("b stays in the view")
+	}
+	p.run(p.cfg.LeaseDuration + time.Second)
+	p.wantStates(p.all(), nil)
+}
+
+func TestALateAnswerToAnEvictionDoesNotHideWhatCameAfter(t *testing.T) {
+	p := newPilot(t).join()
+	b := p.peer("b", Serving)
+	evict, _ := until[Evict](p)
+	void := b
+	void.Record.Holder = ""
+	void = p.put(b.Name, void.Record)
+	p.show(b.Name)
+	p.peer("b", Serving, 0) // it is back
+	p.step(Evicted{Op: evict.Op, Outcome: OK, Lease: void})
+	if !slices.Contains(p.m.View().Members(), "b") {
+		t.Error("b is not in the view")
+	}
+}
+
+func TestWhatVanishedBlocksForOneDuration(t *testing.T) {
+	p := newPilot(t).join()
+	b := p.peer("b", Serving, 0, 1)
+	p.run(time.Second)
+	delete(p.leases, b.Name)
+	p.step(Vanished{Last: b})
+	u := take[Update](p)
+	if len(u.Record.Tombstones) != 1 || u.Record.Tombstones[0].Holder != "b_1" || !u.Record.Tombstones[0].Claims.equal(b.Record.Claims) {
+		t.Errorf("the tombstones on the Lease are %+v", u.Record.Tombstones)
+	}
+	start := p.now.Mono
+	p.did = append(p.did, u)
+	mine := without(p.all(), []int{0, 1})
+	for {
+		p.run(50 * time.Millisecond)
+		active := p.in(ring.Active)
+		if len(active) == testPartitions {
+			break
+		}
+		for _, partition := range []int{0, 1} {
+			if slices.Contains(active, partition) && !slices.Contains(p.owned("a", "a", "b"), partition) && p.now.Mono-start < p.cfg.LeaseDuration {
+				t.Fatalf("partition %d is active %v after b vanished", partition, p.now.Mono-start)
+			}
+		}
+		if p.now.Mono-start > time.Minute {
+			t.Fatalf("active are %v, of %v", active, mine)
+		}
+	}
+	if got := p.leases[p.cfg.Lease].Record.Tombstones; len(got) != 0 {
+		p.run(p.cfg.RenewPeriod)
+		if got := p.leases[p.cfg.Lease].Record.Tombstones; len(got) != 0 {
+			t.Errorf("tombstones stay on the Lease: %v", got)
+		}
+	}
+	// A peer that still publishes it does not keep it alive.
+	r := p.peerRecord("c", Draining)
+	r.Tombstones = u.Record.Tombstones
+	p.put("lease-c", r)
+	p.show("lease-c")
+	if len(p.m.Tombstones()) != 0 {
+		t.Error("the tombstone is back")
+	}
+}
+
+func TestAVoidLeaseLeavesNoTombstone(t *testing.T) {
+	p := newPilot(t).join()
+	b := p.peer("b", Serving, 0)
+	b.Record.Holder = ""
+	b = p.put(b.Name, b.Record)
+	p.show(b.Name)
+	p.step(Vanished{Last: b})
+	if len(p.m.Tombstones()) != 0 {
+		t.Error("there is one")
+	}
+}
+
+func TestVoidLeasesAreSweptByOneMember(t *testing.T) {
+	for _, first := range []bool{true, false} {
+		p := newPilot(t).join()
+		if !first {
+			p.cfg.LeaseDuration = 10 * time.Minute
+			p.peer("A", Serving) // sorts before a
+			p.run(time.Second)
+		}
+		b := p.peer("b", Serving)
+		b.Record.Holder = ""
+		p.put(b.Name, b.Record)
+		p.show(b.Name)
+		p.run(20 * time.Second)
+		if _, exists := p.leases[b.Name]; exists == first {
+			t.Errorf("first in the view %v: the void Lease is there: %v", first, exists)
+		}
+	}
+}

@@ -1,0 +1,266 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package claim
+
+import (
+	"slices"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/tom-ludwig/operator-scaling/shard/ring"
+)
+
+// pilot drives one machine by hand: the test is its clock, its API server and its
+// watch. What goes wrong with an answer goes wrong because the test says so.
+type pilot struct {
+	t       *testing.T
+	m       *Machine
+	cfg     Config
+	now     Time
+	did     []Action         // all that the machine has asked for and the test has not looked at
+	leases  map[string]Lease // on the server
+	version uint64
+	uids    int
+}
+
+const testPartitions = 8
+
+func testConfig(member string) Config {
+	return Config{
+		Member: member, Lease: "lease-" + member, Holder: member + "_1", PodUID: "uid-" + member,
+		Parameters:    ring.Parameters{Key: "name", Partitions: testPartitions, VirtualNodes: 20, Load: 1.25},
+		LeaseDuration: 15 * time.Second, RenewDeadline: 9 * time.Second, RenewPeriod: 3 * time.Second,
+		EchoLimit: 6 * time.Second, DrainTimeout: 30 * time.Second, Coalesce: 50 * time.Millisecond,
+	}
+}
+
+func newPilot(t *testing.T, change ...func(*Config)) *pilot {
+	t.Helper()
+	p := &pilot{t: t, cfg: testConfig("a"), leases: map[string]Lease{}, version: 100}
+	for _, c := range change {
+		c(&p.cfg)
+	}
+	p.now = Time{Mono: time.Hour, Wall: 1_700_000_000 * time.Second}
+	p.m = New(p.cfg)
+	return p
+}
+
+// step gives the machine an event.
+func (p *pilot) step(e Event) {
+	p.t.Helper()
+	p.did = append(p.did, slices.Clone(p.m.Step(p.now, e))...)
+}
+
+// wait lets time go by, with a Tick whenever the machine wants one.
+func (p *pilot) wait(d time.Duration) {
+	p.t.Helper()
+	for end := p.now.Add(d); p.now.Mono < end.Mono && p.m.stage != ended; {
+		next := min(p.m.Next(), end.Mono)
+		if next <= p.now.Mono {
+			p.t.Fatalf("Next is %v, now it is %v", next, p.now.Mono)
+		}
+		p.now = p.now.Add(next - p.now.Mono)
+		p.step(Tick{})
+	}
+}
+
+// take returns the first action of the given kind that was not looked at yet, and
+// forgets what came before it.
+func take[T Action](p *pilot) T {
+	p.t.Helper()
+	for i, a := range p.did {
+		if found, is := a.(T); is {
+			p.did = p.did[i+1:]
+			return found
+		}
+	}
+	var none T
+	p.t.Fatalf("the machine did not ask for %T, but: %#v", none, p.did)
+	return none
+}
+
+// none fails if the machine asked for an action of the given kind.
+func none[T Action](p *pilot) {
+	p.t.Helper()
+	for _, a := range p.did {
+		if found, is := a.(T); is {
+			p.t.Fatalf("the machine asked for %#v", found)
+		}
+	}
+}
+
+// put writes a Lease on the server, as the machine or somebody else would. Nobody
+// is told.
+func (p *pilot) put(name string, r Record) Lease {
+	l, exists := p.leases[name]
+	if !exists {
+		p.uids++
+		l = Lease{Name: name, UID: "lease-uid-" + strconv.Itoa(p.uids), Created: time.Unix(int64(p.uids), 0)}
+	}
+	p.version++
+	l.Version, l.Record = strconv.FormatUint(p.version, 10), r
+	if r.Void() {
+		l.Record.Claims = Claims{}
+	}
+	p.leases[name] = l
+	return l
+}
+
+// show lets the watch show a Lease as it is on the server.
+func (p *pilot) show(name string) {
+	p.t.Helper()
+	p.step(Observed{Lease: p.leases[name]})
+}
+
+// peer puts the Lease of another member on the server and shows it.
+func (p *pilot) peer(name string, phase Phase, claims ...int) Lease {
+	p.t.Helper()
+	l := p.put("lease-"+name, p.peerRecord(name, phase, claims...))
+	p.show(l.Name)
+	return l
+}
+
+func (p *pilot) peerRecord(name string, phase Phase, claims ...int) Record {
+	return Record{
+		Member: name, Holder: name + "_1", Duration: p.cfg.LeaseDuration, Phase: phase,
+		Parameters: p.cfg.Parameters, Fingerprint: p.cfg.Parameters.Fingerprint(),
+		Claims: Claims{Parameters: p.cfg.Parameters, Set: setOf(p.cfg.Parameters.Partitions, claims...)},
+	}
+}
+
+func setOf(partitions int, members ...int) ring.Set {
+	s := ring.NewSet(partitions)
+	for _, p := range members {
+		s.Add(p)
+	}
+	return s
+}
+
+// commit carries the machine's write out on the server, and shows it.
+func (p *pilot) commit(a Action) Lease {
+	p.t.Helper()
+	switch a := a.(type) {
+	case Create:
+		return p.put(p.cfg.Lease, a.Record)
+	case Update:
+		if l := p.leases[p.cfg.Lease]; l.Version != a.Version || l.UID != a.UID {
+			p.t.Fatalf("update at %s, but the Lease is at %s", a.Version, l.Version)
+		}
+		return p.put(p.cfg.Lease, a.Record)
+	}
+	p.t.Fatalf("%T is no write", a)
+	return Lease{}
+}
+
+// serve answers every request at once, as a healthy server and watch do, until
+// the machine has none. Time stands still.
+func (p *pilot) serve() {
+	p.t.Helper()
+	for i := 0; i < len(p.did); i++ {
+		if i > 1000 {
+			p.t.Fatal("the machine does not come to rest")
+		}
+		switch a := p.did[i].(type) {
+		case Get:
+			if l, exists := p.leases[p.cfg.Lease]; exists {
+				p.step(Got{Op: a.Op, Outcome: OK, Lease: l})
+			} else {
+				p.step(Got{Op: a.Op, Outcome: NotFound})
+			}
+		case Create:
+			p.step(Wrote{Op: a.Op, Outcome: OK, Lease: p.commit(a)})
+			p.show(p.cfg.Lease)
+		case Update:
+			p.step(Wrote{Op: a.Op, Outcome: OK, Lease: p.commit(a)})
+			p.show(p.cfg.Lease)
+		case List:
+			p.step(Listed{Op: a.Op, Outcome: OK, Leases: p.list()})
+		case Delete:
+			last := p.leases[a.Name]
+			delete(p.leases, a.Name)
+			p.step(Deleted{Op: a.Op, Outcome: OK})
+			p.step(Vanished{Last: last})
+		case Evict:
+			l := p.leases[a.Name]
+			if l.Version != a.Version {
+				p.step(Evicted{Op: a.Op, Outcome: Conflict})
+				continue
+			}
+			l.Record.Holder = ""
+			l = p.put(a.Name, l.Record)
+			p.step(Evicted{Op: a.Op, Outcome: OK, Lease: l})
+			p.show(a.Name)
+		case Drain:
+			p.step(Idle{Partitions: a.Partitions})
+		}
+	}
+	p.did = p.did[:0]
+}
+
+func (p *pilot) list() []Lease { return inOrder(p.leases) }
+
+// run serves while time goes by.
+func (p *pilot) run(d time.Duration) {
+	p.t.Helper()
+	p.serve()
+	for end := p.now.Add(d); p.now.Mono < end.Mono && p.m.stage != ended; {
+		p.now = p.now.Add(min(p.m.Next(), end.Mono) - p.now.Mono)
+		p.step(Tick{})
+		p.serve()
+	}
+}
+
+// join makes the machine a serving member that has what it wants and nothing
+// under way.
+func (p *pilot) join() *pilot {
+	p.t.Helper()
+	p.step(Tick{})
+	p.step(Synced{})
+	p.run(time.Second)
+	if !p.m.Serving() {
+		p.t.Fatal("the machine does not serve")
+	}
+	return p
+}
+
+// in returns the partitions that are in the state.
+func (p *pilot) in(state ring.State) []int {
+	list := []int{}
+	for partition, s := range p.m.States() {
+		if s == state {
+			list = append(list, partition)
+		}
+	}
+	return list
+}
+
+func (p *pilot) wantStates(active, pending []int) {
+	p.t.Helper()
+	for _, c := range []struct {
+		state ring.State
+		want  []int
+	}{{ring.Active, active}, {ring.Pending, pending}} {
+		if diff := cmp.Diff(c.want, p.in(c.state), cmp.Transformer("all", func(l []int) []int { return append([]int{}, l...) })); diff != "" {
+			p.t.Fatalf("%v partitions (-want +got):\n%s", c.state, diff)
+		}
+	}
+}
+
+// owned returns what the ring of the given members gives to one of them.
+func (p *pilot) owned(member string, members ...string) []int {
+	r, err := ring.New(p.cfg.Parameters, members)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return slices.Collect(r.Owned(member).All())
+}
+
+func (p *pilot) all() []int { return slices.Collect(ring.FullSet(p.cfg.Parameters.Partitions).All()) }
+
+func without(list, out []int) []int {
+	return slices.DeleteFunc(slices.Clone(list), func(i int) bool { return slices.Contains(out, i) })
+}
