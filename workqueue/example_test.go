@@ -1,0 +1,77 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package workqueue_test
+
+import (
+	"context"
+	"fmt"
+	"sync/atomic"
+
+	"k8s.io/client-go/tools/cache"
+	clientworkqueue "k8s.io/client-go/util/workqueue"
+
+	"github.com/tom-ludwig/operator-scaling/shard/ring"
+	"github.com/tom-ludwig/operator-scaling/workqueue"
+)
+
+// ownership is what package shard implements: here one partition is this member's,
+// claimed or another's, and the others are not.
+type ownership struct {
+	partition int
+	state     atomic.Uint32
+}
+
+func (o *ownership) State(point uint64) ring.State {
+	if ring.PartitionOf(point, ring.DefaultPartitions) != o.partition {
+		return ring.Foreign
+	}
+	return ring.State(o.state.Load())
+}
+
+func (o *ownership) Fenced() bool { return false }
+
+// The life of an item in a handover: parked while its partition is on its way in,
+// handed out once it is active, and cancelled when the partition has to go. Users get
+// their queue from shard.NewQueue, which does the part of the loop.
+func Example() {
+	item := cache.ObjectName{Namespace: "default", Name: "foo"}
+	point := func(item cache.ObjectName) (uint64, error) { return ring.PointOfName(item.Namespace, item.Name), nil }
+
+	p, _ := point(item)
+	own := &ownership{partition: ring.PartitionOf(p, ring.DefaultPartitions)}
+	own.state.Store(uint32(ring.Pending))
+
+	queue := workqueue.New(clientworkqueue.DefaultTypedControllerRateLimiter[cache.ObjectName](),
+		workqueue.Options[cache.ObjectName]{Ownership: own, Point: point})
+	defer queue.ShutDown()
+
+	queue.Add(cache.ObjectName{Namespace: "default", Name: "another-members"})
+	queue.Add(item)
+	fmt.Println("queued:", queue.Len(), "parked:", queue.Parked())
+
+	// The loop: the partition is active.
+	own.state.Store(uint32(ring.Active))
+	queue.Readmit()
+
+	// A worker.
+	got, _ := queue.Get()
+	ctx := queue.Context(context.Background(), got)
+	fmt.Println("working on", got)
+
+	// The loop: the partition is wanted elsewhere.
+	own.state.Store(uint32(ring.Pending))
+	queue.OnDone(func() { fmt.Println("in flight:", len(queue.InFlight())) })
+	queue.Drain(func(uint64) bool { return true })
+
+	// The worker notices, stops, and says so. The loop may release.
+	<-ctx.Done()
+	fmt.Println(context.Cause(ctx))
+	queue.Done(got)
+
+	// Output:
+	// queued: 0 parked: 1
+	// working on default/foo
+	// workqueue: the item's partition is being released
+	// in flight: 0
+}

@@ -1,0 +1,277 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package workqueue
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/tom-ludwig/operator-scaling/shard/ring"
+)
+
+// workPastFew is a number of items in flight for which the table needs its map.
+const workPastFew = fewItems + 4
+
+// The loop changes the state and lists what is in flight at the moment at which Get has
+// been told that it may work on the item, and before it can have entered it.
+func TestQ2_InFlightBesideGet(t *testing.T) {
+	for _, asking := range []string{"State", "Fenced"} {
+		t.Run(asking, func(t *testing.T) {
+			var o owner
+			o.setAll(ring.Active)
+			armed := ""
+			asked, answer := make(chan bool), make(chan bool)
+			pause := func(question string) {
+				if armed == question {
+					armed = ""
+					asked <- true
+					<-answer
+				}
+			}
+			q, _ := newQueue(t, funcOwner{
+				state: func(point uint64) ring.State {
+					defer pause("State")
+					return o.State(point)
+				},
+				fenced: func() bool {
+					defer pause("Fenced")
+					return o.Fenced()
+				},
+			})
+			q.Add(1)
+			armed = asking
+			got := make(chan int, 1)
+			go func() {
+				item, _ := q.Get()
+				got <- item
+			}()
+			<-asked
+			o.set(1, ring.Pending)
+			listed := make(chan []Work)
+			go func() {
+				q.Drain(inPartition(1))
+				listed <- q.InFlight()
+			}()
+			select {
+			case list := <-listed:
+				t.Errorf("InFlight returned %v before Get had made up its mind", list)
+				answer <- true
+				return
+			case <-time.After(20 * time.Millisecond): // InFlight waits for Get
+			}
+			answer <- true
+			if list := <-listed; len(list) != 1 || list[0].Item != 1 {
+				t.Errorf("in flight: %v, while a worker has item %d", list, <-got)
+			}
+			if cause := context.Cause(q.Context(t.Context(), <-got)); cause != ErrReleased {
+				t.Errorf("cause %v, want %v", cause, ErrReleased)
+			}
+		})
+	}
+}
+
+func TestQ2_InFlightUntilDone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q, _ := newQueue(t, newOwner(ring.Active))
+		var want []Work
+		for item := range workPastFew {
+			q.Add(item)
+			get(t, q)
+			point, _ := pointOfInt(item)
+			want = append(want, Work{Item: item, Point: point, Since: time.Now()})
+			time.Sleep(time.Second)
+		}
+		for len(want) > 0 {
+			if diff := cmp.Diff(want, q.InFlight()); diff != "" {
+				t.Fatal(diff)
+			}
+			i := len(want) / 2
+			q.Done(want[i].Item.(int))
+			want = slices.Delete(want, i, i+1)
+		}
+		if list := q.InFlight(); len(list) != 0 {
+			t.Errorf("in flight: %v", list)
+		}
+	})
+}
+
+func TestQ6_Causes(t *testing.T) {
+	byCaller := errors.New("the caller has given up")
+	for _, test := range []struct {
+		name string
+		end  func(*Queue[int], context.CancelCauseFunc)
+		want error
+	}{
+		{"nothing", func(*Queue[int], context.CancelCauseFunc) {}, nil},
+		{"drain of another partition", func(q *Queue[int], _ context.CancelCauseFunc) { q.Drain(inPartition(2)) }, nil},
+		{"drain", func(q *Queue[int], _ context.CancelCauseFunc) { q.Drain(inPartition(1)) }, ErrReleased},
+		{"fence", func(q *Queue[int], _ context.CancelCauseFunc) { q.Fence() }, ErrFenced},
+		{"done", func(q *Queue[int], _ context.CancelCauseFunc) { q.Done(1) }, ErrDone},
+		{"caller", func(_ *Queue[int], cancel context.CancelCauseFunc) { cancel(byCaller) }, byCaller},
+		{"drain, then fence", func(q *Queue[int], _ context.CancelCauseFunc) {
+			q.Drain(inPartition(1))
+			q.Fence()
+		}, ErrReleased},
+		{"fence, then drain", func(q *Queue[int], _ context.CancelCauseFunc) {
+			q.Fence()
+			q.Drain(inPartition(1))
+		}, ErrFenced},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			q, _ := newQueue(t, newOwner(ring.Active))
+			q.Add(1)
+			get(t, q)
+			type key struct{}
+			parent, cancel := context.WithCancelCause(context.WithValue(t.Context(), key{}, "value"))
+			defer cancel(nil)
+			before, second := q.Context(parent, 1), q.Context(parent, 1)
+			test.end(q, cancel)
+			after := q.Context(parent, 1)
+			for name, ctx := range map[string]context.Context{"before": before, "second": second, "after": after} {
+				if got := context.Cause(ctx); got != test.want {
+					t.Errorf("context %s: cause %v, want %v", name, got, test.want)
+				}
+				if ctx.Value(key{}) != "value" {
+					t.Errorf("context %s is no child of its parent", name)
+				}
+			}
+		})
+	}
+}
+
+// A new hand-out of the same item has nothing to do with what ended the one before.
+func TestQ6_ContextsBelongToOneHandOut(t *testing.T) {
+	q, _ := newQueue(t, newOwner(ring.Active))
+	q.Add(1)
+	get(t, q)
+	old := q.Context(t.Context(), 1)
+	q.Fence()
+	q.Done(1)
+	q.Add(1)
+	get(t, q)
+	ctx := q.Context(t.Context(), 1)
+	if ctx.Err() != nil {
+		t.Errorf("cancelled with cause %v", context.Cause(ctx))
+	}
+	if got := context.Cause(old); got != ErrFenced {
+		t.Errorf("cause %v, want %v", got, ErrFenced)
+	}
+}
+
+func TestQ6_NotInFlight(t *testing.T) {
+	q, _ := newQueue(t, newOwner(ring.Active))
+	q.Add(1)
+	if got := context.Cause(q.Context(t.Context(), 1)); got != ErrDone {
+		t.Errorf("an item that is queued: cause %v, want %v", got, ErrDone)
+	}
+}
+
+func TestQ6_ContextsCostNothingUnasked(t *testing.T) {
+	q, _ := newQueue(t, clockedOwner{newOwner(ring.Active), time.Now().Add(time.Hour)})
+	if n := testing.AllocsPerRun(1000, func() {
+		q.Add(1)
+		q.Get()
+		q.Done(1)
+	}); n != 0 {
+		t.Errorf("%v allocations for Add, Get and Done", n)
+	}
+}
+
+func TestQ7_OnDoneTellsOfCancelledWork(t *testing.T) {
+	q, _ := newQueue(t, newOwner(ring.Active))
+	var told []int
+	q.OnDone(func() { told = append(told, len(q.InFlight())) })
+	for item := range workPastFew {
+		q.Add(item)
+		get(t, q)
+	}
+	q.Context(t.Context(), 0)
+	q.Done(0)
+	if len(told) != 0 {
+		t.Errorf("told of an item that nobody has cancelled")
+	}
+	q.Drain(inPartition(1))
+	q.Done(2)
+	q.Done(1)
+	if diff := cmp.Diff([]int{workPastFew - 3}, told); diff != "" {
+		t.Errorf("work in flight when told: %s", diff)
+	}
+	q.Fence()
+	for item := 3; item < workPastFew; item++ {
+		q.Done(item)
+	}
+	if len(told) != workPastFew-2 || told[len(told)-1] != 0 {
+		t.Errorf("work in flight when told: %v", told)
+	}
+	q.OnDone(nil)
+	q.Add(1)
+	get(t, q)
+	q.Fence()
+	q.Done(1)
+}
+
+// Whatever the queue calls out to, except the Ownership, may call the queue.
+func TestQ7_CallsOutWithoutLock(t *testing.T) {
+	var q *Queue[int]
+	o := newOwner(ring.Active)
+	everything := func() {
+		q.InFlight()
+		q.Parked()
+		q.Readmit()
+		q.Drain(func(uint64) bool { return false })
+		q.Fence()
+		q.Context(t.Context(), 1)
+		q.OnDone(nil)
+		q.Len()
+	}
+	q = New(limiter{everything}, Options[int]{
+		Ownership: o,
+		Point: func(item int) (uint64, error) {
+			everything()
+			return pointOfInt(item)
+		},
+		Recorder: recorder{everything},
+	})
+	defer q.ShutDown()
+	cycle := func(item int) {
+		q.Add(item)
+		q.Get()
+		q.OnDone(everything)
+		q.Drain(func(uint64) bool {
+			everything()
+			return true
+		})
+		q.OnDone(everything)
+		q.Done(item)
+	}
+	cycle(1)
+	cycle(-1)
+	for _, s := range []ring.State{ring.Pending, ring.Foreign, ring.Pending} {
+		o.setAll(s)
+		q.Add(1)
+		q.Readmit()
+	}
+	q.ShutDown() // drops a parked item
+}
+
+type limiter struct{ called func() }
+
+func (l limiter) When(int) time.Duration { l.called(); return 0 }
+func (l limiter) Forget(int)             { l.called() }
+func (l limiter) NumRequeues(int) int    { l.called(); return 0 }
+
+type recorder struct{ called func() }
+
+func (r recorder) Passed()              { r.called() }
+func (r recorder) Parked()              { r.called() }
+func (r recorder) Readmitted()          { r.called() }
+func (r recorder) Dropped()             { r.called() }
+func (r recorder) Refused()             { r.called() }
+func (r recorder) Malformed(any, error) { r.called() }

@@ -1,0 +1,267 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package workqueue
+
+import (
+	"context"
+	"flag"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"k8s.io/client-go/util/workqueue"
+
+	"github.com/tom-ludwig/operator-scaling/shard/ring"
+)
+
+var seeds = flag.Int("seeds", 10, "how many schedules TestQ1Q2Q3_Model plays")
+
+// TestQ1Q2Q3_Model plays seeded schedules: workers, adders, and a loop that takes
+// partitions away ("publish, Drain, wait for InFlight, release"), gives them back, and
+// fences the member and lifts the fence. No item may be in a worker's hands while its
+// point is released or, if work stops at the fence, while the member is fenced; and
+// every item that was added is handed out afterwards.
+func TestQ1Q2Q3_Model(t *testing.T) {
+	for seed := range uint64(*seeds) {
+		// Without Foreign nothing may be dropped at all. With it, the loop delivers all
+		// items again on activation, as an informer does.
+		for _, foreign := range []bool{false, true} {
+			synctest.Test(t, func(t *testing.T) {
+				m := newModel(t, seed, foreign)
+				m.play()
+				if t.Failed() {
+					t.Fatalf("seed %d, foreign %t", seed, foreign)
+				}
+			})
+		}
+	}
+}
+
+const (
+	modelItems   = 4 * partitions // pointOfInt: four items in each partition
+	modelWorkers = fewItems + 3
+	modelAdders  = 4
+)
+
+type model struct {
+	t       *testing.T
+	seed    uint64
+	foreign bool
+	owner   *owner
+	q       *Queue[int]
+	notice  chan struct{} // OnDone
+
+	released [partitions]atomic.Bool  // no work allowed: the loop has seen InFlight free of it
+	held     [partitions]atomic.Int64 // items in workers' hands
+	added    [modelItems]atomic.Int64 // Adds that have begun, each with a number
+	served   [modelItems]atomic.Int64 // the last Add that had begun when the item was handed out
+	handOuts atomic.Int64
+	drains   int
+	waits    int
+}
+
+func newModel(t *testing.T, seed uint64, foreign bool) *model {
+	m := &model{t: t, seed: seed, foreign: foreign, owner: newOwner(ring.Active), notice: make(chan struct{}, 1)}
+	m.q = New(workqueue.NewTypedItemExponentialFailureRateLimiter[int](time.Microsecond, time.Millisecond), Options[int]{
+		Ownership: m.owner, Point: pointOfInt,
+	})
+	m.q.OnDone(func() {
+		select {
+		case m.notice <- struct{}{}:
+		default:
+		}
+	})
+	return m
+}
+
+func (m *model) play() {
+	var workers, adders sync.WaitGroup
+	for i := range modelWorkers {
+		workers.Go(func() { m.work(m.random(100 + i)) })
+	}
+	stop := make(chan struct{})
+	for i := range modelAdders {
+		adders.Go(func() { m.add(m.random(200+i), stop) })
+	}
+	m.loop(m.random(300))
+	close(stop)
+	adders.Wait()
+	time.Sleep(time.Minute) // all timers fire
+	synctest.Wait()         // the workers have worked everything off
+	for item := range modelItems {
+		if added, served := m.added[item].Load(), m.served[item].Load(); served < added {
+			m.t.Errorf("item %d was added %d times and not handed out after Add %d", item, added, served)
+		}
+	}
+	if m.q.Len() != 0 || m.q.Parked() != 0 || len(m.q.InFlight()) != 0 {
+		m.t.Errorf("at the end: %d queued, %d parked, in flight %v", m.q.Len(), m.q.Parked(), m.q.InFlight())
+	}
+	m.q.ShutDown()
+	workers.Wait()
+	if m.handOuts.Load() < 500 || m.drains < 20 || m.waits < 5 {
+		m.t.Errorf("the run was empty: %d hand-outs, %d drains, %d of them waited", m.handOuts.Load(), m.drains, m.waits)
+	}
+}
+
+func (m *model) random(role int) *rand.Rand { return rand.New(rand.NewPCG(m.seed, uint64(role))) }
+
+// put adds an item in one of the ways that there are.
+func (m *model) put(random *rand.Rand, item int) {
+	m.added[item].Add(1)
+	switch random.IntN(4) {
+	case 0:
+		m.q.AddAfter(item, time.Duration(random.IntN(100))*time.Microsecond)
+	case 1:
+		m.q.AddRateLimited(item)
+	default:
+		m.q.Add(item)
+	}
+}
+
+func (m *model) add(random *rand.Rand, stop <-chan struct{}) {
+	for {
+		select {
+		case <-stop:
+			return
+		default:
+		}
+		for range random.IntN(20) {
+			m.put(random, random.IntN(modelItems))
+		}
+		time.Sleep(time.Duration(random.IntN(100)) * time.Microsecond)
+	}
+}
+
+func (m *model) work(random *rand.Rand) {
+	for {
+		item, shutdown := m.q.Get()
+		if shutdown {
+			return
+		}
+		partition := item % partitions
+		m.served[item].Store(m.added[item].Load())
+		m.held[partition].Add(1)
+		m.handOuts.Add(1)
+		check := func(when string) {
+			if m.released[partition].Load() {
+				m.t.Errorf("%s: item %d is in a worker's hands, and its partition is released", when, item)
+			}
+		}
+		check("after Get")
+		switch random.IntN(4) {
+		case 0:
+			// Work that ends when it is told to, or after a while.
+			ctx, cancel := context.WithTimeout(m.q.Context(context.Background(), item), time.Duration(random.IntN(300))*time.Microsecond)
+			<-ctx.Done()
+			cancel()
+			if random.IntN(2) == 0 {
+				m.put(random, item) // it has failed
+			}
+		case 1:
+			// Work that takes no notice.
+			time.Sleep(time.Duration(random.IntN(300)) * time.Microsecond)
+		case 2:
+			m.put(random, item)
+		}
+		check("before Done")
+		m.held[partition].Add(-1)
+		m.q.Forget(item)
+		m.q.Done(item)
+	}
+}
+
+// loop is the part of the shard's loop, the only one that changes states.
+func (m *model) loop(random *rand.Rand) {
+	for range 200 {
+		time.Sleep(time.Duration(random.IntN(50)) * time.Microsecond)
+		partition := random.IntN(partitions)
+		switch ring.State(m.owner.states[partition].Load()) {
+		case ring.Active:
+			if random.IntN(4) == 0 {
+				m.fence(random)
+			} else {
+				m.drain(partition, random)
+			}
+		case ring.Pending:
+			m.activate(partition)
+		case ring.Foreign:
+			m.released[partition].Store(false)
+			m.owner.set(partition, ring.Pending)
+			if random.IntN(2) == 0 {
+				m.q.Readmit()
+			}
+		}
+	}
+	for partition := range partitions {
+		if ring.State(m.owner.states[partition].Load()) != ring.Active {
+			m.activate(partition)
+		}
+	}
+}
+
+func (m *model) activate(partition int) {
+	m.released[partition].Store(false)
+	m.owner.set(partition, ring.Active)
+	m.q.Readmit()
+	if m.foreign {
+		for item := partition; item < modelItems; item += partitions {
+			m.q.Add(item) // the replay, which stands for all Adds before
+		}
+	}
+}
+
+func (m *model) drain(partition int, random *rand.Rand) {
+	m.drains++
+	m.owner.set(partition, ring.Pending)
+	m.q.Drain(inPartition(partition))
+	waited := false
+	for m.worksOn(partition) {
+		waited = true
+		<-m.notice
+	}
+	if waited {
+		m.waits++
+	}
+	if n := m.held[partition].Load(); n != 0 {
+		m.t.Errorf("partition %d: InFlight is free of it while workers hold %d items", partition, n)
+	}
+	m.released[partition].Store(true)
+	if m.foreign && random.IntN(3) > 0 {
+		m.owner.set(partition, ring.Foreign)
+		m.q.Readmit()
+	}
+}
+
+func (m *model) worksOn(partition int) bool {
+	for _, w := range m.q.InFlight() {
+		if ring.PartitionOf(w.Point, partitions) == partition {
+			return true
+		}
+	}
+	return false
+}
+
+// fence stops all work for a while.
+func (m *model) fence(random *rand.Rand) {
+	m.owner.fenced.Store(true)
+	m.q.Fence()
+	for len(m.q.InFlight()) > 0 {
+		<-m.notice
+	}
+	before := m.handOuts.Load()
+	for p := range partitions {
+		if n := m.held[p].Load(); n != 0 {
+			m.t.Errorf("partition %d: workers hold %d items while fenced", p, n)
+		}
+	}
+	time.Sleep(time.Duration(random.IntN(300)) * time.Microsecond)
+	if after := m.handOuts.Load(); after != before {
+		m.t.Errorf("%d items were handed out while fenced", after-before)
+	}
+	m.owner.fenced.Store(false)
+	m.q.Readmit()
+}

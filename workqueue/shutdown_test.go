@@ -1,0 +1,219 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package workqueue
+
+import (
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"go.uber.org/goleak"
+	"k8s.io/client-go/util/workqueue"
+
+	"github.com/tom-ludwig/operator-scaling/shard/ring"
+)
+
+// namesProvider is a metrics provider that remembers what it was asked for.
+type namesProvider struct {
+	provider
+	mu      sync.Mutex
+	asked   map[string]string
+	retries metric
+}
+
+func (p *namesProvider) note(kind, name string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.asked == nil {
+		p.asked = map[string]string{}
+	}
+	p.asked[kind] += name
+}
+
+func (p *namesProvider) NewDepthMetric(name string) workqueue.GaugeMetric {
+	p.note("depth", name)
+	return new(metric)
+}
+
+func (p *namesProvider) NewRetriesMetric(name string) workqueue.CounterMetric {
+	p.note("retries", name)
+	return &p.retries
+}
+
+// Name and metrics provider reach every layer, each once. (The clock does too: see
+// the tests of client-go's, which run on a fake one.)
+func TestQ9_ConfigReachesEveryLayer(t *testing.T) {
+	p := new(namesProvider)
+	q := New(workqueue.DefaultTypedControllerRateLimiter[int](), Options[int]{
+		Ownership: newOwner(ring.Active), Point: pointOfInt,
+		Config: workqueue.TypedRateLimitingQueueConfig[int]{Name: "foos", MetricsProvider: p},
+	})
+	defer q.ShutDown()
+	q.AddRateLimited(1)
+	if diff := cmp.Diff(map[string]string{"depth": "foos", "retries": "foos"}, p.asked); diff != "" {
+		t.Error(diff)
+	}
+	if n := p.retries.n.Load(); n != 1 {
+		t.Errorf("%d retries, want 1", n)
+	}
+}
+
+// A user's own delaying queue is below the filter: all but the moment at which a timer
+// is judged is the same.
+func TestQ9_InjectedDelayingQueue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newOwner(ring.Active)
+		c := new(counts)
+		q := New(workqueue.DefaultTypedControllerRateLimiter[int](), Options[int]{
+			Ownership: o, Point: pointOfInt, Recorder: c,
+			Config: workqueue.TypedRateLimitingQueueConfig[int]{DelayingQueue: workqueue.NewTypedDelayingQueue[int]()},
+		})
+		for item := range 4 {
+			q.AddAfter(item, time.Second)
+		}
+		q.AddAfter(4, 0)
+		o.set(0, ring.Foreign)
+		o.set(1, ring.Pending)
+		time.Sleep(time.Minute)
+		var got []int
+		for range 3 {
+			got = append(got, get(t, q))
+		}
+		q.Done(got[0])
+		q.Done(got[1])
+		sift(t, q, 5)
+		slices.Sort(got)
+		if diff := cmp.Diff([]int{2, 3, 4}, got); diff != "" {
+			t.Error(diff)
+		}
+		if diff := cmp.Diff(tally{Passed: 4, Parked: 1, Dropped: 1}, c.tally()); diff != "" {
+			t.Error(diff)
+		}
+		q.AddAfter(6, time.Hour)
+		q.ShutDown() // the bubble ends only without goroutines
+		if !q.ShuttingDown() {
+			t.Error("not shutting down")
+		}
+	})
+}
+
+func TestQ10_ShutDown(t *testing.T) {
+	for name, shutDown := range map[string]func(*Queue[int]){
+		"ShutDown":          (*Queue[int]).ShutDown,
+		"ShutDownWithDrain": (*Queue[int]).ShutDownWithDrain,
+		"both":              func(q *Queue[int]) { q.ShutDownWithDrain(); q.ShutDown(); q.ShutDown() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			// The bubble ends only when all goroutines have, those for timers and
+			// metrics included.
+			synctest.Test(t, func(t *testing.T) {
+				o := newOwner(ring.Active)
+				o.set(1, ring.Pending)
+				c := new(counts)
+				q := New(workqueue.DefaultTypedControllerRateLimiter[int](), Options[int]{
+					Ownership: o, Point: pointOfInt, Recorder: c,
+					Config: workqueue.TypedRateLimitingQueueConfig[int]{Name: "foos", MetricsProvider: provider{}},
+				})
+				q.Add(0)
+				q.Add(1) // parked
+				q.Add(2) // queued, and pending when Get comes to it
+				q.AddAfter(3, time.Hour)
+				shutDown(q)
+				o.set(2, ring.Pending)
+				q.Add(4)
+				q.Add(1)
+				if !q.ShuttingDown() || q.Parked() != 0 {
+					t.Errorf("shutting down: %t, %d parked", q.ShuttingDown(), q.Parked())
+				}
+				if got := get(t, q); got != 0 {
+					t.Errorf("Get returned %d", got)
+				}
+				if item, shutdown := q.Get(); !shutdown {
+					t.Errorf("Get returned %d", item)
+				}
+				q.Done(0)
+				o.setAll(ring.Active)
+				q.Readmit()
+				if n := q.Len(); n != 0 {
+					t.Errorf("%d queued", n)
+				}
+				if diff := cmp.Diff(tally{Passed: 1, Parked: 1, Dropped: 3}, c.tally()); diff != "" {
+					t.Error(diff)
+				}
+			})
+		})
+	}
+}
+
+// No goroutine is left behind to end by itself some seconds later.
+func TestQ10_NoGoroutineRemains(t *testing.T) {
+	for name, shutDown := range map[string]func(*Queue[int]){
+		"ShutDown":          (*Queue[int]).ShutDown,
+		"ShutDownWithDrain": (*Queue[int]).ShutDownWithDrain,
+	} {
+		before := goleak.IgnoreCurrent()
+		q, _ := newQueue(t, newOwner(ring.Active))
+		q.AddAfter(1, time.Hour)
+		shutDown(q)
+		if err := goleak.Find(before); err != nil {
+			t.Errorf("after %s: %v", name, err)
+		}
+	}
+}
+
+// ShutDownWithDrain waits for Done, and for nothing that is parked.
+func TestQ10_ShutDownWithDrainWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newOwner(ring.Active)
+		o.set(1, ring.Pending)
+		q, _ := newQueue(t, o)
+		q.Add(0)
+		q.Add(1)
+		q.Add(2)
+		get(t, q)
+		var drained bool
+		go func() {
+			q.ShutDownWithDrain()
+			drained = true
+		}()
+		synctest.Wait()
+		if drained {
+			t.Error("did not wait for the work in flight")
+		}
+		if n := q.Parked(); n != 0 {
+			t.Errorf("%d parked while shutting down", n)
+		}
+		o.set(2, ring.Pending)
+		if item, shutdown := q.Get(); !shutdown || q.Parked() != 0 {
+			t.Errorf("Get returned %d, %d parked", item, q.Parked())
+		}
+		q.Drain(inPartition(0))
+		q.Done(0)
+		synctest.Wait()
+		if !drained {
+			t.Error("still waits after Done")
+		}
+	})
+}
+
+// While fenced, a queue that is shut down does not keep its workers.
+func TestQ10_ShutDownWhileFenced(t *testing.T) {
+	o := newOwner(ring.Active)
+	q, _ := newQueue(t, o)
+	for item := range 5 {
+		q.Add(item)
+	}
+	o.fenced.Store(true)
+	q.Fence()
+	q.ShutDown()
+	if item, shutdown := q.Get(); !shutdown {
+		t.Errorf("Get returned %d", item)
+	}
+	if q.Parked() != 0 {
+		t.Errorf("%d parked", q.Parked())
+	}
+}

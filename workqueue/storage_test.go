@@ -1,0 +1,94 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package workqueue
+
+import (
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// The table does what a map does, at all sizes around the one at which it changes.
+func TestTableIsAMap(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	var sut table[int]
+	want := map[int]uint64{}
+	for step := range 20_000 {
+		item := random.IntN(3 * fewItems)
+		_, there := want[item]
+		if w := sut.find(item); (w != nil) != there || there && w.point != want[item] {
+			t.Fatalf("step %d: find(%d) = %v, want %v", step, item, w, want[item])
+		}
+		switch {
+		case !there:
+			sut.put(item, place{point: uint64(step)}, time.Duration(step))
+			want[item] = uint64(step)
+		case random.IntN(2) == 0:
+			sut.find(item).ensureTask().cause = ErrDone
+			if task := sut.take(item); task == nil || task.cause != ErrDone {
+				t.Fatalf("step %d: take(%d) = %v", step, item, task)
+			}
+			delete(want, item)
+		default:
+			if task := sut.take(item); task != nil {
+				t.Fatalf("step %d: take(%d) = %v of another item", step, item, task)
+			}
+			delete(want, item)
+		}
+		if task := sut.take(-1); task != nil {
+			t.Fatalf("step %d: an item that is not there has a task", step)
+		}
+		got := map[int]uint64{}
+		sut.each(func(item int, w *work) { got[item] = w.point })
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Fatalf("step %d: %s", step, diff)
+		}
+	}
+	for item := range want {
+		sut.take(item)
+	}
+	if diff := cmp.Diff([fewItems]slot[int]{}, sut.few, cmp.AllowUnexported(slot[int]{}, work{}, place{})); diff != "" {
+		t.Errorf("an empty table keeps something alive: %s", diff)
+	}
+}
+
+// The circular buffer does what a slice does.
+func TestFIFOIsASlice(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	var sut fifo[int]
+	var want []int
+	growing := true
+	for step := range 100_000 {
+		if len(want) > 2*fifoKept {
+			growing = false
+		} else if len(want) == 0 {
+			growing = true
+		}
+		if push := random.IntN(3) > 0 == growing; push || len(want) == 0 {
+			sut.Push(step + 1)
+			want = append(want, step+1)
+		} else {
+			if got := sut.Pop(); got != want[0] {
+				t.Fatalf("step %d: Pop = %d, want %d", step, got, want[0])
+			}
+			want = want[1:]
+		}
+		if sut.Len() != len(want) {
+			t.Fatalf("step %d: Len = %d, want %d", step, sut.Len(), len(want))
+		}
+		inUse := 0
+		if len(want) == 0 {
+			for _, item := range sut.ring {
+				if item != 0 {
+					inUse++
+				}
+			}
+			if inUse > 0 || len(sut.ring) > fifoKept {
+				t.Fatalf("step %d: empty, but %d slots keep an item, of %d", step, inUse, len(sut.ring))
+			}
+		}
+	}
+}

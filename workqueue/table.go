@@ -1,0 +1,110 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package workqueue
+
+import (
+	"context"
+	"time"
+)
+
+// work is what the queue knows of an item in flight.
+type work struct {
+	place
+	since time.Duration // since the queue's epoch
+	task  *task         // nil until Context, Drain or Fence needs it
+}
+
+// task is the part of work that few items need. While the work is in the table it is
+// guarded by the queue's mutex; then it belongs to Done.
+type task struct {
+	cause   error // why the work must end; nil while it may go on
+	cancels []context.CancelCauseFunc
+}
+
+func (w *work) ensureTask() *task {
+	if w.task == nil {
+		w.task = new(task)
+	}
+	return w.task
+}
+
+func (t *task) cancelAll(cause error) {
+	for _, cancel := range t.cancels {
+		cancel(cause)
+	}
+}
+
+// fewItems is how many items in flight are found faster by looking at each than in a
+// map. More of them than that are rare: a queue has no more than it has workers.
+const fewItems = 8
+
+// table holds the work in flight. The zero table is empty. It keeps the first few
+// items in a plain array: a map costs as much for each hand-out as the rest of the
+// filter together.
+type table[T comparable] struct {
+	few  [fewItems]slot[T]
+	n    int         // few[:n] is in use, in no order
+	many map[T]*work // what came while few was full
+}
+
+type slot[T comparable] struct {
+	item T
+	work work
+}
+
+// put enters an item that is not in the table.
+func (t *table[T]) put(item T, at place, since time.Duration) {
+	if t.n < fewItems {
+		s := &t.few[t.n]
+		s.item, s.work.place, s.work.since = item, at, since
+		t.n++
+		return
+	}
+	if t.many == nil {
+		t.many = make(map[T]*work)
+	}
+	t.many[item] = &work{place: at, since: since}
+}
+
+// take removes an item and returns its task, nil if it has none or is not there.
+func (t *table[T]) take(item T) *task {
+	for i := range t.few[:t.n] {
+		if s := &t.few[i]; s.item == item {
+			task := s.work.task
+			t.n--
+			last := &t.few[t.n]
+			if s != last {
+				*s = *last
+			}
+			*last = slot[T]{} // keeps nothing alive
+			return task
+		}
+	}
+	if w := t.many[item]; w != nil {
+		delete(t.many, item)
+		return w.task
+	}
+	return nil
+}
+
+// find returns the item's work, nil if it is not there. The pointer is good until the
+// next put or take.
+func (t *table[T]) find(item T) *work {
+	for i := range t.few[:t.n] {
+		if s := &t.few[i]; s.item == item {
+			return &s.work
+		}
+	}
+	return t.many[item]
+}
+
+// each calls f with all items, in no order.
+func (t *table[T]) each(f func(item T, w *work)) {
+	for i := range t.few[:t.n] {
+		f(t.few[i].item, &t.few[i].work)
+	}
+	for item, w := range t.many {
+		f(item, w)
+	}
+}
