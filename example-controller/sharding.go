@@ -43,8 +43,8 @@ type sharded struct {
 	queue       Queue
 }
 
-// newSharded makes the informers and the queue, and starts nothing. Each of the three calls into package shard takes
-// the place of the plain client-go thing; that is all there is to it.
+// newSharded makes the informers and the queue, and starts nothing. An empty namespace stands for all. Each of the
+// three calls into package shard takes the place of the plain client-go thing; that is all there is to it.
 func newSharded(s *shard.Sharder, kubeClient kubernetes.Interface, fooClient versioned.Interface, namespace string, resync time.Duration, metrics workqueue.MetricsProvider) sharded {
 	fooFactory := fooinformers.NewSharedInformerFactoryWithOptions(fooClient, resync, fooinformers.WithNamespace(namespace))
 	kubeFactory := kubeinformers.NewSharedInformerFactoryWithOptions(kubeClient, resync, kubeinformers.WithNamespace(namespace))

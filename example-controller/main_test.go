@@ -1,0 +1,294 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	kubefake "k8s.io/client-go/kubernetes/fake"
+	clienttesting "k8s.io/client-go/testing"
+
+	"github.com/tom-ludwig/operator-scaling/example-controller/pkg/apis/samplecontroller/v1alpha1"
+	foofake "github.com/tom-ludwig/operator-scaling/example-controller/pkg/generated/clientset/versioned/fake"
+	"github.com/tom-ludwig/operator-scaling/example-controller/record"
+	"github.com/tom-ludwig/operator-scaling/shard"
+	"github.com/tom-ludwig/operator-scaling/shard/shardtest"
+)
+
+// world is some replicas on one cluster in memory, inside a synctest bubble.
+type world struct {
+	t     *testing.T
+	ring  *shardtest.Cluster
+	kube  *kubefake.Clientset
+	foos  *foofake.Clientset
+	names []string
+	dir   string // for records
+}
+
+func newWorld(t *testing.T, foos int) *world {
+	w := &world{t: t, ring: shardtest.NewCluster(), kube: kubefake.NewClientset(), foos: foofake.NewSimpleClientset(), dir: t.TempDir()}
+	// The fake keeps the resourceVersion, by which an update would look like a resync.
+	w.foos.PrependReactor("update", "foos", func(action clienttesting.Action) (bool, runtime.Object, error) {
+		foo := action.(clienttesting.UpdateAction).GetObject().(*v1alpha1.Foo)
+		foo.ResourceVersion += "1"
+		return true, foo, w.foos.Tracker().Update(action.GetResource(), foo, foo.Namespace)
+	})
+	for i := range foos {
+		name := fmt.Sprintf("foo-%02d", i)
+		w.names = append(w.names, name)
+		if err := w.foos.Tracker().Add(newFoo(func(f *v1alpha1.Foo) {
+			f.Name, f.UID, f.Spec.DeploymentName = name, types.UID(name), name
+		})); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return w
+}
+
+// start starts a replica. stop asks it to stop and returns what it returned.
+func (w *world) start(pod string, flags ...string) (stop func() error) {
+	w.t.Helper()
+	args := append([]string{"--http-address=", "--record-to=" + filepath.Join(w.dir, pod)}, flags...)
+	o, err := parseOptions(args, io.Discard)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	config := shardConfig(o, func(items []string) { w.t.Errorf("%s: still running: %v", pod, items) })
+	s, err := shard.New(w.ring.Client(pod), config.WithPodName(pod).WithNamespace("test"))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(w.t.Context())
+	result := make(chan error, 1)
+	go func() { result <- operate(ctx, o, s, w.kube, w.foos) }()
+	return func() error { cancel(); return <-result }
+}
+
+// members counts the Foos by the member in their status.
+func (w *world) members() map[string]int {
+	w.t.Helper()
+	list, err := w.foos.SamplecontrollerV1alpha1().Foos("").List(w.t.Context(), metav1.ListOptions{})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	members := map[string]int{}
+	for _, foo := range list.Items {
+		members[foo.Status.Member]++
+	}
+	return members
+}
+
+// records returns what a replica has recorded.
+func (w *world) records(pod string) []record.Record {
+	w.t.Helper()
+	file, err := os.Open(filepath.Join(w.dir, pod))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer func() { _ = file.Close() }()
+	var records []record.Record
+	for lines := bufio.NewScanner(file); lines.Scan(); {
+		var r record.Record
+		if err := json.Unmarshal(lines.Bytes(), &r); err != nil {
+			w.t.Fatalf("%s: %q: %v", pod, lines.Text(), err)
+		}
+		records = append(records, r)
+	}
+	return records
+}
+
+func count(records []record.Record, event record.Event) int {
+	n := 0
+	for _, r := range records {
+		if r.Event == event {
+			n++
+		}
+	}
+	return n
+}
+
+// The whole process but its command line: replicas share the Foos, each Foo is reconciled once, and those of a replica
+// that stops go to the others.
+func TestReplicasShareFoos(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 60)
+		stop0, stop1 := w.start("op-0"), w.start("op-1")
+		time.Sleep(10 * time.Second)
+		if got := w.members(); got["op-0"] == 0 || got["op-1"] == 0 || got["op-0"]+got["op-1"] != len(w.names) {
+			t.Errorf("Foos by member: %v, want all of them with two members", got)
+		}
+		if a, b := count(w.records("op-0"), record.Start), count(w.records("op-1"), record.Start); a+b != len(w.names) {
+			t.Errorf("%d + %d reconciles for %d Foos", a, b, len(w.names))
+		}
+
+		if err := stop0(); err != nil {
+			t.Errorf("op-0 stopped with %v", err)
+		}
+		time.Sleep(10 * time.Second)
+		if got := w.members(); got["op-1"] != len(w.names) {
+			t.Errorf("Foos by member after op-0 has stopped: %v", got)
+		}
+		if err := stop1(); err != nil {
+			t.Errorf("op-1 stopped with %v", err)
+		}
+		if leases := w.ring.Leases("test"); len(leases) != 0 {
+			t.Errorf("%d Leases are left", len(leases))
+		}
+		for _, pod := range []string{"op-0", "op-1"} {
+			records := w.records(pod)
+			if started, ended := count(records, record.Start), count(records, record.End); started != ended {
+				t.Errorf("%s: %d reconciles recorded as begun, %d as ended", pod, started, ended)
+			}
+			for _, r := range records {
+				if !strings.HasPrefix(r.Member, pod+"_") || r.Token == "" || r.Key == "" {
+					t.Errorf("%s: record %+v lacks something", pod, r)
+				}
+			}
+		}
+	})
+}
+
+// A stop doesn't wait for reconciles that listen to their context: the drain cancels them, and they are on record as
+// failed.
+func TestStopCancelsReconciles(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 10)
+		stop := w.start("op-0", "--reconcile-delay=1h", "--workers=3")
+		time.Sleep(10 * time.Second)
+		begin := time.Now()
+		if err := stop(); err != nil {
+			t.Errorf("stopped with %v", err)
+		}
+		if took := time.Since(begin); took > time.Second {
+			t.Errorf("the stop took %v", took)
+		}
+		records := w.records("op-0")
+		if started, ended := count(records, record.Start), count(records, record.End); started != 3 || ended != 3 {
+			t.Errorf("%d reconciles recorded as begun, %d as ended; want 3 and 3", started, ended)
+		}
+		for _, r := range records {
+			if r.Event == record.End && r.Error == "" {
+				t.Errorf("%s is on record as done", r.Key)
+			}
+		}
+		if got := w.members(); got[""] != len(w.names) {
+			t.Errorf("a reconcile that was cancelled has written: %v", got)
+		}
+	})
+}
+
+// An error of Run ends the process with that error, although a piece of work never ends.
+func TestStuckReconcileFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1)
+		// A request that doesn't listen to its context.
+		stuck := make(chan struct{})
+		w.kube.PrependReactor("create", "deployments", func(clienttesting.Action) (bool, runtime.Object, error) {
+			<-stuck
+			return true, nil, errors.New("too late")
+		})
+		stop := w.start("op-0", "--drain-timeout=5s")
+		time.Sleep(10 * time.Second)
+		if err := stop(); !errors.Is(err, shard.ErrDrainTimeout) {
+			t.Errorf("stopped with %v, want ErrDrainTimeout", err)
+		}
+		close(stuck)
+		time.Sleep(time.Second)
+	})
+}
+
+func TestOptions(t *testing.T) {
+	for _, test := range []struct {
+		args   string
+		faults []string // parts of the error; none: accepted
+	}{
+		{args: ""},
+		{args: "--name=a --workers=1 --resync=0s --http-address= -v=4"},
+		{args: "--workers=0 --resync=-1s", faults: []string{"--workers: 0", "--resync: -1s"}},
+		{args: "--lease-duration=0s --drain-timeout=-1s --name=", faults: []string{"--lease-duration", "--drain-timeout", "--name"}},
+		{args: "--kube-api-qps=0 --kube-api-burst=0 --reconcile-delay=-1s", faults: []string{"--kube-api-qps", "--kube-api-burst", "--reconcile-delay"}},
+		{args: "--http-address=8080", faults: []string{"--http-address: address 8080: missing port"}},
+		{args: "run", faults: []string{`unexpected argument "run"`}},
+		{args: "--wrokers=1", faults: []string{"flag provided but not defined: -wrokers"}},
+	} {
+		t.Run(test.args, func(t *testing.T) {
+			_, err := parseOptions(strings.Fields(test.args), io.Discard)
+			if (err != nil) != (len(test.faults) > 0) {
+				t.Fatalf("parseOptions returned %v", err)
+			}
+			for _, fault := range test.faults {
+				if !strings.Contains(err.Error(), fault) {
+					t.Errorf("error %q doesn't name %q", err, fault)
+				}
+			}
+		})
+	}
+}
+
+// What the flags leave open follows from what they say, and the ring names what can't work.
+func TestShardConfig(t *testing.T) {
+	t.Setenv(shard.EnvPodName, "op-0")
+	t.Setenv(shard.EnvPodNamespace, "test")
+	client := shardtest.NewCluster().Client("op-0")
+	o, err := parseOptions([]string{"--lease-duration=5s"}, io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := shard.New(client, shardConfig(o, nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := s.Config(); got.RenewDeadline != 3*time.Second || got.RenewPeriod != time.Second {
+		t.Errorf("renew deadline %v, period %v; want 3s, 1s", got.RenewDeadline, got.RenewPeriod)
+	}
+	o.renewDeadline = 10 * time.Second
+	if _, err := shard.New(client, shardConfig(o, nil)); err == nil || !strings.Contains(err.Error(), "RenewDeadline") {
+		t.Errorf("a renew deadline above the lease duration: %v", err)
+	}
+}
+
+func TestEndpoints(t *testing.T) {
+	s, err := shard.New(shardtest.NewCluster().Client("op-0"), shard.Config{Name: "foo-operator", PodName: "op-0", Namespace: "test"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	metrics := newQueueMetrics()
+	_ = newSharded(s, kubefake.NewClientset(), foofake.NewSimpleClientset(), "", 0, metrics)
+	mux := newMux(s, newRegistry(s, metrics))
+	for path, want := range map[string]struct {
+		code int
+		body string
+	}{
+		"/healthz":     {http.StatusOK, "ok"},
+		"/readyz":      {http.StatusServiceUnavailable, "has not joined"},
+		"/debug/shard": {http.StatusServiceUnavailable, "not running"},
+		"/metrics":     {http.StatusOK, `sharding_ring_member_count{ring="foo-operator"} 0`},
+		"/debug/pprof": {http.StatusNotFound, ""},
+	} {
+		answer := httptest.NewRecorder()
+		mux.ServeHTTP(answer, httptest.NewRequest(http.MethodGet, path, nil))
+		if answer.Code != want.code || !strings.Contains(answer.Body.String(), want.body) {
+			t.Errorf("GET %s: %d %q, want %d and %q", path, answer.Code, answer.Body, want.code, want.body)
+		}
+		if path == "/metrics" && !strings.Contains(answer.Body.String(), `workqueue_depth{name="foos"} 0`) {
+			t.Error("GET /metrics: the queue's metrics are missing")
+		}
+	}
+}
