@@ -97,9 +97,10 @@ func (q *Queue[T]) handOut(item T) bool {
 // Context returns a context for the work on an item that Get has handed out. It is
 // cancelled with the cause [ErrReleased] when the item's partition is drained, with
 // [ErrFenced] when the member is fenced, and with [ErrDone] by Done. It is
-// already cancelled if one of these has happened before.
+// already cancelled if one of these has happened before. See [FromContext] for
+// what else it carries.
 func (q *Queue[T]) Context(ctx context.Context, item T) context.Context {
-	ctx, cancel := context.WithCancelCause(ctx)
+	ctx, cancel := context.WithCancelCause(q.permit(ctx, item))
 	if cause := q.attach(item, cancel); cause != nil {
 		cancel(cause)
 	}
