@@ -11,6 +11,11 @@ import (
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
 )
 
+// ErrLostOwnership is the error of a request that [WrapTransport] has not sent. The
+// cause is wrapped beside it: workqueue.ErrReleased, workqueue.ErrFenced or
+// workqueue.ErrDone.
+var ErrLostOwnership = errors.New("this member may not work on the object any more")
+
 // Errors that [Sharder.Run] returns, to be tested with errors.Is. After any of
 // them the process should exit with a non-zero code, so that it is started afresh.
 var (

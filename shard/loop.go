@@ -64,6 +64,12 @@ func (l *loop) publish(actions []claim.Action) {
 	if deadline, ok := l.machine.Fence(); ok {
 		if old := l.s.deadline.Load(); old == nil || *old != deadline {
 			l.s.deadline.Store(&deadline)
+			// A Get may have found the member fenced, by the clock, in the moment before
+			// this renewal was known, and put its item aside.
+			_, queues := l.s.parts()
+			for _, q := range queues {
+				q.Readmit()
+			}
 		}
 	} else {
 		l.s.deadline.Store(nil)
@@ -126,10 +132,7 @@ func (l *loop) do(a claim.Action) {
 	case claim.Fenced:
 		l.fence()
 	case claim.Unfenced:
-		l.overrunAt = time.Time{}
-		for _, q := range queues {
-			q.Readmit()
-		}
+		l.overrunAt = time.Time{} // the queues were told with the new deadline
 	case claim.Ended:
 		l.end(a.Reason)
 	case claim.Relist:
