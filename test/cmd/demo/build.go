@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/tom-ludwig/operator-scaling/test/controlplane"
@@ -54,11 +55,17 @@ func buildReplica(ctx context.Context, out output, dir string) (binary string, e
 		return "", err
 	}
 	binary = filepath.Join(dir, "example-controller")
-	cmd := exec.CommandContext(ctx, "go", "build", "-ldflags=-s -w", "-o", binary, "./example-controller")
-	cmd.Dir = root
-	cmd.Env = append(os.Environ(), "GOWORK=off", "CGO_ENABLED=0")
-	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) } // a kill would leave its compilers behind
+	// From the module of the control plane and with its settings: most of what is
+	// needed has been compiled for that one.
+	cmd := exec.CommandContext(ctx, "go", "build", "-ldflags=-s -w", "-o", binary, "github.com/tom-ludwig/operator-scaling/example-controller")
+	cmd.Dir = filepath.Join(root, "test")
+	cmd.Env = append(os.Environ(), "GOWORK=off")
+	// All of its group at once: compilers don't end when go does.
+	cmd.SysProcAttr = processAttributes()
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGINT) }
 	cmd.WaitDelay = 5 * time.Second
+	runtime.LockOSThread() // see startReplica
+	defer runtime.UnlockOSThread()
 	var messages bytes.Buffer
 	cmd.Stderr = &messages
 	if err := cmd.Run(); err != nil {

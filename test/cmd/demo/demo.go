@@ -66,6 +66,10 @@ func run(ctx context.Context, o options, out output, watched bool) (err, left er
 	}
 	// Last: until then replicas write to it.
 	defer func() { left = errors.Join(left, os.RemoveAll(temporary)) }()
+	// A build that is interrupted leaves its files behind.
+	if err := os.Setenv("GOTMPDIR", temporary); err != nil {
+		return err, nil
+	}
 	if d.dir = temporary; o.keep != "" {
 		d.dir = o.keep
 		if err := emptyFolder(d.dir); err != nil {
@@ -232,11 +236,15 @@ func (d *demo) isExpected(r *replica) bool {
 	return d.expected[r]
 }
 
-// say sets the headline.
+// say sets the headline. It stands above the log where somebody looks at a
+// screen, and in the log where nobody does.
 func (d *demo) say(h headline) {
 	d.mu.Lock()
-	defer d.mu.Unlock()
 	d.now = h
+	d.mu.Unlock()
+	if !d.watched {
+		d.out.Event(event{at: time.Since(d.began), text: h.text})
+	}
 }
 
 // note adds an event to the log.

@@ -62,7 +62,7 @@ func (p *plain) Draw(v view) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	second := int(v.elapsed.Seconds())
-	if p.closed || second == p.drawn {
+	if p.closed || second == p.drawn || len(v.members) == 0 {
 		return
 	}
 	p.drawn = second

@@ -5,8 +5,8 @@ package main
 
 import "syscall"
 
-// processAttributes puts a replica into a process group of its own, so that a
-// Ctrl-C reaches the demo alone, which then ends its replicas; and lets the kernel
+// processAttributes puts a process into a group of its own, so that a Ctrl-C
+// reaches the demo alone, which then ends what it has started; and lets the kernel
 // kill it when the demo dies.
 func processAttributes() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}

@@ -7,6 +7,6 @@ package main
 
 import "syscall"
 
-// processAttributes puts a replica into a process group of its own, so that a
-// Ctrl-C reaches the demo alone, which then ends its replicas.
+// processAttributes puts a process into a group of its own, so that a Ctrl-C
+// reaches the demo alone, which then ends what it has started.
 func processAttributes() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: true} }

@@ -19,6 +19,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
+	"github.com/tom-ludwig/operator-scaling/example-controller/pkg/apis/samplecontroller/v1alpha1"
 	"github.com/tom-ludwig/operator-scaling/example-controller/pkg/generated/clientset/versioned"
 )
 
@@ -76,6 +77,10 @@ func connect(ctx context.Context, o options, dir string, out output) (*remote, *
 		return nil, nil, fmt.Errorf("connect to %s (context %s): %w", config.Host, raw.CurrentContext, err)
 	}
 
+	if err := noFoos(ctx, config); err != nil {
+		return nil, nil, err
+	}
+
 	suffix := fmt.Sprintf("%05x", rand.Uint32N(1<<20))
 	r := &remote{
 		config:    config,
@@ -100,6 +105,36 @@ func connect(ctx context.Context, o options, dir string, out output) (*remote, *
 		namespace:  r.namespace,
 		close:      r.remove,
 	}, nil
+}
+
+// noFoos returns an error if there are Foos on the cluster: the example controller
+// works on those of all namespaces, and the demo must not touch what is not its own.
+func noFoos(ctx context.Context, config *rest.Config) error {
+	all, err := allFoos(ctx, config)
+	if apierrors.IsNotFound(err) {
+		return nil // no such resource yet
+	}
+	if err != nil {
+		return err
+	}
+	if len(all) > 0 {
+		return fmt.Errorf("there are Foos on this cluster, such as %s/%s, which the replicas of the demo would work on: delete them, or choose another cluster",
+			all[0].Namespace, all[0].Name)
+	}
+	return nil
+}
+
+// allFoos returns the Foos of all namespaces.
+func allFoos(ctx context.Context, config *rest.Config) ([]v1alpha1.Foo, error) {
+	set, err := versioned.NewForConfig(config)
+	if err != nil {
+		return nil, err
+	}
+	list, err := set.SamplecontrollerV1alpha1().Foos(metav1.NamespaceAll).List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return nil, fmt.Errorf("list the Foos of all namespaces: %w", err)
+	}
+	return list.Items, nil
 }
 
 // hesitate gives time to press Ctrl-C.
@@ -131,36 +166,47 @@ func (r *remote) prepare(ctx context.Context) error {
 func (r *remote) remove(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, removalTime)
 	defer cancel()
-	// The CRD first, which doesn't wait: a namespace may take its time.
-	return errors.Join(r.removeCRD(ctx), deleteNamespace(ctx, r.config, r.namespace, r.labels))
-}
-
-func (r *remote) removeCRD(ctx context.Context) error {
 	client, err := dynamic.NewForConfig(r.config)
 	if err != nil {
 		return err
 	}
-	crd, err := client.Resource(crds).Get(ctx, crdName, metav1.GetOptions{})
+	// The CRD first: a namespace may take its time.
+	removed := r.removeCRD(ctx, client.Resource(crds))
+	return errors.Join(deleteNamespace(ctx, r.config, r.namespace, r.labels), removed, r.awaitCRD(ctx, client.Resource(crds)))
+}
+
+// awaitCRD waits until the CRD is gone if it is on its way.
+func (r *remote) awaitCRD(ctx context.Context, client dynamic.ResourceInterface) error {
+	for {
+		crd, err := client.Get(ctx, crdName, metav1.GetOptions{})
+		if apierrors.IsNotFound(err) || err == nil && (crd.GetDeletionTimestamp() == nil || !has(crd.GetLabels(), r.labels)) {
+			return nil
+		}
+		if sleep(ctx, 200*time.Millisecond) != nil {
+			return fmt.Errorf("CRD %s is not gone yet: %w", crdName, errors.Join(err, context.Cause(ctx)))
+		}
+	}
+}
+
+// removeCRD deletes the CRD if it was created by this demo and serves nobody else.
+func (r *remote) removeCRD(ctx context.Context, client dynamic.ResourceInterface) error {
+	crd, err := client.Get(ctx, crdName, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) || err == nil && !has(crd.GetLabels(), r.labels) {
 		return nil
 	}
 	if err != nil {
 		return fmt.Errorf("see whether CRD %s has to be removed: %w", crdName, err)
 	}
-	set, err := versioned.NewForConfig(r.config)
+	all, err := allFoos(ctx, r.config)
 	if err != nil {
-		return err
+		return fmt.Errorf("CRD %s stays, for it is not known whether others use it: %w", crdName, err)
 	}
-	list, err := set.SamplecontrollerV1alpha1().Foos(metav1.NamespaceAll).List(ctx, metav1.ListOptions{})
-	if err != nil {
-		return fmt.Errorf("CRD %s stays: see whether others use it: %w", crdName, err)
-	}
-	for _, foo := range list.Items {
+	for _, foo := range all {
 		if foo.Namespace != r.namespace {
 			return fmt.Errorf("CRD %s stays: Foo %s/%s is not of this demo", crdName, foo.Namespace, foo.Name)
 		}
 	}
-	err = client.Resource(crds).Delete(ctx, crdName, *metav1.NewPreconditionDeleteOptions(string(crd.GetUID())))
+	err = client.Delete(ctx, crdName, *metav1.NewPreconditionDeleteOptions(string(crd.GetUID())))
 	if err != nil && !apierrors.IsNotFound(err) {
 		return fmt.Errorf("remove CRD %s: %w", crdName, err)
 	}

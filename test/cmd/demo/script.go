@@ -8,9 +8,11 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
+	"github.com/tom-ludwig/operator-scaling/example-controller/pkg/apis/samplecontroller/v1alpha1"
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
 )
 
@@ -29,8 +31,10 @@ func replicaName(i int) string { return fmt.Sprintf("%s-%d", ringName, i) }
 func (d *demo) show(ctx context.Context) error {
 	d.began = time.Now()
 	drawing, stopDrawing := context.WithCancel(ctx)
+	var drawn sync.WaitGroup
+	drawn.Go(func() { d.draw(drawing) })
+	defer drawn.Wait()
 	defer stopDrawing()
-	d.background.Go(func() { d.draw(drawing) })
 
 	changing, stopChanging := context.WithCancel(ctx)
 	defer stopChanging()
@@ -53,10 +57,15 @@ func (d *demo) show(ctx context.Context) error {
 		}
 	}
 	stopChanging()
-	if err := d.end(ctx, &report); err != nil {
+	final, err := d.catchUp(ctx, &report)
+	if err != nil {
 		return err
 	}
-	stopDrawing()
+	stopDrawing() // on a picture in which all is well
+	drawn.Wait()
+	if report.verdict, err = d.stopAll(ctx, final); err != nil {
+		return err
+	}
 	d.out.Close()
 	d.out.Say(report.table(d.out.Look())...)
 	if len(report.broken()) > 0 {
@@ -69,9 +78,8 @@ func (d *demo) show(ctx context.Context) error {
 func (d *demo) startThree(ctx context.Context) (outcome, error) {
 	d.say(headline{
 		text:   "Three replicas start",
-		detail: fmt.Sprintf("They find each other and share the %s.", plural(d.objects, "Foo")),
+		detail: fmt.Sprintf("They find each other through their Leases and share the %s.", plural(d.objects, "object")),
 	})
-	d.note(info, "three replicas start")
 	names := []string{replicaName(0), replicaName(1), replicaName(2)}
 	r, err := d.measure(ctx, nobody, names, func() (int, error) {
 		for _, name := range names {
@@ -93,7 +101,7 @@ func (d *demo) startThree(ctx context.Context) (outcome, error) {
 
 // untilWorked waits until each object was worked on once.
 func (d *demo) untilWorked(ctx context.Context) error {
-	d.say(headline{text: "The replicas work on each object for the first time", detail: "Each creates a Deployment for each of its Foos."})
+	d.say(headline{text: "Each object is worked on for the first time", detail: "For each of its Foos a replica creates a Deployment and writes a status."})
 	deadline := time.Now().Add(patience + time.Duration(d.objects)*20*time.Millisecond)
 	for d.board.untouched() > 0 {
 		if time.Now().After(deadline) {
@@ -107,22 +115,21 @@ func (d *demo) untilWorked(ctx context.Context) error {
 	for _, m := range d.view(time.Now()).members {
 		reconciles += m.reconciles
 	}
-	d.note(done, "every object has been worked on: %s, %s", plural(d.objects, "object"), plural(reconciles, "reconcile"))
+	d.note(done, "each has been worked on: %s, %s", plural(d.objects, "object"), plural(reconciles, "reconcile"))
 	return nil
 }
 
 // joinOne adds a replica.
 func (d *demo) joinOne(ctx context.Context) (outcome, error) {
 	name := replicaName(3)
-	d.say(headline{text: name + " joins", detail: "It takes about a quarter of the objects from the others. Watch how few change colour."})
-	d.note(info, "%s joins", name)
+	d.say(headline{text: name + " joins", detail: "About a quarter of the objects change colour; the others stay where they are."})
 	r, err := d.measure(ctx, nobody, []string{replicaName(0), replicaName(1), replicaName(2), name}, func() (int, error) {
 		return d.start(ctx, name)
 	})
 	if err != nil {
 		return outcome{}, err
 	}
-	d.note(done, "%s owns its share after %s: %d objects moved", name, seconds(r.took), r.moved)
+	d.note(done, "%s has joined: %s moved, no owner for at most %s", name, plural(r.moved, "object"), seconds(r.longest))
 	return outcome{name: "one joins", result: r, moves: true}, nil
 }
 
@@ -131,7 +138,6 @@ func (d *demo) stopOne(ctx context.Context) (outcome, error) {
 	const m = 1
 	r := d.replicas[m]
 	d.say(headline{text: r.name + " is stopped (SIGTERM)", detail: "It finishes what it has begun, hands its objects over, and exits."})
-	d.note(info, "%s is stopped (SIGTERM)", r.name)
 	d.expect(r)
 	d.board.enter(m, stopping)
 	result, err := d.measure(ctx, m, []string{replicaName(0), replicaName(2), replicaName(3)}, func() (int, error) {
@@ -157,7 +163,7 @@ func (d *demo) stopOne(ctx context.Context) (outcome, error) {
 	if r.err != nil {
 		return outcome{}, r.failure()
 	}
-	d.note(done, "%s handed over %d objects: each without an owner %s at most", r.name, result.ideal, seconds(result.longest))
+	d.note(done, "%s was stopped: %s moved, no owner for at most %s", r.name, plural(result.moved, "object"), seconds(result.longest))
 	return outcome{name: "one stopped (SIGTERM)", result: result, moves: true}, nil
 }
 
@@ -165,13 +171,12 @@ func (d *demo) stopOne(ctx context.Context) (outcome, error) {
 func (d *demo) killOne(ctx context.Context) (outcome, error) {
 	const m = 2
 	r := d.replicas[m]
-	d.note(info, "%s is killed (SIGKILL)", r.name)
 	d.expect(r)
 	result, err := d.measure(ctx, m, []string{replicaName(0), replicaName(3)}, func() (int, error) {
 		at := time.Now()
 		d.say(headline{
 			text:   r.name + " is killed (SIGKILL)",
-			detail: fmt.Sprintf("The others must wait until its Lease, of %.0f s, has expired: it could still be working.", d.lease.Seconds()),
+			detail: fmt.Sprintf("The others must not take over before its Lease of %.0f s has run out.", d.lease.Seconds()),
 			since:  at,
 			atMost: d.takeover(),
 		})
@@ -189,7 +194,7 @@ func (d *demo) killOne(ctx context.Context) (outcome, error) {
 	if result.longest > d.takeover() {
 		kind = slow
 	}
-	d.note(kind, "its %d objects were without an owner for %s at most", result.ideal, seconds(result.longest))
+	d.note(kind, "%s was killed: %s moved, no owner for at most %s", r.name, plural(result.moved, "object"), seconds(result.longest))
 	return outcome{name: "one killed (SIGKILL)", result: result, moves: true, atMost: d.takeover()}, nil
 }
 
@@ -201,8 +206,12 @@ func (d *demo) measure(ctx context.Context, m int, names []string, change func()
 	if err != nil {
 		return result{}, err
 	}
+	// Closely from before the change, or what was last seen is too long ago.
 	d.watcher.closely.Store(true)
 	defer d.watcher.closely.Store(false)
+	if err := sleep(ctx, 2*leisurely); err != nil {
+		return result{}, err
+	}
 	deadline := time.Now().Add(d.lease + patience)
 	d.board.begin(time.Now(), want)
 	if m, err = change(); err != nil {
@@ -239,38 +248,38 @@ func (d *demo) wanted(names []string) (func(point uint64) int, error) {
 
 // look leaves time to look at what came out.
 func (d *demo) look(ctx context.Context) error {
-	text := fmt.Sprintf("All objects are owned; %s are made each second", plural(d.changes, "change"))
+	text := fmt.Sprintf("All objects have an owner; %s of objects a second", plural(d.changes, "change"))
 	d.say(headline{text: text, detail: "White squares: where somebody is working."})
 	return sleep(ctx, d.pause)
 }
 
-// end lets the replicas catch up, stops them and reads what they have recorded.
-func (d *demo) end(ctx context.Context, report *summary) error {
-	d.say(headline{text: "The end: the last changes are worked on, and the replicas stop"})
-	d.note(info, "no more changes; the replicas catch up and stop")
+// catchUp lets the replicas work on the last changes, and returns the objects as
+// they are then.
+func (d *demo) catchUp(ctx context.Context, report *summary) ([]v1alpha1.Foo, error) {
+	d.say(headline{text: "The end", detail: "No more changes. The replicas finish their work and are stopped."})
 	behind, err := d.foos.current(ctx, catchUpTime)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if len(behind) > 0 {
 		d.note(failed, "%s not worked on after %v", plural(len(behind), "object"), catchUpTime)
 	}
 	v := d.view(time.Now())
 	report.members, report.unowned = v.members, v.unowned
-	final, err := d.foos.list(ctx)
-	if err != nil {
-		return err
-	}
+	return d.foos.list(ctx)
+}
+
+// stopAll stops the replicas and reads what they have recorded.
+func (d *demo) stopAll(ctx context.Context, final []v1alpha1.Foo) (verdict, error) {
 	for _, r := range d.replicas {
 		d.expect(r)
 	}
 	limited, cancel := context.WithTimeout(ctx, stopTime)
 	defer cancel()
 	if err := errors.Join(each(d.replicas, func(r *replica) error { return r.stop(limited) })...); err != nil {
-		return err
+		return verdict{}, err
 	}
-	report.verdict, err = judge(d.replicas, final)
-	return err
+	return judge(d.replicas, final)
 }
 
 func sleep(ctx context.Context, d time.Duration) error {

@@ -52,8 +52,8 @@ func (s summary) table(look look) []line {
 		nil,
 		text(strong, "%s, %s, %s", plural(s.objects, "object"), plural(len(s.members), "replica"), plural(s.verdict.reconciles, "reconcile")),
 		rule,
-		text(faint, "%-22s %9s %7s %7s   %s", "", "settled", "objects", "least", "time without an owner"),
-		text(faint, "%-22s %9s %7s %7s   %9s  %9s", "what happened", "after", "moved", "needed", "median", "longest"),
+		text(faint, "%-22s %9s %7s %7s   %s", "", "settled", "objects", "", "time without an owner"),
+		text(faint, "%-22s %9s %7s %7s   %9s  %9s", "what happened", "after", "moved", "ideal", "median", "longest"),
 	}
 	for _, o := range s.steps {
 		l := text(normal, "%-22s %9s", o.name, seconds(o.took))

@@ -1,0 +1,276 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+
+	"github.com/tom-ludwig/operator-scaling/test/controlplane"
+)
+
+// beTheDemo in the environment makes the test binary the command itself.
+const beTheDemo = "DEMO_TEST_BE_THE_DEMO"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(beTheDemo) != "" {
+		os.Exit(command())
+	}
+	os.Exit(m.Run())
+}
+
+// running is a demo as a process, with files of its own.
+type running struct {
+	*exec.Cmd
+	files string
+	ended chan struct{} // closed when it has
+
+	mu   sync.Mutex
+	text bytes.Buffer // what it has printed
+}
+
+func (r *running) Write(p []byte) (int, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.text.Write(p)
+}
+
+func (r *running) output() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.text.String()
+}
+
+func demonstrate(t *testing.T, args ...string) *running {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("takes a control plane")
+	}
+	// The build is not what is tested, and its time would be that of an interrupt.
+	if _, err := controlplane.Build(t.Context(), os.Stderr); err != nil {
+		t.Fatal(err)
+	}
+	r := &running{Cmd: exec.Command(os.Args[0], args...), files: t.TempDir(), ended: make(chan struct{})}
+	r.Env = append(os.Environ(), beTheDemo+"=1", "TMPDIR="+r.files)
+	r.Stdout, r.Stderr = r, r
+	if err := r.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		_ = r.Wait() // ProcessState tells
+		close(r.ended)
+	}()
+	t.Cleanup(func() {
+		_ = r.Process.Kill() // of no use if it has ended
+		<-r.ended
+	})
+	return r
+}
+
+// await waits until a text is printed.
+func (r *running) await(t *testing.T, text string) {
+	t.Helper()
+	for !strings.Contains(r.output(), text) {
+		select {
+		case <-r.ended:
+			t.Fatalf("%q was not printed:\n%s", text, r.output())
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
+// end waits for the end, and checks the exit code and that nothing is left behind.
+func (r *running) end(t *testing.T, code int) {
+	t.Helper()
+	<-r.ended
+	if got := r.ProcessState.ExitCode(); got != code {
+		t.Fatalf("exit code %d, want %d:\n%s", got, code, r.output())
+	}
+	if left, _ := filepath.Glob(filepath.Join(r.files, "*")); len(left) > 0 {
+		t.Errorf("files are left: %v", left)
+	}
+	if left := processesIn(t, r.files); len(left) > 0 {
+		t.Errorf("processes are left: %v", left)
+	}
+}
+
+// processesIn returns the command lines that name a folder. All processes of a
+// demo have files in it.
+func processesIn(t *testing.T, dir string) (found []string) {
+	t.Helper()
+	all, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range all {
+		text, err := os.ReadFile(path)
+		if err == nil && bytes.Contains(text, []byte(dir)) { // else it has just ended
+			found = append(found, string(bytes.ReplaceAll(text, []byte{0}, []byte(" "))))
+		}
+	}
+	return found
+}
+
+func TestDemo(t *testing.T) {
+	demo := demonstrate(t, "-fast", "-objects=120")
+	demo.end(t, 0)
+	t.Log("\n" + demo.output())
+	for _, want := range []string{
+		`each has been worked on: 120 objects, 120 reconciles`,
+		`foo-operator-3 has joined: \d+ objects moved`,
+		`foo-operator-1 was stopped: \d+ objects moved`,
+		`foo-operator-2 was killed: \d+ objects moved`,
+		`\b0  objects worked on by two members at once`,
+		`\b0  objects whose last version nobody worked on`,
+		`\b0  objects without an owner at the end`,
+		`Cleaned up`,
+	} {
+		if !regexp.MustCompile(want).MatchString(demo.output()) {
+			t.Errorf("%q was not printed", want)
+		}
+	}
+}
+
+func TestInterruptCleansUp(t *testing.T) {
+	for _, when := range []string{"building the example", "has joined"} {
+		t.Run(when, func(t *testing.T) {
+			demo := demonstrate(t, "-fast", "-objects=60")
+			demo.await(t, when)
+			if err := demo.Process.Signal(os.Interrupt); err != nil {
+				t.Fatal(err)
+			}
+			interrupted := time.Now()
+			demo.end(t, exitInterrupted)
+			if took := time.Since(interrupted); took > 10*time.Second {
+				t.Errorf("took %v", took)
+			}
+			if !strings.Contains(demo.output(), "Cleaned up") {
+				t.Errorf("doesn't say that it has cleaned up:\n%s", demo.output())
+			}
+		})
+	}
+}
+
+func TestKilledDemoLeavesNoProcess(t *testing.T) {
+	demo := demonstrate(t, "-fast", "-objects=60")
+	demo.await(t, "has joined")
+	if err := demo.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(10 * time.Second); len(processesIn(t, demo.files)) > 0; time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("processes are left: %v", processesIn(t, demo.files))
+		}
+	}
+}
+
+func TestOnAClusterOfTheUsers(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes a control plane")
+	}
+	plane, err := controlplane.Start(t.Context(), controlplane.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer plane.Stop()
+	stop := finalizeNamespaces(t, plane.Admin())
+	defer stop()
+
+	before := everything(t, plane.Admin())
+	demo := demonstrate(t, "-fast", "-objects=60", "-kubeconfig="+plane.Kubeconfig())
+	demo.end(t, 0)
+	for _, want := range []string{"context    control-plane", "namespace  operator-scaling-demo-", "Cleaned up"} {
+		if !strings.Contains(demo.output(), want) {
+			t.Errorf("%q was not printed:\n%s", want, demo.output())
+		}
+	}
+	if after := everything(t, plane.Admin()); after != before {
+		t.Errorf("before: %s\nafter: %s", before, after)
+	}
+
+	// Foos of others are not touched, nor is their definition.
+	if err := installCRD(t.Context(), plane.Admin(), nil); err != nil {
+		t.Fatal(err)
+	}
+	others, err := newFoos(plane.Admin(), "default", 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := others.create(t.Context(), func(int) {}); err != nil {
+		t.Fatal(err)
+	}
+	before = everything(t, plane.Admin())
+	demo = demonstrate(t, "-fast", "-kubeconfig="+plane.Kubeconfig())
+	demo.end(t, exitFailed)
+	if !strings.Contains(demo.output(), "default/foo-000") {
+		t.Errorf("doesn't name the Foo that is in the way:\n%s", demo.output())
+	}
+	if after := everything(t, plane.Admin()); after != before {
+		t.Errorf("before: %s\nafter: %s", before, after)
+	}
+}
+
+// everything names the namespaces, and the CRD if there is one.
+func everything(t *testing.T, config *rest.Config) string {
+	t.Helper()
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	list, err := client.CoreV1().Namespaces().List(t.Context(), metav1.ListOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, n := range list.Items {
+		names = append(names, n.Name)
+	}
+	if foos, err := allFoos(t.Context(), config); err == nil {
+		names = append(names, crdName, plural(len(foos), "Foo"))
+	}
+	return strings.Join(names, " ")
+}
+
+// finalizeNamespaces does what the namespace controller does that this control
+// plane lacks, but for the contents: nobody can read them when the namespace is gone.
+func finalizeNamespaces(t *testing.T, config *rest.Config) (stop func()) {
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var wait sync.WaitGroup
+	wait.Go(func() {
+		for sleep(ctx, 100*time.Millisecond) == nil {
+			list, err := client.CoreV1().Namespaces().List(ctx, metav1.ListOptions{})
+			if err != nil {
+				continue
+			}
+			for _, n := range list.Items {
+				if n.Status.Phase != corev1.NamespaceTerminating {
+					continue
+				}
+				n.Spec.Finalizers = nil
+				if _, err := client.CoreV1().Namespaces().Finalize(ctx, &n, metav1.UpdateOptions{}); err != nil && !errors.Is(err, context.Canceled) {
+					t.Logf("finalize %s: %v", n.Name, err)
+				}
+			}
+		}
+	})
+	return func() { cancel(); wait.Wait() }
+}
