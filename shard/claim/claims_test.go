@@ -250,13 +250,20 @@ func TestC2_WantedAgainBeforeTheReleaseIsSent(t *testing.T) {
 	p := newPilot(t).join()
 	token := p.m.Token(0)
 	b := p.peer("b", Serving)
-	drain := take[Drain](p)
-	p.step(Idle{Partitions: drain.Partitions})
+	lost := slices.Collect(take[Drain](p).Partitions.All())
+	last := setOf(testPartitions, lost[0])
+	rest := setOf(testPartitions, lost[1:]...)
+	p.step(Idle{Partitions: rest}) // its release waits for the last one
+	none[Update](p)
 	b.Record.Holder = ""
 	p.put("lease-b", b.Record)
 	p.show("lease-b")
-	if got := take[Activated](p).Partitions; !got.Equal(drain.Partitions) {
-		t.Errorf("activated %v instead of %v", got, drain.Partitions)
+	if got := take[Activated](p).Partitions; !got.Equal(rest) {
+		t.Errorf("activated %v instead of %v", got, rest)
+	}
+	p.step(Idle{Partitions: last})
+	if got := take[Activated](p).Partitions; !got.Equal(last) {
+		t.Errorf("activated %v instead of %v", got, last)
 	}
 	none[Update](p)
 	if p.m.Token(0) != token {

@@ -151,14 +151,14 @@ func (m *Machine) place() {
 	may := m.stage == serving && m.hears() && m.settled()
 	toActivate, toDrain := ring.NewSet(len(t.state)), ring.NewSet(len(t.state))
 	t.claimable = ring.NewSet(len(t.state))
-	waiting := false
+	waiting, more := false, false // something is to be written; more may follow in a moment
 	for p := range t.state {
 		want := t.want.Has(p)
 		switch t.state[p] {
 		case free:
 			if want && may && !t.blocked.Has(p) {
 				t.claimable.Add(p)
-				waiting = true
+				waiting, more = true, true // others release what they hold one after the other
 			}
 		case claimed:
 			if !want {
@@ -176,6 +176,7 @@ func (m *Machine) place() {
 				}
 			}
 		case draining:
+			more = true
 			if m.now.since(t.drainSince[p]) >= m.cfg.DrainTimeout {
 				m.end(ErrDrainTimeout)
 				return
@@ -193,7 +194,10 @@ func (m *Machine) place() {
 		}
 	}
 	m.list.clear = ring.Set{}
-	if waiting && !t.waiting {
+	switch {
+	case waiting && !more:
+		t.waitUntil = m.now
+	case waiting && !t.waiting:
 		t.waitUntil = m.now.Add(m.cfg.Coalesce)
 	}
 	t.waiting = waiting

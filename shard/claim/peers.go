@@ -300,7 +300,7 @@ func (m *Machine) look() {
 	m.inForce, m.incompatible = m.cfg.Parameters, false
 	if len(all) > 0 {
 		m.inForce = all[0].record.Parameters
-		m.incompatible = !m.inForce.SameKeys(m.cfg.Parameters)
+		m.incompatible = !m.inForce.SameKeys(m.cfg.Parameters) || m.inForce.Validate() != nil
 	}
 	if m.incompatible {
 		m.view, _ = ring.New(m.cfg.Parameters, nil)

@@ -130,6 +130,7 @@ type told struct {
 	echo      string // highest version of the own Lease that the watch showed
 	uid       string
 	claims    Claims // of the last write that was sent
+	phase     Phase
 }
 
 type toldPeer struct {
@@ -215,6 +216,23 @@ func (p *process) checkUpdate(u Update) {
 		}
 	}
 	t.claims = claims
+}
+
+// countCost counts what an action costs the server.
+func (p *process) countCost(a Action) {
+	switch a := a.(type) {
+	case Update:
+		if r := a.Record; !r.Void() && r.Claims.equal(p.told.claims) && r.Phase == p.told.phase {
+			p.w.tally.Renewals++
+		} else {
+			p.w.tally.Changes++
+		}
+		p.told.phase = a.Record.Phase
+	case Create, Delete, Evict:
+		p.w.tally.Changes++
+	case List:
+		p.w.tally.Lists++
+	}
 }
 
 // checkEvict is C4: the version was unchanged for the declared duration, during

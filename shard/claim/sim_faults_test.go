@@ -250,13 +250,18 @@ func leave(w *world) {
 	}
 }
 
-// leave is SIGTERM, followed by SIGKILL when its patience ends.
-func (p *process) leave() {
-	w := p.w
-	w.logf("%s: is asked to stop", p.name)
+// terminate is SIGTERM, followed by SIGKILL when its patience ends.
+func (p *process) terminate() {
+	p.w.logf("%s: is asked to stop", p.name)
 	p.stopping = true
 	p.step(Stop{})
-	w.after(40*time.Second, func() { p.die("did not stop in time") })
+	p.w.after(40*time.Second, func() { p.die("did not stop in time") })
+}
+
+// leave is that, and sometimes another one comes.
+func (p *process) leave() {
+	w := p.w
+	p.terminate()
 	w.after(w.between(0, 10*time.Second), func() {
 		if len(w.procs) < 2 || w.chance(0.3) && len(w.procs) < w.profile.most {
 			w.startFresh()

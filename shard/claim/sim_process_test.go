@@ -197,6 +197,7 @@ func (p *process) carryOut(actions []Action) {
 
 func (p *process) do(a Action) {
 	s := p.w.server
+	p.countCost(a)
 	switch a := a.(type) {
 	case Get:
 		p.request(a.Timeout, false, func() Event {

@@ -61,6 +61,7 @@ type tally struct {
 	Evictions, EvictionsRefused, FenceTrips int
 	Zombies, Relists, Faults, Rejoins       int
 	Restores, Deletions                     int
+	Renewals, Changes, Lists                int // writes that say nothing new, writes that do, and lists
 }
 
 func (t *tally) add(o tally) {
@@ -79,22 +80,30 @@ func (t *tally) add(o tally) {
 	t.Rejoins += o.Rejoins
 	t.Restores += o.Restores
 	t.Deletions += o.Deletions
+	t.Renewals += o.Renewals
+	t.Changes += o.Changes
+	t.Lists += o.Lists
 }
 
 // newWorld draws a fleet and the kinds of faults that it will suffer.
 func newWorld(seed uint64) *world {
-	w := &world{seed: seed, rand: rand.New(rand.NewPCG(seed, 0x5eed))}
+	w := emptyWorld(seed)
+	w.profile = drawProfile(w.rand)
+	return w
+}
+
+// emptyWorld is one without a process and without faults.
+func emptyWorld(seed uint64) *world {
+	w := &world{seed: seed, rand: rand.New(rand.NewPCG(seed, 0x5eed)), without: broken}
 	w.timing = timing{
 		duration: 15 * time.Second, deadline: 9 * time.Second, period: 3 * time.Second, echo: 6 * time.Second,
 		drain: 30 * time.Second, grace: 2 * time.Second,
 		coalesce: w.between(20*time.Millisecond, 100*time.Millisecond), settle: w.between(0, 500*time.Millisecond),
 	}
-	w.without = broken
 	w.drift = w.timing.drift()
 	if w.without == deadlineBelowDuration {
 		w.timing.deadline = w.timing.duration
 	}
-	w.profile = drawProfile(w.rand)
 	w.server = newServer(w)
 	for range 24 {
 		w.points = append(w.points, w.rand.Uint64())

@@ -14,7 +14,7 @@ import (
 )
 
 var (
-	seedsFlag = flag.Int("seeds", 400, "how many seeds TestSimulation runs")
+	seedsFlag = flag.Int("seeds", 300, "how many seeds TestSimulation runs")
 	seedFlag  = flag.Uint64("seed", 0, "the one seed that TestSimulation runs, with a trace under -v; 0 for many")
 	fromFlag  = flag.Uint64("from", 1, "the first of the seeds that TestSimulation runs")
 )

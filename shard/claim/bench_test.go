@@ -1,0 +1,82 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package claim
+
+import (
+	"fmt"
+	"strconv"
+	"testing"
+
+	"github.com/tom-ludwig/operator-scaling/shard/ring"
+)
+
+// busyFleet returns a machine that serves among others, with the partitions of the
+// default ring spread over all of them, and the Leases of the others.
+func busyFleet(b *testing.B, members int) (*pilot, []Lease) {
+	b.Helper()
+	t := new(testing.T)
+	p := newPilot(t, func(c *Config) { c.Member, c.Parameters = "m-000", ring.DefaultParameters() })
+	names := []string{"m-000"}
+	for i := 1; i < members; i++ {
+		names = append(names, fmt.Sprintf("m-%03d", i))
+	}
+	var others []Lease
+	for _, name := range names[1:] {
+		others = append(others, p.put("lease-"+name, p.peerRecord(name, Serving, p.owned(name, names...)...)))
+	}
+	p.step(Tick{})
+	for _, l := range others {
+		p.show(l.Name)
+	}
+	p.join()
+	if t.Failed() {
+		b.Fatal("the fleet does not come together")
+	}
+	return p, others
+}
+
+// BenchmarkStep measures what happens all the time, with the default ring of 509
+// partitions: another member's renewal, and a tick.
+func BenchmarkStep(b *testing.B) {
+	for _, members := range []int{3, 10, 100} {
+		b.Run(fmt.Sprintf("renewal/members=%d", members), func(b *testing.B) {
+			p, others := busyFleet(b, members)
+			version := p.version
+			i := 0
+			b.ReportAllocs()
+			for b.Loop() {
+				version++
+				l := others[i%len(others)]
+				l.Version = strconv.FormatUint(version, 10)
+				p.m.Step(p.now, Observed{Lease: l})
+				i++
+			}
+		})
+		b.Run(fmt.Sprintf("tick/members=%d", members), func(b *testing.B) {
+			p, _ := busyFleet(b, members)
+			b.ReportAllocs()
+			for b.Loop() {
+				p.m.Step(p.now, Tick{})
+			}
+		})
+		b.Run(fmt.Sprintf("next/members=%d", members), func(b *testing.B) {
+			p, _ := busyFleet(b, members)
+			b.ReportAllocs()
+			for b.Loop() {
+				p.m.Next()
+			}
+		})
+		b.Run(fmt.Sprintf("leave-and-join/members=%d", members), func(b *testing.B) {
+			p, others := busyFleet(b, members)
+			l, void := others[0], others[0]
+			void.Record.Holder, void.Record.Claims = "", Claims{}
+			void.Version = "0"
+			b.ReportAllocs()
+			for b.Loop() {
+				p.m.Step(p.now, Observed{Lease: void})
+				p.m.Step(p.now, Observed{Lease: l})
+			}
+		})
+	}
+}

@@ -1,0 +1,153 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package claim
+
+import (
+	"fmt"
+	"math/bits"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tom-ludwig/operator-scaling/shard/ring"
+)
+
+// calmWorld is a fleet of n at rest, without faults, with requests of 0.4 to 8 ms
+// and nothing in flight when a partition is to be drained.
+func calmWorld(t *testing.T, seed uint64, n int) *world {
+	t.Helper()
+	w := emptyWorld(seed)
+	w.profile = profile{kind: "calm", members: n, most: 2 * n, idle: 1, lag: 3 * time.Millisecond, parameters: ring.DefaultParameters()}
+	w.profile.next = w.profile.parameters
+	w.timing.coalesce, w.timing.settle = 50*time.Millisecond, 300*time.Millisecond
+	w.healed = true
+	w.populate()
+	w.run(30 * time.Second)
+	w.mustRest(t)
+	return w
+}
+
+func (w *world) mustRest(t *testing.T) {
+	t.Helper()
+	if w.failure != nil {
+		t.Fatalf("seed %d: %v", w.seed, w.failure)
+	}
+	if err := w.atRest(); err != nil {
+		t.Fatalf("seed %d: not at rest: %v", w.seed, err)
+	}
+}
+
+// unowned runs on, and returns for how long each point that had no worker for some
+// time had none.
+func (w *world) unowned(d time.Duration) []time.Duration {
+	gaps := make([]time.Duration, len(w.points))
+	const step = time.Millisecond
+	for end := w.now + d; w.now < end && w.failure == nil; {
+		w.run(w.now + step)
+		var worked uint64
+		for _, p := range w.procs {
+			worked |= p.work.doing()
+		}
+		for free := ^worked & (1<<len(w.points) - 1); free != 0; free &= free - 1 {
+			gaps[bits.TrailingZeros64(free)] += step
+		}
+	}
+	gaps = slices.DeleteFunc(gaps, func(g time.Duration) bool { return g == 0 })
+	slices.Sort(gaps)
+	return gaps
+}
+
+// changes are what can happen to a fleet.
+var changes = []struct {
+	name  string
+	do    func(*world)
+	bound time.Duration // on the time that a point has no worker
+}{
+	{"join", func(w *world) { w.startFresh() }, 250 * time.Millisecond},
+	{"graceful stop", func(w *world) { w.procs[len(w.procs)/2].terminate() }, 250 * time.Millisecond},
+	{"crash", func(w *world) { w.procs[len(w.procs)/2].die("is killed") }, 17 * time.Second},
+	{"container restart", func(w *world) {
+		p := w.procs[len(w.procs)/2]
+		p.die("is killed")
+		w.after(500*time.Millisecond, func() { w.start(p.name, p.podUID, true) })
+	}, 17 * time.Second},
+	{"stuck work", func(w *world) {
+		p := w.procs[0]
+		for i := range p.work.until {
+			if p.work.active&(1<<i) != 0 {
+				p.work.until[i] = forever
+			}
+		}
+		p.terminate()
+	}, 45 * time.Second},
+}
+
+// TestL1_TimeUnowned measures how long a point has no worker, and what a change
+// costs: about two writes and one list for each member, however many objects there
+// are.
+func TestL1_TimeUnowned(t *testing.T) {
+	var table strings.Builder
+	fmt.Fprintf(&table, "\n%-18s %8s %8s %14s %14s %14s\n", "change", "members", "moved", "unowned p50", "unowned max", "cost/member")
+	for _, change := range changes {
+		for _, n := range []int{2, 3, 10} {
+			var gaps []time.Duration
+			moved, members := 0, 0
+			var cost tally
+			const runs = 3
+			for seed := range uint64(runs) {
+				w := calmWorld(t, seed+1, n)
+				// On top of what the fleet does anyway.
+				before := w.tally
+				members += len(w.procs)
+				change.do(w)
+				gaps = append(gaps, w.unowned(change.bound+10*time.Second)...)
+				w.run(w.now + 20*time.Second)
+				w.mustRest(t)
+				moved += w.tally.Handovers - before.Handovers
+				cost.Changes += w.tally.Changes - before.Changes
+				cost.Lists += w.tally.Lists - before.Lists
+			}
+			slices.Sort(gaps)
+			longest := gaps[len(gaps)-1]
+			fmt.Fprintf(&table, "%-18s %8d %8.1f %14v %14v   %.1f w %.1f l\n", change.name, n, float64(moved)/runs, gaps[len(gaps)/2], longest,
+				float64(cost.Changes)/float64(members), float64(cost.Lists)/float64(members))
+			if longest > change.bound {
+				t.Errorf("%s of %d members: a point had no worker for %v, more than %v", change.name, n, longest, change.bound)
+			}
+			if writes, lists := float64(cost.Changes)/float64(members), float64(cost.Lists)/float64(members); change.name != "stuck work" && n > 2 && (writes > 3.5 || lists > 1.8) {
+				t.Errorf("%s of %d members cost %.1f writes and %.1f lists for each", change.name, n, writes, lists)
+			}
+		}
+	}
+	t.Log(table.String())
+}
+
+// TestL1_StopOfTheOnlyMember: nobody is left, and nothing is left behind.
+func TestL1_StopOfTheOnlyMember(t *testing.T) {
+	w := calmWorld(t, 1, 1)
+	before := w.tally
+	w.procs[0].terminate()
+	w.run(w.now + 100*time.Millisecond)
+	if len(w.procs) > 0 || len(w.server.leases) > 0 {
+		t.Errorf("%d processes and %d Leases are left", len(w.procs), len(w.server.leases))
+	}
+	if got := w.tally.Changes - before.Changes + w.tally.Renewals - before.Renewals; got > 2 {
+		t.Errorf("the stop cost %d writes", got)
+	}
+}
+
+// TestHeartbeatsAreAllThatAQuietFleetDoes: no write but renewals, no list.
+func TestHeartbeatsAreAllThatAQuietFleetDoes(t *testing.T) {
+	w := calmWorld(t, 1, 5)
+	before := w.tally
+	w.run(w.now + 5*time.Minute)
+	if w.tally.Changes > before.Changes || w.tally.Lists > before.Lists || w.tally.Activations > before.Activations {
+		t.Errorf("after %+v it is %+v", before, w.tally)
+	}
+	renewals := w.tally.Renewals - before.Renewals
+	if want := 5 * 100; renewals < want || renewals > want*12/10 {
+		t.Errorf("%d renewals in five minutes instead of about %d", renewals, want)
+	}
+}

@@ -1,0 +1,77 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package claim_test
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/tom-ludwig/operator-scaling/shard/claim"
+	"github.com/tom-ludwig/operator-scaling/shard/ring"
+)
+
+// A member's first second: the caller gives the machine events, and carries out
+// what it asks for. Here it is its own API server, on which everything succeeds.
+func Example() {
+	m := claim.New(claim.Config{
+		Member: "op-0", Lease: "lease-op-0", Holder: "op-0_5a1c",
+		Parameters:    ring.Parameters{Key: "name", Partitions: 4, VirtualNodes: 20, Load: 1.25},
+		LeaseDuration: 15 * time.Second, RenewDeadline: 9 * time.Second, RenewPeriod: 3 * time.Second,
+		EchoLimit: 6 * time.Second, DrainTimeout: 30 * time.Second, Coalesce: 50 * time.Millisecond,
+	})
+	now := claim.Time{Mono: time.Minute, Wall: 1_700_000_000 * time.Second}
+	own := claim.Lease{Name: "lease-op-0", UID: "1"}
+	version := 100
+	write := func(r claim.Record) claim.Lease {
+		version++
+		own.Version, own.Record = fmt.Sprint(version), r
+		return own
+	}
+
+	events := []claim.Event{claim.Tick{}, claim.Synced{}}
+	for end := now.Add(time.Second); len(events) > 0 || m.Next() < end.Mono; {
+		if len(events) == 0 { // nothing happens until the machine wants to go on
+			now = now.Add(m.Next() - now.Mono)
+			events = append(events, claim.Tick{})
+		}
+		actions := m.Step(now, events[0])
+		events = events[1:]
+		for _, action := range actions {
+			switch a := action.(type) {
+			case claim.Get:
+				fmt.Println("get the own Lease: there is none")
+				events = append(events, claim.Got{Op: a.Op, Outcome: claim.NotFound})
+			case claim.Create:
+				fmt.Println("create it:", a.Record.Phase)
+				events = append(events, claim.Wrote{Op: a.Op, Outcome: claim.OK, Lease: write(a.Record)}, claim.Observed{Lease: own})
+			case claim.Update:
+				fmt.Println("update it:", a.Record.Phase, "claims", a.Record.Claims.Set.Len(), "partitions")
+				events = append(events, claim.Wrote{Op: a.Op, Outcome: claim.OK, Lease: write(a.Record)}, claim.Observed{Lease: own})
+			case claim.List:
+				fmt.Println("list all Leases")
+				events = append(events, claim.Listed{Op: a.Op, Outcome: claim.OK, Leases: []claim.Lease{own}})
+			case claim.Unfenced:
+				fmt.Println("work is possible")
+			case claim.Claimed:
+				fmt.Println("claimed:", a.Partitions.Len(), "partitions")
+			case claim.Activated:
+				fmt.Println("active:", a.Partitions.Len(), "partitions")
+			}
+		}
+	}
+	fence, _ := m.Fence()
+	fmt.Println("without another renewal this member stops within", (fence.Mono - now.Mono).Round(time.Second))
+
+	// Output:
+	// get the own Lease: there is none
+	// create it: joining
+	// work is possible
+	// list all Leases
+	// update it: active claims 0 partitions
+	// update it: active claims 4 partitions
+	// claimed: 4 partitions
+	// list all Leases
+	// active: 4 partitions
+	// without another renewal this member stops within 9s
+}

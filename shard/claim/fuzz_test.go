@@ -1,0 +1,321 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package claim
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/tom-ludwig/operator-scaling/shard/ring"
+)
+
+// script turns the fuzzer's bytes into events: in any order, with any content,
+// answers to nothing included.
+type script struct {
+	data []byte
+	p    *pilot
+}
+
+func (s *script) byte() byte {
+	if len(s.data) == 0 {
+		return 0
+	}
+	b := s.data[0]
+	s.data = s.data[1:]
+	return b
+}
+
+func (s *script) pick(n int) int { return int(s.byte()) % n }
+
+func (s *script) set() ring.Set {
+	set := ring.NewSet([]int{0, 1, 8, 8, 8, 13}[s.pick(6)])
+	for b := s.byte(); b != 0; b &= b - 1 {
+		set.Add(int(b))
+	}
+	for i := range s.pick(8) {
+		set.Add(i)
+	}
+	return set
+}
+
+func (s *script) claims() Claims {
+	c := Claims{Everything: s.pick(8) == 0, Set: s.set()}
+	c.Parameters = ring.Parameters{Key: []string{"name", "name", "namespace", ""}[s.pick(4)], Partitions: c.Set.Partitions(), VirtualNodes: 3, Load: 1.25}
+	return c
+}
+
+func (s *script) record() Record {
+	name := []string{"a", "b", "c", ""}[s.pick(4)]
+	r := Record{
+		Member: name, Holder: fmt.Sprintf("%s_%d", name, s.pick(3)), PodUID: []string{"", "uid-a", "x"}[s.pick(3)],
+		Duration: time.Duration(s.pick(4)-1) * 7 * time.Second,
+		Phase:    []Phase{Joining, Serving, Draining, "?"}[s.pick(4)],
+		Seq:      uint64(s.byte()), Claims: s.claims(),
+	}
+	r.Parameters = r.Claims.Parameters
+	switch s.pick(6) {
+	case 0:
+		r.Holder = ""
+	case 1:
+		r.Holder = s.p.cfg.Holder
+	case 2:
+		r.Parameters = ring.Parameters{}
+	case 3:
+		r.Parameters = s.p.cfg.Parameters
+	}
+	for range s.pick(3) {
+		r.Tombstones = append(r.Tombstones, Tombstone{Lease: "lease-x", Holder: fmt.Sprint(s.pick(4)), Claims: s.claims()})
+	}
+	return r
+}
+
+func (s *script) lease() Lease {
+	l := Lease{
+		Name: "lease-" + []string{"a", "b", "c", "d"}[s.pick(4)], UID: fmt.Sprint("lease-uid-", s.pick(3)),
+		Version: []string{"", "0", "9", "101", "102", "103", "999", "x"}[s.pick(8)],
+		Created: time.Unix(int64(s.pick(3)), 0), Record: s.record(),
+	}
+	if s.pick(3) == 0 {
+		if own, exists := s.p.leases[s.p.cfg.Lease]; exists {
+			l = own
+		}
+	}
+	return l
+}
+
+func (s *script) leases() []Lease {
+	var list []Lease
+	for range s.pick(4) {
+		list = append(list, s.lease())
+	}
+	return list
+}
+
+func (s *script) outcome() Outcome { return Outcome(s.pick(6)) }
+
+// op is mostly one that was asked for lately.
+func (s *script) op() uint64 { return s.p.m.lastOp - uint64(s.pick(4)) }
+
+func (s *script) event() Event {
+	switch s.pick(14) {
+	case 0:
+		return Observed{Lease: s.lease()}
+	case 1:
+		return Vanished{Last: s.lease()}
+	case 2:
+		return Synced{}
+	case 3:
+		return Idle{Partitions: s.set()}
+	case 4:
+		return Got{Op: s.op(), Outcome: s.outcome(), Lease: s.lease()}
+	case 5:
+		return Wrote{Op: s.op(), Outcome: s.outcome(), Lease: s.lease()}
+	case 6:
+		return Deleted{Op: s.op(), Outcome: s.outcome()}
+	case 7:
+		return Listed{Op: s.op(), Outcome: s.outcome(), Leases: s.leases()}
+	case 8:
+		return Evicted{Op: s.op(), Outcome: s.outcome(), Lease: s.lease()}
+	case 9:
+		if s.pick(8) == 0 {
+			return Stop{}
+		}
+	case 10:
+		return nil
+	}
+	return Tick{}
+}
+
+// FuzzStep is C7: no event makes the machine panic, and whatever it is told, it
+// keeps what does not depend on being told the truth.
+func FuzzStep(f *testing.F) {
+	f.Add([]byte{})
+	f.Add([]byte("\x0d\x02\x0d\x04\x05\x00\x00"))
+	for i := range 8 {
+		seed := make([]byte, 300)
+		for j := range seed {
+			seed[j] = byte(j*(2*i+1) ^ i<<3)
+		}
+		f.Add(seed)
+	}
+	f.Fuzz(playScript)
+}
+
+// TestC7_NoEventMakesTheMachinePanic plays long random scripts, of which the fuzzer
+// finds few by itself.
+func TestC7_NoEventMakesTheMachinePanic(t *testing.T) {
+	r := rand.NewChaCha8([32]byte{7})
+	for range 2000 {
+		data := make([]byte, 1000)
+		_, _ = r.Read(data)
+		playScript(t, data)
+	}
+}
+
+func playScript(t *testing.T, data []byte) {
+	s := &script{data: data}
+	s.p = newPilot(t, func(c *Config) {
+		c.TakeOver, c.Quarantine = s.pick(2) == 0, s.pick(4) == 0
+		c.Settle = time.Duration(s.pick(3)) * 200 * time.Millisecond
+	})
+	p := s.p
+	if s.pick(2) == 0 {
+		p.join()
+	}
+	caller := newCaller(p)
+	for len(s.data) > 0 {
+		switch s.pick(6) {
+		case 0:
+			p.now = p.now.Add(time.Duration(s.pick(200)) * 20 * time.Millisecond)
+		case 1:
+			p.now.Wall += time.Duration(s.pick(256)-128) * time.Second
+		}
+		honest := s.pick(2) == 0
+		p.step(s.event())
+		caller.carryOut(honest)
+	}
+}
+
+// caller keeps track of the actions as the loop in package shard would, and fails
+// if they can't be carried out.
+type caller struct {
+	p      *pilot
+	states map[int]ring.State
+	ended  bool
+	fenced bool
+	ops    map[uint64]bool
+}
+
+func newCaller(p *pilot) *caller {
+	c := &caller{p: p, states: map[int]ring.State{}, ops: map[uint64]bool{}, fenced: true}
+	for partition, s := range p.m.States() {
+		c.states[partition] = s
+	}
+	_, open := p.m.Fence()
+	c.fenced = !open
+	return c
+}
+
+// carryOut takes the actions of the last step. If honest, requests are answered.
+func (c *caller) carryOut(honest bool) {
+	p := c.p
+	p.t.Helper()
+	for i := 0; i < len(p.did) && i < 500; i++ {
+		if c.ended {
+			p.t.Fatalf("%#v after the end", p.did[i])
+		}
+		switch a := p.did[i].(type) {
+		case Get:
+			c.asked(a.Op)
+			if honest {
+				l, exists := p.leases[p.cfg.Lease]
+				outcome := NotFound
+				if exists {
+					outcome = OK
+				}
+				p.step(Got{Op: a.Op, Outcome: outcome, Lease: l})
+			}
+		case Create:
+			c.asked(a.Op)
+			if _, exists := p.leases[p.cfg.Lease]; honest && !exists {
+				p.step(Wrote{Op: a.Op, Outcome: OK, Lease: p.put(p.cfg.Lease, a.Record)})
+			}
+		case Update:
+			c.asked(a.Op)
+			for partition, s := range c.states {
+				if s != ring.Foreign && !a.Record.Claims.Set.Has(partition) {
+					p.t.Fatalf("withdraws its claim to partition %d, which is %v", partition, s)
+				}
+			}
+			if l := p.leases[p.cfg.Lease]; honest && l.UID == a.UID && l.Version == a.Version {
+				p.step(Wrote{Op: a.Op, Outcome: OK, Lease: p.put(p.cfg.Lease, a.Record)})
+			}
+		case Delete:
+			c.asked(a.Op)
+			if honest {
+				p.step(Deleted{Op: a.Op, Outcome: OK})
+			}
+		case Evict:
+			c.asked(a.Op)
+			if honest {
+				p.step(Evicted{Op: a.Op, Outcome: Conflict})
+			}
+		case List:
+			c.asked(a.Op)
+			if honest {
+				p.step(Listed{Op: a.Op, Outcome: OK, Leases: p.list()})
+			}
+		case Claimed:
+			c.move(a.Partitions, ring.Foreign, ring.Pending)
+		case Activated:
+			c.move(a.Partitions, ring.Pending, ring.Active)
+			if c.fenced {
+				p.t.Fatal("activates while fenced")
+			}
+		case Drain:
+			c.move(a.Partitions, ring.Active, ring.Pending)
+		case Released:
+			c.move(a.Partitions, ring.Pending, ring.Foreign)
+		case Fenced:
+			if c.fenced {
+				p.t.Fatal("fenced twice")
+			}
+			c.fenced = true
+		case Unfenced:
+			if !c.fenced {
+				p.t.Fatal("unfenced twice")
+			}
+			c.fenced = false
+		case Ended:
+			c.ended = true
+		}
+	}
+	p.did = p.did[:0]
+	if c.ended {
+		return
+	}
+	if fence, open := p.m.Fence(); open == c.fenced || open && p.m.now.Reached(fence) {
+		p.t.Fatalf("Fence says %v, %v; by the actions fenced is %v", fence, open, c.fenced)
+	}
+	states := p.m.States()
+	if len(states) != len(c.states) { // cut anew
+		for partition, s := range c.states {
+			if s != ring.Foreign {
+				p.t.Fatalf("cut anew while partition %d is %v", partition, s)
+			}
+		}
+		c.states = map[int]ring.State{}
+	}
+	for partition, s := range states {
+		if c.states[partition] != s {
+			p.t.Fatalf("partition %d is %v, by the actions %v", partition, s, c.states[partition])
+		}
+		c.states[partition] = s
+	}
+	if next := p.m.Next(); next <= p.m.now.Mono {
+		p.t.Fatalf("Next is %v, not after %v", next, p.m.now.Mono)
+	}
+	p.m.Blockers()
+	p.m.Peers()
+}
+
+func (c *caller) move(set ring.Set, from, to ring.State) {
+	c.p.t.Helper()
+	for partition := range set.All() {
+		if c.states[partition] != from {
+			c.p.t.Fatalf("partition %d goes to %v from %v instead of %v", partition, to, c.states[partition], from)
+		}
+		c.states[partition] = to
+	}
+}
+
+func (c *caller) asked(op uint64) {
+	c.p.t.Helper()
+	if op == 0 || c.ops[op] {
+		c.p.t.Fatalf("operation %d is asked for twice", op)
+	}
+	c.ops[op] = true
+}
