@@ -110,6 +110,7 @@ func (j *journal) OnAdd(obj any, initial bool) {
 		j.write("add %s", label(obj))
 	}
 }
+
 func (j *journal) OnUpdate(oldObj, newObj any) { j.write("update %s %s", label(oldObj), label(newObj)) }
 func (j *journal) OnDelete(obj any)            { j.write("delete %s", label(obj)) }
 

@@ -261,8 +261,12 @@ func (c Config) validateTimes(fault func(field, format string, args ...any)) {
 		name  string
 		value time.Duration
 	}{
-		{"RenewDeadline", c.RenewDeadline}, {"RenewPeriod", c.RenewPeriod}, {"StopGrace", c.StopGrace},
-		{"EchoLimit", c.EchoLimit}, {"DrainTimeout", c.DrainTimeout}, {"DeletionWindow", c.DeletionWindow},
+		{"RenewDeadline", c.RenewDeadline},
+		{"RenewPeriod", c.RenewPeriod},
+		{"StopGrace", c.StopGrace},
+		{"EchoLimit", c.EchoLimit},
+		{"DrainTimeout", c.DrainTimeout},
+		{"DeletionWindow", c.DeletionWindow},
 		{"Settle", c.Settle},
 	} {
 		if f.value <= 0 {
