@@ -103,9 +103,11 @@ func (m *Machine) Blockers() map[string]int {
 }
 
 // Next returns the time, on the monotonic clock, by which the machine wants its
-// next event at the latest: a Tick if nothing else happens.
+// next event at the latest: a Tick if nothing else happens. It is always later
+// than the last event, and soon after it: no timer wakes up by the wall clock,
+// on which the fence may be reached first.
 func (m *Machine) Next() time.Duration {
-	next := m.now.Mono + m.cfg.RenewPeriod
+	next := m.now.Mono + min(m.cfg.RenewPeriod, time.Second)
 	at := func(t Time) {
 		if t.Mono > m.now.Mono {
 			next = min(next, t.Mono)
