@@ -221,20 +221,24 @@ func TestQ7_OnDoneTellsOfCancelledWork(t *testing.T) {
 func TestQ7_CallsOutWithoutLock(t *testing.T) {
 	var q *Queue[int]
 	o := newOwner(ring.Active)
-	everything := func() {
+	// All but Context, which asks for the point itself.
+	fromPoint := func() {
 		q.InFlight()
 		q.Parked()
 		q.Readmit()
 		q.Drain(func(uint64) bool { return false })
 		q.Fence()
-		q.Context(t.Context(), 1)
 		q.OnDone(nil)
 		q.Len()
+	}
+	everything := func() {
+		fromPoint()
+		q.Context(t.Context(), 1)
 	}
 	q = New(limiter{everything}, Options[int]{
 		Ownership: o,
 		Point: func(item int) (uint64, error) {
-			everything()
+			fromPoint()
 			return pointOfInt(item)
 		},
 		Recorder: recorder{everything},
