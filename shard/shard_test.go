@@ -65,7 +65,7 @@ func TestBeforeRun_NothingIsOwned(t *testing.T) {
 }
 
 func TestRun_ReportsMistakesInTheSetUp(t *testing.T) {
-	type custom struct{ id int }
+	type custom int
 	tests := map[string]struct {
 		key  shard.Key
 		do   func(*shard.Sharder)
