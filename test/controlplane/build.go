@@ -29,8 +29,8 @@ const (
 // Build compiles the control plane and returns the path of the binary, in the
 // user's cache folder. It is go build that decides what has to be compiled, so
 // calling Build again costs a second or two. The first build takes minutes:
-// Build writes a line to progress every few seconds then, and nothing when there
-// was nothing to do. A nil progress is silent.
+// Build writes a line to progress every few seconds then, and nothing if all is done
+// in the first three. A nil progress is silent.
 func Build(ctx context.Context, progress io.Writer) (binary string, err error) {
 	if progress == nil {
 		progress = io.Discard
@@ -81,7 +81,7 @@ func Build(ctx context.Context, progress io.Writer) (binary string, err error) {
 	if err != nil {
 		return "", fmt.Errorf("build the control plane: %w\n%s", errors.Join(context.Cause(ctx), err), log.messages())
 	}
-	if took := time.Since(start); took > quietPeriod {
+	if took := time.Since(start); took > quietPeriod && log.compiled() {
 		fmt.Fprintf(progress, "control plane: built in %s\n", took.Round(time.Second))
 	}
 	return binary, nil
@@ -138,6 +138,12 @@ func (l *buildLog) stage(total int) string {
 	default:
 		return "looking for what has changed"
 	}
+}
+
+// compiled says whether there was anything to do.
+func (l *buildLog) compiled() bool {
+	_, packages, _ := l.parse()
+	return packages > 0
 }
 
 // messages returns what is neither a module nor a package.
