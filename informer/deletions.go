@@ -4,6 +4,7 @@
 package informer
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
@@ -22,7 +23,8 @@ type deletion struct {
 	obj   any       // what OnDelete gets: the object, or a cache.DeletedFinalStateUnknown
 	point uint64
 	at    time.Time
-	told  bool // the handler was told, and its partition was not released since
+	seq   uint64 // in the order in which they were seen
+	told  bool   // the handler was told, and its partition was not released since
 }
 
 // deletions are those of one handler, guarded by the filter's mutex.
@@ -30,6 +32,7 @@ type deletions struct {
 	window time.Duration // less than zero: nothing is remembered
 	byName map[cache.ObjectName][]*deletion
 	swept  time.Time
+	seq    uint64 // of the last one
 }
 
 // remember adds a deletion and, now and then, forgets those that no activation at
@@ -44,6 +47,8 @@ func (ds *deletions) remember(d *deletion, oldest time.Time) {
 	if ds.byName == nil {
 		ds.byName = map[cache.ObjectName][]*deletion{}
 	}
+	ds.seq++
+	d.seq = ds.seq
 	ds.byName[d.name] = append(ds.byName[d.name], d)
 }
 
@@ -84,7 +89,7 @@ func (ds *deletions) untold(set ring.Set, before time.Time) []*deletion {
 			}
 		}
 	}
-	slices.SortFunc(found, func(a, b *deletion) int { return a.at.Compare(b.at) })
+	slices.SortFunc(found, func(a, b *deletion) int { return cmp.Compare(a.seq, b.seq) })
 	return found
 }
 

@@ -225,8 +225,12 @@ func (f *filter) OnDelete(obj any) {
 		s.meta, s.err = meta.Accessor(e.obj)
 	}
 	active := f.active(s)
+	if known && differ(uid(e.obj), s.meta.GetUID()) {
+		f.deleteOvertaken(s, obj, active)
+		return
+	}
 	if known && newer(version(e.obj), s.meta.GetResourceVersion()) && f.stored(s.name) != nil {
-		f.deleteOvertaken(e, s, obj, active)
+		f.dropped(s) // it had left the selection, and a replay has shown it on its return
 		return
 	}
 	f.deleted(s, obj, active)
@@ -259,12 +263,8 @@ func (f *filter) locateDeleted(obj any) subject {
 }
 
 // deleteOvertaken handles the deletion of an object after which a replay has shown
-// another one of the same name, or the same one on its return into the selection.
-func (f *filter) deleteOvertaken(e *shown, s subject, obj any, active bool) {
-	if !differ(s.meta.GetUID(), uid(e.obj)) {
-		f.dropped(s)
-		return
-	}
+// another one of the same name.
+func (f *filter) deleteOvertaken(s subject, obj any, active bool) {
 	d := f.deleted(s, obj, false)
 	if !active {
 		f.dropped(s)

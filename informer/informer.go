@@ -27,8 +27,8 @@ type Ownership interface {
 
 // ReleaseHandler is implemented by a handler that wants to know when this member
 // loses an object to another one, for instance to forget what it keeps per object.
-// A handler that is added through a cache.TypedSharedIndexInformer can't be one:
-// client-go hides it behind an adapter.
+// A handler that is added by AddTypedEventHandler can't be one: client-go hides it
+// behind an adapter.
 type ReleaseHandler interface {
 	cache.ResourceEventHandler
 	// OnReleased is called with the object as the handler has last seen it. Events

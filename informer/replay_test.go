@@ -31,9 +31,9 @@ type live struct {
 	stop   func() // ends the informer and Replay, and waits for them
 }
 
-func newLive(t *testing.T, o *owner) *live {
+func newLive(t *testing.T, o *owner, resync time.Duration) *live {
 	source := fcache.NewFakeControllerSource()
-	inner := cache.NewSharedIndexInformer(source, &corev1.ConfigMap{}, 0, nil)
+	inner := cache.NewSharedIndexInformer(source, &corev1.ConfigMap{}, resync, cache.Indexers{})
 	l := &live{owner: o, source: source, count: &counter{}}
 	l.i = Wrap(inner, Options{Ownership: o, Point: pointOfLabel, Recorder: l.count})
 	ctx, cancel := context.WithCancel(t.Context())
@@ -67,7 +67,7 @@ func sorted(lines []string) []string { slices.Sort(lines); return lines }
 
 func TestI3_ActivationReplays(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := newLive(t, &owner{})
+		l := newLive(t, &owner{}, 0)
 		defer l.stop()
 		before, after := &releaseJournal{}, &releaseJournal{}
 		l.handler(t, before)
@@ -166,7 +166,7 @@ func TestI3_InterruptedReplayIsResumed(t *testing.T) {
 
 func TestI8_HasSynced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := newLive(t, &owner{})
+		l := newLive(t, &owner{}, 0)
 		defer l.stop()
 		l.set(ring.Active, 0)
 		l.source.Add(object("mine", 0, 0))
@@ -198,7 +198,7 @@ func TestI8_HasSynced(t *testing.T) {
 
 func TestI8_ShutDownWaitsForReplays(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := newLive(t, &owner{})
+		l := newLive(t, &owner{}, 0)
 		defer l.stop()
 		l.source.Add(object("a", 0, 0))
 		l.source.Add(object("b", 0, 0))
@@ -232,7 +232,7 @@ func TestI8_ShutDownWaitsForReplays(t *testing.T) {
 
 func TestI8_RemoveFromWithinAHandler(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := newLive(t, &owner{})
+		l := newLive(t, &owner{}, 0)
 		defer l.stop()
 		for n := range 3 {
 			l.source.Add(object(fmt.Sprint(n), 0, 0))
@@ -280,7 +280,7 @@ func TestI8_HandlesOfOthers(t *testing.T) {
 
 func TestI9_NobodyIsBlocked(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := newLive(t, &owner{})
+		l := newLive(t, &owner{}, 0)
 		defer l.stop()
 		l.source.Add(object("a", 0, 0))
 		l.source.Add(object("b", 0, 1))
@@ -292,6 +292,7 @@ func TestI9_NobodyIsBlocked(t *testing.T) {
 		synctest.Wait()
 		l.i.Activated(l.set(ring.Active, 0))
 		<-handling
+		synctest.Wait()
 		l.i.Activated(l.set(ring.Active, 1)) // returns
 		l.i.Released(l.set(ring.Foreign, 0))
 		synctest.Wait()
@@ -378,7 +379,7 @@ func TestTidyReleasesCopies(t *testing.T) {
 
 func TestStoppedInformerReplaysNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := newLive(t, &owner{})
+		l := newLive(t, &owner{}, 0)
 		j := &journal{}
 		l.handler(t, j)
 		l.source.Add(object("a", 0, 0))

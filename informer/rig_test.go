@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/tools/cache"
+	"k8s.io/klog/v2"
 )
 
 // A rig drives one filter by hand: the test decides when the store changes, when
@@ -26,7 +27,7 @@ func newRig(t *testing.T, o *owner) *rig {
 	inner := cache.NewSharedIndexInformer(&cache.ListWatch{}, &corev1.ConfigMap{}, 0, nil)
 	r := &rig{t: t, owner: o, j: &releaseJournal{}, count: &counter{}}
 	r.i = Wrap(inner, Options{Ownership: o, Point: pointOfLabel, Recorder: r.count})
-	if _, err := r.i.AddEventHandler(r.j); err != nil {
+	if _, err := r.i.AddEventHandlerWithOptions(r.j, cache.HandlerOptions{Logger: &klog.Logger{}}); err != nil {
 		t.Fatal(err)
 	}
 	r.f = r.i.filters[0]

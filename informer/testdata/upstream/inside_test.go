@@ -1,0 +1,125 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+// Package upstream is made by TestUpstreamSharedInformer of client-go's own tests
+// for shared informers and of this file, which makes the informers that they test,
+// and looks inside for them where they do so themselves.
+package upstream
+
+import (
+	"context"
+	"reflect"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+	"unsafe"
+
+	"k8s.io/apimachinery/pkg/runtime"
+	. "k8s.io/client-go/tools/cache"
+	fcache "k8s.io/client-go/tools/cache/testing"
+
+	"github.com/tom-ludwig/operator-scaling/informer"
+	"github.com/tom-ludwig/operator-scaling/shard/ring"
+)
+
+//go:linkname sharedProcessorRunHook k8s.io/client-go/tools/cache.sharedProcessorRunHook
+var sharedProcessorRunHook atomic.Pointer[func()]
+
+// everything is the ownership of a member that is alone.
+type everything struct{}
+
+func (everything) State(uint64) ring.State { return ring.Active }
+
+// tests are those that made the sources.
+var tests sync.Map
+
+func newFakeControllerSource(tb testing.TB) *fcache.FakeControllerSource {
+	source := fcache.NewFakeControllerSource()
+	tests.Store(source, tb)
+	tb.Cleanup(func() {
+		tests.Delete(source)
+		source.Shutdown()
+	})
+	return source
+}
+
+// newSharded stands in for NewSharedInformer. Replay runs until the test ends.
+func newSharded(source *fcache.FakeControllerSource, example runtime.Object, resync time.Duration) *informer.Informer {
+	i := informer.Wrap(NewSharedIndexInformer(source, example, resync, Indexers{}), informer.Options{
+		Ownership: everything{},
+		Point:     func(any) (uint64, error) { return 1 << 63, nil },
+	})
+	of, _ := tests.Load(source)
+	tb := of.(testing.TB)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- i.Replay(ctx) }()
+	tb.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			tb.Errorf("Replay: %v", err)
+		}
+	})
+	return i
+}
+
+// inside is the sharedIndexInformer in an informer.
+func inside(i SharedInformer) reflect.Value {
+	return reflect.ValueOf(i.(*informer.Informer).SharedIndexInformer).Elem()
+}
+
+// handle is the processorListener in a registration.
+func handle(h ResourceEventHandlerRegistration) reflect.Value {
+	return reflect.ValueOf(h).Elem().FieldByName("ResourceEventHandlerRegistration").Elem()
+}
+
+// locked holds startedLock, as the helpers that these replace do.
+func locked(i SharedInformer) func() {
+	mu := (*sync.Mutex)(unsafe.Pointer(inside(i).FieldByName("startedLock").UnsafeAddr()))
+	mu.Lock()
+	return mu.Unlock
+}
+
+func listeners(i SharedInformer) reflect.Value {
+	return inside(i).FieldByName("processor").Elem().FieldByName("listeners")
+}
+
+func eventHandlerCount(i SharedInformer) int {
+	defer locked(i)()
+	return listeners(i).Len()
+}
+
+func isStarted(i SharedInformer) bool {
+	defer locked(i)()
+	return inside(i).FieldByName("started").Bool()
+}
+
+func isRegistered(i SharedInformer, h ResourceEventHandlerRegistration) bool {
+	mu := (*sync.RWMutex)(unsafe.Pointer(inside(i).FieldByName("processor").Elem().FieldByName("listenersLock").UnsafeAddr()))
+	mu.RLock()
+	defer mu.RUnlock()
+	for _, listener := range listeners(i).MapKeys() {
+		if listener.Pointer() == handle(h).Pointer() {
+			return true
+		}
+	}
+	return false
+}
+
+func resyncCheckPeriod(i SharedInformer) time.Duration {
+	return time.Duration(inside(i).FieldByName("resyncCheckPeriod").Int())
+}
+
+type listener struct{ resyncPeriod time.Duration }
+
+func getListener(h ResourceEventHandlerRegistration) listener {
+	return listener{time.Duration(handle(h).Elem().FieldByName("resyncPeriod").Int())}
+}
+
+func setClock(i SharedInformer, clock any) {
+	for _, of := range []reflect.Value{inside(i), inside(i).FieldByName("processor").Elem()} {
+		field := of.FieldByName("clock")
+		reflect.NewAt(field.Type(), unsafe.Pointer(field.UnsafeAddr())).Elem().Set(reflect.ValueOf(clock))
+	}
+}

@@ -1,0 +1,135 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package informer
+
+import (
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// raceFlag is set if this test runs with the race detector: then so do those that it runs.
+var raceFlag []string
+
+// TestUpstreamSharedInformer runs client-go's own tests for shared informers on an
+// Informer whose member owns everything (guarantee I7).
+//
+// The tests are read from the module cache and changed in a few places, listed in
+// edits: they make their informers by another function, and look inside them by
+// reflection. They go to the go command as an overlay, so that nothing is written
+// into this tree.
+func TestUpstreamSharedInformer(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes a minute")
+	}
+	root, clientGo := goList(t, "-m"), goList(t, "-m", "k8s.io/client-go")
+	read := func(name string) string {
+		content, err := os.ReadFile(filepath.Join(clientGo, "tools", "cache", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(content)
+	}
+	dir := t.TempDir()
+	write := func(name, content string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+
+	tests := read("shared_informer_test.go")
+	overlay := map[string]string{}
+	add := func(name, path string) { overlay[filepath.Join(root, "informer", "upstream", name)] = path }
+	add("shared_informer_test.go", write("shared_informer_test.go", edit(t, tests)))
+	add("util_test.go", write("util_test.go", replace(t, packageOf(t, read("util_test.go")),
+		`(?s)func newFakeControllerSource.*?\n}\n`, "", `(?m)^.*fcache "k8s.io/client-go/tools/cache/testing"\n`, "", `(?m)^\t"testing"\n`, "")))
+	add("main_test.go", write("main_test.go", packageOf(t, read("main_test.go"))))
+	add("inside_test.go", filepath.Join(root, "informer", "testdata", "upstream", "inside_test.go"))
+	encoded, err := json.Marshal(map[string]any{"Replace": overlay})
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Upstream's tests need modules that ours don't: a go.mod of their own.
+	for _, name := range []string{"go.mod", "go.sum"} {
+		content, err := os.ReadFile(filepath.Join(root, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		write(name, string(content))
+	}
+	binary := filepath.Join(dir, "upstream.test")
+	run(t, root, "go", append(append([]string{
+		"test", "-c", "-o", binary, "-vet=off", "-mod=mod", "-modfile=" + filepath.Join(dir, "go.mod"),
+		"-overlay=" + write("overlay.json", string(encoded)),
+	}, raceFlag...), "./informer/upstream")...)
+	output := run(t, dir, binary, "-test.v", "-test.timeout=5m")
+
+	found := regexp.MustCompile(`(?m)^func (Test\w+)\(`).FindAllStringSubmatch(tests, -1)
+	if len(found) < 20 {
+		t.Errorf("found only %d tests in client-go: has it been reorganised?", len(found))
+	}
+	for _, test := range found {
+		if !strings.Contains(output, "--- PASS: "+test[1]+" ") {
+			t.Errorf("%s did not pass", test[1])
+		}
+	}
+	t.Logf("%d tests of client-go have passed, of %d", strings.Count("\n"+output, "\n--- PASS: "), len(found))
+}
+
+// edit makes client-go's tests test an Informer, from outside of package cache.
+func edit(t *testing.T, tests string) string {
+	return replace(
+		t, packageOf(t, tests),
+		`(?m)^import \(\n`, "import (\n\t. \"k8s.io/client-go/tools/cache\"\n",
+		// How informers are made.
+		`NewSharedInformer\(`, `newSharded(`,
+		`(newSharded\(.*\))\.\(\*sharedIndexInformer\)`, `$1`,
+		// Helpers that look inside; others of these names are in testdata.
+		`(?s)func (eventHandlerCount|isStarted|isRegistered)\(.*?\n}\n`, ``,
+		`informer\.processor\.getListener`, `getListener`,
+		`informer\.resyncCheckPeriod`, `resyncCheckPeriod(informer)`,
+		`informer\.clock = clock\n\tinformer\.processor\.clock = clock`, `setClock(informer, clock)`,
+	)
+}
+
+func packageOf(t *testing.T, file string) string {
+	return replace(t, file, `(?m)^package cache$`, "package upstream")
+}
+
+// replace fails the test if there is nothing to replace.
+func replace(t *testing.T, text string, patternsAndReplacements ...string) string {
+	t.Helper()
+	for pair := range slices.Chunk(patternsAndReplacements, 2) {
+		pattern := regexp.MustCompile(pair[0])
+		if !pattern.MatchString(text) {
+			t.Fatalf("client-go's tests have changed: nothing matches %s", pair[0])
+		}
+		text = pattern.ReplaceAllString(text, pair[1])
+	}
+	return text
+}
+
+// run returns what the command has written, or fails the test with it.
+func run(t *testing.T, dir, name string, arguments ...string) string {
+	t.Helper()
+	command := exec.CommandContext(t.Context(), name, arguments...)
+	command.Dir = dir
+	output, err := command.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s: %v\n%s", name, err, output)
+	}
+	return string(output)
+}
+
+func goList(t *testing.T, arguments ...string) string {
+	t.Helper()
+	return strings.TrimSpace(run(t, ".", "go", append([]string{"list", "-f", "{{.Dir}}"}, arguments...)...))
+}
