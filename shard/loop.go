@@ -6,16 +6,70 @@ package shard
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
-	"strings"
+	"sync"
 	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/klog/v2"
 
 	"github.com/tom-ludwig/operator-scaling/shard/claim"
 	"github.com/tom-ludwig/operator-scaling/shard/lease"
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
-	"github.com/tom-ludwig/operator-scaling/workqueue"
 )
+
+// loop is the goroutine of Run: all of its fields belong to it, but for those that
+// say otherwise.
+type loop struct {
+	s      *Sharder
+	ctx    context.Context // of everything that Run started
+	cancel context.CancelFunc
+	logger klog.Logger
+	wait   sync.WaitGroup
+	owner  *metav1.OwnerReference
+
+	events chan incarnated
+	idle   chan struct{} // capacity 1: some work that was cancelled has ended
+
+	watch       *lease.Watch
+	client      *lease.Client
+	machine     *claim.Machine
+	incarnation int
+	holder      string
+	takeOver    bool
+	synced      bool
+	stopping    bool
+	ended       error // why the machine ended, nil while it lives
+	endedAt     time.Time
+	fatal       error
+
+	attachedInformers, attachedQueues int
+
+	past      counts            // of earlier machines
+	overrunAt time.Time         // when work should have stopped after the fence; zero if none runs
+	wanted    map[int]time.Time // since when a partition is wanted but not active
+	drainTold time.Time
+
+	faultMu sync.Mutex
+	faults  map[string]string // by Lease: what was logged of it last; guarded by faultMu
+}
+
+// incarnated is an event for one incarnation, so that an answer that comes late
+// is not taken for one to its successor's request.
+type incarnated struct {
+	incarnation int
+	event       any // a claim.Event, or refused
+}
+
+const everyIncarnation = 0
+
+// post gives an event to the loop, from any other goroutine.
+func (l *loop) post(incarnation int, e any) {
+	select {
+	case l.events <- incarnated{incarnation, e}:
+	case <-l.ctx.Done():
+	}
+}
 
 // refused is an event of the loop's own: a request was refused before this member
 // has joined. It ends Run.
@@ -172,180 +226,5 @@ func (l *loop) end(reason error) {
 	}
 	for _, q := range queues {
 		q.Readmit()
-	}
-}
-
-// overdue tells if work goes on although it should have stopped after the fence:
-// from now on peers may work on the same objects.
-func (l *loop) overdue() {
-	if l.overrunAt.IsZero() || time.Now().Before(l.overrunAt) {
-		return
-	}
-	l.overrunAt = time.Time{}
-	items := l.items(everything)
-	if len(items) == 0 {
-		return
-	}
-	l.logger.Error(nil, "Work goes on although this member is fenced: another member may be working on the same objects", "member", l.holder, "items", items)
-	if hook := l.s.cfg.StillRunning; hook != nil {
-		l.goes(func() { hook(items) })
-	}
-}
-
-// reportIdle tells the machine which of the partitions that are being drained
-// have no work in flight any more.
-func (l *loop) reportIdle() {
-	if l.ended != nil {
-		return
-	}
-	draining := l.machine.Draining()
-	if draining.Empty() {
-		return
-	}
-	idle := draining.Clone()
-	_, queues := l.s.parts()
-	for _, q := range queues {
-		for _, work := range q.InFlight() {
-			idle.Remove(ring.PartitionOf(work.Point, idle.Partitions()))
-		}
-	}
-	if !idle.Empty() {
-		l.step(claim.Idle{Partitions: idle})
-	}
-}
-
-// tellBlocked says, every few seconds, what a drain is waiting for.
-func (l *loop) tellBlocked() {
-	const every = 5 * time.Second
-	if time.Since(l.drainTold) < every {
-		return
-	}
-	l.drainTold = time.Now()
-	if draining := l.machine.Draining(); !draining.Empty() {
-		items := l.items(func(w workqueue.Work) bool { return draining.HasPoint(w.Point) })
-		l.logger.V(0).Info("A drain is waiting for work to end", "member", l.holder, "partitions", draining.Len(), "items", items)
-	}
-	if blockers := l.machine.Blockers(); len(blockers) > 0 && l.machine.Serving() {
-		l.logger.V(2).Info("Partitions of this member are still claimed by others", "member", l.holder, "blockers", blockers)
-	}
-}
-
-func everything(workqueue.Work) bool { return true }
-
-// items lists work in flight for people: item and how long it has been running.
-func (l *loop) items(which func(workqueue.Work) bool) []string {
-	var items []string
-	_, queues := l.s.parts()
-	for _, q := range queues {
-		for _, work := range q.InFlight() {
-			if which(work) {
-				items = append(items, fmt.Sprintf("%v (%v)", work.Item, time.Since(work.Since).Round(time.Millisecond)))
-			}
-		}
-	}
-	slices.Sort(items)
-	return items
-}
-
-func (l *loop) workInFlight() int {
-	n := 0
-	_, queues := l.s.parts()
-	for _, q := range queues {
-		n += len(q.InFlight())
-	}
-	return n
-}
-
-func (l *loop) stuckWork() string {
-	items := l.items(everything)
-	if len(items) == 0 {
-		return ""
-	}
-	return "; still at work on " + strings.Join(items, ", ")
-}
-
-// request sends a request to the API server on a goroutine of its own; its answer
-// comes back as an event of this incarnation.
-func (l *loop) request(a claim.Action) {
-	incarnation, client := l.incarnation, l.client
-	send := func(timeout time.Duration, verb string, f func(context.Context) (claim.Event, error)) {
-		l.goes(func() {
-			ctx, cancel := context.WithTimeout(l.ctx, timeout)
-			defer cancel()
-			answer, err := f(ctx)
-			if err != nil && l.ctx.Err() == nil {
-				l.requestFailed(incarnation, verb, err)
-			}
-			l.post(incarnation, answer)
-		})
-	}
-	switch a := a.(type) {
-	case claim.Get:
-		send(a.Timeout, "get", func(ctx context.Context) (claim.Event, error) {
-			found, outcome, err := client.Get(ctx)
-			if errors.Is(err, lease.ErrForeign) && strings.HasPrefix(found.Record.Holder, l.s.cfg.PodName+"_") {
-				err = nil // somebody took the record off this Pod's Lease; the machine will judge it
-			}
-			return claim.Got{Op: a.Op, Outcome: outcome, Lease: found}, err
-		})
-	case claim.Create:
-		send(a.Timeout, "create", func(ctx context.Context) (claim.Event, error) {
-			created, outcome, err := client.Create(ctx, a.Record)
-			return claim.Wrote{Op: a.Op, Outcome: outcome, Lease: created}, err
-		})
-	case claim.Update:
-		send(a.Timeout, "update", func(ctx context.Context) (claim.Event, error) {
-			updated, outcome, err := client.Update(ctx, a.UID, a.Version, a.Record)
-			return claim.Wrote{Op: a.Op, Outcome: outcome, Lease: updated}, err
-		})
-	case claim.Delete:
-		send(a.Timeout, "delete", func(ctx context.Context) (claim.Event, error) {
-			outcome, err := client.Delete(ctx, a.Name, a.UID, a.Version)
-			return claim.Deleted{Op: a.Op, Outcome: outcome}, err
-		})
-	case claim.List:
-		send(a.Timeout, "list", func(ctx context.Context) (claim.Event, error) {
-			leases, outcome, err := client.List(ctx)
-			return claim.Listed{Op: a.Op, Outcome: outcome, Leases: leases}, err
-		})
-	case claim.Evict:
-		send(a.Timeout, "update", func(ctx context.Context) (claim.Event, error) {
-			void, outcome, err := client.Evict(ctx, a.Name, a.UID, a.Version)
-			if outcome == claim.OK {
-				l.logger.V(0).Info("Evicted a member that was silent for the duration of its Lease", "lease", a.Name)
-			}
-			return claim.Evicted{Op: a.Op, Outcome: outcome, Lease: void}, err
-		})
-	}
-}
-
-// requestFailed judges a failure on the goroutine of the request. Most are the
-// machine's to handle; some can only be mended by a person.
-func (l *loop) requestFailed(incarnation int, verb string, err error) {
-	if forbidden := l.s.forbidden(err, verb); forbidden != nil {
-		l.post(incarnation, refused{forbidden})
-	} else if errors.Is(err, lease.ErrForeign) && verb == "get" {
-		l.post(incarnation, refused{fmt.Errorf("shard: ring %s: %w; choose another LeasePrefix or delete it", l.s.cfg.Name, err)})
-	}
-	l.logger.V(2).Info("A request failed", "member", l.s.Identity(), "err", err)
-}
-
-// leaseFault counts and logs a Lease that can't be read. Called by the watch and
-// by requests, on their goroutines; the same fault is logged once.
-func (l *loop) leaseFault(name string, err error) {
-	kind := "malformed"
-	if errors.Is(err, lease.ErrForeign) {
-		kind = "foreign"
-	}
-	l.s.metrics.leaseFaults.WithLabelValues(kind).Inc()
-	l.faultMu.Lock()
-	known := l.faults[name] == err.Error()
-	if len(l.faults) > 1000 {
-		clear(l.faults)
-	}
-	l.faults[name] = err.Error()
-	l.faultMu.Unlock()
-	if !known {
-		l.logger.V(0).Info("A Lease can't be read as a member's record", "lease", name, "kind", kind, "err", err)
 	}
 }

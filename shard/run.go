@@ -7,14 +7,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
 
-	"github.com/tom-ludwig/operator-scaling/informer"
 	"github.com/tom-ludwig/operator-scaling/shard/claim"
 	"github.com/tom-ludwig/operator-scaling/shard/lease"
 )
@@ -177,8 +175,8 @@ func (l *loop) waitForSync() {
 	informers, _ := l.s.parts()
 	l.goes(func() {
 		checkers := make([]cache.DoneChecker, len(informers))
-		for i, informer := range informers {
-			checkers[i] = informer.HasSyncedChecker()
+		for n, i := range informers {
+			checkers[n] = i.HasSyncedChecker()
 		}
 		if cache.WaitFor(l.ctx, "sharded informers of ring "+l.s.cfg.Name, checkers...) {
 			l.post(everyIncarnation, claim.Synced{})
@@ -276,60 +274,5 @@ func (l *loop) incarnate(predecessor string) {
 	}
 	if l.stopping {
 		l.step(claim.Stop{})
-	}
-}
-
-var _ cache.SharedIndexInformer = (*informer.Informer)(nil)
-
-// loop is the goroutine of Run: all of its fields belong to it, but for those that
-// say otherwise.
-type loop struct {
-	s      *Sharder
-	ctx    context.Context // of everything that Run started
-	cancel context.CancelFunc
-	logger klog.Logger
-	wait   sync.WaitGroup
-	owner  *metav1.OwnerReference
-
-	events chan incarnated
-	idle   chan struct{} // capacity 1: some work that was cancelled has ended
-
-	watch       *lease.Watch
-	client      *lease.Client
-	machine     *claim.Machine
-	incarnation int
-	holder      string
-	takeOver    bool
-	synced      bool
-	stopping    bool
-	ended       error // why the machine ended, nil while it lives
-	endedAt     time.Time
-	fatal       error
-
-	attachedInformers, attachedQueues int
-
-	past      counts            // of earlier machines
-	overrunAt time.Time         // when work should have stopped after the fence; zero if none runs
-	wanted    map[int]time.Time // since when a partition is wanted but not active
-	drainTold time.Time
-
-	faultMu sync.Mutex
-	faults  map[string]string // by Lease: what was logged of it last; guarded by faultMu
-}
-
-// incarnated is an event for one incarnation, so that an answer that comes late
-// is not taken for one to its successor's request.
-type incarnated struct {
-	incarnation int
-	event       any // a claim.Event, or refused
-}
-
-const everyIncarnation = 0
-
-// post gives an event to the loop, from any other goroutine.
-func (l *loop) post(incarnation int, e any) {
-	select {
-	case l.events <- incarnated{incarnation, e}:
-	case <-l.ctx.Done():
 	}
 }

@@ -1,0 +1,101 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package shard
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/tom-ludwig/operator-scaling/shard/claim"
+	"github.com/tom-ludwig/operator-scaling/shard/lease"
+)
+
+// request sends a request to the API server on a goroutine of its own; its answer
+// comes back as an event of this incarnation.
+func (l *loop) request(a claim.Action) {
+	incarnation, client := l.incarnation, l.client
+	send := func(timeout time.Duration, verb string, f func(context.Context) (claim.Event, error)) {
+		l.goes(func() {
+			ctx, cancel := context.WithTimeout(l.ctx, timeout)
+			defer cancel()
+			answer, err := f(ctx)
+			if err != nil && l.ctx.Err() == nil {
+				l.requestFailed(incarnation, verb, err)
+			}
+			l.post(incarnation, answer)
+		})
+	}
+	switch a := a.(type) {
+	case claim.Get:
+		send(a.Timeout, "get", func(ctx context.Context) (claim.Event, error) {
+			found, outcome, err := client.Get(ctx)
+			if errors.Is(err, lease.ErrForeign) && strings.HasPrefix(found.Record.Holder, l.s.cfg.PodName+"_") {
+				err = nil // somebody took the record off this Pod's Lease; the machine will judge it
+			}
+			return claim.Got{Op: a.Op, Outcome: outcome, Lease: found}, err
+		})
+	case claim.Create:
+		send(a.Timeout, "create", func(ctx context.Context) (claim.Event, error) {
+			created, outcome, err := client.Create(ctx, a.Record)
+			return claim.Wrote{Op: a.Op, Outcome: outcome, Lease: created}, err
+		})
+	case claim.Update:
+		send(a.Timeout, "update", func(ctx context.Context) (claim.Event, error) {
+			updated, outcome, err := client.Update(ctx, a.UID, a.Version, a.Record)
+			return claim.Wrote{Op: a.Op, Outcome: outcome, Lease: updated}, err
+		})
+	case claim.Delete:
+		send(a.Timeout, "delete", func(ctx context.Context) (claim.Event, error) {
+			outcome, err := client.Delete(ctx, a.Name, a.UID, a.Version)
+			return claim.Deleted{Op: a.Op, Outcome: outcome}, err
+		})
+	case claim.List:
+		send(a.Timeout, "list", func(ctx context.Context) (claim.Event, error) {
+			leases, outcome, err := client.List(ctx)
+			return claim.Listed{Op: a.Op, Outcome: outcome, Leases: leases}, err
+		})
+	case claim.Evict:
+		send(a.Timeout, "update", func(ctx context.Context) (claim.Event, error) {
+			void, outcome, err := client.Evict(ctx, a.Name, a.UID, a.Version)
+			if outcome == claim.OK {
+				l.logger.V(0).Info("Evicted a member that was silent for the duration of its Lease", "lease", a.Name)
+			}
+			return claim.Evicted{Op: a.Op, Outcome: outcome, Lease: void}, err
+		})
+	}
+}
+
+// requestFailed judges a failure on the goroutine of the request. Most are the
+// machine's to handle; some can only be mended by a person.
+func (l *loop) requestFailed(incarnation int, verb string, err error) {
+	if forbidden := l.s.forbidden(err, verb); forbidden != nil {
+		l.post(incarnation, refused{forbidden})
+	} else if errors.Is(err, lease.ErrForeign) && verb == "get" {
+		l.post(incarnation, refused{fmt.Errorf("shard: ring %s: %w; choose another LeasePrefix or delete it", l.s.cfg.Name, err)})
+	}
+	l.logger.V(2).Info("A request failed", "member", l.s.Identity(), "err", err)
+}
+
+// leaseFault counts and logs a Lease that can't be read. Called by the watch and
+// by requests, on their goroutines; the same fault is logged once.
+func (l *loop) leaseFault(name string, err error) {
+	kind := "malformed"
+	if errors.Is(err, lease.ErrForeign) {
+		kind = "foreign"
+	}
+	l.s.metrics.leaseFaults.WithLabelValues(kind).Inc()
+	l.faultMu.Lock()
+	known := l.faults[name] == err.Error()
+	if len(l.faults) > 1000 {
+		clear(l.faults)
+	}
+	l.faults[name] = err.Error()
+	l.faultMu.Unlock()
+	if !known {
+		l.logger.V(0).Info("A Lease can't be read as a member's record", "lease", name, "kind", kind, "err", err)
+	}
+}
