@@ -59,6 +59,15 @@ func (w *world) unowned(d time.Duration) []time.Duration {
 	return gaps
 }
 
+// owners returns the owner of each point by the ring that a member sees.
+func (w *world) owners() []string {
+	owners := make([]string, len(w.points))
+	for i, point := range w.points {
+		owners[i], _ = w.procs[0].machine.View().OwnerOf(point)
+	}
+	return owners
+}
+
 // changes are what can happen to a fleet.
 var changes = []struct {
 	name  string
@@ -101,10 +110,17 @@ func TestL1_TimeUnowned(t *testing.T) {
 				// On top of what the fleet does anyway.
 				before := w.tally
 				members += len(w.procs)
+				owners, tokens := w.owners(), slices.Clone(w.tokens)
 				change.do(w)
 				gaps = append(gaps, w.unowned(change.bound+10*time.Second)...)
 				w.run(w.now + 20*time.Second)
 				w.mustRest(t)
+				for i, owner := range w.owners() {
+					// C6: what has the same owner as before was never given up.
+					if owner == owners[i] && w.tokens[i] != tokens[i] && change.name != "container restart" {
+						t.Errorf("%s of %d members: point %d, which stays at %s, was claimed anew", change.name, n, i, owner)
+					}
+				}
 				moved += w.tally.Handovers - before.Handovers
 				cost.Changes += w.tally.Changes - before.Changes
 				cost.Lists += w.tally.Lists - before.Lists

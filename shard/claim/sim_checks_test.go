@@ -154,7 +154,7 @@ func (t *told) hear(p *process, e Event, now Time) {
 		if e.Outcome != OK || len(t.unechoed) > 0 && t.unechoed[len(t.unechoed)-1].version == e.Lease.Version {
 			return
 		}
-		if t.uid == "" || now.Mono-t.confirmed > 2*p.w.timing.period {
+		if t.uid == "" || now.Mono-t.confirmed > 2*p.timing.period {
 			t.gapEnd, t.unechoed = now.Mono, nil
 		}
 		t.uid, t.confirmed = e.Lease.UID, now.Mono
@@ -189,7 +189,7 @@ func (p *process) checkFresh(what string, gained ring.Set) {
 		p.w.fail("C4: %s wants to %s before its watch has shown its own Lease", p.holder, what)
 	}
 	for _, a := range t.unechoed {
-		if now.Mono-a.at.Mono > p.w.timing.echo {
+		if now.Mono-a.at.Mono > p.timing.echo {
 			p.w.fail("C4: %s wants to %s while its watch has not shown its own write of %v ago", p.holder, what, now.Mono-a.at.Mono)
 			return
 		}
@@ -255,7 +255,7 @@ func (p *process) checkEvict(e Evict) {
 		p.w.fail("C4: %s evicts %s, silent for %v only", p.holder, e.Name, silent)
 	case now.Mono-t.gapEnd < peer.lease.Record.Duration:
 		p.w.fail("C4: %s evicts %s %v after a gap in its own renewals", p.holder, e.Name, now.Mono-t.gapEnd)
-	case now.Mono-t.confirmed > 2*p.w.timing.period:
+	case now.Mono-t.confirmed > 2*p.timing.period:
 		p.w.fail("C4: %s evicts %s %v after its own last renewal", p.holder, e.Name, now.Mono-t.confirmed)
 	}
 }

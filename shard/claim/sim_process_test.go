@@ -21,6 +21,7 @@ type process struct {
 	podUID   string
 	lease    string
 	params   ring.Parameters
+	timing   timing
 	takeOver bool
 	clock    clock
 	link     link
@@ -55,7 +56,10 @@ func (w *world) start(name, podUID string, takeOver bool) *process {
 	w.born++
 	p := &process{
 		w: w, name: name, podUID: podUID, lease: "lease-" + name, takeOver: takeOver, alive: true,
-		params: w.profile.parametersAt(w), link: goodLink(),
+		params: w.profile.parametersAt(w), link: goodLink(), timing: w.timing,
+	}
+	if w.chance(w.profile.otherPace) {
+		p.timing = p.timing.scaled(0.75)
 	}
 	rate := 1 + (w.rand.Float64()*2-1)*1e-4
 	if w.profile.drift {
@@ -83,8 +87,8 @@ func (p *process) live(predecessor *Machine) {
 	w := p.w
 	cfg := Config{
 		Member: p.name, Lease: p.lease, Predecessor: p.holder, PodUID: p.podUID, TakeOver: p.takeOver, Parameters: p.params,
-		LeaseDuration: w.timing.duration, RenewDeadline: w.timing.deadline, RenewPeriod: w.timing.period,
-		EchoLimit: w.timing.echo, DrainTimeout: w.timing.drain, Coalesce: w.timing.coalesce, Settle: w.timing.settle, Quarantine: w.profile.quarantine,
+		LeaseDuration: p.timing.duration, RenewDeadline: p.timing.deadline, RenewPeriod: p.timing.period,
+		EchoLimit: p.timing.echo, DrainTimeout: p.timing.drain, Coalesce: p.timing.coalesce, Settle: p.timing.settle, Quarantine: w.profile.quarantine,
 	}
 	w.born++
 	cfg.Holder = fmt.Sprintf("%s_%d", p.name, w.born)
@@ -265,7 +269,7 @@ func (p *process) end(reason error) {
 		p.die("has stopped")
 	case errors.Is(reason, ErrDrainTimeout), errors.Is(reason, ErrStaleWatch):
 		// The process exits, by and by; the container is started again.
-		w.after(w.between(0, w.timing.grace/2), func() { p.exit() })
+		w.after(w.between(0, p.timing.grace/2), func() { p.exit() })
 	default:
 		p.rejoin(ended)
 	}

@@ -148,7 +148,7 @@ func (k *work) cancel(i int) {
 // reaction is how long a piece goes on after its context was cancelled. The stop
 // grace is what it may take; some takes longer, which the drain waits for.
 func (k *work) reaction() time.Duration {
-	w, grace := k.p.w, k.p.clock.real(k.p.w.timing.grace)-time.Millisecond
+	w, grace := k.p.w, k.p.clock.real(k.p.timing.grace)-time.Millisecond
 	x := w.rand.Float64()
 	switch {
 	case x < w.profile.idle:
@@ -227,7 +227,7 @@ func (k *work) stop() {
 		}
 	}
 	stops := k.stops
-	p.w.after(p.clock.real(p.w.timing.grace)-time.Microsecond, func() {
+	p.w.after(p.clock.real(p.timing.grace)-time.Microsecond, func() {
 		if p.alive && k.stops == stops && k.past() && k.busy() {
 			p.w.logf("%s: work goes on after the grace", p.name)
 			p.exit()

@@ -54,6 +54,15 @@ func (t timing) drift() float64 {
 	return float64(t.duration-t.deadline-t.grace) / float64(t.duration+t.deadline+t.grace)
 }
 
+// scaled is the same at another pace, but for what is the same at any.
+func (t timing) scaled(by float64) timing {
+	s := t
+	for _, d := range []*time.Duration{&s.duration, &s.deadline, &s.period, &s.echo, &s.drain, &s.grace} {
+		*d = time.Duration(float64(*d) * by)
+	}
+	return s
+}
+
 // tally counts what happened, so that an empty run can be told from a good one.
 type tally struct {
 	Events, Steps, Requests                 int
@@ -88,6 +97,12 @@ func (t *tally) add(o tally) {
 // newWorld draws a fleet and the kinds of faults that it will suffer.
 func newWorld(seed uint64) *world {
 	w := emptyWorld(seed)
+	switch x := w.rand.Float64(); {
+	case x < 0.15:
+		w.timing = w.timing.scaled(0.5)
+	case x < 0.3:
+		w.timing = w.timing.scaled(1.5)
+	}
 	w.profile = drawProfile(w.rand)
 	return w
 }
@@ -134,7 +149,7 @@ func (w *world) simulate() (err error) {
 
 // settle runs on without faults until the fleet has come to rest, and fails if it doesn't.
 func (w *world) settle() {
-	const bound = 75 * time.Second // a drain timeout on a slow clock, a lease duration, a restart
+	bound := max(75*time.Second, 5*w.timing.duration) // a drain timeout on a slow clock, a lease duration, a restart
 	start := w.now
 	restless := fmt.Errorf("not looked at")
 	for w.failure == nil && restless != nil && w.now < start+bound {

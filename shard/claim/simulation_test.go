@@ -14,7 +14,7 @@ import (
 )
 
 var (
-	seedsFlag = flag.Int("seeds", 300, "how many seeds TestSimulation runs")
+	seedsFlag = flag.Int("seeds", defaultSeeds, "how many seeds TestSimulation runs")
 	seedFlag  = flag.Uint64("seed", 0, "the one seed that TestSimulation runs, with a trace under -v; 0 for many")
 	fromFlag  = flag.Uint64("from", 1, "the first of the seeds that TestSimulation runs")
 )
@@ -58,14 +58,14 @@ func checkNotEmpty(t *testing.T, total tally, seeds int) {
 		what           string
 		count, perSeed int // per 100 seeds
 	}{
-		{"handovers", total.Handovers, 1},
-		{"evictions", total.Evictions, 1},
-		{"refused evictions", total.EvictionsRefused, 1},
-		{"contested claims", total.Contested, 1},
-		{"fence trips", total.FenceTrips, 1},
-		{"requests that arrived after they were given up", total.Zombies, 1},
-		{"restores of the database", total.Restores, 1},
-		{"Leases deleted by hand", total.Deletions, 1},
+		{"handovers", total.Handovers, 2000},
+		{"evictions", total.Evictions, 100},
+		{"refused evictions", total.EvictionsRefused, 8},
+		{"contested claims", total.Contested, 100},
+		{"fence trips", total.FenceTrips, 200},
+		{"requests that arrived after they were given up", total.Zombies, 80},
+		{"restores of the database", total.Restores, 4},
+		{"Leases deleted by hand", total.Deletions, 8},
 	} {
 		if least := c.perSeed * seeds / 100; c.count < least {
 			t.Errorf("only %d %s in %d seeds; at least %d are needed for the run to count", c.count, c.what, seeds, least)

@@ -1,0 +1,133 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package claim
+
+import (
+	"math/rand/v2"
+	"time"
+
+	"github.com/tom-ludwig/operator-scaling/shard/ring"
+)
+
+// profile is what kind of a life a fleet has.
+type profile struct {
+	kind       string
+	length     time.Duration // how long there are faults
+	members    int           // at the beginning
+	most       int           // at any time
+	drift      bool          // clocks run at rates that differ as much as the timing bears
+	freezes    bool          // some pauses stop the monotonic clock
+	quarantine bool
+	otherPace  float64 // share of the members that are configured with shorter durations
+	idle       float64 // share of the moments at which nothing is in flight on a point
+	slowWork   float64 // share of the work that takes longer than the grace, or ignores its context
+	lag        time.Duration
+	hooks      float64 // chance that a fault hits at an action
+	faults     []fault
+	parameters ring.Parameters
+	next       ring.Parameters // of processes that start after switchAt
+	switchAt   time.Duration
+}
+
+// fault is a kind of trouble that comes at random times.
+type fault struct {
+	name  string
+	every time.Duration // on average
+	do    func(*world)
+}
+
+func (f fault) String() string { return f.name }
+
+// The kinds of lives. Most are a mixture of everything; some need a quiet fleet,
+// because what they show is promised only there.
+const (
+	mixed    = "mixed"
+	outages  = "outages"  // nothing but outages of the API: nobody is evicted, nothing moves
+	deletion = "deletion" // Leases are deleted by hand, while their members are cut off or paused
+	restored = "restored" // the database is put back after a long outage
+)
+
+func drawProfile(r *rand.Rand) profile {
+	coin := func(p float64) bool { return r.Float64() < p }
+	partitions := []int{5, 8, 16, 30}
+	p := profile{
+		kind: mixed, length: time.Duration(60+r.IntN(100)) * time.Second, members: 2 + r.IntN(4), most: 6,
+		drift: coin(0.4), idle: r.Float64(), lag: 3 * time.Millisecond,
+		parameters: ring.Parameters{Key: "name", Partitions: partitions[r.IntN(4)], VirtualNodes: 1 + r.IntN(20), Load: 1.25},
+	}
+	p.next = p.parameters
+	if coin(0.2) {
+		p.lag = time.Duration(r.Int64N(int64(2 * time.Second)))
+	}
+	switch x := r.Float64(); {
+	case x < 0.06:
+		p.kind = outages
+		p.faults = []fault{{"outage", 40 * time.Second, outage}}
+		return p
+	case x < 0.16:
+		p.kind = deletion
+		p.members, p.quarantine, p.lag = 3+r.IntN(3), coin(0.3), 3*time.Millisecond
+		p.faults = []fault{{"delete", 25 * time.Second, deleteLease}}
+		return p
+	case x < 0.26:
+		p.kind = restored
+		p.faults = []fault{{"restore", 45 * time.Second, restore}, {"join", 15 * time.Second, join}, {"leave", 20 * time.Second, leave}}
+	}
+	if coin(0.4) {
+		p.slowWork = r.Float64() / 4
+	}
+	if coin(0.5) {
+		p.hooks = 0.01 * r.Float64()
+	}
+	p.quarantine = coin(0.1)
+	p.freezes = coin(0.5)
+	if coin(0.2) {
+		p.otherPace = 0.5
+	}
+	if coin(0.3) {
+		p.switchAt = p.length / 4
+		switch r.IntN(4) {
+		case 0:
+			p.next.Key = "namespace"
+		case 1:
+			p.next.VirtualNodes += 7
+		default:
+			p.next.Partitions = partitions[r.IntN(4)] + 1
+		}
+		p.faults = append(p.faults, fault{"roll", 15 * time.Second, roll})
+	}
+	pace := 0.5 + 2*r.Float64() // faults come thick, or with time to recover between them
+	for _, f := range everyFault {
+		if p.kind == mixed && coin(0.5) && !(f.name == "jump" && p.freezes) {
+			// The wall clock covers for a frozen monotonic one; it can't if it is turned back too.
+			f.every = time.Duration(float64(f.every) * pace)
+			p.faults = append(p.faults, f)
+		}
+	}
+	return p
+}
+
+var everyFault = []fault{
+	{"crash", 20 * time.Second, crash},
+	{"pause", 8 * time.Second, pause},
+	{"leave", 15 * time.Second, leave},
+	{"join", 12 * time.Second, join},
+	{"weather", 8 * time.Second, weather},
+	{"cut", 15 * time.Second, cut},
+	{"mischief", 4 * time.Second, mischief},
+	{"stall", 12 * time.Second, stall},
+	{"rewatch", 15 * time.Second, rewatch},
+	{"outage", 50 * time.Second, outage},
+	{"storm", 25 * time.Second, storm},
+	{"edit", 12 * time.Second, edit},
+	{"jump", 15 * time.Second, jump},
+	{"duplicate", 30 * time.Second, duplicate},
+}
+
+func (p profile) parametersAt(w *world) ring.Parameters {
+	if p.switchAt > 0 && w.now >= p.switchAt {
+		return p.next
+	}
+	return p.parameters
+}
