@@ -277,7 +277,7 @@ func TestC2_ADrainedPartitionIsNotTakenUpWhileFenced(t *testing.T) {
 	drain := take[Drain](p)
 	p.wait(p.cfg.RenewDeadline)
 	take[Fenced](p)
-	p.step(Idle{Partitions: drain.Partitions})
+	p.step(Idle(drain))
 	b.Record.Holder = ""
 	p.put("lease-b", b.Record)
 	p.show("lease-b") // it may have been evicted itself meanwhile, and another one been at work

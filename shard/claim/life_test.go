@@ -161,7 +161,6 @@ func TestStopCostsTwoWrites(t *testing.T) {
 		if got := slices.Collect(drain.Partitions.All()); !slices.Equal(got, mine) {
 			t.Fatalf("drains %v instead of %v", got, mine)
 		}
-		writes := 0
 		if inFlight {
 			// The rest has ended; it is released at once, while one piece of work goes on.
 			rest := drain.Partitions.Clone()
@@ -173,12 +172,11 @@ func TestStopCostsTwoWrites(t *testing.T) {
 				t.Errorf("writes %+v", u.Record)
 			}
 			p.step(Wrote{Op: u.Op, Outcome: OK, Lease: p.commit(u)})
-			writes++
 			p.step(Idle{Partitions: setOf(testPartitions, mine[0])})
 		} else {
-			p.step(Idle{Partitions: drain.Partitions})
+			p.step(Idle(drain))
 		}
-		u := take[Update](p)
+		u := take[Update](p) // the first since
 		if !u.Record.Void() || !u.Record.Claims.Empty() {
 			t.Errorf("writes %+v", u.Record)
 		}
@@ -219,7 +217,7 @@ func TestStopAtAnyTimeEnds(t *testing.T) {
 					case Delete:
 						p.step(Deleted{Op: a.Op})
 					case Drain:
-						p.step(Idle{Partitions: a.Partitions})
+						p.step(Idle(a))
 					}
 				}
 				p.did = p.did[:0]

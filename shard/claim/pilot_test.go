@@ -195,7 +195,7 @@ func (p *pilot) serve() {
 			p.step(Evicted{Op: a.Op, Outcome: OK, Lease: l})
 			p.show(a.Name)
 		case Drain:
-			p.step(Idle{Partitions: a.Partitions})
+			p.step(Idle(a))
 		}
 	}
 	p.did = p.did[:0]

@@ -16,12 +16,11 @@ type watch struct {
 	p     *process
 	shown map[string]Lease // what the informer's store holds
 
-	stream   int // counts connections: what belongs to an earlier one is void
-	live     bool
-	retrying bool
-	next     int           // index of the next write in the server's log
-	lastAt   time.Duration // when the last planned delivery happens
-	lag      time.Duration // at most
+	stream int // counts connections: what belongs to an earlier one is void
+	live   bool
+	next   int           // index of the next write in the server's log
+	lastAt time.Duration // when the last planned delivery happens
+	lag    time.Duration // at most
 
 	stalled bool
 	sticky  bool // a new connection stalls too
