@@ -21,6 +21,8 @@ type cluster struct {
 	namespace  string
 	// close leaves nothing behind. What could not be removed is said in the error.
 	close func(context.Context) error
+	// byHand is the command that does the same, empty if none is needed.
+	byHand string
 }
 
 // startLocal starts a control plane of our own.

@@ -42,7 +42,7 @@ type demo struct {
 	mu     sync.Mutex // guards what follows
 	now    headline
 	log    []event
-	ending string
+	byHand []string // how to clean up for who can't wait
 	// expected are the replicas whose end is no failure.
 	expected map[*replica]bool
 
@@ -54,9 +54,14 @@ type demo struct {
 // errBroken says that the demo ran to its end and showed that a promise does not hold.
 var errBroken = errors.New("a promise is broken")
 
+// newDemo returns a demo that does nothing yet. watched says that somebody looks
+// at a terminal.
+func newDemo(o options, out output, watched bool) *demo {
+	return &demo{options: o, out: out, watched: watched, expected: map[*replica]bool{}}
+}
+
 // run does everything. It returns what went wrong, and what it could not clean up.
-func run(ctx context.Context, o options, out output, watched bool) (err, left error) {
-	d := &demo{options: o, out: out, watched: watched, expected: map[*replica]bool{}, ending: "Ctrl-C ends the demo and cleans up"}
+func (d *demo) run(ctx context.Context) (err, left error) {
 	ctx, d.fail = context.WithCancelCause(ctx)
 	defer d.fail(nil)
 
@@ -64,14 +69,15 @@ func run(ctx context.Context, o options, out output, watched bool) (err, left er
 	if err != nil {
 		return explain(err), nil
 	}
+	d.mustRemove("rm -r " + temporary)
 	// Last: until then replicas write to it.
 	defer func() { left = errors.Join(left, os.RemoveAll(temporary)) }()
 	// A build that is interrupted leaves its files behind.
 	if err := os.Setenv("GOTMPDIR", temporary); err != nil {
 		return err, nil
 	}
-	if d.dir = temporary; o.keep != "" {
-		d.dir = o.keep
+	if d.dir = temporary; d.keep != "" {
+		d.dir = d.keep
 		if err := emptyFolder(d.dir); err != nil {
 			return fmt.Errorf("-keep: %w", err), nil
 		}
@@ -128,6 +134,7 @@ func (d *demo) setUp(ctx context.Context, temporary string) error {
 			}
 		}
 		d.cluster = c
+		d.mustRemove(c.byHand)
 		if err := there.prepare(ctx); err != nil {
 			return err
 		}
@@ -236,6 +243,20 @@ func (d *demo) isExpected(r *replica) bool {
 	return d.expected[r]
 }
 
+// mustRemove notes a command that removes what would be left if the demo ended now.
+func (d *demo) mustRemove(command string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.byHand = append(d.byHand, command)
+}
+
+// leftBehind returns the commands that clean up if the demo doesn't.
+func (d *demo) leftBehind() []string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.Clone(d.byHand)
+}
+
 // say sets the headline. It stands above the log where somebody looks at a
 // screen, and in the log where nobody does.
 func (d *demo) say(h headline) {
@@ -279,7 +300,7 @@ func (d *demo) view(now time.Time) view {
 	d.board.fill(&v, now)
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	v.now, v.log, v.ending = d.now, slices.Clone(d.log), d.ending
+	v.now, v.log = d.now, slices.Clone(d.log)
 	if v.now.atMost > 0 {
 		v.now.passed = now.Sub(v.now.since)
 	}

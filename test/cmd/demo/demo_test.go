@@ -6,7 +6,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,11 +15,16 @@ import (
 	"testing"
 	"time"
 
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
+	"github.com/tom-ludwig/operator-scaling/example-controller/pkg/apis/samplecontroller/v1alpha1"
 	"github.com/tom-ludwig/operator-scaling/test/controlplane"
 )
 
@@ -179,7 +183,9 @@ func TestKilledDemoLeavesNoProcess(t *testing.T) {
 	}
 }
 
-func TestOnAClusterOfTheUsers(t *testing.T) {
+// users starts a control plane that stands for a cluster of the user's.
+func users(t *testing.T) *controlplane.ControlPlane {
+	t.Helper()
 	if testing.Short() {
 		t.Skip("takes a control plane")
 	}
@@ -187,10 +193,13 @@ func TestOnAClusterOfTheUsers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer plane.Stop()
-	stop := finalizeNamespaces(t, plane.Admin())
-	defer stop()
+	t.Cleanup(plane.Stop)
+	t.Cleanup(finalizeNamespaces(t, plane.Admin()))
+	return plane
+}
 
+func TestClusterOfTheUsersIsLeftAsItWas(t *testing.T) {
+	plane := users(t)
 	before := everything(t, plane.Admin())
 	demo := demonstrate(t, "-fast", "-objects=60", "-kubeconfig="+plane.Kubeconfig())
 	demo.end(t, 0)
@@ -200,74 +209,144 @@ func TestOnAClusterOfTheUsers(t *testing.T) {
 		}
 	}
 	if after := everything(t, plane.Admin()); after != before {
-		t.Errorf("before: %s\nafter: %s", before, after)
-	}
-
-	// Foos of others are not touched, nor is their definition.
-	if err := installCRD(t.Context(), plane.Admin(), nil); err != nil {
-		t.Fatal(err)
-	}
-	others, err := newFoos(plane.Admin(), "default", 1)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := others.create(t.Context(), func(int) {}); err != nil {
-		t.Fatal(err)
-	}
-	before = everything(t, plane.Admin())
-	demo = demonstrate(t, "-fast", "-kubeconfig="+plane.Kubeconfig())
-	demo.end(t, exitFailed)
-	if !strings.Contains(demo.output(), "default/foo-000") {
-		t.Errorf("doesn't name the Foo that is in the way:\n%s", demo.output())
-	}
-	if after := everything(t, plane.Admin()); after != before {
-		t.Errorf("before: %s\nafter: %s", before, after)
+		t.Errorf("before:\n%s\nafter:\n%s", before, after)
 	}
 }
 
-// everything names the namespaces, and the CRD if there is one.
+func TestFoosOfOthersAreLeftAlone(t *testing.T) {
+	plane := users(t)
+	if err := installCRD(t.Context(), plane.Admin(), nil); err != nil {
+		t.Fatal(err)
+	}
+	createFoo(t, plane.Admin())
+	before := everything(t, plane.Admin())
+	demo := demonstrate(t, "-fast", "-objects=60", "-kubeconfig="+plane.Kubeconfig())
+	demo.await(t, "is killed") // what comes then is the same as ever
+	if err := demo.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	demo.end(t, exitInterrupted)
+	if after := everything(t, plane.Admin()); after != before {
+		t.Errorf("before:\n%s\nafter:\n%s", before, after)
+	}
+
+	// Nor does a CRD go that was ours and has come to be of use to others.
+	if err := deleteCRD(t, plane.Admin()); err != nil {
+		t.Fatal(err)
+	}
+	r := &remote{config: plane.Admin(), namespace: "operator-scaling-demo-1", labels: map[string]string{"operator-scaling-demo": "1"}}
+	if err := r.prepare(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	createFoo(t, plane.Admin())
+	before = everything(t, plane.Admin())
+	if err := r.remove(t.Context()); err == nil || !strings.Contains(err.Error(), "default/foo-000") {
+		t.Errorf("the Foo that is in the way is not named: %v", err)
+	}
+	if after := everything(t, plane.Admin()); after != strings.Replace(before, r.namespace+"\n", "", 1) {
+		t.Errorf("before:\n%s\nafter:\n%s", before, after)
+	}
+}
+
+func createFoo(t *testing.T, config *rest.Config) {
+	t.Helper()
+	foos, err := newFoos(config, "default", 1)
+	if err == nil {
+		err = foos.create(t.Context(), func(int) {})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func deleteCRD(t *testing.T, config *rest.Config) error {
+	t.Helper()
+	client, err := dynamic.NewForConfig(config)
+	if err != nil {
+		return err
+	}
+	if err := client.Resource(crds).Delete(t.Context(), crdName, metav1.DeleteOptions{}); err != nil {
+		return err
+	}
+	for err == nil {
+		_, err = client.Resource(crds).Get(t.Context(), crdName, metav1.GetOptions{})
+	}
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	return err
+}
+
+// everything names the namespaces, the Deployments, the CRD and the Foos with
+// their versions.
 func everything(t *testing.T, config *rest.Config) string {
+	t.Helper()
+	client, err := dynamic.NewForConfig(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, resource := range []schema.GroupVersionResource{
+		corev1.SchemeGroupVersion.WithResource("namespaces"), appsv1.SchemeGroupVersion.WithResource("deployments"),
+		crds, v1alpha1.SchemeGroupVersion.WithResource("foos"),
+	} {
+		list, err := client.Resource(resource).List(t.Context(), metav1.ListOptions{})
+		if apierrors.IsNotFound(err) {
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, o := range list.Items {
+			if resource == crds || resource.Resource == "foos" {
+				names = append(names, o.GetName()+" "+o.GetResourceVersion())
+			} else {
+				names = append(names, o.GetName())
+			}
+		}
+	}
+	return strings.Join(names, "\n")
+}
+
+// finalizeNamespaces does what the namespace controller does, which this control
+// plane lacks: it empties namespaces that are being deleted, and lets them go.
+func finalizeNamespaces(t *testing.T, config *rest.Config) (stop func()) {
 	t.Helper()
 	client, err := kubernetes.NewForConfig(config)
 	if err != nil {
 		t.Fatal(err)
 	}
-	list, err := client.CoreV1().Namespaces().List(t.Context(), metav1.ListOptions{})
+	anything, err := dynamic.NewForConfig(config)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var names []string
-	for _, n := range list.Items {
-		names = append(names, n.Name)
+	ctx, cancel := context.WithCancel(context.Background())
+	finalize := func(n *corev1.Namespace) error {
+		for _, resource := range []schema.GroupVersionResource{
+			v1alpha1.SchemeGroupVersion.WithResource("foos"), appsv1.SchemeGroupVersion.WithResource("deployments"),
+		} {
+			err := anything.Resource(resource).Namespace(n.Name).DeleteCollection(ctx, metav1.DeleteOptions{}, metav1.ListOptions{})
+			if err != nil && !apierrors.IsNotFound(err) {
+				return err
+			}
+		}
+		n.Spec.Finalizers = nil
+		_, err := client.CoreV1().Namespaces().Finalize(ctx, n, metav1.UpdateOptions{})
+		return err
 	}
-	if foos, err := allFoos(t.Context(), config); err == nil {
-		names = append(names, crdName, plural(len(foos), "Foo"))
-	}
-	return strings.Join(names, " ")
-}
-
-// finalizeNamespaces does what the namespace controller does that this control
-// plane lacks, but for the contents: nobody can read them when the namespace is gone.
-func finalizeNamespaces(t *testing.T, config *rest.Config) (stop func()) {
-	client, err := kubernetes.NewForConfig(config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
 	var wait sync.WaitGroup
 	wait.Go(func() {
 		for sleep(ctx, 100*time.Millisecond) == nil {
 			list, err := client.CoreV1().Namespaces().List(ctx, metav1.ListOptions{})
 			if err != nil {
-				continue
+				continue // the control plane is going
 			}
 			for _, n := range list.Items {
 				if n.Status.Phase != corev1.NamespaceTerminating {
 					continue
 				}
-				n.Spec.Finalizers = nil
-				if _, err := client.CoreV1().Namespaces().Finalize(ctx, &n, metav1.UpdateOptions{}); err != nil && !errors.Is(err, context.Canceled) {
-					t.Logf("finalize %s: %v", n.Name, err)
+				if err := finalize(&n); err != nil && ctx.Err() == nil {
+					t.Logf("finalize namespace %s: %v", n.Name, err) // again in a moment
 				}
 			}
 		}

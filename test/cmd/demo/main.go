@@ -50,8 +50,9 @@ func command() int {
 	defer done()
 	ctx, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)
-	stop := onInterrupt(out, cancel)
-	err, left := run(ctx, o, out, watched)
+	d := newDemo(o, out, watched)
+	stop := onInterrupt(out, cancel, d.leftBehind)
+	err, left := d.run(ctx)
 	stop()
 	return report(out, o, err, left)
 }
@@ -85,7 +86,7 @@ func standardOutput() (out output, watched bool, done func()) {
 }
 
 // onInterrupt ends the demo at the first signal, and the process at the second.
-func onInterrupt(out output, cancel context.CancelCauseFunc) (stop func()) {
+func onInterrupt(out output, cancel context.CancelCauseFunc, leftBehind func() []string) (stop func()) {
 	signals := make(chan os.Signal, 2)
 	// A closed pipe (make demo | head) has to be cleaned up after as well.
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE)
@@ -102,7 +103,10 @@ func onInterrupt(out output, cancel context.CancelCauseFunc) (stop func()) {
 				}
 				if n++; n > 1 {
 					out.Close()
-					out.Say(text(bad, "Given up: see what is left with ps and, on a cluster of yours, kubectl get namespaces"))
+					out.Say(text(bad, "Given up. What may be left, and how to remove it:"))
+					for _, command := range leftBehind() {
+						out.Say(text(normal, "  %s", command))
+					}
 					os.Exit(exitInterrupted) // the kernel ends the replicas
 				}
 				cancel(errInterrupted)

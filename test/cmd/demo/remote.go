@@ -19,7 +19,6 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
-	"github.com/tom-ludwig/operator-scaling/example-controller/pkg/apis/samplecontroller/v1alpha1"
 	"github.com/tom-ludwig/operator-scaling/example-controller/pkg/generated/clientset/versioned"
 )
 
@@ -77,10 +76,6 @@ func connect(ctx context.Context, o options, dir string, out output) (*remote, *
 		return nil, nil, fmt.Errorf("connect to %s (context %s): %w", config.Host, raw.CurrentContext, err)
 	}
 
-	if err := noFoos(ctx, config); err != nil {
-		return nil, nil, err
-	}
-
 	suffix := fmt.Sprintf("%05x", rand.Uint32N(1<<20))
 	r := &remote{
 		config:    config,
@@ -94,8 +89,8 @@ func connect(ctx context.Context, o options, dir string, out output) (*remote, *
 		text(normal, "  cluster    %s, Kubernetes %s", config.Host, version.GitVersion),
 		text(normal, "  namespace  %s: created, and deleted at the end with all that is in it", r.namespace),
 		text(normal, "  CRD        %s: installed if it is missing, and then removed at the end", crdName),
-		text(faint, "The replicas run on this machine, under your own identity. A quota keeps Pods from starting."),
-		text(faint, "Nothing else is touched."),
+		text(faint, "The replicas run on this machine, under your own identity, and work in that"),
+		text(faint, "namespace alone. A quota in it keeps Pods from starting. Nothing else is touched."),
 		nil,
 	)
 	return r, &cluster{
@@ -104,37 +99,8 @@ func connect(ctx context.Context, o options, dir string, out output) (*remote, *
 		kubeconfig: copied,
 		namespace:  r.namespace,
 		close:      r.remove,
+		byHand:     fmt.Sprintf("kubectl --context %s delete namespace %s", raw.CurrentContext, r.namespace),
 	}, nil
-}
-
-// noFoos returns an error if there are Foos on the cluster: the example controller
-// works on those of all namespaces, and the demo must not touch what is not its own.
-func noFoos(ctx context.Context, config *rest.Config) error {
-	all, err := allFoos(ctx, config)
-	if apierrors.IsNotFound(err) {
-		return nil // no such resource yet
-	}
-	if err != nil {
-		return err
-	}
-	if len(all) > 0 {
-		return fmt.Errorf("there are Foos on this cluster, such as %s/%s, which the replicas of the demo would work on: delete them, or choose another cluster",
-			all[0].Namespace, all[0].Name)
-	}
-	return nil
-}
-
-// allFoos returns the Foos of all namespaces.
-func allFoos(ctx context.Context, config *rest.Config) ([]v1alpha1.Foo, error) {
-	set, err := versioned.NewForConfig(config)
-	if err != nil {
-		return nil, err
-	}
-	list, err := set.SamplecontrollerV1alpha1().Foos(metav1.NamespaceAll).List(ctx, metav1.ListOptions{})
-	if err != nil {
-		return nil, fmt.Errorf("list the Foos of all namespaces: %w", err)
-	}
-	return list.Items, nil
 }
 
 // hesitate gives time to press Ctrl-C.
@@ -197,11 +163,15 @@ func (r *remote) removeCRD(ctx context.Context, client dynamic.ResourceInterface
 	if err != nil {
 		return fmt.Errorf("see whether CRD %s has to be removed: %w", crdName, err)
 	}
-	all, err := allFoos(ctx, r.config)
+	set, err := versioned.NewForConfig(r.config)
+	if err != nil {
+		return err
+	}
+	list, err := set.SamplecontrollerV1alpha1().Foos(metav1.NamespaceAll).List(ctx, metav1.ListOptions{})
 	if err != nil {
 		return fmt.Errorf("CRD %s stays, for it is not known whether others use it: %w", crdName, err)
 	}
-	for _, foo := range all {
+	for _, foo := range list.Items {
 		if foo.Namespace != r.namespace {
 			return fmt.Errorf("CRD %s stays: Foo %s/%s is not of this demo", crdName, foo.Namespace, foo.Name)
 		}

@@ -63,6 +63,7 @@ func startReplica(o replicaOptions, name string) (*replica, error) {
 	cmd := exec.Command(o.binary,
 		"--kubeconfig="+o.kubeconfig,
 		"--name="+o.ring,
+		"--watch-namespace="+o.namespace,
 		"--http-address="+r.address,
 		"--lease-duration="+o.lease.String(),
 		"--record-to="+r.record,

@@ -129,7 +129,7 @@ func (d *demo) joinOne(ctx context.Context) (outcome, error) {
 	if err != nil {
 		return outcome{}, err
 	}
-	d.note(done, "%s has joined: %s moved, no owner for at most %s", name, plural(r.moved, "object"), seconds(r.longest))
+	d.note(done, "%s has joined: %s moved, no owner for up to %s", name, plural(r.moved, "object"), seconds(r.longest))
 	return outcome{name: "one joins", result: r, moves: true}, nil
 }
 
@@ -163,7 +163,7 @@ func (d *demo) stopOne(ctx context.Context) (outcome, error) {
 	if r.err != nil {
 		return outcome{}, r.failure()
 	}
-	d.note(done, "%s was stopped: %s moved, no owner for at most %s", r.name, plural(result.moved, "object"), seconds(result.longest))
+	d.note(done, "%s was stopped: %s moved, no owner for up to %s", r.name, plural(result.moved, "object"), seconds(result.longest))
 	return outcome{name: "one stopped (SIGTERM)", result: result, moves: true}, nil
 }
 
@@ -194,7 +194,7 @@ func (d *demo) killOne(ctx context.Context) (outcome, error) {
 	if result.longest > d.takeover() {
 		kind = slow
 	}
-	d.note(kind, "%s was killed: %s moved, no owner for at most %s", r.name, plural(result.moved, "object"), seconds(result.longest))
+	d.note(kind, "%s was killed: %s moved, no owner for up to %s", r.name, plural(result.moved, "object"), seconds(result.longest))
 	return outcome{name: "one killed (SIGKILL)", result: result, moves: true, atMost: d.takeover()}, nil
 }
 

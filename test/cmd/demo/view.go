@@ -21,7 +21,6 @@ type view struct {
 	cells   []cell // one for each object
 	now     headline
 	log     []event
-	ending  string // what Ctrl-C does, or that it is being done
 }
 
 // memberView is one member.
@@ -88,7 +87,7 @@ const eventsKept = 4
 func (v view) frame(width, height int, look look) []line {
 	head := v.header(width, look)
 	headline := v.headline(width, look)
-	foot := text(faint, "%s", v.ending)
+	foot := text(faint, "Ctrl-C ends the demo and cleans up")
 
 	room := max(0, height-len(head)-len(headline)-1)
 	objects := v.objectMap(width, room-min(eventsKept, len(v.log)), look)
@@ -175,7 +174,7 @@ func (v view) objectMap(width, rows int, look look) []line {
 	shown := min(len(v.cells), columns*(rows-2))
 	about := "each object in its owner's colour; white: worked on just now; red: no owner"
 	if !look.color {
-		about = "each object by its owner's number; *: worked on just now; dot: no owner"
+		about = "each object by its owner's number; *: worked on just now; " + look.or("□", ".") + ": no owner"
 	}
 	if shown < len(v.cells) {
 		about = fmt.Sprintf("the first %d objects; ", shown) + about
@@ -194,7 +193,7 @@ func (v view) objectMap(width, rows int, look look) []line {
 func (v view) cell(c cell, look look) span {
 	switch {
 	case c.owner == nobody:
-		return span{look.or("·", "."), bad}
+		return span{look.or("□", "."), bad}
 	case c.fresh && look.color:
 		return span{look.or("■", "#"), flash}
 	case c.fresh:
