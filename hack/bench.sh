@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 count=${COUNT:-1}
 run() { # package, pattern
 	printf '\n== %s %s\n' "$1" "$2"
-	go test "./$1" -run '^$' -bench "$2" -benchmem -count "$count" | grep -E '^(Benchmark|cpu:)' || true
+	go test "./$1" -run '^$' -bench "$2" -benchmem -count "$count" | grep -E '^(Benchmark|cpu:)|^ *(partitions|[0-9]+) ' || true
 }
 run shard Owns
 run shard/ring .

@@ -72,7 +72,7 @@ type Config struct {
 	// member to member; 1 to 65536, default 509.
 	Partitions int
 	// VirtualNodes is the number of places of each member in the hash space; 1 to
-	// 10000, default 20.
+	// 1000, default 20.
 	VirtualNodes int
 	// Load bounds a member's share: at most ceil(Partitions / members × Load)
 	// partitions. At least 1, default 1.25.
