@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -249,6 +250,46 @@ func TestWatch_RelistShowsWhatADeadStreamDidNot(t *testing.T) {
 		synctest.Wait()
 		if e, ok := (<-events).(claim.Vanished); !ok || e.Last.Record.Holder != "b_1" {
 			t.Errorf("a Lease without its record: %+v", e)
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// The longer an outage, the longer client-go's informers wait before they look
+// again: up to a minute. By then a member would have given its watch up for dead.
+func TestWatch_IsBackSoonAfterALongOutage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cluster := shardtest.NewCluster()
+		w := lease.NewWatch(config(cluster, "a"), cluster.Client("a"))
+		ctx, cancel := context.WithCancel(context.Background())
+		events := make(chan claim.Event, 100)
+		done := make(chan error, 1)
+		var failures atomic.Int64
+		go func() {
+			done <- w.Run(ctx, func(e claim.Event) { events <- e }, func(error) { failures.Add(1) })
+		}()
+		synctest.Wait()
+		cluster.Break("a", shardtest.Unreachable)
+		w.Relist() // the stream ends, and there is no new one
+		time.Sleep(5 * time.Minute)
+		if n := failures.Load(); n < 100 {
+			t.Errorf("tried %d times in five minutes", n)
+		}
+		if _, _, err := lease.NewClient(config(cluster, "b")).Create(t.Context(), record("b")); err != nil {
+			t.Fatal(err)
+		}
+		cluster.Mend("a")
+		time.Sleep(2 * time.Second)
+		select {
+		case e := <-events:
+			if o, ok := e.(claim.Observed); !ok || o.Lease.Record.Holder != "b_1" {
+				t.Errorf("after the outage the watch shows %+v", e)
+			}
+		default:
+			t.Error("the watch shows nothing two seconds after the outage")
 		}
 		cancel()
 		if err := <-done; err != nil {

@@ -5,116 +5,189 @@ package lease
 
 import (
 	"context"
+	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/tools/cache"
 
 	"github.com/tom-ludwig/operator-scaling/shard/claim"
 )
 
-// Watch shows all Leases of a ring, by a client-go informer on one namespace and
+// Watch shows all Leases of a ring, by a client-go reflector on one namespace and
 // one label selector.
+//
+// It is not an informer, because of how long those wait: after an outage of a
+// minute, or when the watch was started again a few times, an informer tries again
+// only after half a minute, and until then this member would gain nothing. The
+// reflector here waits a second at the most.
 type Watch struct {
-	cfg      Config
-	informer cache.SharedIndexInformer
-	restart  atomic.Pointer[chan struct{}] // closed by Relist; replaced for each stream
+	cfg       Config
+	reflector *cache.Reflector
+	restart   atomic.Pointer[chan struct{}] // closed by Relist; replaced for each stream
+
+	// Set by Run before the reflector starts, used on its goroutine.
+	deliver func(claim.Event)
+	failed  func(error)
+
+	mu    sync.Mutex
+	shown map[string]claim.Lease // by name; guarded by mu, written by the reflector's goroutine alone
 }
 
 // NewWatch returns a watch that [Watch.Run] starts. clientset is the one
 // that cfg.Leases belongs to: client-go asks it whether it can stream lists.
 func NewWatch(cfg Config, clientset any) *Watch {
-	w := &Watch{cfg: cfg}
-	w.informer = cache.NewSharedIndexInformer(
+	w := &Watch{cfg: cfg, shown: map[string]claim.Lease{}}
+	backoff := retry
+	w.reflector = cache.NewReflectorWithOptions(
 		cache.ToListWatcherWithWatchListSemantics(&cache.ListWatch{
 			ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
 				o.LabelSelector = cfg.Selector()
-				return cfg.Leases.List(ctx, o)
+				return persist(ctx, w, func() (runtime.Object, error) { return cfg.Leases.List(ctx, o) })
 			},
 			WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
 				o.LabelSelector = cfg.Selector()
-				stream, err := cfg.Leases.Watch(ctx, o)
+				stream, err := persist(ctx, w, func() (watch.Interface, error) { return cfg.Leases.Watch(ctx, o) })
 				if err != nil {
 					return nil, err
 				}
 				return w.restartable(stream), nil
 			},
 		}, clientset),
-		&coordinationv1.Lease{}, 0, cache.Indexers{})
+		&coordinationv1.Lease{}, (*store)(w), cache.ReflectorOptions{
+			Name:    "leases of ring " + cfg.Ring,
+			Backoff: &backoff, // when a stream has ended and can't be resumed
+		})
 	return w
 }
 
 // Run watches until the context is done, and calls deliver with [claim.Observed]
 // and [claim.Vanished] events from one goroutine, in order. failed is told of
-// each error of a list or watch. Run returns after everything that it started
-// has ended. It may be called once.
+// each error of a list or watch, from any goroutine. Run returns nil, after
+// everything that it started has ended. It may be called once.
 func (w *Watch) Run(ctx context.Context, deliver func(claim.Event), failed func(error)) error {
-	shown := map[string]claim.Lease{} // by name; only the handler's goroutine uses it
-	observed := func(obj any) {
-		l, ok := obj.(*coordinationv1.Lease)
-		if !ok {
-			return
+	w.deliver, w.failed = deliver, failed
+	w.reflector.RunWithContext(ctx)
+	return nil
+}
+
+// retry is how long is waited between two tries: up to a second, and half of it.
+var retry = wait.Backoff{Duration: 100 * time.Millisecond, Factor: 2, Jitter: 0.5, Steps: 10, Cap: time.Second}
+
+// persist sends a request until it is answered by something that the reflector can
+// go on from. Whatever else it were told, it would hand to the process's global
+// error handlers before it tries again.
+func persist[T any](ctx context.Context, w *Watch, request func() (T, error)) (T, error) {
+	backoff := retry
+	for {
+		answer, err := request()
+		if err == nil || ctx.Err() != nil {
+			return answer, err
 		}
-		decoded, err := w.cfg.decode(l)
-		if err == nil {
-			shown[l.Name] = decoded
-			deliver(claim.Observed{Lease: decoded})
-		} else if last, was := shown[l.Name]; was {
-			// Somebody took the record off a Lease: its member may still be at work.
-			delete(shown, l.Name)
-			deliver(claim.Vanished{Last: last})
+		w.failed(err)
+		switch {
+		case apierrors.IsResourceExpired(err), apierrors.IsGone(err), // list anew
+			apierrors.IsTimeout(err),                              // the cache is behind the version asked for
+			apierrors.IsInvalid(err), apierrors.IsBadRequest(err): // lists can't be streamed
+			return answer, err
+		}
+		select {
+		case <-time.After(backoff.Step()):
+		case <-ctx.Done():
+			return answer, err
 		}
 	}
-	registration, err := w.informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
-		AddFunc:    observed,
-		UpdateFunc: func(_, obj any) { observed(obj) },
-		DeleteFunc: func(obj any) {
-			if gone, ok := obj.(cache.DeletedFinalStateUnknown); ok {
-				obj = gone.Obj
-			}
-			l, ok := obj.(*coordinationv1.Lease)
-			if !ok {
-				return
-			}
-			last, was := shown[l.Name]
-			delete(shown, l.Name)
-			if decoded, err := w.cfg.decode(l); err == nil {
-				last, was = decoded, true // the final state
-			}
-			if was {
-				deliver(claim.Vanished{Last: last})
-			}
-		},
-	})
-	if err != nil {
-		return err
-	}
-	if err := w.informer.SetWatchErrorHandlerWithContext(func(_ context.Context, _ *cache.Reflector, err error) {
-		failed(err) // in the place of client-go's handler, which would log it too
-	}); err != nil {
-		return err
-	}
-	w.informer.RunWithContext(ctx)
-	return w.informer.RemoveEventHandler(registration)
 }
 
 // Leases returns those that the watch shows at the moment.
 func (w *Watch) Leases() []claim.Lease {
-	var leases []claim.Lease
-	for _, obj := range w.informer.GetStore().List() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Collect(maps.Values(w.shown))
+}
+
+// store is what the reflector writes to. It turns what comes into events.
+type store Watch
+
+func (s *store) Add(obj any) error { return s.Update(obj) }
+
+func (s *store) Update(obj any) error {
+	l, ok := obj.(*coordinationv1.Lease)
+	if !ok {
+		return fmt.Errorf("watch of Leases: unexpected object %T", obj)
+	}
+	decoded, err := s.cfg.decode(l)
+	if err != nil {
+		// Somebody took the record off a Lease: its member may still be at work.
+		s.vanish(l.Name, nil)
+		return nil
+	}
+	s.mu.Lock()
+	s.shown[l.Name] = decoded
+	s.mu.Unlock()
+	s.deliver(claim.Observed{Lease: decoded})
+	return nil
+}
+
+func (s *store) Delete(obj any) error {
+	l, ok := obj.(*coordinationv1.Lease)
+	if !ok {
+		return fmt.Errorf("watch of Leases: unexpected object %T", obj)
+	}
+	if final, err := s.cfg.decode(l); err == nil {
+		s.vanish(l.Name, &final)
+	} else {
+		s.vanish(l.Name, nil)
+	}
+	return nil
+}
+
+// vanish tells of the end of a Lease in its final state, or without one in the
+// last that was shown, if any was.
+func (s *store) vanish(name string, final *claim.Lease) {
+	s.mu.Lock()
+	last, was := s.shown[name]
+	delete(s.shown, name)
+	s.mu.Unlock()
+	if final != nil {
+		last, was = *final, true
+	}
+	if was {
+		s.deliver(claim.Vanished{Last: last})
+	}
+}
+
+// Replace takes a list: what is not in it has vanished.
+func (s *store) Replace(list []any, _ string) error {
+	listed := make(map[string]bool, len(list))
+	for _, obj := range list {
 		if l, ok := obj.(*coordinationv1.Lease); ok {
-			if decoded, _, err := Decode(l, w.cfg.Ring); err == nil {
-				leases = append(leases, decoded)
-			}
+			listed[l.Name] = true
 		}
 	}
-	return leases
+	for _, l := range (*Watch)(s).Leases() {
+		if !listed[l.Name] {
+			s.vanish(l.Name, nil)
+		}
+	}
+	for _, obj := range list {
+		if err := s.Update(obj); err != nil {
+			return err
+		}
+	}
+	return nil
 }
+
+func (s *store) Resync() error { return nil }
 
 // Relist makes the watch start again from a list, on a new stream: the present
 // one may be a connection that is dead without an error. It does nothing if there
