@@ -1,154 +1,85 @@
 // Copyright The Operator Scaling Authors.
 // SPDX-License-Identifier: Apache-2.0
 
+// Command demo compiles package show beside it, and becomes that. It is small and
+// needs nothing but the standard library, so that a first-time user does not look
+// at an empty screen for the minutes that the rest takes to compile.
 package main
 
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
-	"io"
 	"os"
 	"os/signal"
-	"strings"
-	"sync"
+	"path/filepath"
+	"runtime"
 	"syscall"
 	"time"
 
-	"k8s.io/client-go/rest"
-	"k8s.io/klog/v2"
+	"github.com/tom-ludwig/operator-scaling/test/cmd/demo/process"
+	"github.com/tom-ludwig/operator-scaling/test/cmd/demo/terminal"
 )
 
-// Exit codes.
-const (
-	exitFailed      = 1 // the demo could not be shown, or showed a broken promise
-	exitUsage       = 2
-	exitInterrupted = 130 // as shells have it
-)
+const exitInterrupted = 130 // as shells have it
 
-// errInterrupted says that the user has ended the demo.
-var errInterrupted = errors.New("interrupted")
+// quiet is the time after which it is worth a word that something is compiled.
+const quiet = 700 * time.Millisecond
 
-func main() { os.Exit(command()) }
+func main() { os.Exit(launch()) }
 
-func command() int {
-	o, err := parse(os.Args[1:], os.Stderr)
+func launch() int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	binary, err := compile(ctx)
+	interrupted := ctx.Err() != nil
+	stop()
 	switch {
-	case errors.Is(err, flag.ErrHelp):
-		return 0
+	case interrupted:
+		fmt.Println("Interrupted.")
+		return exitInterrupted
 	case err != nil:
 		fmt.Fprintln(os.Stderr, err)
-		return exitUsage
+		return 1
 	}
-	// client-go's complaints about servers that come and go would spoil the picture.
-	klog.LogToStderr(false)
-	klog.SetOutput(io.Discard)
-	rest.SetDefaultWarningHandler(rest.NoWarnings{})
-
-	out, watched, done := standardOutput()
-	defer done()
-	ctx, cancel := context.WithCancelCause(context.Background())
-	defer cancel(nil)
-	d := newDemo(o, out, watched)
-	stop := onInterrupt(out, cancel, d.leftBehind)
-	err, left := d.run(ctx)
-	stop()
-	return report(out, o, err, left)
+	err = syscall.Exec(binary, append([]string{"demo"}, os.Args[1:]...), os.Environ())
+	fmt.Fprintf(os.Stderr, "run %s: %v\n", binary, err) // or there would be nobody to say so
+	return 1
 }
 
-// standardOutput returns a screen if somebody looks at it, else plain lines.
-func standardOutput() (out output, watched bool, done func()) {
-	size := func() (int, int) {
-		w, h, _ := terminalSize(os.Stdout)
-		return w, h
+// compile builds the demo, and shows how far it is if that takes a while.
+func compile(ctx context.Context) (binary string, err error) {
+	_, file, _, _ := runtime.Caller(0)
+	module := filepath.Join(filepath.Dir(file), "..", "..")
+	if _, err := os.Stat(filepath.Join(module, "go.mod")); err != nil {
+		return "", errors.New("the sources are not where they were: run the demo with make demo, or with go run from a checkout")
 	}
-	_, _, terminal := terminalSize(os.Stdout)
-	if !terminal || os.Getenv("TERM") == "dumb" {
-		return newPlain(os.Stdout, lookOf(false)), false, func() {}
+
+	var size func() (int, int)
+	_, _, is := terminal.Size(os.Stdout)
+	if is {
+		size = func() (int, int) { w, h, _ := terminal.Size(os.Stdout); return w, h }
 	}
-	s := newScreen(os.Stdout, size, lookOf(true))
-	quit := make(chan struct{})
-	var wait sync.WaitGroup
-	wait.Go(func() {
-		ticker := time.NewTicker(drawEvery)
-		defer ticker.Stop()
-		for {
-			select {
-			case <-quit:
-				return
-			case <-ticker.C:
-				s.Tick()
+	task := terminal.NewTask(os.Stdout, terminal.LookOf(is), size)
+	defer task.End()
+
+	progress, done := make(chan string), make(chan struct{})
+	go func() {
+		defer close(done)
+		binary, err = process.Build(ctx, module, "./cmd/demo/show", "demo", func(status string) { progress <- status })
+	}()
+	began, status := time.Now(), "looking for what has changed"
+	ticker := time.NewTicker(terminal.TickEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-done:
+			return binary, err
+		case status = <-progress:
+		case <-ticker.C:
+			if time.Since(began) > quiet {
+				task.Show("compiling the demo: " + status)
+				task.Tick()
 			}
 		}
-	})
-	return s, true, func() { close(quit); wait.Wait(); s.Close() }
-}
-
-// onInterrupt ends the demo at the first signal, and the process at the second.
-func onInterrupt(out output, cancel context.CancelCauseFunc, leftBehind func() []string) (stop func()) {
-	signals := make(chan os.Signal, 2)
-	// A closed pipe (make demo | head) has to be cleaned up after as well.
-	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE)
-	quit := make(chan struct{})
-	var wait sync.WaitGroup
-	wait.Go(func() {
-		for n := 0; ; {
-			select {
-			case <-quit:
-				return
-			case s := <-signals:
-				if s == syscall.SIGPIPE && n > 0 {
-					continue // comes with every line from now on
-				}
-				if n++; n > 1 {
-					out.Close()
-					out.Say(text(bad, "Given up. What may be left, and how to remove it:"))
-					for _, command := range leftBehind() {
-						out.Say(text(normal, "  %s", command))
-					}
-					os.Exit(exitInterrupted) // the kernel ends the replicas
-				}
-				cancel(errInterrupted)
-				out.Close()
-				out.Say(text(warn, "Interrupted: cleaning up. Ctrl-C again gives up."))
-			}
-		}
-	})
-	return func() {
-		signal.Stop(signals)
-		close(quit)
-		wait.Wait()
 	}
-}
-
-// report says how it ended. left is what could not be cleaned up.
-func report(out output, o options, err, left error) int {
-	out.Close()
-	complain := func(prefix string, err error) {
-		for l := range strings.Lines(prefix + err.Error()) {
-			out.Say(text(bad, "%s", strings.TrimRight(l, "\n")))
-		}
-	}
-	code := 0
-	switch {
-	case errors.Is(err, errInterrupted):
-		code = exitInterrupted
-	case err != nil:
-		complain("", err)
-		code = exitFailed
-	}
-	switch {
-	case left != nil:
-		complain("Not cleaned up: ", left)
-		code = max(code, exitFailed)
-	default:
-		out.Say(text(faint, "Cleaned up: no process, file or object of the demo is left."))
-	}
-	if o.keep != "" {
-		out.Say(text(faint, "Logs and records of the replicas are in %s.", o.keep))
-	} else if code == exitFailed {
-		out.Say(text(faint, "With -keep FOLDER the logs and records of the replicas stay."))
-	}
-	return code
 }

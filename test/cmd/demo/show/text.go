@@ -5,11 +5,11 @@ package main
 
 import (
 	"fmt"
-	"math"
-	"os"
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"github.com/tom-ludwig/operator-scaling/test/cmd/demo/terminal"
 )
 
 // style is what the terminal needs to be told of how a text looks: the
@@ -93,35 +93,8 @@ func (l line) render(color bool) string {
 	return b.String()
 }
 
-// look says what the place that is written to can show.
-type look struct {
-	color bool
-	utf8  bool
-}
-
-// lookOf reads it from the environment: NO_COLOR (no-color.org), the locale, and
-// whether there is a terminal at all.
-func lookOf(terminal bool) look {
-	locale := os.Getenv("LC_ALL")
-	for _, name := range []string{"LC_CTYPE", "LANG"} {
-		if locale == "" {
-			locale = os.Getenv(name)
-		}
-	}
-	locale = strings.ToLower(locale)
-	return look{
-		color: terminal && os.Getenv("NO_COLOR") == "",
-		utf8:  strings.Contains(locale, "utf-8") || strings.Contains(locale, "utf8"),
-	}
-}
-
-// or returns the first of the two, or the second where only ASCII can be shown.
-func (l look) or(symbol, ascii string) string {
-	if l.utf8 {
-		return symbol
-	}
-	return ascii
-}
+// look says what can be shown.
+type look = terminal.Look
 
 // seconds shows a duration that was measured: as coarse as it deserves.
 func seconds(d time.Duration) string {
@@ -135,12 +108,6 @@ func seconds(d time.Duration) string {
 	default:
 		return fmt.Sprintf("%.1f s", d.Seconds())
 	}
-}
-
-// clock shows the time that has passed, as 01:07.
-func clock(d time.Duration) string {
-	s := int(math.Max(0, d.Seconds()))
-	return fmt.Sprintf("%02d:%02d", s/60, s%60)
 }
 
 // plural returns "1 object" or "2 objects".

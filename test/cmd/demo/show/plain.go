@@ -8,7 +8,8 @@ import (
 	"io"
 	"strings"
 	"sync"
-	"time"
+
+	"github.com/tom-ludwig/operator-scaling/test/cmd/demo/terminal"
 )
 
 // plain is an output that is no terminal: one line after the other, for logs.
@@ -16,44 +17,31 @@ type plain struct {
 	mu     sync.Mutex
 	out    io.Writer
 	look   look
-	task   string
-	began  time.Time // of the progress
-	told   time.Time // when it was last shown
-	drawn  int       // second of the last view that was shown
+	task   *terminal.Task // what Progress shows
+	drawn  int            // second of the last view that was shown
 	closed bool
 }
 
-// progressEvery is the time between two lines of one progress.
-const progressEvery = 10 * time.Second
-
-func newPlain(out io.Writer, look look) *plain { return &plain{out: out, look: look, drawn: -1} }
+func newPlain(out io.Writer, look look) *plain {
+	return &plain{out: out, look: look, task: terminal.NewTask(out, look, nil), drawn: -1}
+}
 
 func (p *plain) Say(lines ...line) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, l := range lines {
-		_, _ = io.WriteString(p.out, strings.TrimRight(l.render(p.look.color), " ")+"\n") // nobody is left to be told
+		_, _ = io.WriteString(p.out, strings.TrimRight(l.render(p.look.Color), " ")+"\n") // nobody is left to be told
 	}
 }
 
-func (p *plain) Progress(task string) {
+func (p *plain) Progress(text string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	now := time.Now()
-	if task == "" {
-		p.task = ""
+	if text == "" {
+		p.task.End()
 		return
 	}
-	if p.task == "" {
-		p.began = now
-		p.told = time.Time{}
-	}
-	p.task = task
-	if now.Sub(p.told) < progressEvery {
-		return
-	}
-	p.told = now
-	fmt.Fprintf(p.out, "%s %s\n", clock(now.Sub(p.began)), task)
+	p.task.Show(text)
 }
 
 func (p *plain) Event(e event) { p.Say(e.line(p.look)) }
@@ -76,7 +64,7 @@ func (p *plain) Draw(v view) {
 		}
 		owned = append(owned, fmt.Sprint(m.owned))
 	}
-	fmt.Fprintf(p.out, "%s   owned %s, without an owner %d, %.0f reconciles/s\n", clock(v.elapsed), strings.Join(owned, " "), v.unowned, rate)
+	fmt.Fprintf(p.out, "%s   owned %s, without an owner %d, %.0f reconciles/s\n", terminal.Clock(v.elapsed), strings.Join(owned, " "), v.unowned, rate)
 }
 
 func (p *plain) Close() {

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/tom-ludwig/operator-scaling/test/cmd/demo/terminal"
 )
 
 func sample(objects int) view {
@@ -36,7 +38,7 @@ func sample(objects int) view {
 func TestFrameFitsEveryTerminal(t *testing.T) {
 	for _, size := range [][2]int{{80, 24}, {120, 50}, {40, 12}, {200, 10}, {20, 3}, {1, 1}} {
 		for _, objects := range []int{1, 300, 10000} {
-			for _, l := range []look{{true, true}, {false, false}} {
+			for _, l := range []look{{Color: true, UTF8: true}, {}} {
 				lines := sample(objects).frame(size[0], size[1], l)
 				if len(lines) != size[1] {
 					t.Errorf("%v: %d lines", size, len(lines))
@@ -53,7 +55,7 @@ func TestFrameFitsEveryTerminal(t *testing.T) {
 
 func TestFrameShowsWhatMatters(t *testing.T) {
 	var b strings.Builder
-	for _, l := range sample(300).frame(80, 24, look{utf8: true}) {
+	for _, l := range sample(300).frame(80, 24, look{UTF8: true}) {
 		b.WriteString(l.render(false) + "\n")
 	}
 	for _, want := range []string{"foo-operator-0", "812", "without an owner", "75", "4.2 s of at most 17 s", "event 8", "01:07", "Ctrl-C", "030□030□"} {
@@ -77,7 +79,7 @@ func TestFrameIsPlainASCIIWhereNothingElseCanBeShown(t *testing.T) {
 
 func TestScreenDrawsOnlyWhatChanged(t *testing.T) {
 	var out bytes.Buffer
-	s := newScreen(&out, func() (int, int) { return 80, 24 }, look{true, true})
+	s := newScreen(&out, func() (int, int) { return 80, 24 }, look{Color: true, UTF8: true})
 	s.Say(text(normal, "before"))
 	v := sample(300)
 	s.Draw(v)
@@ -105,17 +107,17 @@ func TestScreenDrawsOnlyWhatChanged(t *testing.T) {
 
 func TestScreenShowsProgress(t *testing.T) {
 	var out bytes.Buffer
-	s := newScreen(&out, func() (int, int) { return 30, 24 }, look{utf8: true})
+	s := newScreen(&out, func() (int, int) { return 30, 24 }, look{UTF8: true})
 	s.Progress("building something with a very long name")
 	s.Tick()
 	for _, l := range strings.Split(out.String(), "\r") {
-		if l = strings.TrimSuffix(l, clearLine); len([]rune(l)) > 29 {
+		if l = strings.TrimSuffix(l, terminal.ClearLine); len([]rune(l)) > 29 {
 			t.Errorf("%q wraps", l)
 		}
 	}
 	s.Say(text(normal, "ok"))
 	s.Progress("")
-	if !strings.HasSuffix(out.String(), "\r"+clearLine) {
+	if !strings.HasSuffix(out.String(), "\r"+terminal.ClearLine) {
 		t.Errorf("progress is left behind: %q", out.String())
 	}
 }

@@ -10,6 +10,7 @@ import (
 
 	"k8s.io/client-go/rest"
 
+	"github.com/tom-ludwig/operator-scaling/test/cmd/demo/process"
 	"github.com/tom-ludwig/operator-scaling/test/controlplane"
 )
 
@@ -32,7 +33,7 @@ func startLocal(ctx context.Context, out output, binary string) (*cluster, error
 	began := time.Now()
 	plane, err := controlplane.Start(ctx, controlplane.Options{Binary: binary})
 	if err != nil {
-		return nil, explain(fmt.Errorf("start the control plane: %w", err))
+		return nil, process.Explain(fmt.Errorf("start the control plane: %w", err))
 	}
 	out.Say(ready(out, "control plane started on "+plane.APIServer.URL(), time.Since(began)))
 	c := &cluster{

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/tom-ludwig/operator-scaling/example-controller/record"
+	"github.com/tom-ludwig/operator-scaling/test/cmd/demo/process"
 )
 
 // replica is one process of the example controller.
@@ -70,7 +71,7 @@ func startReplica(o replicaOptions, name string) (*replica, error) {
 	)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.Env = environment(name, o.namespace)
-	cmd.SysProcAttr = processAttributes()
+	cmd.SysProcAttr = process.Attributes()
 	started := make(chan error, 1)
 	go func() {
 		// The kernel's signal at the death of the parent is sent when the thread

@@ -14,13 +14,12 @@ import (
 	"time"
 
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
+	"github.com/tom-ludwig/operator-scaling/test/cmd/demo/process"
+	"github.com/tom-ludwig/operator-scaling/test/cmd/demo/terminal"
 )
 
 // ringName is the name of the operator whose replicas are shown.
 const ringName = "foo-operator"
-
-// drawEvery is the time between two pictures.
-const drawEvery = 80 * time.Millisecond
 
 // demo is one run.
 type demo struct {
@@ -67,7 +66,7 @@ func (d *demo) run(ctx context.Context) (err, left error) {
 
 	temporary, err := os.MkdirTemp("", "operator-scaling-demo-")
 	if err != nil {
-		return explain(err), nil
+		return process.Explain(err), nil
 	}
 	d.mustRemove("rm -r " + temporary)
 	// Last: until then replicas write to it.
@@ -279,7 +278,7 @@ func (d *demo) note(m mark, format string, args ...any) {
 
 // draw shows how things are until ctx ends.
 func (d *demo) draw(ctx context.Context) {
-	ticker := time.NewTicker(drawEvery)
+	ticker := time.NewTicker(terminal.TickEvery)
 	defer ticker.Stop()
 	for {
 		d.out.Draw(d.view(time.Now()))

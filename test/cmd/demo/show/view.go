@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/tom-ludwig/operator-scaling/test/cmd/demo/terminal"
 )
 
 // flashTime is how long an object that was worked on stands out.
@@ -65,16 +67,16 @@ const (
 )
 
 func (e event) line(look look) line {
-	l := text(faint, "%s ", clock(e.at))
+	l := text(faint, "%s ", terminal.Clock(e.at))
 	switch e.mark {
 	case done:
-		l = l.and(good, "%s ", look.or("✔", "+"))
+		l = l.and(good, "%s ", look.Or("✔", "+"))
 	case slow:
 		l = l.and(warn, "! ")
 	case failed:
-		l = l.and(bad, "%s ", look.or("✘", "x"))
+		l = l.and(bad, "%s ", look.Or("✘", "x"))
 	default:
-		l = l.and(faint, "%s ", look.or("·", "-"))
+		l = l.and(faint, "%s ", look.Or("·", "-"))
 	}
 	return l.and(normal, "%s", e.text)
 }
@@ -112,9 +114,9 @@ func (v view) frame(width, height int, look look) []line {
 
 // header is the table of members.
 func (v view) header(width int, look look) []line {
-	time := clock(v.elapsed)
+	passed := terminal.Clock(v.elapsed)
 	lines := []line{
-		text(strong, "%s", v.title).cut(width-len(time)-1).pad(width-len(time)).and(strong, "%s", time),
+		text(strong, "%s", v.title).cut(width-len(passed)-1).pad(width-len(passed)).and(strong, "%s", passed),
 		nil,
 		text(faint, "%-16s %-9s", "member", "state").pad(max(0, width-29)).and(faint, "%s", "objects  reconciles   /s"),
 	}
@@ -126,7 +128,7 @@ func (v view) header(width int, look look) []line {
 	bar := func(n int, s style) line {
 		room := max(0, width-29-26)
 		full := min(room, (n*room+most-1)/most)
-		return text(s, "%s", strings.Repeat(look.or("█", "#"), full)).pad(room)
+		return text(s, "%s", strings.Repeat(look.Or("█", "#"), full)).pad(room)
 	}
 	for i, m := range v.members {
 		name, state := memberStyle(i), normal
@@ -173,8 +175,8 @@ func (v view) objectMap(width, rows int, look look) []line {
 	columns := (len(v.cells) + needed - 1) / needed
 	shown := min(len(v.cells), columns*(rows-2))
 	about := "each object in its owner's colour; white: worked on just now; red: no owner"
-	if !look.color {
-		about = "each object by its owner's number; *: worked on just now; " + look.or("□", ".") + ": no owner"
+	if !look.Color {
+		about = "each object by its owner's number; *: worked on just now; " + look.Or("□", ".") + ": no owner"
 	}
 	if shown < len(v.cells) {
 		about = fmt.Sprintf("the first %d objects; ", shown) + about
@@ -193,13 +195,13 @@ func (v view) objectMap(width, rows int, look look) []line {
 func (v view) cell(c cell, look look) span {
 	switch {
 	case c.owner == nobody:
-		return span{look.or("□", "."), bad}
-	case c.fresh && look.color:
-		return span{look.or("■", "#"), flash}
+		return span{look.Or("□", "."), bad}
+	case c.fresh && look.Color:
+		return span{look.Or("■", "#"), flash}
 	case c.fresh:
 		return span{"*", normal}
-	case look.color:
-		return span{look.or("■", "#"), memberStyle(c.owner)}
+	case look.Color:
+		return span{look.Or("■", "#"), memberStyle(c.owner)}
 	default:
 		return span{string(rune('0' + c.owner%10)), normal}
 	}
@@ -223,7 +225,7 @@ func (v view) headline(width int, look look) []line {
 	if v.now.text == "" {
 		return nil
 	}
-	lines := []line{text(strong, "%s %s", look.or("▶", ">"), v.now.text)}
+	lines := []line{text(strong, "%s %s", look.Or("▶", ">"), v.now.text)}
 	if v.now.detail != "" {
 		lines = append(lines, text(normal, "  %s", v.now.detail))
 	}
@@ -235,8 +237,8 @@ func (v view) headline(width int, look look) []line {
 		if v.now.passed > v.now.atMost {
 			s = bad
 		}
-		lines = append(lines, text(normal, "  ").and(s, "%s", strings.Repeat(look.or("━", "="), full)).
-			and(faint, "%s", strings.Repeat(look.or("─", "-"), room-full)).and(normal, "%s", after))
+		lines = append(lines, text(normal, "  ").and(s, "%s", strings.Repeat(look.Or("━", "="), full)).
+			and(faint, "%s", strings.Repeat(look.Or("─", "-"), room-full)).and(normal, "%s", after))
 	}
 	return append(lines, nil)
 }

@@ -3,7 +3,7 @@
 
 //go:build unix
 
-package main
+package terminal
 
 import (
 	"os"
@@ -11,14 +11,15 @@ import (
 	"unsafe"
 )
 
-// terminalSize returns the size of the terminal that the file is, or false.
-func terminalSize(f *os.File) (width, height int, ok bool) {
+// Size returns the size of the terminal that the file is. It returns false if the
+// file is none, or one that can't move its cursor.
+func Size(f *os.File) (width, height int, ok bool) {
 	var size struct{ rows, columns, x, y uint16 }
 	_, _, errno := syscall.Syscall(syscall.SYS_IOCTL, f.Fd(), syscall.TIOCGWINSZ, uintptr(unsafe.Pointer(&size)))
-	if errno != 0 {
+	if errno != 0 || os.Getenv("TERM") == "dumb" {
 		return 0, 0, false
 	}
-	if size.rows == 0 || size.columns == 0 { // a terminal that doesn't know
+	if size.rows == 0 || size.columns == 0 { // it doesn't know
 		return 80, 24, true
 	}
 	return int(size.columns), int(size.rows), true

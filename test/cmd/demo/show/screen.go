@@ -8,7 +8,8 @@ import (
 	"io"
 	"strings"
 	"sync"
-	"time"
+
+	"github.com/tom-ludwig/operator-scaling/test/cmd/demo/terminal"
 )
 
 // output is what the person who watches sees. Its methods may be called from any
@@ -33,7 +34,6 @@ type output interface {
 const (
 	enterScreen = "\x1b[?1049h\x1b[?25l\x1b[2J" // a screen of our own, without a cursor
 	leaveScreen = "\x1b[?25h\x1b[?1049l"
-	clearLine   = "\x1b[K"
 )
 
 // screen is an output on a terminal: progress moves on one line, views are drawn
@@ -45,9 +45,7 @@ type screen struct {
 	look   look
 	closed bool
 
-	task  string // of Progress
-	began time.Time
-	spin  int
+	task *terminal.Task // what Progress shows
 
 	drawing       bool
 	shown         []string // the rows as they are
@@ -56,7 +54,7 @@ type screen struct {
 }
 
 func newScreen(out io.Writer, size func() (width, height int), look look) *screen {
-	return &screen{out: out, size: size, look: look}
+	return &screen{out: out, size: size, look: look, task: terminal.NewTask(out, look, size)}
 }
 
 func (s *screen) Say(lines ...line) {
@@ -64,48 +62,33 @@ func (s *screen) Say(lines ...line) {
 	defer s.mu.Unlock()
 	s.leave()
 	s.say(lines)
-	s.progress()
+	s.task.Draw()
 }
 
 func (s *screen) say(lines []line) {
 	for _, l := range lines {
-		s.write("\r" + l.render(s.look.color) + clearLine + "\n")
+		s.write("\r" + l.render(s.look.Color) + terminal.ClearLine + "\n")
 	}
 }
 
 func (s *screen) Progress(text string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if text == "" {
-		if s.task != "" && !s.drawing {
-			s.write("\r" + clearLine)
-		}
-		s.task = ""
-		return
+	switch {
+	case text == "":
+		s.task.End()
+	case !s.drawing:
+		s.task.Show(text)
 	}
-	if s.task == "" {
-		s.began = time.Now()
-	}
-	s.task = text
-	s.progress()
 }
 
 // Tick moves the line of progress. It has to be called some ten times a second.
 func (s *screen) Tick() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.spin++
-	s.progress()
-}
-
-func (s *screen) progress() {
-	if s.task == "" || s.drawing {
-		return
+	if !s.drawing {
+		s.task.Tick()
 	}
-	width, _ := s.size()
-	wheel := []rune(s.look.or("⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏", `|/-\`))
-	l := text(good, "%c", wheel[s.spin%len(wheel)]).and(strong, " %s", clock(time.Since(s.began))).and(normal, " %s", s.task)
-	s.write("\r" + l.cut(width-1).render(s.look.color) + clearLine)
 }
 
 func (s *screen) Event(e event) {
@@ -135,7 +118,7 @@ func (s *screen) Draw(v view) {
 	}
 	rows := v.frame(width, height, s.look)
 	for i, l := range rows {
-		row := l.render(s.look.color)
+		row := l.render(s.look.Color)
 		if i < len(s.shown) && s.shown[i] == row {
 			continue
 		}
@@ -143,7 +126,7 @@ func (s *screen) Draw(v view) {
 			s.shown = append(s.shown, "")
 		}
 		s.shown[i] = row
-		fmt.Fprintf(&b, "\x1b[%d;1H%s%s", i+1, row, clearLine)
+		fmt.Fprintf(&b, "\x1b[%d;1H%s%s", i+1, row, terminal.ClearLine)
 	}
 	s.write(b.String())
 }

@@ -24,7 +24,7 @@ func sampleSummary() summary {
 
 func TestSummaryFits(t *testing.T) {
 	s := sampleSummary()
-	for _, l := range s.table(look{utf8: true}) {
+	for _, l := range s.table(look{UTF8: true}) {
 		if l.width() > 80 {
 			t.Errorf("%d columns: %s", l.width(), l.render(false))
 		}
@@ -44,7 +44,7 @@ func TestSummarySaysWhatIsBroken(t *testing.T) {
 		t.Errorf("%d broken promises, want 3: %v", got, s.broken())
 	}
 	var b strings.Builder
-	for _, l := range s.table(look{color: true}) {
+	for _, l := range s.table(look{Color: true}) {
 		b.WriteString(l.render(true) + "\n")
 	}
 	for _, want := range []string{"demo/foo-001: a and b", "\x1b[1;31mx       1", "\x1b[1;31mx       2"} {

@@ -47,7 +47,7 @@ func (s summary) broken() []string {
 
 // table returns the summary as lines of at most 80 columns.
 func (s summary) table(look look) []line {
-	rule := text(faint, "%s", strings.Repeat(look.or("─", "-"), 79))
+	rule := text(faint, "%s", strings.Repeat(look.Or("─", "-"), 79))
 	lines := []line{
 		nil,
 		text(strong, "%s, %s, %s", plural(s.objects, "object"), plural(len(s.members), "replica"), plural(s.verdict.reconciles, "reconcile")),
@@ -65,7 +65,7 @@ func (s summary) table(look look) []line {
 			}
 			l = l.and(style, "  %9s", seconds(o.longest))
 			if o.atMost > 0 {
-				l = l.and(faint, "  %s %.0f s", look.or("≤", "<"), o.atMost.Seconds())
+				l = l.and(faint, "  %s %.0f s", look.Or("≤", "<"), o.atMost.Seconds())
 			}
 		}
 		lines = append(lines, l)
@@ -93,7 +93,7 @@ func (s summary) table(look look) []line {
 // judged is a line with a number that must be 0.
 func judged(look look, n int, what string) line {
 	if n == 0 {
-		return text(good, "%s", look.or("✔", "+")).and(normal, " %7d  %s", n, what)
+		return text(good, "%s", look.Or("✔", "+")).and(normal, " %7d  %s", n, what)
 	}
-	return text(bad, "%s %7d  %s", look.or("✘", "x"), n, what)
+	return text(bad, "%s %7d  %s", look.Or("✘", "x"), n, what)
 }
