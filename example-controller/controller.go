@@ -41,14 +41,14 @@ type Observer interface {
 	// Begin is called before each reconcile: foo is what the lister has for the key, nil if nothing. The function that
 	// it returns is called when the reconcile has ended.
 	Begin(key cache.ObjectName, foo *v1alpha1.Foo) (ended func(error))
-	// Write is called before each request that changes something.
-	Write(key cache.ObjectName)
+	// Write is called before each request that changes something, with the context of the work.
+	Write(ctx context.Context, key cache.ObjectName)
 }
 
 type nobody struct{}
 
 func (nobody) Begin(cache.ObjectName, *v1alpha1.Foo) (ended func(error)) { return func(error) {} }
-func (nobody) Write(cache.ObjectName)                                    {}
+func (nobody) Write(context.Context, cache.ObjectName)                   {}
 
 // Reasons of Events.
 const (
@@ -160,9 +160,9 @@ func (c *Controller) processNextWorkItem(ctx context.Context) bool {
 		logger.V(4).Info("Synced")
 		c.queue.Forget(key)
 		return true
-	case ctx.Err() != nil:
+	case ctx.Err() != nil || lostOwnership(err):
 		// On its way to another member, or this one is fenced. The queue knows what to do with the item.
-		logger.V(2).Info("Stopped in the middle", "cause", context.Cause(ctx))
+		logger.V(2).Info("Stopped in the middle", "cause", context.Cause(ctx), "err", err)
 	case apierrors.IsConflict(err), apierrors.IsAlreadyExists(err):
 		// The cache was behind. That is what preconditions are for.
 		logger.V(2).Info("Out of date, will be tried again", "err", err)
@@ -213,7 +213,7 @@ func (c *Controller) syncHandler(ctx context.Context, foo *v1alpha1.Foo) error {
 	}
 	deployment, err := c.deployments.Deployments(foo.Namespace).Get(foo.Spec.DeploymentName)
 	if apierrors.IsNotFound(err) {
-		c.observe.Write(cache.MetaObjectToName(foo))
+		c.observe.Write(ctx, cache.MetaObjectToName(foo))
 		deployment, err = c.kubeClient.AppsV1().Deployments(foo.Namespace).Create(ctx, newDeployment(foo), metav1.CreateOptions{})
 		if err != nil {
 			return fmt.Errorf("create Deployment %s/%s: %w", foo.Namespace, foo.Spec.DeploymentName, err)
@@ -232,7 +232,7 @@ func (c *Controller) syncHandler(ctx context.Context, foo *v1alpha1.Foo) error {
 		// a human or another member, is not overwritten.
 		update := deployment.DeepCopy()
 		update.Spec.Replicas = &want
-		c.observe.Write(cache.MetaObjectToName(foo))
+		c.observe.Write(ctx, cache.MetaObjectToName(foo))
 		deployment, err = c.kubeClient.AppsV1().Deployments(foo.Namespace).Update(ctx, update, metav1.UpdateOptions{})
 		if err != nil {
 			return fmt.Errorf("update Deployment %s/%s: %w", update.Namespace, update.Name, err)
@@ -271,7 +271,7 @@ func (c *Controller) updateStatus(ctx context.Context, foo *v1alpha1.Foo, availa
 	if equality.Semantic.DeepEqual(foo.Status, update.Status) {
 		return false, nil
 	}
-	c.observe.Write(cache.MetaObjectToName(foo))
+	c.observe.Write(ctx, cache.MetaObjectToName(foo))
 	if _, err := c.fooClient.SamplecontrollerV1alpha1().Foos(foo.Namespace).UpdateStatus(ctx, update, metav1.UpdateOptions{}); err != nil {
 		return false, fmt.Errorf("update status of Foo %s/%s: %w", foo.Namespace, foo.Name, err)
 	}

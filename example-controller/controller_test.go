@@ -62,7 +62,7 @@ func (o *observer) Begin(key cache.ObjectName, foo *v1alpha1.Foo) func(error) {
 	return func(err error) { o.ended, o.outcome = o.ended+1, err }
 }
 
-func (*observer) Write(cache.ObjectName) {}
+func (*observer) Write(context.Context, cache.ObjectName) {}
 
 // fixture is a controller on fake clients. Its caches hold what a test puts in, and don't follow the clients.
 type fixture struct {

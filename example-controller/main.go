@@ -73,6 +73,8 @@ func run(ctx context.Context, o options) error {
 		return fmt.Errorf("make client: %w", err)
 	}
 	config.QPS, config.Burst = float32(o.qps), o.burst
+	// The last check is the one before a request is sent: the process may have been paused since the one before.
+	config.Wrap(shard.WrapTransport)
 	kubeClient, err := kubernetes.NewForConfig(config)
 	if err != nil {
 		return fmt.Errorf("make client: %w", err)

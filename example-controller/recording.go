@@ -4,6 +4,7 @@
 package main
 
 import (
+	"context"
 	"strconv"
 
 	"k8s.io/client-go/tools/cache"
@@ -11,6 +12,7 @@ import (
 	"github.com/tom-ludwig/operator-scaling/example-controller/pkg/apis/samplecontroller/v1alpha1"
 	"github.com/tom-ludwig/operator-scaling/example-controller/record"
 	"github.com/tom-ludwig/operator-scaling/shard"
+	"github.com/tom-ludwig/operator-scaling/workqueue"
 )
 
 // recorder writes down what is worked on, under which token. The version is the generation and not the
@@ -29,7 +31,11 @@ func (r recorder) Begin(key cache.ObjectName, foo *v1alpha1.Foo) (ended func(err
 	return r.writer.Work(record.Record{Key: name, Version: version, Token: r.shard.Token(name)})
 }
 
-func (r recorder) Write(key cache.ObjectName) {
+// Write leaves out what the transport will not send (see main.go).
+func (r recorder) Write(ctx context.Context, key cache.ObjectName) {
+	if workqueue.Check(ctx) != nil {
+		return
+	}
 	name := key.String()
 	r.writer.Append(record.Record{Event: record.Write, Key: name, Token: r.shard.Token(name)})
 }

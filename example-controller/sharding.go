@@ -5,6 +5,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -64,6 +65,9 @@ func newSharded(s *shard.Sharder, kubeClient kubernetes.Interface, fooClient ver
 
 	return sharded{fooFactory: fooFactory, kubeFactory: kubeFactory, foos: foos, deployments: deployments, queue: queue}
 }
+
+// lostOwnership tells whether a request was not sent because its Foo is no longer this member's.
+func lostOwnership(err error) bool { return errors.Is(err, shard.ErrLostOwnership) }
 
 // listFoos is what the generated informer would list and watch. The empty namespace stands for all.
 func listFoos(client versioned.Interface, namespace string) cache.ListerWatcher {
