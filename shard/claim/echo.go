@@ -64,16 +64,15 @@ func (m *Machine) guardWatch() {
 	if broken == relistStale {
 		return
 	}
+	behind := false
 	for _, p := range m.peers {
-		if p.suspectVersion == "" {
-			continue
-		}
-		if p.suspectVersion != p.lease.Version {
+		if p.suspectVersion != "" && (p.suspectVersion != p.lease.Version || m.now.Mono >= p.suspectAt.Mono) {
+			behind = behind || p.suspectVersion == p.lease.Version
 			p.suspectVersion = ""
-		} else if m.now.Mono >= p.suspectAt.Mono {
-			p.suspectVersion = ""
-			m.relist()
 		}
+	}
+	if behind {
+		m.relist()
 	}
 	e := &m.echo
 	if m.own.fenced || len(e.waiting) == 0 || m.now.since(e.waiting[0].at) < m.cfg.EchoLimit ||

@@ -177,3 +177,56 @@ func TestRenewalsAreJittered(t *testing.T) {
 		t.Errorf("only %d different periods in 20", len(different))
 	}
 }
+
+func TestAnswersToNothingAreIgnored(t *testing.T) {
+	p := newPilot(t).join()
+	u := p.due()
+	old := u.Op - 1
+	version := p.m.own.version
+	for _, e := range []Event{
+		Got{Op: old, Outcome: NotFound}, Got{Op: old, Outcome: OK}, Got{Op: u.Op + 1},
+		Wrote{Op: old, Outcome: OK}, Wrote{Op: old}, Wrote{Op: old, Outcome: Conflict},
+		Deleted{Op: old}, Listed{Op: old, Outcome: OK}, Evicted{Op: old, Outcome: NotFound}, Evicted{Op: u.Op + 1, Outcome: Conflict},
+		nil,
+	} {
+		p.did = p.did[:0]
+		p.step(e)
+		if len(p.did) > 0 || p.m.own.op == nil || p.m.own.version != version || p.m.Stats().HeartbeatFailures > 0 {
+			t.Errorf("%#v made a difference: %#v", e, p.did)
+		}
+	}
+	p.step(Wrote{Op: u.Op, Outcome: OK, Lease: p.commit(u)})
+	p.did = p.did[:0]
+	p.step(Wrote{Op: u.Op, Outcome: Conflict}) // again, and different
+	if len(p.did) > 0 || p.m.own.version == "" {
+		t.Error("an answer was taken twice")
+	}
+}
+
+func TestStatsCount(t *testing.T) {
+	p := newPilot(t).join()
+	before, version := p.m.Stats(), p.version
+	for _, outcome := range []Outcome{OK, OK, Unknown, Conflict} {
+		u, _ := until[Update](p)
+		if outcome == OK {
+			p.step(Wrote{Op: u.Op, Outcome: OK, Lease: p.commit(u)})
+			p.show(p.cfg.Lease)
+		} else {
+			p.step(Wrote{Op: u.Op, Outcome: outcome})
+		}
+	}
+	until[Get](p)
+	s := p.m.Stats()
+	if s.Heartbeats-before.Heartbeats != p.version-version || s.HeartbeatFailures != 2 || s.Conflicts != 1 || s.FenceTrips != 0 || s.Lists == 0 {
+		t.Errorf("before %+v, then %+v", before, s)
+	}
+	p.wait(p.cfg.RenewDeadline)
+	if got := p.m.Stats().FenceTrips; got != 1 {
+		t.Errorf("%d fence trips", got)
+	}
+	for o, want := range map[Outcome]string{Unknown: "unknown", OK: "ok", Conflict: "conflict", NotFound: "not found", Exists: "already exists"} {
+		if o.String() != want {
+			t.Errorf("%d is %q", o, o)
+		}
+	}
+}

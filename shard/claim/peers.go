@@ -25,6 +25,10 @@ type peer struct {
 	sweepAt        Time // when a void Lease may be deleted
 }
 
+// buriedFor is how many lease durations a member remembers that a holder is over,
+// so that it does not believe those who learn of its end later.
+const buriedFor = 20
+
 // tombstone is a Tombstone with its end.
 type tombstone struct {
 	Tombstone
@@ -45,7 +49,7 @@ func (m *Machine) observe(l Lease) {
 		p = &peer{}
 		m.peers[l.Name] = p
 		m.viewDirty, m.parts.blockedDirty = true, true
-	} else if p.lease.Version == l.Version && p.lease.UID == l.UID {
+	} else if p.lease.sameWrite(l) {
 		return
 	} else {
 		was, is := p.lease.Record, l.Record
@@ -54,6 +58,10 @@ func (m *Machine) observe(l Lease) {
 			// A list took the place of a part of the watch in which the Lease was
 			// deleted and made again.
 			m.buryLease(p.lease)
+		case is.Void() && !was.Void():
+			// It ended as it should. Who has missed that may take it for vanished.
+			delete(m.tombs, was.Holder)
+			m.buried[was.Holder] = m.now.Add(buriedFor * m.cfg.LeaseDuration)
 		case was.Holder == is.Holder && is.Parameters == (ring.Parameters{}):
 			// One incarnation never changes its parameters. Somebody has edited them
 			// away; the fleet must not drain because of that.
@@ -66,6 +74,9 @@ func (m *Machine) observe(l Lease) {
 			m.parts.blockedDirty = true
 		}
 	}
+	if !l.Record.Void() {
+		delete(m.buried, l.Record.Holder) // it is alive: should it vanish, that is news
+	}
 	p.lease, p.changedAt, p.retryAt = l, m.now, Time{}
 	p.sweepAt = m.now.Add(m.cfg.LeaseDuration)
 }
@@ -73,7 +84,11 @@ func (m *Machine) observe(l Lease) {
 // observeOwn takes the own Lease's echo. Anything in it that this machine has not
 // written makes it look with a quorum read and write again.
 func (m *Machine) observeOwn(l Lease) {
+	wasFresh := m.WatchFresh()
 	m.echo.seen(l.UID, l.Version)
+	if !wasFresh && m.WatchFresh() {
+		m.restartTimers() // the peers may have been heard of while the watch was dead, too
+	}
 	if l.Record.Void() {
 		m.rival.lookAt = Time{}
 	}
@@ -139,7 +154,7 @@ func (m *Machine) forget() {
 	for holder, t := range m.tombs {
 		if m.now.Mono >= t.until.Mono {
 			delete(m.tombs, holder)
-			m.buried[holder] = m.now.Add(20 * m.cfg.LeaseDuration)
+			m.buried[holder] = m.now.Add(buriedFor * m.cfg.LeaseDuration)
 			m.tombGeneration++
 			m.parts.blockedDirty = true
 		}

@@ -311,3 +311,73 @@ func TestVoidLeasesAreSweptByOneMember(t *testing.T) {
 		}
 	}
 }
+
+func TestASweepThatFailsIsTriedAgain(t *testing.T) {
+	p := newPilot(t).join()
+	b := p.peer("b", Serving)
+	b.Record.Holder = ""
+	p.put(b.Name, b.Record)
+	p.show(b.Name)
+	for range 3 {
+		d, after := until[Delete](p)
+		if after < p.cfg.LeaseDuration-time.Second || after > p.cfg.LeaseDuration+time.Second {
+			t.Errorf("deletes after %v", after)
+		}
+		p.step(Deleted{Op: d.Op})
+	}
+	d, _ := until[Delete](p)
+	p.step(Deleted{Op: d.Op, Outcome: NotFound})
+	if len(p.m.Peers()) > 0 {
+		t.Error("what is not there is still known")
+	}
+}
+
+func TestC4_TimersStartAgainWhenTheWatchComesBack(t *testing.T) {
+	p := newPilot(t).join()
+	p.peer("b", Serving)
+	// Writes succeed, and their echo comes 12 seconds late: b may have been renewed too.
+	for start := p.now.Mono; p.now.Mono-start < 12*time.Second; p.wait(50 * time.Millisecond) {
+		for _, a := range slices.Clone(p.did) {
+			if u, is := a.(Update); is {
+				p.step(Wrote{Op: u.Op, Outcome: OK, Lease: p.commit(u)})
+			}
+		}
+		p.did = p.did[:0]
+	}
+	if p.m.WatchFresh() {
+		t.Fatal("the watch is fresh")
+	}
+	p.show(p.cfg.Lease)
+	if _, after := until[Evict](p); after < p.cfg.LeaseDuration {
+		t.Errorf("evicts %v after the watch came back", after)
+	}
+}
+
+func TestWhoWasSeenToEndIsNotBelievedToHaveVanished(t *testing.T) {
+	p := newPilot(t).join()
+	b := p.peer("b", Serving, 0, 1)
+	tomb := []Tombstone{{Lease: b.Name, Holder: "b_1", Claims: b.Record.Claims}}
+	b.Record.Holder = ""
+	p.put(b.Name, b.Record)
+	p.show(b.Name)
+	// c has missed that, and took the end of the Lease for the worst.
+	r := p.peerRecord("c", Draining)
+	r.Tombstones = tomb
+	p.put("lease-c", r)
+	p.show("lease-c")
+	p.run(time.Second)
+	p.wantStates(p.all(), nil)
+
+	// A holder that is shown again, after its tombstone has run out, can vanish again.
+	d := p.peer("d", Draining, 2)
+	p.step(Vanished{Last: d})
+	p.run(p.cfg.LeaseDuration + time.Second)
+	if len(p.m.Tombstones()) != 0 {
+		t.Fatal("the tombstone is still there")
+	}
+	p.show(d.Name)
+	p.step(Vanished{Last: d})
+	if len(p.m.Tombstones()) != 1 {
+		t.Error("there is no tombstone")
+	}
+}

@@ -117,6 +117,12 @@ type Lease struct {
 	Record  Record
 }
 
+// sameWrite reports whether both are what one write left. The version alone could
+// say so if databases were never restored.
+func (l Lease) sameWrite(other Lease) bool {
+	return l.Version == other.Version && l.UID == other.UID && l.Record.Holder == other.Record.Holder && l.Record.Seq == other.Record.Seq
+}
+
 // CompareVersions orders two resourceVersions as the API conventions allow since
 // Kubernetes 1.35: decimal numbers of any length without leading zeros.
 func CompareVersions(a, b string) int {

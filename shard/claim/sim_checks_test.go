@@ -126,6 +126,7 @@ type told struct {
 	peers     map[string]toldPeer
 	confirmed time.Duration // monotonic time of the last confirmed write
 	gapEnd    time.Duration // the same, of the last one that came after a gap
+	freshAt   time.Duration // the same, of when the watch came back from being stale
 	unechoed  []awaited
 	echo      string // highest version of the own Lease that the watch showed
 	uid       string
@@ -175,7 +176,12 @@ func (t *told) see(p *process, l Lease, now Time) {
 		return
 	}
 	t.echo = l.Version
+	stale := func(a awaited) bool { return now.Mono-a.at.Mono > p.timing.echo }
+	wasStale := slices.ContainsFunc(t.unechoed, stale)
 	t.unechoed = slices.DeleteFunc(t.unechoed, func(a awaited) bool { return CompareVersions(a.version, l.Version) <= 0 })
+	if wasStale && !slices.ContainsFunc(t.unechoed, stale) {
+		t.freshAt = now.Mono
+	}
 }
 
 // checkFresh: nothing is gained and nobody is evicted by a member whose own writes
@@ -255,6 +261,8 @@ func (p *process) checkEvict(e Evict) {
 		p.w.fail("C4: %s evicts %s, silent for %v only", p.holder, e.Name, silent)
 	case now.Mono-t.gapEnd < peer.lease.Record.Duration:
 		p.w.fail("C4: %s evicts %s %v after a gap in its own renewals", p.holder, e.Name, now.Mono-t.gapEnd)
+	case now.Mono-t.freshAt < peer.lease.Record.Duration:
+		p.w.fail("C4: %s evicts %s %v after its watch was stale", p.holder, e.Name, now.Mono-t.freshAt)
 	case now.Mono-t.confirmed > 2*p.timing.period:
 		p.w.fail("C4: %s evicts %s %v after its own last renewal", p.holder, e.Name, now.Mono-t.confirmed)
 	}
