@@ -184,9 +184,16 @@ func TestAnswersToNothingAreIgnored(t *testing.T) {
 	old := u.Op - 1
 	version := p.m.own.version
 	for _, e := range []Event{
-		Got{Op: old, Outcome: NotFound}, Got{Op: old, Outcome: OK}, Got{Op: u.Op + 1},
-		Wrote{Op: old, Outcome: OK}, Wrote{Op: old}, Wrote{Op: old, Outcome: Conflict},
-		Deleted{Op: old}, Listed{Op: old, Outcome: OK}, Evicted{Op: old, Outcome: NotFound}, Evicted{Op: u.Op + 1, Outcome: Conflict},
+		Got{Op: old, Outcome: NotFound},
+		Got{Op: old, Outcome: OK},
+		Got{Op: u.Op + 1},
+		Wrote{Op: old, Outcome: OK},
+		Wrote{Op: old},
+		Wrote{Op: old, Outcome: Conflict},
+		Deleted{Op: old},
+		Listed{Op: old, Outcome: OK},
+		Evicted{Op: old, Outcome: NotFound},
+		Evicted{Op: u.Op + 1, Outcome: Conflict},
 		nil,
 	} {
 		p.did = p.did[:0]
