@@ -155,13 +155,17 @@ func TestQ10_NoGoroutineRemains(t *testing.T) {
 		"ShutDown":          (*Queue[int]).ShutDown,
 		"ShutDownWithDrain": (*Queue[int]).ShutDownWithDrain,
 	} {
-		before := goleak.IgnoreCurrent()
-		q, _ := newQueue(t, newOwner(ring.Active))
-		q.AddAfter(1, time.Hour)
-		shutDown(q)
-		if err := goleak.Find(before); err != nil {
-			t.Errorf("after %s: %v", name, err)
-		}
+		synctest.Test(t, func(t *testing.T) {
+			before := goleak.IgnoreCurrent()
+			q, _ := newQueue(t, newOwner(ring.Active))
+			q.AddAfter(1, time.Hour)
+			synctest.Wait() // client-go's goroutine waits for its timers
+			shutDown(q)
+			synctest.Wait()
+			if err := goleak.Find(before); err != nil {
+				t.Errorf("after %s: %v", name, err)
+			}
+		})
 	}
 }
 

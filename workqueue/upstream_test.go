@@ -77,7 +77,7 @@ func TestQ9_UpstreamWorkqueue(t *testing.T) {
 		build = append(build, "-race")
 	}
 	run(t, here, "go", append(build, "./upstream")...)
-	output := run(t, out, binary, "-test.v", "-test.timeout=5m")
+	output := run(t, out, binary, "-test.v", "-test.timeout=2m")
 	for test := range expected {
 		if !strings.Contains(output, "--- PASS: "+test+" ") {
 			t.Errorf("%s did not pass", test)
