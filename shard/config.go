@@ -117,8 +117,9 @@ type Config struct {
 }
 
 // DefaultConfig returns the defaults for the ring of the given name, with the
-// identity that the environment gives. A zero field means its default as well.
-func DefaultConfig(name string) Config { return Config{Name: name}.withDefaults() }
+// identity that the environment gives. Times that are derived from LeaseDuration
+// are left at zero, so that they follow when it is changed.
+func DefaultConfig(name string) Config { return Config{Name: name}.withIdentity().withConstants() }
 
 // WithPodName returns a copy with another PodName.
 func (c Config) WithPodName(name string) Config { c.PodName = name; return c }
@@ -143,7 +144,7 @@ func (c Config) WithKey(key Key) Config { c.Key = key; return c }
 func (c Config) WithHeartbeat(interval, duration time.Duration) Config {
 	c.RenewPeriod, c.LeaseDuration = interval, duration
 	c.RenewDeadline, c.StopGrace, c.EchoLimit = 0, 0, 0
-	return c.withTimes()
+	return c
 }
 
 // WithHashRing returns a copy with other ring parameters.
@@ -152,7 +153,11 @@ func (c Config) WithHashRing(partitions, virtualNodes int, load float64) Config 
 	return c
 }
 
-func (c Config) withDefaults() Config {
+// WithDefaults returns a copy in which every field that was zero has its default, as
+// [New] uses it.
+func (c Config) WithDefaults() Config { return c.withIdentity().withConstants().withTimes() }
+
+func (c Config) withIdentity() Config {
 	if c.PodName == "" {
 		c.PodName = os.Getenv(EnvPodName)
 	}
@@ -174,6 +179,10 @@ func (c Config) withDefaults() Config {
 	if c.LeasePrefix == "" && c.Name != "" {
 		c.LeasePrefix = c.Name + "-"
 	}
+	return c
+}
+
+func (c Config) withConstants() Config {
 	if c.Key.Name() == "" {
 		c.Key = ByName
 	}
@@ -183,12 +192,12 @@ func (c Config) withDefaults() Config {
 	c.DrainTimeout = or(c.DrainTimeout, DefaultDrainTimeout)
 	c.DeletionWindow = or(c.DeletionWindow, DefaultDeletionWindow)
 	c.Settle = or(c.Settle, DefaultSettle)
-	return c.withTimes()
+	c.LeaseDuration = or(c.LeaseDuration, DefaultLeaseDuration)
+	return c
 }
 
 // withTimes derives what is not set from the lease duration.
 func (c Config) withTimes() Config {
-	c.LeaseDuration = or(c.LeaseDuration, DefaultLeaseDuration)
 	c.RenewDeadline = or(c.RenewDeadline, c.LeaseDuration*3/5)
 	c.RenewPeriod = or(c.RenewPeriod, c.LeaseDuration/5)
 	c.StopGrace = or(c.StopGrace, c.LeaseDuration*2/15)
@@ -208,9 +217,10 @@ func (c Config) parameters() ring.Parameters {
 	return ring.Parameters{Key: c.Key.Name(), Partitions: c.Partitions, VirtualNodes: c.VirtualNodes, Load: c.Load}
 }
 
-// Validate names every fault of the configuration, joined with errors.Join. [New]
-// calls it after it has put in the defaults.
+// Validate names every fault of the configuration with its defaults, joined with
+// errors.Join. [New] calls it.
 func (c Config) Validate() error {
+	c = c.WithDefaults()
 	var errs []error
 	fault := func(field, format string, args ...any) {
 		errs = append(errs, fmt.Errorf("%s: %s", field, fmt.Sprintf(format, args...)))
@@ -288,6 +298,7 @@ func (c Config) validateTimes(fault func(field, format string, args ...any)) {
 // Drift returns the difference in rate between two members' clocks that the
 // configuration tolerates: 0.15 is 15 %.
 func (c Config) Drift() float64 {
+	c = c.WithDefaults()
 	working := (c.RenewDeadline + c.StopGrace).Seconds()
 	return (c.LeaseDuration.Seconds() - working) / (c.LeaseDuration.Seconds() + working)
 }

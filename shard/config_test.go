@@ -22,6 +22,7 @@ func TestConfig_Defaults(t *testing.T) {
 	if err := c.Validate(); err != nil {
 		t.Fatal(err)
 	}
+	c = c.WithDefaults()
 	if c.PodName != "op-0" || c.Namespace != "system" || c.PodUID != "1234" || c.LeasePrefix != "foo-" {
 		t.Errorf("identity %+v", c)
 	}
@@ -37,7 +38,7 @@ func TestConfig_Defaults(t *testing.T) {
 }
 
 func TestConfig_WithHeartbeatDerivesTheTimes(t *testing.T) {
-	c := shard.DefaultConfig("foo").WithPodName("a").WithNamespace("b").WithHeartbeat(10*time.Second, time.Minute)
+	c := shard.DefaultConfig("foo").WithPodName("a").WithNamespace("b").WithHeartbeat(10*time.Second, time.Minute).WithDefaults()
 	if c.RenewPeriod != 10*time.Second || c.LeaseDuration != time.Minute || c.RenewDeadline != 36*time.Second || c.StopGrace != 8*time.Second || c.EchoLimit != 24*time.Second {
 		t.Errorf("times %+v", c)
 	}
@@ -57,7 +58,6 @@ func TestConfig_ValidateNamesEveryFault(t *testing.T) {
 	}{
 		"no name":         {func(c *shard.Config) { c.Name = "" }, []string{"Name: is required"}},
 		"bad name":        {func(c *shard.Config) { c.Name = "Foo_Bar" }, []string{`Name: "Foo_Bar"`}},
-		"no pod":          {func(c *shard.Config) { c.PodName = "" }, []string{"PodName: is not known", "POD_NAME"}},
 		"bad pod":         {func(c *shard.Config) { c.PodName = "UPPER" }, []string{"PodName:"}},
 		"no namespace":    {func(c *shard.Config) { c.Namespace = "" }, []string{"POD_NAMESPACE"}},
 		"bad prefix":      {func(c *shard.Config) { c.LeasePrefix = "-x" }, []string{"LeasePrefix:"}},
@@ -90,6 +90,18 @@ func TestConfig_ValidateNamesEveryFault(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// Times that were not set follow the lease duration.
+func TestConfig_DefaultsFollowTheLeaseDuration(t *testing.T) {
+	c := shard.DefaultConfig("foo").WithPodName("a").WithNamespace("b")
+	c.LeaseDuration = 5 * time.Second
+	if err := c.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	if c = c.WithDefaults(); c.RenewDeadline != 3*time.Second || c.RenewPeriod != time.Second {
+		t.Errorf("times %+v", c)
 	}
 }
 

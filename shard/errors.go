@@ -9,12 +9,22 @@ import (
 	"github.com/tom-ludwig/operator-scaling/shard/claim"
 	"github.com/tom-ludwig/operator-scaling/shard/lease"
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
+	"github.com/tom-ludwig/operator-scaling/workqueue"
 )
 
 // ErrLostOwnership is the error of a request that [WrapTransport] has not sent. The
-// cause is wrapped beside it: workqueue.ErrReleased, workqueue.ErrFenced or
-// workqueue.ErrDone.
+// cause is wrapped beside it: [ErrReleased], [ErrFenced], or that Done was called.
 var ErrLostOwnership = errors.New("this member may not work on the object any more")
+
+// The causes with which a context of a queue's Context ends (context.Cause). A
+// reconciler that fails because of one may add its item again, rate limited, in any
+// case: the queue drops it if it isn't this member's any more.
+var (
+	// ErrReleased: the item's partition is being drained, to be given to another member.
+	ErrReleased = workqueue.ErrReleased
+	// ErrFenced: no renewal was confirmed in time.
+	ErrFenced = workqueue.ErrFenced
+)
 
 // Errors that [Sharder.Run] returns, to be tested with errors.Is. After any of
 // them the process should exit with a non-zero code, so that it is started afresh.

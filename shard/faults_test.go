@@ -29,7 +29,7 @@ import (
 )
 
 var (
-	seeds    = flag.Int("seeds", 4, "seeds of TestFaults to run")
+	seeds    = flag.Int("seeds", 2, "seeds of TestFaults to run")
 	onlySeed = flag.Uint64("seed", 0, "run TestFaults with this seed only")
 )
 

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
 	"github.com/tom-ludwig/operator-scaling/shard/claim"
 	"github.com/tom-ludwig/operator-scaling/shard/lease"
 )
@@ -77,7 +79,9 @@ func (l *loop) requestFailed(incarnation int, verb string, err error) {
 	} else if errors.Is(err, lease.ErrForeign) && verb == "get" {
 		l.post(incarnation, refused{fmt.Errorf("shard: ring %s: %w; choose another LeasePrefix or delete it", l.s.cfg.Name, err)})
 	}
-	l.logger.V(2).Info("A request failed", "member", l.s.Identity(), "err", err)
+	if !apierrors.IsNotFound(err) { // the first read of a new member's Lease
+		l.logger.V(2).Info("A request failed", "member", l.s.Identity(), "err", err)
+	}
 }
 
 // leaseFault counts and logs a Lease that can't be read. Called by the watch and

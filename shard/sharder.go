@@ -57,8 +57,11 @@ type queue interface {
 
 // New checks the configuration, after putting in the defaults, and returns a
 // Sharder. It starts nothing and sends nothing: until Run, this member owns nothing.
+//
+// Give it a clientset of its own: one that workers use, too, makes heartbeats wait in
+// its rate limiter behind their requests.
 func New(client kubernetes.Interface, cfg Config) (*Sharder, error) {
-	cfg = cfg.withDefaults()
+	cfg = cfg.WithDefaults()
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
@@ -89,7 +92,7 @@ func (s *Sharder) newHolder() string {
 
 // Identity returns this member's identity as it stands on its Lease:
 // "<pod>_<incarnation>". It changes when the member has lost its Lease and joins
-// again.
+// again, never while a piece of work is in flight.
 func (s *Sharder) Identity() string { return *s.holder.Load() }
 
 // PodName returns this member's name on the ring.
