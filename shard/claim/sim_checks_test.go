@@ -55,7 +55,7 @@ type lastToken struct{ version, holder string }
 // Lease claimed the partition on the server; and tokens rise from owner to owner.
 func (p *process) checkActivated(partitions ring.Set) {
 	w, k := p.w, &p.work
-	p.checkFresh("activate", k.pendingOnly(partitions))
+	p.checkFresh("activate", p.gained(partitions))
 	for partition := range partitions.All() {
 		token := p.machine.Token(partition)
 		if !p.unclaimedSince(token, partition) {
@@ -80,15 +80,20 @@ func (p *process) checkActivated(partitions ring.Set) {
 	}
 }
 
-// pendingOnly leaves out what was active under the same claim before: it is not gained.
-func (k *work) pendingOnly(partitions ring.Set) ring.Set {
+// gained leaves out what the machine had active under the same claim before, and
+// now takes up again before the release was sent.
+func (p *process) gained(partitions ring.Set) ring.Set {
+	t := &p.told
+	if len(t.tokens) != partitions.Partitions() {
+		t.tokens = make([]string, partitions.Partitions())
+	}
 	gained := partitions.Clone()
 	for partition := range partitions.All() {
-		for i := range k.p.w.points {
-			if ring.PartitionOf(k.pointOf(i), len(k.states)) == partition && k.p.w.tokens[i] == (lastToken{k.p.machine.Token(partition), k.p.holder}) {
-				gained.Remove(partition)
-			}
+		token := p.machine.Token(partition)
+		if t.tokens[partition] == token {
+			gained.Remove(partition)
 		}
+		t.tokens[partition] = token
 	}
 	return gained
 }
@@ -132,6 +137,7 @@ type told struct {
 	uid       string
 	claims    Claims // of the last write that was sent
 	phase     Phase
+	tokens    []string // by partition: under which it was active last
 }
 
 type toldPeer struct {

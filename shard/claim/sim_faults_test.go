@@ -68,13 +68,14 @@ func (w *world) heal() {
 		}
 		p.resume()
 	}
-	w.after(6*time.Second, func() {
-		if len(w.procs) == 0 {
+	w.after(6*time.Second, func() { // when containers have been started again
+		if w.find(stays) == nil {
 			w.startFresh()
 		}
 	})
 }
 
+func stays(p *process) bool     { return !p.stopping }
 func isAwake(p *process) bool   { return !p.paused && p.machine != nil }
 func isServing(p *process) bool { return isAwake(p) && p.machine.Serving() && !p.stopping }
 
@@ -90,7 +91,7 @@ func (p *process) crash() {
 	w := p.w
 	p.die("is killed")
 	w.after(w.between(100*time.Millisecond, 8*time.Second), func() {
-		if w.healed && len(w.procs) > 0 || len(w.procs) >= w.profile.most {
+		if w.healed || len(w.procs) >= w.profile.most {
 			return
 		}
 		switch x := w.rand.Float64(); {
@@ -144,7 +145,7 @@ func (p *process) leave() {
 	w := p.w
 	p.terminate()
 	w.after(w.between(0, 10*time.Second), func() {
-		if len(w.procs) < 2 || w.chance(0.3) && len(w.procs) < w.profile.most {
+		if !w.healed && (len(w.procs) < 2 || w.chance(0.3) && len(w.procs) < w.profile.most) {
 			w.startFresh()
 		}
 	})

@@ -160,9 +160,14 @@ func (p *process) step(e Event) {
 	p.told.hear(p, e, now)
 	actions := m.Step(now, e)
 	p.work.publish()
-	for _, a := range actions {
-		if a, is := a.(Activated); is {
+	for i, a := range actions {
+		switch a := a.(type) {
+		case Activated:
 			p.checkActivated(a.Partitions)
+		case Ended:
+			if i < len(actions)-1 {
+				w.fail("%s asks for %T after its end", p.holder, actions[i+1])
+			}
 		}
 	}
 	p.carryOut(actions)
