@@ -77,12 +77,12 @@ func (m *messages) line(text string) {
 	switch module, download := strings.CutPrefix(text, "go: downloading "); {
 	case download:
 		m.downloaded++
-		m.progress(fmt.Sprintf("%d modules downloaded, now %s", m.downloaded-1, module))
+		m.progress(fmt.Sprintf("modules downloaded: %d, now %s", m.downloaded-1, module))
 	case strings.ContainsAny(text, " #"):
 		m.complaints.WriteString(text + "\n")
 	default:
 		m.compiled++
-		m.progress(fmt.Sprintf("%d packages compiled", m.compiled))
+		m.progress(fmt.Sprintf("packages compiled: %d", m.compiled))
 	}
 }
 

@@ -15,7 +15,7 @@ func TestMessagesTellProgressFromComplaints(t *testing.T) {
 	m := &messages{progress: func(status string) { shown = append(shown, status) }}
 	fmt.Fprint(m, "go: downloading k8s.io/api v0.37.2\nk8s.io/api/core/v1\nk8s.io/cli")
 	fmt.Fprint(m, "ent-go/rest\n# example\n./main.go:3:1: syntax error\nno end")
-	want := "0 modules downloaded, now k8s.io/api v0.37.2|1 packages compiled|2 packages compiled"
+	want := "modules downloaded: 0, now k8s.io/api v0.37.2|packages compiled: 1|packages compiled: 2"
 	if got := strings.Join(shown, "|"); got != want {
 		t.Errorf("progress %q, want %q", got, want)
 	}

@@ -50,6 +50,7 @@ type phase string
 const (
 	starting phase = "starting"
 	active   phase = "active"
+	fenced   phase = "fenced" // not sure of its place: it doesn't work for now
 	stopping phase = "stopping"
 	stopped  phase = "stopped"
 	killed   phase = "killed"
@@ -81,6 +82,18 @@ func (b *board) enter(m int, p phase) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.members[m].phase = p
+}
+
+// fence says whether a member that is otherwise active must not work.
+func (b *board) fence(m int, is bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	switch it := b.members[m]; {
+	case is && it.phase == active:
+		it.phase = fenced
+	case !is && it.phase == fenced:
+		it.phase = active
+	}
 }
 
 // observe takes a member's answer to a question sent at one time and answered at

@@ -22,7 +22,7 @@ type cluster struct {
 	namespace  string
 	// close leaves nothing behind. What could not be removed is said in the error.
 	close func(context.Context) error
-	// byHand is the command that does the same, empty if none is needed.
+	// byHand is a command that does the same.
 	byHand string
 }
 
@@ -42,6 +42,7 @@ func startLocal(ctx context.Context, out output, binary string) (*cluster, error
 		kubeconfig: plane.Kubeconfig(),
 		namespace:  "demo",
 		close:      func(context.Context) error { plane.Stop(); return nil },
+		byHand:     "rm -r " + plane.Dir(),
 	}
 	if err := createNamespace(ctx, c.config, c.namespace, nil); err != nil {
 		plane.Stop()

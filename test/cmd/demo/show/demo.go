@@ -103,46 +103,57 @@ func emptyFolder(dir string) error {
 }
 
 // setUp builds what is needed and prepares the cluster.
-func (d *demo) setUp(ctx context.Context, temporary string) error {
+func (d *demo) setUp(ctx context.Context, temporary string) (err error) {
+	var binary string
 	if d.kubeconfig == "" {
-		plane, err := buildControlPlane(ctx, d.out)
-		if err != nil {
-			return err
-		}
-		binary, err := buildReplica(ctx, d.out, temporary)
-		if err != nil {
-			return err
-		}
-		d.replica.binary = binary
-		if d.cluster, err = startLocal(ctx, d.out, plane); err != nil {
-			return err
-		}
+		binary, err = d.setUpLocal(ctx, temporary)
 	} else {
-		binary, err := buildReplica(ctx, d.out, temporary)
-		if err != nil {
-			return err
-		}
-		d.replica.binary = binary
-		there, c, err := connect(ctx, d.options, temporary, d.out)
-		if err != nil {
-			return err
-		}
-		if d.watched && !d.fast {
-			if err := hesitate(ctx, d.out); err != nil {
-				return err
-			}
-		}
-		d.cluster = c
-		d.mustRemove(c.byHand)
-		if err := there.prepare(ctx); err != nil {
-			return err
-		}
+		binary, err = d.setUpRemote(ctx, temporary)
+	}
+	if err != nil {
+		return err
 	}
 	d.replica = replicaOptions{
-		binary: d.replica.binary, dir: d.dir, kubeconfig: d.cluster.kubeconfig,
+		binary: binary, dir: d.dir, kubeconfig: d.cluster.kubeconfig,
 		namespace: d.cluster.namespace, ring: ringName, lease: d.lease,
 	}
 	return d.createFoos(ctx)
+}
+
+// setUpLocal starts a control plane. It returns the path of the replicas' binary.
+func (d *demo) setUpLocal(ctx context.Context, temporary string) (binary string, err error) {
+	plane, err := buildControlPlane(ctx, d.out)
+	if err != nil {
+		return "", err
+	}
+	if binary, err = buildReplica(ctx, d.out, temporary); err != nil {
+		return "", err
+	}
+	if d.cluster, err = startLocal(ctx, d.out, plane); err != nil {
+		return "", err
+	}
+	d.mustRemove(d.cluster.byHand)
+	return binary, nil
+}
+
+// setUpRemote prepares a cluster of the user's, after it has said how. It returns
+// the path of the replicas' binary.
+func (d *demo) setUpRemote(ctx context.Context, temporary string) (binary string, err error) {
+	there, c, err := connect(ctx, d.options, temporary, d.out)
+	if err != nil {
+		return "", err
+	}
+	if d.watched && !d.fast {
+		if err := hesitate(ctx, d.out); err != nil {
+			return "", err
+		}
+	}
+	if binary, err = buildReplica(ctx, d.out, temporary); err != nil {
+		return "", err
+	}
+	d.cluster = c // to be closed from now on
+	d.mustRemove(c.byHand)
+	return binary, there.prepare(ctx)
 }
 
 func (d *demo) createFoos(ctx context.Context) (err error) {

@@ -104,6 +104,7 @@ func onInterrupt(out output, cancel context.CancelCauseFunc, leftBehind func() [
 				}
 				if n++; n > 1 {
 					out.Close()
+					out.Progress("")
 					out.Say(text(bad, "Given up. What may be left, and how to remove it:"))
 					for _, command := range leftBehind() {
 						out.Say(text(normal, "  %s", command))

@@ -43,6 +43,7 @@ func (w *watcher) watch(ctx context.Context, m int, r *replica) {
 		sent := time.Now()
 		if report, err := w.ask(ctx, r); err == nil {
 			w.board.observe(m, sent, time.Now(), owns(report))
+			w.board.fence(m, report.Fenced)
 		}
 		period := leisurely
 		if w.closely.Load() {
