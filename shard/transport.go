@@ -5,8 +5,11 @@ package shard
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"net/http"
+	"time"
 
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
 	"github.com/tom-ludwig/operator-scaling/workqueue"
@@ -18,6 +21,12 @@ import (
 // fails with an error that is [ErrLostOwnership]. Both clocks are read for each
 // mutating request, so that a process that was paused between its last check and the request
 // does not send it. Other requests, and those with other contexts, pass.
+//
+// A mutating request that is under way when its partition is to be handed over is
+// not broken off, although its context has ended: the server might carry it out all
+// the same, after the next owner has begun. The handover waits for the answer, as
+// for any work; at the fence, at its deadline, and when anybody else ends its
+// context, a request is broken off as usual.
 //
 //	config.Wrap(shard.WrapTransport)
 func WrapTransport(next http.RoundTripper) http.RoundTripper {
@@ -38,7 +47,66 @@ func (g *guard) RoundTrip(r *http.Request) (*http.Response, error) {
 		}
 		return nil, fmt.Errorf("%s %s was not sent: %w: %w", r.Method, r.URL.Path, ErrLostOwnership, cause)
 	}
-	return g.next.RoundTrip(r)
+	permit, ok := workqueue.FromContext(r.Context())
+	if !ok {
+		return g.next.RoundTrip(r)
+	}
+	ctx, done := outlive(r.Context(), permit.Owner)
+	response, err := g.next.RoundTrip(r.WithContext(ctx))
+	switch {
+	case err != nil:
+		done()
+	case response.StatusCode == http.StatusSwitchingProtocols || response.Body == nil:
+		// The body is a connection of the caller's, or there is none.
+	default:
+		response.Body = &answer{response.Body, done}
+	}
+	return response, err
+}
+
+// fencePeriod is the time between two looks at the fence for a request whose
+// partition is being drained.
+const fencePeriod = 50 * time.Millisecond
+
+// outlive returns a context that goes on when the context of the work ends because
+// its partition is being drained. done must be called when the request has its answer.
+func outlive(work context.Context, owner workqueue.Ownership) (ctx context.Context, done func()) {
+	ctx = context.WithoutCancel(work)
+	inTime := func() {}
+	if deadline, ok := work.Deadline(); ok {
+		ctx, inTime = context.WithDeadline(ctx, deadline)
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	stop := context.AfterFunc(work, func() {
+		cause := context.Cause(work)
+		for errors.Is(cause, workqueue.ErrReleased) {
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(fencePeriod):
+			}
+			if owner.Fenced() {
+				cause = workqueue.ErrFenced
+			}
+		}
+		cancel(cause)
+	})
+	return ctx, func() {
+		stop()
+		cancel(nil)
+		inTime()
+	}
+}
+
+// answer is the body of a response: the request has its answer when it is closed.
+type answer struct {
+	io.ReadCloser
+	done func()
+}
+
+func (a *answer) Close() error {
+	defer a.done()
+	return a.ReadCloser.Close()
 }
 
 // WrappedRoundTripper lets client-go find the transport inside.

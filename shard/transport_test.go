@@ -98,3 +98,91 @@ func TestWrapTransport_SendsNoWriteOfWorkThatIsNotOwnedAnyMore(t *testing.T) {
 		}
 	})
 }
+
+// slow answers when the test says so, or with the error of the context.
+type slow chan struct{}
+
+func (s slow) RoundTrip(r *http.Request) (*http.Response, error) {
+	select {
+	case <-s:
+		return &http.Response{StatusCode: http.StatusOK, Body: &closer{Reader: strings.NewReader("{}")}}, nil
+	case <-r.Context().Done():
+		return nil, context.Cause(r.Context())
+	}
+}
+
+// A request that is broken off may be carried out nevertheless, at any time. So the
+// drain waits for its answer, and the fence does not.
+func TestWrapTransport_BreaksNoWriteOffForADrain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cluster := shardtest.NewCluster()
+		a := start(t, cluster.Client("a"), "a")
+		q := shard.NewQueue(a.Sharder, clientworkqueue.DefaultTypedControllerRateLimiter[cache.ObjectName]())
+		defer q.ShutDown()
+		time.Sleep(5 * time.Second)
+		server := make(slow)
+		transport := shard.WrapTransport(server)
+		send := func(ctx context.Context, method string) <-chan error {
+			answered := make(chan error, 1)
+			go func() {
+				r, err := http.NewRequestWithContext(ctx, method, "http://127.0.0.1/api/v1/namespaces/x/configmaps/y", nil)
+				if err != nil {
+					t.Error(err)
+				}
+				response, err := transport.RoundTrip(r)
+				if err == nil {
+					err = response.Body.Close()
+				}
+				answered <- err
+			}()
+			synctest.Wait()
+			return answered
+		}
+		work := func() (cache.ObjectName, context.Context) {
+			q.Add(cache.ObjectName{Namespace: "x", Name: "y"})
+			got, _ := q.Get()
+			return got, q.Context(context.Background(), got)
+		}
+
+		// The fence breaks it off, and so does whoever gave a context of their own.
+		item, ctx := work()
+		write := send(ctx, http.MethodPut)
+		short, cancel := context.WithTimeout(ctx, time.Second)
+		defer cancel()
+		hasty := send(short, http.MethodPut)
+		time.Sleep(2 * time.Second)
+		if err := <-hasty; !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("a request past its deadline: %v", err)
+		}
+		cluster.Break("a", shardtest.Unreachable)
+		time.Sleep(12 * time.Second)
+		if err := <-write; !errors.Is(err, workqueue.ErrFenced) {
+			t.Errorf("a request under way at the fence: %v", err)
+		}
+		q.Done(item)
+		cluster.Break("a", shardtest.None)
+		time.Sleep(5 * time.Second)
+
+		// The drain of a member that stops ends the context, and the read.
+		item, ctx = work()
+		write, read := send(ctx, http.MethodPut), send(ctx, http.MethodGet)
+		ended := make(chan error, 1)
+		go func() { ended <- a.end() }()
+		time.Sleep(time.Second)
+		if err := <-read; !errors.Is(err, workqueue.ErrReleased) {
+			t.Errorf("a read under way when the drain began: %v", err)
+		}
+		if !errors.Is(context.Cause(ctx), workqueue.ErrReleased) || len(write) > 0 || len(ended) > 0 {
+			t.Errorf("the context has ended with %v; writes answered: %d, member ended: %d", context.Cause(ctx), len(write), len(ended))
+		}
+		close(server)
+		synctest.Wait()
+		if err := <-write; err != nil {
+			t.Errorf("a write under way when the drain began: %v", err)
+		}
+		q.Done(item)
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+}
