@@ -32,8 +32,7 @@ func testKill(t *testing.T, duration time.Duration) {
 	w.template.LeaseDuration = duration
 	w.createFoos(0, objects)
 	replicas := w.startMany(0, members)
-	before := w.waitPlaced(replicas...)
-	w.waitWorked(before)
+	before := w.waitWorked(replicas...)
 	stopChurn := w.churn(objects, 20)
 	time.Sleep(duration / 3) // at any moment between two heartbeats
 
@@ -41,10 +40,10 @@ func testKill(t *testing.T, duration time.Duration) {
 	rest = append(rest, replicas[2:]...)
 	killed := time.Now()
 	victim.Kill()
-	after := w.waitPlaced(rest...)
-	w.waitWorked(after)
+	w.waitPlaced(rest...)
+	time.Sleep(duration / 3)
 	stopChurn()
-	w.waitWorked(after)
+	after := w.waitWorked(rest...)
 	w.check(true)
 
 	// From the kill to the next member's work, for each object that was the victim's.

@@ -12,7 +12,7 @@
 //   - package history, by what etcd has seen of their Leases and writes;
 //   - the replicas' own probes, metrics and status pages.
 //
-// The Lease duration is 3 s in most tests, so that they are quick. No test fails
+// The Lease duration is 5 s in most tests, so that they are quick. No test fails
 // because something took longer than it should on a busy machine: what is measured
 // is printed in a table at the end. These environment variables change a run:
 //

@@ -21,19 +21,18 @@ import (
 	"github.com/tom-ludwig/operator-scaling/test/replica"
 )
 
-// leases reads the ring's Leases from the API server, void ones included.
+// leases reads the ring's Leases from the API server, void ones included, and what
+// can be made of those with faults.
 func (w *world) leases(ctx context.Context) ([]claim.Lease, error) {
-	list, err := w.kube.CoordinationV1().Leases(w.namespace).List(ctx, metav1.ListOptions{LabelSelector: lease.LabelRing + "=" + w.ring})
+	list, err := w.kube.CoordinationV1().Leases(w.leasesIn).List(ctx, metav1.ListOptions{LabelSelector: lease.LabelRing + "=" + w.ring})
 	if err != nil {
 		return nil, err
 	}
 	var all []claim.Lease
 	for i := range list.Items {
-		decoded, faults, err := lease.Decode(&list.Items[i], w.ring)
-		if err = errors.Join(faults, err); err != nil {
-			return nil, fmt.Errorf("Lease %s: %w", list.Items[i].Name, err)
+		if decoded, _, err := lease.Decode(&list.Items[i], w.ring); err == nil {
+			all = append(all, decoded)
 		}
-		all = append(all, decoded)
 	}
 	return all, nil
 }
@@ -112,8 +111,11 @@ func (w *world) placed(ctx context.Context, replicas ...*replica.Process) (place
 			return p, fmt.Errorf("%s claims %d partitions, %d are active", r, claimed[r.Pod()], active)
 		}
 		for partition, part := range report.Partitions {
-			if part.State == ring.Active.String() && p.owner[partition] != r.Pod() {
-				return p, fmt.Errorf("partition %d is active on %s and claimed by %s", partition, r, p.owner[partition])
+			switch owner := p.owner[partition]; {
+			case part.State == ring.Active.String() && owner != r.Pod():
+				return p, fmt.Errorf("partition %d is active on %s and claimed by %s", partition, r, owner)
+			case part.Owner != owner:
+				return p, fmt.Errorf("partition %d is claimed by %s, %s waits for it to go to %s", partition, owner, r, part.Owner)
 			}
 		}
 	}
@@ -131,10 +133,16 @@ func (w *world) waitPlaced(replicas ...*replica.Process) placement {
 	return p
 }
 
-// waitWorked waits until each Foo was worked on at its last version, by its owner.
-func (w *world) waitWorked(p placement) {
+// waitWorked waits until the replicas own everything, and each Foo was worked on at
+// its last version by its owner.
+func (w *world) waitWorked(replicas ...*replica.Process) placement {
 	w.t.Helper()
-	w.eventually("each Foo is worked on by its owner", func(context.Context) error {
+	var p placement
+	w.eventually("each Foo is worked on by its owner", func(ctx context.Context) error {
+		var err error
+		if p, err = w.placed(ctx, replicas...); err != nil {
+			return err
+		}
 		foos, err := w.listFoos()
 		if err != nil {
 			return err
@@ -153,6 +161,7 @@ func (w *world) waitWorked(p placement) {
 		}
 		return nil
 	})
+	return p
 }
 
 // waitQuiet waits until no replica has begun to work on anything for a while.

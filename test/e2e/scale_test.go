@@ -51,8 +51,7 @@ func TestScaleUnderConstantChange(t *testing.T) {
 	})
 
 	changes := stopChurn()
-	p := w.waitPlaced(replicas...)
-	w.waitWorked(p)
+	w.waitWorked(replicas...)
 	report := w.check(true)
 	figures.add("  changes meanwhile, reconciles, handovers of objects, overlaps, losses",
 		fmt.Sprintf("%d, %d, %d, %d, %d", changes, report.Reconciles, report.Moves, len(report.Overlaps), len(report.Losses)), "overlaps and losses 0")

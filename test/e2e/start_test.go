@@ -25,9 +25,9 @@ func TestStartOnExistingObjects(t *testing.T) {
 
 	began := time.Now()
 	replicas := w.startMany(0, members, func(c *replica.Config) { c.Workers = 4 })
-	p := w.waitPlaced(replicas...)
+	w.waitPlaced(replicas...)
 	placed := time.Since(began)
-	w.waitWorked(p)
+	p := w.waitWorked(replicas...)
 	worked := time.Since(began)
 	w.waitQuiet(3 * time.Second) // what a status write causes would come at once
 

@@ -29,7 +29,7 @@ func TestGracefulStop(t *testing.T) {
 	w.template.Workers = 32                               // the wait for a worker is not what is measured
 	w.createFoos(0, objects)
 	replicas := w.startMany(0, members)
-	w.waitWorked(w.waitPlaced(replicas...))
+	w.waitWorked(replicas...)
 	stopChurn := w.churn(objects, 20)
 
 	for len(replicas) > 2 {
@@ -42,10 +42,10 @@ func TestGracefulStop(t *testing.T) {
 		if _, err := w.kube.CoordinationV1().Leases(w.namespace).Get(t.Context(), w.leaseName(leaving.Pod()), metav1.GetOptions{}); !apierrors.IsNotFound(err) {
 			t.Errorf("%s has exited, and its Lease is still there (%v)", leaving, err)
 		}
-		w.waitWorked(w.waitPlaced(replicas...))
+		w.waitPlaced(replicas...)
 	}
 	stopChurn()
-	w.waitWorked(w.waitPlaced(replicas...))
+	w.waitWorked(replicas...)
 	w.check(true)
 	var unowned, claimed []time.Duration
 	first := map[[2]string]time.Duration{} // by the two members

@@ -34,17 +34,20 @@ import (
 
 const (
 	// leaseDuration of most tests.
-	leaseDuration = 3 * time.Second
+	leaseDuration = 5 * time.Second
 	// patience is how long a test waits for what should happen soon. It is long,
 	// because the machine may be busy: a test that works does not need it.
 	patience = 90 * time.Second
-	poll     = 25 * time.Millisecond
+	// poll is how long is waited before the second look at something; later it is
+	// longer, up to a tenth of a second.
+	poll = 20 * time.Millisecond
 )
 
 // world is what one test works in: a namespace, with a ring of its own.
 type world struct {
 	t         *testing.T
-	namespace string
+	namespace string // of the Foos
+	leasesIn  string // of the Leases and Pods: the same but for a world beside another
 	ring      string
 	dir       string
 	kube      kubernetes.Interface
@@ -61,6 +64,19 @@ type world struct {
 // killed, and if it has failed, the ends of their logs shown.
 func newWorld(t *testing.T) *world {
 	t.Helper()
+	name := namespaceFor(t)
+	return makeWorld(t, name, name, "ring")
+}
+
+// beside makes a world with Foos of its own, whose ring of another name has its
+// Leases and Pods where w's are.
+func (w *world) beside(ring string) *world {
+	w.t.Helper()
+	return makeWorld(w.t, w.namespace+"-"+ring, w.leasesIn, ring)
+}
+
+// namespaceFor makes a name of the test's.
+func namespaceFor(t *testing.T) string {
 	name := strings.ToLower(strings.TrimPrefix(t.Name(), "Test"))
 	name = strings.Map(func(r rune) rune {
 		if r >= 'a' && r <= 'z' || r >= '0' && r <= '9' {
@@ -69,8 +85,12 @@ func newWorld(t *testing.T) *world {
 		return '-'
 	}, name)
 	// Long names don't hurt a namespace, but who reads logs.
-	name = strings.Trim(name[:min(len(name), 40)], "-") + "-" + strconv.FormatInt(rand.Int64N(36*36*36*36), 36)
-	w := &world{t: t, namespace: name, ring: "ring", dir: filepath.Join(shared.dir, name)}
+	return strings.Trim(name[:min(len(name), 40)], "-") + "-" + strconv.FormatInt(rand.Int64N(36*36*36*36), 36)
+}
+
+func makeWorld(t *testing.T, namespace, leasesIn, ring string) *world {
+	t.Helper()
+	w := &world{t: t, namespace: namespace, leasesIn: leasesIn, ring: ring, dir: filepath.Join(shared.dir, namespace)}
 	if err := os.MkdirAll(w.dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -84,12 +104,12 @@ func newWorld(t *testing.T) *world {
 	if _, err := w.kube.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: w.namespace}}, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	if w.log, err = history.Watch(t.Context(), shared.cp.Etcd.URL(), w.namespace); err != nil {
+	if w.log, err = history.Watch(t.Context(), shared.cp.Etcd.URL(), w.leasesIn, w.namespace); err != nil {
 		t.Fatal(err)
 	}
 	w.template = replica.Config{
 		Binary: shared.binary, Kubeconfig: shared.cp.Kubeconfig(), Dir: w.dir,
-		Ring: w.ring, Namespace: w.namespace, Watch: w.namespace,
+		Ring: w.ring, Namespace: w.leasesIn, Watch: w.namespace,
 		LeaseDuration: leaseDuration, Workers: 8,
 		Args: []string{"--kube-api-qps=1000", "--kube-api-burst=1000", "-v=2"},
 	}
@@ -122,10 +142,22 @@ func (w *world) all() []*replica.Process {
 // replica's identity is that of a real object.
 func (w *world) pod(name string) types.UID {
 	w.t.Helper()
-	pods := w.kube.CoreV1().Pods(w.namespace)
+	pods := w.kube.CoreV1().Pods(w.leasesIn)
 	pod, err := pods.Create(w.t.Context(), &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Name: name},
-		Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "controller", Image: "example-controller"}}},
+		Spec: corev1.PodSpec{
+			SecurityContext: &corev1.PodSecurityContext{
+				RunAsNonRoot:   new(true),
+				SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
+			},
+			Containers: []corev1.Container{{
+				Name: "controller", Image: "example-controller",
+				SecurityContext: &corev1.SecurityContext{
+					AllowPrivilegeEscalation: new(false),
+					Capabilities:             &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}},
+				},
+			}},
+		},
 	}, metav1.CreateOptions{})
 	if apierrors.IsAlreadyExists(err) {
 		pod, err = pods.Get(w.t.Context(), name, metav1.GetOptions{})
@@ -276,6 +308,12 @@ func (w *world) churn(foos int, perSecond float64) (stop func() int) {
 	}
 }
 
+// patchFoo changes a Foo from outside, without a condition.
+func (w *world) patchFoo(name, patch string) error {
+	_, err := w.foos.Patch(w.t.Context(), name, types.MergePatchType, []byte(patch), metav1.PatchOptions{})
+	return err
+}
+
 // now is the present time on the clock of records.
 func now() int64 { return record.Now() }
 
@@ -337,13 +375,13 @@ func (w *world) eventually(what string, f func(context.Context) error) {
 	w.t.Helper()
 	ctx, cancel := context.WithTimeout(w.t.Context(), patience)
 	defer cancel()
-	for {
+	for pause := poll; ; pause = min(pause+poll, 5*poll) {
 		err := f(ctx)
 		if err == nil {
 			return
 		}
 		select {
-		case <-time.After(poll):
+		case <-time.After(pause):
 		case <-ctx.Done():
 			w.t.Fatalf("%s: not within %v: %v", what, patience, err)
 		}

@@ -2,9 +2,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package history watches a ring from where nothing can be hidden: in etcd, below
-// the API server. It keeps every version of every Lease and of every Foo of a
-// namespace, in the order in which they were committed, and checks afterwards that
-// ownership was exclusive.
+// the API server. It keeps every version of every Lease and every Foo of a namespace,
+// in the order in which they were committed, and checks afterwards that ownership
+// was exclusive.
 //
 // It shares with the library the format of the records on the Leases
 // (lease.Decode) and the place of a key in the hash space, nothing else: no clock

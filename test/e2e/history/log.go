@@ -35,9 +35,9 @@ type FooVersion struct {
 	Foo      *v1alpha1.Foo // nil: deleted
 }
 
-// Log is all that happened in a namespace since [Watch].
+// Log is all that happened to a ring's Leases and Foos since [Watch].
 type Log struct {
-	namespace string
+	namespace string // of the Foos
 	client    *clientv3.Client
 	stop      context.CancelFunc
 	wait      sync.WaitGroup
@@ -51,14 +51,15 @@ type Log struct {
 	err      error
 }
 
-// Watch begins a log. The caller must call Close. url is that of etcd; what is in
-// the namespace already is not in the log.
-func Watch(ctx context.Context, url, namespace string) (*Log, error) {
+// Watch begins a log of the Leases of one namespace and the Foos of one, often the
+// same. The caller must call Close. url is that of etcd; what was there before is
+// not in the log.
+func Watch(ctx context.Context, url, leases, foos string) (*Log, error) {
 	client, err := clientv3.New(clientv3.Config{Endpoints: []string{url}, DialTimeout: 10 * time.Second})
 	if err != nil {
 		return nil, fmt.Errorf("watch etcd at %s: %w", url, err)
 	}
-	l := &Log{namespace: namespace, client: client, grew: make(chan struct{})}
+	l := &Log{namespace: foos, client: client, grew: make(chan struct{})}
 	now, err := client.Get(ctx, "/", clientv3.WithCountOnly())
 	if err != nil {
 		_ = client.Close()
@@ -70,8 +71,8 @@ func Watch(ctx context.Context, url, namespace string) (*Log, error) {
 	watching, stop := context.WithCancel(clientv3.WithRequireLeader(context.Background()))
 	l.stop = stop
 	for i, prefix := range []string{
-		"/registry/leases/" + namespace + "/",
-		"/registry/" + v1alpha1.GroupName + "/foos/" + namespace + "/",
+		"/registry/leases/" + leases + "/",
+		"/registry/" + v1alpha1.GroupName + "/foos/" + foos + "/",
 	} {
 		events := client.Watch(watching, prefix, clientv3.WithPrefix(), clientv3.WithRev(l.revision+1))
 		l.wait.Go(func() { l.follow(i, prefix, events) })
@@ -160,7 +161,7 @@ func (l *Log) Sync(ctx context.Context) error {
 		revision, err, grew := l.revision, l.err, l.grew
 		l.mu.Unlock()
 		if err != nil {
-			return fmt.Errorf("the history of namespace %s is incomplete: %w", l.namespace, err)
+			return fmt.Errorf("the history is incomplete: %w", err)
 		}
 		if revision >= now.Header.Revision {
 			return nil
@@ -169,7 +170,7 @@ func (l *Log) Sync(ctx context.Context) error {
 		case <-grew:
 		case <-time.After(100 * time.Millisecond):
 		case <-ctx.Done():
-			return fmt.Errorf("the history of namespace %s is at revision %d, etcd at %d: %w", l.namespace, revision, now.Header.Revision, context.Cause(ctx))
+			return fmt.Errorf("the history is at revision %d, etcd at %d: %w", revision, now.Header.Revision, context.Cause(ctx))
 		}
 	}
 }

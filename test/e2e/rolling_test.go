@@ -1,0 +1,78 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/tom-ludwig/operator-scaling/shard/lease"
+	"github.com/tom-ludwig/operator-scaling/shard/ring"
+	"github.com/tom-ludwig/operator-scaling/test/replica"
+)
+
+// A rolling update that changes the ring's parameters: all members, new ones too,
+// place by the old ones until the last old member has left.
+func TestRollingUpdateOfTheRingParameters(t *testing.T) {
+	const objects, members, partitions = 120, 3, 251
+	w := newWorld(t)
+	w.createFoos(0, objects)
+	replicas := w.startMany(0, members)
+	w.waitWorked(replicas...)
+	stopChurn := w.churn(objects, 40)
+
+	began := time.Now()
+	var updated []*replica.Process
+	for i := range members {
+		// As a Deployment does it: first a new one comes, then an old one goes.
+		updated = append(updated, w.start(fmt.Sprintf("new-%d", i), args(fmt.Sprintf("--partitions=%d", partitions))))
+		both := append(append([]*replica.Process{}, replicas[i:]...), updated...)
+		if p := w.waitPlaced(both...); p.partitions != ring.DefaultPartitions {
+			t.Errorf("there are %d partitions with %d old members", p.partitions, len(replicas)-i)
+		}
+		w.stop(replicas[i])
+	}
+	p := w.waitPlaced(updated...)
+	took := time.Since(began)
+	if p.partitions != partitions {
+		t.Errorf("there are %d partitions after the last old member has left, want %d", p.partitions, partitions)
+	}
+	time.Sleep(leaseDuration)
+	changes := stopChurn()
+	w.waitWorked(updated...)
+	report := w.check(true)
+	figures.add(fmt.Sprintf("rolling update of %d members from %d to %d partitions", members, ring.DefaultPartitions, partitions), took.Round(10*time.Millisecond).String(), "")
+	figures.add("  changes meanwhile, reconciles, overlaps, losses",
+		fmt.Sprintf("%d, %d, %d, %d", changes, report.Reconciles, len(report.Overlaps), len(report.Losses)), "overlaps and losses 0")
+
+	// No Lease has named partitions of the new kind while an old member had its own.
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if err := w.log.Sync(ctx); err != nil {
+		t.Fatal(err)
+	}
+	last := int64(0) // revision of the last claim of an old member
+	first := int64(0)
+	for _, v := range w.log.Leases() {
+		if v.Lease == nil {
+			continue
+		}
+		decoded, _, err := lease.Decode(v.Lease, w.ring)
+		if err != nil || decoded.Record.Claims.Empty() {
+			continue
+		}
+		if decoded.Record.Parameters.Partitions == ring.DefaultPartitions {
+			last = v.Revision
+		}
+		if first == 0 && decoded.Record.Claims.Set.Partitions() == partitions {
+			first = v.Revision
+		}
+	}
+	if first == 0 || first < last {
+		t.Errorf("the new partitions were first claimed in revision %d, the last claim of an old member is of revision %d", first, last)
+	}
+	w.stop(updated...)
+}
