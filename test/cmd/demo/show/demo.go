@@ -34,7 +34,6 @@ type demo struct {
 	watcher  *watcher
 	replica  replicaOptions
 	replicas []*replica // by index of the member
-	watching []context.CancelFunc
 
 	began time.Time // of the part that is drawn
 
@@ -190,9 +189,7 @@ func (d *demo) cleanUp() error {
 	for _, r := range d.replicas {
 		d.expect(r)
 	}
-	for _, err := range each(d.replicas, func(r *replica) error { return r.stop(ctx) }) {
-		errs = append(errs, err)
-	}
+	errs = append(errs, each(d.replicas, func(r *replica) error { return r.stop(ctx) })...)
 	d.fail(nil) // ends what is in the background, if nothing has yet
 	d.background.Wait()
 	if d.watcher != nil {

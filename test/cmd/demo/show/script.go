@@ -81,7 +81,7 @@ func (d *demo) startThree(ctx context.Context) (outcome, error) {
 		detail: fmt.Sprintf("They find each other through their Leases and share the %s.", plural(d.objects, "object")),
 	})
 	names := []string{replicaName(0), replicaName(1), replicaName(2)}
-	r, err := d.measure(ctx, nobody, names, func() (int, error) {
+	r, err := d.measure(ctx, names, func() (int, error) {
 		for _, name := range names {
 			if _, err := d.start(ctx, name); err != nil {
 				return nobody, err
@@ -123,7 +123,7 @@ func (d *demo) untilWorked(ctx context.Context) error {
 func (d *demo) joinOne(ctx context.Context) (outcome, error) {
 	name := replicaName(3)
 	d.say(headline{text: name + " joins", detail: "About a quarter of the objects change colour; the others stay where they are."})
-	r, err := d.measure(ctx, nobody, []string{replicaName(0), replicaName(1), replicaName(2), name}, func() (int, error) {
+	r, err := d.measure(ctx, []string{replicaName(0), replicaName(1), replicaName(2), name}, func() (int, error) {
 		return d.start(ctx, name)
 	})
 	if err != nil {
@@ -140,7 +140,7 @@ func (d *demo) stopOne(ctx context.Context) (outcome, error) {
 	d.say(headline{text: r.name + " is stopped (SIGTERM)", detail: "It finishes what it has begun, hands its objects over, and exits."})
 	d.expect(r)
 	d.board.enter(m, stopping)
-	result, err := d.measure(ctx, m, []string{replicaName(0), replicaName(2), replicaName(3)}, func() (int, error) {
+	result, err := d.measure(ctx, []string{replicaName(0), replicaName(2), replicaName(3)}, func() (int, error) {
 		if err := r.signal(syscall.SIGTERM); err != nil {
 			return m, err
 		}
@@ -172,7 +172,7 @@ func (d *demo) killOne(ctx context.Context) (outcome, error) {
 	const m = 2
 	r := d.replicas[m]
 	d.expect(r)
-	result, err := d.measure(ctx, m, []string{replicaName(0), replicaName(3)}, func() (int, error) {
+	result, err := d.measure(ctx, []string{replicaName(0), replicaName(3)}, func() (int, error) {
 		at := time.Now()
 		d.say(headline{
 			text:   r.name + " is killed (SIGKILL)",
@@ -199,9 +199,8 @@ func (d *demo) killOne(ctx context.Context) (outcome, error) {
 }
 
 // measure makes a change and waits until every object is with the owner that the
-// ring of the names has for it. m is the member that goes; the one that comes is
-// what change returns.
-func (d *demo) measure(ctx context.Context, m int, names []string, change func() (int, error)) (result, error) {
+// ring of the names has for it. change returns the member that it makes come or go.
+func (d *demo) measure(ctx context.Context, names []string, change func() (int, error)) (result, error) {
 	want, err := d.wanted(names)
 	if err != nil {
 		return result{}, err
@@ -214,7 +213,8 @@ func (d *demo) measure(ctx context.Context, m int, names []string, change func()
 	}
 	deadline := time.Now().Add(d.lease + patience)
 	d.board.begin(time.Now(), want)
-	if m, err = change(); err != nil {
+	m, err := change()
+	if err != nil {
 		return result{}, err
 	}
 	for !d.board.settled() {
