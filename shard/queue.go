@@ -28,7 +28,7 @@ type queueOptions[T comparable] struct {
 }
 
 // WithQueueConfig passes client-go's options on to every layer of the queue: Name,
-// MetricsProvider and Clock. A DelayingQueue in it is ignored.
+// MetricsProvider, Clock and DelayingQueue; see workqueue.Options.
 func WithQueueConfig[T comparable](config clientworkqueue.TypedRateLimitingQueueConfig[T]) QueueOption[T] {
 	return func(o *queueOptions[T]) { o.config = config }
 }

@@ -100,26 +100,30 @@ func (q *Queue[T]) handOut(item T) bool {
 // already cancelled if one of these has happened before. See [FromContext] for
 // what else it carries.
 func (q *Queue[T]) Context(ctx context.Context, item T) context.Context {
-	ctx, cancel := context.WithCancelCause(q.permit(ctx, item))
-	if cause := q.attach(item, cancel); cause != nil {
+	ctx, cancel := context.WithCancelCause(ctx)
+	at, cause := q.attach(item, cancel)
+	if cause != nil {
 		cancel(cause)
 	}
-	return ctx
+	if at.nowhere {
+		return ctx
+	}
+	return context.WithValue(ctx, permitKey{}, Permit{Owner: q.owner, Point: at.point})
 }
 
-// attach lets the item's work own the context, or returns why there is no work.
-func (q *Queue[T]) attach(item T, cancel context.CancelCauseFunc) error {
+// attach lets the item's work own the context, or returns why it must not go on.
+func (q *Queue[T]) attach(item T, cancel context.CancelCauseFunc) (place, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	w := q.inFlight.find(item)
 	if w == nil {
-		return ErrDone
+		return place{nowhere: true}, ErrDone
 	}
 	t := w.ensureTask()
 	if t.cause == nil {
 		t.cancels = append(t.cancels, cancel)
 	}
-	return t.cause
+	return w.place, t.cause
 }
 
 // Drain cancels the contexts of the work in flight on the points for which draining

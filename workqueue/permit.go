@@ -8,7 +8,7 @@ import (
 )
 
 // Permit says under which ownership a piece of work was handed out. It travels in
-// the contexts of [Queue.Context].
+// the contexts of [Queue.Context]; an item without a point (Q8) has none.
 type Permit struct {
 	// Owner is the Ownership of the queue.
 	Owner Ownership
@@ -17,16 +17,6 @@ type Permit struct {
 }
 
 type permitKey struct{}
-
-// permit puts the item's permit into the context. An item without a point (Q8) has
-// none.
-func (q *Queue[T]) permit(ctx context.Context, item T) context.Context {
-	point, err := q.point(item)
-	if err != nil {
-		return ctx
-	}
-	return context.WithValue(ctx, permitKey{}, Permit{Owner: q.owner, Point: point})
-}
 
 // FromContext returns the permit of a context that comes from [Queue.Context], or
 // is derived from one.
