@@ -160,9 +160,10 @@ func (d *demo) createFoos(ctx context.Context) (err error) {
 		return err
 	}
 	defer d.out.Progress("")
-	began := time.Now()
+	began, task := time.Now(), "creating "+plural(d.objects, "Foo")
+	d.out.Progress(task)
 	if err := d.foos.create(ctx, func(done int) {
-		d.out.Progress(fmt.Sprintf("creating Foos: %d of %d", done, d.objects))
+		d.out.Progress(fmt.Sprintf("%s: %d", task, done))
 	}); err != nil {
 		return err
 	}
