@@ -25,6 +25,9 @@ func TestAMemberIsOnTheRingOnlyWhenItsInformersHaveSynced(t *testing.T) {
 		t.Errorf("before the informers have synced the Lease says %+v", l.Record)
 	}
 	p.step(Synced{})
+	if u, is := p.did[0].(Update); !is || u.Record.Phase != Serving { // at once
+		t.Errorf("does %#v", p.did)
+	}
 	p.run(time.Second)
 	if l := p.leases[p.cfg.Lease]; l.Record.Phase != Serving || !p.m.Serving() {
 		t.Errorf("after it the Lease says %+v", l.Record)

@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-var mutantSeeds = flag.Int("mutant-seeds", 2000, "how many seeds a broken rule may survive in TestMutants")
+var mutantSeeds = flag.Int("mutant-seeds", 1000, "how many seeds a broken rule may survive in TestMutants")
 
 // mutants are the rules, each of which TestMutants takes out in turn. The name
 // says what is done instead.
