@@ -1,0 +1,235 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package history
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	coordinationv1 "k8s.io/api/coordination/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/tom-ludwig/operator-scaling/example-controller/pkg/apis/samplecontroller/v1alpha1"
+	"github.com/tom-ludwig/operator-scaling/example-controller/record"
+	"github.com/tom-ludwig/operator-scaling/shard/lease"
+	"github.com/tom-ludwig/operator-scaling/shard/ring"
+	"github.com/tom-ludwig/operator-scaling/test/checker"
+)
+
+// A script is a history in lines of "<revision> <what>". A revision is a second.
+//
+//	10 a claims        the Lease of a claims the object (and half of all others)
+//	10 a claims other  it claims everything but the object's partition
+//	10 a void          it is void
+//	10 a gone          it is deleted
+//	10 a writes        a writes the Foo's status
+//	10 a starts 8      a begins to work under the token 8
+func parse(t *testing.T, script string) (leases []LeaseVersion, foos []FooVersion, processes []checker.Process) {
+	t.Helper()
+	parameters := ring.DefaultParameters()
+	place := ring.PartitionOf(ring.PointOfName("ns", "foo"), parameters.Partitions)
+	records := map[string][]record.Record{}
+	for line := range strings.Lines(script) {
+		words := strings.Fields(line)
+		if len(words) == 0 {
+			continue
+		}
+		revision, err := strconv.ParseInt(words[0], 10, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		member, what := words[1], strings.Join(words[2:], " ")
+		at := time.Unix(revision, 0)
+		// Seen a moment after it was committed, sent a moment before.
+		l := LeaseVersion{Revision: revision, Seen: at.Add(time.Millisecond), Name: "ring-" + member}
+		claimed := ring.NewSet(parameters.Partitions)
+		holder := member + "_1"
+		switch {
+		case what == "claims":
+			for p := range parameters.Partitions / 2 {
+				claimed.Add(p)
+			}
+			claimed.Add(place)
+		case what == "claims other":
+			claimed = ring.FullSet(parameters.Partitions)
+			claimed.Remove(place)
+		case what == "void":
+			holder = ""
+		case what == "gone":
+			leases = append(leases, l)
+			continue
+		case what == "writes":
+			foos = append(foos, FooVersion{Revision: revision, Seen: at, Name: "foo", Foo: &v1alpha1.Foo{
+				Status: v1alpha1.FooStatus{Member: member, ObservedGeneration: revision},
+			}})
+			continue
+		case words[2] == "starts":
+			records[member] = append(records[member], record.Record{
+				Time: at.UnixNano(), Event: record.Start, Member: holder, Key: "ns/foo", Token: words[3],
+			})
+			continue
+		default:
+			t.Fatalf("what is %q?", line)
+		}
+		sent := metav1.NewMicroTime(at.Add(-time.Millisecond))
+		l.Lease = &coordinationv1.Lease{
+			ObjectMeta: metav1.ObjectMeta{
+				Name: l.Name, Labels: map[string]string{lease.LabelRing: "ring"},
+				Annotations: map[string]string{
+					"operator-scaling.dev/protocol":   "1",
+					"operator-scaling.dev/member":     member,
+					"operator-scaling.dev/phase":      "active",
+					"operator-scaling.dev/parameters": parameters.Fingerprint(),
+					"operator-scaling.dev/claims":     parameters.Fingerprint() + ":" + claimed.Encode(),
+				},
+			},
+			Spec: coordinationv1.LeaseSpec{HolderIdentity: &holder, RenewTime: &sent},
+		}
+		leases = append(leases, l)
+	}
+	for member, all := range records {
+		processes = append(processes, checker.Process{Name: member, Records: all})
+	}
+	slices.SortFunc(processes, func(a, b checker.Process) int { return strings.Compare(a.Name, b.Name) })
+	return leases, foos, processes
+}
+
+func TestCheckFinds(t *testing.T) {
+	for name, test := range map[string]struct{ script, want string }{
+		"nothing in a handover by the book": {`
+			1 a claims
+			2 a starts 1
+			3 a writes
+			4 a claims other
+			5 b claims
+			6 b starts 5
+			7 b writes`, ""},
+		"nothing in a claim that is contested and waits": {`
+			1 a claims
+			2 a starts 1
+			3 b claims
+			4 a writes
+			5 a void
+			6 b starts 3
+			7 b writes`, ""},
+		"nothing in a member that comes back": {`
+			1 a claims
+			2 a writes
+			3 a void
+			4 b claims
+			5 b writes
+			6 b gone
+			7 a claims
+			8 a starts 7
+			9 a writes`, ""},
+		"a write after the release": {`
+			1 a claims
+			2 a claims other
+			3 a writes`, "H1"},
+		"a write after the eviction": {`
+			1 a claims
+			2 a void
+			3 a writes`, "H1"},
+		"a write before the claim": {`
+			1 a writes
+			2 a claims`, "H1"},
+		"a write after the Lease was deleted": {`
+			1 a claims
+			2 a gone
+			3 a writes`, "H1"},
+		"writes in turns, under two claims that are both held": {`
+			1 a claims
+			2 b claims
+			3 a writes
+			4 b writes
+			5 a writes`, "H2"},
+		"work under no token of its own": {`
+			1 a claims
+			2 b starts 1`, "H3"},
+		"work under the revision of another write": {`
+			1 a claims
+			2 a claims
+			3 a starts 2`, "H3"},
+		"work after the claim was withdrawn": {`
+			1 a claims
+			2 a claims other
+			3 a starts 1`, "H3"},
+		"work while another one claims": {`
+			1 a claims
+			2 b claims
+			3 b starts 2`, "H4"},
+		"work before another one has withdrawn": {`
+			1 a claims
+			2 b claims
+			3 b starts 2
+			4 a void`, "H4"},
+		"work under a claim that was never alone": {`
+			1 a claims
+			2 b claims
+			3 b starts 2
+			4 b void
+			5 a void`, "H4"},
+		"work before the second of two has withdrawn": {`
+			1 a claims
+			2 c claims
+			3 b claims
+			4 a void
+			5 b starts 3
+			6 c void`, "H4"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			leases, foos, processes := parse(t, test.script)
+			result := check(leases, foos, "ns", "ring", processes, 0)
+			var kinds []string
+			for _, f := range result.Findings {
+				kinds = append(kinds, f.Kind)
+			}
+			if got := strings.Join(slices.Compact(kinds), " "); got != test.want {
+				t.Errorf("found %q, want %q: %v", got, test.want, result.Findings)
+			}
+			if (result.Err() == nil) != (test.want == "") {
+				t.Errorf("the error is %v", result.Err())
+			}
+		})
+	}
+}
+
+// A process that was paused may have begun before its pause what it records after it.
+func TestCheckBelievesInPauses(t *testing.T) {
+	leases, foos, processes := parse(t, `
+		1 a claims
+		2 a void
+		3 a starts 1`)
+	processes[0].Pauses = []checker.Pause{{From: 1, To: 2}}
+	if err := check(leases, foos, "ns", "ring", processes, 0).Err(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestHandovers(t *testing.T) {
+	leases, _, processes := parse(t, `
+		1 a claims
+		2 a starts 1
+		3 a starts 1
+		10 a claims other
+		12 b claims
+		15 b starts 12
+		16 b starts 12
+		20 b void
+		21 a claims
+		25 a starts 21`)
+	var got []string
+	for _, h := range handovers(leases, "ring", processes, 0) {
+		got = append(got, fmt.Sprintf("%s %s>%s %v", h.Key, h.From.Member, h.To.Member, h.Unowned().Round(time.Second)))
+	}
+	// From a's second time it is the same holder as the first: a claim of its own all the same.
+	want := []string{"ns/foo a>b 5s", "ns/foo b>a 5s"}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
