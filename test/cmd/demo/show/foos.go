@@ -93,7 +93,11 @@ func spec(name string) v1alpha1.FooSpec {
 // tolerated is how many changes in a row may fail: an API server may be busy.
 const tolerated = 20
 
-// change keeps changing one at random, so many a second, until ctx ends.
+// changeTime is how long one change may take.
+const changeTime = 3 * time.Second
+
+// change keeps changing one at random, so many a second, until ctx ends. None is
+// on its way when it returns.
 func (f *foos) change(ctx context.Context, perSecond int) error {
 	if perSecond == 0 {
 		return nil
@@ -109,54 +113,41 @@ func (f *foos) change(ctx context.Context, perSecond int) error {
 		}
 		name := f.names[rand.IntN(len(f.names))]
 		patch := fmt.Appendf(nil, `{"spec":{"replicas":%d}}`, 1+rand.IntN(9))
-		_, err := f.client.Patch(ctx, name, types.MergePatchType, patch, metav1.PatchOptions{})
-		switch {
-		case err == nil:
+		// Not cancelled with ctx: a request that is given up may be carried out later.
+		limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), changeTime)
+		_, err := f.client.Patch(limited, name, types.MergePatchType, patch, metav1.PatchOptions{})
+		cancel()
+		if err == nil {
 			failures = 0
-		case ctx.Err() != nil:
-			return nil
-		default:
-			if failures++; failures > tolerated {
-				return fmt.Errorf("change Foo %s: %w", name, err)
-			}
+		} else if failures++; failures > tolerated {
+			return fmt.Errorf("change Foo %s: %w", name, err)
 		}
 	}
 }
 
-// list returns all of them as they are.
-func (f *foos) list(ctx context.Context) ([]v1alpha1.Foo, error) {
-	list, err := f.client.List(ctx, metav1.ListOptions{})
-	if err != nil {
-		return nil, fmt.Errorf("list Foos: %w", err)
-	}
-	return list.Items, nil
-}
-
-// current waits until each status speaks of the last change of the spec, and
-// returns those of which it doesn't when the time is up.
-func (f *foos) current(ctx context.Context, atMost time.Duration) (behind []string, err error) {
+// current waits until each status speaks of the last change of the spec, but no
+// longer than atMost. It returns the objects as they are then, and how many are behind.
+func (f *foos) current(ctx context.Context, atMost time.Duration) (all []v1alpha1.Foo, behind int, err error) {
 	deadline := time.Now().Add(atMost)
 	for {
-		all, err := f.list(ctx)
+		list, err := f.client.List(ctx, metav1.ListOptions{})
 		if err != nil {
-			return nil, err
+			return nil, 0, fmt.Errorf("list Foos: %w", err)
 		}
-		behind = nil
-		for _, foo := range all {
+		if len(list.Items) < len(f.names) {
+			return nil, 0, errors.New("some Foos are gone: who deleted them?")
+		}
+		behind = 0
+		for _, foo := range list.Items {
 			if foo.Status.ObservedGeneration != foo.Generation {
-				behind = append(behind, foo.Name)
+				behind++
 			}
 		}
-		if len(all) < len(f.names) {
-			return nil, errors.New("some Foos are gone: who deleted them?")
+		if behind == 0 || time.Now().After(deadline) {
+			return list.Items, behind, nil
 		}
-		if len(behind) == 0 || time.Now().After(deadline) {
-			return behind, nil
-		}
-		select {
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
-		case <-time.After(200 * time.Millisecond):
+		if err := sleep(ctx, 200*time.Millisecond); err != nil {
+			return nil, 0, err
 		}
 	}
 }

@@ -37,6 +37,8 @@ func (d *demo) show(ctx context.Context) error {
 	defer stopDrawing()
 
 	changing, stopChanging := context.WithCancel(ctx)
+	var changed sync.WaitGroup
+	defer changed.Wait()
 	defer stopChanging()
 	report := summary{objects: d.objects}
 	for _, act := range []func(context.Context) (outcome, error){d.startThree, d.joinOne, d.stopOne, d.killOne} {
@@ -46,7 +48,7 @@ func (d *demo) show(ctx context.Context) error {
 		}
 		report.steps = append(report.steps, o)
 		if len(report.steps) == 1 { // now that everything has been worked on once
-			d.background.Go(func() {
+			changed.Go(func() {
 				if err := d.foos.change(changing, d.changes); err != nil {
 					d.fail(err)
 				}
@@ -57,6 +59,7 @@ func (d *demo) show(ctx context.Context) error {
 		}
 	}
 	stopChanging()
+	changed.Wait()
 	final, err := d.catchUp(ctx, &report)
 	if err != nil {
 		return err
@@ -257,16 +260,16 @@ func (d *demo) look(ctx context.Context) error {
 // they are then.
 func (d *demo) catchUp(ctx context.Context, report *summary) ([]v1alpha1.Foo, error) {
 	d.say(headline{text: "The end", detail: "No more changes. The replicas finish their work and are stopped."})
-	behind, err := d.foos.current(ctx, catchUpTime)
+	final, behind, err := d.foos.current(ctx, catchUpTime)
 	if err != nil {
 		return nil, err
 	}
-	if len(behind) > 0 {
-		d.note(failed, "%s not worked on after %v", plural(len(behind), "object"), catchUpTime)
+	if behind > 0 {
+		d.note(failed, "%s not worked on after %v", plural(behind, "object"), catchUpTime)
 	}
 	v := d.view(time.Now())
 	report.members, report.unowned = v.members, v.unowned
-	return d.foos.list(ctx)
+	return final, nil
 }
 
 // stopAll stops the replicas and reads what they have recorded.
