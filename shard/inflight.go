@@ -62,7 +62,7 @@ func (l *loop) tellBlocked() {
 	l.drainTold = time.Now()
 	if draining := l.machine.Draining(); !draining.Empty() {
 		items := l.items(func(w workqueue.Work) bool { return draining.HasPoint(w.Point) })
-		l.logger.V(0).Info("A drain is waiting for work to end", "member", l.holder, "partitions", draining.Len(), "items", items)
+		l.logger.Info("A drain is waiting for work to end", "member", l.holder, "partitions", draining.Len(), "items", items)
 	}
 	if blockers := l.machine.Blockers(); len(blockers) > 0 && l.machine.Serving() {
 		l.logger.V(2).Info("Partitions of this member are still claimed by others", "member", l.holder, "blockers", blockers)

@@ -190,7 +190,7 @@ func (l *loop) do(a claim.Action) {
 	case claim.Ended:
 		l.end(a.Reason)
 	case claim.Relist:
-		l.logger.V(0).Info("The Lease watch shows nothing new; starting it again", "member", l.holder)
+		l.logger.Info("The Lease watch shows nothing new; starting it again", "member", l.holder)
 		l.watch.Relist()
 	default:
 		l.request(a)
@@ -208,7 +208,7 @@ func (l *loop) fence() {
 		l.overrunAt = time.Now().Add(l.s.cfg.StopGrace)
 	}
 	if l.machine != nil && l.machine.Serving() && !l.stopping && l.ended == nil {
-		l.logger.V(0).Info("Fenced: no renewal of the Lease was confirmed in time; nothing is worked on until one is", "member", l.holder)
+		l.logger.Info("Fenced: no renewal of the Lease was confirmed in time; nothing is worked on until one is", "member", l.holder)
 	}
 }
 
@@ -216,7 +216,7 @@ func (l *loop) fence() {
 func (l *loop) end(reason error) {
 	l.ended, l.endedAt = reason, time.Now()
 	if !errors.Is(reason, claim.ErrStopped) {
-		l.logger.V(0).Info("The member has ended", "member", l.holder, "reason", reason)
+		l.logger.Info("The member has ended", "member", l.holder, "reason", reason)
 	}
 	l.fence()
 	all := ring.FullSet(l.machine.Parameters().Partitions)

@@ -205,7 +205,7 @@ func (l *loop) membersChanged(before, after *ring.Ring) {
 		m.relocated.Add(float64(moved))
 		m.lastRelocated.Set(float64(moved))
 		m.lastRelocatedPercent.Set(100 * float64(moved) / float64(after.Parameters().Partitions))
-		l.logger.V(0).Info("The ring has changed", "member", l.holder, "members", is, "added", added, "removed", removed, "relocated", moved)
+		l.logger.Info("The ring has changed", "member", l.holder, "members", is, "added", added, "removed", removed, "relocated", moved)
 	}
 }
 

@@ -64,7 +64,7 @@ func (l *loop) request(a claim.Action) {
 		send(a.Timeout, "update", func(ctx context.Context) (claim.Event, error) {
 			void, outcome, err := client.Evict(ctx, a.Name, a.UID, a.Version)
 			if outcome == claim.OK {
-				l.logger.V(0).Info("Evicted a member that was silent for the duration of its Lease", "lease", a.Name)
+				l.logger.Info("Evicted a member that was silent for the duration of its Lease", "lease", a.Name)
 			}
 			return claim.Evicted{Op: a.Op, Outcome: outcome, Lease: void}, err
 		})
@@ -100,6 +100,6 @@ func (l *loop) leaseFault(name string, err error) {
 	l.faults[name] = err.Error()
 	l.faultMu.Unlock()
 	if !known {
-		l.logger.V(0).Info("A Lease can't be read as a member's record", "lease", name, "kind", kind, "err", err)
+		l.logger.Info("A Lease can't be read as a member's record", "lease", name, "kind", kind, "err", err)
 	}
 }

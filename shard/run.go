@@ -54,7 +54,7 @@ func (s *Sharder) Run(ctx context.Context) error {
 		events:   make(chan incarnated, 64),
 		idle:     make(chan struct{}, 1),
 		takeOver: alone,
-		owner:    s.ownerReference(ctx, logger),
+		owner:    s.ownerReference(klog.NewContext(ctx, logger)),
 		faults:   map[string]string{},
 		wanted:   map[int]time.Time{},
 	}
@@ -113,7 +113,7 @@ func (l *loop) run(ctx context.Context) error {
 		case <-stop:
 			stop = nil
 			l.stopping = true
-			l.logger.V(0).Info("Stopping: draining and releasing", "member", l.holder)
+			l.logger.Info("Stopping: draining and releasing", "member", l.holder)
 			l.step(claim.Stop{})
 		case <-l.s.added:
 			l.attach()
@@ -187,13 +187,13 @@ func (l *loop) waitForSync() {
 // ownerReference returns the reference to this member's Pod, from the configured
 // UID or else from the Pod itself, and notes the UID. Nil if neither can be had:
 // the Lease then runs out, and peers clear it away.
-func (s *Sharder) ownerReference(ctx context.Context, logger klog.Logger) *metav1.OwnerReference {
+func (s *Sharder) ownerReference(ctx context.Context) *metav1.OwnerReference {
 	if s.cfg.PodUID == "" {
 		ctx, cancel := context.WithTimeout(ctx, s.cfg.RenewPeriod)
 		defer cancel()
 		pod, err := s.client.CoreV1().Pods(s.cfg.Namespace).Get(ctx, s.cfg.PodName, metav1.GetOptions{})
 		if err != nil {
-			logger.V(2).Info("The Lease gets no owner reference: set "+EnvPodUID+" from the downward API (metadata.uid)", "err", err)
+			klog.FromContext(ctx).V(2).Info("The Lease gets no owner reference: set "+EnvPodUID+" from the downward API (metadata.uid)", "err", err)
 			return nil
 		}
 		return podReference(pod.Name, string(pod.UID))
@@ -215,7 +215,7 @@ func (l *loop) watchFailed(err error) {
 func (l *loop) afterlife() (again bool, err error) {
 	reason := l.ended
 	if errors.Is(reason, claim.ErrStopped) {
-		l.logger.V(0).Info("Left the ring", "member", l.holder)
+		l.logger.Info("Left the ring", "member", l.holder)
 		return false, nil
 	}
 	if errors.Is(reason, claim.ErrDrainTimeout) || errors.Is(reason, claim.ErrStaleWatch) {
@@ -230,7 +230,7 @@ func (l *loop) afterlife() (again bool, err error) {
 		return true, nil
 	}
 	if l.stopping {
-		l.logger.V(0).Info("Left the ring", "member", l.holder, "reason", reason)
+		l.logger.Info("Left the ring", "member", l.holder, "reason", reason)
 		return false, nil
 	}
 	l.incarnate(l.holder)
@@ -264,7 +264,7 @@ func (l *loop) incarnate(predecessor string) {
 		EchoLimit: c.EchoLimit, DrainTimeout: c.DrainTimeout, Coalesce: coalesce,
 		Settle: c.Settle, Quarantine: c.Quarantine,
 	})
-	l.logger.V(0).Info("Joining the ring", "member", l.holder)
+	l.logger.Info("Joining the ring", "member", l.holder)
 	l.step(claim.Tick{})
 	for _, known := range l.watch.Leases() {
 		l.step(claim.Observed{Lease: known})
