@@ -182,7 +182,9 @@ func ready(_ output, what string, took time.Duration) line {
 // context of the run, which has ended; who is tired of waiting interrupts again.
 func (d *demo) cleanUp() error {
 	d.out.Close()
-	d.out.Progress("cleaning up: replicas")
+	if len(d.replicas) > 0 {
+		d.out.Progress("cleaning up: replicas")
+	}
 	defer d.out.Progress("")
 	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
 	defer cancel()

@@ -56,7 +56,7 @@ func command() int {
 	stop := onInterrupt(out, cancel, d.leftBehind)
 	err, left := d.run(ctx)
 	stop()
-	return report(out, o, err, left)
+	return d.report(err, left)
 }
 
 // standardOutput returns a screen if somebody looks at it, else plain lines.
@@ -125,7 +125,8 @@ func onInterrupt(out output, cancel context.CancelCauseFunc, leftBehind func() [
 }
 
 // report says how it ended. left is what could not be cleaned up.
-func report(out output, o options, err, left error) int {
+func (d *demo) report(err, left error) int {
+	out := d.out
 	out.Close()
 	complain := func(prefix string, err error) {
 		for l := range strings.Lines(prefix + err.Error()) {
@@ -147,9 +148,11 @@ func report(out output, o options, err, left error) int {
 	default:
 		out.Say(text(faint, "Cleaned up: no process, file or object of the demo is left."))
 	}
-	if o.keep != "" {
-		out.Say(text(faint, "Logs and records of the replicas are in %s.", o.keep))
-	} else if code == exitFailed {
+	switch {
+	case len(d.replicas) == 0:
+	case d.keep != "":
+		out.Say(text(faint, "Logs and records of the replicas are in %s.", d.keep))
+	case code == exitFailed:
 		out.Say(text(faint, "With -keep FOLDER the logs and records of the replicas stay."))
 	}
 	return code
