@@ -5,7 +5,6 @@ ROOT := $(CURDIR)
 BIN := $(ROOT)/bin
 TOOLS := $(ROOT)/hack/tools/go.mod
 SEEDS ?= 10000
-KUBECONFIG ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test verify unit e2e bench simulate model build generate fmt clean
@@ -14,7 +13,10 @@ help: ## Show this help
 	@awk 'BEGIN {FS = ":.*## "; print "Usage: make <target>\n"} /^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: ## Show three replicas sharing work on a real API server (KUBECONFIG=... for a cluster of yours)
-	@cd test && $(GO) run ./cmd/demo $(if $(KUBECONFIG),-kubeconfig "$(abspath $(KUBECONFIG))")
+	@echo 'Building the demo ...'
+	@# Only a KUBECONFIG that was given to make counts, never one of the environment:
+	@# nobody's cluster is touched by accident.
+	@cd test && $(GO) run ./cmd/demo $(if $(filter command line,$(origin KUBECONFIG)),-kubeconfig "$(abspath $(KUBECONFIG))")
 
 test: verify unit e2e ## Run everything that must pass: checks, unit tests with -race, end-to-end tests
 
