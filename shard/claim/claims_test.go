@@ -51,6 +51,8 @@ func TestC1_ActiveOnlyAfterAListThatShowsNobodyElse(t *testing.T) {
 
 func TestC1_ListWithoutTheOwnClaimDoesNotCount(t *testing.T) {
 	p, l := claiming(t)
+	p.step(Listed{Op: l.Op + 1, Outcome: OK, Leases: p.list()}) // nobody asked for it
+	p.wantStates(nil, p.all())
 	stale := p.leases[p.cfg.Lease]
 	stale.Version = "99"
 	p.step(Listed{Op: l.Op, Outcome: OK, Leases: []Lease{stale}})

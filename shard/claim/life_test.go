@@ -119,9 +119,14 @@ func TestASecondLivingProcessOfTheNameNeverJoins(t *testing.T) {
 	}
 	// When the first has left, the second takes its place, as soon as the watch says so.
 	r.Holder = ""
-	p.put(p.cfg.Lease, r)
+	void := p.put(p.cfg.Lease, r)
 	p.show(p.cfg.Lease)
-	p.run(time.Second)
+	get := take[Get](p)
+	delete(p.leases, p.cfg.Lease)
+	p.step(Got{Op: get.Op, Outcome: OK, Lease: void})
+	p.step(Deleted{Op: take[Delete](p).Op, Outcome: NotFound})
+	p.step(Vanished{Last: void})
+	p.run(200 * time.Millisecond)
 	p.wantStates(p.all(), nil)
 	if got := p.m.Duplicate(); got != "" {
 		t.Errorf("Duplicate says %q", got)

@@ -37,7 +37,10 @@ func TestC4_ASilentPeerIsEvictedAtTheVersionThatWasSeen(t *testing.T) {
 	p.run(10 * time.Second)
 	b = p.put(b.Name, b.Record)
 	p.show(b.Name) // a sign of life
+	p.run(10 * time.Second)
+	p.show(b.Name) // the same again is none
 	evict, after := until[Evict](p)
+	after += 10 * time.Second
 	if after < p.cfg.LeaseDuration || after > p.cfg.LeaseDuration+time.Second {
 		t.Errorf("evicts after %v", after)
 	}
