@@ -41,6 +41,7 @@ type loop struct {
 	stopping    bool
 	ended       error // why the machine ended, nil while it lives
 	endedAt     time.Time
+	vanished    []claim.Event // since the machine ended
 	fatal       error
 
 	attachedInformers, attachedQueues int
@@ -93,12 +94,17 @@ func (l *loop) take(e any) {
 
 // step gives one event to the machine and does what it asks for.
 func (l *loop) step(e claim.Event) {
-	if l.ended != nil {
-		return
-	}
 	switch e.(type) {
 	case claim.Synced:
 		l.synced = true
+	case claim.Vanished:
+		if l.ended != nil {
+			// The next machine must know: there may still be a process behind it.
+			l.vanished = append(l.vanished, e)
+		}
+	}
+	if l.ended != nil {
+		return
 	}
 	actions := l.machine.Step(l.s.now(), e)
 	// Readers see the new state before anybody is told of the change: who is told

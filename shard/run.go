@@ -269,6 +269,11 @@ func (l *loop) incarnate(predecessor string) {
 	for _, known := range l.watch.Leases() {
 		l.step(claim.Observed{Lease: known})
 	}
+	missed := l.vanished
+	l.vanished = nil
+	for _, e := range missed {
+		l.step(e)
+	}
 	if l.synced {
 		l.step(claim.Synced{})
 	}
