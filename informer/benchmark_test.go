@@ -1,0 +1,234 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package informer
+
+import (
+	"fmt"
+	"strconv"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/tools/cache"
+
+	"github.com/tom-ludwig/operator-scaling/shard/ring"
+)
+
+// cpuTime is what this process has used of the processors, 0 where that can't be told.
+var cpuTime = func() time.Duration { return 0 }
+
+// snapshotOwner answers as the shard package does: from an immutable snapshot
+// behind an atomic pointer.
+type snapshotOwner struct {
+	states atomic.Pointer[[ring.DefaultPartitions]ring.State]
+}
+
+func (o *snapshotOwner) State(point uint64) ring.State {
+	return o.states.Load()[ring.PartitionOf(point, ring.DefaultPartitions)]
+}
+
+func (o *snapshotOwner) all(state ring.State) ring.Set {
+	var states [ring.DefaultPartitions]ring.State
+	for p := range states {
+		states[p] = state
+	}
+	o.states.Store(&states)
+	return ring.FullSet(ring.DefaultPartitions)
+}
+
+// pointByName hashes as the shard package does for a ring by name.
+func pointByName() func(any) (uint64, error) {
+	hash := ring.HashOf(ring.ByName)
+	return func(obj any) (uint64, error) {
+		m, err := meta.Accessor(obj)
+		if err != nil {
+			return 0, err
+		}
+		return ring.ByName.Point(m, hash), nil
+	}
+}
+
+// tally is a handler that only counts.
+type tally struct {
+	n, goal atomic.Int64
+	reached chan struct{}
+}
+
+func newTally(goal int64) *tally {
+	c := &tally{reached: make(chan struct{}, 1)}
+	c.goal.Store(goal)
+	return c
+}
+
+func (c *tally) count() {
+	if c.n.Add(1) == c.goal.Load() {
+		c.reached <- struct{}{}
+	}
+}
+func (c *tally) OnAdd(any, bool)   { c.count() }
+func (c *tally) OnUpdate(_, _ any) { c.count() }
+func (c *tally) OnDelete(any)      { c.count() }
+
+// namer is the least handler of use: it makes the name that it would enqueue.
+type namer struct {
+	*tally
+	name cache.ObjectName
+}
+
+func (h *namer) handle(obj any) {
+	h.name, _ = cache.DeletionHandlingObjectToName(obj)
+	h.count()
+}
+func (h *namer) OnAdd(obj any, _ bool)  { h.handle(obj) }
+func (h *namer) OnUpdate(_, newObj any) { h.handle(newObj) }
+func (h *namer) OnDelete(obj any)       { h.handle(obj) }
+func pods(n, version int) []*corev1.Pod {
+	pods := make([]*corev1.Pod, n)
+	for i := range pods {
+		pods[i] = &corev1.Pod{ObjectMeta: metav1.ObjectMeta{
+			Namespace: fmt.Sprintf("team-%d", i%50), Name: fmt.Sprintf("deployment-7d4b9c6f5-%05d", i),
+			UID: types.UID(fmt.Sprintf("5f3ad1e2-93cf-4d0b-8f6a-%012d", i)), ResourceVersion: strconv.Itoa(1_000_000 + version*n + i),
+		}}
+	}
+	return pods
+}
+
+func bareAndWrapped(o *snapshotOwner, lw cache.ListerWatcher) (bare cache.SharedIndexInformer, wrapped *Informer) {
+	bare = cache.NewSharedIndexInformer(lw, &corev1.Pod{}, 0, cache.Indexers{})
+	inner := cache.NewSharedIndexInformer(lw, &corev1.Pod{}, 0, cache.Indexers{})
+	return bare, Wrap(inner, Options{Ownership: o, Point: pointByName(), Recorder: &counter{}})
+}
+
+// BenchmarkHandler is what the filter adds to the call of a handler that does
+// nothing, for objects that the processor has in its caches, as it has when the
+// inner informer has just stored them.
+func BenchmarkHandler(b *testing.B) {
+	const n = 100
+	before, after := pods(n, 0), pods(n, 1)
+	for name, test := range map[string]struct {
+		state ring.State
+		call  func(h cache.ResourceEventHandler, i int)
+	}{
+		"update=passed":   {ring.Active, func(h cache.ResourceEventHandler, i int) { h.OnUpdate(before[i%n], after[i%n]) }},
+		"resync=passed":   {ring.Active, func(h cache.ResourceEventHandler, i int) { h.OnUpdate(before[i%n], before[i%n]) }},
+		"add=filtered":    {ring.Foreign, func(h cache.ResourceEventHandler, i int) { h.OnAdd(before[i%n], false) }},
+		"update=filtered": {ring.Foreign, func(h cache.ResourceEventHandler, i int) { h.OnUpdate(before[i%n], after[i%n]) }},
+		"delete=filtered": {ring.Foreign, func(h cache.ResourceEventHandler, i int) { h.OnDelete(before[i%n]) }},
+	} {
+		for _, kind := range []string{"bare", "wrapped"} {
+			b.Run(name+"/"+kind, func(b *testing.B) {
+				o := &snapshotOwner{}
+				o.all(ring.Active)
+				_, wrapped := bareAndWrapped(o, &cache.ListWatch{})
+				if _, err := wrapped.AddEventHandler(&tally{}); err != nil {
+					b.Fatal(err)
+				}
+				var h cache.ResourceEventHandler = wrapped.filters[0]
+				if kind == "bare" {
+					h = &tally{}
+				} else if test.state == ring.Active {
+					for _, pod := range before {
+						h.OnAdd(pod, false)
+					}
+				}
+				o.all(test.state)
+				b.ReportAllocs()
+				i, began := 0, cpuTime()
+				for b.Loop() {
+					test.call(h, i)
+					if i++; i%n == 0 && name == "update=passed" {
+						before, after = after, before // the next round takes each object back: "from" is always what was shown last
+					}
+					if i%n == 0 && name == "delete=filtered" && kind == "wrapped" {
+						clear(wrapped.filters[0].deletions.byName) // as the window does
+					}
+				}
+				b.ReportMetric(float64(cpuTime()-began)/float64(b.N), "cpu-ns/op")
+			})
+		}
+	}
+}
+
+// BenchmarkReplay activates everything in a store of 100,000 objects, for one
+// handler; beside it, what client-go takes to add a handler to such an informer.
+func BenchmarkReplay(b *testing.B) {
+	const n = 100_000
+	o := &snapshotOwner{}
+	objects := pods(n, 0)
+	bare, wrapped := bareAndWrapped(o, listed(objects, watch.NewFake()))
+	if _, err := wrapped.AddEventHandler(&tally{}); err != nil {
+		b.Fatal(err)
+	}
+	f := wrapped.filters[0]
+	for _, pod := range objects {
+		_ = wrapped.GetIndexer().Add(pod)
+	}
+	b.Run("activated", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			b.StopTimer()
+			f.apply(b.Context(), change{set: o.all(ring.Foreign)})
+			set := o.all(ring.Active)
+			b.StartTimer()
+			f.apply(b.Context(), change{set: set, active: true})
+		}
+	})
+	b.Run("activated=1 of 509", func(b *testing.B) {
+		b.ReportAllocs()
+		o.all(ring.Active)
+		set := ring.NewSet(ring.DefaultPartitions)
+		set.Add(7)
+		for b.Loop() {
+			f.apply(b.Context(), change{set: set})
+			f.apply(b.Context(), change{set: set, active: true})
+		}
+	})
+	b.Run("released", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			b.StopTimer()
+			f.apply(b.Context(), change{set: o.all(ring.Active), active: true})
+			set := o.all(ring.Foreign)
+			b.StartTimer()
+			f.apply(b.Context(), change{set: set})
+		}
+	})
+	b.Run("client-go adds a handler", func(b *testing.B) {
+		running(b, bare)
+		for !bare.HasSynced() {
+			time.Sleep(time.Millisecond)
+		}
+		b.ReportAllocs()
+		for b.Loop() {
+			h := newTally(n)
+			handle, err := bare.AddEventHandler(h)
+			if err != nil {
+				b.Fatal(err)
+			}
+			<-h.reached
+			if err := bare.RemoveEventHandler(handle); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}
+
+// BenchmarkObjects counts 100,000 stored objects by state, as at a scrape.
+func BenchmarkObjects(b *testing.B) {
+	o := &snapshotOwner{}
+	o.all(ring.Active)
+	_, wrapped := bareAndWrapped(o, &cache.ListWatch{})
+	for _, pod := range pods(100_000, 0) {
+		_ = wrapped.GetIndexer().Add(pod)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		wrapped.Objects()
+	}
+}
