@@ -16,8 +16,8 @@
 // because something took longer than it should on a busy machine: what is measured
 // is printed in a table at the end. These environment variables change a run:
 //
-//	E2E_RACE=1      replicas are built with the race detector
-//	E2E_DEFAULTS=1  also measure with the default Lease duration of 15 s: two minutes more
-//	E2E_KEEP=dir    logs, records and the control plane's data are kept there
-//	E2E_FIGURES=f   the table is also written to this file
+//	E2E_BUILDFLAGS=-race  replicas are built with these flags of go build
+//	E2E_DEFAULTS=1        also measure with the default Lease duration of 15 s: a minute more
+//	E2E_KEEP=dir          logs, records and the control plane's data are kept there
+//	E2E_FIGURES=file      the table is also written there
 package e2e

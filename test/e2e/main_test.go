@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -54,10 +55,7 @@ func run(ctx context.Context, m *testing.M) (code int) {
 		return fail(err)
 	}
 
-	var flags []string
-	if os.Getenv("E2E_RACE") != "" {
-		flags = append(flags, "-race")
-	}
+	flags := strings.Fields(os.Getenv("E2E_BUILDFLAGS"))
 	if shared.binary, err = replica.Build(ctx, shared.dir, flags...); err != nil {
 		return fail(err)
 	}

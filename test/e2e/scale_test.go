@@ -17,7 +17,7 @@ func TestScaleUnderConstantChange(t *testing.T) {
 	w.createFoos(0, objects)
 	replicas := w.startMany(0, 1)
 	w.waitPlaced(replicas...)
-	stopChurn := w.churn(objects, 40)
+	stopChurn := w.churn(objects, 150) // so many that there is always a write under way
 
 	step := func(what string, act func()) {
 		t.Helper()

@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -272,39 +273,38 @@ func (w *world) listFoos() (map[string]v1alpha1.Foo, error) {
 	return foos, nil
 }
 
-// churn changes Foos at random, at about the given rate, until the function that
-// it returns is called, which returns how many changes there were.
+// churn changes Foos at random, at about the given rate if the server can keep up,
+// until the function that it returns is called, which returns how many changes
+// there were.
 func (w *world) churn(foos int, perSecond float64) (stop func() int) {
+	const hands = 4
 	ctx, cancel := context.WithCancel(w.t.Context())
-	changes := make(chan int, 1)
-	go func() {
-		done := 0
-		defer func() { changes <- done }()
-		ticker := time.NewTicker(time.Duration(float64(time.Second) / perSecond))
-		defer ticker.Stop()
-		for n := 1; ; n++ {
-			select {
-			case <-ctx.Done():
-				return
-			case <-ticker.C:
+	var changes, next atomic.Int64
+	var wait sync.WaitGroup
+	for range hands {
+		wait.Go(func() {
+			ticker := time.NewTicker(time.Duration(hands * float64(time.Second) / perSecond))
+			defer ticker.Stop()
+			for {
+				select {
+				case <-ctx.Done():
+					return
+				case <-ticker.C:
+				}
+				// A merge patch without a condition: whoever changes an object in a
+				// cluster does not ask which replica has it.
+				name := fmt.Sprintf("foo-%d", rand.IntN(foos))
+				patch := fmt.Sprintf(`{"spec":{"replicas":%d}}`, next.Add(1)%100)
+				if _, err := w.foos.Patch(ctx, name, types.MergePatchType, []byte(patch), metav1.PatchOptions{}); err == nil {
+					changes.Add(1)
+				}
 			}
-			// A merge patch without a condition: whoever changes an object in a
-			// cluster does not ask which replica has it.
-			name := fmt.Sprintf("foo-%d", rand.IntN(foos))
-			patch := fmt.Sprintf(`{"spec":{"replicas":%d}}`, n%100)
-			if _, err := w.foos.Patch(ctx, name, types.MergePatchType, []byte(patch), metav1.PatchOptions{}); err == nil {
-				done++
-			}
-		}
-	}()
-	var once sync.Once
-	total := 0
-	return func() int {
-		once.Do(func() {
-			cancel()
-			total = <-changes
 		})
-		return total
+	}
+	return func() int {
+		cancel()
+		wait.Wait()
+		return int(changes.Load())
 	}
 }
 

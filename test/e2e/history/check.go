@@ -180,9 +180,9 @@ func (c *keyCheck) writes(writes []write) {
 // start checks H3 and H4 for work that began at a time.
 func (c *keyCheck) start(s start, at time.Time) {
 	c.result.Starts++
-	token, err := strconv.ParseInt(s.record.Token, 10, 64)
-	i := slices.IndexFunc(c.tenures, func(t Tenure) bool { return t.From == token && t.Holder == s.record.Member })
-	if err != nil || i < 0 {
+	token, _ := strconv.ParseInt(s.record.Token, 10, 64)
+	i := slices.IndexFunc(c.tenures, func(t Tenure) bool { return t.Holder == s.record.Member && t.under(s.record.Token) })
+	if i < 0 {
 		c.found("H3", "%s worked under the token %q, which stands for no claim of its own; %s", s.record.Member, s.record.Token, describe(c.tenures, token))
 		return
 	}
@@ -191,9 +191,9 @@ func (c *keyCheck) start(s start, at time.Time) {
 		c.found("H3", "%s began to work %v after its claim of revision %d had ended with revision %d",
 			mine.Holder, at.Sub(mine.ToSeen), mine.From, mine.To)
 	}
-	// The first revision since the claim in which no other Lease claims the object.
+	// The first revision since the claim was confirmed in which no other Lease claims the object.
 	// Each step is over a tenure that covers it, so the loop ends.
-	alone, after := mine.From, Tenure{}
+	alone, after := token, Tenure{}
 	for moved := true; moved; {
 		moved = false
 		for j, t := range c.tenures {
@@ -207,7 +207,7 @@ func (c *keyCheck) start(s start, at time.Time) {
 		}
 	}
 	switch {
-	case alone == mine.From:
+	case alone == token:
 	case alone == forever:
 		c.found("H4", "%s worked although %s has not ended its claim of revision %d", mine.Holder, after.Holder, after.From)
 	case alone >= mine.To:

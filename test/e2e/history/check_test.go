@@ -151,10 +151,20 @@ func TestCheckFinds(t *testing.T) {
 		"work under no token of its own": {`
 			1 a claims
 			2 b starts 1`, "H3"},
-		"work under the revision of another write": {`
+		"nothing in a claim that was made again because nobody confirmed it": {`
 			1 a claims
 			2 a claims
+			3 a starts 2`, ""},
+		"work under a revision of something else": {`
+			1 a claims
+			2 a writes
 			3 a starts 2`, "H3"},
+		"work after a list that came before the confirmed claim": {`
+			1 a claims
+			2 b claims
+			3 a claims
+			4 a starts 3
+			5 b void`, "H4"},
 		"work after the claim was withdrawn": {`
 			1 a claims
 			2 a claims other

@@ -17,8 +17,8 @@
 //   - H2, entangled writes: two members' writes to an object, each under one claim
 //     without a break, that were committed in turns. Each of the two must have been
 //     active before the other's last write.
-//   - H3, work without a claim: work under a token that is not the revision of a
-//     write which claimed the object, or that began after the claim was withdrawn.
+//   - H3, work without a claim: work under a token that is not the revision of an
+//     own Lease which claims the object, or that began after the claim was withdrawn.
 //   - H4, early work (invariant S0 of the protocol): work that began at a time when
 //     since the claim there had been no revision in which no other held Lease
 //     claimed the object, too. The times are those that the members wrote on their

@@ -6,7 +6,6 @@ package history
 import (
 	"maps"
 	"slices"
-	"strconv"
 	"time"
 
 	"github.com/tom-ludwig/operator-scaling/test/checker"
@@ -35,18 +34,16 @@ func handovers(leases []LeaseVersion, ringName string, processes []checker.Proce
 	starts := startsOf(processes)
 	var all []Handover
 	for _, key := range slices.Sorted(maps.Keys(starts)) {
-		first := map[int64]time.Time{} // by token
-		for _, s := range starts[key] {
-			token, err := strconv.ParseInt(s.record.Token, 10, 64)
-			at := time.Unix(0, s.record.Time+int64(offset))
-			if earlier, known := first[token]; err == nil && (!known || at.Before(earlier)) {
-				first[token] = at
-			}
-		}
 		var last *Tenure
 		for _, t := range tenures(log, pointOf(key)) {
-			worked, did := first[t.From]
-			if !did {
+			var worked time.Time // for the first time
+			for _, s := range starts[key] {
+				at := time.Unix(0, s.record.Time+int64(offset))
+				if t.under(s.record.Token) && (worked.IsZero() || at.Before(worked)) {
+					worked = at
+				}
+			}
+			if worked.IsZero() {
 				continue
 			}
 			if last != nil && last.Holder != t.Holder && !last.Open() {

@@ -7,6 +7,7 @@ import (
 	"cmp"
 	"math"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -26,9 +27,18 @@ type Tenure struct {
 	Member string // the holder's name on the ring
 	From   int64
 	To     int64 // a very high number: it goes on
+	// Versions are the revisions of the Lease in the tenure, From first.
+	Versions []int64
 	// FromSeen and ToSeen are not before the commits of the first claiming version
 	// and of the one that ended the tenure; ToSent is not after the latter.
 	FromSeen, ToSeen, ToSent time.Time
+}
+
+// under reports whether a token is one of the tenure's. It need not be the first
+// version: a member whose claim was committed, but not confirmed, claims again.
+func (t Tenure) under(token string) bool {
+	revision, err := strconv.ParseInt(token, 10, 64)
+	return err == nil && slices.Contains(t.Versions, revision)
 }
 
 // Open reports whether the tenure goes on.
@@ -85,11 +95,14 @@ func tenures(log []held, point uint64) []Tenure {
 			delete(open, h.version.Name)
 			was = false
 		}
+		if is && was {
+			all[i].Versions = append(all[i].Versions, h.version.Revision)
+		}
 		if is && !was {
 			open[h.version.Name] = len(all)
 			all = append(all, Tenure{
 				Lease: h.version.Name, Holder: h.record.Holder, Member: h.record.Member,
-				From: h.version.Revision, To: forever, FromSeen: h.version.Seen,
+				From: h.version.Revision, To: forever, Versions: []int64{h.version.Revision}, FromSeen: h.version.Seen,
 			})
 		}
 	}
