@@ -1,0 +1,296 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package faultproxy_test
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"k8s.io/client-go/rest"
+
+	"github.com/tom-ludwig/operator-scaling/test/faultproxy"
+)
+
+const (
+	patience = 30 * time.Second       // for what must happen
+	moment   = 150 * time.Millisecond // for what must not happen: it would take far less
+
+	lease  = "/apis/coordination.k8s.io/v1/namespaces/default/leases/a"
+	leases = "/apis/coordination.k8s.io/v1/namespaces/default/leases"
+	object = "/apis/example.com/v1/namespaces/default/foos/a"
+)
+
+// eventually waits for what happens in other goroutines.
+func eventually(t *testing.T, what string, condition func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); !condition(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("not in time: %s", what)
+		}
+	}
+}
+
+// noGoroutinesLeft compares with the number at the time of the call when the test and
+// its other cleanups have ended.
+func noGoroutinesLeft(t *testing.T) {
+	t.Helper()
+	before := runtime.NumGoroutine()
+	t.Cleanup(func() {
+		// Those of net/http end a moment after their connections.
+		deadline := time.Now().Add(5 * time.Second)
+		for runtime.NumGoroutine() > before {
+			if time.Now().After(deadline) {
+				stacks := make([]byte, 1<<20)
+				t.Errorf("%d goroutines, %d before:\n%s", runtime.NumGoroutine(), before, stacks[:runtime.Stack(stacks, true)])
+				return
+			}
+			time.Sleep(time.Millisecond)
+		}
+	})
+}
+
+// api is a small server. It answers requests with its name and their body, and watches
+// with what is said to it.
+type api struct {
+	name string
+	*httptest.Server
+
+	mu       sync.Mutex
+	requests []string // method, path and body, in the order in which they came
+	headers  []http.Header
+	watchers map[chan string]struct{}
+	held     chan struct{} // an answer waits until it is closed, if it is not nil
+}
+
+func newAPI(t *testing.T, name string) *api {
+	a := &api{name: name, watchers: map[chan string]struct{}{}}
+	a.Server = httptest.NewServer(a)
+	t.Cleanup(func() {
+		a.Server.CloseClientConnections()
+		a.Server.Close()
+	})
+	return a
+}
+
+func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	body, _ := io.ReadAll(r.Body)
+	events := make(chan string, 100)
+	a.mu.Lock()
+	a.requests = append(a.requests, r.Method+" "+r.URL.Path+" "+string(body))
+	a.headers = append(a.headers, r.Header)
+	held := a.held
+	watch := r.URL.Query().Get("watch") != ""
+	if watch {
+		a.watchers[events] = struct{}{}
+	}
+	a.mu.Unlock()
+	w.Header().Set("X-Server", a.name)
+	if !watch {
+		if held != nil {
+			<-held
+		}
+		_, _ = fmt.Fprintf(w, "%s: %s", a.name, body)
+		return
+	}
+	defer func() {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		delete(a.watchers, events)
+	}()
+	_ = http.NewResponseController(w).Flush()
+	for {
+		select {
+		case e := <-events:
+			_, _ = fmt.Fprintln(w, e)
+			_ = http.NewResponseController(w).Flush()
+		case <-r.Context().Done():
+			return
+		}
+	}
+}
+
+// say sends an event to all watches.
+func (a *api) say(event string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for events := range a.watchers {
+		events <- event
+	}
+}
+
+// hold makes answers wait until the function that it returns is called.
+func (a *api) hold() (release func()) {
+	held := make(chan struct{})
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.held = held
+	return sync.OnceFunc(func() {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		a.held = nil
+		close(held)
+	})
+}
+
+// saw says how many of the requests contain a text.
+func (a *api) saw(text string) (n int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, r := range a.requests {
+		if strings.Contains(r, text) {
+			n++
+		}
+	}
+	return n
+}
+
+func newGateway(t *testing.T, upstreams ...*api) *faultproxy.Gateway {
+	t.Helper()
+	config := faultproxy.GatewayConfig{Seed: 1}
+	for _, a := range upstreams {
+		config.Upstreams = append(config.Upstreams, &rest.Config{Host: a.URL, BearerToken: "gateway"})
+	}
+	g, err := faultproxy.StartGateway(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(g.Close)
+	return g
+}
+
+func set(t *testing.T, g *faultproxy.Gateway, which faultproxy.Class, rule faultproxy.Rule) {
+	t.Helper()
+	if err := g.Set(which, rule); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// client has connections of its own, so that they end with the test.
+func newClient(t *testing.T) *http.Client {
+	transport := &http.Transport{}
+	t.Cleanup(transport.CloseIdleConnections)
+	return &http.Client{Transport: transport}
+}
+
+// result of a request.
+type result struct {
+	code int
+	body string
+	err  error
+}
+
+// wasReset says whether the connection was reset, and not ended in order.
+func (r result) wasReset() bool {
+	return r.err != nil && strings.Contains(r.err.Error(), "connection reset by peer")
+}
+
+// ask sends one request and waits for the whole answer.
+func ask(ctx context.Context, client *http.Client, g *faultproxy.Gateway, method, path, body string) result {
+	r, err := http.NewRequestWithContext(ctx, method, g.URL()+path, strings.NewReader(body))
+	if err != nil {
+		return result{err: err}
+	}
+	r.Header.Set("Authorization", "Bearer client")
+	response, err := client.Do(r)
+	if err != nil {
+		return result{err: err}
+	}
+	defer func() { _ = response.Body.Close() }()
+	text, err := io.ReadAll(response.Body)
+	return result{response.StatusCode, string(text), err}
+}
+
+// start sends one request whose answer may not come. It is joined at the end.
+func start(t *testing.T, ctx context.Context, client *http.Client, g *faultproxy.Gateway, method, path, body string) <-chan result {
+	ctx, cancel := context.WithCancel(ctx)
+	answer, done := make(chan result, 1), make(chan struct{})
+	go func() {
+		defer close(done)
+		answer <- ask(ctx, client, g, method, path, body)
+	}()
+	t.Cleanup(func() {
+		cancel()
+		<-done
+	})
+	return answer
+}
+
+// watch opens a watch and returns its events; then the error with which it ended.
+func watch(t *testing.T, client *http.Client, g *faultproxy.Gateway, path string) <-chan string {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, g.URL()+path+"?watch=true", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	response, err := client.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	events, done := make(chan string, 100), make(chan struct{})
+	go func() {
+		defer close(done)
+		lines := bufio.NewScanner(response.Body)
+		for lines.Scan() {
+			events <- lines.Text()
+		}
+		err := lines.Err()
+		if err == nil {
+			err = io.EOF
+		}
+		events <- "error: " + err.Error()
+	}()
+	t.Cleanup(func() {
+		cancel()
+		<-done
+		_ = response.Body.Close()
+	})
+	return events
+}
+
+// expect waits for the next event of a watch, or the answer to a request.
+func expect[T any](t *testing.T, what string, from <-chan T) T {
+	t.Helper()
+	select {
+	case got := <-from:
+		return got
+	case <-time.After(patience):
+		t.Fatalf("not in time: %s", what)
+	}
+	panic("not reached")
+}
+
+// silent fails if there is something to receive.
+func silent[T any](t *testing.T, what string, from <-chan T) {
+	t.Helper()
+	select {
+	case got := <-from:
+		t.Fatalf("%s: got %v", what, got)
+	case <-time.After(moment):
+	}
+}
+
+func wantCount(t *testing.T, g *faultproxy.Gateway, class faultproxy.Class, effect faultproxy.Effect, want int) {
+	t.Helper()
+	if got := g.Counts().Of(class, effect); got != want {
+		t.Errorf("%v %v: %d, want %d; all:\n%v", class, effect, got, want, g.Counts())
+	}
+}
+
+// isReset says whether a read or a write failed because of a reset.
+func isReset(err error) bool {
+	var operation *net.OpError
+	return errors.As(err, &operation) && strings.Contains(err.Error(), "reset")
+}
