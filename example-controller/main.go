@@ -23,7 +23,6 @@ import (
 
 	"github.com/tom-ludwig/operator-scaling/example-controller/pkg/generated/clientset/versioned"
 	fooscheme "github.com/tom-ludwig/operator-scaling/example-controller/pkg/generated/clientset/versioned/scheme"
-	"github.com/tom-ludwig/operator-scaling/example-controller/record"
 	"github.com/tom-ludwig/operator-scaling/shard"
 )
 
@@ -84,11 +83,16 @@ func run(ctx context.Context, o options) error {
 		return fmt.Errorf("make client for Foos: %w", err)
 	}
 
-	s, err := shard.New(shardClient, shardConfig(o, stillRunning(logger)))
+	r, err := openRecorder(o.recordTo)
 	if err != nil {
-		return usageError{err}
+		return err
 	}
-	return operate(ctx, o, s, kubeClient, fooClient)
+	s, err := shard.New(shardClient, shardConfig(o, stillRunning(logger), r))
+	if err != nil {
+		return errors.Join(usageError{err}, r.close())
+	}
+	// Closed last of all, or at least after the workers: what they do belongs on record.
+	return errors.Join(operate(ctx, o, s, kubeClient, fooClient, r), r.close())
 }
 
 // stillRunning ends the process when work goes on although the member is fenced: from now on others may do the same
@@ -102,21 +106,10 @@ func stillRunning(logger klog.Logger) func(items []string) {
 
 // operate puts the controller together, starts it, and joins the ring. When it returns nil, nothing that it started
 // runs any more.
-func operate(ctx context.Context, o options, s *shard.Sharder, kubeClient kubernetes.Interface, fooClient versioned.Interface) (err error) {
+func operate(ctx context.Context, o options, s *shard.Sharder, kubeClient kubernetes.Interface, fooClient versioned.Interface, r *recorder) (err error) {
 	logger := klog.FromContext(ctx)
 	metrics := newQueueMetrics()
 	parts := newSharded(s, kubeClient, fooClient, o.watchNamespace, o.resync, metrics)
-
-	var observe Observer
-	if o.recordTo != "" {
-		writer, err := record.Open(o.recordTo, s.Identity)
-		if err != nil {
-			return fmt.Errorf("--record-to: %w", err)
-		}
-		// Last of all, or at least after the workers: what they do belongs on record.
-		defer func() { err = errors.Join(err, writer.Close()) }()
-		observe = recorder{writer, s}
-	}
 
 	broadcaster := clientrecord.NewBroadcaster()
 	defer broadcaster.Shutdown()
@@ -129,7 +122,7 @@ func operate(ctx context.Context, o options, s *shard.Sharder, kubeClient kubern
 		Events:      broadcaster.NewRecorder(fooscheme.Scheme, corev1.EventSource{Component: o.ring, Host: s.PodName()}),
 		Member:      s.PodName(),
 		Delay:       o.reconcileDelay,
-		Observe:     observe,
+		Observe:     r.observe(s),
 	})
 	if err != nil {
 		return err

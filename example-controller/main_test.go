@@ -70,14 +70,18 @@ func (w *world) start(pod string, flags ...string) (stop func() error) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	config := shardConfig(o, func(items []string) { w.t.Errorf("%s: still running: %v", pod, items) })
+	r, err := openRecorder(o.recordTo)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	config := shardConfig(o, func(items []string) { w.t.Errorf("%s: still running: %v", pod, items) }, r)
 	s, err := shard.New(w.ring.Client(pod), config.WithPodName(pod).WithNamespace("test"))
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(w.t.Context())
 	result := make(chan error, 1)
-	go func() { result <- operate(ctx, o, s, w.kube, w.foos) }()
+	go func() { result <- errors.Join(operate(ctx, o, s, w.kube, w.foos, r), r.close()) }()
 	return func() error { cancel(); return <-result }
 }
 
@@ -124,6 +128,22 @@ func count(records []record.Record, event record.Event) int {
 	return n
 }
 
+// owned counts the partitions that were activated and not released.
+func owned(records []record.Record) int {
+	owned := map[int]bool{}
+	for _, r := range records {
+		for _, p := range r.Partitions {
+			switch r.Event {
+			case record.Activate:
+				owned[p] = true
+			case record.Release:
+				delete(owned, p)
+			}
+		}
+	}
+	return len(owned)
+}
+
 // The whole process but its command line: replicas share the Foos, each Foo is reconciled once, and those of a replica
 // that stops go to the others.
 func TestReplicasShareFoos(t *testing.T) {
@@ -156,8 +176,14 @@ func TestReplicasShareFoos(t *testing.T) {
 			if started, ended := count(records, record.Start), count(records, record.End); started != ended {
 				t.Errorf("%s: %d reconciles recorded as begun, %d as ended", pod, started, ended)
 			}
+			if first, last := records[0].Event, records[len(records)-1].Event; first != record.Join || last != record.Leave {
+				t.Errorf("%s: the records begin with %s and end with %s", pod, first, last)
+			}
+			if owned(records) != 0 {
+				t.Errorf("%s: %d partitions were activated and not released", pod, owned(records))
+			}
 			for _, r := range records {
-				if !strings.HasPrefix(r.Member, pod+"_") || r.Token == "" || r.Key == "" {
+				if work := r.Event == record.Start || r.Event == record.End; !strings.HasPrefix(r.Member, pod+"_") || work && (r.Token == "" || r.Key == "") {
 					t.Errorf("%s: record %+v lacks something", pod, r)
 				}
 			}
@@ -251,7 +277,7 @@ func TestShardConfig(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := shard.New(client, shardConfig(o, nil))
+	s, err := shard.New(client, shardConfig(o, nil, nil))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -259,7 +285,7 @@ func TestShardConfig(t *testing.T) {
 		t.Errorf("renew deadline %v, period %v; want 3s, 1s", got.RenewDeadline, got.RenewPeriod)
 	}
 	o.renewDeadline = 10 * time.Second
-	if _, err := shard.New(client, shardConfig(o, nil)); err == nil || !strings.Contains(err.Error(), "RenewDeadline") {
+	if _, err := shard.New(client, shardConfig(o, nil, nil)); err == nil || !strings.Contains(err.Error(), "RenewDeadline") {
 		t.Errorf("a renew deadline above the lease duration: %v", err)
 	}
 }

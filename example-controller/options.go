@@ -64,7 +64,7 @@ func parseOptions(args []string, messages io.Writer) (options, error) {
 	flags.IntVar(&o.partitions, "partitions", 0, "`number` of parts that the Foos are handed over in; 0: the library's default")
 
 	flags.StringVar(&o.httpAddress, "http-address", ":8080", "`address` of /metrics, /healthz, /readyz and /debug/shard; empty: not served")
-	flags.StringVar(&o.recordTo, "record-to", "", "append a line of JSON to this `file` at the start and the end of each reconcile")
+	flags.StringVar(&o.recordTo, "record-to", "", "append a line of JSON to this `file` at the start and the end of each reconcile, and when\npartitions come and go")
 	klog.InitFlags(flags)
 
 	if err := flags.Parse(args); err != nil {

@@ -5,6 +5,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"strconv"
 
 	"k8s.io/client-go/tools/cache"
@@ -15,14 +16,46 @@ import (
 	"github.com/tom-ludwig/operator-scaling/workqueue"
 )
 
-// recorder writes down what is worked on, under which token. The version is the generation and not the
-// resourceVersion: that one also changes when the controller writes the status.
+// recorder writes down what is worked on, under which token, and when this member owned what. The version is the
+// generation and not the resourceVersion: that one also changes when the controller writes the status. A nil recorder
+// writes nothing.
 type recorder struct {
 	writer *record.Writer
 	shard  *shard.Sharder
 }
 
-func (r recorder) Begin(key cache.ObjectName, foo *v1alpha1.Foo) (ended func(error)) {
+// openRecorder returns nil if there is no path.
+func openRecorder(path string) (*recorder, error) {
+	if path == "" {
+		return nil, nil
+	}
+	r := &recorder{}
+	writer, err := record.Open(path, func() string { return r.shard.Identity() })
+	if err != nil {
+		return nil, fmt.Errorf("--record-to: %w", err)
+	}
+	r.writer = writer
+	return r, nil
+}
+
+func (r *recorder) close() error {
+	if r == nil {
+		return nil
+	}
+	return r.writer.Close()
+}
+
+// observe returns the recorder as an Observer of work for the given ring; nil if there is none.
+func (r *recorder) observe(s *shard.Sharder) Observer {
+	if r == nil {
+		return nil
+	}
+	r.shard = s
+	return r
+}
+
+// Begin implements Observer.
+func (r *recorder) Begin(key cache.ObjectName, foo *v1alpha1.Foo) (ended func(error)) {
 	version := record.Gone
 	if foo != nil {
 		version = strconv.FormatInt(foo.Generation, 10)
@@ -31,11 +64,28 @@ func (r recorder) Begin(key cache.ObjectName, foo *v1alpha1.Foo) (ended func(err
 	return r.writer.Work(record.Record{Key: name, Version: version, Token: r.shard.Token(name)})
 }
 
-// Write leaves out what the transport will not send (see main.go).
-func (r recorder) Write(ctx context.Context, key cache.ObjectName) {
+// Write implements Observer. It leaves out what the transport will not send (see main.go).
+func (r *recorder) Write(ctx context.Context, key cache.ObjectName) {
 	if workqueue.Check(ctx) != nil {
 		return
 	}
 	name := key.String()
 	r.writer.Append(record.Record{Event: record.Write, Key: name, Token: r.shard.Token(name)})
+}
+
+// events are the steps of a member on the ring that are recorded.
+var events = map[shard.ChangeKind]record.Event{
+	shard.Joined:    record.Join,
+	shard.Activated: record.Activate,
+	shard.Released:  record.Release,
+	shard.Fenced:    record.Fence,
+	shard.Unfenced:  record.Resume,
+	shard.Left:      record.Leave,
+}
+
+// changed is for shard.Config.OnChange.
+func (r *recorder) changed(c shard.Change) {
+	if event, ok := events[c.Kind]; ok && r != nil {
+		r.writer.Append(record.Record{Event: event, Member: c.Member, Partitions: c.Partitions})
+	}
 }

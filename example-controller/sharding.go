@@ -23,7 +23,7 @@ import (
 
 // shardConfig is the ring as the flags want it. What they leave at zero gets the library's defaults, which depend on
 // each other; hence not shard.DefaultConfig, which would fill them in before the flags are known.
-func shardConfig(o options, stillRunning func(items []string)) shard.Config {
+func shardConfig(o options, stillRunning func(items []string), r *recorder) shard.Config {
 	return shard.Config{
 		Name:          o.ring,
 		LeaseDuration: o.leaseDuration,
@@ -32,6 +32,7 @@ func shardConfig(o options, stillRunning func(items []string)) shard.Config {
 		DrainTimeout:  o.drainTimeout,
 		Partitions:    o.partitions,
 		StillRunning:  stillRunning,
+		OnChange:      r.changed,
 	}
 }
 

@@ -114,6 +114,11 @@ type Config struct {
 	// the items: peers may start on them from now on. A process that can't stop
 	// its work should exit here. Called on a goroutine of its own. Default: log.
 	StillRunning func(items []string)
+	// OnChange is called with each step of this member on the ring, in their order:
+	// for audits, or for work that goes with a partition and not with an object. It
+	// is called on the goroutine that also sends the heartbeats: it must return in
+	// milliseconds, and must not wait for this Sharder. Default: nobody is told.
+	OnChange func(Change)
 }
 
 // DefaultConfig returns the defaults for the ring of the given name, with the

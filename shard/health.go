@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
@@ -20,6 +21,8 @@ type status struct {
 	duplicate    string
 	watchFresh   bool
 	counts       counts
+	blockers     map[string]int // partitions, by the Pod that claims them
+	draining     int            // partitions
 }
 
 func (l *loop) newStatus() *status {
@@ -30,7 +33,23 @@ func (l *loop) newStatus() *status {
 		duplicate:    l.machine.Duplicate(),
 		watchFresh:   l.machine.WatchFresh(),
 		counts:       l.past.plus(l.machine.Stats()),
+		blockers:     l.blockers(),
+		draining:     l.machine.Draining().Len(),
 	}
+}
+
+// blockers counts the partitions that are wanted and not active yet by the Pods of
+// those who claim them.
+func (l *loop) blockers() map[string]int {
+	if len(l.wanted) == 0 {
+		return nil
+	}
+	byPod := map[string]int{}
+	for holder, n := range l.machine.Blockers() {
+		pod, _, _ := strings.Cut(holder, "_") // no Pod has an underscore in its name
+		byPod[pod] += n
+	}
+	return byPod
 }
 
 // Healthy returns nil while the process is of use: a liveness probe. A member

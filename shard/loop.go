@@ -51,6 +51,8 @@ type loop struct {
 	wanted    map[int]time.Time // since when a partition is wanted but not active
 	drainTold time.Time
 
+	toldJoined, toldFenced bool // to OnChange
+
 	faultMu sync.Mutex
 	faults  map[string]string // by Lease: what was logged of it last; guarded by faultMu
 }
@@ -107,6 +109,14 @@ func (l *loop) step(e claim.Event) {
 		return
 	}
 	actions := l.machine.Step(l.s.now(), e)
+	if l.machine.Serving() {
+		l.tell(Joined, ring.Set{}, nil)
+	}
+	for _, action := range actions {
+		if a, ok := action.(claim.Activated); ok {
+			l.tell(Activated, a.Partitions, nil)
+		}
+	}
 	// Readers see the new state before anybody is told of the change: who is told
 	// looks again.
 	l.publish(actions)
@@ -169,6 +179,9 @@ func (l *loop) do(a claim.Action) {
 		l.logger.V(2).Info("Claimed", "member", l.holder, "partitions", a.Partitions.Len())
 	case claim.Activated:
 		l.logger.V(2).Info("Activated", "member", l.holder, "partitions", a.Partitions.Len())
+		for _, unowned := range a.Unowned {
+			l.s.metrics.unowned.Observe(unowned.Seconds())
+		}
 		for _, i := range informers {
 			i.Activated(a.Partitions)
 		}
@@ -181,8 +194,10 @@ func (l *loop) do(a claim.Action) {
 		for _, q := range queues {
 			q.Drain(a.Partitions.HasPoint)
 		}
+		l.tell(Draining, a.Partitions, nil)
 	case claim.Released:
 		l.logger.V(2).Info("Released", "member", l.holder, "partitions", a.Partitions.Len())
+		l.tell(Released, a.Partitions, nil)
 		for _, i := range informers {
 			i.Released(a.Partitions)
 		}
@@ -193,6 +208,7 @@ func (l *loop) do(a claim.Action) {
 		l.fence()
 	case claim.Unfenced:
 		l.overrunAt = time.Time{} // the queues were told with the new deadline
+		l.tell(Unfenced, ring.Set{}, nil)
 	case claim.Ended:
 		l.end(a.Reason)
 	case claim.Relist:
@@ -210,6 +226,9 @@ func (l *loop) fence() {
 	for _, q := range queues {
 		q.Fence()
 	}
+	if l.toldJoined && !l.machine.Ended() { // else Left follows
+		l.tell(Fenced, ring.Set{}, nil)
+	}
 	if l.workInFlight() > 0 {
 		l.overrunAt = time.Now().Add(l.s.cfg.StopGrace)
 	}
@@ -225,6 +244,11 @@ func (l *loop) end(reason error) {
 		l.logger.Info("The member has ended", "member", l.holder, "reason", reason)
 	}
 	l.fence()
+	left := reason
+	if errors.Is(reason, claim.ErrStopped) {
+		left = nil
+	}
+	l.tell(Left, ring.Set{}, left)
 	all := ring.FullSet(l.machine.Parameters().Partitions)
 	informers, queues := l.s.parts()
 	for _, i := range informers {

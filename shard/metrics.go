@@ -39,7 +39,7 @@ type metrics struct {
 	relocated                    prometheus.Counter
 	lastRelocated                prometheus.Gauge
 	lastRelocatedPercent         prometheus.Gauge
-	handover                     prometheus.Histogram
+	handover, unowned            prometheus.Histogram
 	// Counted by whoever reads a Lease.
 	leaseFaults *prometheus.CounterVec
 	// Counted on the hot paths.
@@ -78,11 +78,16 @@ func newMetrics(s *Sharder) *metrics {
 	m.lastRelocated = gauge("sharding_last_partitions_relocated", "Partitions that the last change of the ring gave to another member.")
 	m.lastRelocatedPercent = gauge("sharding_last_partitions_relocated_percent", "The same in percent of all partitions.")
 	m.leaseFaults = vector("sharding_lease_faults_total", "Leases read that were foreign, or a member's but malformed.", "kind", "foreign", "malformed")
-	m.handover = prometheus.NewHistogram(prometheus.HistogramOpts{
-		Name: "sharding_handover_duration_seconds", Help: "Time from the ring giving a partition to this member until it was active.", ConstLabels: labels,
-		Buckets: []float64{.01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 20, 40, 80},
-	})
-	m.counted = append(m.counted, m.handover)
+	histogram := func(name, help string) prometheus.Histogram {
+		h := prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: name, Help: help, ConstLabels: labels,
+			Buckets: []float64{.01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 20, 40, 80},
+		})
+		m.counted = append(m.counted, h)
+		return h
+	}
+	m.handover = histogram("sharding_handover_duration_seconds", "Time from the ring giving a partition to this member until it was active.")
+	m.unowned = histogram("sharding_unowned_duration_seconds", "Time in which nobody worked on a partition that came to this member: since it saw the release, or the last sign of life of a member that was evicted.")
 
 	ask := func(name, help string, variable ...string) {
 		m.asked[name] = prometheus.NewDesc(name, help, variable, labels)
@@ -98,6 +103,8 @@ func newMetrics(s *Sharder) *metrics {
 	ask("sharding_fenced", "1 while this member must not act.")
 	ask("sharding_ready", "1 while this member is ready.")
 	ask("sharding_claims_contested_total", "Partitions found claimed by another member when they were to become active.")
+	ask("sharding_claims_blocked", "Partitions that the ring gives to this member and another one still claims, by that member's Pod name.", "by")
+	ask("sharding_partitions_draining", "Partitions that wait for work to end before they are handed over.")
 	ask("sharding_partitions", "Partitions by what this member may do with them.", "state")
 	ask("sharding_objects", "Objects in the stores of the sharded informers, by what this member may do with them.", "state")
 	ask("sharding_informer_events_total", "Events of the sharded informers, summed over handlers, by what became of them.", "result")
@@ -149,6 +156,10 @@ func (m *metrics) Collect(out chan<- prometheus.Metric) {
 	level("sharding_fenced", one(m.s.Fenced()))
 	level("sharding_ready", one(m.s.Ready() == nil))
 	count("sharding_claims_contested_total", c.Contested)
+	for pod, n := range status.blockers {
+		level("sharding_claims_blocked", n, pod)
+	}
+	level("sharding_partitions_draining", status.draining)
 	for state, n := range now.stateCounts() {
 		level("sharding_partitions", n, ring.State(state).String())
 	}

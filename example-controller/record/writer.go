@@ -31,13 +31,15 @@ func Open(path string, member func() string) (*Writer, error) {
 	return &Writer{member: member, file: file}, nil
 }
 
-// Append stamps a record with the time and the member, and writes it. A failure is
+// Append stamps a record with the time, and with the member unless it names one, and writes it. A failure is
 // kept for [Writer.Close]: a check of incomplete records proves nothing.
 func (w *Writer) Append(r Record) {
 	if w == nil {
 		return
 	}
-	r.Member = w.member()
+	if r.Member == "" {
+		r.Member = w.member()
+	}
 	// The lock makes times and lines have the same order.
 	w.mu.Lock()
 	defer w.mu.Unlock()

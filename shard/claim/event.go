@@ -182,8 +182,13 @@ type (
 	// Claimed: work on these partitions is to be parked.
 	Claimed struct{ Partitions ring.Set }
 	// Activated: work on these partitions is allowed; replay their objects. They
-	// were claimed before, or were being drained.
-	Activated struct{ Partitions ring.Set }
+	// were claimed before, or were being drained. Unowned has, for each of those that
+	// came from another member, how long nobody worked on it: from when this machine
+	// saw the release, or the last sign of life of a member that was evicted or vanished.
+	Activated struct {
+		Partitions ring.Set
+		Unowned    []time.Duration
+	}
 	// Drain: hand out no more work on these partitions, cancel what is in flight,
 	// report Idle when it has ended.
 	Drain struct{ Partitions ring.Set }

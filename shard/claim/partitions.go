@@ -4,6 +4,8 @@
 package claim
 
 import (
+	"time"
+
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
 )
 
@@ -28,6 +30,10 @@ type partitions struct {
 	want       ring.Set
 	claimable  ring.Set // free, wanted, and claimed by nobody as far as the watch shows
 
+	// leftAt is since when, as far as this machine knows, no other member works on a
+	// partition that another one had. Zero: nothing is known.
+	leftAt []Time
+
 	blocked      ring.Set // claimed by another held Lease or a tombstone
 	blockedDirty bool
 
@@ -41,6 +47,7 @@ func newPartitions(p ring.Parameters) partitions {
 		state:        make([]partitionState, p.Partitions),
 		token:        make([]string, p.Partitions),
 		drainSince:   make([]Time, p.Partitions),
+		leftAt:       make([]Time, p.Partitions),
 		want:         ring.NewSet(p.Partitions),
 		claimable:    ring.NewSet(p.Partitions),
 		blockedDirty: true,
@@ -137,6 +144,23 @@ func (t *partitions) confirm(set ring.Set, version string) ring.Set {
 	return set
 }
 
+// left notes since when the partitions of before that are not in after are without
+// the member that claimed them.
+func (t *partitions) left(before, after Claims, since Time) {
+	for p := range t.state {
+		if before.overlaps(p, t.parameters) && !after.overlaps(p, t.parameters) {
+			t.leftAt[p] = since
+		}
+	}
+}
+
+// takeLeft returns for how long a partition has had no owner, and forgets it.
+func (t *partitions) takeLeft(p int, now Time) (unowned time.Duration, known bool) {
+	since := t.leftAt[p]
+	t.leftAt[p] = Time{}
+	return now.since(since), since != Time{}
+}
+
 // place moves partitions through their states as the ring, the peers' claims and
 // the last list demand. It changes nothing on the server: writeOwn does that.
 func (m *Machine) place() {
@@ -150,6 +174,7 @@ func (m *Machine) place() {
 
 	may := m.stage == serving && m.hears() && m.settled()
 	toActivate, toDrain := ring.NewSet(len(t.state)), ring.NewSet(len(t.state))
+	var unowned []time.Duration
 	t.claimable = ring.NewSet(len(t.state))
 	waiting, more := false, false // something is to be written; more may follow in a moment
 	for p := range t.state {
@@ -166,6 +191,9 @@ func (m *Machine) place() {
 			} else if may && (m.list.clear.Has(p) || broken == lookAfterClaim || broken == quorumList && !t.blocked.Has(p)) {
 				t.state[p] = active
 				toActivate.Add(p)
+				if d, known := t.takeLeft(p, m.now); known {
+					unowned = append(unowned, d)
+				}
 			}
 		case active:
 			if !want {
@@ -205,7 +233,7 @@ func (m *Machine) place() {
 		m.do(Drain{Partitions: toDrain})
 	}
 	if !toActivate.Empty() {
-		m.do(Activated{Partitions: toActivate})
+		m.do(Activated{Partitions: toActivate, Unowned: unowned})
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 type peer struct {
 	lease     Lease
 	changedAt Time // when its version was last seen to change, or the timers were restarted
+	heardAt   Time // when its version was last seen to change
 	op        uint64
 	opVersion string // the version on the condition of which op was sent
 	retryAt   Time   // no eviction before it
@@ -68,6 +69,13 @@ func (m *Machine) observe(l Lease) {
 			l.Record.Fingerprint, l.Record.Parameters = was.Fingerprint, was.Parameters
 			is = l.Record
 		}
+		if before, after := was.inForce(), is.inForce(); !before.equal(after) {
+			since := m.now
+			if is.EvictedBy != "" {
+				since = p.heardAt
+			}
+			m.parts.left(before, after, since)
+		}
 		if was.Holder != is.Holder || was.Phase != is.Phase || was.Member != is.Member || was.Fingerprint != is.Fingerprint || !p.lease.Created.Equal(l.Created) {
 			m.viewDirty, m.parts.blockedDirty = true, true
 		} else if !was.Claims.equal(is.Claims) {
@@ -77,7 +85,7 @@ func (m *Machine) observe(l Lease) {
 	if !l.Record.Void() {
 		delete(m.buried, l.Record.Holder) // it is alive: should it vanish, that is news
 	}
-	p.lease, p.changedAt, p.retryAt = l, m.now, Time{}
+	p.lease, p.changedAt, p.heardAt, p.retryAt = l, m.now, m.now, Time{}
 	p.sweepAt = m.now.Add(m.cfg.LeaseDuration)
 }
 
@@ -108,6 +116,7 @@ func (m *Machine) vanish(last Lease) {
 		return
 	}
 	if p := m.peers[last.Name]; p != nil && p.lease.UID == last.UID {
+		m.parts.left(p.lease.Record.inForce(), Claims{}, p.heardAt)
 		delete(m.peers, last.Name)
 		m.viewDirty, m.parts.blockedDirty = true, true
 	}

@@ -25,6 +25,7 @@ type pilot struct {
 	leases  map[string]Lease // on the server
 	version uint64
 	uids    int
+	unowned []time.Duration // of all activations
 }
 
 const testPartitions = 8
@@ -52,7 +53,13 @@ func newPilot(t *testing.T, change ...func(*Config)) *pilot {
 // step gives the machine an event.
 func (p *pilot) step(e Event) {
 	p.t.Helper()
-	p.did = append(p.did, slices.Clone(p.m.Step(p.now, e))...)
+	actions := slices.Clone(p.m.Step(p.now, e))
+	for _, a := range actions {
+		if activated, is := a.(Activated); is {
+			p.unowned = append(p.unowned, activated.Unowned...)
+		}
+	}
+	p.did = append(p.did, actions...)
 }
 
 // wait lets time go by, with a Tick whenever the machine wants one.
@@ -190,7 +197,7 @@ func (p *pilot) serve() {
 				p.step(Evicted{Op: a.Op, Outcome: Conflict})
 				continue
 			}
-			l.Record.Holder = ""
+			l.Record.Holder, l.Record.EvictedBy = "", p.cfg.Holder
 			l = p.put(a.Name, l.Record)
 			p.step(Evicted{Op: a.Op, Outcome: OK, Lease: l})
 			p.show(a.Name)

@@ -139,3 +139,11 @@ func CompareVersions(a, b string) int {
 	}
 	return 0
 }
+
+// inForce returns the claims that count: none of a void Lease.
+func (r Record) inForce() Claims {
+	if r.Void() {
+		return Claims{}
+	}
+	return r.Claims
+}

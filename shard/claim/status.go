@@ -19,6 +19,9 @@ func (m *Machine) View() *ring.Ring { return m.view }
 // Serving reports whether the member is on the ring: its Lease says so, confirmed.
 func (m *Machine) Serving() bool { return m.stage == serving && m.own.phase == Serving }
 
+// Ended reports whether [Ended] was among the actions: there will be no others.
+func (m *Machine) Ended() bool { return m.stage == ended }
+
 // Incompatible reports whether the parameters in force are for another key, so
 // that this member waits until the members that use them have left.
 func (m *Machine) Incompatible() bool { return m.incompatible }

@@ -26,6 +26,9 @@ type Options struct {
 	// After a pause a process is then taken to be at work only when it writes;
 	// without, for as long as its work lasts.
 	WritesRecorded bool
+	// WorkAlone leaves out what was recorded of partitions. For runs in which their
+	// number changes: the same number then means another partition.
+	WorkAlone bool
 }
 
 // Check looks at what all processes of a run have recorded.
@@ -43,6 +46,9 @@ func Check(processes []Process, options Options) *Report {
 		r.Problems = append(r.Problems, p.problems...)
 		for _, s := range p.work {
 			work[s.subject] = append(work[s.subject], s)
+		}
+		if options.WorkAlone {
+			continue
 		}
 		for partition, spans := range p.owned {
 			owned[partition] = append(owned[partition], spans...)

@@ -431,3 +431,17 @@ func TestUnownedIsSummedUpByCause(t *testing.T) {
 		t.Errorf("%d handovers, want 100", r.Handovers)
 	}
 }
+
+// After a change of their number, partition 2 of one process has nothing to do
+// with partition 2 of another.
+func TestWorkAloneIgnoresPartitions(t *testing.T) {
+	script := strings.Replace(clean, "A  40 release p=2", "", 1)
+	options := cleanOptions
+	if r := Check(parse(t, script), options); len(r.ActiveTwice) == 0 {
+		t.Error("partition 2 is not found to be active twice")
+	}
+	options.WorkAlone = true
+	if r := Check(parse(t, script), options); len(r.ActiveTwice) != 0 || r.Handovers != 0 || r.Err() != nil {
+		t.Errorf("with WorkAlone: %d active twice, %d handovers, %v", len(r.ActiveTwice), r.Handovers, r.Err())
+	}
+}

@@ -35,8 +35,8 @@
 //
 // That a request was on its way when its process was paused, or longer than the
 // work in which it was sent. Ownership is compared by number of partition: a run in
-// which the number of partitions changes must do without Activate and Release
-// records, and is then judged by work alone.
+// which the number of partitions changes must be judged by work alone, with
+// [Options.WorkAlone].
 //
 // Everything is sorted once: the time is O(n log n) in the number of records.
 package checker

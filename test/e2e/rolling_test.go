@@ -19,6 +19,7 @@ import (
 func TestRollingUpdateOfTheRingParameters(t *testing.T) {
 	const objects, members, partitions = 120, 3, 251
 	w := newWorld(t)
+	w.workAlone = true
 	w.createFoos(0, objects)
 	replicas := w.startMany(0, members)
 	w.waitWorked(replicas...)

@@ -54,6 +54,7 @@ type world struct {
 	kube      kubernetes.Interface
 	foos      foosv1alpha1.FooInterface
 	log       *history.Log
+	workAlone bool // the number of partitions changes: see checker.Options
 	// template of the replicas that start.
 	template replica.Config
 
@@ -336,7 +337,7 @@ func (w *world) histories() []checker.Process {
 // nothing changes any more, and before the replicas are stopped for good.
 func (w *world) check(final bool) *checker.Report {
 	w.t.Helper()
-	options := checker.Options{End: now(), WritesRecorded: true}
+	options := checker.Options{End: now(), WritesRecorded: true, WorkAlone: w.workAlone}
 	if final {
 		foos, err := w.listFoos()
 		if err != nil {

@@ -1,0 +1,58 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package claim
+
+import (
+	"testing"
+	"time"
+)
+
+func TestUnownedTimeIsMeasured(t *testing.T) {
+	const others = 2 // partitions that another member has
+	for name, c := range map[string]struct {
+		leave      func(*pilot, Lease)
+		least, max time.Duration
+	}{
+		"from the release": {
+			func(p *pilot, l Lease) {
+				p.run(5 * time.Second) // it has been silent for a while
+				l.Record.Holder = ""
+				p.put(l.Name, l.Record)
+				p.show(l.Name)
+			}, 1, time.Second,
+		},
+		"from the last sign of life before an eviction": {
+			func(*pilot, Lease) {}, 15 * time.Second, 16 * time.Second,
+		},
+		"from the last sign of life before the Lease vanished": {
+			func(p *pilot, l Lease) {
+				p.run(5 * time.Second)
+				delete(p.leases, l.Name)
+				p.step(Vanished{Last: l})
+			}, 20 * time.Second, 21 * time.Second,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newPilot(t)
+			l := p.peer("b", Serving, 1, 2)
+			p.join()
+			if len(p.unowned) != 0 {
+				t.Fatalf("what nobody had before was unowned for %v", p.unowned)
+			}
+			l = p.put(l.Name, l.Record) // a sign of life, the last one
+			p.show(l.Name)
+			c.leave(p, l)
+			p.run(2 * p.cfg.LeaseDuration)
+			p.wantStates(p.all(), nil)
+			if len(p.unowned) != others {
+				t.Fatalf("%d times for %d partitions: %v", len(p.unowned), others, p.unowned)
+			}
+			for _, unowned := range p.unowned {
+				if unowned < c.least || unowned > c.max {
+					t.Errorf("unowned for %v, want %v to %v", unowned, c.least, c.max)
+				}
+			}
+		})
+	}
+}
