@@ -355,6 +355,14 @@ func (w *world) check(final bool) *checker.Report {
 	}
 	processes := w.histories()
 	report := checker.Check(processes, options)
+	for end := time.Now().Add(10 * time.Second); len(report.Losses) > 0 && time.Now().Before(end); {
+		// A status can be read a moment before the work that wrote it is on record as
+		// ended.
+		time.Sleep(poll)
+		options.End = now()
+		processes = w.histories()
+		report = checker.Check(processes, options)
+	}
 	var text strings.Builder
 	_ = report.WriteText(&text) // a builder takes everything
 	if err := report.Err(); err != nil {
