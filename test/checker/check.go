@@ -86,17 +86,19 @@ func Check(processes []Process, options Options) *Report {
 // span is a time from the start to the end of something: of work on a key, or of
 // the ownership of a partition. 0 < from <= to.
 type span struct {
-	subject  string
-	process  *Process
-	member   string
-	from, to int64
-	open     bool  // no end was recorded
-	why      Cause // it ended; "" if it was still there at the end of the run
-	left     int64 // when the process was known to be out, 0 if it was not
-	leftWhy  Cause // how
-	start    record.Record
-	failed   bool    // work that returned an error
-	writes   []int64 // when requests were sent
+	subject   string
+	partition int // -1 if it is not known
+	process   *Process
+	member    string
+	from, to  int64
+	open      bool  // no end was recorded
+	why       Cause // it ended; "" if it was still there at the end of the run
+	left      int64 // when the process was known to be out, 0 if it was not
+	leftWhy   Cause // how
+	start     record.Record
+	failed    bool    // work that returned an error
+	writes    []int64 // when requests were sent
+	held      int64   // until when a fenced process kept the partition; 0 if it was not fenced
 }
 
 // piece is a part of a span in which it can collide with another's.
@@ -170,11 +172,12 @@ func overlaps(spans []*span, pieces func(*span) []piece) []Overlap {
 			seen[[2]*span{last.span, next.span}] = true
 			seen[[2]*span{next.span, last.span}] = true
 			found = append(found, Overlap{
-				Subject: next.subject,
-				From:    next.from,
-				To:      min(last.to, next.to),
-				A:       last.describe(),
-				B:       next.describe(),
+				Subject:   next.subject,
+				Partition: next.partition,
+				From:      next.from,
+				To:        min(last.to, next.to),
+				A:         last.describe(),
+				B:         next.describe(),
 			})
 		}
 		if last.span == nil || next.to > last.to {
@@ -290,11 +293,19 @@ func end(processes []Process) int64 {
 func keysByPartition(work map[string][]*span) map[int]int {
 	count := map[int]int{}
 	for _, spans := range work {
-		if p := spans[len(spans)-1].start.Partitions; len(p) == 1 {
-			count[p[0]]++
+		if p := spans[len(spans)-1].partition; p >= 0 {
+			count[p]++
 		}
 	}
 	return count
+}
+
+// partitionOf is the partition of the key that a record is about, -1 if it does not say.
+func partitionOf(rec record.Record) int {
+	if len(rec.Partitions) != 1 {
+		return -1
+	}
+	return rec.Partitions[0]
 }
 
 func partitionName(partition int) string { return fmt.Sprintf("partition %d", partition) }

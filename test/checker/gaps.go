@@ -45,7 +45,7 @@ func ownershipGaps(spans []*span, end int64) (gaps []Gap, handovers int) {
 	for _, next := range tenures[1:] {
 		if next.from > last.to {
 			gaps = append(gaps, Gap{
-				Subject: next.subject, From: last.to, To: next.from, Cause: last.why,
+				Subject: next.subject, Partition: next.partition, From: last.to, To: next.from, Cause: last.why,
 				Before: last.process.Name, After: next.process.Name,
 			})
 		}
@@ -59,7 +59,7 @@ func ownershipGaps(spans []*span, end int64) (gaps []Gap, handovers int) {
 	}
 	if last.to < end {
 		gaps = append(gaps, Gap{
-			Subject: last.subject, From: last.to, To: end, Cause: last.why, Open: true,
+			Subject: last.subject, Partition: last.partition, From: last.to, To: end, Cause: last.why, Open: true,
 			Before: last.process.Name,
 		})
 	}
@@ -73,7 +73,7 @@ func ownershipGaps(spans []*span, end int64) (gaps []Gap, handovers int) {
 func workGaps(key string, spans []*span, end int64, final map[string]string) (gaps []Gap) {
 	add := func(last *span, to int64, after string) {
 		g := Gap{
-			Subject: key, From: last.to, To: to, Cause: Unknown, Keys: 1,
+			Subject: key, Partition: last.partition, From: last.to, To: to, Cause: Unknown, Keys: 1,
 			Before: last.process.Name, After: after, Open: after == "",
 		}
 		if last.left != 0 && last.left < to {

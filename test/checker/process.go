@@ -24,6 +24,8 @@ type reading struct {
 	active  map[int]*span      // by partition; nil while the member is fenced
 	fenced  bool
 	keys    map[string]bool
+
+	joins, fences []Interval // the last one has no end while it lasts
 }
 
 // read goes through the records of a process up to the end of the run.
@@ -71,7 +73,7 @@ func (r *reading) step(rec record.Record) {
 	}
 	switch rec.Event {
 	case record.Start:
-		s := &span{subject: rec.Key, process: r.process, member: rec.Member, from: rec.Time, start: rec}
+		s := &span{subject: rec.Key, partition: partitionOf(rec), process: r.process, member: rec.Member, from: rec.Time, start: rec}
 		r.work = append(r.work, s)
 		r.working[rec.Key] = append(r.working[rec.Key], s)
 		r.keys[rec.Key] = true
@@ -102,22 +104,28 @@ func (r *reading) step(rec record.Record) {
 		r.summary.Released += len(rec.Partitions)
 		for _, p := range rec.Partitions {
 			r.close(p, rec.Time, Released)
+			r.letGo(p, rec.Time)
 			delete(r.active, p)
 		}
 	case record.Fence:
 		r.summary.Fences++
 		r.closeAll(rec.Time, Fenced)
 		r.fenced = true
+		r.fences = begun(r.fences, rec.Time)
 	case record.Resume:
 		r.fenced = false
+		r.fences = ended(r.fences, rec.Time)
 		for p := range r.active {
 			r.open(p, rec)
 		}
 	case record.Join, record.Leave:
+		r.joins, r.fences = ended(r.joins, rec.Time), ended(r.fences, rec.Time)
 		if rec.Event == record.Join {
 			r.summary.Joins++
+			r.joins = begun(r.joins, rec.Time)
 		}
 		r.closeAll(rec.Time, Left)
+		r.letGoAll(rec.Time)
 		clear(r.active)
 		r.fenced = false
 	default:
@@ -139,8 +147,9 @@ func (r *reading) open(partition int, rec record.Record) {
 	if r.fenced || r.active[partition] != nil {
 		return
 	}
+	r.letGo(partition, rec.Time)
 	s := &span{
-		subject: partitionName(partition), process: r.process, member: rec.Member,
+		subject: partitionName(partition), partition: partition, process: r.process, member: rec.Member,
 		from: rec.Time, start: record.Record{Token: rec.Token},
 	}
 	r.active[partition] = s
@@ -165,6 +174,7 @@ func (r *reading) finish() {
 	left, why := r.left()
 	r.summary.Left, r.summary.Died = why == Left, why == Died
 	r.closeOpen(why)
+	r.letGoAll(r.end)
 	for _, key := range slices.Sorted(maps.Keys(r.working)) {
 		for _, s := range r.working[key] {
 			s.to, s.open = max(s.from, r.end), true

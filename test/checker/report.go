@@ -57,17 +57,21 @@ type Span struct {
 // Overlap is a time in which two did what only one may do.
 type Overlap struct {
 	Subject string `json:"subject"` // a key, or "partition 17"
-	From    int64  `json:"from"`
-	To      int64  `json:"to"`
-	A       Span   `json:"a"`
-	B       Span   `json:"b"`
+	// Partition is that of the subject, -1 if it is not known.
+	Partition int   `json:"partition"`
+	From      int64 `json:"from"`
+	To        int64 `json:"to"`
+	A         Span  `json:"a"`
+	B         Span  `json:"b"`
 }
 
 // Gap is a time in which nobody owned a key or a partition.
 type Gap struct {
 	Subject string `json:"subject"` // a key, or "partition 17"
-	From    int64  `json:"from"`
-	To      int64  `json:"to"`
+	// Partition is that of the subject, -1 if it is not known.
+	Partition int   `json:"partition"`
+	From      int64 `json:"from"`
+	To        int64 `json:"to"`
 	// Cause is why the former owner, Before, stopped.
 	Cause  Cause  `json:"cause"`
 	Before string `json:"before"`

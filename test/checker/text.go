@@ -75,6 +75,30 @@ type finding struct {
 	name  string
 	count int
 	line  func(i int) string
+	time  func(i int) int64 // nil: it has none
+}
+
+// Finding is one of the findings that must never be there.
+type Finding struct {
+	Kind string
+	Text string
+	// Time is when it began; 0 for what was never done, such as a loss.
+	Time int64
+}
+
+// Findings lists what [Report.Err] counts, kind by kind.
+func (r *Report) Findings() []Finding {
+	var all []Finding
+	for _, f := range r.faults() {
+		for i := range f.count {
+			one := Finding{Kind: f.name, Text: f.line(i)}
+			if f.time != nil {
+				one.Time = f.time(i)
+			}
+			all = append(all, one)
+		}
+	}
+	return all
 }
 
 // faults are the findings that must never be there.
@@ -83,27 +107,36 @@ func (r *Report) faults() []finding {
 		return fmt.Sprintf("%s, for %s at %s: %s, %s", o.Subject, round(time.Duration(o.To-o.From)), r.at(o.From), r.span(o.A), r.span(o.B))
 	}
 	return []finding{
-		{"overlapping work", len(r.Overlaps), func(i int) string { return overlap(r.Overlaps[i]) }},
-		{"partition active twice", len(r.ActiveTwice), func(i int) string { return overlap(r.ActiveTwice[i]) }},
-		{"token went down", len(r.TokenDrops), func(i int) string { return r.drop(r.TokenDrops[i]) }},
+		{
+			"overlapping work", len(r.Overlaps),
+			func(i int) string { return overlap(r.Overlaps[i]) }, func(i int) int64 { return r.Overlaps[i].From },
+		},
+		{
+			"partition active twice", len(r.ActiveTwice),
+			func(i int) string { return overlap(r.ActiveTwice[i]) }, func(i int) int64 { return r.ActiveTwice[i].From },
+		},
+		{
+			"token went down", len(r.TokenDrops),
+			func(i int) string { return r.drop(r.TokenDrops[i]) }, func(i int) int64 { return r.TokenDrops[i].After.Time },
+		},
 		{"last version not worked on", len(r.Losses), func(i int) string {
 			l := r.Losses[i]
 			if l.Got == "" {
 				return fmt.Sprintf("%s: nobody has finished work on it", l.Key)
 			}
 			return fmt.Sprintf("%s: is at %s, was worked on at %s", l.Key, l.Want, l.Got)
-		}},
+		}, nil},
 		{"impossible record", len(r.Problems), func(i int) string {
 			p := r.Problems[i]
 			return fmt.Sprintf("%s at %s: %s %s %s", p.Process, r.at(p.Record.Time), p.Record.Event, p.Record.Key, p.What)
-		}},
+		}, func(i int) int64 { return r.Problems[i].Record.Time }},
 	}
 }
 
 // oddities are the findings that the text lists and that need not be faults.
 func (r *Report) oddities() []finding {
 	return []finding{
-		{"version went down", len(r.VersionDrops), func(i int) string { return r.drop(r.VersionDrops[i]) }},
+		{"version went down", len(r.VersionDrops), func(i int) string { return r.drop(r.VersionDrops[i]) }, nil},
 	}
 }
 
