@@ -1,0 +1,155 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package timeline
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+)
+
+// faultRow has the faults on one target.
+type faultRow struct {
+	Target string
+	Height int // in pixels
+	Faults []faultBar
+}
+
+const (
+	faultHeight = 18 // of a line of faults, in pixels
+	faultKinds  = 8  // colours in the style sheet
+)
+
+// faultBar is drawn from From to To, its label from From to Room, where the next
+// fault of its line begins.
+type faultBar struct {
+	Name, Label    string
+	Kind           int // colour
+	From, To, Room number
+	Top            int
+	Moment         bool
+}
+
+// shade is the time of a fault that is on for all processes.
+type shade struct {
+	From, To number
+	Kind     int
+	Title    string
+}
+
+// faultRows packs the faults on each target into as few lines as show them side by
+// side. Faults on processes are put together by Pod, as in one run there may be
+// hundreds of processes.
+func faultRows(faults []Fault, a axis, pods pods) ([]shade, []faultRow) {
+	kinds := kindsOf(faults)
+	byTarget := map[string][]Fault{}
+	var shades []shade
+	for _, f := range faults {
+		if f.moment() {
+			f.To = f.From
+		}
+		from, to, ok := a.clip(f.From, f.To)
+		if !ok {
+			continue
+		}
+		target := f.Target
+		if at, ofProcess := pods.by[target]; ofProcess {
+			target = pods.list[at].Name
+		} else if to > from {
+			shades = append(shades, shade{a.at(from), a.at(to), kinds[f.Name], describe(f, a)})
+		}
+		byTarget[target] = append(byTarget[target], f)
+	}
+	// What hits everything first, then parts of the control plane, then Pods.
+	targets := slices.SortedFunc(maps.Keys(byTarget), func(x, y string) int {
+		_, podX := pods.by[x]
+		_, podY := pods.by[y]
+		switch {
+		case podX && !podY:
+			return 1
+		case podY && !podX:
+			return -1
+		}
+		return compareNames(x, y)
+	})
+	rows := make([]faultRow, 0, len(targets))
+	for _, target := range targets {
+		row := faultRow{Target: target}
+		if target == "" {
+			row.Target = "everything"
+		}
+		row.Faults, row.Height = pack(byTarget[target], kinds, a)
+		rows = append(rows, row)
+	}
+	return shades, rows
+}
+
+// kindsOf numbers the kinds of faults for their colours.
+func kindsOf(faults []Fault) map[string]int {
+	kinds := map[string]int{}
+	for _, f := range faults {
+		kinds[f.Name] = 0
+	}
+	for i, name := range slices.Sorted(maps.Keys(kinds)) {
+		kinds[name] = i % faultKinds
+	}
+	return kinds
+}
+
+// pack puts faults into lines in which they do not overlap. A fault opens a second
+// line to have room for the label of the one before it, a third only if need be.
+func pack(faults []Fault, kinds map[string]int, a axis) ([]faultBar, int) {
+	slices.SortStableFunc(faults, func(x, y Fault) int { return cmp.Compare(x.From, y.From) })
+	perPixel := a.width() / assumedWidth
+	type line struct {
+		end, labelEnd number
+		last          int // index of its last bar
+	}
+	var lines []line
+	bars := make([]faultBar, 0, len(faults))
+	for _, f := range faults {
+		from, to, _ := a.clip(f.From, f.To)
+		bar := faultBar{
+			Name: f.Name, Label: describe(f, a), Kind: kinds[f.Name],
+			From: a.at(from), To: a.at(to), Room: a.width(), Moment: f.moment(),
+		}
+		at := slices.IndexFunc(lines, func(l line) bool { return l.labelEnd <= bar.From })
+		if at < 0 && len(lines) >= 2 {
+			at = slices.IndexFunc(lines, func(l line) bool { return l.end <= bar.From })
+		}
+		if at < 0 {
+			at = len(lines)
+			lines = append(lines, line{last: -1})
+		} else if last := lines[at].last; last >= 0 {
+			bars[last].Room = bar.From
+		}
+		bar.Top = at * faultHeight
+		lines[at] = line{
+			end:      max(bar.To, bar.From+4*perPixel),
+			labelEnd: max(bar.To, bar.From+number(len(f.Name)*7+12)*perPixel),
+			last:     len(bars),
+		}
+		bars = append(bars, bar)
+	}
+	return bars, len(lines) * faultHeight
+}
+
+// describe is a fault in words.
+func describe(f Fault, a axis) string {
+	var b strings.Builder
+	b.WriteString(f.Name)
+	if f.Target != "" {
+		b.WriteString(" of " + f.Target)
+	}
+	b.WriteString(" at " + a.since(f.From))
+	if !f.moment() {
+		b.WriteString(" for " + short(time.Duration(f.To-f.From)))
+	}
+	if f.Note != "" {
+		b.WriteString(": " + f.Note)
+	}
+	return b.String()
+}

@@ -1,0 +1,99 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package timeline
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/tom-ludwig/operator-scaling/test/checker"
+)
+
+// listed is how many findings of a kind the page lists.
+const listed = 200
+
+type figure struct {
+	Name, Value string
+	Bad         bool
+}
+
+type unowned struct {
+	Cause             checker.Cause
+	Count, Open       int
+	P50, P99, Longest string
+}
+
+// findings are those of one kind.
+type findings struct {
+	Kind string
+	All  []finding
+	More int // that are not listed
+}
+
+type finding struct {
+	Text    string
+	At      number
+	HasTime bool
+	Label   string
+}
+
+// header fills in what the report says.
+func (p *page) header(run Run) {
+	r, a := run.Report, newAxis(run)
+	died, left := 0, 0
+	for _, s := range r.Processes {
+		if s.Died {
+			died++
+		}
+		if s.Left {
+			left++
+		}
+	}
+	count := func(name string, n int, fault bool) figure {
+		return figure{Name: name, Value: strconv.Itoa(n), Bad: fault && n > 0}
+	}
+	p.Figures = []figure{
+		{Name: "duration", Value: short(time.Duration(r.End - r.Begin))},
+		{Name: "processes", Value: fmt.Sprintf("%d (%d died, %d left)", len(r.Processes), died, left)},
+		count("faults", len(run.Faults), false),
+		{Name: "reconciles", Value: fmt.Sprintf("%d (%d failed)", r.Reconciles, r.Failed)},
+		{Name: "handovers", Value: fmt.Sprintf("%d of partitions, %d of keys", r.Handovers, r.Moves)},
+		count("overlaps of work", len(r.Overlaps), true),
+		count("partitions active twice", len(r.ActiveTwice), true),
+		count("losses", len(r.Losses), true),
+		count("token drops", len(r.TokenDrops), true),
+		count("impossible records", len(r.Problems), true),
+	}
+	for _, cause := range slices.Sorted(maps.Keys(r.Unowned)) {
+		d := r.Unowned[cause]
+		p.Unowned = append(p.Unowned, unowned{cause, d.Count, d.Open, short(d.P50), short(d.P99), short(d.Max)})
+	}
+	all := r.Findings()
+	p.Passed = len(all) == 0
+	p.Verdict = "passed: nothing was found that must never be"
+	if !p.Passed {
+		p.Verdict = fmt.Sprintf("failed: %d findings", len(all))
+		if len(all) == 1 {
+			p.Verdict = "failed: 1 finding"
+		}
+	}
+	for _, f := range all {
+		if n := len(p.Findings); n == 0 || p.Findings[n-1].Kind != f.Kind {
+			p.Findings = append(p.Findings, findings{Kind: f.Kind})
+		}
+		kind := &p.Findings[len(p.Findings)-1]
+		if len(kind.All) == listed {
+			kind.More++
+			continue
+		}
+		one := finding{Text: f.Text}
+		if f.Time >= a.begin && f.Time <= a.end && f.Time != 0 {
+			one.HasTime, one.At, one.Label = true, a.at(f.Time), a.since(f.Time)
+		}
+		kind.All = append(kind.All, one)
+	}
+}

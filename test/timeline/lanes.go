@@ -1,0 +1,199 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package timeline
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/tom-ludwig/operator-scaling/test/checker"
+)
+
+const (
+	laneHeight = 54 // of a line of processes, in pixels
+	chartBase  = 46 // where the step chart stands, from the top of its line
+	chartSize  = 32 // its height at the most partitions that any process owned
+)
+
+// lane has the processes of a Pod.
+type lane struct {
+	Pod    pod
+	Height int
+	Lives  []laneLife
+	Names  []laneName
+	Marks  []mark
+}
+
+// laneLife is one process.
+type laneLife struct {
+	Class, Process string
+	Alive          rect
+	Joined, Kept   []rect // Kept: fenced
+	Paused         []rect
+	Path           string // of the step chart
+	Steps          string // its steps for the script: time, partitions, time, ...
+	Most           int
+}
+
+// laneName is written from From on, and has room until Room.
+type laneName struct {
+	Name       string
+	From, Room number
+	Top        int
+}
+
+// mark is a moment in the life of a process.
+type mark struct {
+	At          number
+	Top, Height int
+	Sign        string
+	Class       string
+	Title       string
+}
+
+func drawLanes(faults []Fault, lives []checker.Life, a axis, pods pods) []lane {
+	most := 1
+	for _, l := range lives {
+		for _, s := range ownedSteps(l, a) {
+			most = max(most, s.owned)
+		}
+	}
+	kinds := kindsOf(faults)
+	lanes := make([]lane, 0, len(pods.list))
+	for at, pod := range pods.list {
+		lane := lane{Pod: pod}
+		tops := map[string]int{} // by process
+		var free []int64         // when each line is free again
+		var lastName []int       // in each line
+		order := slices.Clone(pod.lives)
+		slices.SortStableFunc(order, func(i, j int) int { return cmp.Compare(lives[i].Begin, lives[j].Begin) })
+		for _, i := range order {
+			l := lives[i]
+			from, _, ok := a.clip(l.Begin, l.End)
+			if !ok || l.Begin == 0 {
+				continue
+			}
+			line := slices.IndexFunc(free, func(t int64) bool { return t <= l.Begin })
+			if line < 0 {
+				line = len(free)
+				free, lastName = append(free, 0), append(lastName, -1)
+			}
+			if last := lastName[line]; last >= 0 {
+				lane.Names[last].Room = a.at(from)
+			}
+			free[line], lastName[line] = l.End, len(lane.Names)
+			top := line * laneHeight
+			tops[l.Process] = top
+			lane.Lives = append(lane.Lives, drawLife(l, pods.class(i), top, most, a))
+			lane.Names = append(lane.Names, laneName{l.Process, a.at(from), a.width(), top})
+			lane.Marks = append(lane.Marks, endMark(l, top, a)...)
+		}
+		lane.Height = max(1, len(free)) * laneHeight
+		for _, f := range faults {
+			of, ofProcess := pods.by[f.Target]
+			from, _, ok := a.clip(f.From, f.From)
+			if !ofProcess || of != at || !f.moment() || !ok {
+				continue
+			}
+			m := mark{
+				At: a.at(from), Height: lane.Height,
+				Class: fmt.Sprintf("k%d", kinds[f.Name]), Title: describe(f, a),
+			}
+			if top, known := tops[f.Target]; known {
+				m.Top, m.Height = top, laneHeight
+			}
+			lane.Marks = append(lane.Marks, m)
+		}
+		lanes = append(lanes, lane)
+	}
+	return lanes
+}
+
+func drawLife(l checker.Life, class string, top, most int, a axis) laneLife {
+	rects := func(y, h int, all ...checker.Interval) []rect {
+		var rects []rect
+		for _, i := range all {
+			if from, to, ok := a.clip(i.From, i.To); ok {
+				x := a.at(from)
+				rects = append(rects, rect{X: x, W: a.at(to) - x, Y: top + y, H: h})
+			}
+		}
+		return rects
+	}
+	const head = chartBase - chartSize
+	drawn := laneLife{
+		Class: class, Process: l.Process, Most: most,
+		Alive:  rects(head-1, chartSize+6, checker.Interval{From: l.Begin, To: l.End})[0],
+		Joined: rects(chartBase+1, 4, l.Joined...),
+		Kept:   rects(head-1, chartSize+2, l.Fenced...),
+		Paused: rects(head-1, chartSize+6, l.Paused...),
+	}
+	steps := ownedSteps(l, a)
+	if len(steps) == 0 {
+		return drawn
+	}
+	var path, text strings.Builder
+	base := top + chartBase
+	fmt.Fprintf(&path, "M%v %d", a.at(steps[0].at), base)
+	for _, s := range steps {
+		fmt.Fprintf(&path, "H%vV%v", a.at(s.at), number(base)-number(s.owned*chartSize)/number(most))
+		fmt.Fprintf(&text, "%v %d ", a.at(s.at), s.owned)
+	}
+	if to := a.at(min(l.End, a.end)); steps[len(steps)-1].owned > 0 {
+		fmt.Fprintf(&path, "H%v", to)
+	}
+	fmt.Fprintf(&path, "V%dZ", base)
+	drawn.Path, drawn.Steps = path.String(), strings.TrimSpace(text.String())
+	return drawn
+}
+
+// step says how many partitions a process is active on from a time on.
+type step struct {
+	at    int64
+	owned int
+}
+
+// ownedSteps counts what a process owned. What is open at the end of what is drawn
+// stays open.
+func ownedSteps(l checker.Life, a axis) []step {
+	changes := map[int64]int{}
+	for _, s := range l.Owned {
+		from, to, ok := a.clip(s.From, s.To)
+		if !ok {
+			continue
+		}
+		changes[from]++
+		if s.To <= a.end && s.Cause != "" {
+			changes[to]--
+		}
+	}
+	steps := make([]step, 0, len(changes))
+	for at, n := range changes {
+		steps = append(steps, step{at, n})
+	}
+	slices.SortFunc(steps, func(x, y step) int { return cmp.Compare(x.at, y.at) })
+	for i := 1; i < len(steps); i++ {
+		steps[i].owned += steps[i-1].owned
+	}
+	return steps
+}
+
+func endMark(l checker.Life, top int, a axis) []mark {
+	at, _, ok := a.clip(l.End, l.End)
+	if !ok {
+		return nil
+	}
+	m := mark{At: a.at(at), Top: top, Height: laneHeight, Class: "end"}
+	switch l.Ended {
+	case checker.Died:
+		m.Sign, m.Title = "✕", l.Process+" had died at "+a.since(l.End)
+	case checker.Left:
+		m.Sign, m.Title = "▾", l.Process+" left at "+a.since(l.End)
+	default:
+		return nil
+	}
+	return []mark{m}
+}

@@ -1,0 +1,206 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package timeline
+
+import (
+	"cmp"
+	"slices"
+	"strconv"
+
+	"github.com/tom-ludwig/operator-scaling/test/checker"
+)
+
+// ownership is the chart of who owned what.
+type ownership struct {
+	Partitions int
+	Row        int // height of a partition, in pixels
+	Height     int
+	Labels     []label
+	// From the back to the front: what was kept without work on it, what was owned.
+	Kept, Owned []group
+	Gaps        []gapGroup
+	Overlaps    []overlap
+}
+
+type label struct{ Top, Partition int }
+
+// group has the rectangles of one process that look alike.
+type group struct {
+	Class   string
+	Process string
+	Rects   []rect
+}
+
+// rect is the time of one process on partitions that lie together.
+type rect struct {
+	X, W number // in milliseconds. W >= 0
+	Y, H int    // in pixels
+	End  string // why it ended; "" if it was released
+}
+
+type gapGroup struct {
+	Cause         checker.Cause
+	Before, After string
+	Rects         []rect
+}
+
+type overlap struct {
+	rect
+	Title string
+}
+
+// stretch is a time on one partition, before stretches are put together.
+type stretch struct {
+	partition int
+	from, to  int64 // clipped
+	end       string
+}
+
+func drawOwnership(run Run, lives []checker.Life, a axis, pods pods) ownership {
+	o := ownership{Partitions: max(run.Partitions, 1)}
+	for _, l := range lives {
+		for _, s := range l.Owned {
+			o.Partitions = max(o.Partitions, s.Partition+1)
+		}
+	}
+	o.Row = min(max(640/o.Partitions, 2), 10)
+	if o.Partitions > 1000 {
+		o.Row = 1
+	}
+	o.Height = o.Partitions * o.Row
+	step := 1
+	for step*o.Row < 40 {
+		step *= 2
+	}
+	for p := 0; p < o.Partitions; p += step {
+		o.Labels = append(o.Labels, label{p * o.Row, p})
+	}
+
+	for i, l := range lives {
+		owned, fenced, paused := stretches(l, a)
+		class := pods.class(i)
+		for _, part := range []struct {
+			to    *[]group
+			class string
+			all   []stretch
+		}{
+			{&o.Owned, class, owned},
+			{&o.Kept, class + " fenced", fenced},
+			{&o.Kept, class + " paused", paused},
+		} {
+			if len(part.all) > 0 {
+				*part.to = append(*part.to, group{part.class, l.Process, o.merge(part.all, a)})
+			}
+		}
+	}
+	o.gaps(run.Report.Gaps, a)
+	o.overlaps(run.Report, a)
+	return o
+}
+
+// stretches cuts what a process owned into the times in which it was active and
+// ran, was fenced, and was active but stopped.
+func stretches(l checker.Life, a axis) (owned, fenced, paused []stretch) {
+	add := func(to *[]stretch, s checker.Ownership, from, until int64, end string) {
+		if from, until, ok := a.clip(from, until); ok {
+			*to = append(*to, stretch{s.Partition, from, until, end})
+		}
+	}
+	for _, s := range l.Owned {
+		from, end := s.From, ending(s)
+		for _, pause := range l.Paused {
+			if pause.To <= from || pause.From >= s.To {
+				continue
+			}
+			if pause.From > from {
+				add(&owned, s, from, pause.From, string(checker.Paused))
+			}
+			from = min(pause.To, s.To)
+			add(&paused, s, max(s.From, pause.From), from, "")
+		}
+		if from < s.To || s.From == s.To {
+			add(&owned, s, from, s.To, end)
+		}
+		if s.Held > s.To {
+			add(&fenced, s, s.To, s.Held, "")
+		}
+	}
+	return owned, fenced, paused
+}
+
+func ending(s checker.Ownership) string {
+	switch {
+	case s.Cause == checker.Released:
+		return ""
+	case s.Cause == "":
+		return "end"
+	}
+	return string(s.Cause)
+}
+
+// merge puts stretches of equal times on partitions that lie together into one
+// rectangle each: the file of a long run is a fraction of the size.
+func (o *ownership) merge(all []stretch, a axis) []rect {
+	slices.SortStableFunc(all, func(x, y stretch) int {
+		return cmp.Or(cmp.Compare(x.from, y.from), cmp.Compare(x.to, y.to), cmp.Compare(x.end, y.end), cmp.Compare(x.partition, y.partition))
+	})
+	var rects []rect
+	var last stretch
+	for i, s := range all {
+		if i > 0 && s.from == last.from && s.to == last.to && s.end == last.end && s.partition == last.partition+1 {
+			rects[len(rects)-1].H += o.Row
+		} else {
+			x := a.at(s.from)
+			rects = append(rects, rect{X: x, W: a.at(s.to) - x, Y: s.partition * o.Row, H: o.Row, End: s.end})
+		}
+		last = s
+	}
+	return rects
+}
+
+// gaps are drawn unseen, so that the pointer finds them.
+func (o *ownership) gaps(gaps []checker.Gap, a axis) {
+	type kind struct {
+		cause         checker.Cause
+		before, after string
+	}
+	var order []kind
+	all := map[kind][]stretch{}
+	for _, g := range gaps {
+		from, to, ok := a.clip(g.From, g.To)
+		if !ok || g.Partition < 0 || g.Partition >= o.Partitions || len(o.Owned) == 0 {
+			continue
+		}
+		k := kind{g.Cause, g.Before, g.After}
+		if all[k] == nil {
+			order = append(order, k)
+		}
+		all[k] = append(all[k], stretch{g.Partition, from, to, ""})
+	}
+	for _, k := range order {
+		o.Gaps = append(o.Gaps, gapGroup{k.cause, k.before, k.after, o.merge(all[k], a)})
+	}
+}
+
+func (o *ownership) overlaps(r *checker.Report, a axis) {
+	for _, kind := range []struct {
+		name string
+		all  []checker.Overlap
+	}{
+		{"two owners of ", r.ActiveTwice},
+		{"two at work on ", r.Overlaps},
+	} {
+		for _, found := range kind.all {
+			from, to, ok := a.clip(found.From, found.To)
+			if !ok || found.Partition < 0 || found.Partition >= o.Partitions {
+				continue
+			}
+			x := a.at(from)
+			o.Overlaps = append(o.Overlaps, overlap{
+				rect{X: x, W: a.at(to) - x, Y: found.Partition * o.Row, H: o.Row},
+				kind.name + found.Subject + " (partition " + strconv.Itoa(found.Partition) + "): " + found.A.Process + " and " + found.B.Process,
+			})
+		}
+	}
+}

@@ -1,0 +1,217 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package timeline
+
+import (
+	"bytes"
+	_ "embed"
+	"errors"
+	"fmt"
+	"html/template"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/tom-ludwig/operator-scaling/test/checker"
+)
+
+// Run is what is drawn. Times are those of record.Now.
+type Run struct {
+	Title string
+	// Processes and what was found in them. The report is required; it must be
+	// that of these processes.
+	Processes []checker.Process
+	Report    *checker.Report
+	Faults    []Fault
+	// Begin and End are the time that is drawn. 0: the report's. What lies outside
+	// is left out.
+	Begin, End int64
+	// Partitions is how many there are. 0: as many as were owned.
+	Partitions int
+}
+
+// Fault is something that was done to the run.
+type Fault struct {
+	// Name is its kind, for example "SIGSTOP" or "outage".
+	Name string
+	// Target is the name of a process, or what else was hit, for example
+	// "kube-apiserver" or "etcd"; empty for everything.
+	Target string
+	// From and To are its time. To 0 is a moment.
+	From, To int64
+	// Note is shown with it.
+	Note string
+}
+
+func (f Fault) moment() bool { return f.To <= f.From }
+
+var (
+	//go:embed page.html
+	pageText string
+	//go:embed style.css
+	styleText string
+	//go:embed script.js
+	scriptText string
+
+	pageTemplate = template.Must(template.New("page").Parse(pageText))
+)
+
+// Write draws a run.
+func Write(w io.Writer, run Run) error {
+	if run.Report == nil {
+		return errors.New("draw a run: it has no report")
+	}
+	p := draw(run)
+	var b bytes.Buffer // so that a failure leaves no half page
+	if err := pageTemplate.Execute(&b, p); err != nil {
+		return fmt.Errorf("draw a run: %w", err)
+	}
+	_, err := w.Write(bytes.Map(xmlRune, b.Bytes()))
+	return err
+}
+
+// xmlRune replaces what XML has no way to say, not even escaped.
+func xmlRune(r rune) rune {
+	switch {
+	case r == '\t', r == '\n', r == '\r', r >= ' ' && r != 0xfffe && r != 0xffff:
+		return r
+	}
+	return '\ufffd'
+}
+
+// page is what the template shows.
+type page struct {
+	Title         string
+	Style, Script template.HTML // whole elements: the template engine would take their CDATA marks away
+	Passed        bool
+	Verdict       string
+	Figures       []figure
+	Unowned       []unowned
+	Findings      []findings
+	Legend        []pod
+	Colours       int // of the palette
+	Ticks         []tick
+	Shades        []shade
+	FaultRows     []faultRow
+	Ownership     ownership
+	Lanes         []lane
+	Width         number // of the time drawn, in milliseconds
+	Origin        number // its beginning, as times are told to the reader
+	PatternScale  string // how much wider than high a unit of the charts is
+}
+
+func draw(run Run) page {
+	a := newAxis(run)
+	lives := checker.Lives(run.Processes, a.end)
+	pods := podsOf(lives)
+	p := page{
+		Title: run.Title,
+		// The marks keep the file well-formed XML and mean nothing to HTML.
+		Style:        template.HTML("<style>/*<![CDATA[*/\n" + styleText + podStyles() + "/*]]>*/</style>"), //nolint:gosec // constants
+		Script:       template.HTML("<script>//<![CDATA[\n" + scriptText + "//]]>\n</script>"),              //nolint:gosec // constants
+		Legend:       pods.list,
+		Colours:      len(palette),
+		Ticks:        a.ticks(),
+		Width:        a.width(),
+		Origin:       -a.at(a.origin),
+		PatternScale: number(a.width() / assumedWidth).String(),
+	}
+	p.header(run)
+	p.Shades, p.FaultRows = faultRows(run.Faults, a, pods)
+	p.Ownership = drawOwnership(run, lives, a, pods)
+	p.Lanes = drawLanes(run.Faults, lives, a, pods)
+	return p
+}
+
+// assumedWidth is how many pixels the charts are taken to be wide where that must be
+// guessed: for the slant of hatching, and for the room that a label has.
+const assumedWidth = 1400
+
+// axis turns times into places: milliseconds after the beginning of what is drawn.
+type axis struct {
+	begin, end int64
+	origin     int64 // from when on times are counted for the reader
+}
+
+func newAxis(run Run) axis {
+	a := axis{begin: run.Begin, end: run.End, origin: run.Report.Begin}
+	if a.begin == 0 {
+		a.begin = run.Report.Begin
+	}
+	if a.end == 0 {
+		a.end = run.Report.End
+	}
+	a.end = max(a.end, a.begin+int64(time.Microsecond)) // something must be divided by it
+	return a
+}
+
+// number is written with three decimals at most: microseconds, as the unit is a millisecond.
+type number float64
+
+func (n number) String() string {
+	s := fmt.Sprintf("%.3f", float64(n))
+	return strings.TrimSuffix(strings.TrimRight(s, "0"), ".")
+}
+
+func (a axis) width() number { return a.at(a.end) }
+
+// at is the place of a time, which may be outside.
+func (a axis) at(t int64) number {
+	return number((t-a.begin)/int64(time.Microsecond)) / 1000
+}
+
+// clip cuts a time to what is drawn. ok is false if nothing is left of it; a moment
+// inside stays.
+func (a axis) clip(from, to int64) (int64, int64, bool) {
+	if to < a.begin || from > a.end {
+		return 0, 0, false
+	}
+	from = max(from, a.begin)
+	return from, max(from, min(to, a.end)), true
+}
+
+// tick is a line of the time axis.
+type tick struct {
+	At    number
+	Label string
+}
+
+// ticks are at round times, about ten of them.
+func (a axis) ticks() []tick {
+	span := time.Duration(a.end - a.begin)
+	step := time.Microsecond
+	for _, s := range []time.Duration{2, 5, 10, 20, 50, 100, 200, 500, 1e3, 2e3, 5e3, 1e4, 2e4, 5e4, 1e5, 2e5, 5e5, 1e6, 2e6, 5e6, 1e7, 2e7, 3e7, 6e7, 12e7, 3e8, 6e8, 18e8, 36e8} {
+		if span/step <= 12 {
+			break
+		}
+		step = s * time.Microsecond
+	}
+	for span/step > 12 {
+		step *= 2
+	}
+	var all []tick
+	for t := a.origin + (a.begin-a.origin+int64(step)-1)/int64(step)*int64(step); t <= a.end; t += int64(step) {
+		all = append(all, tick{a.at(t), a.since(t)})
+	}
+	return all
+}
+
+// since is a time as the reader counts it: from the beginning of the run.
+func (a axis) since(t int64) string { return short(time.Duration(t - a.origin)) }
+
+// short rounds to what can be read.
+func short(d time.Duration) string {
+	switch {
+	case d == 0:
+		return "0"
+	case d%time.Minute == 0:
+		return strings.TrimSuffix(d.String(), "0s")
+	case d.Abs() < time.Millisecond:
+		return d.Round(time.Microsecond).String()
+	case d.Abs() < time.Second:
+		return d.Round(10 * time.Microsecond).String()
+	default:
+		return d.Round(time.Millisecond).String()
+	}
+}
