@@ -38,7 +38,8 @@ type laneLife struct {
 	Most           int
 }
 
-// laneName is written from From on, and has room until Room.
+// laneName is what tells a process from others of its Pod. It is written from From
+// on, and has room until Room.
 type laneName struct {
 	Name       string
 	From, Room number
@@ -88,7 +89,7 @@ func drawLanes(faults []Fault, lives []checker.Life, a axis, pods pods) []lane {
 			top := line * laneHeight
 			tops[l.Process] = top
 			lane.Lives = append(lane.Lives, drawLife(l, pods.class(i), top, most, a))
-			lane.Names = append(lane.Names, laneName{l.Process, a.at(from), a.width(), top})
+			lane.Names = append(lane.Names, laneName{cmp.Or(strings.TrimPrefix(l.Process, pod.Name), l.Process), a.at(from), a.width(), top})
 			lane.Marks = append(lane.Marks, endMark(l, top, a)...)
 		}
 		lane.Height = max(1, len(free)) * laneHeight
