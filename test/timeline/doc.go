@@ -20,8 +20,8 @@
 //   - Who owned what: a row a few pixels high for each partition, from 0 at the top.
 //     A rectangle is the time in which a process was active there, in the colour of
 //     its Pod; the processes that follow one another in one Pod take turns in being
-//     full and paler. Where the background is seen, nobody owned the partition. Grey
-//     hatching in a process's colour is a time in which it still held the partition
+//     full and a little paler. Where the background is seen, nobody owned the partition.
+//     Hatching on a pale colour is a time in which the process still held the partition
 //     but was fenced; crosses, one in which it was stopped. Red hatching with a red
 //     frame is two at a time: two owners, or two at work on one key. It is always
 //     drawn wide enough to be seen, and marked once more in the line above.
