@@ -27,6 +27,7 @@ import (
 	"github.com/tom-ludwig/operator-scaling/example-controller/pkg/apis/samplecontroller/v1alpha1"
 	"github.com/tom-ludwig/operator-scaling/example-controller/pkg/generated/clientset/versioned"
 	foolisters "github.com/tom-ludwig/operator-scaling/example-controller/pkg/generated/listers/samplecontroller/v1alpha1"
+	"github.com/tom-ludwig/operator-scaling/shard"
 )
 
 // Queue is what the controller needs of a queue: client-go's interface, and a context for each piece of work.
@@ -56,8 +57,8 @@ const (
 	eventRepaired  = "DeploymentRepaired"
 )
 
-// Controller keeps one Deployment for each Foo. It knows nothing of sharding: its informers and its queue show it only
-// what it may work on.
+// Controller keeps one Deployment for each Foo. Its informers and its queue show it only what it may work on. All that it
+// knows of sharding is the token: whatever it writes carries it, so that a server may check it (manifests/fencing.yaml).
 type Controller struct {
 	kubeClient kubernetes.Interface
 	fooClient  versioned.Interface
@@ -213,8 +214,10 @@ func (c *Controller) syncHandler(ctx context.Context, foo *v1alpha1.Foo) error {
 	}
 	deployment, err := c.deployments.Deployments(foo.Namespace).Get(foo.Spec.DeploymentName)
 	if apierrors.IsNotFound(err) {
+		create := newDeployment(foo)
+		shard.StampToken(ctx, create)
 		c.observe.Write(ctx, cache.MetaObjectToName(foo))
-		deployment, err = c.kubeClient.AppsV1().Deployments(foo.Namespace).Create(ctx, newDeployment(foo), metav1.CreateOptions{})
+		deployment, err = c.kubeClient.AppsV1().Deployments(foo.Namespace).Create(ctx, create, metav1.CreateOptions{})
 		if err != nil {
 			return fmt.Errorf("create Deployment %s/%s: %w", foo.Namespace, foo.Spec.DeploymentName, err)
 		}
@@ -232,6 +235,7 @@ func (c *Controller) syncHandler(ctx context.Context, foo *v1alpha1.Foo) error {
 		// a human or another member, is not overwritten.
 		update := deployment.DeepCopy()
 		update.Spec.Replicas = &want
+		shard.StampToken(ctx, update)
 		c.observe.Write(ctx, cache.MetaObjectToName(foo))
 		deployment, err = c.kubeClient.AppsV1().Deployments(foo.Namespace).Update(ctx, update, metav1.UpdateOptions{})
 		if err != nil {
@@ -271,6 +275,9 @@ func (c *Controller) updateStatus(ctx context.Context, foo *v1alpha1.Foo, availa
 	if equality.Semantic.DeepEqual(foo.Status, update.Status) {
 		return false, nil
 	}
+	// Not before the comparison: another token alone is no reason for a write. It stands in the status because a write
+	// to the status changes no annotation. Empty if the claim is gone: another owner's token must not be passed on.
+	update.Status.Token, _ = shard.TokenFromContext(ctx)
 	c.observe.Write(ctx, cache.MetaObjectToName(foo))
 	if _, err := c.fooClient.SamplecontrollerV1alpha1().Foos(foo.Namespace).UpdateStatus(ctx, update, metav1.UpdateOptions{}); err != nil {
 		return false, fmt.Errorf("update status of Foo %s/%s: %w", foo.Namespace, foo.Name, err)

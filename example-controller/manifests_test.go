@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	admissionv1 "k8s.io/api/admissionregistration/v1"
 	appsv1 "k8s.io/api/apps/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -28,6 +29,16 @@ import (
 // manifest returns the first object of the kind in a file.
 func manifest(t *testing.T, file, kind string) *unstructured.Unstructured {
 	t.Helper()
+	all := manifestsOf(t, file, kind)
+	if len(all) == 0 {
+		t.Fatalf("%s: no %s", file, kind)
+	}
+	return all[0]
+}
+
+// manifestsOf returns the objects of the kind in a file.
+func manifestsOf(t *testing.T, file, kind string) (all []*unstructured.Unstructured) {
+	t.Helper()
 	content, err := os.Open(filepath.Join("manifests", file))
 	if err != nil {
 		t.Fatal(err)
@@ -36,12 +47,12 @@ func manifest(t *testing.T, file, kind string) *unstructured.Unstructured {
 	for decoder := yaml.NewYAMLOrJSONDecoder(content, 4096); ; {
 		object := &unstructured.Unstructured{}
 		if err := decoder.Decode(object); errors.Is(err, io.EOF) {
-			t.Fatalf("%s: no %s", file, kind)
+			return all
 		} else if err != nil {
 			t.Fatalf("%s: %v", file, err)
 		}
 		if object.GetKind() == kind {
-			return object
+			all = append(all, object)
 		}
 	}
 }
@@ -127,5 +138,74 @@ func TestDeploymentManifest(t *testing.T) {
 		if probe != "/readyz" && probe != "/healthz" {
 			t.Errorf("a probe asks %s", probe)
 		}
+	}
+}
+
+// into converts a manifest, and fails on fields that the type doesn't have.
+func into(t *testing.T, object *unstructured.Unstructured, to any) {
+	t.Helper()
+	if err := runtime.DefaultUnstructuredConverter.FromUnstructuredWithValidation(object.Object, to, true); err != nil {
+		t.Fatalf("%s: %v", object.GetName(), err)
+	}
+}
+
+// The policies are about what the controller writes, by the names that the code uses.
+func TestFencingManifest(t *testing.T) {
+	user := "system:serviceaccount:" + manifest(t, "namespace.yaml", "Namespace").GetName() + ":" + manifest(t, "rbac.yaml", "ServiceAccount").GetName()
+	field, _ := reflect.TypeFor[v1alpha1.FooStatus]().FieldByName("Token")
+	statusToken, _, _ := strings.Cut(field.Tag.Get("json"), ",")
+	type rule struct {
+		Group, Version, Resource string
+		Operations               []admissionv1.OperationType
+		token                    string // its path, in CEL
+	}
+	want := []rule{
+		{
+			appsv1.SchemeGroupVersion.Group, appsv1.SchemeGroupVersion.Version, "deployments",
+			[]admissionv1.OperationType{admissionv1.Create, admissionv1.Update},
+			"metadata.annotations['" + shard.AnnotationToken + "']",
+		},
+		{
+			v1alpha1.SchemeGroupVersion.Group, v1alpha1.SchemeGroupVersion.Version, "foos/status",
+			[]admissionv1.OperationType{admissionv1.Update},
+			"status." + statusToken,
+		},
+	}
+	policies := manifestsOf(t, "fencing.yaml", "ValidatingAdmissionPolicy")
+	bindings := manifestsOf(t, "fencing.yaml", "ValidatingAdmissionPolicyBinding")
+	if len(policies) != len(want) || len(bindings) != len(want) {
+		t.Fatalf("%d policies and %d bindings, want %d each", len(policies), len(bindings), len(want))
+	}
+	for i, want := range want {
+		var policy admissionv1.ValidatingAdmissionPolicy
+		var binding admissionv1.ValidatingAdmissionPolicyBinding
+		into(t, policies[i], &policy)
+		into(t, bindings[i], &binding)
+		if binding.Spec.PolicyName != policy.Name || !slices.Equal(binding.Spec.ValidationActions, []admissionv1.ValidationAction{admissionv1.Deny}) {
+			t.Errorf("%s: the binding is for %s, to %v", policy.Name, binding.Spec.PolicyName, binding.Spec.ValidationActions)
+		}
+		if *policy.Spec.FailurePolicy != admissionv1.Fail {
+			t.Errorf("%s: failurePolicy is %s", policy.Name, *policy.Spec.FailurePolicy)
+		}
+		rules := policy.Spec.MatchConstraints.ResourceRules
+		if len(rules) != 1 {
+			t.Fatalf("%s: %d rules, want 1", policy.Name, len(rules))
+		}
+		got := rule{rules[0].APIGroups[0], rules[0].APIVersions[0], rules[0].Resources[0], rules[0].Operations, want.token}
+		if diff := cmp.Diff(want, got, cmp.AllowUnexported(rule{})); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", policy.Name, diff)
+		}
+		if conditions := policy.Spec.MatchConditions; len(conditions) != 1 || conditions[0].Expression != "request.userInfo.username == '"+user+"'" {
+			t.Errorf("%s is for %v, want %s", policy.Name, conditions, user)
+		}
+		for _, variable := range policy.Spec.Variables {
+			of := map[string]string{"token": "object.", "before": "oldObject."}[variable.Name]
+			if of == "" || !strings.Contains(variable.Expression, of+want.token) {
+				t.Errorf("%s: %s does not come from %s%s: %s", policy.Name, variable.Name, of, want.token, variable.Expression)
+			}
+		}
+	}
+	if text, err := os.ReadFile(filepath.Join("manifests", "kustomization.yaml")); err != nil || !strings.Contains(string(text), "\n# - fencing.yaml\n") {
+		t.Errorf("the kustomization does not mention it as an option (%v)", err)
 	}
 }

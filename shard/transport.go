@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/tom-ludwig/operator-scaling/shard/ring"
 	"github.com/tom-ludwig/operator-scaling/workqueue"
 )
 
@@ -111,22 +110,3 @@ func (a *answer) Close() error {
 
 // WrappedRoundTripper lets client-go find the transport inside.
 func (g *guard) WrappedRoundTripper() http.RoundTripper { return g.next }
-
-// TokenFromContext returns the token of the partition that a piece of work belongs
-// to, for a context from the Context of a queue: the resourceVersion of the write by
-// which this member claimed it. Tokens of one partition strictly increase, as
-// numbers, from owner to owner, so that a server can refuse the writes of an earlier one. It
-// returns false for other contexts, and when the claim is gone.
-func TokenFromContext(ctx context.Context) (string, bool) {
-	p, ok := workqueue.FromContext(ctx)
-	if !ok {
-		return "", false
-	}
-	s, ok := p.Owner.(*Sharder)
-	if !ok {
-		return "", false
-	}
-	now := s.snapshot.Load()
-	token := now.tokens[ring.PartitionOf(p.Point, now.partitions)]
-	return token, token != ""
-}

@@ -46,6 +46,9 @@ type FooStatus struct {
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
 	// Member names the Pod of the member that reconciled the Foo last.
 	Member string `json:"member,omitempty"`
+	// Token is the fencing token under which the status was written, a decimal number that rises from owner to owner: see
+	// shard.TokenFromContext. A string, as on the Deployment's annotation and in the Lease that it comes from.
+	Token string `json:"token,omitempty"`
 	// Conditions holds Ready.
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
 }

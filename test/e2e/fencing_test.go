@@ -1,0 +1,382 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/rest"
+
+	"github.com/tom-ludwig/operator-scaling/shard"
+	"github.com/tom-ludwig/operator-scaling/test/replica"
+)
+
+// The ServiceAccount that the policies are for. Its name is that of the manifests
+// in each namespace, so that they are applied as they are; no other test uses it.
+const operatorNamespace, operatorAccount = "foo-operator", "foo-operator"
+
+// refused is in the message of each request that a policy has refused.
+const refused = "denied request"
+
+// wantRefused fails the test unless a policy has refused a request with the text.
+func wantRefused(t *testing.T, what string, err error, text string) {
+	t.Helper()
+	if err == nil || !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), refused) || !strings.Contains(err.Error(), text) {
+		t.Errorf("%s: %v, want a refusal with %q", what, err, text)
+	}
+}
+
+// refusals returns the lines of the replicas' logs that tell of refused requests.
+func (w *world) refusals() (lines []string) {
+	w.t.Helper()
+	for _, r := range w.all() {
+		text, err := os.ReadFile(r.LogFile())
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		for line := range strings.Lines(string(text)) {
+			if strings.Contains(line, refused) || strings.Contains(strings.ToLower(line), "forbidden") {
+				lines = append(lines, line)
+			}
+		}
+	}
+	return lines
+}
+
+// tokens returns the tokens of a Foo's status and of its Deployment, 0 for none.
+func (w *world) tokens(ctx context.Context, name string) (status, deployment int64, err error) {
+	foo, err := w.foos.Get(ctx, name, metav1.GetOptions{})
+	if err != nil {
+		return 0, 0, err
+	}
+	d, err := w.kube.AppsV1().Deployments(w.namespace).Get(ctx, name, metav1.GetOptions{})
+	if err != nil {
+		return 0, 0, err
+	}
+	status, _ = strconv.ParseInt(foo.Status.Token, 10, 64)
+	deployment, _ = strconv.ParseInt(d.Annotations[shard.AnnotationToken], 10, 64)
+	return status, deployment, nil
+}
+
+// waitRepaired waits until the owner has given a Deployment its one replica, and a
+// token that is at least as high.
+func (w *world) waitRepaired(name string, atLeast int64) {
+	w.t.Helper()
+	w.eventually("Deployment "+name+" is repaired", func(ctx context.Context) error {
+		d, err := w.kube.AppsV1().Deployments(w.namespace).Get(ctx, name, metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		foo, err := w.foos.Get(ctx, name, metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		token, err := strconv.ParseInt(d.Annotations[shard.AnnotationToken], 10, 64)
+		if err != nil || *d.Spec.Replicas != *foo.Spec.Replicas || token < atLeast {
+			return fmt.Errorf("it has %d replicas under %v, want %d under at least %d", *d.Spec.Replicas, d.Annotations, *foo.Spec.Replicas, atLeast)
+		}
+		return nil
+	})
+}
+
+// gate holds requests that change something until it is opened.
+type gate struct {
+	next   http.RoundTripper
+	arrive chan struct{}
+	open   chan struct{}
+}
+
+func (g *gate) RoundTrip(r *http.Request) (*http.Response, error) {
+	if r.Method != http.MethodGet {
+		g.arrive <- struct{}{}
+		select {
+		case <-g.open:
+		case <-r.Context().Done():
+			return nil, context.Cause(r.Context())
+		}
+	}
+	return g.next.RoundTrip(r)
+}
+
+// late sends what an owner of the Foo might send at this moment, without the
+// condition that nobody has written in between. The requests are under way when it
+// returns; they arrive when the function that it returns is called.
+func (w *world) late(config *rest.Config, name string) (arrive func() map[string]error, token int64) {
+	w.t.Helper()
+	d, err := w.kube.AppsV1().Deployments(w.namespace).Get(w.t.Context(), name, metav1.GetOptions{})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if token, err = strconv.ParseInt(d.Annotations[shard.AnnotationToken], 10, 64); err != nil {
+		w.t.Fatalf("Deployment %s has no token: %v", name, err)
+	}
+	d.ResourceVersion, d.Spec.Replicas = "", new(int32(66))
+	patch := fmt.Appendf(nil, `{"metadata":{"annotations":{%q:"%d"}},"spec":{"replicas":66}}`, shard.AnnotationToken, token)
+	statusPatch := fmt.Appendf(nil, `{"status":{"token":"%d","member":"late"}}`, token)
+
+	g := &gate{arrive: make(chan struct{}), open: make(chan struct{})}
+	config = rest.CopyConfig(config)
+	config.Wrap(func(next http.RoundTripper) http.RoundTripper { g.next = next; return g })
+	o := w.operator(config)
+	deployments := o.deployments.AppsV1().Deployments(w.namespace)
+	requests := map[string]func() error{
+		"update of the Deployment": func() error {
+			_, err := deployments.Update(w.t.Context(), d, metav1.UpdateOptions{})
+			return err
+		},
+		"patch of the Deployment": func() error {
+			_, err := deployments.Patch(w.t.Context(), name, types.MergePatchType, patch, metav1.PatchOptions{})
+			return err
+		},
+		"patch of the status": func() error {
+			_, err := o.foos.Patch(w.t.Context(), name, types.MergePatchType, statusPatch, metav1.PatchOptions{}, "status")
+			return err
+		},
+	}
+	type answer struct {
+		what string
+		err  error
+	}
+	answers := make(chan answer, len(requests))
+	for what, send := range requests {
+		go func() { answers <- answer{what, send()} }()
+		<-g.arrive
+	}
+	return func() map[string]error {
+		close(g.open)
+		got := map[string]error{}
+		for range requests {
+			a := <-answers
+			got[a.what] = a.err
+		}
+		return got
+	}, token
+}
+
+// ownedBy returns a Foo that a replica owns.
+func (w *world) ownedBy(p placement, r *replica.Process, objects int) string {
+	w.t.Helper()
+	for i := range objects {
+		if name := fmt.Sprintf("foo-%d", i); p.of(w.key(name)) == r.Pod() {
+			return name
+		}
+	}
+	w.t.Fatalf("%s owns nothing", r)
+	return ""
+}
+
+// With the policies of the manifests, a write that was held up until its sender's
+// object had passed to another replica is refused, and nothing else is.
+func TestFencing(t *testing.T) {
+	t.Parallel()
+	const objects = 60
+	w := newWorld(t)
+	w.allow()
+	account, err := shared.cp.ServiceAccount(operatorNamespace, operatorAccount)
+	if err != nil {
+		t.Fatal(err)
+	}
+	account.QPS, account.Burst = 1000, 1000
+	o := w.operator(account)
+	if _, err := shared.cp.Kubectl(t.Context(), "apply", "--server-side", "--filename", manifests("fencing.yaml")); err != nil {
+		t.Fatal(err)
+	}
+	remove := func() error {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), patience)
+		defer cancel()
+		_, err := shared.cp.Kubectl(ctx, "delete", "--ignore-not-found", "--filename", manifests("fencing.yaml"))
+		return err
+	}
+	t.Cleanup(func() {
+		if err := remove(); err != nil {
+			t.Error(err)
+		}
+	})
+	// To be judged, a status needs a Foo, and an update a Deployment: here they come
+	// from a user whom the policies don't ask.
+	w.createFoos(0, objects)
+	w.eventually("the policies are in force", func(ctx context.Context) error {
+		_, err := o.deployments.AppsV1().Deployments(w.namespace).Create(ctx, probe(), metav1.CreateOptions{DryRun: dry})
+		if err == nil || !strings.Contains(err.Error(), refused) {
+			return fmt.Errorf("a Deployment without a token: %w", errOr(err, "accepted"))
+		}
+		if err := o.updateStatus("foo-0", "", dry); err == nil || !strings.Contains(err.Error(), refused) {
+			return fmt.Errorf("a status without a token: %w", errOr(err, "accepted"))
+		}
+		return nil
+	})
+
+	// Ordinary operation: objects change while one replica stops, one is killed and
+	// one comes.
+	allowed := w.as(operatorAccount, account)
+	replicas := w.startMany(0, 3, allowed)
+	before := w.waitWorked(replicas...)
+	lateOf := map[string]func() map[string]error{}
+	tokenOf := map[string]int64{}
+	for _, r := range replicas[:2] {
+		name := w.ownedBy(before, r, objects)
+		lateOf[name], tokenOf[name] = w.late(account, name)
+	}
+	stopChurn := w.churn(objects, 20)
+	w.stop(replicas[0])
+	w.waitPlaced(replicas[1:]...)
+	replicas[1].Kill()
+	replicas = append(replicas[2:], w.startMany(3, 4, allowed)...)
+	w.waitPlaced(replicas...)
+	time.Sleep(leaseDuration / 5) // some changes under the new owners
+	t.Logf("%d changes", stopChurn())
+	after := w.waitWorked(replicas...)
+	for i := range objects {
+		name := fmt.Sprintf("foo-%d", i)
+		status, deployment, err := w.tokens(t.Context(), name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if status == 0 || deployment == 0 || deployment > status {
+			t.Errorf("%s has the token %d, its Deployment %d", name, status, deployment)
+		}
+	}
+
+	for name, arrive := range lateOf {
+		old := tokenOf[name]
+		if err := w.patchDeployment(name, `{"spec":{"replicas":77}}`); err != nil {
+			t.Fatal(err)
+		}
+		w.waitRepaired(name, old+1)
+		for what, err := range arrive() {
+			wantRefused(t, fmt.Sprintf("%s of %s under %d, which is now with %s", what, name, old, after.of(w.key(name))), err, fmt.Sprintf("the token %d is lower than", old))
+		}
+		w.judge(o, name, old)
+	}
+	if lines := w.refusals(); len(lines) > 0 {
+		t.Errorf("%d requests of replicas were refused, the first: %s", len(lines), lines[0])
+	}
+	w.check(true)
+
+	w.meddle("foo-7")
+	w.waitWorked(replicas...)
+
+	// The policies alone have done it.
+	if err := remove(); err != nil {
+		t.Fatal(err)
+	}
+	w.eventually("the policies are no longer in force", func(context.Context) error {
+		return errors.Join(o.updateDeployment("foo-7", "1", dry), o.updateStatus("foo-7", "1", dry), o.createDeployment("foo-7", "", dry))
+	})
+	w.check(true)
+	w.stop(replicas...)
+}
+
+// judge sends what an owner of the Foo may write, and may not.
+func (w *world) judge(o operator, name string, old int64) {
+	w.t.Helper()
+	status, deployment, err := w.tokens(w.t.Context(), name)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	for what, write := range map[string]func(name, token string, dryRun []string) error{
+		"update of the Deployment": o.updateDeployment, "update of the status": o.updateStatus, "create": o.createDeployment,
+	} {
+		what = what + " of " + name
+		for _, high := range []int64{max(status, deployment), max(status, deployment) + 1, 999_999_999_999_999_999} {
+			if err := write(name, strconv.FormatInt(high, 10), dry); err != nil {
+				w.t.Errorf("%s with the token %d: %v", what, high, err)
+			}
+		}
+		wantRefused(w.t, what, write(name, "", nil), "the token is missing: the operator must write")
+		for _, wrong := range []string{"abc", "-1", "1 ", "1000000000000000000000"} {
+			wantRefused(w.t, what, write(name, wrong, nil), `the token "`+wrong+`" is not a number`)
+		}
+		if !strings.HasPrefix(what, "create") {
+			wantRefused(w.t, what, write(name, strconv.FormatInt(old, 10), nil), fmt.Sprintf("the token %d is lower than ", old))
+			wantRefused(w.t, what, write(name, "1", nil), "If the present owner is refused, remove")
+		}
+	}
+}
+
+// meddle does to the tokens of a Foo what a human may do, and what the manifest
+// says to do about it.
+func (w *world) meddle(name string) {
+	w.t.Helper()
+	_, token, err := w.tokens(w.t.Context(), name)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	deployment := func(token string) {
+		w.t.Helper()
+		if err := w.patchDeployment(name, fmt.Sprintf(`{"metadata":{"annotations":{%q:%s}},"spec":{"replicas":77}}`, shard.AnnotationToken, token)); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+	status := func(token string) {
+		w.t.Helper()
+		patch := fmt.Appendf(nil, `{"status":{"token":%s}}`, token)
+		if _, err := w.foos.Patch(w.t.Context(), name, types.MergePatchType, patch, metav1.PatchOptions{}, "status"); err != nil {
+			w.t.Fatal(err)
+		}
+		replicas := 0 // other than there are, so that the owner writes the status
+		if d := w.deployments()[name]; *d.Spec.Replicas == 0 {
+			replicas = 1
+		}
+		if err := w.patchFoo(name, fmt.Sprintf(`{"spec":{"replicas":%d}}`, replicas)); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+	written := func() {
+		w.t.Helper()
+		w.eventually("the status of "+name+" is written", func(ctx context.Context) error {
+			foo, err := w.foos.Get(ctx, name, metav1.GetOptions{})
+			if err == nil && (foo.Status.ObservedGeneration != foo.Generation || foo.Status.Token == "") {
+				err = fmt.Errorf("its generation is %d, its status %+v", foo.Generation, foo.Status)
+			}
+			return err
+		})
+	}
+	refusedOnce := func(seen int) {
+		w.t.Helper()
+		w.eventually("the owner of "+name+" is refused", func(context.Context) error {
+			if n := len(w.refusals()); n <= seen {
+				return fmt.Errorf("%d refusals", n)
+			}
+			return nil
+		})
+	}
+	kubectl := func(args ...string) {
+		w.t.Helper()
+		if _, err := shared.cp.Kubectl(w.t.Context(), append([]string{"--namespace", w.namespace}, args...)...); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+	for _, removed := range []string{`null`, `"nonsense"`} {
+		deployment(removed)
+		w.waitRepaired(name, token)
+		status(removed)
+		written()
+	}
+	if lines := w.refusals(); len(lines) > 0 {
+		w.t.Errorf("%d requests of replicas were refused, the first: %s", len(lines), lines[0])
+	}
+	const high = `"999999999999999999"`
+	seen := len(w.refusals())
+	deployment(high)
+	refusedOnce(seen)
+	kubectl("annotate", "deployment", name, shard.AnnotationToken+"-")
+	w.waitRepaired(name, token)
+	seen = len(w.refusals())
+	status(high)
+	refusedOnce(seen)
+	kubectl("patch", "foo", name, "--subresource=status", "--type=merge", `--patch={"status":{"token":null}}`)
+	written()
+}
