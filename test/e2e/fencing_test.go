@@ -110,6 +110,9 @@ func (g *gate) RoundTrip(r *http.Request) (*http.Response, error) {
 	return g.next.RoundTrip(r)
 }
 
+// byHand and byLate are numbers of replicas that no Foo may ask for.
+const byHand, byLate = 500, 600
+
 // late sends what an owner of the Foo might send at this moment, without the
 // condition that nobody has written in between. The requests are under way when it
 // returns; they arrive when the function that it returns is called.
@@ -122,8 +125,8 @@ func (w *world) late(config *rest.Config, name string) (arrive func() map[string
 	if token, err = strconv.ParseInt(d.Annotations[shard.AnnotationToken], 10, 64); err != nil {
 		w.t.Fatalf("Deployment %s has no token: %v", name, err)
 	}
-	d.ResourceVersion, d.Spec.Replicas = "", new(int32(66))
-	patch := fmt.Appendf(nil, `{"metadata":{"annotations":{%q:"%d"}},"spec":{"replicas":66}}`, shard.AnnotationToken, token)
+	d.ResourceVersion, d.Spec.Replicas = "", new(int32(byLate))
+	patch := fmt.Appendf(nil, `{"metadata":{"annotations":{%q:"%d"}},"spec":{"replicas":%d}}`, shard.AnnotationToken, token, byLate)
 	statusPatch := fmt.Appendf(nil, `{"status":{"token":"%d","member":"late"}}`, token)
 
 	g := &gate{arrive: make(chan struct{}), open: make(chan struct{})}
@@ -251,7 +254,7 @@ func TestFencing(t *testing.T) {
 
 	for name, arrive := range lateOf {
 		old := tokenOf[name]
-		if err := w.patchDeployment(name, `{"spec":{"replicas":77}}`); err != nil {
+		if err := w.patchDeployment(name, fmt.Sprintf(`{"spec":{"replicas":%d}}`, byHand)); err != nil {
 			t.Fatal(err)
 		}
 		w.waitRepaired(name, old+1)
@@ -316,7 +319,7 @@ func (w *world) meddle(name string) {
 	}
 	deployment := func(token string) {
 		w.t.Helper()
-		if err := w.patchDeployment(name, fmt.Sprintf(`{"metadata":{"annotations":{%q:%s}},"spec":{"replicas":77}}`, shard.AnnotationToken, token)); err != nil {
+		if err := w.patchDeployment(name, fmt.Sprintf(`{"metadata":{"annotations":{%q:%s}},"spec":{"replicas":%d}}`, shard.AnnotationToken, token, byHand)); err != nil {
 			w.t.Fatal(err)
 		}
 	}
