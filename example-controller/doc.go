@@ -4,8 +4,8 @@
 // Command example-controller is k8s.io/sample-controller, scaled out: it keeps one Deployment for each Foo, and all of
 // its replicas work, each on Foos of its own.
 //
-// What makes it so is in sharding.go, and the two lines of controller.go that take a context from the queue. The rest
-// is a controller as any other:
+// What makes it so is in sharding.go, and the lines of controller.go that take a context from the queue and put a token
+// on what is written. The rest is a controller as any other:
 //
 //	main          flags, clients, the order in which things start and stop
 //	options       the flags and what is wrong with them

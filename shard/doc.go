@@ -34,9 +34,10 @@
 // # What is not guaranteed
 //
 // That a request which left this process before the fence reaches the API server
-// before it: write with resourceVersions, as Update does. Anything after a restore of
-// etcd to an older revision, or after Leases of running members were deleted by hand
-// together with members that knew of them.
+// before it: write with resourceVersions, as Update does, or let the server check
+// tokens ([StampToken]). Anything after a restore of etcd to an older revision, or
+// after Leases of running members were deleted by hand together with members that
+// knew of them.
 //
 // Owns, Owner and Members tell what this member knew a moment ago. To act on an
 // object, take it from the queue.
