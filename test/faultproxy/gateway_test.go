@@ -125,6 +125,45 @@ func TestN3_AStallHoldsAnswers(t *testing.T) {
 	}
 }
 
+// That the server has broken off is not told either.
+func TestN3_AStallHoldsThatThereIsNoAnswer(t *testing.T) {
+	noGoroutinesLeft(t)
+	server := newAPI(t, "one")
+	release := server.hold()
+	t.Cleanup(release)
+	g, client := newGateway(t, server), newClient(t)
+	answer := start(t, t.Context(), client, g, http.MethodPut, lease, "x")
+	eventually(t, "the server has the request", func() bool { return server.saw("x") == 1 })
+	set(t, g, faultproxy.LeaseWrite, faultproxy.Rule{Action: faultproxy.Stall, Late: true})
+	server.CloseClientConnections()
+	silent(t, "a request during a stall", answer)
+	set(t, g, faultproxy.LeaseWrite, faultproxy.Rule{})
+	if got := expect(t, "the end", answer); !got.wasReset() {
+		t.Errorf("got %v, want a reset", got)
+	}
+	wantCount(t, g, faultproxy.LeaseWrite, faultproxy.Unreachable, 1)
+}
+
+// A request that waits for its time when a stall begins does not slip through.
+func TestN3_AStallHoldsWhatIsBeingDelayed(t *testing.T) {
+	noGoroutinesLeft(t)
+	server := newAPI(t, "one")
+	g, client := newGateway(t, server), newClient(t)
+	set(t, g, faultproxy.ObjectWrite, faultproxy.Rule{Action: faultproxy.Delay, Delay: 2 * time.Second})
+	answer := start(t, t.Context(), client, g, http.MethodPut, object, "x")
+	eventually(t, "the request has come", func() bool { return g.Counts().Of(faultproxy.ObjectWrite, faultproxy.WasDelayed) == 1 })
+	set(t, g, faultproxy.ObjectWrite, faultproxy.Rule{Action: faultproxy.Stall})
+	time.Sleep(2 * time.Second)
+	silent(t, "a request during a stall", answer)
+	set(t, g, faultproxy.ObjectWrite, faultproxy.Rule{})
+	if got := expect(t, "the end", answer); !got.wasReset() {
+		t.Errorf("got %v, want a reset", got)
+	}
+	if n := server.saw("x"); n != 0 {
+		t.Errorf("the server saw it %d times", n)
+	}
+}
+
 func TestN5_LateWriteOfAClientThatHasGone(t *testing.T) {
 	for _, rule := range []faultproxy.Rule{
 		{Action: faultproxy.Stall, Late: true},
@@ -139,6 +178,8 @@ func TestN5_LateWriteOfAClientThatHasGone(t *testing.T) {
 			t.Run(rule.String()+" then "+next.String(), func(t *testing.T) {
 				noGoroutinesLeft(t)
 				server := newAPI(t, "one")
+				release := server.hold() // the client gives up before there can be an answer
+				t.Cleanup(release)
 				g, client := newGateway(t, server), newClient(t)
 				set(t, g, faultproxy.LeaseWrite, rule)
 				ctx, giveUp := context.WithCancel(t.Context())
@@ -160,6 +201,7 @@ func TestN5_LateWriteOfAClientThatHasGone(t *testing.T) {
 				}
 				set(t, g, faultproxy.LeaseWrite, next)
 				eventually(t, "the server has it", func() bool { return server.saw("late") == 1 })
+				release()
 				eventually(t, "it is counted", func() bool { return g.Counts().Of(faultproxy.LeaseWrite, faultproxy.CarriedOut) == 1 })
 				wantCount(t, g, faultproxy.LeaseWrite, faultproxy.WentLate, 1)
 			})

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -44,7 +45,7 @@ func newLine(t *testing.T, c net.Conn) line {
 				l.received <- string(buffer[:n])
 			}
 			switch {
-			case isReset(err):
+			case errors.Is(err, syscall.ECONNRESET):
 				l.received <- "reset"
 			case err != nil:
 				l.received <- err.Error()
@@ -99,7 +100,7 @@ func wantRefused(t *testing.T, tunnel *faultproxy.Tunnel) {
 	t.Helper()
 	if c, err := net.Dial("tcp", tunnel.Address()); err == nil {
 		newLine(t, c).want(t, "reset")
-	} else if !isReset(err) {
+	} else if !errors.Is(err, syscall.ECONNRESET) {
 		t.Error(err)
 	}
 }

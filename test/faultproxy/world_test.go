@@ -9,12 +9,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"runtime"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -193,7 +193,7 @@ type result struct {
 
 // wasReset says whether the connection was reset, and not ended in order.
 func (r result) wasReset() bool {
-	return r.err != nil && strings.Contains(r.err.Error(), "connection reset by peer")
+	return errors.Is(r.err, syscall.ECONNRESET)
 }
 
 // ask sends one request and waits for the whole answer.
@@ -287,10 +287,4 @@ func wantCount(t *testing.T, g *faultproxy.Gateway, class faultproxy.Class, effe
 	if got := g.Counts().Of(class, effect); got != want {
 		t.Errorf("%v %v: %d, want %d; all:\n%v", class, effect, got, want, g.Counts())
 	}
-}
-
-// isReset says whether a read or a write failed because of a reset.
-func isReset(err error) bool {
-	var operation *net.OpError
-	return errors.As(err, &operation) && strings.Contains(err.Error(), "reset")
 }

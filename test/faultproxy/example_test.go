@@ -1,0 +1,48 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package faultproxy_test
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"syscall"
+
+	"k8s.io/client-go/rest"
+
+	"github.com/tom-ludwig/operator-scaling/test/faultproxy"
+)
+
+// The server carries a write out, and its client does not learn it.
+func Example() {
+	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		fmt.Println("server:", r.Method, r.URL.Path)
+	}))
+	defer server.Close()
+	gateway, err := faultproxy.StartGateway(faultproxy.GatewayConfig{Upstreams: []*rest.Config{{Host: server.URL}}})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer gateway.Close()
+
+	if err := gateway.Set(faultproxy.LeaseWrite, faultproxy.Rule{Action: faultproxy.DropAnswer}); err != nil {
+		fmt.Println(err)
+		return
+	}
+	url := gateway.URL() + "/apis/coordination.k8s.io/v1/namespaces/default/leases"
+	response, err := http.Post(url, "application/json", nil)
+	fmt.Println("client: reset:", errors.Is(err, syscall.ECONNRESET))
+	if err == nil {
+		_, _ = io.Copy(io.Discard, response.Body)
+		_ = response.Body.Close()
+	}
+	fmt.Print("gateway: ", gateway.Counts())
+	// Output:
+	// server: POST /apis/coordination.k8s.io/v1/namespaces/default/leases
+	// client: reset: true
+	// gateway: LeaseWrite: answer dropped 1, carried out 1
+}
