@@ -81,6 +81,19 @@ func TestN3_HalfOpenWatch(t *testing.T) {
 	}
 }
 
+// A watch that has missed nothing is reset too: nobody can know that it has not.
+func TestN4_AQuietWatchIsResetAtTheEndOfAStall(t *testing.T) {
+	noGoroutinesLeft(t)
+	server := newAPI(t, "one")
+	g, client := newGateway(t, server), newClient(t)
+	events := watch(t, client, g, leases)
+	set(t, g, faultproxy.LeaseWatch, faultproxy.Rule{Action: faultproxy.Stall})
+	set(t, g, faultproxy.LeaseWatch, faultproxy.Rule{})
+	if got := expect(t, "the end", events); !strings.Contains(got, "reset") {
+		t.Errorf("the watch got %q, want a reset", got)
+	}
+}
+
 func TestN4_AStalledRequestNeverReachesTheServer(t *testing.T) {
 	noGoroutinesLeft(t)
 	server := newAPI(t, "one")
@@ -304,7 +317,9 @@ func TestN6_DroppedAnswerOfAClientThatHasGone(t *testing.T) {
 			ctx, giveUp := context.WithCancel(t.Context())
 			answer := start(t, ctx, client, g, http.MethodPut, lease, "done")
 			eventually(t, "the server has it", func() bool { return server.saw("done") == 1 })
-			set(t, g, faultproxy.LeaseWrite, rule)
+			if under == "one under way" {
+				set(t, g, faultproxy.LeaseWrite, rule)
+			}
 			giveUp()
 			expect(t, "the client gives up", answer)
 			set(t, g, faultproxy.LeaseWrite, faultproxy.Rule{})
