@@ -85,6 +85,7 @@ func check(leases []LeaseVersion, foos []FooVersion, namespace, ringName string,
 // write is a change of a Foo's status by a member.
 type write struct {
 	revision int64
+	seen     time.Time
 	member   string
 }
 
@@ -103,7 +104,7 @@ func writesOf(foos []FooVersion, namespace string) map[string][]write {
 			continue
 		}
 		key := namespace + "/" + v.Name
-		all[key] = append(all[key], write{v.Revision, v.Foo.Status.Member})
+		all[key] = append(all[key], write{v.Revision, v.Seen, v.Foo.Status.Member})
 	}
 	return all
 }
@@ -148,7 +149,8 @@ func (c *keyCheck) writes(writes []write) {
 	for _, w := range writes {
 		c.result.Writes++
 		t := slices.IndexFunc(c.tenures, func(t Tenure) bool {
-			return t.Member == w.member && t.From < w.revision && w.revision < t.To
+			within := w.revision < t.To || t.Grace > 0 && w.seen.Before(t.ToSeen.Add(t.Grace))
+			return t.Member == w.member && t.From < w.revision && within
 		})
 		if t < 0 {
 			c.found("H1", "revision %d was written by %s, which did not claim the object; %s", w.revision, w.member, describe(c.tenures, w.revision))
@@ -187,7 +189,7 @@ func (c *keyCheck) start(s start, at time.Time) {
 		return
 	}
 	mine := c.tenures[i]
-	if !mine.Open() && at.After(mine.ToSeen) && len(s.process.Pauses) == 0 {
+	if !mine.Open() && at.After(mine.ToSeen.Add(mine.Grace)) && len(s.process.Pauses) == 0 {
 		c.found("H3", "%s began to work %v after its claim of revision %d had ended with revision %d",
 			mine.Holder, at.Sub(mine.ToSeen), mine.From, mine.To)
 	}

@@ -88,7 +88,7 @@ func parse(t *testing.T, script string) (leases []LeaseVersion, foos []FooVersio
 					"operator-scaling.dev/claims":     parameters.Fingerprint() + ":" + claimed.Encode(),
 				},
 			},
-			Spec: coordinationv1.LeaseSpec{HolderIdentity: &holder, RenewTime: &sent},
+			Spec: coordinationv1.LeaseSpec{HolderIdentity: &holder, RenewTime: &sent, LeaseDurationSeconds: new(int32(15))},
 		}
 		leases = append(leases, l)
 	}
@@ -138,10 +138,24 @@ func TestCheckFinds(t *testing.T) {
 		"a write before the claim": {`
 			1 a writes
 			2 a claims`, "H1"},
-		"a write after the Lease was deleted": {`
+		"nothing in work that goes on for a while after the Lease was deleted by hand": {`
 			1 a claims
 			2 a gone
-			3 a writes`, "H1"},
+			3 a starts 1
+			4 a writes`, ""},
+		"a write long after the Lease was deleted": {`
+			1 a claims
+			2 a gone
+			18 a writes`, "H1"},
+		"work long after the Lease was deleted": {`
+			1 a claims
+			2 a gone
+			18 a starts 1`, "H3"},
+		"a write after a void Lease was deleted": {`
+			1 a claims
+			2 a void
+			3 a gone
+			4 a writes`, "H1"},
 		"writes in turns, under two claims that are both held": {`
 			1 a claims
 			2 b claims

@@ -13,7 +13,8 @@
 // # Findings
 //
 //   - H1, stray write: a member's write to an object that its Lease did not claim
-//     in that revision.
+//     in that revision. A Lease that was deleted although it was held counts for
+//     its duration: its member can't know at once, and the others wait for it.
 //   - H2, entangled writes: two members' writes to an object, each under one claim
 //     without a break, that were committed in turns. Each of the two must have been
 //     active before the other's last write.

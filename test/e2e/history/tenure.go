@@ -32,6 +32,9 @@ type Tenure struct {
 	// FromSeen and ToSeen are not before the commits of the first claiming version
 	// and of the one that ended the tenure; ToSent is not after the latter.
 	FromSeen, ToSeen, ToSent time.Time
+	// Grace is for how long after ToSeen the holder may still act: it is the duration
+	// of a Lease that was deleted although it was held, which the others wait for.
+	Grace time.Duration
 }
 
 // under reports whether a token is one of the tenure's. It need not be the first
@@ -85,16 +88,21 @@ func (v LeaseVersion) sent() time.Time {
 // tenures returns who claimed a point when, in the order of their beginnings.
 func tenures(log []held, point uint64) []Tenure {
 	var all []Tenure
-	open := map[string]int{} // by Lease: index into all
+	open := map[string]int{}               // by Lease: index into all
+	duration := map[string]time.Duration{} // by Lease: of its last version
 	for _, h := range log {
 		i, was := open[h.version.Name]
 		is := claims(h.record, point)
 		if was && (!is || h.record.Holder != all[i].Holder) {
 			t := &all[i]
 			t.To, t.ToSeen, t.ToSent = h.version.Revision, h.version.Seen, h.version.sent()
+			if h.version.Lease == nil {
+				t.Grace = duration[h.version.Name]
+			}
 			delete(open, h.version.Name)
 			was = false
 		}
+		duration[h.version.Name] = h.record.Duration
 		if is && was {
 			all[i].Versions = append(all[i].Versions, h.version.Revision)
 		}

@@ -1,0 +1,289 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package chaos
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/url"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+
+	"github.com/tom-ludwig/operator-scaling/example-controller/pkg/generated/clientset/versioned"
+	foosv1alpha1 "github.com/tom-ludwig/operator-scaling/example-controller/pkg/generated/clientset/versioned/typed/samplecontroller/v1alpha1"
+	"github.com/tom-ludwig/operator-scaling/test/controlplane"
+	"github.com/tom-ludwig/operator-scaling/test/e2e/history"
+	"github.com/tom-ludwig/operator-scaling/test/faultproxy"
+	"github.com/tom-ludwig/operator-scaling/test/replica"
+)
+
+const (
+	namespace      = "chaos"
+	ringName       = "chaos"
+	leasePrefix    = ringName + "-"
+	reconcileDelay = 30 * time.Millisecond
+	drainTimeout   = 6 * time.Second
+	patience       = 3 * time.Minute // for what must come in the end, on however busy a machine
+)
+
+// arena is all that runs.
+type arena struct {
+	options  Options
+	cp       *controlplane.ControlPlane
+	second   *controlplane.Server // finds etcd through etcdLine
+	etcdLine *faultproxy.Tunnel
+	binary   string
+	kube     kubernetes.Interface
+	foos     foosv1alpha1.FooInterface
+	log      *history.Log
+
+	seats    []*seat
+	visitors []*seat    // come and go, to make partitions move
+	server   sync.Mutex // held by who does something to a server that all use
+
+	ctx    context.Context // ends when no process is to be started any more
+	cancel context.CancelFunc
+	wait   sync.WaitGroup
+
+	mu         sync.Mutex
+	random     *rand.Rand
+	processes  []*replica.Process
+	injections []*Injection
+	exits      int   // processes that have ended by themselves
+	err        error // the first mistake of the harness itself
+	seen       map[*replica.Process]counters
+	breaches   []Breach
+}
+
+// open builds and starts everything but the replicas.
+func open(ctx context.Context, o Options) (_ *arena, err error) {
+	a := &arena{
+		options: o,
+		random:  rand.New(rand.NewPCG(o.Seed, 1)),
+		seen:    map[*replica.Process]counters{},
+	}
+	a.ctx, a.cancel = context.WithCancel(context.Background())
+	defer func() {
+		if err != nil {
+			a.close()
+		}
+	}()
+	if err := os.MkdirAll(o.Dir, 0o755); err != nil {
+		return nil, err
+	}
+	a.say("building the replicas and the control plane")
+	if a.binary, err = replica.Build(ctx, o.Dir, o.BuildFlags...); err != nil {
+		return nil, err
+	}
+	plane, err := controlplane.Build(ctx, o.Progress)
+	if err != nil {
+		return nil, err
+	}
+	a.say("starting etcd and two API servers")
+	starting, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	if a.cp, err = controlplane.Start(starting, controlplane.Options{Binary: plane, Dir: filepath.Join(o.Dir, "control-plane")}); err != nil {
+		return nil, err
+	}
+	if a.etcdLine, err = faultproxy.StartTunnel(hostOf(a.cp.Etcd.URL())); err != nil {
+		return nil, err
+	}
+	if a.second, err = a.cp.StartSecondAPIServer(starting, "http://"+a.etcdLine.Address()); err != nil {
+		return nil, err
+	}
+	return a, a.furnish(starting)
+}
+
+// furnish creates what the replicas work on, and their seats.
+func (a *arena) furnish(ctx context.Context) (err error) {
+	if a.kube, err = kubernetes.NewForConfig(a.cp.Admin()); err != nil {
+		return err
+	}
+	clientset, err := versioned.NewForConfig(a.cp.Admin())
+	if err != nil {
+		return err
+	}
+	a.foos = clientset.SamplecontrollerV1alpha1().Foos(namespace)
+	root, err := replica.Root()
+	if err != nil {
+		return err
+	}
+	crd := filepath.Join(root, "example-controller", "manifests", "crd.yaml")
+	if _, err := a.cp.Kubectl(ctx, "apply", "--filename", crd); err != nil {
+		return err
+	}
+	if _, err := a.cp.Kubectl(ctx, "wait", "--for=condition=Established", "--timeout=60s", "--filename", crd); err != nil {
+		return err
+	}
+	if _, err := a.kube.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}}, metav1.CreateOptions{}); err != nil {
+		return err
+	}
+	if a.log, err = history.Watch(ctx, a.cp.Etcd.URL(), namespace, namespace); err != nil {
+		return err
+	}
+	if err := a.createFoos(ctx); err != nil {
+		return err
+	}
+	for i := range a.options.Replicas {
+		// Gateways can tell requests apart, tunnels have HTTP/2 and TLS in them.
+		s, err := a.newSeat(fmt.Sprintf("op-%d", i), i%2 == 0)
+		if err != nil {
+			return err
+		}
+		a.seats = append(a.seats, s)
+	}
+	for _, pod := range []string{"visitor-a", "visitor-b"} {
+		v, err := a.newSeat(pod, true)
+		if err != nil {
+			return err
+		}
+		a.visitors = append(a.visitors, v)
+	}
+	return nil
+}
+
+// close ends everything, in whatever state it is.
+func (a *arena) close() {
+	a.cancel()
+	for _, s := range a.everySeat() {
+		s.vacate()
+	}
+	for _, p := range a.all() {
+		p.Kill()
+	}
+	a.wait.Wait()
+	for _, p := range a.all() { // one may have been started meanwhile
+		p.Kill()
+	}
+	if a.log != nil {
+		a.log.Close()
+	}
+	for _, s := range a.everySeat() {
+		s.close()
+	}
+	if a.cp != nil {
+		a.cp.Stop()
+	}
+	if a.etcdLine != nil {
+		a.etcdLine.Close()
+	}
+}
+
+func (a *arena) everySeat() []*seat {
+	return append(a.seats[:len(a.seats):len(a.seats)], a.visitors...)
+}
+
+// podUID returns the UID of the Pod of that name, which is created if need be, or
+// replaced by a new one.
+func (a *arena) podUID(name string, replace bool) (string, error) {
+	ctx, cancel := context.WithTimeout(a.ctx, patience)
+	defer cancel()
+	pods := a.kube.CoreV1().Pods(namespace)
+	var uid string
+	err := a.eventually(ctx, func(ctx context.Context) error {
+		if replace {
+			if err := pods.Delete(ctx, name, metav1.DeleteOptions{GracePeriodSeconds: new(int64)}); err != nil && !apierrors.IsNotFound(err) {
+				return err
+			}
+			replace = false
+		}
+		pod, err := pods.Create(ctx, &corev1.Pod{
+			ObjectMeta: metav1.ObjectMeta{Name: name},
+			Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "controller", Image: "example-controller"}}},
+		}, metav1.CreateOptions{})
+		if apierrors.IsAlreadyExists(err) {
+			pod, err = pods.Get(ctx, name, metav1.GetOptions{})
+		}
+		if err == nil {
+			uid = string(pod.UID)
+		}
+		return err
+	})
+	if err != nil {
+		return "", fmt.Errorf("make the Pod %s: %w", name, err)
+	}
+	return uid, nil
+}
+
+// eventually waits until f returns nil: the API server may be away.
+func (a *arena) eventually(ctx context.Context, f func(context.Context) error) error {
+	for {
+		err := f(ctx)
+		if err == nil {
+			return nil
+		}
+		if waitErr := a.sleep(ctx, 100*time.Millisecond); waitErr != nil {
+			return errors.Join(waitErr, err)
+		}
+	}
+}
+
+// sleep waits, or returns the cause of the end of the context.
+func (a *arena) sleep(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// draw returns a random number below n.
+func (a *arena) draw(n int) int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.random.IntN(n)
+}
+
+// between returns a random time.
+func (a *arena) between(from, to time.Duration) time.Duration {
+	return from + time.Duration(a.draw(int(max(to-from, 1)/time.Millisecond)+1))*time.Millisecond
+}
+
+// fail notes a mistake of the harness: the run proves nothing.
+func (a *arena) fail(err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.err == nil {
+		a.err = err
+	}
+}
+
+// check notes an error that only a mistake in the harness can cause.
+func (a *arena) check(err error) {
+	if err != nil {
+		a.fail(err)
+	}
+}
+
+// ended notes that a process has ended and nobody had asked for it.
+func (a *arena) ended(p *replica.Process) {
+	a.mu.Lock()
+	a.exits++
+	a.mu.Unlock()
+	a.say("%s has ended with code %d, and is started again", p, p.ExitCode())
+}
+
+func (a *arena) say(format string, args ...any) {
+	fmt.Fprintf(a.options.Progress, time.Now().Format(time.TimeOnly)+" "+format+"\n", args...)
+}
+
+func hostOf(address string) string {
+	u, err := url.Parse(address)
+	if err != nil {
+		return address // refused by whoever dials it
+	}
+	return u.Host
+}

@@ -1,0 +1,99 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package chaos
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+var leaseFaults = []kind{
+	{"Lease deleted by hand", anySeat, func(ctx context.Context, a *arena, s *seat, _ *Injection) error {
+		if err := a.deleteLease(ctx, s); err != nil {
+			return err
+		}
+		return a.sleep(ctx, a.options.LeaseDuration)
+	}},
+	{"Lease deleted by hand while a member joins", theVisitor, func(ctx context.Context, a *arena, s *seat, i *Injection) error {
+		if err := i.visitor.occupy(true); err != nil {
+			return err
+		}
+		// At about the time when the newcomer takes its first list.
+		if err := a.sleep(ctx, a.between(500*time.Millisecond, 1500*time.Millisecond)); err != nil {
+			return err
+		}
+		err := a.deleteLease(ctx, s)
+		if err == nil {
+			err = a.sleep(ctx, a.options.LeaseDuration)
+		}
+		if leaveErr := i.visitor.leave(); leaveErr != nil {
+			i.note("%v", leaveErr)
+		}
+		return err
+	}},
+	{"Lease edited all the time: conflicts", anySeat, func(ctx context.Context, a *arena, s *seat, i *Injection) error {
+		edits := 0
+		for end := time.Now().Add(a.options.LeaseDuration); time.Now().Before(end); {
+			if err := a.editLease(ctx, s, "example.com/edit", fmt.Sprint(edits)); err == nil {
+				edits++
+			}
+			if err := a.sleep(ctx, 40*time.Millisecond); err != nil {
+				return err
+			}
+		}
+		i.note("%d edits", edits)
+		return nil
+	}},
+	{"claims on a Lease made unreadable", anySeat, func(ctx context.Context, a *arena, s *seat, _ *Injection) error {
+		if err := a.insist(ctx, func(ctx context.Context) error { return a.editLease(ctx, s, "operator-scaling.dev/claims", "garbage") }); err != nil {
+			return err
+		}
+		return a.sleep(ctx, a.options.LeaseDuration)
+	}},
+	{"ring parameters on a Lease removed", anySeat, func(ctx context.Context, a *arena, s *seat, _ *Injection) error {
+		if err := a.insist(ctx, func(ctx context.Context) error {
+			return a.editLease(ctx, s, "operator-scaling.dev/parameters", "v9 unknown")
+		}); err != nil {
+			return err
+		}
+		return a.sleep(ctx, a.options.LeaseDuration)
+	}},
+}
+
+// deleteLease deletes the seat's Lease, as soon as the server lets it.
+func (a *arena) deleteLease(ctx context.Context, s *seat) error {
+	return a.insist(ctx, func(ctx context.Context) error {
+		return a.kube.CoordinationV1().Leases(namespace).Delete(ctx, leasePrefix+s.pod, metav1.DeleteOptions{})
+	})
+}
+
+// insist tries again while a fault of the servers lasts.
+func (a *arena) insist(ctx context.Context, f func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, a.options.Outage+patience)
+	defer cancel()
+	return a.eventually(ctx, func(ctx context.Context) error {
+		one, cancel := context.WithTimeout(ctx, 5*time.Second)
+		defer cancel()
+		return f(one)
+	})
+}
+
+// editLease sets an annotation, without a condition.
+func (a *arena) editLease(ctx context.Context, s *seat, annotation, value string) error {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	patch := fmt.Sprintf(`{"metadata":{"annotations":{%q:%q}}}`, annotation, value)
+	_, err := a.kube.CoordinationV1().Leases(namespace).Patch(ctx, leasePrefix+s.pod, types.MergePatchType, []byte(patch), metav1.PatchOptions{})
+	return err
+}
+
+// leaseExists returns an error if there is no Lease for the Pod.
+func (a *arena) leaseExists(ctx context.Context, pod string) error {
+	_, err := a.kube.CoordinationV1().Leases(namespace).Get(ctx, leasePrefix+pod, metav1.GetOptions{})
+	return err
+}

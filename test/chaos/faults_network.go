@@ -1,0 +1,128 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package chaos
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"github.com/tom-ludwig/operator-scaling/test/faultproxy"
+)
+
+// cableOK is a cable without a fault.
+var cableOK = faultproxy.Cable{}
+
+var networkFaults = []kind{
+	// Through a gateway, by class of request.
+	{"Lease writes: black hole", aGateway, requests(faultproxy.LeaseWrite, faultproxy.Rule{Action: faultproxy.Stall}, 2)},
+	{"Lease writes: arrive two lease durations late", aGateway, requests(faultproxy.LeaseWrite, faultproxy.Rule{Action: faultproxy.Stall, Late: true}, 2)},
+	{"Lease writes: answers lost", aGateway, requests(faultproxy.LeaseWrite, faultproxy.Rule{Action: faultproxy.DropAnswer}, 1.5)},
+	{"Lease writes: answers never come", aGateway, requests(faultproxy.LeaseWrite, faultproxy.Rule{Action: faultproxy.DropAnswer, Hang: true}, 1.5)},
+	{"Lease writes: half of the answers lost while partitions move", theVisitor, moving(requests(faultproxy.LeaseWrite, faultproxy.Rule{Action: faultproxy.DropAnswer, Probability: 0.5}, 0.5))},
+	{"Lease writes: slow while partitions move", theVisitor, moving(requests(faultproxy.LeaseWrite, faultproxy.Rule{Action: faultproxy.Delay, Delay: 400 * time.Millisecond, Late: true}, 0.5))},
+	{"Lease reads: cut while partitions move", theVisitor, moving(requests(faultproxy.LeaseRead, faultproxy.Rule{Action: faultproxy.Cut}, 0.5))},
+	{"Lease watch: half open", aGateway, requests(faultproxy.LeaseWatch, faultproxy.Rule{Action: faultproxy.Stall}, 2)},
+	{"Lease watch: half open while partitions move", theVisitor, moving(requests(faultproxy.LeaseWatch, faultproxy.Rule{Action: faultproxy.Stall}, 0.5))},
+	{"object watches: half open", aGateway, requests(faultproxy.ObjectWatch, faultproxy.Rule{Action: faultproxy.Stall}, 1)},
+	{"object writes: answers lost", aGateway, requests(faultproxy.ObjectWrite, faultproxy.Rule{Action: faultproxy.DropAnswer, Probability: 0.5}, 1)},
+	{"object writes: black hole", aGateway, requests(faultproxy.ObjectWrite, faultproxy.Rule{Action: faultproxy.Stall}, 0.8)},
+	{"everything: cut", aGateway, requests(faultproxy.Requests, faultproxy.Rule{Action: faultproxy.Cut}, 2)},
+	{"everything: black hole", aGateway, requests(faultproxy.Requests, faultproxy.Rule{Action: faultproxy.Stall}, 2)},
+	{"everything: 429", aGateway, requests(faultproxy.Requests, faultproxy.Rule{Action: faultproxy.Fail, Status: http.StatusTooManyRequests, Probability: 0.7}, 1)},
+	{"everything: 500", aGateway, requests(faultproxy.Requests, faultproxy.Rule{Action: faultproxy.Fail, Status: http.StatusInternalServerError, Probability: 0.7}, 1)},
+	{"slow watches, and a member lost", theFleet, func(ctx context.Context, a *arena, _ *seat, i *Injection) error {
+		// Who sees late that a peer was evicted tries to evict it too.
+		for n, s := range a.seats {
+			if s.gateway == nil {
+				continue
+			}
+			slow := faultproxy.Rule{Action: faultproxy.Delay, Delay: 250*time.Millisecond + time.Duration(n)*50*time.Millisecond}
+			if err := s.gateway.Set(faultproxy.LeaseWatch, slow); err != nil {
+				return err
+			}
+			defer s.heal()
+		}
+		if err := i.visitor.occupy(true); err != nil {
+			return err
+		}
+		if err := a.waitReady(ctx, i.visitor, 2*a.options.LeaseDuration); err != nil {
+			i.note("%v", err)
+		}
+		i.visitor.lose()
+		return a.sleep(ctx, a.options.LeaseDuration+3*time.Second)
+	}},
+
+	// Through a tunnel: TLS and HTTP/2 from end to end, all requests on one connection.
+	{"cable: cut", aTunnel, func(ctx context.Context, a *arena, s *seat, _ *Injection) error {
+		s.tunnel.Cut()
+		return a.sleep(ctx, a.options.LeaseDuration/2)
+	}},
+	{"cable: cut, and nobody answers", aTunnel, cable(faultproxy.Cable{Refuse: true}, 2)},
+	{"cable: half open for half the renew deadline", aTunnel, cable(faultproxy.Cable{Stall: faultproxy.BothWays}, 0.3)},
+	{"cable: half open", aTunnel, cable(faultproxy.Cable{Stall: faultproxy.BothWays}, 2)},
+	{"cable: nothing reaches the server", aTunnel, cable(faultproxy.Cable{Stall: faultproxy.ToServer}, 2)},
+	{"cable: no answer comes back", aTunnel, cable(faultproxy.Cable{Stall: faultproxy.ToClient}, 2)},
+	{"cable: slow", aTunnel, cable(faultproxy.Cable{Delay: 150 * time.Millisecond}, 1)},
+}
+
+// requests sets a rule of a gateway for a number of lease durations.
+func requests(which faultproxy.Class, rule faultproxy.Rule, durations float64) func(context.Context, *arena, *seat, *Injection) error {
+	return func(ctx context.Context, a *arena, s *seat, i *Injection) error {
+		before := s.gateway.Counts()
+		if err := s.gateway.Set(which, rule); err != nil {
+			return err
+		}
+		if rule.Action == faultproxy.Cut {
+			s.gateway.Cut(which)
+		}
+		err := a.sleep(ctx, time.Duration(durations*float64(a.options.LeaseDuration)))
+		s.heal()
+		hits := 0
+		for _, effect := range []faultproxy.Effect{faultproxy.WasCut, faultproxy.WasStalled, faultproxy.WasDelayed, faultproxy.WasFailed, faultproxy.AnswerDropped} {
+			hits += s.gateway.Counts().Of(which, effect) - before.Of(which, effect)
+		}
+		i.note("%d hit", hits)
+		return err
+	}
+}
+
+// moving runs a fault on one seat while the visitor joins, and again while it leaves.
+func moving(fault func(context.Context, *arena, *seat, *Injection) error) func(context.Context, *arena, *seat, *Injection) error {
+	return func(ctx context.Context, a *arena, s *seat, i *Injection) error {
+		if err := i.visitor.occupy(true); err != nil {
+			return err
+		}
+		// A process needs about a second until it joins.
+		err := a.sleep(ctx, 500*time.Millisecond)
+		if err == nil {
+			err = fault(ctx, a, s, i)
+		}
+		if err == nil {
+			err = a.waitReady(ctx, i.visitor, 2*a.options.LeaseDuration)
+		}
+		p := i.visitor.vacate()
+		if terminateErr := p.Terminate(); terminateErr != nil {
+			i.note("%v", terminateErr)
+		}
+		if faultErr := fault(ctx, a, s, i); err == nil {
+			err = faultErr
+		}
+		if leaveErr := i.visitor.leave(); leaveErr != nil {
+			i.note("%v", leaveErr)
+		}
+		return err
+	}
+}
+
+// cable sets the state of a tunnel for a number of lease durations.
+func cable(state faultproxy.Cable, durations float64) func(context.Context, *arena, *seat, *Injection) error {
+	return func(ctx context.Context, a *arena, s *seat, _ *Injection) error {
+		s.tunnel.Set(state)
+		if state.Refuse {
+			s.tunnel.Cut()
+		}
+		return a.sleep(ctx, time.Duration(durations*float64(a.options.LeaseDuration)))
+	}
+}

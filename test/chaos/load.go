@@ -1,0 +1,88 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package chaos
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/tom-ludwig/operator-scaling/example-controller/pkg/apis/samplecontroller/v1alpha1"
+)
+
+func foo(name string) *v1alpha1.Foo {
+	replicas := int32(1)
+	return &v1alpha1.Foo{
+		ObjectMeta: metav1.ObjectMeta{Name: name},
+		Spec:       v1alpha1.FooSpec{DeploymentName: name, Replicas: &replicas},
+	}
+}
+
+func (a *arena) createFoos(ctx context.Context) error {
+	for i := range a.options.Objects {
+		if _, err := a.foos.Create(ctx, foo(fmt.Sprintf("foo-%d", i)), metav1.CreateOptions{}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// load changes Foos at random, and makes and deletes a few, until the function that
+// it returns is called, which returns how many changes there were. It asks nobody's
+// leave: who changes an object does not know which replica has it, or that there is
+// a fault. A request that fails is not repeated.
+func (a *arena) load() (stop func() int) {
+	const hands = 4
+	ctx, cancel := context.WithCancel(a.ctx)
+	var changes, next atomic.Int64
+	var wait sync.WaitGroup
+	for range hands {
+		wait.Go(func() {
+			ticker := time.NewTicker(time.Duration(hands * float64(time.Second) / a.options.Rate))
+			defer ticker.Stop()
+			for {
+				select {
+				case <-ctx.Done():
+					return
+				case <-ticker.C:
+				}
+				n := next.Add(1)
+				one, cancel := context.WithTimeout(ctx, 5*time.Second)
+				err := a.change(one, n)
+				cancel()
+				if err == nil {
+					changes.Add(1)
+				}
+			}
+		})
+	}
+	return func() int {
+		cancel()
+		wait.Wait()
+		return int(changes.Load())
+	}
+}
+
+// change makes the n-th change.
+func (a *arena) change(ctx context.Context, n int64) error {
+	const lifetime = 20 // changes between the making of a Foo and its end, in tens
+	if n%10 == 0 {
+		if _, err := a.foos.Create(ctx, foo(fmt.Sprintf("passing-%d", n/10)), metav1.CreateOptions{}); err != nil {
+			return err
+		}
+		if old := n/10 - lifetime; old > 0 {
+			return a.foos.Delete(ctx, fmt.Sprintf("passing-%d", old), metav1.DeleteOptions{})
+		}
+		return nil
+	}
+	name := fmt.Sprintf("foo-%d", a.draw(a.options.Objects))
+	patch := fmt.Sprintf(`{"spec":{"replicas":%d}}`, n%100)
+	_, err := a.foos.Patch(ctx, name, types.MergePatchType, []byte(patch), metav1.PatchOptions{})
+	return err
+}

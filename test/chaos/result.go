@@ -1,0 +1,141 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package chaos
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/tom-ludwig/operator-scaling/test/checker"
+	"github.com/tom-ludwig/operator-scaling/test/e2e/history"
+)
+
+// Result is what a run has shown.
+type Result struct {
+	Options    Options
+	Injections []Injection
+	Faulty     time.Duration // how long faults were injected
+	Settled    time.Duration // from their end until all was as it should be
+	Changes    int           // of objects, from outside
+	Exits      int           // processes that have ended by themselves
+	Records    *checker.Report
+	History    history.Result
+	// Evictions are those that etcd has seen, LeaseWrites all versions of all Leases.
+	Evictions   int
+	LeaseWrites int
+	// Breaches are what must not be; a run without any has passed.
+	Breaches []Breach
+
+	counters  counters
+	processes []checker.Process
+}
+
+// Breach is something that must not be.
+type Breach struct {
+	Check string // "V1" to "V6"
+	What  string
+}
+
+// Err returns an error that names all breaches; nil if there are none.
+func (r *Result) Err() error {
+	var errs []error
+	for _, b := range r.Breaches {
+		errs = append(errs, fmt.Errorf("%s: %s", b.Check, b.What))
+	}
+	return errors.Join(errs...)
+}
+
+func (r *Result) breach(check, format string, args ...any) {
+	r.Breaches = append(r.Breaches, Breach{check, fmt.Sprintf(format, args...)})
+}
+
+// breach notes something that must not be while the run goes on.
+func (a *arena) breach(check, format string, args ...any) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.breaches = append(a.breaches, Breach{check, fmt.Sprintf(format, args...)})
+}
+
+// judge finds the breaches.
+func (r *Result) judge() {
+	c := r.Records
+	for _, o := range c.Overlaps {
+		r.breach("V1", "%s was worked on by %s and %s at the same time, for %v", o.Subject, o.A.Process, o.B.Process, time.Duration(o.To-o.From))
+	}
+	for _, o := range c.ActiveTwice {
+		r.breach("V1", "%s was active at %s and %s at the same time, for %v", o.Subject, o.A.Process, o.B.Process, time.Duration(o.To-o.From))
+	}
+	for _, d := range c.TokenDrops {
+		r.breach("V2", "%s: %s worked under the token %s, after %s had worked under %s", d.Key, d.After.Process, d.After.Value, d.Before.Process, d.Before.Value)
+	}
+	for _, l := range c.Losses {
+		r.breach("V3", "%s is at version %s, and was worked on at %q last", l.Key, l.Want, l.Got)
+	}
+	for _, p := range c.Problems {
+		r.breach("V1", "the records of %s: a %s record %s", p.Process, p.Record.Event, p.What)
+	}
+	limit := r.Options.Outage + drainTimeout + 3*r.Options.LeaseDuration + 30*time.Second
+	for _, g := range c.Gaps {
+		switch {
+		case g.Open:
+			r.breach("V4", "%s has no owner in the end, since %v, after %s of %s", g.Subject, g.Duration().Round(time.Millisecond), g.Cause, g.Before)
+		case g.Duration() > limit:
+			r.breach("V4", "%s had no owner for %v, after %s of %s", g.Subject, g.Duration().Round(time.Millisecond), g.Cause, g.Before)
+		}
+	}
+	for _, f := range r.History.Findings {
+		r.breach("V5", "%s", f)
+	}
+	r.judgeEmptiness()
+}
+
+// judgeEmptiness is V6. A run with some kinds of faults only is there to look at
+// these, and need not have everything.
+func (r *Result) judgeEmptiness() {
+	injected := map[string]int{}
+	for _, i := range r.Injections {
+		if !i.Failed {
+			injected[i.Kind]++
+		}
+	}
+	for _, name := range r.Options.Kinds {
+		if injected[name] == 0 {
+			r.breach("V6", "%q was never injected", name)
+		}
+	}
+	if len(r.Options.Kinds) < len(kinds) {
+		return
+	}
+	for _, m := range []struct {
+		what        string
+		have, least int
+	}{
+		{"handovers", r.Records.Handovers, 300},
+		{"evictions", r.Evictions, 8},
+		{"refused evictions", int(r.counters.refused), 1},
+		{"contested claims", int(r.counters.contested), 1},
+		{"fence trips", int(r.counters.fences), 8},
+		{"conflicts of Lease writes", int(r.counters.conflicts), 8},
+		{"processes that ended by themselves", r.Exits, 1},
+	} {
+		if m.have < m.least {
+			r.breach("V6", "%d %s, and at least %d are needed for the run to count", m.have, m.what, m.least)
+		}
+	}
+}
+
+// first shortens a list of breaches for people.
+func first(n int, breaches []Breach) string {
+	var s strings.Builder
+	for i, b := range breaches {
+		if i == n {
+			fmt.Fprintf(&s, "and %d more\n", len(breaches)-i)
+			break
+		}
+		fmt.Fprintf(&s, "%s: %s\n", b.Check, b.What)
+	}
+	return s.String()
+}

@@ -1,0 +1,175 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package chaos
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/tom-ludwig/operator-scaling/example-controller/record"
+	"github.com/tom-ludwig/operator-scaling/test/checker"
+	"github.com/tom-ludwig/operator-scaling/test/e2e/history"
+)
+
+// Run runs everything, writes the report and the picture into the folder, and
+// returns what was found; see [Result.Err]. An error says that the run itself could not
+// be made. Nothing is left running.
+func Run(ctx context.Context, options Options) (*Result, error) {
+	o := options.withDefaults()
+	if err := o.validate(); err != nil {
+		return nil, fmt.Errorf("chaos: %w", err)
+	}
+	a, err := open(ctx, o)
+	if err != nil {
+		return nil, fmt.Errorf("chaos: %w", err)
+	}
+	defer a.close()
+	r, err := a.run(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("chaos: %w", err)
+	}
+	if err := r.write(o.Dir); err != nil {
+		return nil, fmt.Errorf("chaos: %w", err)
+	}
+	return r, nil
+}
+
+func (a *arena) run(ctx context.Context) (*Result, error) {
+	for _, s := range a.seats {
+		if err := s.occupy(true); err != nil {
+			return nil, err
+		}
+	}
+	settled, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	if err := a.eventually(settled, a.converged); err != nil {
+		return nil, fmt.Errorf("before any fault: %w", err)
+	}
+
+	asking, stopAsking := context.WithCancel(a.ctx)
+	defer stopAsking()
+	a.wait.Go(func() { a.follow(asking) })
+	stopLoad := a.load()
+	began := time.Now()
+	playErr := a.play(ctx, began.Add(a.options.Duration))
+	faults := time.Since(began)
+	a.say("no more faults; waiting until everything is as it should be")
+	if err := errors.Join(playErr, a.healAll(ctx)); err != nil {
+		stopLoad()
+		return nil, err
+	}
+	_ = a.sleep(ctx, a.options.LeaseDuration) // the load goes on for a while without faults
+	r := &Result{Options: a.options, Faulty: faults, Changes: stopLoad()}
+	settling, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	if err := a.eventually(settling, a.converged); err != nil {
+		r.breach("V3", "after the faults: %v", err)
+	}
+	r.Settled = time.Since(began) - faults
+	stopAsking()
+	a.ask(ctx)
+	if err := a.judge(ctx, r); err != nil {
+		return nil, err
+	}
+	return r, a.err
+}
+
+// converged returns nil if the seats' processes own every partition between them,
+// and each Foo was worked on at its present version.
+func (a *arena) converged(ctx context.Context) error {
+	active := 0
+	for _, s := range a.seats {
+		p, err := s.present()
+		if err != nil {
+			return err
+		}
+		one, cancel := context.WithTimeout(ctx, 2*time.Second)
+		err = p.Ready(one)
+		if err == nil {
+			var n float64
+			n, err = p.Metric(one, "sharding_partitions", `state="active"`)
+			active += int(n)
+		}
+		cancel()
+		if err != nil {
+			return err
+		}
+	}
+	if active != a.options.Partitions {
+		return fmt.Errorf("%d of %d partitions are active", active, a.options.Partitions)
+	}
+	foos, err := a.foos.List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return err
+	}
+	behind := ""
+	n := 0
+	for _, foo := range foos.Items {
+		if foo.Status.ObservedGeneration != foo.Generation {
+			behind = foo.Name
+			n++
+		}
+	}
+	if n > 0 {
+		return fmt.Errorf("%d of %d Foos were not worked on at their last version, such as %s", n, len(foos.Items), behind)
+	}
+	return nil
+}
+
+// judge compares what the replicas have recorded with what etcd has seen.
+func (a *arena) judge(ctx context.Context, r *Result) error {
+	end := record.Now()
+	foos, err := a.foos.List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return err
+	}
+	final := map[string]string{}
+	for _, foo := range foos.Items {
+		final[namespace+"/"+foo.Name] = strconv.FormatInt(foo.Generation, 10)
+	}
+	syncing, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	if err := a.log.Sync(syncing); err != nil {
+		return err
+	}
+	for _, p := range a.all() {
+		h, err := p.History()
+		if err != nil {
+			return err
+		}
+		r.processes = append(r.processes, h)
+	}
+	r.Records = checker.Check(r.processes, checker.Options{End: end, Final: final, WritesRecorded: true})
+	r.History = a.log.Check(ringName, r.processes)
+	r.Evictions, r.LeaseWrites = evictions(a.log.Leases())
+	r.counters = a.total()
+	a.mu.Lock()
+	r.Exits = a.exits
+	for _, i := range a.injections {
+		r.Injections = append(r.Injections, *i)
+	}
+	r.Breaches = append(r.Breaches, a.breaches...)
+	a.mu.Unlock()
+	r.judge()
+	return nil
+}
+
+// evictions counts the Leases that were voided by a peer, and all writes.
+func evictions(log []history.LeaseVersion) (evicted, writes int) {
+	held := map[string]bool{}
+	for _, v := range log {
+		writes++
+		void := v.Lease == nil || v.Lease.Spec.HolderIdentity == nil || *v.Lease.Spec.HolderIdentity == ""
+		if v.Lease != nil && void && held[v.Name] && v.Lease.Annotations["operator-scaling.dev/evicted-by"] != "" {
+			evicted++
+		}
+		held[v.Name] = !void
+	}
+	return evicted, writes
+}

@@ -1,0 +1,83 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package chaos
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/tom-ludwig/operator-scaling/test/checker"
+)
+
+// times are the times without an owner that one kind of fault has caused, sorted.
+type times struct {
+	all []time.Duration
+	// alone are those during which no other fault was on one of the two replicas, or
+	// on the servers.
+	alone []time.Duration
+}
+
+// unowned sorts the times in which a partition had no owner by the fault that was
+// on the former owner, or else on all; "" for none.
+func (r *Result) unowned() map[string]times {
+	byKind := map[string]times{}
+	for _, g := range r.Records.Gaps {
+		causes := r.faultsOn(g)
+		kind := ""
+		if len(causes) > 0 {
+			kind = causes[0].Kind
+		}
+		t := byKind[kind]
+		t.all = append(t.all, g.Duration())
+		if len(causes) <= 1 {
+			t.alone = append(t.alone, g.Duration())
+		}
+		byKind[kind] = t
+	}
+	for _, t := range byKind {
+		slices.Sort(t.all)
+		slices.Sort(t.alone)
+	}
+	return byKind
+}
+
+// faultsOn returns the faults that may have to do with a gap, the most likely one
+// first: on the former owner, then on the servers or the fleet, then on the next owner.
+// A fault has effects until what it stopped has been taken over.
+func (r *Result) faultsOn(g checker.Gap) (causes []Injection) {
+	after := int64(r.Options.LeaseDuration + 2*time.Second)
+	on := func(process, target string) bool { return process != "" && podOf(process) == target }
+	for _, which := range []func(Injection) bool{
+		func(i Injection) bool { return on(g.Before, i.Target) && i.From <= g.From },
+		func(i Injection) bool { return (i.Target == everybody || i.Target == servers) && i.From <= g.From },
+		func(i Injection) bool { return on(g.After, i.Target) && !on(g.Before, i.Target) || i.From > g.From },
+	} {
+		for _, i := range slices.Backward(r.Injections) {
+			near := i.From <= g.To && g.From <= i.To+after
+			touches := on(g.Before, i.Target) || on(g.After, i.Target) || i.Target == everybody || i.Target == servers
+			if near && touches && which(i) && !slices.Contains(causes, i) {
+				causes = append(causes, i)
+			}
+		}
+	}
+	return causes
+}
+
+// podOf returns the Pod of a process, which is named <pod>.<number>.
+func podOf(process string) string {
+	if dot := strings.LastIndexByte(process, '.'); dot >= 0 {
+		return process[:dot]
+	}
+	return process
+}
+
+// quantile returns the smallest of the sorted times that at least the given share of
+// all do not exceed.
+func quantile(sorted []time.Duration, percent int) time.Duration {
+	if len(sorted) == 0 {
+		return 0
+	}
+	return sorted[(len(sorted)*percent+99)/100-1]
+}
