@@ -5,9 +5,10 @@ ROOT := $(CURDIR)
 BIN := $(ROOT)/bin
 TOOLS := $(ROOT)/hack/tools/go.mod
 SEEDS ?= 10000
+DURATION ?= 10m
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test verify unit e2e bench simulate model build generate fmt clean
+.PHONY: help demo test verify unit e2e bench simulate model chaos build generate fmt clean
 
 help: ## Show this help
 	@awk 'BEGIN {FS = ":.*## "; print "Usage: make <target>\n"} /^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +39,9 @@ simulate: ## Run SEEDS (10000) seeded schedules of faults against the ownership 
 
 model: ## Check the models of the ownership protocol with spin (Debian: apt-get install spin)
 	test/model/run.sh
+
+chaos: ## Inject faults into real replicas on a real control plane for DURATION (10m); SEED=..., OUT=folder for report and picture
+	@cd test && $(GO) run ./cmd/chaos -duration $(DURATION) $(if $(SEED),-seed $(SEED)) $(if $(OUT),-out "$(abspath $(OUT))")
 
 build: ## Build the example controller into bin/
 	CGO_ENABLED=0 $(GO) build -trimpath -o $(BIN)/example-controller ./example-controller

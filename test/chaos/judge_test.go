@@ -1,0 +1,162 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package chaos
+
+import (
+	"bytes"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tom-ludwig/operator-scaling/example-controller/record"
+	"github.com/tom-ludwig/operator-scaling/test/checker"
+	"github.com/tom-ludwig/operator-scaling/test/e2e/history"
+)
+
+const ms = int64(time.Millisecond)
+
+// passed returns the result of a run in which nothing is wrong.
+func passed() *Result {
+	r := &Result{
+		Options:   Options{Dir: "x"}.withDefaults(),
+		Evictions: 50, Exits: 5,
+		Records:  &checker.Report{Handovers: 1000, Unowned: map[checker.Cause]checker.Durations{}},
+		counters: counters{refused: 5, contested: 5, fences: 50, conflicts: 50},
+	}
+	for _, name := range r.Options.Kinds {
+		r.Injections = append(r.Injections, Injection{Kind: name, Target: "op-0"})
+	}
+	return r
+}
+
+func TestJudgeFindsEachBreach(t *testing.T) {
+	overlap := checker.Overlap{Subject: "ns/foo", From: 1 * ms, To: 2 * ms}
+	for name, c := range map[string]struct {
+		break_ func(*Result)
+		want   string
+	}{
+		"nothing":                      {func(*Result) {}, ""},
+		"V1 two at work":               {func(r *Result) { r.Records.Overlaps = []checker.Overlap{overlap} }, "V1"},
+		"V1 two active":                {func(r *Result) { r.Records.ActiveTwice = []checker.Overlap{overlap} }, "V1"},
+		"V1 impossible records":        {func(r *Result) { r.Records.Problems = []checker.Problem{{Process: "x"}} }, "V1"},
+		"V2 token":                     {func(r *Result) { r.Records.TokenDrops = []checker.Drop{{Key: "ns/foo"}} }, "V2"},
+		"V3 loss":                      {func(r *Result) { r.Records.Losses = []checker.Loss{{Key: "ns/foo"}} }, "V3"},
+		"V4 orphan":                    {func(r *Result) { r.Records.Gaps = []checker.Gap{{From: 1, To: 2, Open: true}} }, "V4"},
+		"V4 far too long":              {func(r *Result) { r.Records.Gaps = []checker.Gap{{To: int64(10 * time.Minute)}} }, "V4"},
+		"V4 as long as an outage":      {func(r *Result) { r.Records.Gaps = []checker.Gap{{To: int64(time.Minute)}} }, ""},
+		"V5 history":                   {func(r *Result) { r.History.Findings = []history.Finding{{Kind: "H1"}} }, "V5"},
+		"V6 no handovers":              {func(r *Result) { r.Records.Handovers = 0 }, "V6"},
+		"V6 no evictions":              {func(r *Result) { r.Evictions = 0 }, "V6"},
+		"V6 no refused evictions":      {func(r *Result) { r.counters.refused = 0 }, "V6"},
+		"V6 no contested claims":       {func(r *Result) { r.counters.contested = 0 }, "V6"},
+		"V6 no fence":                  {func(r *Result) { r.counters.fences = 0 }, "V6"},
+		"V6 a fault failed every time": {func(r *Result) { r.Injections[3].Failed = true }, "V6"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := passed()
+			c.break_(r)
+			r.judge()
+			var got []string
+			for _, b := range r.Breaches {
+				got = append(got, b.Check)
+			}
+			if strings.Join(got, " ") != c.want {
+				t.Errorf("breaches of %q, want %q", got, c.want)
+			}
+			if (r.Err() == nil) != (c.want == "") {
+				t.Errorf("Err is %v", r.Err())
+			}
+			var text bytes.Buffer
+			if err := r.WriteText(&text); err != nil {
+				t.Fatal(err)
+			}
+			if strings.Contains(text.String(), "\nPASSED") != (c.want == "") {
+				t.Errorf("the report says:\n%s", &text)
+			}
+		})
+	}
+}
+
+// A gap is put down to the fault on the former owner, then to one on all, then to one
+// on the next owner.
+func TestUnownedTimesAreSortedByFault(t *testing.T) {
+	const s = int64(time.Second)
+	r := passed()
+	r.Injections = []Injection{
+		{Kind: "kill", Target: "op-0", From: 100 * s, To: 101 * s},
+		{Kind: "outage", Target: servers, From: 200 * s, To: 220 * s},
+		{Kind: "slow", Target: "op-1", From: 205 * s, To: 210 * s},
+		{Kind: "kill", Target: "op-0", From: 300 * s, To: 301 * s},
+		{Kind: "slow", Target: "op-1", From: 300 * s, To: 310 * s},
+	}
+	gap := func(before, after string, from, to int64) {
+		r.Records.Gaps = append(r.Records.Gaps, checker.Gap{Before: before, After: after, From: from * s, To: to * s})
+	}
+	gap("op-0.001", "op-1.002", 100, 105) // the first kill
+	gap("op-2.003", "op-2.003", 203, 219) // the outage, and nothing else
+	gap("op-1.002", "op-2.003", 206, 221) // slow, beside the outage
+	gap("op-0.004", "op-1.002", 300, 307) // the second kill, beside a slow heir
+	gap("op-2.003", "op-3.005", 400, 401) // nothing
+	unowned := r.unowned()
+	for kind, want := range map[string]times{
+		"kill":   {all: []time.Duration{5 * time.Second, 7 * time.Second}, alone: []time.Duration{5 * time.Second}},
+		"outage": {all: []time.Duration{16 * time.Second}, alone: []time.Duration{16 * time.Second}},
+		"slow":   {all: []time.Duration{15 * time.Second}},
+		"":       {all: []time.Duration{time.Second}, alone: []time.Duration{time.Second}},
+	} {
+		if got := unowned[kind]; !slices.Equal(got.all, want.all) || !slices.Equal(got.alone, want.alone) {
+			t.Errorf("%q: %v, alone %v; want %v, alone %v", kind, got.all, got.alone, want.all, want.alone)
+		}
+	}
+}
+
+func TestOptionsAreChecked(t *testing.T) {
+	for name, o := range map[string]Options{
+		"no folder":           {},
+		"too few replicas":    {Dir: "x", Replicas: 2},
+		"half a second":       {Dir: "x", LeaseDuration: 1500 * time.Millisecond},
+		"an unknown fault":    {Dir: "x", Kinds: []string{"rain"}},
+		"a negative duration": {Dir: "x", Duration: -1},
+	} {
+		if err := o.withDefaults().validate(); err == nil {
+			t.Errorf("%s: no error", name)
+		}
+	}
+	if err := (Options{Dir: "x"}).withDefaults().validate(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestKindsHaveNamesOfTheirOwn(t *testing.T) {
+	names := Kinds()
+	slices.Sort(names)
+	if len(slices.Compact(slices.Clone(names))) != len(names) {
+		t.Errorf("two faults have one name: %q", names)
+	}
+	for _, name := range names {
+		if strings.Contains(name, ";") {
+			t.Errorf("%q can't be given on a command line", name)
+		}
+	}
+}
+
+// The starts of two records make an overlap, if nothing ends it: the judge believes
+// the checker, whose own tests say the rest.
+func TestRecordsOfTwoAtWorkAreABreach(t *testing.T) {
+	work := func(name string, from, to int64) checker.Process {
+		return checker.Process{Name: name, Records: []record.Record{
+			{Time: from * ms, Event: record.Start, Member: name, Key: "ns/foo", Version: "1"},
+			{Time: to * ms, Event: record.End, Member: name, Key: "ns/foo", Version: "1"},
+		}}
+	}
+	r := passed()
+	report := checker.Check([]checker.Process{work("op-0.001", 1, 10), work("op-1.002", 9, 12)}, checker.Options{})
+	report.Handovers = 1000
+	r.Records = report
+	r.judge()
+	if len(r.Breaches) != 1 || r.Breaches[0].Check != "V1" {
+		t.Errorf("breaches: %v", r.Breaches)
+	}
+}
