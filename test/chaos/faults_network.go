@@ -109,8 +109,12 @@ func moving(fault func(context.Context, *arena, *seat, *Injection) error) func(c
 		if faultErr := fault(ctx, a, s, i); err == nil {
 			err = faultErr
 		}
-		if leaveErr := i.visitor.leave(); leaveErr != nil {
-			i.note("%v", leaveErr)
+		select { // a second signal would end it at once
+		case <-p.Exited():
+			i.note("the other one has exited with %d", p.ExitCode())
+		case <-time.After(a.options.LeaseDuration + drainTimeout):
+			i.note("the other one did not end")
+			p.Kill()
 		}
 		return err
 	}
