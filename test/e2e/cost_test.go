@@ -1,0 +1,87 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/tom-ludwig/operator-scaling/shard"
+	"github.com/tom-ludwig/operator-scaling/shard/lease"
+	"github.com/tom-ludwig/operator-scaling/test/checker"
+	"github.com/tom-ludwig/operator-scaling/test/replica"
+)
+
+// What a membership change costs: writes that are more than a heartbeat, and lists, by
+// the members that stay. It does not depend on the number of objects.
+func TestCostOfAMembershipChange(t *testing.T) {
+	const members = 4
+	w := newWorld(t)
+	w.template.LeaseDuration = shard.DefaultLeaseDuration // nobody is to be evicted by mistake
+	replicas := w.startMany(0, members)
+	w.waitPlaced(replicas...)
+	objects := 0
+	for _, more := range []int{20, 480} {
+		w.createFoos(objects, objects+more)
+		objects += more
+		w.waitWorked(replicas...)
+		for _, change := range []string{"join", "graceful stop"} {
+			lists, versions := w.metric(replicas, "sharding_lease_lists_total"), w.claimWrites(replicas)
+			if change == "join" {
+				joined := w.start("joins")
+				w.waitPlaced(append(replicas[:members:members], joined)...)
+			} else {
+				all := w.all()
+				w.stop(all[len(all)-1])
+				w.waitPlaced(replicas...)
+			}
+			writes := float64(w.claimWrites(replicas)-versions) / members
+			lists = (w.metric(replicas, "sharding_lease_lists_total") - lists) / members
+			figures.add(fmt.Sprintf("%s beside %d members, %d objects: writes, lists of each member that stays", change, members, objects),
+				fmt.Sprintf("%.1f, %.1f", writes, lists), "about 2, 1")
+			// On a busy machine releases come in more pieces than on an idle one.
+			if writes == 0 || writes > 10 || lists > 10 {
+				t.Errorf("%s: %.1f writes and %.1f lists of each member", change, writes, lists)
+			}
+		}
+	}
+	report := w.check(true)
+	if d, ok := report.Unowned[checker.Released]; ok {
+		figures.add("join and graceful stop: from the release of a partition until it is active again",
+			fmt.Sprintf("p50 %v, p99 %v, max %v of %d", d.P50.Round(time.Millisecond), d.P99.Round(time.Millisecond), d.Max.Round(time.Millisecond), d.Count), "p99 250ms")
+	}
+	w.stop(replicas...)
+}
+
+// claimWrites counts the versions of the replicas' Leases in which something else than
+// a time and a counter has changed.
+func (w *world) claimWrites(replicas []*replica.Process) int {
+	w.t.Helper()
+	ctx, cancel := context.WithTimeout(w.t.Context(), patience)
+	defer cancel()
+	if err := w.log.Sync(ctx); err != nil {
+		w.t.Fatal(err)
+	}
+	writes := 0
+	for _, r := range replicas {
+		before := ""
+		for _, v := range w.log.Lease(w.leaseName(r.Pod())) {
+			now := ""
+			if v.Lease != nil {
+				l, _, err := lease.Decode(v.Lease, w.ring)
+				if err != nil {
+					w.t.Fatal(err)
+				}
+				now = fmt.Sprint(l.Record.Holder, l.Record.Phase, l.Record.Claims, l.Record.Tombstones)
+			}
+			if now != before {
+				writes++
+			}
+			before = now
+		}
+	}
+	return writes
+}
