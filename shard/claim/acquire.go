@@ -27,6 +27,7 @@ func (m *Machine) acquire() {
 // found goes on from what acquire saw.
 func (m *Machine) found(e Got) {
 	l := e.Lease
+	m.publish(l.Record.Marks)
 	switch {
 	case e.Outcome == NotFound:
 		r := m.begin(opCreate)

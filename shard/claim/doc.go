@@ -41,13 +41,18 @@
 //   - C6: Partitions that the member keeps stay active through a change of members.
 //   - C7: No event makes the machine panic. Events that come late, twice or not at
 //     all delay it at the worst.
+//   - C8: A partition that was released becomes active only when the caller has said
+//     that its copies of objects have come as far as the marks on the Leases that the
+//     machine has seen, or after [Config.CacheWait]. Partitions that are active
+//     are never touched by this.
 //
 // # What is not guaranteed
 //
 // That a piece of work ends when its context is cancelled: a partition whose work
 // doesn't end in the drain timeout is never released, and the machine ends with
 // [ErrDrainTimeout]. That a request that left the process before the fence reaches
-// the server before it.
+// the server before it. That C8 holds for what was written by a member that was evicted
+// or whose Lease was gone before this machine saw it: there are no marks then.
 //
 // # Concurrency
 //

@@ -82,6 +82,9 @@ type (
 	// Idle says that no work is in flight on these partitions any more, read after
 	// the Drain action for them was carried out.
 	Idle struct{ Partitions ring.Set }
+	// CaughtUp says that the caller's copies of objects have come as far as Marks, in
+	// answer to [Machine.Awaited].
+	CaughtUp struct{ Marks Marks }
 	// Got answers Get.
 	Got struct {
 		Op      uint64
@@ -119,6 +122,7 @@ func (Vanished) event() {}
 func (Synced) event()   {}
 func (Stop) event()     {}
 func (Idle) event()     {}
+func (CaughtUp) event() {}
 func (Got) event()      {}
 func (Wrote) event()    {}
 func (Deleted) event()  {}

@@ -66,10 +66,19 @@ func (s *script) record() Record {
 	case 3:
 		r.Parameters = s.p.cfg.Parameters
 	}
+	r.Marks = s.marks()
 	for range s.pick(3) {
 		r.Tombstones = append(r.Tombstones, Tombstone{Lease: "lease-x", Holder: fmt.Sprint(s.pick(4)), Claims: s.claims()})
 	}
 	return r
+}
+
+func (s *script) marks() Marks {
+	marks := Marks{}
+	for range s.pick(3) {
+		marks[[]string{"", "A", "B", "C"}[s.pick(4)]] = []string{"", "0", "9", "100", "101", "x"}[s.pick(6)]
+	}
+	return marks
 }
 
 func (s *script) lease() Lease {
@@ -100,7 +109,7 @@ func (s *script) outcome() Outcome { return Outcome(s.pick(6)) }
 func (s *script) op() uint64 { return s.p.m.lastOp - uint64(s.pick(4)) }
 
 func (s *script) event() Event {
-	switch s.pick(14) {
+	switch s.pick(15) {
 	case 0:
 		return Observed{Lease: s.lease()}
 	case 1:
@@ -125,6 +134,8 @@ func (s *script) event() Event {
 		}
 	case 10:
 		return nil
+	case 11:
+		return CaughtUp{Marks: s.marks()}
 	}
 	return Tick{}
 }
@@ -160,6 +171,7 @@ func playScript(t *testing.T, data []byte) {
 	s.p = newPilot(t, func(c *Config) {
 		c.TakeOver, c.Quarantine = s.pick(2) == 0, s.pick(4) == 0
 		c.Settle = time.Duration(s.pick(3)) * 200 * time.Millisecond
+		c.CacheWait = time.Duration(s.pick(3)) * 500 * time.Millisecond
 	})
 	p := s.p
 	if s.pick(2) == 0 {
@@ -297,6 +309,13 @@ func (c *caller) carryOut(honest bool) {
 	}
 	if next := p.m.Next(); next <= p.m.now.Mono {
 		p.t.Fatalf("Next is %v, not after %v", next, p.m.now.Mono)
+	}
+	if awaited := p.m.Awaited(); honest && awaited != nil {
+		p.step(CaughtUp{Marks: awaited})
+		if len(p.m.caches.reached) < maxMarks && p.m.Awaited() != nil {
+			p.t.Fatalf("awaits %v after it was told that %v are reached", p.m.Awaited(), awaited)
+		}
+		c.carryOut(false)
 	}
 	p.m.Blockers()
 	p.m.Peers()

@@ -29,7 +29,7 @@ func (m *Machine) lookAround() {
 			return
 		}
 		for p, s := range m.parts.state {
-			if s == claimed && m.parts.want.Has(p) && !m.parts.blocked.Has(p) {
+			if s == claimed && m.parts.want.Has(p) && !m.parts.blocked.Has(p) && !m.holdBack(p) {
 				asked.Add(p)
 			}
 		}
@@ -57,6 +57,7 @@ func (m *Machine) listed(e Listed) {
 	ownVersion := ""
 	for _, l := range e.Leases {
 		inList[l.UID] = true
+		m.publish(l.Record.Marks)
 		if l.Name == m.cfg.Lease && l.UID == m.own.uid {
 			ownVersion = l.Version
 		}
@@ -82,6 +83,7 @@ func (m *Machine) listed(e Listed) {
 			clear.Add(p)
 		} else {
 			m.stats.Contested++
+			m.parts.heldSince[p] = Time{} // whoever has it has yet to say what it wrote
 		}
 	}
 	m.list.clear = clear

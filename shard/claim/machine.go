@@ -35,6 +35,9 @@ type Config struct {
 	// start at the same time, before it claims everything. While one of them is
 	// joining it waits up to five times as long. 0 for not at all.
 	Settle time.Duration
+	// CacheWait is how long a claimed partition waits at the most for [CaughtUp], and
+	// how long a mark counts. 0 for not at all.
+	CacheWait time.Duration
 	// Quarantine makes a new member wait one lease duration before it claims
 	// anything: covers Leases that were deleted by hand together with members.
 	Quarantine bool
@@ -106,6 +109,7 @@ type Machine struct {
 	viewDirty    bool
 	parts        partitions
 	list         listing
+	caches       caches
 	stats        Stats
 }
 
@@ -119,6 +123,8 @@ type Stats struct {
 	FenceTrips        uint64
 	Contested         uint64 // partitions found claimed by another member when they were to be activated
 	Lists             uint64
+	CacheWaits        uint64 // partitions that became active after the caches had caught up
+	CacheWaitsGivenUp uint64 // that became active although they had not
 	Relists           uint64
 }
 
@@ -132,6 +138,7 @@ func New(cfg Config) *Machine {
 		buried:    map[string]Time{},
 		inForce:   cfg.Parameters,
 		viewDirty: true,
+		caches:    caches{published: map[string]mark{}, reached: Marks{}},
 	}
 	m.own.fenced = true
 	m.parts = newPartitions(cfg.Parameters)
@@ -165,6 +172,8 @@ func (m *Machine) Step(now Time, event Event) []Action {
 		m.stopAsked = true
 	case Idle:
 		m.parts.idle(e.Partitions)
+	case CaughtUp:
+		m.caughtUp(e.Marks)
 	case Got:
 		m.got(e)
 	case Wrote:

@@ -37,6 +37,7 @@ var mutants = []struct {
 	{"keeps to itself who has vanished", publishTombstones},
 	{"goes on after a restore", noticeRestore},
 	{"compares partitions by their numbers only", compareRanges},
+	{"begins with whatever the cache holds", freshCache},
 }
 
 // TestMutants takes out one rule at a time. The simulation must notice each, or it

@@ -27,6 +27,7 @@ type partitions struct {
 	state      []partitionState
 	token      []string // version of the write that claimed it
 	drainSince []Time
+	heldSince  []Time // claimed, and waits for the caches; zero if not
 	want       ring.Set
 	claimable  ring.Set // free, wanted, and claimed by nobody as far as the watch shows
 
@@ -48,6 +49,7 @@ func newPartitions(p ring.Parameters) partitions {
 		token:        make([]string, p.Partitions),
 		drainSince:   make([]Time, p.Partitions),
 		leftAt:       make([]Time, p.Partitions),
+		heldSince:    make([]Time, p.Partitions),
 		want:         ring.NewSet(p.Partitions),
 		claimable:    ring.NewSet(p.Partitions),
 		blockedDirty: true,
@@ -139,7 +141,7 @@ func (t *partitions) confirm(set ring.Set, version string) ring.Set {
 		return ring.Set{}
 	}
 	for p := range set.All() {
-		t.state[p], t.token[p] = claimed, version
+		t.state[p], t.token[p], t.heldSince[p] = claimed, version, Time{}
 	}
 	return set
 }
@@ -186,14 +188,18 @@ func (m *Machine) place() {
 				waiting, more = true, true // others release what they hold one after the other
 			}
 		case claimed:
+			if t.blocked.Has(p) {
+				t.heldSince[p] = Time{} // what its owner has written comes with its release
+			}
 			if !want {
 				waiting = broken != withdraw
-			} else if may && (m.list.clear.Has(p) || broken == lookAfterClaim || broken == quorumList && !t.blocked.Has(p)) {
+			} else if may && (m.list.clear.Has(p) || broken == lookAfterClaim || broken == quorumList && !t.blocked.Has(p)) && !m.holdBack(p) {
 				t.state[p] = active
 				toActivate.Add(p)
 				if d, known := t.takeLeft(p, m.now); known {
 					unowned = append(unowned, d)
 				}
+				m.goOn(p)
 			}
 		case active:
 			if !want {

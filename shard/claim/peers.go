@@ -40,6 +40,7 @@ type tombstone struct {
 // newest one always counts; its version is not compared with what came before,
 // because after a restore of the server's database versions start again lower.
 func (m *Machine) observe(l Lease) {
+	m.publish(l.Record.Marks)
 	if l.Name == m.cfg.Lease {
 		m.observeOwn(l)
 		return
@@ -108,6 +109,7 @@ func (m *Machine) observeOwn(l Lease) {
 // vanish takes the end of a Lease. A void one is gone. One that was held may
 // still have a process behind it, so what it claimed stays blocked for a while.
 func (m *Machine) vanish(last Lease) {
+	m.publish(last.Record.Marks)
 	if last.Name == m.cfg.Lease {
 		m.rival.lookAt = Time{}
 		if m.own.op == nil && last.UID == m.own.uid {

@@ -101,6 +101,9 @@ type Record struct {
 	Parameters ring.Parameters
 	Claims     Claims
 	Tombstones []Tombstone
+	// Marks are how far the member has written, as of its last release. The machine
+	// reads those of others; its caller puts the own ones on what it writes.
+	Marks Marks
 	// EvictedBy names who voided the Lease; empty for a release.
 	EvictedBy string
 }

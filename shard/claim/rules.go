@@ -27,4 +27,5 @@ const (
 	noticeRestore                      // a Lease that went back in time ends its machine
 	drainFirst                         // a claim is withdrawn only when nothing is in flight
 	compareRanges                      // claims under other parameters are compared as ranges of the hash space
+	freshCache                         // a partition waits for the caches to have what its former owner wrote
 )

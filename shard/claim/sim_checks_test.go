@@ -55,7 +55,9 @@ type lastToken struct{ version, holder string }
 // Lease claimed the partition on the server; and tokens rise from owner to owner.
 func (p *process) checkActivated(partitions ring.Set) {
 	w, k := p.w, &p.work
-	p.checkFresh("activate", p.gained(partitions))
+	gained := p.gained(partitions)
+	p.checkFresh("activate", gained)
+	p.checkCache(gained)
 	for partition := range partitions.All() {
 		token := p.machine.Token(partition)
 		if !p.unclaimedSince(token, partition) {

@@ -353,6 +353,7 @@ func deleteLease(w *world) {
 		}
 		w.logf("somebody deletes the Lease of %s", p.name)
 		w.tally.Deletions++
+		w.server.foreign[p.holder] = true
 		w.server.commit(p.lease, nil)
 		w.after(w.between(500*time.Millisecond, w.timing.duration), func() { join(w) })
 	})

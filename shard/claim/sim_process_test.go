@@ -38,9 +38,10 @@ type process struct {
 	wakeAt   time.Duration
 	stepped  Time // when the machine's last step was
 
-	work work
-	told told
-	rate requestRate
+	work  work
+	cache cache
+	told  told
+	rate  requestRate
 }
 
 // asleep is what waits for a paused process.
@@ -77,6 +78,7 @@ func (w *world) start(name, podUID string, takeOver bool) *process {
 	p.work = newWork(p)
 	p.watch = newWatch(p)
 	p.watch.lag = w.profile.lag
+	p.cache.lag = w.cacheLag()
 	p.watch.connect()
 	p.live(nil)
 	return p
@@ -89,6 +91,7 @@ func (p *process) live(predecessor *Machine) {
 		Member: p.name, Lease: p.lease, Predecessor: p.holder, PodUID: p.podUID, TakeOver: p.takeOver, Parameters: p.params,
 		LeaseDuration: p.timing.duration, RenewDeadline: p.timing.deadline, RenewPeriod: p.timing.period,
 		EchoLimit: p.timing.echo, DrainTimeout: p.timing.drain, Coalesce: p.timing.coalesce, Settle: p.timing.settle, Quarantine: w.profile.quarantine,
+		CacheWait: cacheWait,
 	}
 	w.born++
 	cfg.Holder = fmt.Sprintf("%s_%d", p.name, w.born)
@@ -99,6 +102,7 @@ func (p *process) live(predecessor *Machine) {
 	p.lives++
 	p.holder = cfg.Holder
 	p.machine = New(cfg)
+	p.cache.since = w.now
 	p.told = told{peers: map[string]toldPeer{}}
 	p.wakeAt = 0
 	w.logf("%s: is now %s", p.name, p.holder)
@@ -173,6 +177,7 @@ func (p *process) step(e Event) {
 	p.carryOut(actions)
 	if p.machine == m && !p.paused && p.alive {
 		p.checkStates()
+		p.catchUp()
 		p.wakeUp()
 	}
 	p.checkExclusive()
@@ -220,6 +225,7 @@ func (p *process) do(a Action) {
 		}, Wrote{Op: a.Op})
 	case Update:
 		p.checkUpdate(a)
+		a.Record.Marks = p.cache.marks
 		p.request(a.Timeout, true, func() Event {
 			l, outcome := s.update(p.lease, a.UID, a.Version, a.Record)
 			return Wrote{Op: a.Op, Outcome: outcome, Lease: l}
@@ -245,8 +251,10 @@ func (p *process) do(a Action) {
 	case Activated:
 		p.work.set(a.Partitions, ring.Active)
 	case Drain:
+		p.writeLast(a.Partitions)
 		p.work.drain(a.Partitions)
 	case Released:
+		p.noteReleased(a.Partitions)
 		p.work.set(a.Partitions, ring.Foreign)
 	case Fenced:
 		p.work.stop()
@@ -265,6 +273,8 @@ func (p *process) end(reason error) {
 	w.tally.EvictionsRefused += int(stats.EvictionsRefused)
 	w.tally.FenceTrips += int(stats.FenceTrips)
 	w.tally.Contested += int(stats.Contested)
+	w.tally.CacheWaits += int(stats.CacheWaits)
+	w.tally.CacheWaitsGivenUp += int(stats.CacheWaitsGivenUp)
 	p.work.stop()
 	ended := p.machine
 	p.machine = nil
@@ -320,6 +330,8 @@ func (p *process) retire() {
 		t.EvictionsRefused += int(stats.EvictionsRefused)
 		t.FenceTrips += int(stats.FenceTrips)
 		t.Contested += int(stats.Contested)
+		t.CacheWaits += int(stats.CacheWaits)
+		t.CacheWaitsGivenUp += int(stats.CacheWaitsGivenUp)
 	}
 }
 

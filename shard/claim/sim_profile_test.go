@@ -23,6 +23,7 @@ type profile struct {
 	idle       float64 // share of the moments at which nothing is in flight on a point
 	slowWork   float64 // share of the work that takes longer than the grace, or ignores its context
 	lag        time.Duration
+	slowCaches float64 // share of the processes whose copy of the objects lags
 	hooks      float64 // chance that a fault hits at an action
 	faults     []fault
 	parameters ring.Parameters
@@ -53,7 +54,7 @@ func drawProfile(r *rand.Rand) profile {
 	partitions := []int{5, 8, 16, 30}
 	p := profile{
 		kind: mixed, length: time.Duration(60+r.IntN(100)) * time.Second, members: 2 + r.IntN(4), most: 6,
-		drift: coin(0.4), idle: r.Float64(), lag: 3 * time.Millisecond,
+		drift: coin(0.4), idle: r.Float64(), lag: 3 * time.Millisecond, slowCaches: 0.3,
 		parameters: ring.Parameters{Key: "name", Partitions: partitions[r.IntN(4)], VirtualNodes: 1 + r.IntN(20), Load: 1.25},
 	}
 	p.next = p.parameters

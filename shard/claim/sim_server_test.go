@@ -19,8 +19,9 @@ type server struct {
 	revision uint64
 	uids     int
 	leases   map[string]Lease
-	log      []change       // every write; a watch is an index into it
-	at       map[string]int // version -> index in the log, since the last restore
+	foreign  map[string]bool // holders whose Lease somebody else has written
+	log      []change        // every write; a watch is an index into it
+	at       map[string]int  // version -> index in the log, since the last restore
 	watches  []*watch
 
 	down    bool
@@ -39,7 +40,7 @@ type change struct {
 }
 
 func newServer(w *world) *server {
-	return &server{w: w, revision: 100, leases: map[string]Lease{}, at: map[string]int{}}
+	return &server{w: w, revision: 100, leases: map[string]Lease{}, at: map[string]int{}, foreign: map[string]bool{}}
 }
 
 // commit makes a write, after being nil for a deletion. Versions rise by more than
@@ -124,6 +125,7 @@ func (s *server) evict(name, uid, version, by string) (Lease, Outcome) {
 	case version != "" && (l.UID != uid || l.Version != version):
 		return Lease{}, Conflict
 	}
+	s.foreign[l.Record.Holder] = true
 	l.Record.Holder, l.Record.Claims, l.Record.EvictedBy = "", Claims{}, by
 	return s.commit(name, &l), OK
 }
@@ -154,6 +156,7 @@ func (s *server) past(index int) map[string]Lease {
 // edit changes a Lease as a person with kubectl would. Its version rises.
 func (s *server) edit(name string, change func(*Record)) {
 	if l, exists := s.leases[name]; exists {
+		s.foreign[l.Record.Holder] = true
 		change(&l.Record)
 		s.commit(name, &l)
 	}
@@ -177,6 +180,8 @@ func (s *server) rise(restore bool) {
 		s.w.tally.Restores++
 		s.log, s.at = nil, map[string]int{}
 		clear(s.w.tokens)
+		clear(s.w.objects)
+		s.w.writes = nil
 	}
 	for _, watch := range s.watches {
 		watch.connect()

@@ -29,6 +29,8 @@ type world struct {
 	born    int
 	points  []uint64 // of the hash space, on which work is watched
 	tokens  []lastToken
+	objects []object // by point
+	writes  []write  // to any of them, in order
 	tally   tally
 	formed  int           // handovers before the first fault
 	healed  bool          // the faults are over
@@ -70,6 +72,7 @@ type tally struct {
 	Evictions, EvictionsRefused, FenceTrips int
 	Zombies, Relists, Faults, Rejoins       int
 	Restores, Deletions                     int
+	CacheWaits, CacheWaitsGivenUp           int
 	Renewals, Changes, Lists                int // writes that say nothing new, writes that do, and lists
 }
 
@@ -88,6 +91,8 @@ func (t *tally) add(o tally) {
 	t.Faults += o.Faults
 	t.Rejoins += o.Rejoins
 	t.Restores += o.Restores
+	t.CacheWaits += o.CacheWaits
+	t.CacheWaitsGivenUp += o.CacheWaitsGivenUp
 	t.Deletions += o.Deletions
 	t.Renewals += o.Renewals
 	t.Changes += o.Changes
@@ -124,6 +129,7 @@ func emptyWorld(seed uint64) *world {
 		w.points = append(w.points, w.rand.Uint64())
 	}
 	w.tokens = make([]lastToken, len(w.points))
+	w.objects = make([]object, len(w.points))
 	return w
 }
 

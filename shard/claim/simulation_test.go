@@ -65,6 +65,8 @@ func checkNotEmpty(t *testing.T, total tally, seeds int) {
 		{"fence trips", total.FenceTrips, 200},
 		{"requests that arrived after they were given up", total.Zombies, 80},
 		{"restores of the database", total.Restores, 4},
+		{"waits for a cache", total.CacheWaits, 100},
+		{"waits for a cache that were given up", total.CacheWaitsGivenUp, 10},
 		{"Leases deleted by hand", total.Deletions, 8},
 	} {
 		if least := c.perSeed * seeds / 100; c.count < least {

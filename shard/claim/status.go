@@ -149,6 +149,7 @@ func (m *Machine) Next() time.Duration {
 	for _, t := range m.tombs {
 		at(t.until)
 	}
+	m.cacheTimes(at)
 	for p := range m.parts.in(draining).All() {
 		at(m.parts.drainSince[p].Add(m.cfg.DrainTimeout))
 	}
