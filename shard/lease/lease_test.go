@@ -42,6 +42,7 @@ func record(member string) claim.Record {
 		Member: member, Holder: member + "_1", PodUID: "uid", Duration: 15 * time.Second, Phase: claim.Serving, Seq: 3,
 		Fingerprint: p.Fingerprint(), Parameters: p, Claims: claims,
 		Tombstones: []claim.Tombstone{{Lease: "foo-z", Holder: "z_1", Claims: claim.Claims{Everything: true}}},
+		Marks:      claim.Marks{"Foo": "1000", "Deployment": "999"},
 	}
 }
 
@@ -166,22 +167,70 @@ func TestL3L4_WhatCanNotBeReadIsTakenForTheWorst(t *testing.T) {
 	}
 }
 
+// Marks delay those who read them. What can't be read delays nobody.
+func TestMarksThatCanNotBeReadAreIgnored(t *testing.T) {
+	l := func(holder, written string) *coordinationv1.Lease {
+		return &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{
+			Labels:      map[string]string{lease.LabelRing: "foo"},
+			Annotations: map[string]string{"operator-scaling.dev/protocol": "1", "operator-scaling.dev/written": written},
+		}, Spec: coordinationv1.LeaseSpec{HolderIdentity: &holder}}
+	}
+	many := strings.TrimSuffix(strings.Repeat("Foo=1,", 5000), ",")
+	var kinds []string
+	for i := range 17 {
+		kinds = append(kinds, fmt.Sprintf("Kind%d=1", i))
+	}
+	for _, written := range []string{"garbage", "Foo=", "=1", "Foo=01", "Foo=0", "Foo=-1", "Foo=1,", "Foo=1,,Bar=2", "Foo=1.5", "F o=1", "Foo=" + strings.Repeat("9", 41), many, strings.Join(kinds, ",")} {
+		for _, holder := range []string{"x_1", ""} { // they count on a void Lease too
+			decoded, faults, err := lease.Decode(l(holder, written), "foo")
+			if err != nil || faults == nil || !strings.Contains(faults.Error(), "written") || decoded.Record.Marks != nil {
+				t.Errorf("%.40q: %v %v %v", written, err, faults, decoded.Record.Marks)
+			}
+		}
+	}
+	decoded, faults, err := lease.Decode(l("", "Foo=1,Bar="+strings.Repeat("9", 40)), "foo")
+	if err != nil || faults != nil || decoded.Record.Marks["Foo"] != "1" || len(decoded.Record.Marks) != 2 {
+		t.Errorf("%v %v %v", err, faults, decoded.Record.Marks)
+	}
+	if decoded, _, _ := lease.Decode(l("x_1", ""), "foo"); decoded.Record.Marks != nil {
+		t.Errorf("a member of an earlier version publishes %v", decoded.Record.Marks)
+	}
+}
+
+func TestMarksAreBounded(t *testing.T) {
+	ctx := context.Background()
+	client := lease.NewClient(config(shardtest.NewCluster(), "a"))
+	r := record("a")
+	r.Marks = claim.Marks{"no kind": "1", "Bad": "x", "": "1"}
+	for i := range 100 {
+		r.Marks[fmt.Sprintf("Kind%02d", i)] = strings.Repeat("9", 20)
+	}
+	if _, outcome, err := client.Create(ctx, r); outcome != claim.OK {
+		t.Fatal(err)
+	}
+	got, _, err := client.Get(ctx)
+	if err != nil || len(got.Record.Marks) != 16 || got.Record.Marks["Kind00"] == "" || got.Record.Marks["Kind15"] == "" {
+		t.Errorf("%v %v", err, got.Record.Marks)
+	}
+}
+
 func FuzzDecode(f *testing.F) {
-	f.Add("1", "x", "active", "xxh3/name/509/20/1.25/consistent-v1.1.0:AA", "1", "[]", int32(15))
-	f.Add("2", "", "", "everything", "-1", `[{"holder":"y","claims":"z"}]`, int32(-1))
-	f.Fuzz(func(t *testing.T, protocol, holder, phase, claims, seq, tombstones string, seconds int32) {
+	f.Add("1", "x", "active", "xxh3/name/509/20/1.25/consistent-v1.1.0:AA", "1", "[]", int32(15), "Foo=12,Bar=3")
+	f.Add("2", "", "", "everything", "-1", `[{"holder":"y","claims":"z"}]`, int32(-1), "=,")
+	f.Fuzz(func(t *testing.T, protocol, holder, phase, claims, seq, tombstones string, seconds int32, written string) {
 		l := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{
 			Labels: map[string]string{lease.LabelRing: "foo"},
 			Annotations: map[string]string{
 				"operator-scaling.dev/protocol": protocol, "operator-scaling.dev/phase": phase, "operator-scaling.dev/claims": claims,
 				"operator-scaling.dev/seq": seq, "operator-scaling.dev/tombstones": tombstones, "operator-scaling.dev/parameters": claims,
+				"operator-scaling.dev/written": written,
 			},
 		}, Spec: coordinationv1.LeaseSpec{HolderIdentity: &holder, LeaseDurationSeconds: &seconds}}
 		decoded, _, err := lease.Decode(l, "foo")
 		if err != nil {
 			t.Fatalf("a Lease of the ring was refused: %v", err)
 		}
-		if r := decoded.Record; r.Duration <= 0 || r.Void() && !r.Claims.Empty() {
+		if r := decoded.Record; r.Duration <= 0 || r.Void() && !r.Claims.Empty() || len(r.Marks) > 16 {
 			t.Errorf("%+v", r)
 		}
 	})

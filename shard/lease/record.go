@@ -32,6 +32,7 @@ const (
 	annotationSeq        = "operator-scaling.dev/seq"
 	annotationParameters = "operator-scaling.dev/parameters"
 	annotationTombstones = "operator-scaling.dev/tombstones"
+	annotationWritten    = "operator-scaling.dev/written"
 	annotationEvictedBy  = "operator-scaling.dev/evicted-by"
 )
 
@@ -70,6 +71,7 @@ func encode(l *coordinationv1.Lease, r claim.Record, now time.Time) {
 	set(annotationSeq, strconv.FormatUint(r.Seq, 10))
 	set(annotationParameters, r.Fingerprint)
 	set(annotationTombstones, encodeTombstones(r.Tombstones))
+	set(annotationWritten, encodeMarks(r.Marks))
 	set(annotationEvictedBy, r.EvictedBy)
 }
 
@@ -140,6 +142,9 @@ func Decode(l *coordinationv1.Lease, ringName string) (lease claim.Lease, faults
 	if r.Void() {
 		r.Claims = claim.Claims{}
 		errs = nil // nobody acts on it
+	}
+	if r.Marks, parseErr = decodeMarks(l.Annotations[annotationWritten]); parseErr != nil {
+		fault("written: %w: ignored", parseErr)
 	}
 	return claim.Lease{
 		Name:    l.Name,
