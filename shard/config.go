@@ -23,6 +23,7 @@ const (
 	DefaultDrainTimeout   = 30 * time.Second
 	DefaultDeletionWindow = 60 * time.Second
 	DefaultSettle         = time.Second
+	DefaultCacheWait      = time.Second
 )
 
 // The environment variables that [Config] reads, to be set by the downward API.
@@ -105,6 +106,11 @@ type Config struct {
 	// that start at the same time, before it claims everything; up to five times as
 	// long while one of them is joining. Default 1 s.
 	Settle time.Duration
+	// CacheWait is how long a member that gains partitions waits at the most for its
+	// informers to show what their former owners wrote last through [WrapTransport].
+	// Informers that are up to date, which they are within milliseconds, cost no wait.
+	// Default 1 s.
+	CacheWait time.Duration
 	// Quarantine makes a new member wait one LeaseDuration before it claims
 	// anything. Needed only if Leases may be deleted by hand while every member
 	// that knew of them is deleted, too. Default off.
@@ -197,6 +203,7 @@ func (c Config) withConstants() Config {
 	c.DrainTimeout = or(c.DrainTimeout, DefaultDrainTimeout)
 	c.DeletionWindow = or(c.DeletionWindow, DefaultDeletionWindow)
 	c.Settle = or(c.Settle, DefaultSettle)
+	c.CacheWait = or(c.CacheWait, DefaultCacheWait)
 	c.LeaseDuration = or(c.LeaseDuration, DefaultLeaseDuration)
 	return c
 }
@@ -283,6 +290,7 @@ func (c Config) validateTimes(fault func(field, format string, args ...any)) {
 		{"DrainTimeout", c.DrainTimeout},
 		{"DeletionWindow", c.DeletionWindow},
 		{"Settle", c.Settle},
+		{"CacheWait", c.CacheWait},
 	} {
 		if f.value <= 0 {
 			fault(f.name, "%v must be above 0", f.value)

@@ -21,7 +21,7 @@ import (
 // Register it in a generated factory with InformerFor, so that listers and
 // Informer() use it too, or run it yourself.
 func NewInformer(s *Sharder, lw cache.ListerWatcher, exampleObject runtime.Object, defaultEventHandlerResyncPeriod time.Duration, indexers cache.Indexers) *informer.Informer {
-	return WrapInformer(s, cache.NewSharedIndexInformer(lw, exampleObject, defaultEventHandlerResyncPeriod, indexers), s.cfg.Key)
+	return wrap(s, cache.NewSharedIndexInformer(lw, exampleObject, defaultEventHandlerResyncPeriod, indexers), s.cfg.Key, kindOf(exampleObject))
 }
 
 // WrapInformer makes a sharded informer of one that exists, for instance one of a
@@ -32,6 +32,11 @@ func NewInformer(s *Sharder, lw cache.ListerWatcher, exampleObject runtime.Objec
 //
 // A key that can't work on this ring is reported by [Sharder.Run].
 func WrapInformer(s *Sharder, inner cache.SharedIndexInformer, key Key) *informer.Informer {
+	return wrap(s, inner, key, "")
+}
+
+// wrap is WrapInformer for objects of a kind, "" if the objects themselves must tell.
+func wrap(s *Sharder, inner cache.SharedIndexInformer, key Key, kind string) *informer.Informer {
 	resolved, err := key.Resolve(s.cfg.Key)
 	if err != nil {
 		s.fault("shard: WrapInformer: %w", err)
@@ -49,6 +54,6 @@ func WrapInformer(s *Sharder, inner cache.SharedIndexInformer, key Key) *informe
 		DeletionWindow: s.cfg.DeletionWindow,
 		Recorder:       &s.metrics.informer,
 	})
-	s.add(i, nil)
+	s.add(newCopied(i, kind), nil)
 	return i
 }

@@ -44,6 +44,9 @@ type loop struct {
 	vanished    []claim.Event // since the machine ended
 	fatal       error
 
+	marks    claim.Marks // published: how far this member had written at its last release; immutable
+	catching bool        // a mark is awaited that the informers have not reached
+
 	attachedInformers, attachedQueues int
 
 	past      counts            // of earlier machines
@@ -108,6 +111,7 @@ func (l *loop) step(e claim.Event) {
 	if l.ended != nil {
 		return
 	}
+	givenUp := l.machine.Stats().CacheWaitsGivenUp
 	actions := l.machine.Step(l.s.now(), e)
 	if l.machine.Serving() {
 		l.tell(Joined, ring.Set{}, nil)
@@ -116,6 +120,9 @@ func (l *loop) step(e claim.Event) {
 		if a, ok := action.(claim.Activated); ok {
 			l.tell(Activated, a.Partitions, nil)
 		}
+	}
+	if n := l.machine.Stats().CacheWaitsGivenUp - givenUp; n > 0 {
+		l.tellBehind(n)
 	}
 	// Readers see the new state before anybody is told of the change: who is told
 	// looks again.
@@ -126,6 +133,7 @@ func (l *loop) step(e claim.Event) {
 	if len(actions) > 0 {
 		l.reportIdle()
 	}
+	l.catchUp()
 	l.tellBlocked()
 }
 
@@ -196,6 +204,7 @@ func (l *loop) do(a claim.Action) {
 		}
 		l.tell(Draining, a.Partitions, nil)
 	case claim.Released:
+		l.marks = l.s.marks() // the work on them has ended, and the write that withdraws them is yet to be sent
 		l.logger.V(2).Info("Released", "member", l.holder, "partitions", a.Partitions.Len())
 		l.tell(Released, a.Partitions, nil)
 		for _, i := range informers {

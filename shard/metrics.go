@@ -25,6 +25,8 @@ func (c counts) plus(s claim.Stats) counts {
 	c.Contested += s.Contested
 	c.Lists += s.Lists
 	c.Relists += s.Relists
+	c.CacheWaits += s.CacheWaits
+	c.CacheWaitsGivenUp += s.CacheWaitsGivenUp
 	return c
 }
 
@@ -105,6 +107,7 @@ func newMetrics(s *Sharder) *metrics {
 	ask("sharding_claims_contested_total", "Partitions found claimed by another member when they were to become active.")
 	ask("sharding_claims_blocked", "Partitions that the ring gives to this member and another one still claims, by that member's Pod name.", "by")
 	ask("sharding_partitions_draining", "Partitions that wait for work to end before they are handed over.")
+	ask("sharding_cache_waits_total", "Partitions whose activation had to wait for the informers to show what the former owner wrote, by outcome.", "outcome")
 	ask("sharding_partitions", "Partitions by what this member may do with them.", "state")
 	ask("sharding_objects", "Objects in the stores of the sharded informers, by what this member may do with them.", "state")
 	ask("sharding_informer_events_total", "Events of the sharded informers, summed over handlers, by what became of them.", "result")
@@ -160,6 +163,8 @@ func (m *metrics) Collect(out chan<- prometheus.Metric) {
 		level("sharding_claims_blocked", n, pod)
 	}
 	level("sharding_partitions_draining", status.draining)
+	count("sharding_cache_waits_total", c.CacheWaits, "reached")
+	count("sharding_cache_waits_total", c.CacheWaitsGivenUp, "gave_up")
 	for state, n := range now.stateCounts() {
 		level("sharding_partitions", n, ring.State(state).String())
 	}

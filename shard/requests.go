@@ -46,6 +46,8 @@ func (l *loop) request(a claim.Action) {
 			return claim.Wrote{Op: a.Op, Outcome: outcome, Lease: created}, err
 		})
 	case claim.Update:
+		// Later writes carry them on: who lists after this one must see them too.
+		a.Record.Marks = l.marks
 		send(a.Timeout, "update", func(ctx context.Context) (claim.Event, error) {
 			updated, outcome, err := client.Update(ctx, a.UID, a.Version, a.Record)
 			return claim.Wrote{Op: a.Op, Outcome: outcome, Lease: updated}, err

@@ -143,6 +143,9 @@ func (l *loop) pause() time.Duration {
 	if !l.overrunAt.IsZero() {
 		next = min(next, time.Until(l.overrunAt))
 	}
+	if l.catching {
+		next = min(next, catchUpPeriod)
+	}
 	return max(next, time.Millisecond)
 }
 
@@ -262,7 +265,7 @@ func (l *loop) incarnate(predecessor string) {
 		Parameters:    c.parameters(),
 		LeaseDuration: c.LeaseDuration, RenewDeadline: c.RenewDeadline, RenewPeriod: c.RenewPeriod,
 		EchoLimit: c.EchoLimit, DrainTimeout: c.DrainTimeout, Coalesce: coalesce,
-		Settle: c.Settle, Quarantine: c.Quarantine,
+		Settle: c.Settle, Quarantine: c.Quarantine, CacheWait: c.CacheWait,
 	})
 	l.logger.Info("Joining the ring", "member", l.holder)
 	l.step(claim.Tick{})

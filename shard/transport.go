@@ -27,6 +27,10 @@ import (
 // for any work; at the fence, at its deadline, and when anybody else ends its
 // context, a request is broken off as usual.
 //
+// From the answers to writes the transport learns how far this member has written. The
+// member that gets its partitions waits until its informers show as much; see
+// Config.CacheWait. It can't learn that from answers that nobody reads.
+//
 //	config.Wrap(shard.WrapTransport)
 func WrapTransport(next http.RoundTripper) http.RoundTripper {
 	return &guard{next}
@@ -58,7 +62,11 @@ func (g *guard) RoundTrip(r *http.Request) (*http.Response, error) {
 	case response.StatusCode == http.StatusSwitchingProtocols || response.Body == nil:
 		// The body is a connection of the caller's, or there is none.
 	default:
-		response.Body = &answer{response.Body, done}
+		answer := &answer{ReadCloser: response.Body, done: done}
+		if s, ok := permit.Owner.(*Sharder); ok {
+			answer.witness = newWitness(s, r, response)
+		}
+		response.Body = answer
 	}
 	return response, err
 }
@@ -100,11 +108,27 @@ func outlive(work context.Context, owner workqueue.Ownership) (ctx context.Conte
 // answer is the body of a response: the request has its answer when it is closed.
 type answer struct {
 	io.ReadCloser
-	done func()
+	done    func()
+	witness *witness // nil if the answer tells nothing
+}
+
+// Read implements io.Reader.
+func (a *answer) Read(p []byte) (int, error) {
+	n, err := a.ReadCloser.Read(p)
+	if a.witness != nil {
+		a.witness.take(p[:n])
+		if errors.Is(err, io.EOF) {
+			a.witness.end()
+		}
+	}
+	return n, err
 }
 
 func (a *answer) Close() error {
 	defer a.done()
+	if a.witness != nil {
+		a.witness.end() // who decodes an object may stop at its last byte
+	}
 	return a.ReadCloser.Close()
 }
 

@@ -1,0 +1,378 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package shard_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"path"
+	"slices"
+	"strconv"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/tools/cache"
+	clientworkqueue "k8s.io/client-go/util/workqueue"
+
+	"github.com/tom-ludwig/operator-scaling/shard"
+	"github.com/tom-ludwig/operator-scaling/shard/shardtest"
+	"github.com/tom-ludwig/operator-scaling/workqueue"
+)
+
+// configMaps is an API server for ConfigMaps whose watches can be held back, one by
+// one. As an http.RoundTripper it takes writes.
+type configMaps struct {
+	mu      sync.Mutex
+	version int
+	objects map[string]*corev1.ConfigMap
+	watches map[*view]bool
+}
+
+// view is what one member sees of it, all namespaces but the one that is left out.
+type view struct {
+	cache.ListWatch
+	of      *configMaps
+	without string
+	events  chan watch.Event
+	held    []watch.Event
+	holds   bool
+}
+
+func newConfigMaps(names ...string) *configMaps {
+	c := &configMaps{version: 1000, objects: map[string]*corev1.ConfigMap{}, watches: map[*view]bool{}}
+	for _, name := range names {
+		c.version++
+		c.objects["default/"+name] = &corev1.ConfigMap{
+			TypeMeta:   metav1.TypeMeta{Kind: "ConfigMap", APIVersion: "v1"},
+			ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name, ResourceVersion: strconv.Itoa(c.version)},
+		}
+	}
+	return c
+}
+
+func (c *configMaps) view() *view {
+	v := &view{of: c}
+	v.ListWithContextFunc = func(context.Context, metav1.ListOptions) (runtime.Object, error) {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		list := &corev1.ConfigMapList{ListMeta: metav1.ListMeta{ResourceVersion: strconv.Itoa(c.version)}}
+		for _, o := range c.objects {
+			if o.Namespace != v.without {
+				list.Items = append(list.Items, *o.DeepCopy())
+			}
+		}
+		return list, nil
+	}
+	v.WatchFuncWithContext = func(_ context.Context, o metav1.ListOptions) (watch.Interface, error) {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if o.ResourceVersion != strconv.Itoa(c.version) {
+			return nil, apierrors.NewResourceExpired("too old")
+		}
+		v.events = make(chan watch.Event, 1000)
+		c.watches[v] = true
+		return watch.NewProxyWatcher(v.events), nil
+	}
+	return v
+}
+
+// IsWatchListSemanticsUnSupported keeps the reflector with lists.
+func (v *view) IsWatchListSemanticsUnSupported() bool { return true }
+
+// hold keeps events from the view, or lets all through that were kept.
+func (v *view) hold(holds bool) {
+	v.of.mu.Lock()
+	defer v.of.mu.Unlock()
+	v.holds = holds
+	if !holds {
+		for _, e := range v.held {
+			v.events <- e
+		}
+		v.held = nil
+	}
+}
+
+// RoundTrip carries out a PUT of a name, or the POST of one.
+func (c *configMaps) RoundTrip(r *http.Request) (*http.Response, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.version++
+	namespace, name := path.Base(path.Dir(path.Dir(r.URL.Path))), path.Base(r.URL.Path)
+	o := &corev1.ConfigMap{
+		TypeMeta:   metav1.TypeMeta{Kind: "ConfigMap", APIVersion: "v1"},
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name, ResourceVersion: strconv.Itoa(c.version)},
+	}
+	event, status := watch.Modified, http.StatusOK
+	if c.objects[namespace+"/"+name] == nil {
+		event, status = watch.Added, http.StatusCreated
+	}
+	c.objects[namespace+"/"+name] = o
+	for v := range c.watches {
+		e := watch.Event{Type: event, Object: o.DeepCopy()}
+		switch {
+		case namespace == v.without:
+		case v.holds:
+			v.held = append(v.held, e)
+		default:
+			v.events <- e
+		}
+	}
+	body, err := json.Marshal(o)
+	if err != nil {
+		return nil, err
+	}
+	return &http.Response{StatusCode: status, Header: http.Header{"Content-Type": {"application/json"}}, Body: io.NopCloser(bytes.NewReader(body))}, nil
+}
+
+// operator is a member that works on ConfigMaps.
+type operator struct {
+	*member
+	view   *view
+	queue  *workqueue.Queue[cache.ObjectName]
+	client http.Client
+	cancel context.CancelFunc
+	run    sync.WaitGroup
+
+	mu   sync.Mutex
+	adds map[string][]string // versions that came as Adds, by name
+}
+
+func (c *configMaps) operator(t *testing.T, cluster *shardtest.Cluster, pod string, view *view, wraps bool, wait time.Duration) *operator {
+	t.Helper()
+	o := &operator{view: view, adds: map[string][]string{}, client: http.Client{Transport: shard.WrapTransport(c)}}
+	cfg := shard.Config{Name: "foo", PodName: pod, Namespace: namespace, PodUID: pod + "-uid", CacheWait: wait}
+	s, err := shard.New(cluster.Client(pod), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var maps cache.SharedIndexInformer
+	if wraps {
+		maps = shard.WrapInformer(s, cache.NewSharedIndexInformer(view, &corev1.ConfigMap{}, 0, nil), shard.ByName)
+	} else {
+		maps = shard.NewInformer(s, view, &corev1.ConfigMap{}, 0, nil)
+	}
+	if _, err := maps.AddEventHandler(cache.ResourceEventHandlerFuncs{AddFunc: func(obj any) {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		cm := obj.(*corev1.ConfigMap)
+		o.adds[cm.Name] = append(o.adds[cm.Name], cm.ResourceVersion)
+	}}); err != nil {
+		t.Fatal(err)
+	}
+	o.queue = shard.NewQueue(s, clientworkqueue.DefaultTypedControllerRateLimiter[cache.ObjectName]())
+	ctx, cancel := context.WithCancel(context.Background())
+	o.cancel = cancel
+	o.run.Go(func() { maps.RunWithContext(ctx) })
+	o.member = &member{Sharder: s, done: make(chan error, 1)}
+	ctx, o.stop = context.WithCancel(context.Background())
+	go func() { o.done <- s.Run(ctx) }()
+	return o
+}
+
+// close ends everything.
+func (o *operator) close(t *testing.T) {
+	t.Helper()
+	if err := o.end(); err != nil {
+		t.Error(err)
+	}
+	o.queue.ShutDown()
+	o.cancel()
+	o.run.Wait()
+}
+
+// write lets the work on an object write to another one, and returns the version.
+func (o *operator) write(t *testing.T, item, namespace, name string) string {
+	t.Helper()
+	o.queue.Add(cache.ObjectName{Namespace: "default", Name: item})
+	got, _ := o.queue.Get()
+	defer o.queue.Done(got)
+	r, err := http.NewRequestWithContext(o.queue.Context(context.Background(), got), http.MethodPut, "http://127.0.0.1/api/v1/namespaces/"+namespace+"/configmaps/"+name, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	response, err := o.client.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	var answer corev1.ConfigMap
+	if err := json.NewDecoder(response.Body).Decode(&answer); err != nil {
+		t.Fatal(err)
+	}
+	return answer.ResourceVersion
+}
+
+func (o *operator) added(name string) []string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return slices.Clone(o.adds[name])
+}
+
+func (o *operator) wantWaits(t *testing.T, outcome string, some bool) {
+	t.Helper()
+	registry := prometheus.NewPedanticRegistry()
+	registry.MustRegister(o.Collector())
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, family := range families {
+		if family.GetName() != "sharding_cache_waits_total" {
+			continue
+		}
+		for _, m := range family.GetMetric() {
+			if m.GetLabel()[0].GetValue() == outcome {
+				if n := m.GetCounter().GetValue(); (n > 0) != some {
+					t.Errorf("%v waits that ended as %q, want some: %v", n, outcome, some)
+				}
+				return
+			}
+		}
+	}
+	t.Errorf("nothing is said of waits that ended as %q", outcome)
+}
+
+// pair is a and b, where a works on an object and is about to leave.
+func pair(t *testing.T, wraps bool, wait time.Duration) (server *configMaps, a, b *operator, name string) {
+	t.Helper()
+	var names []string
+	for i := range 50 {
+		names = append(names, fmt.Sprintf("cm-%d", i))
+	}
+	cluster := shardtest.NewCluster()
+	server = newConfigMaps(names...)
+	a = server.operator(t, cluster, "a", server.view(), wraps, wait)
+	b = server.operator(t, cluster, "b", server.view(), wraps, wait)
+	time.Sleep(5 * time.Second)
+	for _, name := range names {
+		if a.OwnsKey("default/" + name) {
+			return server, a, b, name
+		}
+	}
+	t.Fatal("a owns nothing")
+	return nil, nil, nil, ""
+}
+
+// A member that gains an object whose last version its informer has not shown yet
+// does not begin with the one before it.
+func TestCacheWait_NoWorkFromACacheThatIsOlderThanTheLastWrite(t *testing.T) {
+	for _, wraps := range []bool{false, true} {
+		t.Run(fmt.Sprintf("wraps=%v", wraps), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				_, a, b, name := pair(t, wraps, 0)
+				own := owners(b.member)
+				b.view.hold(true)
+				last := a.write(t, name, "default", name)
+				a.close(t)
+				time.Sleep(500 * time.Millisecond)
+				if b.OwnsKey("default/"+name) || len(b.added(name)) > 0 {
+					t.Errorf("b works on %s, at versions %q; the last is %s", name, b.added(name), last)
+				}
+				for key, who := range own {
+					if len(who) > 0 && !b.OwnsKey(key) {
+						t.Fatalf("%s, which b had all the time, was given up", key)
+					}
+				}
+				b.view.hold(false)
+				time.Sleep(50 * time.Millisecond)
+				if versions := b.added(name); !b.OwnsKey("default/"+name) || !slices.Equal(versions, []string{last}) {
+					t.Errorf("b began with %q; the last is %s", versions, last)
+				}
+				b.wantWaits(t, "reached", true)
+				b.wantWaits(t, "gave_up", false)
+				b.close(t)
+			})
+		})
+	}
+}
+
+// The same without the rule, to show that there is something to be seen.
+func TestCacheWait_WithoutItWorkBeginsWithAnOldVersion(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, a, b, name := pair(t, false, time.Nanosecond)
+		b.view.hold(true)
+		last := a.write(t, name, "default", name)
+		a.close(t)
+		time.Sleep(500 * time.Millisecond)
+		if versions := b.added(name); len(versions) != 1 || versions[0] == last {
+			t.Errorf("b began with %q; the last is %s", versions, last)
+		}
+		b.view.hold(false)
+		b.close(t)
+	})
+}
+
+// An informer that has stopped must not stop the operator.
+func TestCacheWait_IsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, a, b, name := pair(t, false, 0)
+		b.view.hold(true)
+		a.write(t, name, "default", name)
+		a.close(t)
+		time.Sleep(shard.DefaultCacheWait + 200*time.Millisecond)
+		if !b.OwnsKey("default/" + name) {
+			t.Error("b still waits")
+		}
+		b.wantWaits(t, "reached", false)
+		b.wantWaits(t, "gave_up", true)
+		b.view.hold(false)
+		b.close(t)
+	})
+}
+
+func TestCacheWait_CachesThatAreUpToDateCostNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, a, b, name := pair(t, true, 0)
+		last := a.write(t, name, "default", name)
+		a.close(t)
+		time.Sleep(100 * time.Millisecond)
+		if versions := b.added(name); !slices.Equal(versions, []string{last}) {
+			t.Errorf("b began with %q; the last is %s", versions, last)
+		}
+		b.wantWaits(t, "reached", false)
+		b.wantWaits(t, "gave_up", false)
+		b.close(t)
+	})
+}
+
+// What the informers don't select keeps nobody waiting: neither what they have never
+// shown, nor what was created a while ago.
+func TestCacheWait_NotForWhatNoInformerSelects(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cluster := shardtest.NewCluster()
+		server := newConfigMaps("x", "y", "x1", "x2")
+		narrow := func() *view { v := server.view(); v.without = "other"; return v }
+		a := server.operator(t, cluster, "a", narrow(), false, 0)
+		b := server.operator(t, cluster, "b", narrow(), false, 0)
+		time.Sleep(5 * time.Second)
+		name := map[bool]string{true: "x", false: "y"}[a.OwnsKey("default/x")]
+		if !a.OwnsKey("default/" + name) {
+			t.Fatal("a owns neither")
+		}
+		last := a.write(t, name, "default", name)
+		a.write(t, name, "other", "z") // created
+		time.Sleep(2 * time.Second)
+		a.write(t, name, "other", "z") // updated
+		a.close(t)
+		time.Sleep(100 * time.Millisecond)
+		if versions := b.added(name); !slices.Equal(versions, []string{last}) {
+			t.Errorf("b began with %q; the last is %s", versions, last)
+		}
+		b.wantWaits(t, "reached", false)
+		b.wantWaits(t, "gave_up", false)
+		b.close(t)
+	})
+}
