@@ -30,6 +30,9 @@
 //   - G8: A Lease that is malformed, of another ring, or in another namespace is
 //     ignored and counted; one that may be a member's blocks what it claims until
 //     it was silent for its duration.
+//   - G9: After a graceful release, work on an object begins with stores that show
+//     what its former owner's work wrote, through [WrapTransport] and with the context
+//     of the queue, to kinds with a sharded informer; or after Config.CacheWait.
 //
 // # What is not guaranteed
 //
@@ -37,7 +40,8 @@
 // before it: write with resourceVersions, as Update does, or let the server check
 // tokens ([StampToken]). Anything after a restore of etcd to an older revision, or
 // after Leases of running members were deleted by hand together with members that
-// knew of them.
+// knew of them. G9 for deletions, after a crash or an eviction, and where
+// resourceVersions can't be compared; ARCHITECTURE.md has the whole list.
 //
 // Owns, Owner and Members tell what this member knew a moment ago. To act on an
 // object, take it from the queue.

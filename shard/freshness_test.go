@@ -177,8 +177,9 @@ func (c *configMaps) operator(t *testing.T, cluster *shardtest.Cluster, pod stri
 	o.cancel = cancel
 	o.run.Go(func() { maps.RunWithContext(ctx) })
 	o.member = &member{Sharder: s, done: make(chan error, 1)}
-	ctx, o.stop = context.WithCancel(context.Background())
-	go func() { o.done <- s.Run(ctx) }()
+	running, stop := context.WithCancel(context.Background())
+	o.stop = stop
+	go func() { o.done <- s.Run(running) }()
 	return o
 }
 
