@@ -43,6 +43,8 @@ type loop struct {
 	endedAt     time.Time
 	vanished    []claim.Event // since the machine ended
 	fatal       error
+	lost        int // Leases that were deleted, one soon after the other
+	lostAt      time.Time
 
 	marks    claim.Marks // published: how far this member had written at its last release; immutable
 	catching bool        // a mark is awaited that the informers have not reached

@@ -236,8 +236,25 @@ func (l *loop) afterlife() (again bool, err error) {
 		l.logger.Info("Left the ring", "member", l.holder, "reason", reason)
 		return false, nil
 	}
+	if errors.Is(reason, claim.ErrVanished) {
+		l.doubtOwner()
+	}
 	l.incarnate(l.holder)
 	return true, nil
+}
+
+// doubtOwner gives up the owner reference if the Lease is deleted again and again:
+// with a UID that no Pod has, the garbage collector takes every Lease that this member
+// makes, and each time what it claimed has to wait.
+func (l *loop) doubtOwner() {
+	if time.Since(l.lostAt) > 20*l.s.cfg.LeaseDuration {
+		l.lost = 0
+	}
+	l.lost, l.lostAt = l.lost+1, time.Now()
+	if l.lost >= 3 && l.owner != nil {
+		l.logger.Error(nil, "The Lease was deleted several times in a short time; it is made without an owner reference from now on. Is "+EnvPodUID+" the UID of this Pod?", "podUID", l.owner.UID)
+		l.owner = nil
+	}
 }
 
 // incarnate makes a new machine: a new member under the same name.

@@ -195,3 +195,35 @@ func TestRun_TwiceIsRefused(t *testing.T) {
 		}
 	})
 }
+
+// A garbage collector that finds no Pod of the configured UID deletes each Lease.
+func TestRun_GivesUpAnOwnerThatDoesNotExist(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cluster := shardtest.NewCluster()
+		a := start(t, cluster.Client("a"), "a")
+		owners := func() int {
+			time.Sleep(40 * time.Second)
+			synctest.Wait()
+			leases := cluster.Leases(namespace)
+			if len(leases) != 1 {
+				t.Fatalf("%d Leases", len(leases))
+			}
+			return len(leases[0].OwnerReferences)
+		}
+		for n := range 3 {
+			if owners() != 1 {
+				t.Errorf("no owner reference after %d deletions", n)
+			}
+			cluster.Remove(namespace, "foo-a")
+		}
+		if n := owners(); n != 0 {
+			t.Errorf("%d owner references after three deletions", n)
+		}
+		if err := a.Ready(); err != nil {
+			t.Error(err)
+		}
+		if err := a.end(); err != nil {
+			t.Error(err)
+		}
+	})
+}
