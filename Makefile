@@ -50,7 +50,7 @@ generate: ## Generate deepcopy functions, clientset, listers and informers of th
 	hack/update-codegen.sh
 
 fmt: ## Format all Go code
-	$(GO) tool -modfile=$(TOOLS) gofumpt -w $$(git ls-files '*.go' | grep -v /generated/)
+	$(GO) tool -modfile=$(TOOLS) gofumpt -w $$(find . -name '*.go' -not -path './bin/*' -not -path '*/generated/*' -not -name 'zz_generated*')
 
 clean: ## Remove what was built here
 	rm -rf $(BIN)

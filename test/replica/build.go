@@ -32,7 +32,7 @@ func Build(ctx context.Context, dir string, flags ...string) (binary string, err
 		return "", err
 	}
 	binary = filepath.Join(dir, "example-controller")
-	args := append([]string{"build", "-o", binary}, flags...)
+	args := append([]string{"build", "-buildvcs=false", "-o", binary}, flags...)
 	cmd := exec.CommandContext(ctx, "go", append(args, "./example-controller")...)
 	cmd.Dir = root
 	cmd.Env = append(os.Environ(), "GOWORK=off")

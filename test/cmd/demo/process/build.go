@@ -32,7 +32,7 @@ func Build(ctx context.Context, module, pkg, name string, progress func(status s
 	checkout.Write([]byte(module))
 	binary = filepath.Join(cache, "operator-scaling", fmt.Sprintf("%s-%08x", name, checkout.Sum32()))
 
-	cmd := exec.CommandContext(ctx, "go", "build", "-v", "-ldflags=-s -w", "-o", binary, pkg)
+	cmd := exec.CommandContext(ctx, "go", "build", "-v", "-buildvcs=false", "-ldflags=-s -w", "-o", binary, pkg)
 	cmd.Dir = module
 	cmd.Env = append(os.Environ(), "GOWORK=off")
 	said := &messages{progress: progress}
