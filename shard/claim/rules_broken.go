@@ -5,10 +5,33 @@
 
 package claim
 
-import "github.com/tom-ludwig/operator-scaling/shard/ring"
+import (
+	"fmt"
+	"os"
 
-// broken is the rule that is left out. 0: none.
-var broken rule
+	"github.com/tom-ludwig/operator-scaling/shard/ring"
+)
+
+// broken is the rule that is left out. 0: none. Tests of this package set it; a
+// whole process takes it from the environment.
+var broken = brokenInProcess()
+
+func brokenInProcess() rule {
+	switch name := os.Getenv("BROKEN_CLAIM_RULE"); name {
+	case "":
+		return 0
+	case "lookAfterClaim":
+		return lookAfterClaim
+	case "fenceAtAll":
+		return fenceAtAll
+	case "drainFirst":
+		return drainFirst
+	case "freshCache":
+		return freshCache
+	default:
+		panic(fmt.Sprintf("no process can run without the rule %q", name))
+	}
+}
 
 // takeBack puts partitions that were given up into another state.
 func (m *Machine) takeBack(set ring.Set, to partitionState) {
