@@ -23,7 +23,7 @@ const (
 	DefaultDrainTimeout   = 30 * time.Second
 	DefaultDeletionWindow = 60 * time.Second
 	DefaultSettle         = time.Second
-	DefaultCacheWait      = time.Second
+	DefaultCacheWait      = 5 * time.Second
 )
 
 // The environment variables that [Config] reads, to be set by the downward API.
@@ -108,8 +108,8 @@ type Config struct {
 	Settle time.Duration
 	// CacheWait is how long a member that gains partitions waits at the most for its
 	// informers to show what their former owners wrote last through [WrapTransport].
-	// Informers that are up to date, which they are within milliseconds, cost no wait.
-	// Default 1 s.
+	// Informers that are up to date, which they are within milliseconds, cost no wait;
+	// those of a member that was cut off need a while until they watch again. Default 5 s.
 	CacheWait time.Duration
 	// Quarantine makes a new member wait one LeaseDuration before it claims
 	// anything. Needed only if Leases may be deleted by hand while every member

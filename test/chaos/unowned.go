@@ -81,3 +81,15 @@ func quantile(sorted []time.Duration, percent int) time.Duration {
 	}
 	return sorted[(len(sorted)*percent+99)/100-1]
 }
+
+// older counts the reconciles that began with an older version of their object than
+// another process had worked on before: with a cache that was behind. Nothing is broken
+// by it, as long as writes are conditional.
+func (r *Result) older() (n int) {
+	for _, d := range r.Records.VersionDrops {
+		if d.Before.Process != d.After.Process {
+			n++
+		}
+	}
+	return n
+}

@@ -75,6 +75,7 @@ func (r *Result) WriteText(w io.Writer) error {
 	row("tokens that went down (V2)", len(c.TokenDrops))
 	row("objects not worked on at their last version (V3)", len(c.Losses))
 	row("findings in the history of etcd (V5)", len(r.History.Findings))
+	row("reconciles on an older version than the last owner's", r.older())
 	row("reconciles", c.Reconciles)
 	row("handovers of partitions (V6)", c.Handovers)
 	row("evictions (V6)", r.Evictions)
