@@ -4,158 +4,28 @@
 package shard_test
 
 import (
-	"context"
-	"errors"
 	"flag"
 	"fmt"
-	"math/rand/v2"
+	"maps"
 	"slices"
-	"strconv"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/informers"
-	"k8s.io/client-go/kubernetes/fake"
-	"k8s.io/client-go/tools/cache"
-	clientworkqueue "k8s.io/client-go/util/workqueue"
-
-	"github.com/tom-ludwig/operator-scaling/shard"
 	"github.com/tom-ludwig/operator-scaling/shard/shardtest"
-	"github.com/tom-ludwig/operator-scaling/workqueue"
 )
 
 var (
-	seeds    = flag.Int("seeds", 2, "seeds of TestFaults to run")
+	seeds    = flag.Int("seeds", 4, "seeds of TestFaults to run")
+	lookAt   = flag.String("object", "", "with -seed: tell what happens to this object, namespace/name")
 	onlySeed = flag.Uint64("seed", 0, "run TestFaults with this seed only")
 )
 
-// fleet is a few replicas of an operator on ConfigMaps, in one process.
-type fleet struct {
-	t        *testing.T
-	cluster  *shardtest.Cluster
-	objects  *fake.Clientset // shared by all
-	x        shardtest.Exclusive
-	rand     *rand.Rand
-	version  int
-	replicas map[string]*replica
-}
-
-// replica is one of them, with workers.
-type replica struct {
-	*member
-	queue   *workqueue.Queue[cache.ObjectName]
-	factory informers.SharedInformerFactory
-	workers sync.WaitGroup
-	cancel  context.CancelFunc // of its informers
-}
-
-const objectCount = 150
-
-func newFleet(t *testing.T, seed uint64) *fleet {
-	f := &fleet{
-		t: t, cluster: shardtest.NewCluster(), objects: fake.NewClientset(),
-		rand: rand.New(rand.NewPCG(seed, seed)), replicas: map[string]*replica{},
-	}
-	for i := range objectCount {
-		f.write(i)
-	}
-	return f
-}
-
-// write creates or changes one object.
-func (f *fleet) write(i int) {
-	f.version++
-	cm := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: fmt.Sprintf("cm-%d", i), ResourceVersion: strconv.Itoa(f.version)}}
-	maps := f.objects.CoreV1().ConfigMaps("default")
-	if _, err := maps.Update(context.Background(), cm, metav1.UpdateOptions{}); err != nil {
-		if _, err := maps.Create(context.Background(), cm, metav1.CreateOptions{}); err != nil {
-			f.t.Fatal(err)
-		}
-	}
-}
-
-// start starts a replica whose reconciles take up to slow, and end at once when
-// their context does.
-func (f *fleet) start(pod string, slow time.Duration) *replica {
-	r := &replica{}
-	var ctx context.Context
-	ctx, r.cancel = context.WithCancel(context.Background())
-	s, err := shard.New(f.cluster.Client(pod), shard.Config{Name: "foo", PodName: pod, Namespace: namespace, PodUID: pod + "-" + strconv.Itoa(f.version)})
-	if err != nil {
-		f.t.Fatal(err)
-	}
-	r.factory = informers.NewSharedInformerFactory(f.objects, 0)
-	maps := shard.WrapInformer(s, r.factory.Core().V1().ConfigMaps().Informer(), shard.ByName)
-	r.queue = shard.NewQueue(s, clientworkqueue.NewTypedItemExponentialFailureRateLimiter[cache.ObjectName](5*time.Millisecond, 10*time.Second))
-	enqueue := func(obj any) {
-		if name, err := cache.DeletionHandlingObjectToName(obj); err == nil {
-			r.queue.Add(name)
-		}
-	}
-	if _, err := maps.AddEventHandler(cache.ResourceEventHandlerFuncs{AddFunc: enqueue, UpdateFunc: func(_, obj any) { enqueue(obj) }, DeleteFunc: enqueue}); err != nil {
-		f.t.Fatal(err)
-	}
-	lister := r.factory.Core().V1().ConfigMaps().Lister()
-	for worker := range 4 {
-		random := rand.New(rand.NewPCG(uint64(worker), uint64(f.version)))
-		r.workers.Go(func() {
-			for {
-				item, shutdown := r.queue.Get()
-				if shutdown {
-					return
-				}
-				version := "gone"
-				if cm, err := lister.ConfigMaps(item.Namespace).Get(item.Name); err == nil {
-					version = cm.ResourceVersion
-				}
-				work := f.x.Begin(pod, item.String(), version)
-				itemCtx := r.queue.Context(ctx, item)
-				select {
-				case <-time.After(time.Duration(random.Int64N(int64(slow)))):
-				case <-itemCtx.Done():
-				}
-				completed := itemCtx.Err() == nil
-				work.End(completed)
-				if completed {
-					r.queue.Forget(item)
-				} else {
-					r.queue.AddRateLimited(item)
-				}
-				r.queue.Done(item)
-			}
-		})
-	}
-	r.factory.Start(ctx.Done())
-	m := &member{Sharder: s, done: make(chan error, 1)}
-	runCtx, stop := context.WithCancel(context.Background())
-	m.stop = stop
-	go func() { m.done <- s.Run(runCtx) }()
-	r.member = m
-	f.replicas[pod] = r
-	return r
-}
-
-// end stops a replica and all that belongs to it.
-func (f *fleet) end(pod string) {
-	r := f.replicas[pod]
-	delete(f.replicas, pod)
-	if err := r.member.end(); err != nil && !errors.Is(err, shard.ErrStaleWatch) {
-		f.t.Errorf("%s: Run returned %v", pod, err)
-	}
-	r.queue.ShutDown()
-	r.workers.Wait()
-	r.cancel()
-	r.factory.Shutdown()
-}
-
-// TestFaults is a fleet under changes of members, unreachable API servers, lost
-// answers, dead watches and deleted Leases, with objects that change all the time.
-// At no time may two work on one object, and at the end each must have been worked on
-// at its last version.
+// TestFaults is a fleet under changes of members, crashes, pauses in the middle of
+// work, unreachable and silent API servers, lost answers, dead watches, second
+// processes of one Pod and deleted Leases, with objects that change all the time. At
+// no time may two work on one object or write to it, and at the end each must have been
+// worked on at its last version.
 func TestFaults(t *testing.T) {
 	first, n := uint64(1), *seeds
 	if *onlySeed != 0 {
@@ -163,120 +33,229 @@ func TestFaults(t *testing.T) {
 	}
 	for seed := first; seed < first+uint64(n); seed++ {
 		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) { faults(t, seed) })
-			if t.Failed() {
-				t.Logf("replay with: go test ./shard -run 'TestFaults' -seed=%d -v", seed)
+			t.Parallel()
+			problems := faults(t, seed)
+			for _, p := range problems[:min(5, len(problems))] {
+				t.Error(p)
+			}
+			if len(problems) > 0 {
+				t.Errorf("%d problems; replay with: go test ./shard -run 'TestFaults' -seed=%d -v", len(problems), seed)
 			}
 		})
 	}
 }
 
-func faults(t *testing.T, seed uint64) {
-	f := newFleet(t, seed)
-	next := 0
-	join := func() {
-		f.start(fmt.Sprintf("op-%d", next), time.Duration(1+f.rand.IntN(1000))*time.Millisecond)
-		next++
-	}
-	anyone := func() string {
-		names := []string{}
-		for name := range f.replicas {
-			names = append(names, name)
-		}
-		if len(names) == 0 {
-			return ""
-		}
-		slices.Sort(names)
-		return names[f.rand.IntN(len(names))]
-	}
-	for range 3 {
-		join()
-	}
-	trace := func(format string, args ...any) {
+// faults runs one seed and returns what has gone wrong.
+func faults(t *testing.T, seed uint64) (problems []string) {
+	synctest.Test(t, func(t *testing.T) {
+		trace := func(string, ...any) {}
 		if *onlySeed != 0 {
-			t.Logf(time.Now().Format("15:04:05.000 ")+format, args...)
+			trace = func(format string, args ...any) { t.Logf(time.Now().Format("15:04:05.000 ")+format, args...) }
 		}
-	}
-	for range 25 {
-		for range f.rand.IntN(40) {
-			f.write(f.rand.IntN(objectCount))
-			time.Sleep(time.Duration(f.rand.IntN(50)) * time.Millisecond)
+		f := newFleet(seed, trace)
+		for i := range objectCount {
+			f.objects.write(objectName(i))
 		}
-		who := anyone()
-		switch kind := f.rand.IntN(9); {
-		case kind <= 1 && len(f.replicas) < 5:
-			trace("join op-%d", next)
-			join()
-		case kind == 2 && len(f.replicas) > 2:
-			trace("stop %s", who)
-			f.end(who)
-		case kind == 3:
-			trace("unreachable %s", who)
-			f.cluster.Break(who, shardtest.Unreachable)
-		case kind == 4:
-			trace("lost answers %s", who)
-			f.cluster.Break(who, shardtest.LostAnswer)
-		case kind == 5:
-			trace("dead watch %s", who)
-			f.cluster.Mend(who)
-		case kind == 6:
-			trace("heal all")
-			for name := range f.replicas {
-				f.cluster.Break(name, shardtest.None)
+		for range 3 {
+			f.join()
+		}
+		for range 30 {
+			f.change(40)
+			f.strike()
+			f.change(40)
+			time.Sleep(time.Duration(f.rand.IntN(10_000)) * time.Millisecond)
+			if len(f.failed()) > 0 {
+				break
 			}
-		case kind == 7:
-			trace("delete the Lease of %s", who)
-			f.cluster.Remove(namespace, "foo-"+who)
 		}
-		time.Sleep(time.Duration(f.rand.IntN(12_000)) * time.Millisecond)
+		if len(f.failed()) == 0 {
+			f.calm()
+		}
+		f.close()
+		problems = f.failed()
+	})
+	return problems
+}
+
+const objectCount = 150
+
+// change changes some objects.
+func (f *fleet) change(most int) {
+	for range f.rand.IntN(most) {
+		name := objectName(f.rand.IntN(objectCount))
+		f.note("default/"+name, "changes")
+		if f.rand.IntN(10) == 0 {
+			f.objects.remove(name)
+		} else {
+			f.objects.write(name)
+		}
+		time.Sleep(time.Duration(f.rand.IntN(50)) * time.Millisecond)
 	}
-	trace("end of the faults")
-	for name := range f.replicas {
+}
+
+// anyone returns the name of a process.
+func (f *fleet) anyone() string {
+	names := slices.Sorted(maps.Keys(f.replicas))
+	return names[f.rand.IntN(len(names))]
+}
+
+func (f *fleet) join() string {
+	pod := fmt.Sprintf("op-%d", f.next)
+	f.next++
+	f.start(pod, pod, pod, f.slowness())
+	return pod
+}
+
+func (f *fleet) slowness() time.Duration {
+	return time.Duration(1+f.rand.IntN(1000)) * time.Millisecond
+}
+
+// strike lets one thing happen.
+func (f *fleet) strike() {
+	who := f.anyone()
+	r := f.replicas[who]
+	few, many := len(f.replicas) <= 2, len(f.replicas) >= 5
+	switch kind := f.rand.IntN(16); {
+	case kind <= 1 && !many:
+		f.trace("join %s", f.join())
+	case kind == 2 && !many:
+		who = f.join()
+		f.trace("join and stop %s", who)
+		time.Sleep(time.Duration(f.rand.IntN(4000)) * time.Millisecond)
+		f.end(who)
+	case kind == 3 && !few:
+		f.trace("stop %s", who)
+		f.end(who)
+	case kind == 4:
+		f.trace("unreachable %s", who)
+		f.cluster.Break(who, shardtest.Unreachable)
+	case kind == 5:
+		f.trace("lost answers %s", who)
+		f.cluster.Break(who, shardtest.LostAnswer)
+	case kind == 6:
+		f.trace("dead watch %s", who)
+		f.cluster.Mend(who)
+	case kind == 7:
+		f.trace("dead wire %s", who)
+		r.wire.set(true, 0)
+	case kind == 8:
+		f.trace("slow wire %s", who)
+		r.wire.set(false, 2*time.Second)
+	case kind == 9:
+		f.trace("heal all")
+		f.heal()
+	case kind == 10:
+		f.trace("delete the Lease of %s", who)
+		f.cluster.Remove(namespace, "foo-"+r.PodName())
+	case kind <= 12:
+		pause := []time.Duration{5, 11, 20, 40}[f.rand.IntN(4)] * time.Second
+		f.trace("pause %s for %v", who, pause)
+		r.pause()
+		time.AfterFunc(pause, r.goOn)
+	case kind == 13 && !few:
+		f.trace("crash %s", who)
+		f.cluster.Break(who, shardtest.Unreachable)
+		r.pause()
+		delete(f.replicas, who)
+		f.corpses = append(f.corpses, r)
+	case kind == 14:
+		f.twin(r)
+	case kind == 15:
+		f.purge()
+	}
+}
+
+// heal ends all faults but the pauses.
+func (f *fleet) heal() {
+	for name, r := range f.replicas {
+		r.wire.set(false, 0)
 		f.cluster.Break(name, shardtest.None)
 	}
-	// A member whose watch is dead for too long ends, as it should.
-	time.Sleep(90 * time.Second)
+}
+
+// twin starts a second process with the identity of another, for a while.
+func (f *fleet) twin(r *replica) {
+	name := fmt.Sprintf("%s-twin-%d", r.name, f.next)
+	f.next++
+	f.trace("second process of %s", r.name)
+	f.start(name, r.PodName(), r.uid, f.slowness())
+	f.change(200)
+	time.Sleep(time.Duration(f.rand.IntN(10)) * time.Second)
+	f.end(name)
+}
+
+// purge deletes all Leases while one member, which works on, can't hear of it. What
+// it claims is safe with what the others remember, so that nobody new may join.
+func (f *fleet) purge() {
+	f.heal()
+	time.Sleep(15 * time.Second)
+	who := f.anyone()
+	f.trace("delete all Leases, with %s cut off", who)
+	f.cluster.Break(who, shardtest.Unreachable)
+	all := f.cluster.Leases(namespace)
+	for _, i := range f.rand.Perm(len(all)) {
+		f.cluster.Remove(namespace, all[i].Name)
+		time.Sleep(time.Duration(f.rand.IntN(300)) * time.Millisecond)
+	}
+	f.change(200)
+	time.Sleep(20 * time.Second)
+}
+
+// calm ends the faults and judges what is there then.
+func (f *fleet) calm() {
+	f.trace("end of the faults")
+	f.heal()
+	time.Sleep(100 * time.Second) // a member whose watch is dead for too long ends, as it should
 	for name, r := range f.replicas {
 		select {
-		case err := <-r.done:
-			trace("%s has ended: %v", name, err)
-			r.done <- err
+		case <-r.done:
+			f.trace("%s has ended: %v", name, r.err)
+			if r.err == nil {
+				f.problem("%s: Run has returned, unasked", name)
+			}
 			f.end(name)
 		default:
 		}
 	}
 	for len(f.replicas) < 2 {
-		join()
+		f.join()
 	}
 	time.Sleep(60 * time.Second)
 
-	var members []*member
-	for _, r := range f.replicas {
-		members = append(members, r.member)
-	}
-	for key, who := range owners(members...) {
-		if len(who) != 1 {
-			t.Fatalf("%s is owned by %q", key, who)
+	for name, r := range f.replicas {
+		if err := r.Ready(); err != nil {
+			f.problem("%s is not ready: %v", name, err)
 		}
 	}
-	want := map[string]string{}
-	list, err := f.objects.CoreV1().ConfigMaps("default").List(context.Background(), metav1.ListOptions{})
-	if err != nil {
-		t.Fatal(err)
+	for i := range 1000 {
+		key, who := fmt.Sprint("default/foo-", i), []string{}
+		for name, r := range f.replicas {
+			if r.OwnsKey(key) && !r.Fenced() {
+				who = append(who, name)
+			}
+		}
+		if len(who) != 1 {
+			f.problem("%s is owned by %q", key, who)
+			break
+		}
 	}
-	for _, cm := range list.Items {
-		want[cm.Namespace+"/"+cm.Name] = cm.ResourceVersion
+	versions := f.versions()
+	if lost := f.x.Lost(versions); len(lost) > 0 {
+		f.problem("%d objects were not worked on at their last version, the first is %s, %s", len(lost), lost[0], versions[lost[0]])
 	}
-	if lost := f.x.Lost(want); len(lost) > 0 {
-		t.Errorf("%d objects were not worked on at their last version: %v", len(lost), lost[:min(5, len(lost))])
+	if f.x.Total() < objectCount || f.server.n < objectCount/4 {
+		f.problem("only %d pieces of work and %d writes: the run proves nothing", f.x.Total(), f.server.n)
 	}
-	if overlaps := f.x.Overlaps(); len(overlaps) > 0 {
-		t.Errorf("%d overlaps; the first: %v", len(overlaps), overlaps[0])
-	}
-	if f.x.Total() < objectCount {
-		t.Errorf("only %d pieces of work: the run proves nothing", f.x.Total())
-	}
-	for name := range f.replicas {
+}
+
+// close ends everything.
+func (f *fleet) close() {
+	for _, name := range slices.Sorted(maps.Keys(f.replicas)) {
 		f.end(name)
 	}
+	for _, r := range f.corpses {
+		f.bury(r)
+	}
+	f.server.pending.Wait()
+	f.objects.source.Shutdown()
 }

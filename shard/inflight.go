@@ -45,7 +45,9 @@ func (l *loop) reportIdle() {
 	_, queues := l.s.parts()
 	for _, q := range queues {
 		for _, work := range q.InFlight() {
-			idle.Remove(ring.PartitionOf(work.Point, idle.Partitions()))
+			if broken != waitForWork {
+				idle.Remove(ring.PartitionOf(work.Point, idle.Partitions()))
+			}
 		}
 	}
 	if !idle.Empty() {

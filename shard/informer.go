@@ -42,6 +42,10 @@ func wrap(s *Sharder, inner cache.SharedIndexInformer, key Key, kind string) *in
 		s.fault("shard: WrapInformer: %w", err)
 		resolved = ByName // never used: Run refuses
 	}
+	window := s.cfg.DeletionWindow
+	if broken == rememberDeletions {
+		window = -1
+	}
 	i := informer.Wrap(inner, informer.Options{
 		Ownership: s,
 		Point: func(obj any) (uint64, error) {
@@ -51,7 +55,7 @@ func wrap(s *Sharder, inner cache.SharedIndexInformer, key Key, kind string) *in
 			}
 			return resolved.Point(o, s.hash), nil
 		},
-		DeletionWindow: s.cfg.DeletionWindow,
+		DeletionWindow: window,
 		Recorder:       &s.metrics.informer,
 	})
 	s.add(newCopied(i, kind), nil)

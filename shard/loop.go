@@ -105,7 +105,7 @@ func (l *loop) step(e claim.Event) {
 	case claim.Synced:
 		l.synced = true
 	case claim.Vanished:
-		if l.ended != nil {
+		if l.ended != nil && broken != rememberVanished {
 			// The next machine must know: there may still be a process behind it.
 			l.vanished = append(l.vanished, e)
 		}
@@ -128,9 +128,15 @@ func (l *loop) step(e claim.Event) {
 	}
 	// Readers see the new state before anybody is told of the change: who is told
 	// looks again.
-	l.publish(actions)
+	if broken != publishFirst {
+		l.publish(actions)
+	}
 	for _, action := range actions {
 		l.do(action)
+	}
+	if broken == publishFirst {
+		time.Sleep(time.Millisecond)
+		l.publish(actions)
 	}
 	if len(actions) > 0 {
 		l.reportIdle()
@@ -148,7 +154,9 @@ func (l *loop) publish(actions []claim.Action) {
 			// this renewal was known, and put its item aside.
 			_, queues := l.s.parts()
 			for _, q := range queues {
-				q.Readmit()
+				if broken != readmitUnfenced && (broken != readmitActivated || old == nil) {
+					q.Readmit()
+				}
 			}
 		}
 	} else {
@@ -158,11 +166,14 @@ func (l *loop) publish(actions []claim.Action) {
 	view, p := l.machine.View(), l.machine.Parameters()
 	if slices.ContainsFunc(actions, changesOwnership) || view != old.ring || p.Partitions != old.partitions {
 		next := &snapshot{ring: view, states: l.machine.States(), partitions: p.Partitions, tokens: make([]string, p.Partitions)}
-		if slices.ContainsFunc(actions, func(a claim.Action) bool { _, ended := a.(claim.Ended); return ended }) {
+		if slices.ContainsFunc(actions, func(a claim.Action) bool { _, ended := a.(claim.Ended); return ended }) && broken != withdrawAtEnd {
 			next = emptySnapshot(l.s.cfg.parameters()) // whatever it claimed, it may not work on it any more
 		}
 		for partition := range next.tokens {
 			next.tokens[partition] = l.machine.Token(partition)
+			if broken == freshTokens && old.partitions == next.partitions && old.tokens[partition] != "" {
+				next.tokens[partition] = old.tokens[partition]
+			}
 		}
 		l.s.snapshot.Store(next)
 		if view != old.ring {
@@ -175,7 +186,9 @@ func (l *loop) publish(actions []claim.Action) {
 
 func changesOwnership(a claim.Action) bool {
 	switch a.(type) {
-	case claim.Claimed, claim.Activated, claim.Drain, claim.Released, claim.Ended:
+	case claim.Drain, claim.Released:
+		return broken != withdraw
+	case claim.Claimed, claim.Activated, claim.Ended:
 		return true
 	}
 	return false
@@ -193,16 +206,22 @@ func (l *loop) do(a claim.Action) {
 			l.s.metrics.unowned.Observe(unowned.Seconds())
 		}
 		for _, i := range informers {
-			i.Activated(a.Partitions)
+			if broken != replayGained {
+				i.Activated(a.Partitions)
+			}
 		}
 		for _, q := range queues {
-			q.Readmit()
+			if broken != readmitActivated {
+				q.Readmit()
+			}
 		}
 	case claim.Drain:
 		l.logger.V(2).Info("Draining", "member", l.holder, "partitions", a.Partitions.Len())
 		l.drainTold = time.Now()
 		for _, q := range queues {
-			q.Drain(a.Partitions.HasPoint)
+			if broken != cancelOnDrain {
+				q.Drain(a.Partitions.HasPoint)
+			}
 		}
 		l.tell(Draining, a.Partitions, nil)
 	case claim.Released:
@@ -210,7 +229,9 @@ func (l *loop) do(a claim.Action) {
 		l.logger.V(2).Info("Released", "member", l.holder, "partitions", a.Partitions.Len())
 		l.tell(Released, a.Partitions, nil)
 		for _, i := range informers {
-			i.Released(a.Partitions)
+			if broken != forgetReleased {
+				i.Released(a.Partitions)
+			}
 		}
 		for _, q := range queues {
 			q.Readmit() // drops what is parked
@@ -224,7 +245,9 @@ func (l *loop) do(a claim.Action) {
 		l.end(a.Reason)
 	case claim.Relist:
 		l.logger.Info("The Lease watch shows nothing new; starting it again", "member", l.holder)
-		l.watch.Relist()
+		if broken != restartWatch {
+			l.watch.Relist()
+		}
 	default:
 		l.request(a)
 	}
@@ -235,7 +258,9 @@ func (l *loop) fence() {
 	l.s.deadline.Store(nil)
 	_, queues := l.s.parts()
 	for _, q := range queues {
-		q.Fence()
+		if broken != cancelAtFence {
+			q.Fence()
+		}
 	}
 	if l.toldJoined && !l.machine.Ended() { // else Left follows
 		l.tell(Fenced, ring.Set{}, nil)
@@ -263,7 +288,9 @@ func (l *loop) end(reason error) {
 	all := ring.FullSet(l.machine.Parameters().Partitions)
 	informers, queues := l.s.parts()
 	for _, i := range informers {
-		i.Released(all)
+		if broken != forgetReleased {
+			i.Released(all)
+		}
 	}
 	for _, q := range queues {
 		q.Readmit()

@@ -21,7 +21,7 @@ func lockPod(c Config) (unlock func(), alone bool) {
 	address := fmt.Sprintf("@operator-scaling-%016x", xxh3.HashString(identity)) // '@': abstract, no file
 	listener, err := net.Listen("unix", address)
 	if err != nil {
-		return func() {}, false
+		return func() {}, broken == oneProcess
 	}
 	return func() { _ = listener.Close() }, true
 }

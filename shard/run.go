@@ -103,7 +103,7 @@ func (l *loop) run(ctx context.Context) error {
 	for {
 		select {
 		case e := <-l.events:
-			if e.incarnation == everyIncarnation || e.incarnation == l.incarnation {
+			if e.incarnation == everyIncarnation || e.incarnation == l.incarnation || broken == ownAnswers {
 				l.take(e.event)
 			}
 		case <-l.idle:
@@ -162,6 +162,9 @@ func (l *loop) attach() {
 	}
 	for _, q := range queues[l.attachedQueues:] {
 		q.OnDone(func() {
+			if broken == hearOfEnds {
+				return
+			}
 			select {
 			case l.idle <- struct{}{}:
 			default:
@@ -181,7 +184,7 @@ func (l *loop) waitForSync() {
 		for n, i := range informers {
 			checkers[n] = i.HasSyncedChecker()
 		}
-		if cache.WaitFor(l.ctx, "sharded informers of ring "+l.s.cfg.Name, checkers...) {
+		if broken == syncFirst || cache.WaitFor(l.ctx, "sharded informers of ring "+l.s.cfg.Name, checkers...) {
 			l.post(everyIncarnation, claim.Synced{})
 		}
 	})
@@ -226,13 +229,13 @@ func (l *loop) afterlife() (again bool, err error) {
 	}
 	// The Lease was lost. Peers may own everything; join again when the last piece
 	// of work has stopped, so that this process never works for two incarnations.
-	if l.workInFlight() > 0 {
+	if l.workInFlight() > 0 && broken != restFirst {
 		if time.Since(l.endedAt) >= l.s.cfg.DrainTimeout {
 			return false, fmt.Errorf("shard: ring %s, member %s: after %w: %w%s", l.s.cfg.Name, l.holder, reason, ErrDrainTimeout, l.stuckWork())
 		}
 		return true, nil
 	}
-	if l.stopping {
+	if l.stopping || broken == rejoin {
 		l.logger.Info("Left the ring", "member", l.holder, "reason", reason)
 		return false, nil
 	}
@@ -262,7 +265,9 @@ func (l *loop) incarnate(predecessor string) {
 	c := l.s.cfg
 	var tombs []claim.Tombstone
 	if predecessor != "" {
-		tombs = l.machine.Tombstones()
+		if broken != inheritTombstones {
+			tombs = l.machine.Tombstones()
+		}
 		l.past = l.past.plus(l.machine.Stats())
 		l.holder = l.s.newHolder()
 	} else {
@@ -287,14 +292,16 @@ func (l *loop) incarnate(predecessor string) {
 	l.logger.Info("Joining the ring", "member", l.holder)
 	l.step(claim.Tick{})
 	for _, known := range l.watch.Leases() {
-		l.step(claim.Observed{Lease: known})
+		if broken != rememberLeases {
+			l.step(claim.Observed{Lease: known})
+		}
 	}
 	missed := l.vanished
 	l.vanished = nil
 	for _, e := range missed {
 		l.step(e)
 	}
-	if l.synced {
+	if l.synced && broken != rememberSync {
 		l.step(claim.Synced{})
 	}
 	if l.stopping {

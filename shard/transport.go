@@ -44,14 +44,14 @@ func (g *guard) RoundTrip(r *http.Request) (*http.Response, error) {
 	case http.MethodGet, http.MethodHead, http.MethodOptions:
 		return g.next.RoundTrip(r)
 	}
-	if cause := workqueue.Check(r.Context()); cause != nil {
+	if cause := workqueue.Check(r.Context()); cause != nil && broken != refuseWrites {
 		if r.Body != nil {
 			_ = r.Body.Close() // a RoundTripper must, also when it fails
 		}
 		return nil, fmt.Errorf("%s %s was not sent: %w: %w", r.Method, r.URL.Path, ErrLostOwnership, cause)
 	}
 	permit, ok := workqueue.FromContext(r.Context())
-	if !ok {
+	if !ok || broken == finishWrites {
 		return g.next.RoundTrip(r)
 	}
 	ctx, done := outlive(r.Context(), permit.Owner)
