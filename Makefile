@@ -27,6 +27,7 @@ verify: ## Check formatting, vet, lint, import rules and generated code
 unit: ## Run the unit tests of the library and the example with the race detector
 	$(GO) test -race -timeout 20m ./...
 	$(GO) test -tags mutants ./shard/claim -run TestMutants -count=1
+	$(GO) test -tags mutants ./shard -run TestLoopMutants -count=1
 
 e2e: ## Run the end-to-end tests: real replica processes on a real control plane
 	cd test && $(GO) test -count=1 -timeout 40m ./... # never from the cache: the processes under test are no part of its key

@@ -9,9 +9,7 @@ package shard
 type Mutant struct {
 	Name string // what it does instead
 	rule rule
-	// Seeds is how many seeds of the fleet it may survive.
-	Seeds int
-	// Equivalent says why no fleet can notice, "" if it must.
+	// Equivalent says why no fleet can notice, "" if the fleet of TestFaults must.
 	Equivalent string
 }
 
@@ -39,10 +37,13 @@ var Mutants = []Mutant{
 	{Name: "joins before its informers have synced", rule: syncFirst},
 	{Name: "does not join again", rule: rejoin},
 	{Name: "joins again while work goes on", rule: restFirst},
-	{Name: "takes answers to its predecessor", rule: ownAnswers},
+	{Name: "takes answers to its predecessor", rule: ownAnswers, Equivalent: "a machine ends only between two requests to its own Lease; " +
+		"a list counts only if it shows the own Lease at its last write; and a wrong answer to an eviction is put right by the peer's next heartbeat, " +
+		"before which nothing becomes active without a list"},
 	{Name: "forgets its predecessor's tombstones", rule: inheritTombstones},
 	{Name: "forgets what vanished before it was made", rule: rememberVanished},
-	{Name: "forgets what the watch has shown", rule: rememberLeases},
+	{Name: "forgets what the watch has shown", rule: rememberLeases, Equivalent: "a machine looks at a list before it becomes active anywhere; " +
+		"and each peer's next heartbeat makes up for what it was not told, within a renew period"},
 	{Name: "forgets that its informers have synced", rule: rememberSync},
 	{Name: "takes the Lease of a living process over", rule: oneProcess},
 }

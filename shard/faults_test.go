@@ -71,6 +71,11 @@ func faults(t *testing.T, seed uint64) (problems []string) {
 		if len(f.failed()) == 0 {
 			f.calm()
 		}
+		if len(f.failed()) == 0 {
+			for _, name := range slices.Sorted(maps.Keys(f.replicas)) {
+				f.endAtWork(name)
+			}
+		}
 		f.close()
 		problems = f.failed()
 	})
@@ -115,7 +120,7 @@ func (f *fleet) strike() {
 	who := f.anyone()
 	r := f.replicas[who]
 	few, many := len(f.replicas) <= 2, len(f.replicas) >= 5
-	switch kind := f.rand.IntN(16); {
+	switch kind := f.rand.IntN(17); {
 	case kind <= 1 && !many:
 		f.trace("join %s", f.join())
 	case kind == 2 && !many:
@@ -147,9 +152,11 @@ func (f *fleet) strike() {
 	case kind == 10:
 		f.trace("delete the Lease of %s", who)
 		f.cluster.Remove(namespace, "foo-"+r.PodName())
+		f.change(80) // while work that does not listen keeps it from joining again
 	case kind <= 12:
 		pause := []time.Duration{5, 11, 20, 40}[f.rand.IntN(4)] * time.Second
 		f.trace("pause %s for %v", who, pause)
+		r.frozen = r.frozen || pause >= 20*time.Second
 		r.pause()
 		time.AfterFunc(pause, r.goOn)
 	case kind == 13 && !few:
@@ -160,7 +167,7 @@ func (f *fleet) strike() {
 		f.corpses = append(f.corpses, r)
 	case kind == 14:
 		f.twin(r)
-	case kind == 15:
+	case kind >= 15:
 		f.purge()
 	}
 }
@@ -192,10 +199,17 @@ func (f *fleet) purge() {
 	who := f.anyone()
 	f.trace("delete all Leases, with %s cut off", who)
 	f.cluster.Break(who, shardtest.Unreachable)
-	all := f.cluster.Leases(namespace)
-	for _, i := range f.rand.Perm(len(all)) {
-		f.cluster.Remove(namespace, all[i].Name)
-		time.Sleep(time.Duration(f.rand.IntN(300)) * time.Millisecond)
+	f.change(80)
+	all, order := f.cluster.Leases(namespace), f.rand.IntN(2)
+	f.rand.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
+	for n, l := range all { // its own last, or in any order
+		if l.Name == "foo-"+f.replicas[who].PodName() && order == 0 {
+			all[n], all[len(all)-1] = all[len(all)-1], all[n]
+		}
+	}
+	for _, l := range all {
+		f.cluster.Remove(namespace, l.Name)
+		time.Sleep(time.Duration(f.rand.IntN(200)) * time.Millisecond)
 	}
 	f.change(200)
 	time.Sleep(20 * time.Second)
@@ -205,7 +219,7 @@ func (f *fleet) purge() {
 func (f *fleet) calm() {
 	f.trace("end of the faults")
 	f.heal()
-	time.Sleep(100 * time.Second) // a member whose watch is dead for too long ends, as it should
+	time.Sleep(100 * time.Second)
 	for name, r := range f.replicas {
 		select {
 		case <-r.done:
@@ -220,7 +234,25 @@ func (f *fleet) calm() {
 	for len(f.replicas) < 2 {
 		f.join()
 	}
-	time.Sleep(60 * time.Second)
+	f.cluster.Remove(namespace, "foo-"+f.replicas[f.anyone()].PodName())
+	f.change(80)
+	time.Sleep(20 * time.Second)
+	for name := range f.replicas { // all are fenced, and go on with what they have
+		f.cluster.Break(name, shardtest.Unreachable)
+	}
+	time.Sleep(9 * time.Second)
+	f.change(160)
+	f.heal()
+	f.settle()
+	for range 3 { // members take back what they were about to release
+		who := f.join()
+		for try := 0; f.replicas[who].Ready() != nil && try < 1000; try++ {
+			f.change(10)
+		}
+		f.change(20)
+		f.end(who)
+	}
+	f.settle()
 
 	for name, r := range f.replicas {
 		if err := r.Ready(); err != nil {
@@ -239,12 +271,17 @@ func (f *fleet) calm() {
 			break
 		}
 	}
+	if f.x.Total() < objectCount || f.server.n < objectCount/4 {
+		f.problem("only %d pieces of work and %d writes: the run proves nothing", f.x.Total(), f.server.n)
+	}
+}
+
+// settle waits until everything must have been worked on.
+func (f *fleet) settle() {
+	time.Sleep(time.Minute)
 	versions := f.versions()
 	if lost := f.x.Lost(versions); len(lost) > 0 {
 		f.problem("%d objects were not worked on at their last version, the first is %s, %s", len(lost), lost[0], versions[lost[0]])
-	}
-	if f.x.Total() < objectCount || f.server.n < objectCount/4 {
-		f.problem("only %d pieces of work and %d writes: the run proves nothing", f.x.Total(), f.server.n)
 	}
 }
 

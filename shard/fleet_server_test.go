@@ -45,8 +45,8 @@ func newObjects() *objects {
 func (o *objects) listWatch(late time.Duration) cache.ListerWatcher {
 	var once sync.Once
 	return &cache.ListWatch{
-		ListFunc: func(options metav1.ListOptions) (runtime.Object, error) {
-			once.Do(func() { time.Sleep(late) })
+		ListWithContextFunc: func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
+			once.Do(func() { pause(ctx, late) })
 			return o.source.List(options)
 		},
 		WatchFunc: func(options metav1.ListOptions) (watch.Interface, error) { return o.source.Watch(options) },

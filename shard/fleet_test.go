@@ -94,6 +94,7 @@ type replica struct {
 	stop    context.CancelFunc
 	done    chan struct{} // closed when Run has returned
 	err     error         // what it returned
+	ended   time.Time     // and when
 	running sync.WaitGroup
 	halt    context.CancelFunc // of the informer
 
@@ -101,6 +102,8 @@ type replica struct {
 	paused context.Context // nil while the process runs; ends with the pause
 	resume context.CancelFunc
 	jobs   map[*job]bool
+	idle   time.Time // when the last of them has ended
+	frozen bool      // it was paused for so long that a drain may have timed out
 	synced time.Time // when its informer was first seen to have synced
 }
 
@@ -158,6 +161,7 @@ func (f *fleet) start(name, pod, uid string, slow time.Duration) {
 	go func() {
 		defer close(r.done)
 		r.err = s.Run(serving)
+		r.ended = time.Now()
 	}()
 	f.replicas[name] = r
 	f.mu.Lock()
@@ -261,6 +265,7 @@ func (r *replica) end(j *job, well bool) (completed bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.jobs, j)
+	r.idle = time.Now()
 	completed = well && j.work != nil && workqueue.Check(j.ctx) == nil
 	if j.work != nil {
 		j.work.End(completed)
@@ -315,8 +320,23 @@ func (f *fleet) end(name string) {
 	r := f.replicas[name]
 	delete(f.replicas, name)
 	f.bury(r)
-	if r.err != nil && !errors.Is(r.err, shard.ErrStaleWatch) {
+	if r.err != nil && !(errors.Is(r.err, shard.ErrDrainTimeout) && r.frozen) {
 		f.problem("%s: Run returned %v", name, r.err)
+	}
+}
+
+// endAtWork stops a process that nothing is wrong with and that has work in hand. It
+// must be over soon after its last piece of work.
+func (f *fleet) endAtWork(name string) {
+	r := f.replicas[name]
+	f.change(40)
+	last := time.Now()
+	f.end(name)
+	if r.idle.After(last) {
+		last = r.idle
+	}
+	if late := r.ended.Sub(last); late > time.Second {
+		f.problem("%s has left %v after its last work", name, late)
 	}
 }
 

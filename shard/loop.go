@@ -174,6 +174,9 @@ func (l *loop) publish(actions []claim.Action) {
 			if broken == freshTokens && old.partitions == next.partitions && old.tokens[partition] != "" {
 				next.tokens[partition] = old.tokens[partition]
 			}
+			if broken == withdraw && old.partitions == next.partitions && l.ended == nil {
+				next.states[partition] = max(next.states[partition], old.states[partition])
+			}
 		}
 		l.s.snapshot.Store(next)
 		if view != old.ring {
@@ -186,9 +189,7 @@ func (l *loop) publish(actions []claim.Action) {
 
 func changesOwnership(a claim.Action) bool {
 	switch a.(type) {
-	case claim.Drain, claim.Released:
-		return broken != withdraw
-	case claim.Claimed, claim.Activated, claim.Ended:
+	case claim.Claimed, claim.Activated, claim.Drain, claim.Released, claim.Ended:
 		return true
 	}
 	return false
