@@ -49,7 +49,9 @@ func (o *objects) listWatch(late time.Duration) cache.ListerWatcher {
 			once.Do(func() { pause(ctx, late) })
 			return o.source.List(options)
 		},
-		WatchFunc: func(options metav1.ListOptions) (watch.Interface, error) { return o.source.Watch(options) },
+		WatchFuncWithContext: func(_ context.Context, options metav1.ListOptions) (watch.Interface, error) {
+			return o.source.Watch(options)
+		},
 	}
 }
 

@@ -23,8 +23,10 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes/fake"
+	clienttesting "k8s.io/client-go/testing"
 	"k8s.io/client-go/tools/cache"
 
 	"github.com/tom-ludwig/operator-scaling/shard"
@@ -316,16 +318,25 @@ func TestP13_ObjectsOfOneNameInManyNamespacesAreSpread(t *testing.T) {
 func TestP14_AConflictOfAHeartbeatIsAnsweredAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cluster := shardtest.NewCluster()
-		a := start(t, cluster.Client("a"), "a")
-		time.Sleep(5 * time.Second)
-		for range 100 { // somebody else writes to the Lease, more often than its member
-			for _, l := range cluster.Leases(namespace) {
-				cluster.Put(&l)
+		client, updates := cluster.Client("a"), 0
+		client.PrependReactor("update", "leases", func(clienttesting.Action) (bool, runtime.Object, error) {
+			if updates++; updates%2 == 0 { // somebody else writes to the Lease just before its member
+				for _, l := range cluster.Leases(namespace) {
+					cluster.Put(&l)
+				}
 			}
+			return false, nil, nil
+		})
+		a := start(t, client, "a")
+		time.Sleep(5 * time.Second)
+		for range 100 {
 			time.Sleep(time.Second)
 			if a.Fenced() || !a.OwnsKey("x/y") {
 				t.Fatal("a has lost what it owns to a conflict")
 			}
+		}
+		if updates < 40 {
+			t.Errorf("only %d heartbeats: the run proves nothing", updates)
 		}
 		end(t, a)
 	})
