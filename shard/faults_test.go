@@ -271,8 +271,8 @@ func (f *fleet) calm() {
 			break
 		}
 	}
-	if f.x.Total() < objectCount || f.server.n < objectCount/4 {
-		f.problem("only %d pieces of work and %d writes: the run proves nothing", f.x.Total(), f.server.n)
+	if f.x.Total() < objectCount || f.server.writes() < objectCount/4 {
+		f.problem("only %d pieces of work and %d writes: the run proves nothing", f.x.Total(), f.server.writes())
 	}
 }
 

@@ -112,6 +112,13 @@ type server struct {
 	n    int
 }
 
+// writes counts what was carried out.
+func (s *server) writes() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.n
+}
+
 type write struct {
 	token  uint64
 	writer string
