@@ -34,16 +34,7 @@ var networkFaults = []kind{
 	{"everything: 500", aGateway, requests(faultproxy.Requests, faultproxy.Rule{Action: faultproxy.Fail, Status: http.StatusInternalServerError, Probability: 0.7}, 1)},
 	{"slow watches, and a member lost", theFleet, func(ctx context.Context, a *arena, _ *seat, i *Injection) error {
 		// Who sees late that a peer was evicted tries to evict it too.
-		for n, s := range a.seats {
-			if s.gateway == nil {
-				continue
-			}
-			slow := faultproxy.Rule{Action: faultproxy.Delay, Delay: 250*time.Millisecond + time.Duration(n)*50*time.Millisecond}
-			if err := s.gateway.Set(faultproxy.LeaseWatch, slow); err != nil {
-				return err
-			}
-			defer s.heal()
-		}
+		defer a.slowWatches(250 * time.Millisecond)()
 		if err := i.visitor.occupy(true); err != nil {
 			return err
 		}
@@ -52,6 +43,31 @@ var networkFaults = []kind{
 		}
 		i.visitor.lose()
 		return a.sleep(ctx, a.options.LeaseDuration+3*time.Second)
+	}},
+	{"slow watches, and members that come and go at once", theFleet, func(ctx context.Context, a *arena, _ *seat, i *Injection) error {
+		// Partitions are released, and a moment later somebody joins: who has seen only
+		// the one claims what the other has claimed.
+		defer a.slowWatches(900 * time.Millisecond)()
+		leaving, coming := a.visitors[0], a.visitors[1]
+		if err := leaving.occupy(true); err != nil {
+			return err
+		}
+		for range 4 {
+			if err := a.waitReady(ctx, leaving, 2*a.options.LeaseDuration); err != nil {
+				i.note("%v", err)
+			}
+			if err := coming.occupy(true); err != nil {
+				return err
+			}
+			if err := a.sleep(ctx, a.between(100*time.Millisecond, 700*time.Millisecond)); err != nil {
+				return err
+			}
+			if err := leaving.leave(); err != nil {
+				i.note("%v", err)
+			}
+			leaving, coming = coming, leaving
+		}
+		return leaving.leave()
 	}},
 
 	// Through a tunnel: TLS and HTTP/2 from end to end, all requests on one connection.
@@ -65,6 +81,22 @@ var networkFaults = []kind{
 	{"cable: nothing reaches the server", aTunnel, cable(faultproxy.Cable{Stall: faultproxy.ToServer}, 2)},
 	{"cable: no answer comes back", aTunnel, cable(faultproxy.Cable{Stall: faultproxy.ToClient}, 2)},
 	{"cable: slow", aTunnel, cable(faultproxy.Cable{Delay: 150 * time.Millisecond}, 1)},
+}
+
+// slowWatches delays what the gateways' seats see of Leases, each by another time, until
+// the function that it returns is called.
+func (a *arena) slowWatches(least time.Duration) (heal func()) {
+	for n, s := range a.seats {
+		if s.gateway != nil {
+			slow := faultproxy.Rule{Action: faultproxy.Delay, Delay: least + time.Duration(n)*50*time.Millisecond}
+			a.check(s.gateway.Set(faultproxy.LeaseWatch, slow))
+		}
+	}
+	return func() {
+		for _, s := range a.seats {
+			s.heal()
+		}
+	}
 }
 
 // requests sets a rule of a gateway for a number of lease durations.

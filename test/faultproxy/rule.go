@@ -23,7 +23,8 @@ const (
 	// answers that are under way do not come; running watches stay open and
 	// silent. When the rule ends all of them are reset, unless it says Late.
 	Stall
-	// Delay forwards a request after Rule.Delay, and each chunk of a watch.
+	// Delay forwards a request after Rule.Delay, and what comes through a watch after
+	// as long, together with what comes meanwhile.
 	// Requests that were delayed wait for their time even if the rule ends.
 	Delay
 	// DropAnswer forwards a request, and resets the connection when the server has

@@ -134,8 +134,12 @@ func (g *Gateway) forward(w http.ResponseWriter, r *http.Request, x *exchange, b
 	}
 	chunk := make([]byte, 32<<10)
 	for {
+		began := time.Now()
 		n, readErr := response.Body.Read(chunk)
-		if err := g.chunk(r.Context(), x); err != nil {
+		// What was there already has come while the chunk before it was delayed: to
+		// delay it again would let a busy stream fall behind for ever.
+		waited := time.Since(began) < alreadyThere
+		if err := g.chunk(r.Context(), x, waited); err != nil {
 			return err
 		}
 		if n > 0 {
@@ -178,10 +182,12 @@ func (g *Gateway) answer(client context.Context, x *exchange) (bool, error) {
 	}
 }
 
+// alreadyThere is less than what it takes until a server sends something new.
+const alreadyThere = time.Millisecond
+
 // chunk waits while what the server has sent after the head of an answer, or the end
-// of it, is stalled or delayed.
-func (g *Gateway) chunk(client context.Context, x *exchange) error {
-	delayed := false
+// of it, is stalled, or delayed if it has not been.
+func (g *Gateway) chunk(client context.Context, x *exchange, delayed bool) error {
 	for {
 		g.mu.Lock()
 		hit := x.hit
