@@ -36,7 +36,8 @@ type loop struct {
 	machine     *claim.Machine
 	incarnation int
 	holder      string
-	takeOver    bool
+	lock        *podLock
+	takeOver    bool // it was free at the start
 	synced      bool
 	stopping    bool
 	ended       error // why the machine ended, nil while it lives

@@ -10,18 +10,35 @@ import (
 	"github.com/zeebo/xxh3"
 )
 
-// lockPod finds out whether another live process has this member's identity: two
-// containers of one Pod, or a second process on a developer's machine. It binds an
-// abstract socket, which exists once in a network namespace (a Pod has one) and
-// which the kernel frees when the process ends, however it ends. alone is true if
-// no other process holds it; then an earlier process of this Pod is dead, and its
-// Lease may be taken over at once.
-func lockPod(c Config) (unlock func(), alone bool) {
+// podLock is held by one live process of those with one identity: of two containers
+// of a Pod, or two processes on a developer's machine. It is an abstract socket, which
+// exists once in a network namespace (a Pod has one) and which the kernel frees when
+// its process ends, however it ends.
+type podLock struct {
+	address  string
+	listener net.Listener // nil: not held
+}
+
+func newPodLock(c Config) *podLock {
 	identity := fmt.Sprintf("%s/%s/%s/%s", c.Namespace, c.LeasePrefix, c.PodName, c.PodUID)
-	address := fmt.Sprintf("@operator-scaling-%016x", xxh3.HashString(identity)) // '@': abstract, no file
-	listener, err := net.Listen("unix", address)
-	if err != nil {
-		return func() {}, broken == oneProcess
+	return &podLock{address: fmt.Sprintf("@operator-scaling-%016x", xxh3.HashString(identity))} // '@': abstract, no file
+}
+
+// try takes the lock if no other process has it, and reports whether it is held. A
+// process that gets it at its start knows that the earlier ones of its Pod are dead.
+func (l *podLock) try() bool {
+	if l.listener == nil {
+		listener, err := net.Listen("unix", l.address)
+		if err != nil {
+			return broken == oneProcess
+		}
+		l.listener = listener
 	}
-	return func() { _ = listener.Close() }, true
+	return true
+}
+
+func (l *podLock) release() {
+	if l.listener != nil {
+		_ = l.listener.Close()
+	}
 }

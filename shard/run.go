@@ -41,8 +41,9 @@ func (s *Sharder) Run(ctx context.Context) error {
 	if err := s.checkAccess(ctx); err != nil {
 		return err
 	}
-	unlock, alone := lockPod(s.cfg)
-	defer unlock()
+	lock := newPodLock(s.cfg)
+	defer lock.release()
+	alone := lock.try()
 	if !alone {
 		logger.Error(nil, "Another live process has this member's identity; this one waits until it has gone", "podUID", s.cfg.PodUID)
 	}
@@ -53,6 +54,7 @@ func (s *Sharder) Run(ctx context.Context) error {
 		cancel:   cancel,
 		events:   make(chan incarnated, 64),
 		idle:     make(chan struct{}, 1),
+		lock:     lock,
 		takeOver: alone,
 		owner:    s.ownerReference(klog.NewContext(ctx, logger)),
 		faults:   map[string]string{},
@@ -109,6 +111,9 @@ func (l *loop) run(ctx context.Context) error {
 		case <-l.idle:
 			l.reportIdle()
 		case <-timer.C:
+			// Held by another process at the start, and perhaps free now: whoever comes
+			// next must find that this one lives.
+			l.lock.try()
 			l.step(claim.Tick{})
 		case <-stop:
 			stop = nil

@@ -282,6 +282,39 @@ func TestRun_RestartAndDuplicate(t *testing.T) {
 	})
 }
 
+// A process that has waited for another of its identity to end is the one that lives
+// from then on: a third one must not take its Lease for that of the dead.
+func TestRun_AThirdProcessOfOneIdentityWaitsToo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cluster := shardtest.NewCluster()
+		first := start(t, cluster.Client("first"), "a")
+		time.Sleep(5 * time.Second)
+		second := start(t, cluster.Client("second"), "a")
+		time.Sleep(5 * time.Second)
+		if err := first.end(); err != nil {
+			t.Error(err)
+		}
+		time.Sleep(30 * time.Second)
+		identity := second.Identity()
+		if err := second.Ready(); err != nil {
+			t.Fatal(err)
+		}
+		third := start(t, cluster.Client("third"), "a")
+		time.Sleep(30 * time.Second)
+		if err := second.Ready(); err != nil || second.Identity() != identity {
+			t.Errorf("the second process has become %s, was %s: %v", second.Identity(), identity, err)
+		}
+		if err := third.Ready(); err == nil {
+			t.Error("the third process is ready beside the second")
+		}
+		for _, m := range []*member{second, third} {
+			if err := m.end(); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+}
+
 func TestStatusPagesAndMetrics(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cluster := shardtest.NewCluster()
