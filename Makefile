@@ -5,6 +5,7 @@ ROOT := $(CURDIR)
 BIN := $(ROOT)/bin
 TOOLS := $(ROOT)/hack/tools/go.mod
 SEEDS ?= 10000
+FLEETS ?= 300
 DURATION ?= 10m
 
 .DEFAULT_GOAL := help
@@ -35,8 +36,9 @@ e2e: ## Run the end-to-end tests: real replica processes on a real control plane
 bench: ## Run the benchmarks that the README's figures come from
 	hack/bench.sh
 
-simulate: ## Run SEEDS (10000) seeded schedules of faults against the ownership state machine
-	$(GO) test ./shard/claim -run 'TestSimulation' -count=1 -timeout 60m -v -args -seeds=$(SEEDS)
+simulate: ## Run SEEDS (10000) seeded schedules of faults against the state machine, and FLEETS (300) against whole members
+	$(GO) test ./shard/claim -run TestSimulation -count=1 -timeout 60m -v -args -seeds=$(SEEDS)
+	$(GO) test ./shard -run TestFaults -count=1 -timeout 60m -args -seeds=$(FLEETS)
 
 model: ## Check the models of the ownership protocol with spin (Debian: apt-get install spin)
 	test/model/run.sh
