@@ -61,7 +61,7 @@ type arena struct {
 	injections []*Injection
 	exits      int   // processes that have ended by themselves
 	err        error // the first mistake of the harness itself
-	seen       map[*replica.Process]counters
+	seen       map[*replica.Process]Counters
 	breaches   []Breach
 }
 
@@ -70,7 +70,7 @@ func open(ctx context.Context, o Options) (_ *arena, err error) {
 	a := &arena{
 		options: o,
 		random:  rand.New(rand.NewPCG(o.Seed, 1)),
-		seen:    map[*replica.Process]counters{},
+		seen:    map[*replica.Process]Counters{},
 	}
 	a.ctx, a.cancel = context.WithCancel(context.Background())
 	defer func() {
@@ -185,12 +185,10 @@ func (a *arena) everySeat() []*seat {
 
 // podUID returns the UID of the Pod of that name, which is created if need be, or
 // replaced by a new one.
-func (a *arena) podUID(name string, replace bool) (string, error) {
-	ctx, cancel := context.WithTimeout(a.ctx, patience)
-	defer cancel()
+func (a *arena) podUID(ctx context.Context, name string, replace bool) (string, error) {
 	pods := a.kube.CoreV1().Pods(namespace)
 	var uid string
-	err := a.eventually(ctx, func(ctx context.Context) error {
+	err := a.insist(ctx, func(ctx context.Context) error {
 		if replace {
 			if err := pods.Delete(ctx, name, metav1.DeleteOptions{GracePeriodSeconds: new(int64)}); err != nil && !apierrors.IsNotFound(err) {
 				return err
@@ -268,11 +266,14 @@ func (a *arena) check(err error) {
 	}
 }
 
-// ended notes that a process has ended and nobody had asked for it.
+// ended notes that a process has ended and is started again, and whether it has ended
+// by itself.
 func (a *arena) ended(p *replica.Process) {
-	a.mu.Lock()
-	a.exits++
-	a.mu.Unlock()
+	if p.ExitCode() >= 0 { // else it was killed
+		a.mu.Lock()
+		a.exits++
+		a.mu.Unlock()
+	}
 	a.say("%s has ended with code %d, and is started again", p, p.ExitCode())
 }
 

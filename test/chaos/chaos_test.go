@@ -26,7 +26,17 @@ func TestShortRun(t *testing.T) {
 	defer stop()
 	dir := os.Getenv("CHAOS_KEEP")
 	if dir == "" {
-		dir = t.TempDir()
+		var err error
+		if dir, err = os.MkdirTemp("", "chaos-"); err != nil {
+			t.Fatal(err)
+		}
+		defer func() {
+			if t.Failed() {
+				t.Logf("the picture, the logs and the records are in %s", dir)
+			} else {
+				_ = os.RemoveAll(dir)
+			}
+		}()
 	}
 	r, err := chaos.Run(ctx, chaos.Options{
 		Dir: dir, Duration: time.Second, Outage: 12 * time.Second,
@@ -41,7 +51,7 @@ func TestShortRun(t *testing.T) {
 	}
 	t.Log("\n" + text.String())
 	if err := r.Err(); err != nil {
-		t.Errorf("%v\nfor the picture and the logs: make chaos, or CHAOS_KEEP=<folder>", err)
+		t.Error(err)
 	}
 	for _, name := range []string{chaos.TextFile, chaos.JSONFile, chaos.TimelineFile} {
 		if info, err := os.Stat(filepath.Join(dir, name)); err != nil || info.Size() == 0 {

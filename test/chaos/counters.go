@@ -10,24 +10,28 @@ import (
 	"github.com/tom-ludwig/operator-scaling/test/replica"
 )
 
-// counters are what a process last said of itself.
-type counters struct{ refused, contested, fences, conflicts, heartbeats, lists float64 }
+// Counters are what processes have said of themselves.
+type Counters struct{ Refused, Contested, Fences, Conflicts float64 }
 
 // follow asks all processes again and again until the context ends: what one has
 // counted is gone when it is killed.
 func (a *arena) follow(ctx context.Context) {
-	for a.sleep(ctx, 500*time.Millisecond) == nil {
-		a.ask(ctx)
+	for a.sleep(ctx, 300*time.Millisecond) == nil {
+		a.ask(ctx, 500*time.Millisecond)
 	}
 }
 
-func (a *arena) ask(ctx context.Context) {
+// ask asks all processes, and gives each that long: it may be paused.
+func (a *arena) ask(ctx context.Context, limit time.Duration) {
 	for _, s := range a.everySeat() {
 		p, err := s.present()
 		if err != nil {
 			continue
 		}
-		if c, err := askOne(ctx, p); err == nil {
+		one, cancel := context.WithTimeout(ctx, limit)
+		c, err := askOne(one, p)
+		cancel()
+		if err == nil {
 			a.mu.Lock()
 			a.seen[p] = c
 			a.mu.Unlock()
@@ -35,22 +39,22 @@ func (a *arena) ask(ctx context.Context) {
 	}
 }
 
-func askOne(ctx context.Context, p *replica.Process) (c counters, err error) {
-	ctx, cancel := context.WithTimeout(ctx, 500*time.Millisecond) // it may be paused
-	defer cancel()
+func askOne(ctx context.Context, p *replica.Process) (c Counters, err error) {
+	metrics, err := p.Metrics(ctx)
+	if err != nil {
+		return c, err
+	}
 	for _, m := range []struct {
 		to     *float64
 		name   string
 		labels []string
 	}{
-		{&c.refused, "sharding_evictions_total", []string{`outcome="refused"`}},
-		{&c.contested, "sharding_claims_contested_total", nil},
-		{&c.fences, "sharding_fence_trips_total", nil},
-		{&c.conflicts, "sharding_lease_conflicts_total", nil},
-		{&c.heartbeats, "sharding_lease_heartbeats_total", nil},
-		{&c.lists, "sharding_lease_lists_total", nil},
+		{&c.Refused, "sharding_evictions_total", []string{`outcome="refused"`}},
+		{&c.Contested, "sharding_claims_contested_total", nil},
+		{&c.Fences, "sharding_fence_trips_total", nil},
+		{&c.Conflicts, "sharding_lease_conflicts_total", nil},
 	} {
-		if *m.to, err = p.Metric(ctx, m.name, m.labels...); err != nil {
+		if *m.to, err = metrics.Sum(m.name, m.labels...); err != nil {
 			return c, err
 		}
 	}
@@ -58,16 +62,14 @@ func askOne(ctx context.Context, p *replica.Process) (c counters, err error) {
 }
 
 // total adds up what all processes have counted.
-func (a *arena) total() (sum counters) {
+func (a *arena) total() (sum Counters) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, c := range a.seen {
-		sum.refused += c.refused
-		sum.contested += c.contested
-		sum.fences += c.fences
-		sum.conflicts += c.conflicts
-		sum.heartbeats += c.heartbeats
-		sum.lists += c.lists
+		sum.Refused += c.Refused
+		sum.Contested += c.Contested
+		sum.Fences += c.Fences
+		sum.Conflicts += c.Conflicts
 	}
 	return sum
 }

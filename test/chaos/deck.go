@@ -52,6 +52,8 @@ type Injection struct {
 	Failed bool   // it could not be injected
 
 	visitor *seat // for faults of the scope theVisitor and theFleet
+	toHit   bool  // it is a fault only if it has hit something
+	hits    int
 }
 
 // note says what came of the fault.
@@ -82,7 +84,7 @@ func (a *arena) play(ctx context.Context, until time.Time) error {
 				some = append(some, k)
 			}
 		}
-		deck := &deck{cards: some}
+		deck := &deck{cards: some, tried: map[string]int{}}
 		var wait sync.WaitGroup
 		for range hands {
 			wait.Go(func() {
@@ -92,15 +94,19 @@ func (a *arena) play(ctx context.Context, until time.Time) error {
 						_ = a.sleep(ctx, 50*time.Millisecond)
 						continue
 					}
-					a.inject(ctx, k, i, s)
+					if !a.inject(ctx, k, i, s) {
+						deck.again(k)
+					}
 					free()
 				}
 			})
 		}
 		wait.Wait()
 		for _, k := range whole {
-			if !enough() {
-				a.inject(ctx, k, &Injection{Target: everybody, visitor: a.visitors[0]}, nil)
+			for try := 0; try < tries && !enough(); try++ {
+				if a.inject(ctx, k, &Injection{Target: everybody, visitor: a.visitors[0]}, nil) {
+					break
+				}
 			}
 		}
 		if ctx.Err() != nil {
@@ -119,10 +125,24 @@ func (a *arena) shuffled() []kind {
 	return cards
 }
 
+// tries is how often a fault is tried in a round: another one, on the servers say, may
+// be in its way.
+const tries = 3
+
 // deck is what is still to be injected in a round.
 type deck struct {
 	mu    sync.Mutex
 	cards []kind
+	tried map[string]int
+}
+
+// again puts a card back that could not be injected.
+func (d *deck) again(k kind) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.tried[k.name]++; d.tried[k.name] < tries {
+		d.cards = append(d.cards, k)
+	}
 }
 
 func (d *deck) left() int {
@@ -190,14 +210,19 @@ func (a *arena) take(sc scope) (i *Injection, s *seat, free func()) {
 	return i, s, release
 }
 
-// inject injects a fault and leaves its target alone for a moment.
-func (a *arena) inject(ctx context.Context, k kind, i *Injection, s *seat) {
+// inject injects a fault and leaves its target alone for a moment. It reports whether
+// the fault could be injected.
+func (a *arena) inject(ctx context.Context, k kind, i *Injection, s *seat) bool {
 	i.Kind, i.From = k.name, record.Now()
 	a.mu.Lock()
 	a.injections = append(a.injections, i)
 	a.mu.Unlock()
 	a.say("%-12s %s", i.Target, k.name)
-	if err := k.run(ctx, a, s, i); err != nil && ctx.Err() == nil {
+	err := k.run(ctx, a, s, i)
+	if err == nil && i.toHit && i.hits == 0 {
+		err = errors.New("nothing was hit")
+	}
+	if err != nil && ctx.Err() == nil {
 		i.Failed = true
 		i.note("%v", err)
 		a.say("%-12s %s: %v", i.Target, k.name, err)
@@ -207,6 +232,7 @@ func (a *arena) inject(ctx context.Context, k kind, i *Injection, s *seat) {
 	}
 	i.To = record.Now()
 	_ = a.sleep(ctx, a.between(0, a.options.LeaseDuration/2))
+	return !i.Failed
 }
 
 // healAll takes all faults away and fills the seats, for the end of a run.
@@ -224,7 +250,9 @@ func (a *arena) healAll(ctx context.Context) error {
 		s.heal()
 	}
 	for _, v := range a.visitors {
-		errs = append(errs, v.leave())
+		if err := v.leave(); err != nil { // which it may, after what was done to it
+			a.say("%s: %v", v.pod, err)
+		}
 	}
 	for _, s := range a.seats {
 		p, err := s.present()
@@ -233,7 +261,7 @@ func (a *arena) healAll(ctx context.Context) error {
 		s.mu.Unlock()
 		switch {
 		case !occupied:
-			errs = append(errs, s.occupy(true))
+			errs = append(errs, s.occupy(ctx, true))
 		case err == nil:
 			_ = p.Resume() // it may not be paused
 		}

@@ -31,7 +31,7 @@ var crashFaults = []kind{
 // crash makes partitions move away from a seat, by a visitor that joins, or to it,
 // by one that leaves, and kills the seat's process when the rule has hit it.
 func (a *arena) crash(ctx context.Context, s *seat, i *Injection, away bool, which faultproxy.Class, rule faultproxy.Rule, effect faultproxy.Effect) error {
-	if err := i.visitor.occupy(true); err != nil {
+	if err := i.visitor.occupy(ctx, true); err != nil {
 		return err
 	}
 	defer i.visitor.lose()
@@ -43,9 +43,9 @@ func (a *arena) crash(ctx context.Context, s *seat, i *Injection, away bool, whi
 			return err
 		}
 		if err := i.visitor.vacate().Terminate(); err != nil {
-			return err
+			i.note("%v", err)
 		}
-	} else if err := a.waitMember(ctx, s, i.visitor.pod); err != nil {
+	} else if err := a.waitMember(ctx, i.visitor.pod); err != nil {
 		return err
 	}
 	if err := s.gateway.Set(which, rule); err != nil {
@@ -68,7 +68,7 @@ func (a *arena) crash(ctx context.Context, s *seat, i *Injection, away bool, whi
 }
 
 // waitMember waits until a Lease of that name says that its member is about to join.
-func (a *arena) waitMember(ctx context.Context, s *seat, pod string) error {
+func (a *arena) waitMember(ctx context.Context, pod string) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*a.options.LeaseDuration)
 	defer cancel()
 	return a.eventually(ctx, func(ctx context.Context) error { return a.leaseExists(ctx, pod) })

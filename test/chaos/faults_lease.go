@@ -20,7 +20,7 @@ var leaseFaults = []kind{
 		return a.sleep(ctx, a.options.LeaseDuration)
 	}},
 	{"Lease deleted by hand while a member joins", theVisitor, func(ctx context.Context, a *arena, s *seat, i *Injection) error {
-		if err := i.visitor.occupy(true); err != nil {
+		if err := i.visitor.occupy(ctx, true); err != nil {
 			return err
 		}
 		// At about the time when the newcomer takes its first list.

@@ -35,7 +35,7 @@ var networkFaults = []kind{
 	{"slow watches, and a member lost", theFleet, func(ctx context.Context, a *arena, _ *seat, i *Injection) error {
 		// Who sees late that a peer was evicted tries to evict it too.
 		defer a.slowWatches(250 * time.Millisecond)()
-		if err := i.visitor.occupy(true); err != nil {
+		if err := i.visitor.occupy(ctx, true); err != nil {
 			return err
 		}
 		if err := a.waitReady(ctx, i.visitor, 2*a.options.LeaseDuration); err != nil {
@@ -49,14 +49,14 @@ var networkFaults = []kind{
 		// the one claims what the other has claimed.
 		defer a.slowWatches(900 * time.Millisecond)()
 		leaving, coming := a.visitors[0], a.visitors[1]
-		if err := leaving.occupy(true); err != nil {
+		if err := leaving.occupy(ctx, true); err != nil {
 			return err
 		}
 		for range 4 {
 			if err := a.waitReady(ctx, leaving, 2*a.options.LeaseDuration); err != nil {
 				i.note("%v", err)
 			}
-			if err := coming.occupy(true); err != nil {
+			if err := coming.occupy(ctx, true); err != nil {
 				return err
 			}
 			if err := a.sleep(ctx, a.between(100*time.Millisecond, 700*time.Millisecond)); err != nil {
@@ -112,9 +112,11 @@ func requests(which faultproxy.Class, rule faultproxy.Rule, durations float64) f
 		err := a.sleep(ctx, time.Duration(durations*float64(a.options.LeaseDuration)))
 		s.heal()
 		hits := 0
+		i.toHit = true
 		for _, effect := range []faultproxy.Effect{faultproxy.WasCut, faultproxy.WasStalled, faultproxy.WasDelayed, faultproxy.WasFailed, faultproxy.AnswerDropped} {
 			hits += s.gateway.Counts().Of(which, effect) - before.Of(which, effect)
 		}
+		i.hits += hits
 		i.note("%d hit", hits)
 		return err
 	}
@@ -123,7 +125,7 @@ func requests(which faultproxy.Class, rule faultproxy.Rule, durations float64) f
 // moving runs a fault on one seat while the visitor joins, and again while it leaves.
 func moving(fault func(context.Context, *arena, *seat, *Injection) error) func(context.Context, *arena, *seat, *Injection) error {
 	return func(ctx context.Context, a *arena, s *seat, i *Injection) error {
-		if err := i.visitor.occupy(true); err != nil {
+		if err := i.visitor.occupy(ctx, true); err != nil {
 			return err
 		}
 		// A process needs about a second until it joins.

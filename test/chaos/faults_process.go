@@ -26,11 +26,11 @@ var processFaults = []kind{
 		if err := a.sleep(ctx, a.options.LeaseDuration+2*time.Second); err != nil {
 			return err
 		}
-		return s.occupy(true)
+		return s.occupy(ctx, true)
 	}},
 	{"SIGKILL, another Pod at once", anySeat, func(ctx context.Context, a *arena, s *seat, _ *Injection) error {
 		s.lose()
-		if err := s.occupy(true); err != nil {
+		if err := s.occupy(ctx, true); err != nil {
 			return err
 		}
 		return a.sleep(ctx, a.options.LeaseDuration+2*time.Second)
@@ -63,14 +63,14 @@ var processFaults = []kind{
 		if err := a.sleep(ctx, a.between(0, a.options.LeaseDuration)); err != nil {
 			return err
 		}
-		return s.occupy(true)
+		return s.occupy(ctx, true)
 	}},
 	{"rolling restart", theFleet, func(ctx context.Context, a *arena, _ *seat, i *Injection) error {
 		for _, s := range a.seats {
 			if err := s.leave(); err != nil {
 				i.note("%v", err)
 			}
-			if err := s.occupy(true); err != nil {
+			if err := s.occupy(ctx, true); err != nil {
 				return err
 			}
 			if err := a.waitReady(ctx, s, 2*a.options.LeaseDuration); err != nil {
@@ -90,7 +90,7 @@ var processFaults = []kind{
 			if notes[n] != nil {
 				i.note("%v", notes[n])
 			}
-			if err := s.occupy(true); err != nil {
+			if err := s.occupy(ctx, true); err != nil {
 				return err
 			}
 		}
@@ -111,7 +111,8 @@ var processFaults = []kind{
 		}
 		return a.visit(ctx, i, a.options.LeaseDuration)
 	}},
-	{"a reconcile that does not end, and SIGTERM", aGateway, func(ctx context.Context, a *arena, s *seat, i *Injection) error {
+	// With the servers away too, it would be fenced, break the write off, and end well.
+	{"a reconcile that does not end, and SIGTERM", aSeatAndServer, func(ctx context.Context, a *arena, s *seat, i *Injection) error {
 		if err := s.gateway.Set(faultproxy.ObjectWrite, faultproxy.Rule{Action: faultproxy.Stall}); err != nil {
 			return err
 		}
@@ -128,7 +129,7 @@ var processFaults = []kind{
 			i.note("no error")
 		}
 		s.heal()
-		return s.occupy(false)
+		return s.occupy(ctx, false)
 	}},
 }
 
@@ -168,7 +169,10 @@ func duplicate(ctx context.Context, a *arena, s *seat, i *Injection, otherPod bo
 	}
 	if a.draw(2) == 0 {
 		i.note("the second one goes")
-		return second.Stop()
+		if err := second.Stop(); err != nil {
+			i.note("%v", err)
+		}
+		return nil
 	}
 	i.note("the first one goes")
 	if p, err := s.present(); err == nil {
@@ -179,7 +183,7 @@ func duplicate(ctx context.Context, a *arena, s *seat, i *Injection, otherPod bo
 
 // visit lets the visitor join, stay and leave, so that partitions move twice.
 func (a *arena) visit(ctx context.Context, i *Injection, stay time.Duration) error {
-	if err := i.visitor.occupy(true); err != nil {
+	if err := i.visitor.occupy(ctx, true); err != nil {
 		return err
 	}
 	if err := a.waitReady(ctx, i.visitor, 2*a.options.LeaseDuration); err != nil {

@@ -22,8 +22,8 @@ func passed() *Result {
 	r := &Result{
 		Options:   Options{Dir: "x"}.withDefaults(),
 		Evictions: 50, Exits: 5,
-		Records:  &checker.Report{Handovers: 1000, Unowned: map[checker.Cause]checker.Durations{}},
-		counters: counters{refused: 5, contested: 5, fences: 50, conflicts: 50},
+		Records: &checker.Report{Handovers: 1000, Unowned: map[checker.Cause]checker.Durations{}},
+		Counted: Counters{Refused: 5, Contested: 5, Fences: 50, Conflicts: 50},
 	}
 	for _, name := range r.Options.Kinds {
 		r.Injections = append(r.Injections, Injection{Kind: name, Target: "op-0"})
@@ -37,22 +37,26 @@ func TestJudgeFindsEachBreach(t *testing.T) {
 		break_ func(*Result)
 		want   string
 	}{
-		"nothing":                      {func(*Result) {}, ""},
-		"V1 two at work":               {func(r *Result) { r.Records.Overlaps = []checker.Overlap{overlap} }, "V1"},
-		"V1 two active":                {func(r *Result) { r.Records.ActiveTwice = []checker.Overlap{overlap} }, "V1"},
-		"V1 impossible records":        {func(r *Result) { r.Records.Problems = []checker.Problem{{Process: "x"}} }, "V1"},
-		"V2 token":                     {func(r *Result) { r.Records.TokenDrops = []checker.Drop{{Key: "ns/foo"}} }, "V2"},
-		"V3 loss":                      {func(r *Result) { r.Records.Losses = []checker.Loss{{Key: "ns/foo"}} }, "V3"},
-		"V4 orphan":                    {func(r *Result) { r.Records.Gaps = []checker.Gap{{From: 1, To: 2, Open: true}} }, "V4"},
-		"V4 far too long":              {func(r *Result) { r.Records.Gaps = []checker.Gap{{To: int64(10 * time.Minute)}} }, "V4"},
-		"V4 as long as an outage":      {func(r *Result) { r.Records.Gaps = []checker.Gap{{To: int64(time.Minute)}} }, ""},
-		"V5 history":                   {func(r *Result) { r.History.Findings = []history.Finding{{Kind: "H1"}} }, "V5"},
-		"V6 no handovers":              {func(r *Result) { r.Records.Handovers = 0 }, "V6"},
-		"V6 no evictions":              {func(r *Result) { r.Evictions = 0 }, "V6"},
-		"V6 no refused evictions":      {func(r *Result) { r.counters.refused = 0 }, "V6"},
-		"V6 no contested claims":       {func(r *Result) { r.counters.contested = 0 }, "V6"},
-		"V6 no fence":                  {func(r *Result) { r.counters.fences = 0 }, "V6"},
-		"V6 a fault failed every time": {func(r *Result) { r.Injections[3].Failed = true }, "V6"},
+		"nothing":               {func(*Result) {}, ""},
+		"V1 two at work":        {func(r *Result) { r.Records.Overlaps = []checker.Overlap{overlap} }, "V1"},
+		"V1 two active":         {func(r *Result) { r.Records.ActiveTwice = []checker.Overlap{overlap} }, "V1"},
+		"V1 impossible records": {func(r *Result) { r.Records.Problems = []checker.Problem{{Process: "x"}} }, "V1"},
+		"V2 token":              {func(r *Result) { r.Records.TokenDrops = []checker.Drop{{Key: "ns/foo"}} }, "V2"},
+		"V3 loss":               {func(r *Result) { r.Records.Losses = []checker.Loss{{Key: "ns/foo"}} }, "V3"},
+		"V4 orphan":             {func(r *Result) { r.Records.Gaps = []checker.Gap{{From: 1, To: 2, Open: true}} }, "V4"},
+		"V4 far too long":       {func(r *Result) { r.Records.Gaps = []checker.Gap{{To: int64(10 * time.Minute)}} }, "V4"},
+		"V4 as long as an outage": {func(r *Result) {
+			r.Records.Gaps = []checker.Gap{{From: 1, To: int64(time.Minute)}}
+			r.Injections = append(r.Injections, Injection{Kind: "outage", Target: servers, To: int64(time.Minute)})
+		}, ""},
+		"V4 as long as an outage, without one": {func(r *Result) { r.Records.Gaps = []checker.Gap{{To: int64(time.Minute)}} }, "V4"},
+		"V5 history":                           {func(r *Result) { r.History.Findings = []history.Finding{{Kind: "H1"}} }, "V5"},
+		"V6 no handovers":                      {func(r *Result) { r.Records.Handovers = 0 }, "V6"},
+		"V6 no evictions":                      {func(r *Result) { r.Evictions = 0 }, "V6"},
+		"V6 no refused evictions":              {func(r *Result) { r.Counted.Refused = 0 }, "V6"},
+		"V6 no contested claims":               {func(r *Result) { r.Counted.Contested = 0 }, "V6"},
+		"V6 no fence":                          {func(r *Result) { r.Counted.Fences = 0 }, "V6"},
+		"V6 a fault failed every time":         {func(r *Result) { r.Injections[3].Failed = true }, "V6"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := passed()

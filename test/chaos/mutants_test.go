@@ -14,7 +14,7 @@ import (
 	"github.com/tom-ludwig/operator-scaling/test/chaos"
 )
 
-var mutants = flag.Bool("mutants", false, "run TestMutantsAreCaught, a minute for each")
+var mutants = flag.Bool("mutants", false, "run TestMutantsAreCaught, some two minutes for each")
 
 // Replicas in whose code one rule is missing must not pass: that is the check of the
 // checks. The faults are those against which the rule stands; the other rules are taken

@@ -42,7 +42,7 @@ func Run(ctx context.Context, options Options) (*Result, error) {
 
 func (a *arena) run(ctx context.Context) (*Result, error) {
 	for _, s := range a.seats {
-		if err := s.occupy(true); err != nil {
+		if err := s.occupy(ctx, true); err != nil {
 			return nil, err
 		}
 	}
@@ -73,10 +73,12 @@ func (a *arena) run(ctx context.Context) (*Result, error) {
 	}
 	r.Settled = time.Since(began) - faults
 	stopAsking()
-	a.ask(ctx)
+	a.ask(ctx, 5*time.Second)
 	if err := a.judge(ctx, r); err != nil {
 		return nil, err
 	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	return r, a.err
 }
 
@@ -124,7 +126,6 @@ func (a *arena) converged(ctx context.Context) error {
 
 // judge compares what the replicas have recorded with what etcd has seen.
 func (a *arena) judge(ctx context.Context, r *Result) error {
-	end := record.Now()
 	foos, err := a.foos.List(ctx, metav1.ListOptions{})
 	if err != nil {
 		return err
@@ -138,17 +139,28 @@ func (a *arena) judge(ctx context.Context, r *Result) error {
 	if err := a.log.Sync(syncing); err != nil {
 		return err
 	}
-	for _, p := range a.all() {
-		h, err := p.History()
-		if err != nil {
+	for tries := 0; ; tries++ {
+		r.processes = nil
+		for _, p := range a.all() {
+			h, err := p.History()
+			if err != nil {
+				return err
+			}
+			r.processes = append(r.processes, h)
+		}
+		r.Records = checker.Check(r.processes, checker.Options{End: record.Now(), Final: final, WritesRecorded: true})
+		if len(r.Records.Losses) == 0 || tries == 100 {
+			break
+		}
+		// A status can be read a moment before the work that wrote it is on record as
+		// ended.
+		if err := a.sleep(ctx, 100*time.Millisecond); err != nil {
 			return err
 		}
-		r.processes = append(r.processes, h)
 	}
-	r.Records = checker.Check(r.processes, checker.Options{End: end, Final: final, WritesRecorded: true})
 	r.History = a.log.Check(ringName, r.processes)
 	r.Evictions, r.LeaseWrites = evictions(a.log.Leases())
-	r.counters = a.total()
+	r.Counted = a.total()
 	a.mu.Lock()
 	r.Exits = a.exits
 	for _, i := range a.injections {

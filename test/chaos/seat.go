@@ -4,6 +4,7 @@
 package chaos
 
 import (
+	"context"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -43,12 +44,9 @@ func (a *arena) newSeat(pod string, withGateway bool) (_ *seat, err error) {
 	s := &seat{arena: a, pod: pod, kubeconfig: filepath.Join(a.options.Dir, pod+".kubeconfig")}
 	var config *rest.Config
 	if withGateway {
-		upstreams := []*rest.Config{a.cp.Admin()}
-		if a.second != nil {
-			stale := a.cp.Admin()
-			stale.Host = a.second.URL()
-			upstreams = append(upstreams, stale)
-		}
+		stale := a.cp.Admin()
+		stale.Host = a.second.URL()
+		upstreams := []*rest.Config{a.cp.Admin(), stale}
 		if s.gateway, err = faultproxy.StartGateway(faultproxy.GatewayConfig{Upstreams: upstreams, Seed: a.options.Seed}); err != nil {
 			return nil, err
 		}
@@ -77,8 +75,8 @@ func (s *seat) close() {
 }
 
 // occupy starts a process in a new Pod of the seat's name, or in the same one.
-func (s *seat) occupy(newPod bool) error {
-	uid, err := s.arena.podUID(s.pod, newPod)
+func (s *seat) occupy(ctx context.Context, newPod bool) error {
+	uid, err := s.arena.podUID(ctx, s.pod, newPod)
 	if err != nil {
 		return err
 	}
@@ -92,11 +90,17 @@ func (s *seat) occupy(newPod bool) error {
 func (s *seat) start() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.occupied = true
+	return s.startLocked()
+}
+
+// startLocked is start for who holds mu.
+func (s *seat) startLocked() error {
 	p, err := s.arena.startReplica(s.pod, s.uid, s.kubeconfig)
 	if err != nil {
 		return err
 	}
-	s.process, s.occupied = p, true
+	s.process = p
 	s.arena.wait.Go(func() {
 		select {
 		case <-p.Exited():
@@ -107,13 +111,12 @@ func (s *seat) start() error {
 			return
 		}
 		s.mu.Lock()
-		again := s.occupied && s.process == p
-		s.mu.Unlock()
-		if !again {
+		defer s.mu.Unlock()
+		if !s.occupied || s.process != p {
 			return
 		}
 		s.arena.ended(p)
-		if err := s.start(); err != nil {
+		if err := s.startLocked(); err != nil {
 			s.arena.fail(err)
 		}
 	})

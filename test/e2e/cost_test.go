@@ -16,7 +16,7 @@ import (
 )
 
 // What a membership change costs: writes that are more than a heartbeat, and lists, by
-// the members that stay. It does not depend on the number of objects.
+// the members that stay; with few objects and with many.
 func TestCostOfAMembershipChange(t *testing.T) {
 	const members = 4
 	w := newWorld(t)

@@ -61,17 +61,34 @@ func (p *Process) Report(ctx context.Context) (shard.Report, error) {
 	return report, nil
 }
 
-// Metric asks for a metric and sums the series that have all of the given labels,
-// each written as name="value". It is 0 if there is none.
-func (p *Process) Metric(ctx context.Context, name string, labels ...string) (float64, error) {
+// Metrics are all of a replica's at one moment, in Prometheus' text format.
+type Metrics string
+
+// Sum adds up the series of a metric that have all of the given labels, each written
+// as name="value". It is 0 if there is none.
+func (m Metrics) Sum(name string, labels ...string) (float64, error) {
+	return sum(string(m), name, labels)
+}
+
+// Metrics asks for all metrics.
+func (p *Process) Metrics(ctx context.Context) (Metrics, error) {
 	code, text, err := p.get(ctx, "/metrics")
+	if err != nil {
+		return "", err
+	}
+	if code != http.StatusOK {
+		return "", fmt.Errorf("%s: /metrics answers %d: %s", p, code, text)
+	}
+	return Metrics(text), nil
+}
+
+// Metric asks for one; see [Metrics.Sum].
+func (p *Process) Metric(ctx context.Context, name string, labels ...string) (float64, error) {
+	metrics, err := p.Metrics(ctx)
 	if err != nil {
 		return 0, err
 	}
-	if code != http.StatusOK {
-		return 0, fmt.Errorf("%s: /metrics answers %d: %s", p, code, text)
-	}
-	return sum(text, name, labels)
+	return metrics.Sum(name, labels...)
 }
 
 // sum adds up series in Prometheus' text format.

@@ -225,7 +225,7 @@ func (p *Process) Pause() error {
 		return err
 	}
 	if err := p.waitStopped(); err != nil {
-		return err
+		return errors.Join(err, p.signal(syscall.SIGCONT)) // nobody would resume it
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()

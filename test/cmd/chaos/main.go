@@ -60,6 +60,7 @@ func run() int {
 
 	// The first signal ends the run in the ordinary way: nothing is left running.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // the second one ends the process at once, and with it all that it has started
 	defer stop()
 	result, err := chaos.Run(ctx, o)
 	if err != nil {

@@ -29,7 +29,7 @@ type Result struct {
 
 // Finding is something that must not be.
 type Finding struct {
-	Kind string // "H1" to "H4"
+	Kind string // "H1" to "H5"
 	Key  string
 	What string
 }
@@ -73,7 +73,7 @@ func check(leases []LeaseVersion, foos []FooVersion, namespace, ringName string,
 		keys[key] = true
 	}
 	for _, key := range slices.Sorted(maps.Keys(keys)) {
-		c := &keyCheck{key: key, tenures: tenures(log, pointOf(key)), result: &result}
+		c := &keyCheck{key: key, tenures: tenures(log, pointOf(key)), offset: offset, result: &result}
 		c.writes(writes[key])
 		for _, s := range starts[key] {
 			c.start(s, time.Unix(0, s.record.Time+int64(offset)))
@@ -119,7 +119,7 @@ func startsOf(processes []checker.Process) map[string][]start {
 	all := map[string][]start{}
 	for i := range processes {
 		for _, r := range processes[i].Records {
-			if r.Event == record.Start && r.Token != "" {
+			if r.Event == record.Start {
 				all[r.Key] = append(all[r.Key], start{r, &processes[i]})
 			}
 		}
@@ -131,6 +131,7 @@ func startsOf(processes []checker.Process) map[string][]start {
 type keyCheck struct {
 	key     string
 	tenures []Tenure
+	offset  time.Duration // of the clock of records
 	result  *Result
 }
 
@@ -189,9 +190,17 @@ func (c *keyCheck) start(s start, at time.Time) {
 		return
 	}
 	mine := c.tenures[i]
-	if !mine.Open() && at.After(mine.ToSeen.Add(mine.Grace)) && len(s.process.Pauses) == 0 {
+	if !mine.Open() && at.After(mine.ToSeen.Add(mine.Grace)) && !c.pausedBetween(s.process, mine.ToSeen, at) {
 		c.found("H3", "%s began to work %v after its claim of revision %d had ended with revision %d",
 			mine.Holder, at.Sub(mine.ToSeen), mine.From, mine.To)
+	}
+	for _, t := range c.tenures {
+		// From its own watch each member knows of the end at about the same time.
+		const margin = time.Second
+		if t.Grace > 0 && t.Member != mine.Member && t.From < mine.From && at.After(t.ToSeen) && at.Before(t.ToSeen.Add(t.Grace-margin)) {
+			c.found("H5", "%s began to work %v after the Lease of %s, which claimed the object, was deleted: that counts for %v",
+				mine.Holder, at.Sub(t.ToSeen), t.Holder, t.Grace)
+		}
 	}
 	// The first revision since the claim was confirmed in which no other Lease claims the object.
 	// Each step is over a tenure that covers it, so the loop ends.
@@ -217,6 +226,19 @@ func (c *keyCheck) start(s start, at time.Time) {
 	case at.Before(after.ToSent):
 		c.found("H4", "%s began to work %v before %s withdrew its claim with revision %d", mine.Holder, after.ToSent.Sub(at), after.Holder, after.To)
 	}
+}
+
+// pausedBetween reports whether the process was paused at some time between from and
+// to, or has just gone on: what it records then may have been decided before.
+func (c *keyCheck) pausedBetween(p *checker.Process, from, to time.Time) bool {
+	const justNow = 3 * time.Second
+	for _, pause := range p.Pauses {
+		began, ended := time.Unix(0, pause.From).Add(c.offset), time.Unix(0, pause.To).Add(c.offset)
+		if began.Before(to) && (pause.To == 0 || ended.Add(justNow).After(from)) {
+			return true
+		}
+	}
+	return false
 }
 
 // describe says who claimed the key in a revision.

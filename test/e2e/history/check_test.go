@@ -123,7 +123,7 @@ func TestCheckFinds(t *testing.T) {
 			3 a void
 			4 b claims
 			5 b writes
-			6 b gone
+			6 b void
 			7 a claims
 			8 a starts 7
 			9 a writes`, ""},
@@ -151,6 +151,24 @@ func TestCheckFinds(t *testing.T) {
 			1 a claims
 			2 a gone
 			18 a starts 1`, "H3"},
+		"work too soon after another's Lease was deleted": {`
+			1 a claims
+			2 b claims
+			3 a gone
+			9 b starts 2`, "H5"},
+		"nothing in work that waits until a deleted Lease has run out": {`
+			1 a claims
+			2 b claims
+			3 a gone
+			19 b starts 2`, ""},
+		"nothing in work under a claim that was there before the one that vanished": {`
+			1 b claims
+			2 a claims
+			3 a gone
+			9 b starts 1`, ""},
+		"work without a token": {`
+			1 a claims
+			2 a starts 0`, "H3"},
 		"a write after a void Lease was deleted": {`
 			1 a claims
 			2 a void
@@ -227,11 +245,16 @@ func TestCheckFinds(t *testing.T) {
 func TestCheckBelievesInPauses(t *testing.T) {
 	leases, foos, processes := parse(t, `
 		1 a claims
-		2 a void
-		3 a starts 1`)
-	processes[0].Pauses = []checker.Pause{{From: 1, To: 2}}
+		12 a void
+		23 a starts 1`)
+	second := int64(time.Second)
+	processes[0].Pauses = []checker.Pause{{From: 11 * second, To: 22 * second}}
 	if err := check(leases, foos, "ns", "ring", processes, 0).Err(); err != nil {
 		t.Error(err)
+	}
+	processes[0].Pauses = []checker.Pause{{From: second / 4, To: second / 2}} // long ago
+	if result := check(leases, foos, "ns", "ring", processes, 0); len(result.Findings) != 1 || result.Findings[0].Kind != "H3" {
+		t.Errorf("found %v, want H3", result.Findings)
 	}
 }
 

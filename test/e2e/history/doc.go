@@ -23,7 +23,12 @@
 //   - H4, early work (invariant S0 of the protocol): work that began at a time when
 //     since the claim there had been no revision in which no other held Lease
 //     claimed the object, too. The times are those that the members wrote on their
-//     own Leases before they sent them, so they can only hide a finding.
+//     own Leases before they sent them, so they can only hide a finding. Of an evicted
+//     Lease that is the time of its member's last renewal, so that of an eviction
+//     little is seen here.
+//   - H5, early work after a Lease vanished: a Lease that was deleted although it was
+//     held counts for its duration. Another member that claimed the object later
+//     began to work before that.
 //
 // # What it cannot see
 //
