@@ -367,6 +367,7 @@ func TestCacheWait_NotForWhatNoInformerSelects(t *testing.T) {
 		a.write(t, name, "other", "z") // created
 		time.Sleep(2 * time.Second)
 		a.write(t, name, "other", "z") // updated
+		a.write(t, name, "other", "w") // created just now, as z was, which was never shown
 		a.close(t)
 		time.Sleep(100 * time.Millisecond)
 		if versions := b.added(name); !slices.Equal(versions, []string{last}) {

@@ -36,6 +36,7 @@ type loop struct {
 	machine     *claim.Machine
 	incarnation int
 	holder      string
+	podUID      string // "" if it is not known
 	lock        *podLock
 	takeOver    bool // it was free at the start
 	synced      bool
@@ -92,7 +93,7 @@ func (l *loop) take(e any) {
 	case refused:
 		// Once this member has joined, a refusal may be a passing mistake of those who
 		// change the rules: the fence guards what it owns meanwhile.
-		if !l.machine.Serving() {
+		if !l.toldJoined {
 			l.fatal = e.err
 		} else {
 			l.logger.Error(e.err, "A request was refused", "member", l.holder)
@@ -119,8 +120,11 @@ func (l *loop) step(e claim.Event) {
 	if l.machine.Serving() {
 		l.tell(Joined, ring.Set{}, nil)
 	}
-	for _, action := range actions {
-		if a, ok := action.(claim.Activated); ok {
+	for _, action := range actions { // before readers see the new state
+		switch a := action.(type) {
+		case claim.Unfenced:
+			l.tell(Unfenced, ring.Set{}, nil)
+		case claim.Activated:
 			l.tell(Activated, a.Partitions, nil)
 		}
 	}
@@ -167,10 +171,14 @@ func (l *loop) publish(actions []claim.Action) {
 	view, p := l.machine.View(), l.machine.Parameters()
 	if slices.ContainsFunc(actions, changesOwnership) || view != old.ring || p.Partitions != old.partitions {
 		next := &snapshot{ring: view, states: l.machine.States(), partitions: p.Partitions, tokens: make([]string, p.Partitions)}
-		if slices.ContainsFunc(actions, func(a claim.Action) bool { _, ended := a.(claim.Ended); return ended }) && broken != withdrawAtEnd {
+		ended := l.machine.Ended() && broken != withdrawAtEnd
+		if ended {
 			next = emptySnapshot(l.s.cfg.parameters()) // whatever it claimed, it may not work on it any more
 		}
 		for partition := range next.tokens {
+			if ended {
+				break
+			}
 			next.tokens[partition] = l.machine.Token(partition)
 			if broken == freshTokens && old.partitions == next.partitions && old.tokens[partition] != "" {
 				next.tokens[partition] = old.tokens[partition]
@@ -242,7 +250,6 @@ func (l *loop) do(a claim.Action) {
 		l.fence()
 	case claim.Unfenced:
 		l.overrunAt = time.Time{} // the queues were told with the new deadline
-		l.tell(Unfenced, ring.Set{}, nil)
 	case claim.Ended:
 		l.end(a.Reason)
 	case claim.Relist:

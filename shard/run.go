@@ -60,6 +60,9 @@ func (s *Sharder) Run(ctx context.Context) error {
 		faults:   map[string]string{},
 		wanted:   map[int]time.Time{},
 	}
+	if l.owner != nil {
+		l.podUID = string(l.owner.UID)
+	}
 	l.watch = lease.NewWatch(l.leaseConfig(""), s.client)
 	// In this order: no work is handed out any more, then all goroutines end, then
 	// the identity is given up.
@@ -196,7 +199,7 @@ func (l *loop) waitForSync() {
 }
 
 // ownerReference returns the reference to this member's Pod, from the configured
-// UID or else from the Pod itself, and notes the UID. Nil if neither can be had:
+// UID or else from the Pod itself. Nil if neither can be had:
 // the Lease then runs out, and peers clear it away.
 func (s *Sharder) ownerReference(ctx context.Context) *metav1.OwnerReference {
 	if s.cfg.PodUID == "" {
@@ -280,14 +283,10 @@ func (l *loop) incarnate(predecessor string) {
 	}
 	l.incarnation++
 	l.ended = nil
-	podUID := ""
-	if l.owner != nil {
-		podUID = string(l.owner.UID)
-	}
 	l.client = lease.NewClient(l.leaseConfig(l.holder))
 	l.machine = claim.New(claim.Config{
 		Member: c.PodName, Lease: lease.Name(c.LeasePrefix, c.PodName), Holder: l.holder,
-		PodUID: podUID, TakeOver: l.takeOver && predecessor == "",
+		PodUID: l.podUID, TakeOver: l.takeOver && predecessor == "",
 		Predecessor: predecessor, Tombstones: tombs,
 		Parameters:    c.parameters(),
 		LeaseDuration: c.LeaseDuration, RenewDeadline: c.RenewDeadline, RenewPeriod: c.RenewPeriod,

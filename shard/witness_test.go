@@ -288,7 +288,7 @@ func BenchmarkWitness(b *testing.B) {
 					}
 				})
 			}
-			if len(s.written.all()) == 0 {
+			if len(s.written.fresh()) == 0 {
 				b.Error("nothing was learnt")
 			}
 		}

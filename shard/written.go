@@ -26,9 +26,22 @@ type written struct {
 }
 
 type lastWrite struct {
-	version string    // the highest
-	at      time.Time // when it was answered
-	created time.Time // when the creation of an object was last answered
+	// version is the highest that was written to an object that the own informer
+	// selects: peers have the same informers, and theirs will show it.
+	version string
+	// fresh is the last object that was created and that the own informer has not
+	// shown yet; nil if there is none.
+	fresh *creation
+	// unselected says that the informer did not show the last creation of which is
+	// known whether it did: such objects are not waited for.
+	unselected bool
+}
+
+// creation is an object that was created, and its highest version.
+type creation struct {
+	key     string
+	version string
+	at      time.Time
 }
 
 // answered is an object as the API server has answered a write with it.
@@ -39,22 +52,22 @@ type answered struct {
 
 // wrote notes a write that the API server has confirmed. Called by the transport.
 func (s *Sharder) wrote(a answered) {
+	if !higher(a.version, "") {
+		return // nobody could compare
+	}
 	known, may := false, false
-	stored := false
 	for _, c := range s.copies() {
-		if c.is(a.kind) {
-			known = true
-			_, exists, _ := c.GetStore().GetByKey(cache.NewObjectName(a.namespace, a.name).String())
-			stored = stored || exists
-		} else {
-			may = may || c.mayBe(a.kind)
-		}
+		known = known || c.is(a.kind)
+		may = may || c.mayBe(a.kind)
 	}
-	if !known && !may || !higher(a.version, "") {
-		return // nobody has a cache of it, or nobody could compare
+	if !known && !may {
+		return // nobody has a cache of it
 	}
-	now := time.Now()
+	key := cache.NewObjectName(a.namespace, a.name).String()
 	w := &s.written
+	before := w.fresh()[a.kind].key
+	stored, shown := s.stored(a.kind, key), s.stored(a.kind, before)
+	now := time.Now()
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	last := w.byKind[a.kind]
@@ -65,49 +78,90 @@ func (s *Sharder) wrote(a answered) {
 		last = &lastWrite{}
 		w.byKind[a.kind] = last
 	}
-	if a.created {
-		last.created = now
-	} else if known && !stored && now.Sub(last.created) >= shownWithin {
-		return // the informer does not select it, or would hold it
+	last.resolve(before, shown, now)
+	switch {
+	case stored:
+		last.selects(a.version)
+	case last.fresh != nil && !higher(a.version, last.fresh.version):
+	case last.fresh != nil && last.fresh.key == key:
+		last.fresh.version = a.version
+	case a.created:
+		last.fresh = &creation{key: key, version: a.version, at: now}
 	}
-	if higher(a.version, last.version) {
-		last.version, last.at = a.version, now
+	// Of an update the informer would hold the object, if it selected it.
+}
+
+// selects notes a write to an object that the informer selects.
+func (l *lastWrite) selects(version string) {
+	if higher(version, l.version) {
+		l.version = version
 	}
 }
 
-// all returns a copy.
-func (w *written) all() map[string]lastWrite {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	all := make(map[string]lastWrite, len(w.byKind))
-	for kind, last := range w.byKind {
-		all[kind] = *last
+// resolve notes what is known by now of the last creation, if it was of that key.
+func (l *lastWrite) resolve(key string, shown bool, now time.Time) {
+	switch c := l.fresh; {
+	case c == nil || c.key != key:
+	case shown:
+		l.selects(c.version)
+		l.fresh, l.unselected = nil, false
+	case now.Sub(c.at) >= shownWithin:
+		l.fresh, l.unselected = nil, true
 	}
-	return all
+}
+
+// stored reports whether one of the informers of a kind holds an object.
+func (s *Sharder) stored(kind, key string) bool {
+	if key == "" {
+		return false
+	}
+	for _, c := range s.copiesOf(kind) {
+		if _, exists, _ := c.GetStore().GetByKey(key); exists {
+			return true
+		}
+	}
+	return false
 }
 
 // marks returns how far this member has written, as far as it matters to who has the
-// same informers. What the own informer has not shown in the time that it has for it
-// was of an object that it does not select; then what it has shown last counts,
-// which is above all that was written before and selected.
+// same informers. A creation that the own informer has not shown within a second was
+// of an object that it does not select; until one is shown again, none counts.
 func (s *Sharder) marks() claim.Marks {
 	now := time.Now()
-	lasts := s.written.all()
+	w := &s.written
+	// The informers are asked while no lock is held.
+	fresh := w.fresh()
+	copied, shown := map[string]bool{}, map[string]bool{}
+	for kind, c := range fresh {
+		copied[kind], shown[kind] = len(s.copiesOf(kind)) > 0, s.stored(kind, c.key)
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	marks := claim.Marks{}
-	for kind, last := range lasts {
-		copies := s.copiesOf(kind)
-		if len(copies) == 0 {
-			continue
-		}
+	for kind, last := range w.byKind {
+		last.resolve(fresh[kind].key, shown[kind], now)
 		version := last.version
-		if now.Sub(last.at) >= shownWithin {
-			if own := shown(copies); !higher(own, version) {
-				version = own
-			}
+		if c := last.fresh; c != nil && !last.unselected && higher(c.version, version) {
+			version = c.version
 		}
-		if version != "" {
+		if version != "" && copied[kind] {
 			marks[kind] = version
 		}
 	}
 	return marks
+}
+
+// fresh returns the creations that were not shown yet, by kind; the zero value for
+// kinds without one.
+func (w *written) fresh() map[string]creation {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	fresh := map[string]creation{}
+	for kind, last := range w.byKind {
+		fresh[kind] = creation{}
+		if last.fresh != nil {
+			fresh[kind] = *last.fresh
+		}
+	}
+	return fresh
 }

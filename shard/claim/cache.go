@@ -76,12 +76,13 @@ func (m *Machine) missing(counts func(mark) bool) (missing Marks) {
 	return missing
 }
 
-// holdBack reports whether a claimed partition has to wait for the caches. It does
+// holdBack reports whether a claimed partition has to wait for the caches, given what
+// Awaited returns now. It does
 // so for CacheWait at most, however many marks are published meanwhile.
-func (m *Machine) holdBack(partition int) bool {
+func (m *Machine) holdBack(partition int, awaited Marks) bool {
 	since := &m.parts.heldSince[partition]
 	switch {
-	case m.Awaited() == nil:
+	case awaited == nil:
 		return false
 	case *since == Time{}:
 		*since = m.now
@@ -121,3 +122,17 @@ func (m *Machine) cacheTimes(at func(Time)) {
 // Lagging returns the marks that the caches have not reached, whether they are
 // still waited for or not.
 func (m *Machine) Lagging() Marks { return m.missing(func(mark) bool { return true }) }
+
+// restartCacheWaits gives the caches their whole time again, after a gap in which this
+// member may not have run.
+func (m *Machine) restartCacheWaits() {
+	for p, since := range m.parts.heldSince {
+		if since != (Time{}) {
+			m.parts.heldSince[p] = m.now
+		}
+	}
+	for kind, k := range m.caches.published {
+		k.seen = m.now
+		m.caches.published[kind] = k
+	}
+}

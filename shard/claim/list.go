@@ -28,8 +28,9 @@ func (m *Machine) lookAround() {
 		if !m.hears() {
 			return
 		}
+		awaited := m.Awaited()
 		for p, s := range m.parts.state {
-			if s == claimed && m.parts.want.Has(p) && !m.parts.blocked.Has(p) && !m.holdBack(p) {
+			if s == claimed && m.parts.want.Has(p) && !m.parts.blocked.Has(p) && !m.holdBack(p, awaited) {
 				asked.Add(p)
 			}
 		}

@@ -149,8 +149,9 @@ func (t *partitions) confirm(set ring.Set, version string) ring.Set {
 // left notes since when the partitions of before that are not in after are without
 // the member that claimed them.
 func (t *partitions) left(before, after Claims, since Time) {
-	for p := range t.state {
-		if before.overlaps(p, t.parameters) && !after.overlaps(p, t.parameters) {
+	for p, s := range t.state {
+		// What is active here was claimed by the other one only to no avail.
+		if (s == free || s == claimed) && before.overlaps(p, t.parameters) && !after.overlaps(p, t.parameters) {
 			t.leftAt[p] = since
 		}
 	}
@@ -177,6 +178,7 @@ func (m *Machine) place() {
 	may := m.stage == serving && m.hears() && m.settled()
 	toActivate, toDrain := ring.NewSet(len(t.state)), ring.NewSet(len(t.state))
 	var unowned []time.Duration
+	awaited := m.Awaited()
 	t.claimable = ring.NewSet(len(t.state))
 	waiting, more := false, false // something is to be written; more may follow in a moment
 	for p := range t.state {
@@ -193,7 +195,7 @@ func (m *Machine) place() {
 			}
 			if !want {
 				waiting = broken != withdraw
-			} else if may && (m.list.clear.Has(p) || broken == lookAfterClaim || broken == quorumList && !t.blocked.Has(p)) && !m.holdBack(p) {
+			} else if may && (m.list.clear.Has(p) || broken == lookAfterClaim || broken == quorumList && !t.blocked.Has(p)) && !m.holdBack(p, awaited) {
 				t.state[p] = active
 				toActivate.Add(p)
 				if d, known := t.takeLeft(p, m.now); known {

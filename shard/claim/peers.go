@@ -198,6 +198,7 @@ func (m *Machine) restartTimers() {
 	for _, p := range m.peers {
 		p.changedAt = m.now
 	}
+	m.restartCacheWaits()
 }
 
 // hears reports whether this member may judge others: its own renewals succeed
