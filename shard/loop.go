@@ -37,8 +37,7 @@ type loop struct {
 	incarnation int
 	holder      string
 	podUID      string // "" if it is not known
-	lock        *podLock
-	takeOver    bool // it was free at the start
+	takeOver    bool   // no other process of this Pod has a part in the ring
 	synced      bool
 	stopping    bool
 	ended       error // why the machine ended, nil while it lives

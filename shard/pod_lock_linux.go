@@ -10,32 +10,34 @@ import (
 	"github.com/zeebo/xxh3"
 )
 
-// podLock is held by one live process of those with one identity: of two containers
-// of a Pod, or two processes on a developer's machine. It is an abstract socket, which
-// exists once in a network namespace (a Pod has one) and which the kernel frees when
-// its process ends, however it ends.
+// podLock is held by one live process of those of a Pod: of two containers, or of two
+// processes on a developer's machine. It is an abstract socket, which exists once in
+// a network namespace (a Pod has one) and which the kernel frees when its process
+// ends, however it ends.
 type podLock struct {
-	address  string
+	address  string       // empty: without a UID no Lease is taken over, and no lock needed
 	listener net.Listener // nil: not held
 }
 
-func newPodLock(c Config) *podLock {
-	identity := fmt.Sprintf("%s/%s/%s/%s", c.Namespace, c.LeasePrefix, c.PodName, c.PodUID)
+func newPodLock(c Config, podUID string) *podLock {
+	if podUID == "" {
+		return &podLock{}
+	}
+	identity := fmt.Sprintf("%s/%s/%s/%s", c.Namespace, c.LeasePrefix, c.PodName, podUID)
 	return &podLock{address: fmt.Sprintf("@operator-scaling-%016x", xxh3.HashString(identity))} // '@': abstract, no file
 }
 
-// try takes the lock if no other process has it, and reports whether it is held. A
-// process that gets it at its start knows that the earlier ones of its Pod are dead.
+func (l *podLock) usable() bool { return l.address != "" }
+
+// try takes the lock if no other process has it, and reports whether it is held.
 func (l *podLock) try() bool {
 	if l.listener == nil {
-		listener, err := net.Listen("unix", l.address)
-		if err != nil {
-			return broken == oneProcess
-		}
-		l.listener = listener
+		l.listener, _ = net.Listen("unix", l.address) // it is nil if another process has it
 	}
-	return true
+	return l.held()
 }
+
+func (l *podLock) held() bool { return l.listener != nil || l.usable() && broken == oneProcess }
 
 func (l *podLock) release() {
 	if l.listener != nil {

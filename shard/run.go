@@ -41,11 +41,14 @@ func (s *Sharder) Run(ctx context.Context) error {
 	if err := s.checkAccess(ctx); err != nil {
 		return err
 	}
-	lock := newPodLock(s.cfg)
+	owner, podUID := s.ownerReference(klog.NewContext(ctx, logger)), ""
+	if owner != nil {
+		podUID = string(owner.UID)
+	}
+	lock := newPodLock(s.cfg, podUID)
 	defer lock.release()
-	alone := lock.try()
-	if !alone {
-		logger.Error(nil, "Another live process has this member's identity; this one waits until it has gone", "podUID", s.cfg.PodUID)
+	if !s.waitForPod(klog.NewContext(ctx, logger), lock) {
+		return nil // asked to stop
 	}
 	l := &loop{
 		s:        s,
@@ -54,14 +57,11 @@ func (s *Sharder) Run(ctx context.Context) error {
 		cancel:   cancel,
 		events:   make(chan incarnated, 64),
 		idle:     make(chan struct{}, 1),
-		lock:     lock,
-		takeOver: alone,
-		owner:    s.ownerReference(klog.NewContext(ctx, logger)),
+		takeOver: lock.held(),
+		podUID:   podUID,
+		owner:    owner,
 		faults:   map[string]string{},
 		wanted:   map[int]time.Time{},
-	}
-	if l.owner != nil {
-		l.podUID = string(l.owner.UID)
 	}
 	l.watch = lease.NewWatch(l.leaseConfig(""), s.client)
 	// In this order: no work is handed out any more, then all goroutines end, then
@@ -70,6 +70,32 @@ func (s *Sharder) Run(ctx context.Context) error {
 	defer cancel()
 	defer l.fence()
 	return l.run(ctx)
+}
+
+// waitForPod waits until no other live process of this Pod takes part in the ring. Only
+// who holds the Pod's lock ever holds a Lease of this Pod's UID, so that whoever gets
+// the lock may void the one that it finds: its process is dead. It returns false if the
+// context ends first.
+func (s *Sharder) waitForPod(ctx context.Context, lock *podLock) bool {
+	const period = 100 * time.Millisecond
+	if !lock.usable() || lock.try() {
+		return true
+	}
+	logger := klog.FromContext(ctx)
+	logger.Error(nil, "Another live process has this member's identity; this one waits until it has gone", "podUID", s.cfg.PodUID)
+	s.status.Store(&status{duplicate: "with the same name and Pod UID"})
+	ticker := time.NewTicker(period)
+	defer ticker.Stop()
+	for !lock.try() {
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return false
+		}
+	}
+	logger.Info("The other process with this member's identity has gone")
+	s.status.Store(&status{})
+	return true
 }
 
 // leaseConfig is that of the own Lease for one incarnation.
@@ -114,9 +140,6 @@ func (l *loop) run(ctx context.Context) error {
 		case <-l.idle:
 			l.reportIdle()
 		case <-timer.C:
-			// Held by another process at the start, and perhaps free now: whoever comes
-			// next must find that this one lives.
-			l.lock.try()
 			l.step(claim.Tick{})
 		case <-stop:
 			stop = nil
