@@ -52,7 +52,9 @@ var networkFaults = []kind{
 		if err := leaving.occupy(ctx, true); err != nil {
 			return err
 		}
-		for range 4 {
+		// It takes the right moment: until it was met, but not for ever.
+		before := a.total().Contested
+		for n := 0; n < 4 || n < 16 && a.total().Contested == before; n++ {
 			if err := a.waitReady(ctx, leaving, 2*a.options.LeaseDuration); err != nil {
 				i.note("%v", err)
 			}
@@ -66,6 +68,7 @@ var networkFaults = []kind{
 				i.note("%v", err)
 			}
 			leaving, coming = coming, leaving
+			a.ask(ctx, time.Second)
 		}
 		return leaving.leave()
 	}},
