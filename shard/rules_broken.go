@@ -18,8 +18,6 @@ func brokenInProcess() rule {
 	switch name := os.Getenv("BROKEN_LOOP_RULE"); name {
 	case "":
 		return 0
-	case "replayGained":
-		return replayGained
 	case "waitForWork":
 		return waitForWork
 	default:

@@ -44,11 +44,6 @@ func TestMutantsAreCaught(t *testing.T) {
 			[]string{"slow reconciles while partitions move"},
 			[]string{"V1", "V5"},
 		},
-		{
-			"objects that are gained are not replayed", "BROKEN_LOOP_RULE=replayGained",
-			[]string{"SIGKILL, comes back as another Pod", "SIGSTOP for two lease durations"},
-			[]string{"V3"},
-		},
 	} {
 		t.Run(m.name, func(t *testing.T) {
 			r, err := chaos.Run(t.Context(), chaos.Options{
