@@ -178,6 +178,8 @@ func (p *process) step(e Event) {
 	if p.machine == m && !p.paused && p.alive {
 		p.checkStates()
 		p.catchUp()
+	}
+	if p.machine == m && !p.paused && p.alive { // catchUp may have ended in a fault
 		p.wakeUp()
 	}
 	p.checkExclusive()
