@@ -309,7 +309,7 @@ func (l *loop) incarnate(predecessor string) {
 	l.client = lease.NewClient(l.leaseConfig(l.holder))
 	l.machine = claim.New(claim.Config{
 		Member: c.PodName, Lease: lease.Name(c.LeasePrefix, c.PodName), Holder: l.holder,
-		PodUID: l.podUID, TakeOver: l.takeOver && predecessor == "",
+		PodUID: l.podUID, TakeOver: l.takeOver,
 		Predecessor: predecessor, Tombstones: tombs,
 		Parameters:    c.parameters(),
 		LeaseDuration: c.LeaseDuration, RenewDeadline: c.RenewDeadline, RenewPeriod: c.RenewPeriod,

@@ -3,7 +3,12 @@
 
 package claim
 
-import "github.com/tom-ludwig/operator-scaling/shard/ring"
+import (
+	"maps"
+	"slices"
+
+	"github.com/tom-ludwig/operator-scaling/shard/ring"
+)
 
 // rival is another process that holds the Lease of this member's name.
 type rival struct {
@@ -28,8 +33,14 @@ func (m *Machine) acquire() {
 func (m *Machine) found(e Got) {
 	l := e.Lease
 	m.publish(l.Record.Marks)
+	if e.Outcome == OK {
+		m.sight(l)
+	}
 	switch {
 	case e.Outcome == NotFound:
+		// What the watch has shown or a read has found of this name may have been held to
+		// its end. Until the watch has come as far as the new Lease, and so has shown how
+		// the others ended, this member gains nothing: see [Machine.resolve].
 		r := m.begin(opCreate)
 		m.own.seq++
 		r.seq, r.phase, r.tombs = m.own.seq, Joining, m.tombGeneration
@@ -50,8 +61,7 @@ func (m *Machine) found(e Got) {
 		m.rival.deleted = l.UID
 		r := m.begin(opDelete)
 		m.do(Delete{Op: r.id, Name: l.Name, UID: l.UID, Version: l.Version, Timeout: m.timeout()})
-	case l.Record.Holder == m.cfg.Predecessor,
-		m.cfg.TakeOver && m.cfg.PodUID != "" && l.Record.PodUID == m.cfg.PodUID:
+	case m.provenDead(l.Record):
 		m.evictRival(l)
 	case l.UID != m.rival.lease.UID || l.Version != m.rival.lease.Version:
 		m.rival.duplicate = m.rival.lease.UID == l.UID && m.rival.lease.Record.Holder == l.Record.Holder
@@ -75,4 +85,100 @@ func (m *Machine) hold(l Lease) {
 	m.own.uid, m.own.created = l.UID, l.Created
 	m.rival = rival{}
 	m.stage = joining
+}
+
+// namesake is a Lease of this member's name that another process held when it was last
+// seen, and whose end the watch has not shown.
+type namesake struct {
+	lease Lease
+	void  bool // it was seen void: whoever held it has stopped its work
+}
+
+// provenDead reports whether the process that wrote the record can't work any more: it
+// is this process, whose earlier machine has ended with all its work, or one of the
+// same Pod, whose lock this process holds. The name alone proves nothing: a Pod that
+// was deleted by force may still run on a node that is cut off.
+func (m *Machine) provenDead(r Record) bool {
+	return r.Holder == m.cfg.Predecessor ||
+		m.cfg.TakeOver && m.cfg.PodUID != "" && r.PodUID == m.cfg.PodUID
+}
+
+// sight notes a Lease of this member's name as a read or the watch shows it. A read may
+// be ahead of the watch. A Lease that was void is never held again.
+func (m *Machine) sight(l Lease) {
+	r, known := l.Record, m.namesakes[l.UID]
+	switch {
+	case r.Void():
+		m.noteEnded(known.lease.Record.Holder)
+		m.namesakes[l.UID] = namesake{lease: l, void: true}
+	case known.void || r.Holder == m.cfg.Holder:
+		return
+	case m.provenDead(r):
+		m.noteEnded(r.Holder)
+	default:
+		delete(m.buried, r.Holder) // it is alive: should it vanish, that is news
+		l.Record.Duration = max(r.Duration, known.lease.Record.Duration)
+		m.namesakes[l.UID] = namesake{lease: l}
+	}
+	// This process has the tombstones of its earlier machine already. Those of a member
+	// that was evicted are older than a lease duration.
+	if r.EvictedBy == "" && (r.Void() || r.Holder != m.cfg.Predecessor) {
+		m.adopt(r.Tombstones)
+	}
+}
+
+// noteEnded notes that a holder has ended as it should: it needs no tombstone.
+func (m *Machine) noteEnded(holder string) {
+	if holder == "" {
+		return
+	}
+	if _, exists := m.tombs[holder]; exists {
+		delete(m.tombs, holder)
+		m.tombGeneration++
+		m.parts.blockedDirty = true
+	}
+	m.buried[holder] = m.now.Add(buriedFor * m.cfg.LeaseDuration)
+}
+
+// vanished takes the end of a Lease from the watch.
+func (m *Machine) vanished(e Vanished) {
+	if e.Last.Name != m.cfg.Lease {
+		m.vanish(e.Last)
+		return
+	}
+	m.publish(e.Last.Record.Marks)
+	m.rival.lookAt = Time{}
+	if m.own.op == nil && e.Last.UID == m.own.uid {
+		m.own.version = ""
+	}
+	m.buryNamesake(e.Last, e.Final)
+}
+
+// resolve buries the namesakes that have ended although the watch has not shown how: it
+// shows another Lease in their place, because a list replaced a part of the watch, or
+// because it began after their end. Where it shows this member's Lease, which was
+// created when there was no other, none is left.
+func (m *Machine) resolve(l Lease) {
+	for _, uid := range slices.Sorted(maps.Keys(m.namesakes)) {
+		last := m.namesakes[uid].lease
+		if uid != l.UID && (l.Record.Holder == m.cfg.Holder || CompareVersions(last.Version, l.Version) < 0) {
+			m.buryNamesake(last, false)
+		}
+	}
+}
+
+// buryNamesake makes a tombstone for a Lease of this member's name that is gone, unless
+// its holder is known to have stopped. If the last state is not the final one, the
+// holder may have claimed anything since.
+func (m *Machine) buryNamesake(last Lease, final bool) {
+	known, r := m.namesakes[last.UID], last.Record
+	delete(m.namesakes, last.UID)
+	if known.void || r.Void() || m.provenDead(r) || broken == buryNamesakes {
+		return
+	}
+	claims := Claims{Everything: true}
+	if final {
+		claims = r.Claims
+	}
+	m.bury(Tombstone{Lease: last.Name, Holder: r.Holder, Claims: claims}, max(r.Duration, known.lease.Record.Duration, m.cfg.LeaseDuration))
 }

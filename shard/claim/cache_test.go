@@ -144,7 +144,7 @@ func TestC8_MarksAreTakenFromEveryLeaseThatIsSeen(t *testing.T) {
 		happens func(*pilot, Lease)
 	}{
 		{"watched", func(p *pilot, l Lease) { p.step(Observed{l}) }},
-		{"the last state of one that is gone", func(p *pilot, l Lease) { p.step(Vanished{l}) }},
+		{"the last state of one that is gone", func(p *pilot, l Lease) { p.step(Vanished{Last: l}) }},
 		{"read when it stands in the way", func(p *pilot, l Lease) {
 			p.m = New(p.cfg)
 			p.step(Tick{})

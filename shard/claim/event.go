@@ -72,9 +72,13 @@ type (
 	Tick struct{}
 	// Observed is a Lease as the watch, or its initial list, showed it.
 	Observed struct{ Lease Lease }
-	// Vanished says that the watch showed a Lease's end. Last is its last known
-	// state, with the final one of the watch event if there was one.
-	Vanished struct{ Last Lease }
+	// Vanished says that the watch showed a Lease's end. Last is its last known state.
+	// Final says that Last is the state in which it was deleted, from a watch event; a
+	// list does not show it.
+	Vanished struct {
+		Last  Lease
+		Final bool
+	}
 	// Synced says that all registered informers hold a complete copy.
 	Synced struct{}
 	// Stop asks the member to drain, release and end.

@@ -59,8 +59,12 @@ func (m *Machine) listed(e Listed) {
 	for _, l := range e.Leases {
 		inList[l.UID] = true
 		m.publish(l.Record.Marks)
-		if l.Name == m.cfg.Lease && l.UID == m.own.uid {
+		switch {
+		case l.Name != m.cfg.Lease:
+		case l.UID == m.own.uid:
 			ownVersion = l.Version
+		default:
+			m.sight(l)
 		}
 	}
 	if ownVersion == "" || ownVersion != m.own.version {

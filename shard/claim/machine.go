@@ -101,6 +101,7 @@ type Machine struct {
 	changedAt  Time // when a held Lease last came or went, or changed its phase
 	hasSettled bool // it has waited for others long enough
 	rival      rival
+	namesakes  map[string]namesake // by UID
 
 	inForce      ring.Parameters // what the fleet places by
 	incompatible bool            // those are for another key: nothing is wanted
@@ -136,6 +137,7 @@ func New(cfg Config) *Machine {
 		peers:     map[string]*peer{},
 		tombs:     map[string]tombstone{},
 		buried:    map[string]Time{},
+		namesakes: map[string]namesake{},
 		inForce:   cfg.Parameters,
 		viewDirty: true,
 		caches:    caches{published: map[string]mark{}, reached: Marks{}},
@@ -165,7 +167,7 @@ func (m *Machine) Step(now Time, event Event) []Action {
 	case Observed:
 		m.observe(e.Lease)
 	case Vanished:
-		m.vanish(e.Last)
+		m.vanished(e)
 	case Synced:
 		m.synced = true
 	case Stop:
@@ -183,6 +185,9 @@ func (m *Machine) Step(now Time, event Event) []Action {
 	case Listed:
 		m.listed(e)
 	case Evicted:
+		if e.Outcome == OK && e.Lease.Name == m.cfg.Lease {
+			m.sight(e.Lease)
+		}
 		m.evicted(e)
 	}
 	m.decide()

@@ -35,6 +35,7 @@ var mutants = []struct {
 	{"waits for a stale watch for ever", relistStale},
 	{"forgets who has vanished", buryVanished},
 	{"keeps to itself who has vanished", publishTombstones},
+	{"forgets another process of its name that has vanished", buryNamesakes},
 	{"goes on after a restore", noticeRestore},
 	{"compares partitions by their numbers only", compareRanges},
 	{"begins with whatever the cache holds", freshCache},

@@ -270,6 +270,9 @@ func (m *Machine) got(e Got) {
 		return
 	}
 	l := e.Lease
+	if e.Outcome == OK {
+		m.sight(l)
+	}
 	switch {
 	case e.Outcome != OK:
 		m.lost(ErrVanished)

@@ -5,6 +5,7 @@ package claim
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"time"
 
@@ -94,10 +95,14 @@ func (m *Machine) observe(l Lease) {
 // written makes it look with a quorum read and write again.
 func (m *Machine) observeOwn(l Lease) {
 	wasFresh := m.WatchFresh()
-	m.echo.seen(l.UID, l.Version)
+	if m.own.uid == "" || l.UID == m.own.uid { // else it is not this machine's, and proves nothing
+		m.echo.seen(l.UID, l.Version)
+	}
 	if !wasFresh && m.WatchFresh() {
 		m.restartTimers() // the peers may have been heard of while the watch was dead, too
 	}
+	m.sight(l)
+	m.resolve(l)
 	if l.Record.Void() {
 		m.rival.lookAt = Time{}
 	}
@@ -106,17 +111,10 @@ func (m *Machine) observeOwn(l Lease) {
 	}
 }
 
-// vanish takes the end of a Lease. A void one is gone. One that was held may
+// vanish takes the end of a peer's Lease. A void one is gone. One that was held may
 // still have a process behind it, so what it claimed stays blocked for a while.
 func (m *Machine) vanish(last Lease) {
 	m.publish(last.Record.Marks)
-	if last.Name == m.cfg.Lease {
-		m.rival.lookAt = Time{}
-		if m.own.op == nil && last.UID == m.own.uid {
-			m.own.version = ""
-		}
-		return
-	}
 	if p := m.peers[last.Name]; p != nil && p.lease.UID == last.UID {
 		m.parts.left(p.lease.Record.inForce(), Claims{}, p.heardAt)
 		delete(m.peers, last.Name)
@@ -190,8 +188,17 @@ func (m *Machine) tombstones() []Tombstone {
 	return list
 }
 
-// Tombstones returns those in force, for the machine that follows this one.
-func (m *Machine) Tombstones() []Tombstone { return m.tombstones() }
+// Tombstones returns those in force, for the machine that follows this one, and one for
+// each namesake whose end this machine has not seen: perhaps only a read has shown it.
+func (m *Machine) Tombstones() []Tombstone {
+	list := m.tombstones()
+	for _, uid := range slices.Sorted(maps.Keys(m.namesakes)) {
+		if n := m.namesakes[uid]; !n.void {
+			list = append(list, Tombstone{Lease: n.lease.Name, Holder: n.lease.Record.Holder, Claims: Claims{Everything: true}})
+		}
+	}
+	return list
+}
 
 // restartTimers gives every peer its whole duration again.
 func (m *Machine) restartTimers() {

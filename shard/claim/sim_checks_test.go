@@ -139,7 +139,8 @@ type told struct {
 	uid       string
 	claims    Claims // of the last write that was sent
 	phase     Phase
-	tokens    []string // by partition: under which it was active last
+	tokens    []string        // by partition: under which it was active last
+	read      map[string]bool // other holders of this name, as a Get has shown them
 }
 
 type toldPeer struct {
@@ -151,6 +152,10 @@ func (t *told) hear(p *process, e Event, now Time) {
 	switch e := e.(type) {
 	case Observed:
 		t.see(p, e.Lease, now)
+	case Got:
+		if e.Outcome == OK && e.Lease.Record.Holder != p.holder {
+			t.read[e.Lease.Record.Holder] = true
+		}
 	case Vanished:
 		delete(t.peers, e.Last.Name)
 	case Listed:
@@ -294,6 +299,9 @@ func (p *process) countRequest() {
 // atRest is L1: every partition of the ring that the Leases on the server name is
 // active at its owner, and at nobody else; and everyone who can serve does.
 func (w *world) atRest() error {
+	if w.waiting > 0 {
+		return fmt.Errorf("%d processes wait to be started", w.waiting)
+	}
 	var held []Lease
 	for _, l := range w.server.list() {
 		if !l.Record.Void() && l.Record.Phase != Joining {

@@ -18,10 +18,25 @@ func (w *world) populate() {
 	}
 }
 
-func (w *world) startFresh() *process {
-	w.born++
-	name := fmt.Sprintf("op-%d", w.born)
-	return w.start(name, "uid-"+name, w.chance(0.5))
+func (w *world) startFresh() {
+	w.whenNewcomersMay(func() {
+		w.born++
+		name := fmt.Sprintf("op-%d", w.born)
+		w.start(name, "uid-"+name, w.chance(0.5))
+	})
+}
+
+// whenNewcomersMay starts a process, after the time in which none may start if there is one.
+func (w *world) whenNewcomersMay(start func()) {
+	if w.now < w.closed {
+		w.waiting++
+		w.after(w.between(0, time.Second), func() {
+			w.waiting--
+			w.whenNewcomersMay(start)
+		})
+		return
+	}
+	start()
 }
 
 // scheduleFaults lets each kind of fault happen again and again.
@@ -359,6 +374,73 @@ func deleteLease(w *world) {
 	})
 	if joins {
 		w.after(w.between(0, 2*time.Second), func() { join(w) })
+	}
+}
+
+// replaceByForce is a StatefulSet's Pod that is deleted by force while its process
+// works on, mostly cut off: another Pod of the same name starts, with another UID, and
+// then the garbage collector deletes the first one's Lease. What is promised rests on
+// those who knew that Lease: no process that does not may start for a while.
+func replaceByForce(w *world) {
+	p := w.some(isServing)
+	if p == nil || w.now < w.closed || w.server.down || w.find(func(q *process) bool { return q != p && q.name == p.name }) != nil {
+		return
+	}
+	w.born++
+	holder := p.holder
+	q := w.start(p.name, fmt.Sprintf("uid-%d", w.born), w.chance(0.5))
+	w.closed = w.now + time.Minute
+	switch w.rand.IntN(8) {
+	case 0, 1: // its watch starts late
+		q.watch.disconnect()
+		w.after(w.between(0, 8*time.Second), func() { q.watch.connect() })
+	case 2, 3: // its watch starts again, and perhaps does not see the deletion
+		w.after(w.between(0, 5*time.Second), func() {
+			q.watch.disconnect()
+			w.after(w.between(0, 3*time.Second), func() { q.watch.connect() })
+		})
+	case 4:
+		q.watch.lag = w.between(0, 2*time.Second)
+	case 5:
+		q.link.slow, q.link.lose, q.link.late = w.between(0, 2*time.Second), w.rand.Float64()/4, w.rand.Float64()/4
+	}
+	w.after(w.between(0, 5*time.Second), func() {
+		switch d := w.between(3*time.Second, 30*time.Second); {
+		case p.holder != holder || p.paused || !p.alive:
+		case w.chance(0.6):
+			p.cut(d, true, true)
+		case w.chance(0.5):
+			p.pause(w.pauseLength(), false)
+		}
+		w.after(w.between(0, 4*time.Second), func() { w.collect(p, q, holder, 100) })
+	})
+	if w.chance(0.7) { // the kubelet is back
+		w.after(w.between(8*time.Second, 40*time.Second), func() {
+			if !w.healed {
+				p.die("is killed: its Pod is gone")
+			}
+		})
+	}
+}
+
+// collect deletes the Lease of a Pod that is gone, as soon as everybody has seen it.
+func (w *world) collect(p, q *process, holder string, tries int) {
+	l := w.server.leases[p.lease]
+	knows := func(o *process) bool {
+		return o == p || o.watch.shown[p.lease].Record.Holder == holder || o == q && q.told.read[holder]
+	}
+	switch {
+	case l.Record.Holder != holder || !q.alive || w.healed || tries == 0:
+		w.closed = w.now
+	case w.find(func(o *process) bool { return !knows(o) }) != nil:
+		w.after(50*time.Millisecond, func() { w.collect(p, q, holder, tries-1) })
+	default:
+		w.logf("the Lease of %s is deleted with its Pod", holder)
+		w.tally.Replacements++
+		w.server.foreign[holder] = true
+		w.server.commit(p.lease, nil)
+		w.closed = w.now + 2*w.timing.duration
+		w.after(w.between(time.Second, 20*time.Second), func() { q.watch.lag, q.link = w.profile.lag, goodLink() })
 	}
 }
 

@@ -103,7 +103,7 @@ func (p *process) live(predecessor *Machine) {
 	p.holder = cfg.Holder
 	p.machine = New(cfg)
 	p.cache.since = w.now
-	p.told = told{peers: map[string]toldPeer{}}
+	p.told = told{peers: map[string]toldPeer{}, read: map[string]bool{}}
 	p.wakeAt = 0
 	w.logf("%s: is now %s", p.name, p.holder)
 	p.step(Tick{})
@@ -351,9 +351,11 @@ func (p *process) exit() {
 
 // startUnlessTaken starts a process in a Pod unless one is alive there.
 func (w *world) startUnlessTaken(name, podUID string, takeOver bool) {
-	if w.find(func(q *process) bool { return q.podUID == podUID }) == nil {
-		w.start(name, podUID, takeOver)
-	}
+	w.whenNewcomersMay(func() {
+		if w.find(func(q *process) bool { return q.podUID == podUID }) == nil {
+			w.start(name, podUID, takeOver)
+		}
+	})
 }
 
 // wakeUp plans the next Tick.

@@ -47,6 +47,7 @@ const (
 	outages  = "outages"  // nothing but outages of the API: nobody is evicted, nothing moves
 	deletion = "deletion" // Leases are deleted by hand, while their members are cut off or paused
 	restored = "restored" // the database is put back after a long outage
+	replaced = "replaced" // Pods are deleted by force while their processes work, and others of the same names start
 )
 
 func drawProfile(r *rand.Rand) profile {
@@ -74,6 +75,18 @@ func drawProfile(r *rand.Rand) profile {
 	case x < 0.26:
 		p.kind = restored
 		p.faults = []fault{{"restore", 45 * time.Second, restore}, {"join", 15 * time.Second, join}, {"leave", 20 * time.Second, leave}}
+	case x < 0.36:
+		p.kind = replaced
+		p.lag = 3 * time.Millisecond
+		p.faults = []fault{{"replace", 15 * time.Second, replaceByForce}}
+		for _, f := range everyFault {
+			switch f.name {
+			case "crash", "leave", "join", "pause", "weather", "mischief":
+				if coin(0.5) {
+					p.faults = append(p.faults, f)
+				}
+			}
+		}
 	}
 	if coin(0.4) {
 		p.slowWork = r.Float64() / 4

@@ -37,6 +37,7 @@ type server struct {
 type change struct {
 	name          string
 	before, after *Lease // nil: not there
+	listed        bool   // not a write, but what a watch makes of a list that lacks it
 }
 
 func newServer(w *world) *server {

@@ -90,15 +90,17 @@ func (v *watch) connect() {
 	})
 }
 
-// replace shows what a list has: first what is gone, then what is there. A Lease
-// that was deleted and made again looks like a change.
+// replace shows what a list has: first what is gone, then what is there.
 func (v *watch) replace(leases map[string]Lease) {
 	for _, name := range slices.Sorted(maps.Keys(v.shown)) {
 		if _, exists := leases[name]; !exists {
-			v.show(change{name: name, before: new(v.shown[name])})
+			v.show(change{name: name, before: new(v.shown[name]), listed: true})
 		}
 	}
 	for _, l := range inOrder(leases) {
+		if last, exists := v.shown[l.Name]; exists && last.UID != l.UID {
+			v.show(change{name: l.Name, before: &last, listed: true})
+		}
 		v.show(change{name: l.Name, after: &l})
 	}
 }
@@ -129,7 +131,7 @@ func (v *watch) show(c change) {
 	if c.after == nil {
 		last := *c.before
 		delete(v.shown, c.name)
-		v.p.hear(func() { v.p.step(Vanished{Last: last}) })
+		v.p.hear(func() { v.p.step(Vanished{Last: last, Final: !c.listed}) })
 		return
 	}
 	l := *c.after

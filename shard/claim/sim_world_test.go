@@ -34,6 +34,8 @@ type world struct {
 	tally   tally
 	formed  int           // handovers before the first fault
 	healed  bool          // the faults are over
+	closed  time.Duration // until when no process may start; see replaceByForce
+	waiting int           // processes that wait for that
 	rested  time.Duration // how long it took to come to rest after that
 	without rule          // a rule of the caller of the machine that is left out
 	failure error
@@ -71,7 +73,7 @@ type tally struct {
 	Handovers, Activations, Contested       int
 	Evictions, EvictionsRefused, FenceTrips int
 	Zombies, Relists, Faults, Rejoins       int
-	Restores, Deletions                     int
+	Restores, Deletions, Replacements       int
 	CacheWaits, CacheWaitsGivenUp           int
 	Renewals, Changes, Lists                int // writes that say nothing new, writes that do, and lists
 }
@@ -94,6 +96,7 @@ func (t *tally) add(o tally) {
 	t.CacheWaits += o.CacheWaits
 	t.CacheWaitsGivenUp += o.CacheWaitsGivenUp
 	t.Deletions += o.Deletions
+	t.Replacements += o.Replacements
 	t.Renewals += o.Renewals
 	t.Changes += o.Changes
 	t.Lists += o.Lists

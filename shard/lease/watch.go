@@ -132,6 +132,12 @@ func (s *store) Update(obj any) error {
 		return nil
 	}
 	s.mu.Lock()
+	last, was := s.shown[l.Name]
+	s.mu.Unlock()
+	if was && last.UID != decoded.UID {
+		s.vanish(l.Name, nil) // a list shows that it was deleted and made again
+	}
+	s.mu.Lock()
 	s.shown[l.Name] = decoded
 	s.mu.Unlock()
 	s.deliver(claim.Observed{Lease: decoded})
@@ -162,7 +168,7 @@ func (s *store) vanish(name string, final *claim.Lease) {
 		last, was = *final, true
 	}
 	if was {
-		s.deliver(claim.Vanished{Last: last})
+		s.deliver(claim.Vanished{Last: last, Final: final != nil})
 	}
 }
 

@@ -1,0 +1,160 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package shard_test
+
+import (
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/tom-ludwig/operator-scaling/shard"
+	"github.com/tom-ludwig/operator-scaling/shard/shardtest"
+)
+
+// podUID sets the UID of a member's Pod: unique to the test, because the lock of a Pod
+// is one for all tests of this process.
+func podUID(t *testing.T, uid string) func(*shard.Config) {
+	return func(c *shard.Config) { c.PodUID = uid + t.Name() }
+}
+
+// twoAtWork returns how many keys more than one of the members may work on, at the
+// worst moment of the given time.
+func twoAtWork(d time.Duration, members ...*member) (worst int) {
+	for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(25 * time.Millisecond) {
+		n := 0
+		for _, who := range owners(members...) {
+			if len(who) > 1 {
+				n++
+			}
+		}
+		worst = max(worst, n)
+	}
+	return worst
+}
+
+// The Lease of a member that is cut off, but not fenced yet, is deleted: by the garbage
+// collector, after its Pod was deleted by force. The newcomer has watched that Lease.
+func TestSameName_AHeldLeaseVanishes(t *testing.T) {
+	for _, test := range []struct{ name, pod string }{
+		{"a Pod of the same name", "op-0"},
+		{"control: a Pod of another name", "op-1"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				cluster := shardtest.NewCluster()
+				old := start(t, cluster.Client("old"), "op-0", podUID(t, "uid-1"))
+				time.Sleep(10 * time.Second)
+				oneOwnerEach(t, old)
+				fresh := start(t, cluster.Client("fresh"), test.pod, podUID(t, "uid-2"))
+				if test.pod == "op-0" {
+					time.Sleep(3 * time.Second)
+				}
+				cluster.Break("old", shardtest.Unreachable)
+				time.Sleep(100 * time.Millisecond)
+				cluster.Remove(namespace, "foo-op-0")
+				if n := twoAtWork(20*time.Second, old, fresh); n > 0 {
+					t.Errorf("two members may work on %d keys at once", n)
+				}
+				oneOwnerEach(t, fresh) // within a lease duration and some seconds
+				for _, m := range []*member{old, fresh} {
+					_ = m.end()
+				}
+			})
+		})
+	}
+}
+
+func TestSameName_AHeldLeaseVanishesNextToASlowPeer(t *testing.T) {
+	for _, slow := range []time.Duration{5 * time.Millisecond, 400 * time.Millisecond, 2 * time.Second} {
+		for seed := range uint64(10) {
+			t.Run(fmt.Sprint(slow, "/seed=", seed), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					cluster := shardtest.NewCluster()
+					old := start(t, cluster.Client("old"), "op-0", podUID(t, "uid-1"))
+					w := newWire(cluster.Client("peer"), seed)
+					peer := start(t, w, "op-1", podUID(t, "uid-p"))
+					time.Sleep(10 * time.Second)
+					oneOwnerEach(t, old, peer)
+					fresh := start(t, cluster.Client("fresh"), "op-0", podUID(t, "uid-2"))
+					time.Sleep(3 * time.Second)
+					w.set(false, slow)
+					time.Sleep(time.Second)
+					cluster.Break("old", shardtest.Unreachable)
+					cluster.Remove(namespace, "foo-op-0")
+					if n := twoAtWork(10*time.Second, old, fresh, peer); n > 0 {
+						t.Errorf("two members may work on %d keys at once", n)
+					}
+					w.set(false, 0)
+					time.Sleep(15 * time.Second)
+					oneOwnerEach(t, fresh, peer)
+					for _, m := range []*member{old, fresh, peer} {
+						_ = m.end()
+					}
+				})
+			})
+		}
+	}
+}
+
+// What is proven to be over blocks nothing: the newcomer works at once.
+func TestSameName_WhatHasEndedBlocksNothing(t *testing.T) {
+	for _, test := range []struct {
+		name  string
+		uid   string
+		leave func(*shardtest.Cluster, *member)
+	}{
+		{"a release, another Pod", "uid-2", func(_ *shardtest.Cluster, old *member) { _ = old.end() }},
+		{"a release, the same Pod", "uid-1", func(_ *shardtest.Cluster, old *member) { _ = old.end() }},
+		{"an end without a release, the same Pod", "uid-1", func(cluster *shardtest.Cluster, old *member) {
+			cluster.Break("old", shardtest.Unreachable)
+			_ = old.end()
+		}},
+		{"and its Lease is deleted", "uid-1", func(cluster *shardtest.Cluster, old *member) {
+			cluster.Break("old", shardtest.Unreachable)
+			_ = old.end()
+			time.AfterFunc(3*time.Millisecond, func() { cluster.Remove(namespace, "foo-op-0") })
+		}},
+	} {
+		for _, watched := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s/watched=%v", test.name, watched), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					cluster := shardtest.NewCluster()
+					old := start(t, cluster.Client("old"), "op-0", podUID(t, "uid-1"))
+					time.Sleep(10 * time.Second)
+					oneOwnerEach(t, old)
+					if !watched {
+						test.leave(cluster, old)
+					}
+					fresh := start(t, cluster.Client("fresh"), "op-0", podUID(t, test.uid))
+					if watched {
+						time.Sleep(5 * time.Second)
+						test.leave(cluster, old)
+					}
+					time.Sleep(2500 * time.Millisecond) // a second of it is Settle
+					oneOwnerEach(t, fresh)
+					_ = fresh.end()
+				})
+			})
+		}
+	}
+}
+
+// A member's own Lease is deleted by hand while it works: it stops all work, joins
+// again under its name and waits for nothing that it claimed itself.
+func TestSameName_AnOwnLeaseThatWasDeletedBlocksNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cluster := shardtest.NewCluster()
+		a := start(t, cluster.Client("a"), "op-0", podUID(t, "uid-1"))
+		time.Sleep(10 * time.Second)
+		oneOwnerEach(t, a)
+		for range 3 { // one after the other, also while it joins
+			cluster.Remove(namespace, "foo-op-0")
+			time.Sleep(700 * time.Millisecond)
+		}
+		time.Sleep(2 * time.Second)
+		oneOwnerEach(t, a)
+		_ = a.end()
+	})
+}
