@@ -14,6 +14,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/util/validation"
 
+	"github.com/tom-ludwig/operator-scaling/shard/lease"
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
 )
 
@@ -62,8 +63,9 @@ type Config struct {
 	PodUID string
 	// LeasePrefix is put before PodName to name the Lease. Default: Name and "-".
 	LeasePrefix string
-	// LeaseLabels are put on each Lease beside the ring's own, and required of
-	// peers' Leases. All members must have the same.
+	// LeaseLabels are put on this member's Lease in addition to the label that names the
+	// ring. Members find each other by that one alone, so that these may differ, and
+	// change in a rolling update. None may have the prefix operator-scaling.dev/.
 	LeaseLabels map[string]string
 
 	// Key says which objects stay together. Default ByName. ByController and
@@ -258,6 +260,9 @@ func (c Config) Validate() error {
 	for key, value := range c.LeaseLabels {
 		if problems := append(validation.IsQualifiedName(key), validation.IsValidLabelValue(value)...); len(problems) > 0 {
 			fault("LeaseLabels", "%q=%q is no label: %s", key, value, strings.Join(problems, "; "))
+		}
+		if prefix, _, _ := strings.Cut(lease.LabelRing, "/"); strings.HasPrefix(key, prefix+"/") {
+			fault("LeaseLabels", "%q: labels with the prefix %s/ are set by this library; choose another prefix", key, prefix)
 		}
 	}
 	if c.Key.Name() == ByController.Name() || c.Key.Name() == ByClusterController.Name() {

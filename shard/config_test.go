@@ -56,12 +56,20 @@ func TestConfig_ValidateNamesEveryFault(t *testing.T) {
 		change func(*shard.Config)
 		want   []string
 	}{
-		"no name":         {func(c *shard.Config) { c.Name = "" }, []string{"Name: is required"}},
-		"bad name":        {func(c *shard.Config) { c.Name = "Foo_Bar" }, []string{`Name: "Foo_Bar"`}},
-		"bad pod":         {func(c *shard.Config) { c.PodName = "UPPER" }, []string{"PodName:"}},
-		"no namespace":    {func(c *shard.Config) { c.Namespace = "" }, []string{"POD_NAMESPACE"}},
-		"bad prefix":      {func(c *shard.Config) { c.LeasePrefix = "-x" }, []string{"LeasePrefix:"}},
-		"bad label":       {func(c *shard.Config) { c.LeaseLabels = map[string]string{"a b": "c"} }, []string{"LeaseLabels:"}},
+		"no name":      {func(c *shard.Config) { c.Name = "" }, []string{"Name: is required"}},
+		"bad name":     {func(c *shard.Config) { c.Name = "Foo_Bar" }, []string{`Name: "Foo_Bar"`}},
+		"bad pod":      {func(c *shard.Config) { c.PodName = "UPPER" }, []string{"PodName:"}},
+		"no namespace": {func(c *shard.Config) { c.Namespace = "" }, []string{"POD_NAMESPACE"}},
+		"bad prefix":   {func(c *shard.Config) { c.LeasePrefix = "-x" }, []string{"LeasePrefix:"}},
+		"bad label":    {func(c *shard.Config) { c.LeaseLabels = map[string]string{"a b": "c"} }, []string{"LeaseLabels:"}},
+		"label of the ring": {
+			func(c *shard.Config) { c.LeaseLabels = map[string]string{"operator-scaling.dev/ring": "foo"} },
+			[]string{`LeaseLabels: "operator-scaling.dev/ring": labels with the prefix operator-scaling.dev/ are set by this library`},
+		},
+		"label of this project": {
+			func(c *shard.Config) { c.LeaseLabels = map[string]string{"operator-scaling.dev/team": "x"} },
+			[]string{`LeaseLabels: "operator-scaling.dev/team"`},
+		},
 		"dependent's key": {func(c *shard.Config) { c.Key = shard.ByController }, []string{"Key: controller is for the informers of dependents"}},
 		"no function":     {func(c *shard.Config) { c.Key = shard.ByFunc("x", nil) }, []string{"Key:"}},
 		"bad key name": {func(c *shard.Config) {

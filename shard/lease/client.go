@@ -28,8 +28,8 @@ type Config struct {
 	Name string
 	// Holder is voided in the name of: it stands on the Leases that this member evicts.
 	Holder string
-	// Labels are put on the own Lease, and are required of all others, in addition
-	// to [LabelRing].
+	// Labels are put on the member's Lease in addition to [LabelRing]. No Lease is
+	// selected by them.
 	Labels map[string]string
 	// Owner makes the own Lease a dependent of the Pod, so that it is collected
 	// with it. Nil for none.
@@ -40,9 +40,11 @@ type Config struct {
 	Faults func(lease string, err error)
 }
 
-// Selector returns the label selector for all Leases of the ring.
+// Selector returns the label selector for all Leases of the ring: by [LabelRing] alone.
+// Members that selected by different labels would not see each other, and each would
+// own everything.
 func (c Config) Selector() string {
-	return metav1.FormatLabelSelector(&metav1.LabelSelector{MatchLabels: c.labels()})
+	return metav1.FormatLabelSelector(&metav1.LabelSelector{MatchLabels: map[string]string{LabelRing: c.Ring}})
 }
 
 func (c Config) labels() map[string]string {

@@ -1,0 +1,132 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package shard_test
+
+import (
+	"maps"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/tom-ludwig/operator-scaling/shard"
+	"github.com/tom-ludwig/operator-scaling/shard/shardtest"
+)
+
+func leaseLabels(labels map[string]string) func(*shard.Config) {
+	return func(c *shard.Config) { c.LeaseLabels = labels }
+}
+
+// Peers are selected by the label of the ring alone. A rolling update that adds,
+// changes and removes other labels must not divide the members.
+func TestLeaseLabels_ARollingUpdateDividesNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cluster := shardtest.NewCluster()
+		pods := []string{"a", "b", "c"}
+		members := map[string]*member{}
+		all := func() (list []*member) {
+			for _, pod := range pods {
+				list = append(list, members[pod])
+			}
+			return list
+		}
+		steps := []map[string]string{
+			nil,
+			{"team": "x"},                 // adds one
+			{"team": "y"},                 // changes it
+			{"team": "y", "env": "prod"},  // adds a second one
+			{"example.com/env": "staged"}, // removes both, and adds another
+			nil,                           // removes all
+		}
+		for _, pod := range pods {
+			members[pod] = start(t, cluster.Client(pod), pod, leaseLabels(steps[0]))
+		}
+		time.Sleep(10 * time.Second)
+		oneOwnerEach(t, all()...)
+		for n, labels := range steps[1:] {
+			for _, pod := range pods {
+				old := members[pod]
+				if err := old.end(); err != nil {
+					t.Errorf("%s: %v", pod, err)
+				}
+				members[pod] = start(t, cluster.Client(pod), pod, leaseLabels(labels))
+				if two := twoAtWork(3*time.Second, all()...); two > 0 {
+					t.Fatalf("step %d, %s: two members may work on %d keys at once", n+1, pod, two)
+				}
+				oneOwnerEach(t, all()...)
+				if got := members[pod].Members(); len(got) != len(pods) {
+					t.Errorf("step %d: %s sees the members %q", n+1, pod, got)
+				}
+			}
+			for _, l := range cluster.Leases(namespace) {
+				got := maps.Clone(l.Labels)
+				delete(got, "operator-scaling.dev/ring")
+				if !maps.Equal(got, labels) {
+					t.Errorf("step %d: the Lease %s has the labels %v, want %v", n+1, l.Name, got, labels)
+				}
+			}
+		}
+		for _, m := range all() {
+			_ = m.end()
+		}
+	})
+}
+
+// A crashed member is evicted, and its Lease deleted, by one whose labels differ.
+func TestLeaseLabels_AMemberWithOtherLabelsIsEvicted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cluster := shardtest.NewCluster()
+		a := start(t, cluster.Client("a"), "a", leaseLabels(map[string]string{"team": "x"}))
+		b := start(t, cluster.Client("b"), "b", leaseLabels(map[string]string{"team": "y"}))
+		time.Sleep(10 * time.Second)
+		oneOwnerEach(t, a, b)
+		cluster.Break("b", shardtest.Unreachable)
+		time.Sleep(17 * time.Second)
+		oneOwnerEach(t, a)
+		time.Sleep(20 * time.Second)
+		if n := len(cluster.Leases(namespace)); n != 1 {
+			t.Errorf("%d Leases are left", n)
+		}
+		_ = a.end()
+		_ = b.end()
+	})
+}
+
+// LeasePrefix does not divide a ring either: it only names the Leases.
+func TestLeasePrefix_DoesNotDivideARing(t *testing.T) {
+	prefix := func(prefix string) func(*shard.Config) {
+		return func(c *shard.Config) { c.LeasePrefix = prefix }
+	}
+	synctest.Test(t, func(t *testing.T) {
+		cluster := shardtest.NewCluster()
+		a := start(t, cluster.Client("a"), "a", prefix("one-"))
+		b := start(t, cluster.Client("b"), "b", prefix("two-"))
+		time.Sleep(10 * time.Second)
+		oneOwnerEach(t, a, b)
+
+		// The same Pod name under both prefixes, as in a rolling update of a StatefulSet
+		// whose Pod was deleted by force: two members of one name. No key has two owners,
+		// and all have one when the first has gone.
+		fresh := start(t, cluster.Client("fresh"), "b", prefix("one-"), podUID(t, "uid-2"))
+		if two := twoAtWork(10*time.Second, a, b, fresh); two > 0 {
+			t.Errorf("two members may work on %d keys at once", two)
+		}
+		unowned := 0
+		for _, who := range owners(a, b, fresh) {
+			if len(who) == 0 {
+				unowned++
+			}
+		}
+		t.Logf("two live members of one name: %d of 1000 keys have no owner; ready: %v, %v, %v", unowned, a.Ready(), b.Ready(), fresh.Ready())
+		cluster.Break("b", shardtest.Unreachable)
+		time.Sleep(100 * time.Millisecond)
+		cluster.Remove(namespace, "two-b")
+		if two := twoAtWork(20*time.Second, a, b, fresh); two > 0 {
+			t.Errorf("two members may work on %d keys at once", two)
+		}
+		oneOwnerEach(t, a, fresh)
+		for _, m := range []*member{a, b, fresh} {
+			_ = m.end()
+		}
+	})
+}
