@@ -120,7 +120,7 @@ func (f *fleet) strike() {
 	who := f.anyone()
 	r := f.replicas[who]
 	few, many := len(f.replicas) <= 2, len(f.replicas) >= 5
-	switch kind := f.rand.IntN(17); {
+	switch kind := f.rand.IntN(18); {
 	case kind <= 1 && !many:
 		f.trace("join %s", f.join())
 	case kind == 2 && !many:
@@ -167,6 +167,8 @@ func (f *fleet) strike() {
 		f.corpses = append(f.corpses, r)
 	case kind == 14:
 		f.twin(r)
+	case kind == 17:
+		f.replace(who)
 	case kind >= 15:
 		f.purge()
 	}
@@ -189,6 +191,27 @@ func (f *fleet) twin(r *replica) {
 	f.change(200)
 	time.Sleep(time.Duration(f.rand.IntN(10)) * time.Second)
 	f.end(name)
+}
+
+// replace deletes a StatefulSet's Pod by force while its process, cut off, works on:
+// another process of the same name, in another Pod, has watched the Lease that the
+// garbage collector then deletes. Nobody else may join who does not know that Lease.
+func (f *fleet) replace(who string) {
+	f.heal()
+	time.Sleep(15 * time.Second)
+	old := f.replicas[who]
+	name := fmt.Sprintf("%s-again-%d", old.PodName(), f.next)
+	f.next++
+	f.trace("replace %s by %s", who, name)
+	f.start(name, old.PodName(), name, f.slowness())
+	f.change(80)
+	time.Sleep(time.Second)
+	f.cluster.Break(who, shardtest.Unreachable)
+	time.Sleep(time.Duration(f.rand.IntN(3000)) * time.Millisecond)
+	f.cluster.Remove(namespace, "foo-"+old.PodName())
+	f.change(200)
+	time.Sleep(20 * time.Second)
+	f.end(who) // the node is back, and ends what is left of the Pod
 }
 
 // purge deletes all Leases while one member, which works on, can't hear of it. What

@@ -9,6 +9,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"k8s.io/client-go/tools/cache"
+	clientworkqueue "k8s.io/client-go/util/workqueue"
+
 	"github.com/tom-ludwig/operator-scaling/shard"
 	"github.com/tom-ludwig/operator-scaling/shard/shardtest"
 )
@@ -96,6 +99,39 @@ func TestSameName_AHeldLeaseVanishesNextToASlowPeer(t *testing.T) {
 			})
 		}
 	}
+}
+
+// While a member whose Lease was deleted waits for its work to end, another process of
+// its name works and loses its Lease too. The member's next machine must know.
+func TestSameName_AHeldLeaseVanishesBetweenTwoMachines(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cluster := shardtest.NewCluster()
+		first := start(t, cluster.Client("first"), "op-0", podUID(t, "uid-1"))
+		queue := shard.NewQueue(first.Sharder, clientworkqueue.DefaultTypedControllerRateLimiter[cache.ObjectName]())
+		defer queue.ShutDown()
+		time.Sleep(10 * time.Second)
+		oneOwnerEach(t, first)
+		second := start(t, cluster.Client("second"), "op-0", podUID(t, "uid-2"))
+		time.Sleep(5 * time.Second)
+		queue.Add(cache.ObjectName{Namespace: "default", Name: "foo-1"})
+		item, _ := queue.Get()
+		cluster.Remove(namespace, "foo-op-0")
+		if n := twoAtWork(18*time.Second, first, second); n > 0 {
+			t.Errorf("two members may work on %d keys at once", n)
+		}
+		oneOwnerEach(t, second)
+		cluster.Break("second", shardtest.Unreachable)
+		cluster.Remove(namespace, "foo-op-0")
+		time.Sleep(100 * time.Millisecond)
+		queue.Done(item)
+		if n := twoAtWork(20*time.Second, first, second); n > 0 {
+			t.Errorf("two members may work on %d keys at once", n)
+		}
+		oneOwnerEach(t, first)
+		for _, m := range []*member{first, second} {
+			_ = m.end()
+		}
+	})
 }
 
 // What is proven to be over blocks nothing: the newcomer works at once.

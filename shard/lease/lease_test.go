@@ -292,12 +292,39 @@ func TestWatch_RelistShowsWhatADeadStreamDidNot(t *testing.T) {
 		if e, ok := (<-events).(claim.Observed); !ok || e.Lease.Version != updated.Version {
 			t.Errorf("after a relist the watch shows %+v", e)
 		}
+		// It is deleted and made again while the stream is dead: its end is shown, though
+		// not in its final state.
+		cluster.Break("a", shardtest.Unreachable)
+		cluster.Remove("default", updated.Name)
+		again, _, err := other.Create(t.Context(), record("b"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		cluster.Mend("a")
+		w.Relist()
+		time.Sleep(5 * time.Second)
+		if e, ok := (<-events).(claim.Vanished); !ok || e.Last.UID != updated.UID || e.Final {
+			t.Errorf("in the place of a deletion the watch shows %+v", e)
+		}
+		if e, ok := (<-events).(claim.Observed); !ok || e.Lease.UID != again.UID {
+			t.Errorf("after it the watch shows %+v", e)
+		}
+		// It is deleted and made again while the stream works.
+		cluster.Remove("default", updated.Name)
+		if _, _, err = other.Create(t.Context(), record("b")); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if e, ok := (<-events).(claim.Vanished); !ok || e.Last.UID != again.UID || !e.Final {
+			t.Errorf("the watch shows the deletion as %+v", e)
+		}
+		<-events
 		// Somebody takes the record off; then the Lease goes.
 		stripped := cluster.Leases("default")[0]
 		stripped.Annotations = nil
 		cluster.Put(&stripped)
 		synctest.Wait()
-		if e, ok := (<-events).(claim.Vanished); !ok || e.Last.Record.Holder != "b_1" {
+		if e, ok := (<-events).(claim.Vanished); !ok || e.Last.Record.Holder != "b_1" || e.Final {
 			t.Errorf("a Lease without its record: %+v", e)
 		}
 		cancel()
