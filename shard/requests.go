@@ -67,7 +67,7 @@ func (l *loop) request(a claim.Action) {
 		})
 	case claim.Evict:
 		send(a.Timeout, "update", func(ctx context.Context) (claim.Event, error) {
-			void, outcome, err := client.Evict(ctx, a.Name, a.UID, a.Version)
+			void, outcome, err := client.Evict(ctx, a)
 			if outcome == claim.OK {
 				l.logger.Info("Evicted a member that was silent for the duration of its Lease", "lease", a.Name)
 			}

@@ -77,7 +77,7 @@ func (m *Machine) found(e Got) {
 
 func (m *Machine) evictRival(l Lease) {
 	r := m.begin(opEvict)
-	m.do(Evict{Op: r.id, Name: l.Name, UID: l.UID, Version: l.Version, Timeout: m.timeout()})
+	m.do(m.eviction(r.id, l))
 }
 
 // hold notes that the Lease is this machine's now.

@@ -255,6 +255,7 @@ func TestC2_WantedAgainBeforeTheReleaseIsSent(t *testing.T) {
 	lost := slices.Collect(take[Drain](p).Partitions.All())
 	last := setOf(testPartitions, lost[0])
 	rest := setOf(testPartitions, lost[1:]...)
+	p.wait(minRebuild)
 	p.step(Idle{Partitions: rest}) // its release waits for the last one
 	none[Update](p)
 	b.Record.Holder = ""

@@ -34,8 +34,9 @@
 //     last confirmed renewal plus the renew deadline, on either clock. [Machine.Fence]
 //     tells the moment, for whoever hands out work.
 //   - C4: Another member's Lease is voided only by a write on the condition of the
-//     version that this machine saw unchanged for the whole duration that the Lease
-//     declares, while its own renewals succeeded and its watch was fresh.
+//     newest version that this machine saw, when holder and seq have been unchanged for
+//     the whole duration that the Lease declares, while its own renewals succeeded and
+//     its watch was fresh.
 //   - C5: An outcome that is not known is never taken for a claim: the machine reads
 //     its Lease and writes again before it goes on.
 //   - C6: Partitions that the member keeps stay active through a change of members.
@@ -45,6 +46,9 @@
 //     that its copies of objects have come as far as the marks on the Leases that the
 //     machine has seen, or after [Config.CacheWait]. Partitions that are active
 //     are never touched by this.
+//   - C9: At most four evictions and deletions of other members' Leases, and one list,
+//     are under way at once. A renewal that is due is sent before them, and before the
+//     ring is built.
 //
 // # What is not guaranteed
 //

@@ -173,13 +173,18 @@ type (
 		Op      uint64
 		Timeout time.Duration
 	}
-	// Evict voids a silent member's Lease on the condition that it is at Version.
+	// Evict voids a silent member's Lease on the condition that it is at Version: with
+	// one request, which writes a record that says nothing but who was evicted by whom.
 	Evict struct {
 		Op      uint64
 		Name    string
 		UID     string
 		Version string
-		Timeout time.Duration
+		// Of the holder, to be kept on the void Lease. Empty if unknown.
+		Member     string
+		PodUID     string
+		Finalizers []string
+		Timeout    time.Duration
 	}
 )
 

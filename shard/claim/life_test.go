@@ -317,6 +317,7 @@ func TestAnotherKeyWaitsUntilTheLastOfTheOldOnesHasLeft(t *testing.T) {
 	p.show(o.Name)
 	p.step(Synced{})
 	for range 10 {
+		old.Seq++
 		p.put(o.Name, old)
 		p.show(o.Name)
 		p.run(3 * time.Second)

@@ -15,6 +15,7 @@ type listing struct {
 	asked   ring.Set // what was claimed by a confirmed write before it was sent
 	clear   ring.Set // what the last answer showed to be claimed by nobody else
 	retryAt Time
+	again   int // lists in a row that have decided nothing
 }
 
 // lookAround sends a list if something waits for one: a new member to know its
@@ -51,7 +52,8 @@ func (m *Machine) listed(e Listed) {
 	}
 	m.list.op = 0
 	if e.Outcome != OK {
-		m.list.retryAt = m.now.Add(m.jitter(200 * time.Millisecond))
+		m.list.again++
+		m.list.retryAt = m.now.Add(m.jitter(min(200*time.Millisecond<<min(m.list.again-1, 10), m.cfg.RenewPeriod)))
 		return
 	}
 	inList := make(map[string]bool, len(e.Leases))
@@ -70,9 +72,11 @@ func (m *Machine) listed(e Listed) {
 	if ownVersion == "" || ownVersion != m.own.version {
 		// The list is not of a moment at which the own Lease was as this machine
 		// knows it: a renewal has passed it, or somebody else wrote.
-		m.list.retryAt = m.now.Add(10 * time.Millisecond)
+		m.list.again++
+		m.list.retryAt = m.now.Add(min(10*time.Millisecond<<min(m.list.again-1, 10), m.cfg.RenewPeriod/3))
 		return
 	}
+	m.list.again = 0
 	if !m.known {
 		m.known, m.knownAt = true, m.now
 		for _, l := range e.Leases {

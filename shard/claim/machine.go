@@ -87,6 +87,7 @@ type Machine struct {
 
 	own            own
 	peers          map[string]*peer     // by Lease name, without the own
+	clearing       map[uint64]struct{}  // evictions and deletions of peers' Leases under way, by Op
 	tombs          map[string]tombstone // by holder
 	buried         map[string]Time      // holders whose tombstone has run out: not to be adopted again, until when
 	echo           echo
@@ -106,8 +107,10 @@ type Machine struct {
 	inForce      ring.Parameters // what the fleet places by
 	incompatible bool            // those are for another key: nothing is wanted
 	view         *ring.Ring
-	rank         int // of this member in the view: whose turn it is to evict
-	viewDirty    bool
+	rank         int  // of this member in the view: whose turn it is to evict
+	viewDirty    bool // the Leases have changed
+	ringDirty    bool // and the ring may have to follow
+	rebuilt      Time // when it last did; zero if never
 	parts        partitions
 	list         listing
 	caches       caches
@@ -135,6 +138,7 @@ func New(cfg Config) *Machine {
 		cfg:       cfg,
 		rand:      rand.New(rand.NewPCG(xxh3.HashString(cfg.Holder), xxh3.HashString(cfg.Lease))),
 		peers:     map[string]*peer{},
+		clearing:  map[uint64]struct{}{},
 		tombs:     map[string]tombstone{},
 		buried:    map[string]Time{},
 		namesakes: map[string]namesake{},
@@ -203,6 +207,9 @@ func (m *Machine) decide() {
 		m.advance()
 	}
 	if m.stage == serving || m.stage == stopping {
+		if (m.viewDirty || m.ringDirty) && m.now.Reached(m.own.renewAt) {
+			m.writeOwn() // a renewal does not wait until the ring was built
+		}
 		m.place()
 	}
 	if m.stage == ended {
@@ -214,7 +221,7 @@ func (m *Machine) decide() {
 		m.guardWatch()
 	}
 	if m.stage == serving {
-		m.evictSilent()
+		m.evictSilent() // after writeOwn: renewals go first
 		m.sweepVoid()
 	}
 }

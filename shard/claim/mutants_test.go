@@ -38,6 +38,7 @@ var mutants = []struct {
 	{"forgets another process of its name that has vanished", buryNamesakes},
 	{"goes on after a restore", noticeRestore},
 	{"compares partitions by their numbers only", compareRanges},
+	{"evicts everyone at once", fewEvictions},
 	{"begins with whatever the cache holds", freshCache},
 }
 

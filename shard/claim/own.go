@@ -313,13 +313,5 @@ func (m *Machine) deleted(e Deleted) {
 		}
 		return
 	}
-	for _, p := range m.peers {
-		if p.op == e.Op {
-			p.op = 0
-			p.sweepAt = m.now.Add(m.cfg.LeaseDuration)
-			if e.Outcome == NotFound && p.lease.Version == p.opVersion {
-				m.vanish(p.lease)
-			}
-		}
-	}
+	m.swept(e)
 }

@@ -185,7 +185,9 @@ func (m *Machine) place() {
 		want := t.want.Has(p)
 		switch t.state[p] {
 		case free:
-			if want && may && !t.blocked.Has(p) {
+			// A write while a list is under way would pass it, and it would have to be
+			// repeated: with a slow server and many changes, again and again.
+			if want && may && m.list.op == 0 && !t.blocked.Has(p) {
 				t.claimable.Add(p)
 				waiting, more = true, true // others release what they hold one after the other
 			}
@@ -294,6 +296,12 @@ func (m *Machine) block() {
 	t.blockedDirty = false
 	t.blocked = ring.NewSet(len(t.state))
 	add := func(c Claims) {
+		if !c.Everything && c.Parameters.SameKeys(t.parameters) && c.Set.Partitions() == len(t.state) {
+			for p := range c.Set.All() { // the usual case, in a fraction of the time
+				t.blocked.Add(p)
+			}
+			return
+		}
 		for p := range t.state {
 			if c.overlaps(p, t.parameters) {
 				t.blocked.Add(p)

@@ -9,17 +9,20 @@ import (
 	"slices"
 	"time"
 
+	"github.com/zeebo/xxh3"
+
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
 )
 
 // peer is another member's Lease as the watch shows it.
 type peer struct {
 	lease     Lease
-	changedAt Time // when its version was last seen to change, or the timers were restarted
-	heardAt   Time // when its version was last seen to change
+	changedAt Time // when its holder or seq was last seen to change, or the timers were restarted
+	heardAt   Time // when its holder or seq was last seen to change
 	op        uint64
 	opVersion string // the version on the condition of which op was sent
 	retryAt   Time   // no eviction before it
+	failures  int    // of evictions, in a row, with an unknown outcome
 	// suspectAt is set after a refused eviction: if the watch still shows the
 	// refused version then, it is stale.
 	suspectAt      Time
@@ -87,8 +90,13 @@ func (m *Machine) observe(l Lease) {
 	if !l.Record.Void() {
 		delete(m.buried, l.Record.Holder) // it is alive: should it vanish, that is news
 	}
-	p.lease, p.changedAt, p.heardAt, p.retryAt = l, m.now, m.now, Time{}
-	p.sweepAt = m.now.Add(m.cfg.LeaseDuration)
+	// Each write of a member has a new seq, and each incarnation a new holder. Whatever
+	// else changes was written by somebody else and is no sign of life.
+	if p.lease.UID != l.UID || p.lease.Record.Holder != l.Record.Holder || p.lease.Record.Seq != l.Record.Seq {
+		p.changedAt, p.heardAt = m.now, m.now
+		p.sweepAt = m.now.Add(m.cfg.LeaseDuration)
+	}
+	p.lease, p.retryAt, p.failures = l, Time{}, 0
 }
 
 // observeOwn takes the own Lease's echo. Anything in it that this machine has not
@@ -215,18 +223,37 @@ func (m *Machine) hears() bool {
 		m.now.since(m.own.confirmedAt) <= 2*m.cfg.RenewPeriod
 }
 
+// maxClearing is how many evictions and deletions of peers' Leases are under way at
+// most. Many members may have died at once: a rate limiter, a proxy or a busy server
+// that serves such requests slowly must not make the member's renewals wait for long.
+const maxClearing = 4
+
+// clear notes that a peer's Lease is being evicted or deleted.
+func (m *Machine) clear(p *peer) uint64 {
+	p.op, p.opVersion = m.op(), p.lease.Version
+	m.clearing[p.op] = struct{}{}
+	return p.op
+}
+
+// mayClear reports whether one more may be sent.
+func (m *Machine) mayClear() bool { return len(m.clearing) < maxClearing || broken == fewEvictions }
+
 // evictSilent voids the Leases of peers that have not changed for the duration
 // that they declare.
 func (m *Machine) evictSilent() {
-	if !m.hears() {
+	if !m.mayClear() || !m.hears() {
 		return
 	}
 	silent := m.peersWhere(func(p *peer) bool {
 		return !p.lease.Record.Void() && p.op == 0 && m.now.Mono >= p.retryAt.Mono && m.now.Mono >= m.evictAt(p).Mono
 	})
+	// Those that have failed come last: they must not keep the others waiting.
+	slices.SortStableFunc(silent, func(a, b *peer) int { return cmp.Compare(a.failures, b.failures) })
 	for _, p := range silent {
-		p.op, p.opVersion = m.op(), p.lease.Version
-		evict := Evict{Op: p.op, Name: p.lease.Name, UID: p.lease.UID, Version: p.lease.Version, Timeout: m.timeout()}
+		if !m.mayClear() {
+			return
+		}
+		evict := m.eviction(m.clear(p), p.lease)
 		if broken == evictConditionally {
 			evict.Version = ""
 		}
@@ -234,15 +261,52 @@ func (m *Machine) evictSilent() {
 	}
 }
 
-// evictAt is when a peer that stays silent is evicted. The members take turns, so
-// that not all of them send the same request at the same moment.
+// eviction is the request that voids a Lease.
+func (m *Machine) eviction(op uint64, l Lease) Evict {
+	return Evict{
+		Op: op, Name: l.Name, UID: l.UID, Version: l.Version,
+		Member: l.Record.Member, PodUID: l.Record.PodUID, Finalizers: l.Finalizers, Timeout: m.timeout(),
+	}
+}
+
+// evictAt is when a peer that stays silent is evicted.
 func (m *Machine) evictAt(p *peer) Time {
-	turn := min(time.Duration(m.rank)*50*time.Millisecond, time.Second)
-	return p.changedAt.Add(p.lease.Record.Duration + turn)
+	at := p.changedAt.Add(p.lease.Record.Duration)
+	if m.now.Mono < at.Mono {
+		return at // whose turn it is then is seen then
+	}
+	return at.Add(m.turn(p))
+}
+
+// turn is how long this member lets others go first. Members take turns, so that not
+// all of them send the same request, of which all but one are conflicts. Each peer has
+// an order of its own, given by a hash, so that when many have died their evictions are
+// spread over all that are alive. Members may see different orders: that only costs a
+// conflict.
+func (m *Machine) turn(p *peer) time.Duration {
+	seed := xxh3.HashString(p.lease.Name)
+	mine := xxh3.HashStringSeed(m.cfg.Lease, seed)
+	before := 0
+	for _, q := range m.peers {
+		r := &q.lease.Record
+		alive := !r.Void() && r.Phase == Serving && m.now.since(q.heardAt) < r.Duration/2
+		if alive && xxh3.HashStringSeed(q.lease.Name, seed) < mine {
+			before++
+		}
+	}
+	return min(time.Duration(before)*50*time.Millisecond, time.Second)
+}
+
+// backoff is how long a request that has failed so often is not repeated. It grows, and
+// members that have failed together do not try again together.
+func (m *Machine) backoff(failures int) time.Duration {
+	d := min(m.cfg.RenewPeriod/8<<min(failures-1, 10), 2*m.cfg.RenewPeriod)
+	return d - time.Duration(m.rand.Int64N(int64(d)/2+1))
 }
 
 // evicted takes the answer to Evict.
 func (m *Machine) evicted(e Evicted) {
+	delete(m.clearing, e.Op)
 	if e.Outcome == OK {
 		m.stats.Evictions++
 	} else if e.Outcome == Conflict {
@@ -268,11 +332,16 @@ func (m *Machine) evicted(e Evicted) {
 			// The watch never shows the end of a Lease that it has not shown, but a list has.
 			m.vanish(p.lease)
 		case Conflict:
-			// It lives, or somebody else was first: this member's watch is behind.
-			p.changedAt = m.now
-			p.suspectAt, p.suspectVersion = m.now.Add(time.Second), p.lease.Version
+			// Somebody has written: what the watch shows next decides. Another holder or seq
+			// is a sign of life; anything else is not, and the eviction is repeated at that
+			// version. If it shows nothing, it is stale, and this version is not tried again.
+			if p.lease.Version == p.opVersion {
+				p.retryAt = m.now.Add(m.cfg.LeaseDuration)
+				p.suspectAt, p.suspectVersion = m.now.Add(time.Second), p.lease.Version
+			}
 		default:
-			p.retryAt = m.now.Add(m.cfg.RenewPeriod)
+			p.failures++
+			p.retryAt = m.now.Add(m.backoff(p.failures))
 		}
 		return
 	}
@@ -281,15 +350,33 @@ func (m *Machine) evicted(e Evicted) {
 // sweepVoid deletes void Leases that nobody has cleared away: one duration after
 // they became void, so that who was evicted can read it, and by one member only.
 func (m *Machine) sweepVoid() {
-	if m.rank != 0 || !m.hears() {
+	if m.rank != 0 || !m.mayClear() || !m.hears() {
 		return
 	}
 	void := m.peersWhere(func(p *peer) bool {
 		return p.lease.Record.Void() && p.op == 0 && m.now.Mono >= p.sweepAt.Mono
 	})
 	for _, p := range void {
-		p.op, p.opVersion = m.op(), p.lease.Version
-		m.do(Delete{Op: p.op, Name: p.lease.Name, UID: p.lease.UID, Version: p.lease.Version, Timeout: m.timeout()})
+		if !m.mayClear() {
+			return
+		}
+		m.do(Delete{Op: m.clear(p), Name: p.lease.Name, UID: p.lease.UID, Version: p.lease.Version, Timeout: m.timeout()})
+	}
+}
+
+// swept takes the answer to the Delete of a peer's void Lease.
+func (m *Machine) swept(e Deleted) {
+	delete(m.clearing, e.Op)
+	for _, p := range m.peers {
+		if p.op != e.Op {
+			continue
+		}
+		p.op = 0
+		p.sweepAt = m.now.Add(m.jitter(m.cfg.LeaseDuration))
+		if e.Outcome == NotFound && p.lease.Version == p.opVersion {
+			m.vanish(p.lease)
+		}
+		return
 	}
 }
 
@@ -306,24 +393,33 @@ func (m *Machine) peersWhere(condition func(*peer) bool) []*peer {
 	return list
 }
 
-// look brings the view and the ring up to date with the Leases.
+// minRebuild is the time between two rebuilds of the ring. With many members one takes
+// milliseconds, and when many come or go at once each of them is seen for itself.
+const minRebuild = 100 * time.Millisecond
+
+// look brings the view and the ring up to date with the Leases: at once for the first
+// change, and then again after minRebuild for all that has followed. Meanwhile this
+// member wants what it wanted before; which partitions are claimed by others is always
+// current. A change that leaves the ring as it is costs nothing.
 func (m *Machine) look() {
-	if !m.viewDirty {
+	if m.viewDirty {
+		m.viewDirty, m.changedAt, m.ringDirty = false, m.now, true
+	}
+	if !m.ringDirty {
 		return
 	}
-	m.viewDirty, m.changedAt = false, m.now
 	type held struct {
 		name    string
 		created time.Time
-		record  Record
+		record  *Record
 	}
 	var all []held
 	if m.own.phase == Serving || m.own.phase == Draining {
-		all = append(all, held{m.cfg.Lease, m.own.created, Record{Member: m.cfg.Member, Phase: m.phase(), Parameters: m.cfg.Parameters, Fingerprint: m.cfg.Parameters.Fingerprint()}})
+		all = append(all, held{m.cfg.Lease, m.own.created, &Record{Member: m.cfg.Member, Phase: m.phase(), Parameters: m.cfg.Parameters, Fingerprint: m.cfg.Parameters.Fingerprint()}})
 	}
 	for _, p := range m.peers {
 		if !p.lease.Record.Void() && p.lease.Record.Phase != Joining {
-			all = append(all, held{p.lease.Name, p.lease.Created, p.lease.Record})
+			all = append(all, held{p.lease.Name, p.lease.Created, &p.lease.Record})
 		}
 	}
 	// The parameters in force are those of the longest-standing held Lease, by the
@@ -331,24 +427,36 @@ func (m *Machine) look() {
 	slices.SortFunc(all, func(a, b held) int {
 		return cmp.Or(a.created.Compare(b.created), cmp.Compare(a.name, b.name))
 	})
-	m.inForce, m.incompatible = m.cfg.Parameters, false
+	inForce, incompatible := m.cfg.Parameters, false
 	if len(all) > 0 {
-		m.inForce = all[0].record.Parameters
-		m.incompatible = !m.inForce.SameKeys(m.cfg.Parameters) || m.inForce.Validate() != nil
+		inForce = all[0].record.Parameters
+		incompatible = !inForce.SameKeys(m.cfg.Parameters) || inForce.Validate() != nil
 	}
-	if m.incompatible {
-		m.view, _ = ring.New(m.cfg.Parameters, nil)
+	parameters := inForce
+	var members []string
+	if incompatible {
+		parameters = m.cfg.Parameters
+	} else {
+		for _, h := range all {
+			// Who places by another key can't follow the parameters in force and
+			// claims nothing until they change: it would leave its part unowned.
+			if h.record.Phase == Serving && h.record.Parameters.SameKeys(inForce) {
+				members = append(members, h.record.Member)
+			}
+		}
+		slices.Sort(members)
+		members = slices.Compact(members)
+	}
+	same := inForce == m.inForce && incompatible == m.incompatible && parameters == m.view.Parameters() && slices.Equal(members, m.view.Members())
+	if !same && m.rebuilt != (Time{}) && m.now.since(m.rebuilt) < minRebuild {
 		return
 	}
-	var members []string
-	for _, h := range all {
-		// Who places by another key can't follow the parameters in force and
-		// claims nothing until they change: it would leave its part unowned.
-		if h.record.Phase == Serving && h.record.Parameters.SameKeys(m.inForce) {
-			members = append(members, h.record.Member)
-		}
+	m.ringDirty, m.inForce, m.incompatible = false, inForce, incompatible
+	if same {
+		return
 	}
-	if next, err := ring.New(m.inForce, members); err == nil {
+	m.rebuilt = m.now
+	if next, err := ring.New(parameters, members); err == nil {
 		m.view = next
 	}
 	m.rank, _ = slices.BinarySearch(m.view.Members(), m.cfg.Member)

@@ -26,6 +26,8 @@ type pilot struct {
 	version uint64
 	uids    int
 	unowned []time.Duration // of all activations
+	hang    bool            // evictions and deletions of others' Leases are not answered
+	hung    []Action        // those
 }
 
 const testPartitions = 8
@@ -187,11 +189,19 @@ func (p *pilot) serve() {
 		case List:
 			p.step(Listed{Op: a.Op, Outcome: OK, Leases: p.list()})
 		case Delete:
+			if p.hang && a.Name != p.cfg.Lease {
+				p.hung = append(p.hung, a)
+				continue
+			}
 			last := p.leases[a.Name]
 			delete(p.leases, a.Name)
 			p.step(Deleted{Op: a.Op, Outcome: OK})
 			p.step(Vanished{Last: last})
 		case Evict:
+			if p.hang {
+				p.hung = append(p.hung, a)
+				continue
+			}
 			l := p.leases[a.Name]
 			if l.Version != a.Version {
 				p.step(Evicted{Op: a.Op, Outcome: Conflict})

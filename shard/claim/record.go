@@ -118,6 +118,9 @@ type Lease struct {
 	Version string    // metadata.resourceVersion
 	Created time.Time // metadata.creationTimestamp, by the server's clock, to the second
 	Record  Record
+	// Finalizers are metadata.finalizers. The machine does not act on them; an
+	// eviction leaves them in place.
+	Finalizers []string
 }
 
 // sameWrite reports whether both are what one write left. The version alone could

@@ -28,5 +28,6 @@ const (
 	noticeRestore                      // a Lease that went back in time ends its machine
 	drainFirst                         // a claim is withdrawn only when nothing is in flight
 	compareRanges                      // claims under other parameters are compared as ranges of the hash space
+	fewEvictions                       // few evictions and deletions of peers' Leases are under way at once
 	freshCache                         // a partition waits for the caches to have what its former owner wrote
 )

@@ -141,6 +141,7 @@ type told struct {
 	phase     Phase
 	tokens    []string        // by partition: under which it was active last
 	read      map[string]bool // other holders of this name, as a Get has shown them
+	clearing  map[uint64]bool // evictions and deletions of others' Leases that have no answer yet
 }
 
 type toldPeer struct {
@@ -150,6 +151,10 @@ type toldPeer struct {
 
 func (t *told) hear(p *process, e Event, now Time) {
 	switch e := e.(type) {
+	case Evicted:
+		delete(t.clearing, e.Op)
+	case Deleted:
+		delete(t.clearing, e.Op)
 	case Observed:
 		t.see(p, e.Lease, now)
 	case Got:
@@ -180,9 +185,11 @@ func (t *told) hear(p *process, e Event, now Time) {
 
 func (t *told) see(p *process, l Lease, now Time) {
 	if l.Name != p.lease {
-		if was, known := t.peers[l.Name]; !known || was.lease.Version != l.Version || was.lease.UID != l.UID {
-			t.peers[l.Name] = toldPeer{l, now.Mono}
+		since := now.Mono
+		if was, known := t.peers[l.Name]; known && was.lease.UID == l.UID && was.lease.Record.Holder == l.Record.Holder && was.lease.Record.Seq == l.Record.Seq {
+			since = was.since // what others write on its Lease is no sign of life
 		}
+		t.peers[l.Name] = toldPeer{l, since}
 		return
 	}
 	if l.Record.Holder != p.holder {
@@ -254,7 +261,7 @@ func (p *process) countCost(a Action) {
 	}
 }
 
-// checkEvict is C4: the version was unchanged for the declared duration, during
+// checkEvict is C4: holder and seq were unchanged for the declared duration, during
 // which the member's own renewals succeeded.
 func (p *process) checkEvict(e Evict) {
 	t, now := &p.told, p.stepped
@@ -278,6 +285,17 @@ func (p *process) checkEvict(e Evict) {
 		p.w.fail("C4: %s evicts %s %v after its watch was stale", p.holder, e.Name, now.Mono-t.freshAt)
 	case now.Mono-t.confirmed > 2*p.timing.period:
 		p.w.fail("C4: %s evicts %s %v after its own last renewal", p.holder, e.Name, now.Mono-t.confirmed)
+	}
+}
+
+// checkClearing is C9: few requests that clear others away are under way at once.
+func (p *process) checkClearing(op uint64, name string) {
+	if name == p.lease {
+		return
+	}
+	p.told.clearing[op] = true
+	if n := len(p.told.clearing); n > 4 {
+		p.w.fail("C9: %s has %d evictions and deletions under way", p.holder, n)
 	}
 }
 
@@ -350,6 +368,24 @@ func (w *world) atRest() error {
 		}
 		if owners != 1 {
 			return fmt.Errorf("partition %d is active at %d members, and should be at %s: %s", partition, owners, owner, w.blockers(partition))
+		}
+	}
+	return nil
+}
+
+// takenOver is L1 without the drains: no dead member holds a Lease, and somebody who
+// lives has each partition, be it that it drains it for another one.
+func (w *world) takenOver() error {
+	for _, l := range w.server.list() {
+		if !l.Record.Void() && !w.isHeldByLiving(l) {
+			return fmt.Errorf("the Lease of %s is held by nobody", l.Record.Holder)
+		}
+	}
+	for partition := range w.profile.parameters.Partitions {
+		if w.find(func(p *process) bool {
+			return len(p.work.states) > partition && p.work.states[partition] != ring.Foreign
+		}) == nil {
+			return fmt.Errorf("partition %d is at no member: %s", partition, w.blockers(partition))
 		}
 	}
 	return nil

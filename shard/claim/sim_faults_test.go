@@ -46,6 +46,9 @@ func (w *world) scheduleFaults() {
 		calm = 25 * time.Second // until everything is where it belongs
 	}
 	w.after(calm, func() { w.formed = w.tally.Handovers })
+	if w.profile.kind == crowd {
+		w.after(w.between(20*time.Second, 25*time.Second), w.massDeath)
+	}
 	for _, f := range w.profile.faults {
 		var again func()
 		again = func() {
@@ -119,6 +122,37 @@ func (p *process) crash() {
 			w.startFresh()
 		}
 	})
+}
+
+// massDeath kills all members but a few at one moment, for good, and holds the others to
+// the bound: within a lease duration and two seconds they have taken over everything.
+// Drains do not count. A rate limiter adds what it must: each eviction costs its sender a request, and what
+// it frees a claim and a list.
+func (w *world) massDeath() {
+	w.tally.MassDeaths++
+	survivors := 1 + w.rand.IntN(4)
+	dead := len(w.procs) - survivors
+	for range dead {
+		w.tally.Faults++
+		w.some(func(*process) bool { return true }).die("dies with many others")
+	}
+	bound := w.timing.duration + 2*time.Second
+	if w.profile.limited {
+		bound += time.Duration(max(0, 3*dead/survivors-limiterBurst)) * time.Second / limiterQPS
+	}
+	start := w.now
+	var look func()
+	look = func() {
+		switch err := w.takenOver(); {
+		case err == nil:
+			w.logf("everything is taken over %v after %d of %d members have died", w.now-start, dead, dead+survivors)
+		case w.now-start >= bound:
+			w.fail("L1: %v after %d of %d members have died: %v", bound, dead, dead+survivors, err)
+		default:
+			w.after(50*time.Millisecond, look)
+		}
+	}
+	look()
 }
 
 func pause(w *world) {

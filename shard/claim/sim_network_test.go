@@ -16,6 +16,30 @@ type link struct {
 	mischief int           // the next writes have their answers lost, or come late
 }
 
+// What kubernetes.NewForConfig sets.
+const (
+	limiterQPS   = 5
+	limiterBurst = 10
+)
+
+// limiter is client-go's token bucket: requests get their tokens in the order in which
+// they ask, and one that would wait for longer than it has time for fails at once.
+type limiter struct {
+	used float64 // tokens that are not there; above limiterBurst: promised
+	at   time.Duration
+}
+
+func (l *limiter) wait(now, timeout time.Duration) (wait time.Duration, ok bool) {
+	l.used = max(0, l.used-(now-l.at).Seconds()*limiterQPS)
+	l.at = now
+	wait = time.Duration((l.used + 1 - limiterBurst) / limiterQPS * float64(time.Second))
+	if wait > timeout {
+		return 0, false
+	}
+	l.used++
+	return max(wait, 0), true
+}
+
 func goodLink() link { return link{slow: 4 * time.Millisecond} }
 
 func (l *link) delay(w *world) time.Duration { return w.between(200*time.Microsecond, l.slow) }
@@ -38,6 +62,15 @@ func (p *process) request(timeout time.Duration, write bool, serve func() Event,
 	w.after(p.clock.real(timeout), func() { c.answer(unknown) })
 
 	delay := l.delay(w)
+	if w.profile.limited {
+		wait, ok := p.limiter.wait(w.now, timeout)
+		if !ok {
+			w.tally.Refused++
+			w.after(0, func() { c.answer(unknown) })
+			return
+		}
+		delay += wait
+	}
 	losesAnswer := w.chance(l.unheard)
 	held := w.chance(l.late)
 	if write && l.mischief > 0 {

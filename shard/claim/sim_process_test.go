@@ -25,6 +25,7 @@ type process struct {
 	takeOver bool
 	clock    clock
 	link     link
+	limiter  limiter
 	watch    *watch
 
 	alive    bool
@@ -103,7 +104,7 @@ func (p *process) live(predecessor *Machine) {
 	p.holder = cfg.Holder
 	p.machine = New(cfg)
 	p.cache.since = w.now
-	p.told = told{peers: map[string]toldPeer{}, read: map[string]bool{}}
+	p.told = told{peers: map[string]toldPeer{}, read: map[string]bool{}, clearing: map[uint64]bool{}}
 	p.wakeAt = 0
 	w.logf("%s: is now %s", p.name, p.holder)
 	p.step(Tick{})
@@ -233,11 +234,13 @@ func (p *process) do(a Action) {
 			return Wrote{Op: a.Op, Outcome: outcome, Lease: l}
 		}, Wrote{Op: a.Op})
 	case Delete:
+		p.checkClearing(a.Op, a.Name)
 		p.request(a.Timeout, true, func() Event {
 			return Deleted{Op: a.Op, Outcome: s.delete(a.Name, a.UID, a.Version)}
 		}, Deleted{Op: a.Op})
 	case Evict:
 		p.checkEvict(a)
+		p.checkClearing(a.Op, a.Name)
 		by := p.holder
 		p.request(a.Timeout, true, func() Event {
 			l, outcome := s.evict(a.Name, a.UID, a.Version, by)

@@ -25,6 +25,7 @@ type profile struct {
 	lag        time.Duration
 	slowCaches float64 // share of the processes whose copy of the objects lags
 	hooks      float64 // chance that a fault hits at an action
+	limited    bool    // all requests of a process wait in a rate limiter like client-go's
 	faults     []fault
 	parameters ring.Parameters
 	next       ring.Parameters // of processes that start after switchAt
@@ -48,6 +49,7 @@ const (
 	deletion = "deletion" // Leases are deleted by hand, while their members are cut off or paused
 	restored = "restored" // the database is put back after a long outage
 	replaced = "replaced" // Pods are deleted by force while their processes work, and others of the same names start
+	crowd    = "crowd"    // many members, most of which die at once
 )
 
 func drawProfile(r *rand.Rand) profile {
@@ -87,6 +89,15 @@ func drawProfile(r *rand.Rand) profile {
 				}
 			}
 		}
+	case x < 0.41:
+		p.kind, p.limited, p.drift, p.lag = crowd, coin(0.5), false, 3*time.Millisecond
+		p.members = 10 + r.IntN(25)
+		p.parameters.Partitions = 60
+		p.next = p.parameters
+		p.length = 80 * time.Second
+	}
+	if p.kind == crowd {
+		return p
 	}
 	if coin(0.4) {
 		p.slowWork = r.Float64() / 4

@@ -127,7 +127,7 @@ func (s *server) evict(name, uid, version, by string) (Lease, Outcome) {
 		return Lease{}, Conflict
 	}
 	s.foreign[l.Record.Holder] = true
-	l.Record.Holder, l.Record.Claims, l.Record.EvictedBy = "", Claims{}, by
+	l.Record = Record{Member: l.Record.Member, Phase: Draining, Duration: l.Record.Duration, EvictedBy: by}
 	return s.commit(name, &l), OK
 }
 

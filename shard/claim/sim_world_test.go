@@ -75,6 +75,7 @@ type tally struct {
 	Zombies, Relists, Faults, Rejoins       int
 	Restores, Deletions, Replacements       int
 	CacheWaits, CacheWaitsGivenUp           int
+	MassDeaths, Refused                     int // Refused: by a rate limiter
 	Renewals, Changes, Lists                int // writes that say nothing new, writes that do, and lists
 }
 
@@ -97,6 +98,8 @@ func (t *tally) add(o tally) {
 	t.CacheWaitsGivenUp += o.CacheWaitsGivenUp
 	t.Deletions += o.Deletions
 	t.Replacements += o.Replacements
+	t.MassDeaths += o.MassDeaths
+	t.Refused += o.Refused
 	t.Renewals += o.Renewals
 	t.Changes += o.Changes
 	t.Lists += o.Lists

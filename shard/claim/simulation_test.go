@@ -69,6 +69,7 @@ func checkNotEmpty(t *testing.T, total tally, seeds int) {
 		{"waits for a cache that were given up", total.CacheWaitsGivenUp, 10},
 		{"Leases deleted by hand", total.Deletions, 8},
 		{"Leases deleted while a process of the same name waits", total.Replacements, 10},
+		{"times that most members died at once", total.MassDeaths, 1},
 	} {
 		if least := c.perSeed * seeds / 100; c.count < least {
 			t.Errorf("only %d %s in %d seeds; at least %d are needed for the run to count", c.count, c.what, seeds, least)

@@ -87,9 +87,18 @@ func (m *Machine) Peers() []PeerStatus {
 // it, by holder.
 func (m *Machine) Blockers() map[string]int {
 	blockers := map[string]int{}
+	var waiting []int
+	for p := range m.parts.want.All() {
+		if s := m.parts.state[p]; s == free || s == claimed {
+			waiting = append(waiting, p)
+		}
+	}
+	if len(waiting) == 0 {
+		return blockers // with many peers, asked after each of their heartbeats
+	}
 	count := func(holder string, c Claims) {
-		for p := range m.parts.want.All() {
-			if s := m.parts.state[p]; (s == free || s == claimed) && c.overlaps(p, m.parts.parameters) {
+		for _, p := range waiting {
+			if c.overlaps(p, m.parts.parameters) {
 				blockers[holder]++
 			}
 		}
@@ -131,6 +140,9 @@ func (m *Machine) Next() time.Duration {
 		at(m.stoppedAt.Add(m.cfg.Coalesce))
 	}
 	at(m.list.retryAt)
+	if m.ringDirty {
+		at(m.rebuilt.Add(minRebuild))
+	}
 	if len(m.echo.waiting) > 0 {
 		at(m.echo.waiting[0].at.Add(m.cfg.EchoLimit))
 		at(m.echo.relist.Add(m.cfg.EchoLimit))

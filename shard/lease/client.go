@@ -86,7 +86,7 @@ func (c *Client) Get(ctx context.Context) (claim.Lease, claim.Outcome, error) {
 	}
 	decoded, err := c.cfg.decode(l)
 	if err != nil {
-		decoded = claim.Lease{Name: l.Name, UID: string(l.UID), Version: l.ResourceVersion}
+		decoded = claim.Lease{Name: l.Name, UID: string(l.UID), Version: l.ResourceVersion, Finalizers: l.Finalizers}
 		if l.Spec.HolderIdentity != nil {
 			decoded.Record.Holder = *l.Spec.HolderIdentity
 		}
@@ -143,32 +143,58 @@ func (c *Client) List(ctx context.Context) ([]claim.Lease, claim.Outcome, error)
 	return leases, claim.OK, nil
 }
 
-// Evict voids another member's Lease if it is at the given version. The record
-// is kept for people to read, but for the holder and the claims.
-func (c *Client) Evict(ctx context.Context, name, uid, version string) (claim.Lease, claim.Outcome, error) {
-	l, err := c.cfg.Leases.Get(ctx, name, metav1.GetOptions{})
+// Evict voids another member's Lease if it is at the version that was seen: with one
+// update, because a read first would double the requests at the worst moment, when many
+// members have died at once.
+//
+// The update replaces the whole Lease, and only what the void Lease needs is written: a
+// Lease that is full to the limit of its annotations can be evicted too. What is kept:
+// the owner, so that the garbage collector takes the Lease with its Pod even if no
+// member is left that would delete it; and finalizers, which belong to others. Labels
+// and annotations that others have put on the Lease are lost, as they are with each
+// renewal of its holder.
+func (c *Client) Evict(ctx context.Context, e claim.Evict) (claim.Lease, claim.Outcome, error) {
+	if e.UID == "" || e.Version == "" {
+		// Without them the update would hit any holder, or create a Lease.
+		return claim.Lease{}, claim.Conflict, fmt.Errorf("evict the holder of lease %s: UID %q and version %q must be known", e.Name, e.UID, e.Version)
+	}
+	updated, err := c.cfg.Leases.Update(ctx, c.void(e), metav1.UpdateOptions{})
 	if err != nil {
-		return claim.Lease{}, outcome(err), fmt.Errorf("evict the holder of lease %s: %w", name, err)
-	}
-	if string(l.UID) != uid || l.ResourceVersion != version {
-		return claim.Lease{}, claim.Conflict, fmt.Errorf("evict the holder of lease %s: it has changed: version %s instead of %s", name, l.ResourceVersion, version)
-	}
-	void := ""
-	l.Spec.HolderIdentity = &void
-	if l.Annotations == nil {
-		l.Annotations = map[string]string{}
-	}
-	delete(l.Annotations, annotationClaims)
-	l.Annotations[annotationEvictedBy] = c.cfg.Holder
-	updated, err := c.cfg.Leases.Update(ctx, l, metav1.UpdateOptions{})
-	if err != nil {
-		return claim.Lease{}, outcome(err), fmt.Errorf("evict the holder of lease %s: %w", name, err)
+		return claim.Lease{}, outcome(err), fmt.Errorf("evict the holder of lease %s: %w", e.Name, err)
 	}
 	decoded, err := c.cfg.decode(updated)
 	if err != nil {
-		decoded = claim.Lease{Name: name, UID: uid, Version: updated.ResourceVersion}
+		decoded = claim.Lease{Name: e.Name, UID: e.UID, Version: updated.ResourceVersion}
 	}
 	return decoded, claim.OK, nil
+}
+
+// The longest name of a Pod, and more than any UID has. What is longer was put there by
+// somebody else and is not kept.
+const (
+	maxPodName = 253
+	maxUID     = 128
+)
+
+// void returns the Lease as an eviction leaves it.
+func (c *Client) void(e claim.Evict) *coordinationv1.Lease {
+	holder := ""
+	l := &coordinationv1.Lease{
+		ObjectMeta: metav1.ObjectMeta{
+			Name: e.Name, UID: types.UID(e.UID), ResourceVersion: e.Version, Finalizers: e.Finalizers,
+			Labels:      c.cfg.labels(), // members of earlier versions select by all of them
+			Annotations: map[string]string{annotationProtocol: protocol, annotationEvictedBy: c.cfg.Holder},
+		},
+		Spec: coordinationv1.LeaseSpec{HolderIdentity: &holder},
+	}
+	if e.Member == "" || len(e.Member) > maxPodName {
+		return l
+	}
+	l.Annotations[annotationMember] = e.Member
+	if e.PodUID != "" && len(e.PodUID) <= maxUID {
+		l.OwnerReferences = []metav1.OwnerReference{{APIVersion: "v1", Kind: "Pod", Name: e.Member, UID: types.UID(e.PodUID)}}
+	}
+	return l
 }
 
 // own returns the own Lease with the record. It is written whole: nothing that

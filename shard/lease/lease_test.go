@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -91,7 +92,7 @@ func TestL1_OutcomesSayOnlyWhatIsCertain(t *testing.T) {
 	want("create again", outcome, claim.Exists)
 	_, outcome, _ = client.Update(ctx, created.UID, "1", record("a"))
 	want("update of an old version", outcome, claim.Conflict)
-	_, outcome, _ = client.Evict(ctx, "foo-a", created.UID, "1")
+	_, outcome, _ = client.Evict(ctx, claim.Evict{Name: "foo-a", UID: created.UID, Version: "1"})
 	want("eviction of an old version", outcome, claim.Conflict)
 	outcome, _ = client.Delete(ctx, "foo-a", "another", created.Version)
 	want("deletion of another", outcome, claim.Conflict)
@@ -112,7 +113,7 @@ func TestEvictionVoids(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	void, outcome, err := b.Evict(ctx, "foo-a", created.UID, created.Version)
+	void, outcome, err := b.Evict(ctx, claim.Evict{Name: "foo-a", UID: created.UID, Version: created.Version, Member: "a"})
 	if outcome != claim.OK || !void.Record.Void() || !void.Record.Claims.Empty() || void.Record.EvictedBy != "b_1" {
 		t.Fatalf("%v %v: %+v", outcome, err, void)
 	}
@@ -377,4 +378,83 @@ func TestWatch_IsBackSoonAfterALongOutage(t *testing.T) {
 func ExampleName() {
 	fmt.Println(lease.Name("foo-operator-", "foo-operator-6d9f8-x2x4z"))
 	// Output: foo-operator-foo-operator-6d9f8-x2x4z
+}
+
+// An eviction leaves a void Lease that says no more than it must: it has to be possible
+// for a Lease that is as large as the API server allows.
+func TestEvictionIsOneRequestThatLeavesAMinimalRecord(t *testing.T) {
+	ctx := context.Background()
+	cluster := shardtest.NewCluster()
+	a := lease.NewClient(config(cluster, "a"))
+	clientset := cluster.Client("b")
+	c := config(cluster, "b")
+	c.Leases = clientset.CoordinationV1().Leases("default")
+	b := lease.NewClient(c)
+	r := record("a")
+	r.PodUID = "uid-a"
+	if _, _, err := a.Create(ctx, r); err != nil {
+		t.Fatal(err)
+	}
+	full := cluster.Leases("default")[0]
+	full.Annotations["example.com/full"] = strings.Repeat("x", 250<<10)
+	full.Finalizers = []string{"example.com/mine"}
+	cluster.Put(&full)
+	full = cluster.Leases("default")[0]
+	seen, _, err := lease.Decode(&full, "foo")
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	evict := claim.Evict{Name: seen.Name, UID: seen.UID, Version: seen.Version, Member: seen.Record.Member, PodUID: seen.Record.PodUID, Finalizers: seen.Finalizers}
+	for what, change := range map[string]func(*claim.Evict){
+		"an older version":      func(e *claim.Evict) { e.Version = "1" },
+		"another Lease":         func(e *claim.Evict) { e.UID = "another" },
+		"whatever is there":     func(e *claim.Evict) { e.Version = "" },
+		"any Lease of the name": func(e *claim.Evict) { e.UID = "" },
+	} {
+		wrong := evict
+		change(&wrong)
+		if _, outcome, err := b.Evict(ctx, wrong); outcome != claim.Conflict || err == nil {
+			t.Errorf("%s is evicted: %v %v", what, outcome, err)
+		}
+	}
+	clientset.ClearActions()
+	void, outcome, err := b.Evict(ctx, evict)
+	if outcome != claim.OK || !void.Record.Void() || void.Record.Member != "a" || void.Record.EvictedBy != "b_1" || void.UID != seen.UID {
+		t.Fatalf("%v %v: %+v", outcome, err, void)
+	}
+	if actions := clientset.Actions(); len(actions) != 1 || actions[0].GetVerb() != "update" {
+		t.Errorf("an eviction sends %v", actions)
+	}
+	left := cluster.Leases("default")[0]
+	for key := range left.Annotations {
+		switch key {
+		case "operator-scaling.dev/protocol", "operator-scaling.dev/member", "operator-scaling.dev/evicted-by":
+		default:
+			t.Errorf("annotation %s is left", key)
+		}
+	}
+	if left.Labels[lease.LabelRing] != "foo" || !slices.Equal(left.Finalizers, full.Finalizers) {
+		t.Errorf("labels %v, finalizers %v", left.Labels, left.Finalizers)
+	}
+	if len(left.OwnerReferences) != 1 || left.OwnerReferences[0].UID != "uid-a" || left.OwnerReferences[0].Name != "a" || left.OwnerReferences[0].Kind != "Pod" {
+		t.Errorf("owners %v", left.OwnerReferences)
+	}
+
+	// What somebody has made of the record is not taken over.
+	cluster.Put(&full)
+	full = cluster.Leases("default")[0]
+	evict.Version, evict.Member = full.ResourceVersion, strings.Repeat("x", 250<<10)
+	if void, outcome, err = b.Evict(ctx, evict); outcome != claim.OK || void.Record.Member != "" {
+		t.Errorf("%v %v: member of %d bytes", outcome, err, len(void.Record.Member))
+	}
+	if left = cluster.Leases("default")[0]; len(left.OwnerReferences) > 0 {
+		t.Errorf("owners %v", left.OwnerReferences)
+	}
+
+	// Of a Lease that was deleted nothing is left, and nothing is created.
+	cluster.Remove("default", "foo-a")
+	if _, outcome, _ := b.Evict(ctx, evict); outcome != claim.Conflict || len(cluster.Leases("default")) > 0 {
+		t.Errorf("the eviction of a deleted Lease: %v", outcome)
+	}
 }

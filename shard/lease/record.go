@@ -152,6 +152,8 @@ func Decode(l *coordinationv1.Lease, ringName string) (lease claim.Lease, faults
 		Version: l.ResourceVersion,
 		Created: l.CreationTimestamp.Time,
 		Record:  r,
+
+		Finalizers: l.Finalizers,
 	}, errors.Join(errs...), nil
 }
 

@@ -1,0 +1,295 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package claim
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/tom-ludwig/operator-scaling/shard/ring"
+)
+
+// silentPeers returns a pilot of a machine that serves among others, which were seen just now.
+func silentPeers(t *testing.T, n int, change ...func(*Config)) *pilot {
+	t.Helper()
+	p := newPilot(t, change...).join()
+	for i := range n {
+		p.peer(fmt.Sprintf("b-%02d", i), Serving)
+	}
+	p.run(time.Second)
+	return p
+}
+
+func TestC9_FewEvictionsAreUnderWayAtOnce(t *testing.T) {
+	p := silentPeers(t, 20)
+	p.hang = true
+	p.run(p.cfg.LeaseDuration + 2*time.Second)
+	if len(p.hung) != 4 {
+		t.Fatalf("%d evictions are under way, want 4", len(p.hung))
+	}
+	// They hang, and renewals do not wait for them.
+	renewed := p.m.Stats().Heartbeats
+	p.run(2 * p.cfg.RenewPeriod)
+	if p.m.Stats().Heartbeats == renewed || p.m.own.fenced {
+		t.Error("the member does not renew its Lease while evictions hang")
+	}
+	if len(p.hung) != 4 {
+		t.Fatalf("%d evictions are under way, want 4", len(p.hung))
+	}
+	// The end of a Lease frees no place: the request for it is still under way.
+	first := p.hung[0].(Evict)
+	p.step(Vanished{Last: p.leases[first.Name]})
+	p.serve()
+	if len(p.hung) != 4 {
+		t.Fatalf("%d evictions are under way, want 4", len(p.hung))
+	}
+	p.step(Evicted{Op: first.Op, Outcome: NotFound})
+	p.step(Evicted{Op: first.Op, Outcome: NotFound}) // an answer that comes twice frees one place
+	p.serve()
+	if len(p.hung) != 5 {
+		t.Fatalf("%d evictions were sent, want 5", len(p.hung))
+	}
+	// All others are evicted as soon as there is room for them.
+	p.hang = false
+	for _, e := range p.hung[1:] {
+		p.did = append(p.did, e)
+	}
+	p.serve()
+	for _, l := range p.leases {
+		if l.Name != p.cfg.Lease && l.Name != first.Name && !l.Record.Void() {
+			t.Errorf("%s is not evicted", l.Name)
+		}
+	}
+}
+
+func TestC9_FewVoidLeasesAreDeletedAtOnce(t *testing.T) {
+	p := silentPeers(t, 20)
+	for _, l := range p.list() {
+		if l.Name != p.cfg.Lease {
+			p.put(l.Name, Record{Member: l.Record.Member, Phase: Draining, EvictedBy: "x"})
+			p.show(l.Name)
+		}
+	}
+	p.hang = true
+	p.run(p.cfg.LeaseDuration + time.Second)
+	if len(p.hung) != 4 {
+		t.Fatalf("%d deletions are under way, want 4", len(p.hung))
+	}
+	p.hang = false
+	p.did = append(p.did, p.hung...)
+	p.serve()
+	if len(p.leases) != 1 {
+		t.Errorf("%d Leases are left", len(p.leases))
+	}
+}
+
+func TestEvictionsThatFailAreRepeatedLessAndLessOften(t *testing.T) {
+	p := silentPeers(t, 6)
+	p.hang = true
+	tries := map[string][]time.Duration{}
+	for start := p.now.Mono; p.now.Mono-start < 2*time.Minute; p.run(10 * time.Millisecond) {
+		for _, a := range p.hung {
+			e := a.(Evict)
+			tries[e.Name] = append(tries[e.Name], p.now.Mono)
+			p.step(Evicted{Op: e.Op})
+		}
+		p.hung = nil
+	}
+	if len(tries) != 6 {
+		t.Errorf("%d of 6 peers were to be evicted: the first ones keep the others waiting", len(tries))
+	}
+	gaps := map[time.Duration]bool{}
+	for name, at := range tries {
+		for i := 1; i < len(at); i++ {
+			gap := at[i] - at[i-1]
+			gaps[gap.Truncate(20*time.Millisecond)] = true
+			if i > 6 && (gap < p.cfg.RenewPeriod || gap > 2*p.cfg.RenewPeriod+time.Second) {
+				t.Errorf("%s: try %d comes %v after the one before", name, i, gap)
+			}
+		}
+		if at[1]-at[0] > p.cfg.RenewPeriod/2 {
+			t.Errorf("%s: the second try comes after %v", name, at[1]-at[0])
+		}
+	}
+	if len(gaps) < 20 {
+		t.Errorf("the tries come after %d different times: no jitter", len(gaps))
+	}
+}
+
+func TestC4_WhatOthersWriteOnALeaseIsNoSignOfLife(t *testing.T) {
+	p := newPilot(t).join()
+	b := p.peer("b", Serving)
+	start := p.now.Mono
+	for p.now.Mono-start < p.cfg.LeaseDuration-time.Second {
+		p.run(time.Second)
+		b = p.put(b.Name, b.Record) // a label
+		p.show(b.Name)
+	}
+	evict, _ := until[Evict](p)
+	if after := p.now.Mono - start; after > p.cfg.LeaseDuration+time.Second || evict.Version != b.Version {
+		t.Fatalf("evicts after %v at %s, want after %v at %s", after, evict.Version, p.cfg.LeaseDuration, b.Version)
+	}
+	// A conflict because of one more: it is repeated at the next version, at once.
+	b = p.put(b.Name, b.Record)
+	p.step(Evicted{Op: evict.Op, Outcome: Conflict})
+	p.serve()
+	p.show(b.Name)
+	evict = take[Evict](p)
+	if evict.Version != b.Version {
+		t.Fatalf("evicts at %s, want at %s", evict.Version, b.Version)
+	}
+	// A conflict because it lives after all.
+	b.Record.Seq++
+	b = p.put(b.Name, b.Record)
+	p.step(Evicted{Op: evict.Op, Outcome: Conflict})
+	p.show(b.Name)
+	p.did = nil
+	if _, after := until[Evict](p); after < p.cfg.LeaseDuration {
+		t.Errorf("evicts %v after a sign of life", after)
+	}
+	if n := p.m.Stats().Relists; n > 0 {
+		t.Errorf("%d relists, although the watch showed each version at once", n)
+	}
+}
+
+func TestAConflictWithAVersionThatTheWatchHasPassedStartsNoWatchAgain(t *testing.T) {
+	p := newPilot(t).join()
+	b := p.peer("b", Serving)
+	evict, _ := until[Evict](p)
+	p.put(b.Name, Record{Member: "b", Phase: Draining, EvictedBy: "c_1"}) // another member was first
+	p.show(b.Name)
+	p.step(Evicted{Op: evict.Op, Outcome: Conflict})
+	p.run(5 * time.Second)
+	if n := p.m.Stats().Relists; n > 0 {
+		t.Errorf("%d relists", n)
+	}
+}
+
+// When many have died, their evictions are spread over those that live, and for each of
+// them one member goes first.
+func TestMembersTakeTurnsToEvict(t *testing.T) {
+	const living, dead = 40, 60
+	first, turns := map[string]int{}, 0
+	for me := range living {
+		name := fmt.Sprintf("a-%02d", me)
+		p := newPilot(t, func(c *Config) { c.Member, c.Lease, c.Holder = name, "lease-"+name, name+"_1" }).join()
+		for i := range dead {
+			p.peer(fmt.Sprintf("dead-%02d", i), Serving)
+		}
+		for i := range living {
+			if i != me {
+				p.peer(fmt.Sprintf("a-%02d", i), Serving)
+			}
+		}
+		p.now = p.now.Add(p.cfg.LeaseDuration - time.Second)
+		for i := range living {
+			if l := p.leases[fmt.Sprintf("lease-a-%02d", i)]; i != me {
+				l.Record.Seq++
+				p.put(l.Name, l.Record)
+				p.show(l.Name)
+			}
+		}
+		for i := range dead {
+			turn := p.m.turn(p.m.peers[fmt.Sprintf("lease-dead-%02d", i)])
+			if turn > time.Second {
+				t.Fatalf("%s waits %v", name, turn)
+			}
+			if turn == 0 {
+				first[name]++
+				turns++
+			}
+		}
+	}
+	if turns != dead {
+		t.Errorf("%d members go first for %d dead ones", turns, dead)
+	}
+	for name, n := range first {
+		if n > 6 {
+			t.Errorf("%s goes first for %d of %d", name, n, dead)
+		}
+	}
+}
+
+func TestTheRingIsRebuiltAtOnceAndThenNowAndThen(t *testing.T) {
+	p := newPilot(t).join()
+	p.run(time.Second)
+	before := p.m.View()
+	p.peer("b-first", Serving)
+	if p.m.View() == before {
+		t.Fatal("the first change is not seen at once")
+	}
+	// Many come within a tenth of a second.
+	rings := map[*ring.Ring]bool{p.m.View(): true}
+	for i := range 50 {
+		p.peer(fmt.Sprintf("b-%02d", i), Serving)
+		p.wait(2 * time.Millisecond)
+		rings[p.m.View()] = true
+	}
+	p.wait(minRebuild)
+	rings[p.m.View()] = true
+	if n := len(p.m.View().Members()); n != 52 {
+		t.Errorf("%d members are in the view", n)
+	}
+	if len(rings) > 3 {
+		t.Errorf("%d rings were built in a fifth of a second", len(rings))
+	}
+	// What does not change the ring costs no rebuild: a member that has left it is void.
+	p.wait(time.Second)
+	p.peer("b-00", Draining)
+	left := p.m.View()
+	if slices.Contains(left.Members(), "b-00") {
+		t.Error("a member that drains is on the ring")
+	}
+	p.wait(time.Second)
+	p.put("lease-b-00", Record{Member: "b-00", Phase: Draining})
+	p.show("lease-b-00")
+	p.wait(time.Second)
+	if p.m.View() != left {
+		t.Error("the same ring is built again")
+	}
+}
+
+// A claim of another member counts from the moment at which it is seen, whatever ring is
+// about to be built.
+func TestClaimsOfOthersAreCurrentWhileTheRingIsNot(t *testing.T) {
+	p := newPilot(t).join()
+	b := p.peer("b", Serving, 0, 1)
+	p.run(time.Second)
+	b.Record.Phase, b.Record.Claims = Draining, p.peerRecord("b", Serving, 0).Claims
+	p.put(b.Name, b.Record)
+	p.show(b.Name) // a rebuild
+	c := p.peer("c", Serving, 1)
+	if slices.Contains(p.m.View().Members(), "c") {
+		t.Fatal("c is in the view already: this test shows nothing")
+	}
+	if !p.m.parts.want.Has(1) || !p.m.parts.blocked.Has(1) || p.m.parts.claimable.Has(1) {
+		t.Errorf("wanted %v, blocked %v, claimable %v", p.m.parts.want.Has(1), p.m.parts.blocked.Has(1), p.m.parts.claimable.Has(1))
+	}
+	p.put(c.Name, Record{Member: "c", Phase: Draining})
+	p.show(c.Name)
+	p.run(time.Second)
+	if want := without(p.all(), []int{0}); !slices.Equal(p.in(ring.Active), want) {
+		t.Errorf("active: %v, want %v", p.in(ring.Active), want)
+	}
+}
+
+// A large ring may take long to build. A renewal that is due goes first.
+func TestARenewalDoesNotWaitForTheRing(t *testing.T) {
+	p := newPilot(t).join()
+	p.run(time.Second)
+	p.did = nil
+	p.now = p.now.Add(p.m.own.renewAt.Mono - p.now.Mono)
+	p.peer("b", Serving)
+	for _, a := range p.did {
+		switch a.(type) {
+		case Update:
+			return
+		case Drain:
+			t.Fatal("the ring is built, and partitions are drained, before the renewal is sent")
+		}
+	}
+	t.Fatal("no renewal is sent")
+}
