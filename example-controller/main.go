@@ -65,8 +65,8 @@ func run(ctx context.Context, o options) error {
 	if err != nil {
 		return usageError{err}
 	}
-	// A client of its own for the ring. A clientset limits its own rate of requests: a heartbeat that had to queue up
-	// behind a thousand writes of the workers would come too late.
+	// A client of its own for the ring: what a member sends carries its own user agent, and not the workers' last check.
+	// The clientset's limit of requests is client-go's default; a member's heartbeats do not wait in it.
 	shardClient, err := kubernetes.NewForConfig(rest.AddUserAgent(rest.CopyConfig(config), "shard"))
 	if err != nil {
 		return fmt.Errorf("make client: %w", err)

@@ -27,7 +27,7 @@ func (s *Sharder) checkAccess(ctx context.Context) error {
 	defer cancel()
 	var denied []string
 	for _, verb := range leaseVerbs {
-		review, err := s.client.AuthorizationV1().SelfSubjectAccessReviews().Create(ctx, &authorizationv1.SelfSubjectAccessReview{
+		review, err := s.api.reviews.SelfSubjectAccessReviews().Create(ctx, &authorizationv1.SelfSubjectAccessReview{
 			Spec: authorizationv1.SelfSubjectAccessReviewSpec{ResourceAttributes: &authorizationv1.ResourceAttributes{
 				Namespace: s.cfg.Namespace, Verb: verb, Group: "coordination.k8s.io", Resource: "leases",
 			}},
@@ -42,7 +42,7 @@ func (s *Sharder) checkAccess(ctx context.Context) error {
 	if len(denied) == len(leaseVerbs) {
 		// A server that doesn't answer such reviews, a fake one for instance, denies
 		// everything.
-		_, err := s.client.CoordinationV1().Leases(s.cfg.Namespace).List(ctx, metav1.ListOptions{Limit: 1})
+		_, err := s.api.leases.Leases(s.cfg.Namespace).List(ctx, metav1.ListOptions{Limit: 1})
 		if !apierrors.IsForbidden(err) {
 			return nil
 		}

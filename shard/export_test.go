@@ -3,7 +3,13 @@
 
 package shard
 
-import "context"
+import (
+	"context"
+
+	authorizationv1 "k8s.io/client-go/kubernetes/typed/authorization/v1"
+	coordinationv1 "k8s.io/client-go/kubernetes/typed/coordination/v1"
+	corev1 "k8s.io/client-go/kubernetes/typed/core/v1"
+)
 
 // Hold stops the loop, as a pause of the process would, until the context ends.
 // It returns when the loop stands still, or with the context.
@@ -18,3 +24,9 @@ func (s *Sharder) Hold(ctx context.Context) {
 	case <-ctx.Done():
 	}
 }
+
+// Leases returns what this member sends its requests for Leases through, Pods and
+// Reviews the others.
+func (s *Sharder) Leases() coordinationv1.LeasesGetter                     { return s.api.leases }
+func (s *Sharder) Pods() corev1.PodsGetter                                 { return s.api.pods }
+func (s *Sharder) Reviews() authorizationv1.SelfSubjectAccessReviewsGetter { return s.api.reviews }

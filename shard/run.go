@@ -102,7 +102,7 @@ func (s *Sharder) waitForPod(ctx context.Context, lock *podLock) bool {
 func (l *loop) leaseConfig(holder string) lease.Config {
 	c := l.s.cfg
 	return lease.Config{
-		Leases:   l.s.client.CoordinationV1().Leases(c.Namespace),
+		Leases:   l.s.api.leases.Leases(c.Namespace),
 		Ring:     c.Name,
 		Name:     lease.Name(c.LeasePrefix, c.PodName),
 		Holder:   holder,
@@ -228,7 +228,7 @@ func (s *Sharder) ownerReference(ctx context.Context) *metav1.OwnerReference {
 	if s.cfg.PodUID == "" {
 		ctx, cancel := context.WithTimeout(ctx, s.cfg.RenewPeriod)
 		defer cancel()
-		pod, err := s.client.CoreV1().Pods(s.cfg.Namespace).Get(ctx, s.cfg.PodName, metav1.GetOptions{})
+		pod, err := s.api.pods.Pods(s.cfg.Namespace).Get(ctx, s.cfg.PodName, metav1.GetOptions{})
 		if err != nil {
 			klog.FromContext(ctx).V(2).Info("The Lease gets no owner reference: set "+EnvPodUID+" from the downward API (metadata.uid)", "err", err)
 			return nil

@@ -26,6 +26,7 @@ import (
 type Sharder struct {
 	cfg     Config
 	client  kubernetes.Interface
+	api     clients // of client, without its rate limiter
 	hash    ring.Hash
 	started time.Time // start of the monotonic clock
 
@@ -61,19 +62,25 @@ type queue interface {
 // New checks the configuration, after putting in the defaults, and returns a
 // Sharder. It starts nothing and sends nothing: until Run, this member owns nothing.
 //
-// Give it a clientset of its own: one that workers use, too, makes heartbeats wait in
-// its rate limiter behind their requests.
+// Any clientset of [kubernetes.NewForConfig] will do, with client-go's default limit of 5
+// requests a second and bursts of 10, and also one that workers use, too: what a member
+// sends uses the clientset's HTTP client, address and content type, but does not wait in
+// its rate limiter. A clientset that is not client-go's own, a wrapper for instance, is
+// used as it is. Build what it wraps from a rest.Config with QPS -1, which means no
+// limit. With a limit of 5 requests a second all works, but later: a member that has to
+// evict 60 others by itself needs 13 seconds more.
 func New(client kubernetes.Interface, cfg Config) (*Sharder, error) {
 	cfg = cfg.WithDefaults()
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	if client == nil {
+	if c, generated := client.(*kubernetes.Clientset); client == nil || generated && c == nil {
 		return nil, errors.New("shard: the client is nil")
 	}
 	s := &Sharder{
 		cfg:     cfg,
 		client:  client,
+		api:     newClients(client),
 		hash:    ring.HashOf(cfg.Key),
 		started: time.Now(),
 		added:   make(chan struct{}, 1),

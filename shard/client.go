@@ -1,0 +1,65 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package shard
+
+import (
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
+	authorizationv1 "k8s.io/client-go/kubernetes/typed/authorization/v1"
+	coordinationv1 "k8s.io/client-go/kubernetes/typed/coordination/v1"
+	corev1 "k8s.io/client-go/kubernetes/typed/core/v1"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/util/flowcontrol"
+)
+
+// clients are the parts of the API that a member uses.
+type clients struct {
+	leases  coordinationv1.LeasesGetter
+	pods    corev1.PodsGetter
+	reviews authorizationv1.SelfSubjectAccessReviewsGetter
+}
+
+// newClients takes them from the clientset, but for its rate limiter: a heartbeat must
+// not wait behind anything. All else stays as the clientset has it, because the requests
+// are those of its own REST clients: the HTTP client, and with it authentication, TLS,
+// impersonation, user agent and wrappers; the address and its path prefix; the content
+// type.
+//
+// Only client-go's own types are treated so. A fake, or a clientset that wraps another
+// one, has methods that must be called: its requests go wherever it sends them, through
+// its own limiter, too.
+func newClients(clientset kubernetes.Interface) clients {
+	c := clients{leases: clientset.CoordinationV1(), pods: clientset.CoreV1(), reviews: clientset.AuthorizationV1()}
+	if generated, ok := c.leases.(*coordinationv1.CoordinationV1Client); ok && hasREST(generated.RESTClient()) {
+		c.leases = coordinationv1.New(unlimited{generated.RESTClient()})
+	}
+	if generated, ok := c.pods.(*corev1.CoreV1Client); ok && hasREST(generated.RESTClient()) {
+		c.pods = corev1.New(unlimited{generated.RESTClient()})
+	}
+	if generated, ok := c.reviews.(*authorizationv1.AuthorizationV1Client); ok && hasREST(generated.RESTClient()) {
+		c.reviews = authorizationv1.New(unlimited{generated.RESTClient()})
+	}
+	return c
+}
+
+// hasREST reports whether there is a client, and not a nil pointer in an interface.
+func hasREST(c rest.Interface) bool {
+	r, ok := c.(*rest.RESTClient)
+	return c != nil && (!ok || r != nil)
+}
+
+// unlimited is a REST client whose requests wait for no rate limiter.
+type unlimited struct{ rest.Interface }
+
+func (u unlimited) GetRateLimiter() flowcontrol.RateLimiter { return nil }
+
+func (u unlimited) Verb(verb string) *rest.Request { return u.Interface.Verb(verb).Throttle(nil) }
+func (u unlimited) Post() *rest.Request            { return u.Interface.Post().Throttle(nil) }
+func (u unlimited) Put() *rest.Request             { return u.Interface.Put().Throttle(nil) }
+func (u unlimited) Get() *rest.Request             { return u.Interface.Get().Throttle(nil) }
+func (u unlimited) Delete() *rest.Request          { return u.Interface.Delete().Throttle(nil) }
+
+func (u unlimited) Patch(t types.PatchType) *rest.Request {
+	return u.Interface.Patch(t).Throttle(nil)
+}
