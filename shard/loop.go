@@ -28,8 +28,9 @@ type loop struct {
 	wait   sync.WaitGroup
 	owner  *metav1.OwnerReference
 
-	events chan incarnated
-	idle   chan struct{} // capacity 1: some work that was cancelled has ended
+	events  chan incarnated
+	answers chan incarnated // to requests; taken before events
+	idle    chan struct{}   // capacity 1: some work that was cancelled has ended
 
 	watch       *lease.Watch
 	client      *lease.Client
@@ -84,9 +85,33 @@ func (l *loop) post(incarnation int, e any) {
 // has joined. It ends Run.
 type refused struct{ err error }
 
+// answer is post for the answer to a request.
+func (l *loop) answer(incarnation int, e claim.Event) {
+	select {
+	case l.answers <- incarnated{incarnation, e}:
+	case <-l.ctx.Done():
+	}
+}
+
+// takeAnswers handles the answers that are there: a flood of events from the watch must
+// not keep a renewal's answer waiting until the fence.
+func (l *loop) takeAnswers() {
+	for {
+		select {
+		case e := <-l.answers:
+			l.take(e)
+		default:
+			return
+		}
+	}
+}
+
 // take handles an event that another goroutine has posted.
-func (l *loop) take(e any) {
-	switch e := e.(type) {
+func (l *loop) take(e incarnated) {
+	if e.incarnation != everyIncarnation && e.incarnation != l.incarnation && broken != ownAnswers {
+		return
+	}
+	switch e := e.event.(type) {
 	case claim.Event:
 		l.step(e)
 	case refused:

@@ -31,7 +31,7 @@ func (l *loop) request(a claim.Action) {
 			if err != nil && l.ctx.Err() == nil {
 				l.requestFailed(incarnation, verb, err)
 			}
-			l.post(incarnation, answer)
+			l.answer(incarnation, answer)
 		})
 	}
 	switch a := a.(type) {

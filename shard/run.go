@@ -56,6 +56,7 @@ func (s *Sharder) Run(ctx context.Context) error {
 		logger:   logger,
 		cancel:   cancel,
 		events:   make(chan incarnated, 64),
+		answers:  make(chan incarnated, 64),
 		idle:     make(chan struct{}, 1),
 		takeOver: lock.held(),
 		podUID:   podUID,
@@ -133,10 +134,11 @@ func (l *loop) run(ctx context.Context) error {
 	stop := ctx.Done()
 	for {
 		select {
+		case e := <-l.answers:
+			l.take(e)
 		case e := <-l.events:
-			if e.incarnation == everyIncarnation || e.incarnation == l.incarnation || broken == ownAnswers {
-				l.take(e.event)
-			}
+			l.takeAnswers()
+			l.take(e)
 		case <-l.idle:
 			l.reportIdle()
 		case <-timer.C:
