@@ -24,7 +24,7 @@ const (
 	relistStale                        // and the watch is started again
 	buryVanished                       // what vanished without having been void blocks for a while
 	publishTombstones                  // and newcomers are told
-	buryNamesakes                      // also if it had this member's name, and was another process's
+	buryNamesakes                      // also if it had this member's name and was another process's
 	noticeRestore                      // a Lease that went back in time ends its machine
 	drainFirst                         // a claim is withdrawn only when nothing is in flight
 	compareRanges                      // claims under other parameters are compared as ranges of the hash space
