@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"k8s.io/apimachinery/pkg/util/uuid"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/klog/v2"
 	"k8s.io/klog/v2/ktesting"
@@ -29,10 +30,14 @@ type member struct {
 	done chan error
 }
 
+// uids is a prefix for the UIDs of Pods: the lock of a Pod is seen by all processes of this
+// machine, and other tests may run at the same time.
+var uids = string(uuid.NewUUID())
+
 // start runs a member of the ring "foo".
 func start(t *testing.T, client kubernetes.Interface, pod string, change ...func(*shard.Config)) *member {
 	t.Helper()
-	cfg := shard.Config{Name: "foo", PodName: pod, Namespace: namespace, PodUID: pod + "-uid"}
+	cfg := shard.Config{Name: "foo", PodName: pod, Namespace: namespace, PodUID: uids + pod}
 	for _, f := range change {
 		f(&cfg)
 	}

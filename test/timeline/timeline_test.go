@@ -49,6 +49,9 @@ func write(t testing.TB, run Run) []byte {
 	if err := Write(&b, run); err != nil {
 		t.Fatal(err)
 	}
+	if bytes.Contains(b.Bytes(), []byte("ZgotmplZ")) {
+		t.Error("the template engine has replaced a value of the page: ZgotmplZ")
+	}
 	return b.Bytes()
 }
 
