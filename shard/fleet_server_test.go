@@ -194,10 +194,67 @@ type wire struct {
 	rand *rand.Rand
 	dead bool
 	slow time.Duration
+
+	plan func(verb string) trip // nil: at random
+	late time.Duration          // with a plan: how late watches show what has happened
+	sent map[string]int         // requests by verb
+}
+
+// trip is one request's way to the server and back.
+type trip struct {
+	there, back time.Duration
+	err         error // of a request that does not get there
+}
+
+// never is longer than any sender waits.
+const never = time.Hour
+
+// newPlannedWire returns a wire on which a function decides what becomes of each request.
+// A server carries out what has reached it, also if the sender has given up.
+func newPlannedWire(client *fake.Clientset, plan func(verb string) trip) *wire {
+	w := newWire(client, 0)
+	w.plan = plan
+	return w
+}
+
+// replan decides otherwise from now on.
+func (w *wire) replan(plan func(verb string) trip) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.plan = plan
+}
+
+func (w *wire) planned() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.plan != nil
+}
+
+// delay makes watches show events late from now on.
+func (w *wire) delay(late time.Duration) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.late = late
+}
+
+func (w *wire) lateness() time.Duration {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.late
+}
+
+// requests returns how many were sent with one of some verbs.
+func (w *wire) requests(verbs ...string) (n int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, verb := range verbs {
+		n += w.sent[verb]
+	}
+	return n
 }
 
 func newWire(client *fake.Clientset, seed uint64) *wire {
-	return &wire{Clientset: client, rand: rand.New(rand.NewPCG(seed, seed)), slow: 5 * time.Millisecond}
+	return &wire{Clientset: client, rand: rand.New(rand.NewPCG(seed, seed)), slow: 5 * time.Millisecond, sent: map[string]int{}}
 }
 
 // set makes the wire dead, slow, or well.
@@ -227,8 +284,14 @@ type leases struct {
 
 // send delays a request on its way there and back. One on a dead wire gets no answer
 // until its sender gives up, and may have been carried out; the kernel gives up at last.
-func send[T any](ctx context.Context, w *wire, patience time.Duration, f func() (T, error)) (answer T, err error) {
+func send[T any](ctx context.Context, w *wire, verb string, patience time.Duration, f func() (T, error)) (answer T, err error) {
 	w.mu.Lock()
+	w.sent[verb]++
+	if w.plan != nil {
+		trip := w.plan(verb)
+		w.mu.Unlock()
+		return carry(ctx, trip, f)
+	}
 	dead, lost := w.dead, w.rand.IntN(2) == 0
 	there, back := time.Duration(w.rand.Int64N(int64(w.slow))), time.Duration(w.rand.Int64N(int64(w.slow)))
 	w.mu.Unlock()
@@ -247,23 +310,106 @@ func send[T any](ctx context.Context, w *wire, patience time.Duration, f func() 
 	return answer, err
 }
 
+// carry sends a request on a planned trip.
+func carry[T any](ctx context.Context, way trip, f func() (T, error)) (answer T, err error) {
+	if way.err != nil {
+		return answer, way.err
+	}
+	arrived := make(chan func() (T, error), 1)
+	time.AfterFunc(way.there, func() {
+		answer, err := f()
+		arrived <- func() (T, error) { return answer, err }
+	})
+	select {
+	case result := <-arrived:
+		if pause(ctx, way.back); ctx.Err() == nil {
+			return result()
+		}
+	case <-ctx.Done():
+	}
+	return answer, ctx.Err()
+}
+
 func (l leases) Get(ctx context.Context, name string, o metav1.GetOptions) (*coordinationv1.Lease, error) {
-	return send(ctx, l.wire, 15*time.Minute, func() (*coordinationv1.Lease, error) { return l.LeaseInterface.Get(ctx, name, o) })
+	return send(ctx, l.wire, "get", 15*time.Minute, func() (*coordinationv1.Lease, error) { return l.LeaseInterface.Get(ctx, name, o) })
 }
 
 func (l leases) Create(ctx context.Context, lease *coordinationv1.Lease, o metav1.CreateOptions) (*coordinationv1.Lease, error) {
-	return send(ctx, l.wire, 15*time.Minute, func() (*coordinationv1.Lease, error) { return l.LeaseInterface.Create(ctx, lease, o) })
+	return send(ctx, l.wire, "create", 15*time.Minute, func() (*coordinationv1.Lease, error) { return l.LeaseInterface.Create(ctx, lease, o) })
 }
 
 func (l leases) Update(ctx context.Context, lease *coordinationv1.Lease, o metav1.UpdateOptions) (*coordinationv1.Lease, error) {
-	return send(ctx, l.wire, 15*time.Minute, func() (*coordinationv1.Lease, error) { return l.LeaseInterface.Update(ctx, lease, o) })
+	return send(ctx, l.wire, "update", 15*time.Minute, func() (*coordinationv1.Lease, error) { return l.LeaseInterface.Update(ctx, lease, o) })
 }
 
 func (l leases) Delete(ctx context.Context, name string, o metav1.DeleteOptions) error {
-	_, err := send(ctx, l.wire, 15*time.Minute, func() (struct{}, error) { return struct{}{}, l.LeaseInterface.Delete(ctx, name, o) })
+	_, err := send(ctx, l.wire, "delete", 15*time.Minute, func() (struct{}, error) { return struct{}{}, l.LeaseInterface.Delete(ctx, name, o) })
 	return err
 }
 
 func (l leases) List(ctx context.Context, o metav1.ListOptions) (*coordinationv1.LeaseList, error) {
-	return send(ctx, l.wire, 30*time.Second, func() (*coordinationv1.LeaseList, error) { return l.LeaseInterface.List(ctx, o) })
+	return send(ctx, l.wire, "list", 30*time.Second, func() (*coordinationv1.LeaseList, error) { return l.LeaseInterface.List(ctx, o) })
+}
+
+// Watch is only on a planned wire another one than that of the clientset.
+func (l leases) Watch(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+	if !l.wire.planned() {
+		return l.LeaseInterface.Watch(ctx, o)
+	}
+	events, err := send(ctx, l.wire, "watch", 0, func() (watch.Interface, error) { return l.LeaseInterface.Watch(ctx, o) })
+	if err != nil {
+		return nil, err
+	}
+	return newLateWatch(events, l.wire.lateness), nil
+}
+
+// lateWatch shows each event some time after it happened, as an API server does whose
+// own watch of etcd lags.
+type lateWatch struct {
+	watch.Interface
+	out     chan watch.Event
+	stopped chan struct{}
+	once    sync.Once
+}
+
+func newLateWatch(inner watch.Interface, late func() time.Duration) *lateWatch {
+	w := &lateWatch{Interface: inner, out: make(chan watch.Event), stopped: make(chan struct{})}
+	type shown struct {
+		event watch.Event
+		at    time.Time
+	}
+	line := make(chan shown, 10_000)
+	go func() {
+		defer close(line)
+		for e := range inner.ResultChan() {
+			line <- shown{e, time.Now().Add(late())}
+		}
+	}()
+	go func() {
+		defer close(w.out)
+		for e := range line {
+			select {
+			case <-time.After(time.Until(e.at)):
+			case <-w.stopped:
+				return
+			}
+			select {
+			case w.out <- e.event:
+			case <-w.stopped:
+				return
+			}
+		}
+	}()
+	return w
+}
+
+// ResultChan implements watch.Interface.
+func (w *lateWatch) ResultChan() <-chan watch.Event { return w.out }
+
+// Stop implements watch.Interface.
+func (w *lateWatch) Stop() {
+	w.once.Do(func() {
+		close(w.stopped)
+		w.Interface.Stop()
+	})
 }

@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/apimachinery/pkg/util/uuid"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/klog/v2"
@@ -28,6 +29,7 @@ type member struct {
 	*shard.Sharder
 	stop context.CancelFunc
 	done chan error
+	log  ktesting.Buffer
 }
 
 // uids is a prefix for the UIDs of Pods: the lock of a Pod is seen by all processes of this
@@ -45,10 +47,18 @@ func start(t *testing.T, client kubernetes.Interface, pod string, change ...func
 	if err != nil {
 		t.Fatal(err)
 	}
-	logger := ktesting.NewLogger(t, ktesting.NewConfig(ktesting.Verbosity(1)))
+	logger := ktesting.NewLogger(t, ktesting.NewConfig(ktesting.Verbosity(1), ktesting.BufferLogs(true)))
 	ctx, cancel := context.WithCancel(klog.NewContext(context.Background(), logger))
-	m := &member{Sharder: s, stop: cancel, done: make(chan error, 1)}
-	go func() { m.done <- s.Run(ctx) }()
+	m := &member{Sharder: s, stop: cancel, done: make(chan error, 1), log: logger.GetSink().(ktesting.Underlier).GetBuffer()}
+	returned := make(chan struct{})
+	go func() {
+		defer close(returned)
+		m.done <- s.Run(ctx)
+	}()
+	t.Cleanup(func() { // a test that has failed leaves nothing behind in its bubble
+		cancel()
+		<-returned
+	})
 	return m
 }
 
@@ -58,11 +68,50 @@ func (m *member) end() error {
 	return <-m.done
 }
 
+// logged returns what the member has logged at the default verbosity since a time.
+func (m *member) logged(since time.Time) []string {
+	var lines []string
+	for _, e := range m.log.Data() {
+		if e.Verbosity == 0 && !e.Timestamp.Before(since) {
+			lines = append(lines, fmt.Sprint(e.Message, " ", e.Err, " ", e.ParameterKVList))
+		}
+	}
+	return lines
+}
+
+// counted returns the sum of a member's metric over all labels.
+func counted(t *testing.T, m *member, name string) (sum float64) {
+	t.Helper()
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(m.Collector())
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() == name {
+			for _, s := range f.GetMetric() {
+				sum += s.GetCounter().GetValue() + s.GetGauge().GetValue()
+			}
+			return sum
+		}
+	}
+	t.Fatalf("there is no metric %s", name)
+	return 0
+}
+
+// manyKeys are those that owners and gaps look at.
+var manyKeys = func() (keys []string) {
+	for i := range 1000 {
+		keys = append(keys, fmt.Sprintf("default/foo-%d", i))
+	}
+	return keys
+}()
+
 // owners says, for each of many keys, who works on it.
 func owners(members ...*member) map[string][]string {
 	owners := map[string][]string{}
-	for i := range 1000 {
-		key := fmt.Sprintf("default/foo-%d", i)
+	for _, key := range manyKeys {
 		owners[key] = nil
 		for _, m := range members {
 			if m.OwnsKey(key) && !m.Fenced() {
@@ -90,6 +139,40 @@ func oneOwnerEach(t *testing.T, members ...*member) map[string][]string {
 		}
 	}
 	return all
+}
+
+// gaps measures how long keys are without an owner.
+type gaps struct {
+	since   map[string]time.Time
+	longest time.Duration
+}
+
+// look returns how many keys no member works on now.
+func (g *gaps) look(members ...*member) int {
+	members = slices.DeleteFunc(slices.Clone(members), func(m *member) bool { return m.Fenced() })
+	if g.since == nil {
+		g.since = map[string]time.Time{}
+	}
+	for _, key := range manyKeys {
+		if slices.ContainsFunc(members, func(m *member) bool { return m.OwnsKey(key) }) {
+			delete(g.since, key)
+		} else if began, ok := g.since[key]; ok {
+			g.longest = max(g.longest, time.Since(began))
+		} else {
+			g.since[key] = time.Now()
+		}
+	}
+	return len(g.since)
+}
+
+// wait looks again and again until each key has an owner. It returns how long that took,
+// and gives up after limit.
+func (g *gaps) wait(limit time.Duration, members ...*member) time.Duration {
+	began := time.Now()
+	for g.look(members...) > 0 && time.Since(began) < limit {
+		time.Sleep(100 * time.Millisecond)
+	}
+	return time.Since(began)
 }
 
 func TestRun_EachKeyHasOneOwnerThroughJoinsStopsAndCrashes(t *testing.T) {

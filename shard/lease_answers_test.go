@@ -1,0 +1,171 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package shard_test
+
+import (
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/tom-ludwig/operator-scaling/shard/shardtest"
+)
+
+// Servers that answer late, or whose answers are lost. Reads show what was written, so that
+// no member needs to stop.
+
+const (
+	needsR40 = "needs R40: a quorum read confirms a write whose response was lost"
+	needsR41 = "needs R41: a write that is not answered within RP is confirmed by a read alongside it, and given up RD/2 after its send"
+)
+
+var (
+	writes      = []string{"create", "update", "delete"}
+	allRequests = append([]string{"get", "list"}, writes...)
+)
+
+// brisk is a trip that takes no time to speak of.
+func brisk(string) trip { return trip{there: time.Millisecond, back: time.Millisecond} }
+
+// TestR41_LateAnswersFenceNoMember: at the defaults, no member is fenced by requests that take
+// up to 4 s. An API server that is overloaded delays all of them. One whose admission webhook
+// is down delays writes by the webhook's timeout.
+func TestR41_LateAnswersFenceNoMember(t *testing.T) {
+	for name, test := range map[string]struct {
+		take   time.Duration
+		verbs  []string
+		onlyB  bool
+		needed string
+	}{
+		"all requests, 2.5 s":         {2500 * time.Millisecond, allRequests, false, ""},
+		"all requests, 3.5 s":         {3500 * time.Millisecond, allRequests, false, needsR41},
+		"all requests, 4 s":           {4 * time.Second, allRequests, false, needsR41},
+		"writes, 3.5 s":               {3500 * time.Millisecond, writes, false, needsR41},
+		"writes of one member, 3.5 s": {3500 * time.Millisecond, writes, true, needsR41},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if test.needed != "" {
+				t.Skip(test.needed)
+			}
+			synctest.Test(t, func(t *testing.T) {
+				cluster := shardtest.NewCluster()
+				wireA, wireB := newPlannedWire(cluster.Client("a"), brisk), newPlannedWire(cluster.Client("b"), brisk)
+				a, b := start(t, wireA, "a"), start(t, wireB, "b")
+				time.Sleep(10 * time.Second)
+				before := oneOwnerEach(t, a, b)
+				slow := func(verb string) trip {
+					if slices.Contains(test.verbs, verb) {
+						return trip{there: test.take / 2, back: test.take / 2}
+					}
+					return brisk(verb)
+				}
+				wireB.replan(slow)
+				if !test.onlyB {
+					wireA.replan(slow)
+				}
+				var g gaps
+				stopped := 0
+				for range 600 {
+					time.Sleep(time.Second)
+					if g.look(a, b) > 0 {
+						stopped++
+					}
+				}
+				if stopped > 0 {
+					t.Errorf("keys are without an owner in %d of 600 s, for %v at a stretch", stopped, g.longest)
+				}
+				for _, m := range []*member{a, b} {
+					for _, count := range []string{"sharding_evictions_total", "sharding_fence_trips_total"} {
+						if n := counted(t, m, count); n != 0 {
+							t.Errorf("%s: %s is %v, want 0", m.PodName(), count, n)
+						}
+					}
+				}
+				if after := oneOwnerEach(t, a, b); !maps.EqualFunc(before, after, slices.Equal) {
+					t.Error("keys have moved")
+				}
+				wireA.replan(brisk)
+				wireB.replan(brisk)
+				time.Sleep(10 * time.Second)
+				end(t, a, b)
+			})
+		})
+	}
+}
+
+// TestR40_LostAnswersKeepNoKeyUnowned: the answers to a share of a member's writes are lost, as
+// by a bad link or proxy, and reads work. To its peers it looks alive, so it must work.
+func TestR40_LostAnswersKeepNoKeyUnowned(t *testing.T) {
+	for _, test := range []struct {
+		percent int
+		within  time.Duration // each key is owned again
+		needed  string
+	}{
+		{50, time.Minute, ""},
+		{50, 0, needsR40},
+		{90, 0, needsR40},
+		{100, 0, needsR40},
+	} {
+		t.Run(fmt.Sprintf("%d percent, %v", test.percent, test.within), func(t *testing.T) {
+			if test.needed != "" {
+				t.Skip(test.needed)
+			}
+			synctest.Test(t, func(t *testing.T) {
+				cluster := shardtest.NewCluster()
+				wire := newPlannedWire(cluster.Client("b"), brisk)
+				a, b := start(t, cluster.Client("a"), "a"), start(t, wire, "b")
+				time.Sleep(10 * time.Second)
+				oneOwnerEach(t, a, b)
+				random := rand.New(rand.NewPCG(11, 12))
+				wire.replan(func(verb string) trip {
+					if slices.Contains(writes, verb) && random.IntN(100) < test.percent {
+						return trip{there: time.Millisecond, back: never}
+					}
+					return brisk(verb)
+				})
+				var g gaps
+				stopped := 0
+				for range 900 {
+					time.Sleep(time.Second)
+					if g.look(a, b) > 0 {
+						stopped++
+					}
+				}
+				if g.longest > test.within || test.within == 0 && stopped > 0 {
+					t.Errorf("keys are without an owner in %d of 900 s, for %v at a stretch, want %v; evictions by a: %v",
+						stopped, g.longest, test.within, counted(t, a, "sharding_evictions_total"))
+				}
+				wire.replan(brisk)
+				time.Sleep(time.Minute)
+				oneOwnerEach(t, a, b)
+				end(t, a, b)
+			})
+		})
+	}
+}
+
+// An API server whose etcd is defragmented answers nothing for 20 s, again and again.
+func TestRun_RepeatedOutagesMoveNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cluster := shardtest.NewCluster()
+		a, b := start(t, cluster.Client("a"), "a"), start(t, cluster.Client("b"), "b")
+		time.Sleep(10 * time.Second)
+		before := oneOwnerEach(t, a, b)
+		for range 5 {
+			cluster.Break("a", shardtest.LostAnswer)
+			cluster.Break("b", shardtest.LostAnswer)
+			time.Sleep(20 * time.Second)
+			cluster.Break("a", shardtest.None)
+			cluster.Break("b", shardtest.None)
+			time.Sleep(10 * time.Second)
+			if after := oneOwnerEach(t, a, b); !maps.EqualFunc(before, after, slices.Equal) {
+				t.Fatal("keys have moved")
+			}
+		}
+		end(t, a, b)
+	})
+}

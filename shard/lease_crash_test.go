@@ -1,0 +1,272 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package shard_test
+
+import (
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/tom-ludwig/operator-scaling/shard/shardtest"
+)
+
+// Crashes: each key is owned again within LeaseDuration + 2 s (L1, G7), also if the crashed
+// member's Lease is deleted, other members come and go, or the Lease watch lags.
+
+const (
+	afterCrash = 17 * time.Second // LeaseDuration + 2 s
+	// whileLate adds what L1 grants for a relist of a watch that lags, and the time that the
+	// member needs to notice that it lags.
+	whileLate = afterCrash + 13*time.Second
+
+	needsR29 = "needs R29: a tombstone carries the time that remains of it"
+	needsR43 = "needs R43: the time of a tombstone counts from the last version that was seen"
+	needsR44 = "needs R44: only a newer version with another holder or seq restarts a peer's timer"
+)
+
+// The process of a Pod dies. Its Pod is deleted by force later, and the garbage collector
+// then deletes the Lease, which the Pod owns.
+func TestG7_CrashThenGarbageCollection(t *testing.T) {
+	for _, test := range []struct {
+		collected time.Duration
+		needed    string
+	}{
+		{time.Hour, ""},
+		{time.Second, ""},
+		{5 * time.Second, needsR43},
+		{14 * time.Second, needsR43},
+	} {
+		t.Run(fmt.Sprint("after ", test.collected), func(t *testing.T) {
+			if test.needed != "" {
+				t.Skip(test.needed)
+			}
+			synctest.Test(t, func(t *testing.T) {
+				cluster := shardtest.NewCluster()
+				a, b := start(t, cluster.Client("a"), "a"), start(t, cluster.Client("b"), "b")
+				time.Sleep(10 * time.Second)
+				oneOwnerEach(t, a, b)
+				cluster.Break("b", shardtest.Unreachable)
+				collect := time.AfterFunc(test.collected, func() { cluster.Remove(namespace, "foo-b") })
+				if took := new(gaps).wait(2*time.Minute, a); took > afterCrash {
+					t.Errorf("all keys are owned again %v after the crash, want %v", took, afterCrash)
+				}
+				collect.Stop()
+				_ = b.end()
+				end(t, a)
+			})
+		})
+	}
+}
+
+// A Pod is deleted by force a second after its crash, and its replacement is up 10 s later.
+func TestG7_CrashThenReplacement(t *testing.T) {
+	t.Skip(needsR29)
+	synctest.Test(t, func(t *testing.T) {
+		cluster := shardtest.NewCluster()
+		a, b := start(t, cluster.Client("a"), "a"), start(t, cluster.Client("b"), "b")
+		time.Sleep(10 * time.Second)
+		cluster.Break("b", shardtest.Unreachable)
+		crash := time.Now()
+		time.Sleep(time.Second)
+		cluster.Remove(namespace, "foo-b")
+		time.Sleep(10 * time.Second)
+		c := start(t, cluster.Client("c"), "c")
+		new(gaps).wait(3*time.Minute, a, c)
+		if took := time.Since(crash); took > afterCrash {
+			t.Errorf("all keys are owned again %v after the crash, want %v", took, afterCrash)
+		}
+		time.Sleep(time.Second)
+		oneOwnerEach(t, a, c)
+		_ = b.end()
+		end(t, a, c)
+	})
+}
+
+// A rolling update begins just after a crash, and the Lease of the one that crashed was deleted.
+func TestG7_RollingUpdateAfterACrash(t *testing.T) {
+	for _, step := range []time.Duration{5 * time.Second, 10 * time.Second} {
+		t.Run(step.String(), func(t *testing.T) {
+			t.Skip(needsR29)
+			synctest.Test(t, func(t *testing.T) {
+				const n = 8
+				cluster := shardtest.NewCluster()
+				var live []*member
+				add := func(name string) { live = append(live, start(t, cluster.Client(name), name)) }
+				for i := range n {
+					add(fmt.Sprint("old-", i))
+				}
+				time.Sleep(15 * time.Second)
+				oneOwnerEach(t, live...)
+				crashed := live[0]
+				live = live[1:]
+				cluster.Break("old-0", shardtest.Unreachable)
+				time.Sleep(time.Second)
+				cluster.Remove(namespace, "foo-old-0")
+
+				var g gaps
+				look := func(d time.Duration) {
+					for range d / (250 * time.Millisecond) {
+						time.Sleep(250 * time.Millisecond)
+						g.look(live...)
+					}
+				}
+				for i := range n {
+					add(fmt.Sprint("new-", i))
+					look(step - time.Second)
+					if i < n-1 {
+						old := live[0]
+						live = live[1:]
+						old.stop()
+						look(time.Second)
+						end(t, old)
+					}
+				}
+				look(time.Minute)
+				if g.longest > afterCrash {
+					t.Errorf("a key was without an owner for %v, want at most %v", g.longest, afterCrash)
+				}
+				oneOwnerEach(t, live...)
+				_ = crashed.end()
+				end(t, live...)
+			})
+		})
+	}
+}
+
+// Pods come and go faster than a tombstone lasts, and each newcomer adopts it. It must end all
+// the same.
+func TestR29_TombstoneEndsUnderChurn(t *testing.T) {
+	t.Skip(needsR29)
+	synctest.Test(t, func(t *testing.T) {
+		cluster := shardtest.NewCluster()
+		b := start(t, cluster.Client("b"), "b")
+		time.Sleep(5 * time.Second)
+		last := start(t, cluster.Client("c"), "c")
+		time.Sleep(10 * time.Second)
+		cluster.Break("b", shardtest.Unreachable)
+		crash := time.Now()
+		time.Sleep(time.Second)
+		cluster.Remove(namespace, "foo-b")
+		seen := time.Duration(0)
+		for i := range 30 {
+			pod := fmt.Sprint("p-", i)
+			next := start(t, cluster.Client(pod), pod)
+			for range 9 {
+				time.Sleep(time.Second)
+				for _, l := range cluster.Leases(namespace) {
+					if l.Annotations["operator-scaling.dev/tombstones"] != "" {
+						seen = time.Since(crash)
+					}
+				}
+			}
+			end(t, last)
+			time.Sleep(time.Second)
+			last = next
+		}
+		if seen == 0 || seen > time.Minute {
+			t.Errorf("the tombstone was seen on a Lease until %v after the crash, want a minute at most", seen)
+		}
+		oneOwnerEach(t, last)
+		_ = b.end()
+		end(t, last)
+	})
+}
+
+// lagging is a fleet of three whose Lease watches show events late, for ten minutes so far.
+func lagging(t *testing.T, cluster *shardtest.Cluster, late time.Duration) (members []*member, add func(pod string) *member, recover func()) {
+	t.Helper()
+	var wires []*wire
+	lag := time.Duration(0)
+	add = func(pod string) *member {
+		w := newPlannedWire(cluster.Client(pod), brisk)
+		w.delay(lag)
+		wires = append(wires, w)
+		return start(t, w, pod)
+	}
+	for _, pod := range []string{"a", "b", "c"} {
+		members = append(members, add(pod))
+	}
+	time.Sleep(10 * time.Second)
+	oneOwnerEach(t, members...)
+	set := func(late time.Duration) {
+		lag = late
+		for _, w := range wires {
+			w.delay(late)
+		}
+	}
+	set(late)
+	var g gaps
+	for range 300 {
+		time.Sleep(2 * time.Second)
+		if n := g.look(members...); n > 0 {
+			t.Fatalf("%d keys are without an owner although no member came or went", n)
+		}
+	}
+	for _, m := range members {
+		if n := counted(t, m, "sharding_evictions_total"); n != 0 {
+			t.Errorf("%s has evicted %v members", m.PodName(), n)
+		}
+		select {
+		case err := <-m.done:
+			t.Fatalf("%s: Run returned %v", m.PodName(), err)
+		default:
+		}
+	}
+	return members, add, func() { set(0) }
+}
+
+var latenesses = []time.Duration{2 * time.Second, 10 * time.Second, 30 * time.Second, 2 * time.Minute}
+
+func TestL1_JoinAndStopUnderALateWatch(t *testing.T) {
+	for _, late := range latenesses {
+		t.Run(late.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				cluster := shardtest.NewCluster()
+				members, add, recover := lagging(t, cluster, late)
+				d := add("d")
+				began := time.Now()
+				for d.Ready() != nil && time.Since(began) < whileLate {
+					time.Sleep(100 * time.Millisecond)
+				}
+				new(gaps).wait(whileLate, append(members, d)...)
+				if took := time.Since(began); d.Ready() != nil || took > whileLate {
+					t.Errorf("a member has not joined, or not all keys are owned, after %v: %v", took, d.Ready())
+				}
+				end(t, d)
+				if took := new(gaps).wait(2*whileLate, members...); took > whileLate {
+					t.Errorf("all keys are owned again %v after a graceful stop, want %v", took, whileLate)
+				}
+				recover()
+				time.Sleep(time.Minute)
+				oneOwnerEach(t, members...)
+				end(t, members...)
+			})
+		})
+	}
+}
+
+func TestL1_CrashUnderALateWatch(t *testing.T) {
+	for _, late := range latenesses {
+		t.Run(late.String(), func(t *testing.T) {
+			if late > 2*time.Second {
+				t.Skip(needsR44)
+			}
+			synctest.Test(t, func(t *testing.T) {
+				cluster := shardtest.NewCluster()
+				members, _, recover := lagging(t, cluster, late)
+				crashed, members := members[2], members[:2]
+				cluster.Break("c", shardtest.Unreachable)
+				if took := new(gaps).wait(10*time.Minute, members...); took > whileLate {
+					t.Errorf("all keys are owned again %v after a crash, want %v", took, whileLate)
+				}
+				recover()
+				time.Sleep(time.Minute)
+				oneOwnerEach(t, members...)
+				_ = crashed.end()
+				end(t, members...)
+			})
+		})
+	}
+}

@@ -1,0 +1,206 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package shard_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/tools/cache"
+
+	"github.com/tom-ludwig/operator-scaling/shard"
+	"github.com/tom-ludwig/operator-scaling/shard/shardtest"
+)
+
+// What a member reports about itself, in its log at the default verbosity, by Ready and in its
+// metrics, while it does not work as it should.
+
+const (
+	needsCause       = "needs: the cause of failed requests is logged at V(0) at first, when it changes and about once a minute, is part of what Ready returns, and each failed request is counted"
+	needsNamesake    = "needs: a second process of one identity logs at V(0) for which process it waits"
+	needsFingerprint = "needs: a fingerprint of the kinds and namespaces that a member watches, on its Lease; members report peers of the same revision with another one"
+)
+
+// failing lets all requests about Leases fail from now on. nil ends it.
+func failing(w *wire, err error) {
+	w.replan(func(verb string) trip {
+		way := brisk(verb)
+		way.err = err
+		return way
+	})
+}
+
+// reported is what a member has reported about a failure until shortly before its end.
+type reported struct {
+	lasted   time.Duration
+	log      []string
+	ready    error
+	failures float64
+}
+
+// report waits until a failure has lasted for so long.
+func report(t *testing.T, m *member, began time.Time, lasted time.Duration) reported {
+	t.Helper()
+	time.Sleep(lasted - time.Since(began))
+	return reported{lasted, m.logged(began), m.Ready(), counted(t, m, "sharding_lease_heartbeat_failures_total")}
+}
+
+// names fails unless a report names the cause of the failure.
+func (r reported) names(t *testing.T, cause error) {
+	t.Helper()
+	causes, minutes := 0, int(r.lasted/time.Minute)
+	for _, line := range r.log {
+		if strings.Contains(line, cause.Error()) {
+			causes++
+		}
+	}
+	if causes < minutes/2 {
+		t.Errorf("the log names the cause %d times in %d minutes: %q", causes, minutes, cause)
+	}
+	if len(r.log) > 6*minutes {
+		t.Errorf("%d lines were logged in %d minutes", len(r.log), minutes)
+	}
+	if r.ready == nil || !strings.Contains(r.ready.Error(), cause.Error()) {
+		t.Errorf("Ready does not name the cause %q: %v", cause, r.ready)
+	}
+	if int(r.failures) < minutes {
+		t.Errorf("%v failures were counted in %d minutes", r.failures, minutes)
+	}
+}
+
+// A process starts with a wrong token, address or name server.
+func TestReport_NothingWorksFromTheStart(t *testing.T) {
+	for name, cause := range map[string]error{
+		"unauthorized": apierrors.NewUnauthorized("Unauthorized"),
+		"no DNS":       errors.New("dial tcp: lookup kubernetes.default.svc: no such host"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			var r reported
+			synctest.Test(t, func(t *testing.T) {
+				w := newPlannedWire(shardtest.NewCluster().Client("a"), brisk)
+				failing(w, cause)
+				a := start(t, w, "a")
+				r = report(t, a, time.Now(), 10*time.Minute)
+				failing(w, nil)
+				works(t, a, 30*time.Second)
+				end(t, a)
+			})
+
+			t.Skip(needsCause) // what is above works
+			r.names(t, cause)
+		})
+	}
+}
+
+// A member that works is cut off for an hour, alone or with its whole fleet.
+func TestReport_CutOffForAnHour(t *testing.T) {
+	for name, test := range map[string]struct {
+		cause error
+		peer  bool
+	}{
+		"with a peer": {apierrors.NewUnauthorized("Unauthorized"), true},
+		"alone":       {errors.New("x509: certificate has expired or is not yet valid"), false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var r reported
+			synctest.Test(t, func(t *testing.T) {
+				cluster := shardtest.NewCluster()
+				w := newPlannedWire(cluster.Client("a"), brisk)
+				members := []*member{start(t, w, "a")}
+				if test.peer {
+					members = append(members, start(t, cluster.Client("b"), "b"))
+				}
+				time.Sleep(10 * time.Second)
+				oneOwnerEach(t, members...)
+				failing(w, test.cause)
+				began := time.Now()
+				time.Sleep(afterCrash)
+				if !members[0].Fenced() {
+					t.Error("the member is not fenced")
+				}
+				if test.peer {
+					oneOwnerEach(t, members[1])
+				}
+				r = report(t, members[0], began, time.Hour)
+				failing(w, nil)
+				time.Sleep(30 * time.Second)
+				oneOwnerEach(t, members...)
+				end(t, members...)
+			})
+
+			t.Skip(needsCause) // what is above works
+			r.names(t, test.cause)
+		})
+	}
+}
+
+// Two Pods of different UIDs have one name, and the second waits.
+func TestReport_WhomANamesakeWaitsFor(t *testing.T) {
+	var log, holder string
+	synctest.Test(t, func(t *testing.T) {
+		cluster := shardtest.NewCluster()
+		as := func(uid string) func(*shard.Config) {
+			return func(c *shard.Config) { c.PodUID = uids + uid }
+		}
+		a := start(t, cluster.Client("a"), "operator", as("1"))
+		time.Sleep(5 * time.Second)
+		b := start(t, cluster.Client("b"), "operator", as("2"))
+		time.Sleep(10 * time.Minute)
+		if err := b.Ready(); err == nil || !strings.Contains(err.Error(), a.Identity()) {
+			t.Errorf("Ready does not name %s: %v", a.Identity(), err)
+		}
+		log, holder = strings.Join(b.logged(time.Time{}), "\n"), a.Identity()
+		end(t, a, b)
+	})
+
+	t.Skip(needsNamesake) // what is above works
+	if !strings.Contains(log, holder) {
+		t.Errorf("the log does not name %s:\n%s", holder, log)
+	}
+}
+
+// Two operators that watch different kinds share one ring by mistake: half of the objects of each
+// belong to a member that never sees them.
+func TestReport_TwoOperatorsOnOneRing(t *testing.T) {
+	t.Skip(needsFingerprint)
+	synctest.Test(t, func(t *testing.T) {
+		cluster := shardtest.NewCluster()
+		var informers sync.WaitGroup
+		ctx, stop := context.WithCancel(context.Background())
+		operator := func(pod string, kind runtime.Object) *member {
+			m := start(t, cluster.Client(pod), pod)
+			objects := newObjects()
+			t.Cleanup(objects.source.Shutdown)
+			i := shard.NewInformer(m.Sharder, objects.listWatch(0), kind, 0, cache.Indexers{})
+			informers.Go(func() { i.RunWithContext(ctx) })
+			return m
+		}
+		a, b := operator("tenant-a-0", &corev1.ConfigMap{}), operator("tenant-b-0", &appsv1.Deployment{})
+		time.Sleep(10 * time.Second)
+		if a.MemberCount() != 2 {
+			t.Errorf("%d members are on the ring", a.MemberCount())
+		}
+		for _, pair := range [][2]*member{{a, b}, {b, a}} {
+			m, other := pair[0], "foo-"+pair[1].PodName()
+			if err := m.Ready(); err == nil || !strings.Contains(err.Error(), other) {
+				t.Errorf("%s does not report %s: %v", m.PodName(), other, err)
+			}
+			if log := strings.Join(m.logged(time.Time{}), "\n"); !strings.Contains(log, other) {
+				t.Errorf("the log of %s does not name %s", m.PodName(), other)
+			}
+		}
+		end(t, a, b)
+		stop()
+		informers.Wait()
+	})
+}
