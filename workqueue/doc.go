@@ -24,7 +24,8 @@
 //     and the member not fenced.
 //   - Q2: Once State answers that a point is not active, InFlight lists all work on
 //     it, that of a Get included which had seen the point active and has not yet
-//     returned; and a point that it does not list has no work in flight until State
+//     returned, and work that is done but has an effect under way ([Permit.Begin]);
+//     and a point that it does not list has no work in flight until State
 //     says that it is active again. So "change State, Drain, wait until InFlight is free
 //     of the point, release" hands over nothing that is being worked on.
 //   - Q3: Nothing is lost: an item that is added while its point is active or pending
@@ -35,8 +36,9 @@
 //   - Q5: While the member is fenced, Get returns nothing. Items stay with the queue and
 //     keep their order.
 //   - Q6: A context of [Queue.Context] ends with the cause [ErrReleased] when Drain
-//     meets its item, [ErrFenced] on Fence, [ErrDone] on Done, whichever is first. An
-//     item for which no context was asked costs nothing.
+//     meets its item, [ErrFenced] on Fence, [ErrDone] on Done, whichever is first, or at
+//     its parent's deadline; not when its parent is cancelled. An item for which no
+//     context was asked costs nothing.
 //   - Q7: Readmit, Drain, Fence, InFlight, OnDone, Parked and ParkedByState do not wait
 //     for work, and may be called from anywhere except the methods of Ownership. No
 //     lock is held while anything but the Ownership is called.
@@ -49,13 +51,23 @@
 //   - Q10: ShutDown and ShutDownWithDrain mean what client-go means. What is parked is
 //     dropped. Once ShutDown has been called, or ShutDownWithDrain has returned, no
 //     goroutine remains.
+//   - Q11: Work that a drain or a fence interrupts is not lost, whatever the worker does
+//     with the item: Done adds it again if Drain or Fence has met it since Get, or if
+//     [Check] has answered [ErrFenced] to its work. The item is then handed out again if
+//     its partition stays or comes back, and dropped if the partition goes to another
+//     member, whose informer shows it there. Done does not ask whether the work had come
+//     to its end in spite of all: an item may be handed out once more in vain. Nor does it
+//     matter whether the worker asked for a context. After ShutDown nothing is added.
 //
 // # The duties of the owner of the state
 //
 // First change what State and Fenced answer, then call: Readmit after every change;
 // Drain for points that were active; Fence when the member is fenced. Because Fenced
 // turns with the clock, a Get may find the member fenced for a moment that nobody else
-// has noticed: call Readmit after each renewal too.
+// has noticed: call Readmit after each renewal too. When the owner ends, Fenced must
+// answer true from then on, and Fence be called once more: the contexts of work in
+// flight end by nothing else, since ShutDown lets work end by itself and the
+// cancellation of a parent has no effect. Package shard does all this.
 //
 // # What is not guaranteed
 //

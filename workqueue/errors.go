@@ -5,15 +5,16 @@ package workqueue
 
 import "errors"
 
-// The causes with which a context of [Queue.Context] ends, as context.Cause tells
-// them, beside those of its parent.
+// The causes with which a context of [Queue.Context] ends, as context.Cause returns
+// them. Without one of them it ends only at the deadline of its parent.
 var (
 	// ErrReleased: the item's partition is being drained, to be given to another
-	// member. Stop; the item needs no retry here.
+	// member. Stop and call Done. The item needs no retry: Done adds it again, in case
+	// the partition stays.
 	ErrReleased = errors.New("workqueue: the item's partition is being released")
 	// ErrFenced: this member's last confirmed renewal is too old, so another member
-	// may take over at any moment. Stop, and add the item again: it stays here if
-	// this member renews in time.
+	// may take over at any moment. Stop and call Done. The item needs no retry: Done
+	// adds it again, and it stays here if this member renews in time.
 	ErrFenced = errors.New("workqueue: the member is fenced")
 	// ErrDone: Done was called for the item, or it was never handed out.
 	ErrDone = errors.New("workqueue: the item is not in flight")

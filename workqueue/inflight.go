@@ -6,12 +6,14 @@ package workqueue
 import (
 	"context"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
 )
 
-// Work is an item that Get has handed out and for which Done was not yet called.
+// Work is an item that Get has handed out and for which Done was not yet called; or
+// for which it was, while an effect begun with [Permit.Begin] has not ended.
 type Work struct {
 	Item  any       // the item as it was added
 	Point uint64    // of the object that it stands for
@@ -99,31 +101,88 @@ func (q *Queue[T]) handOut(item T) bool {
 // [ErrFenced] when the member is fenced, and with [ErrDone] by Done. It is
 // already cancelled if one of these has happened before. See [FromContext] for
 // what else it carries.
+//
+// It has the values and the deadline of ctx, but does not end when ctx is cancelled: a
+// process that is asked to stop ends the context from which everything derives, and
+// work that breaks off at that moment, with a request under way, calls Done before the
+// server has answered. The drain that follows would find nothing to wait for, and the
+// next owner would begin while the server still carries out the request. So the drain
+// ends the work, and the caller's context does not.
 func (q *Queue[T]) Context(ctx context.Context, item T) context.Context {
-	ctx, cancel := context.WithCancelCause(ctx)
-	at, cause := q.attach(item, cancel)
+	deadline, limited := ctx.Deadline()
+	ctx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	if limited {
+		timed, stop := context.WithDeadline(ctx, deadline)
+		end := cancel
+		ctx, cancel = timed, func(cause error) { end(cause); stop() }
+	}
+	at, t, cause := q.attach(item, cancel)
 	if cause != nil {
 		cancel(cause)
 	}
 	if at.nowhere {
 		return ctx
 	}
-	return context.WithValue(ctx, permitKey{}, Permit{Owner: q.owner, Point: at.point})
+	return context.WithValue(ctx, permitKey{}, Permit{Owner: q.owner, Point: at.point, work: handedOut[T]{q, t, ctx}})
 }
 
 // attach lets the item's work own the context, or returns why it must not go on.
-func (q *Queue[T]) attach(item T, cancel context.CancelCauseFunc) (place, error) {
+func (q *Queue[T]) attach(item T, cancel context.CancelCauseFunc) (place, *task, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	w := q.inFlight.find(item)
 	if w == nil {
-		return place{nowhere: true}, ErrDone
+		return place{nowhere: true}, nil, ErrDone
 	}
 	t := w.ensureTask()
 	if t.cause == nil {
 		t.cancels = append(t.cancels, cancel)
 	}
-	return w.place, t.cause
+	return w.place, t, t.cause
+}
+
+// handedOut is what a Permit knows of the work that it was made for: from one Get to
+// its Done, whatever becomes of the item later.
+type handedOut[T comparable] struct {
+	q    *Queue[T]
+	task *task
+	ctx  context.Context // the work's own
+}
+
+func (h handedOut[T]) context() context.Context { return h.ctx }
+
+// refuse notes that an effect of the work is left out because the member is fenced.
+func (h handedOut[T]) refuse() {
+	h.q.mu.Lock()
+	defer h.q.mu.Unlock()
+	h.task.refused = true
+}
+
+func (h handedOut[T]) begin() (end func(), err error) {
+	h.q.mu.Lock()
+	defer h.q.mu.Unlock()
+	switch {
+	case h.task.cause != nil:
+		return nil, h.task.cause
+	case h.task.done:
+		return nil, ErrDone
+	}
+	h.task.effects++
+	return sync.OnceFunc(h.end), nil
+}
+
+func (h handedOut[T]) end() {
+	h.q.mu.Lock()
+	h.task.effects--
+	last := h.task.done && h.task.effects == 0
+	if last {
+		delete(h.q.unanswered, h.task)
+	}
+	onDone := h.q.onDone
+	h.q.mu.Unlock()
+	if last && onDone != nil {
+		onDone()
+	}
 }
 
 // Drain cancels the contexts of the work in flight on the points for which draining
@@ -176,16 +235,24 @@ func (q *Queue[T]) InFlight() []Work {
 	q.mu.Lock()
 	q.inFlight.each(func(item T, w *work) {
 		if !w.nowhere {
-			list = append(list, Work{Item: item, Point: w.point, Since: q.epoch.Add(w.since)})
+			list = append(list, q.describe(item, w))
 		}
 	})
+	for _, w := range q.unanswered {
+		list = append(list, w)
+	}
 	q.mu.Unlock()
 	slices.SortFunc(list, func(a, b Work) int { return a.Since.Compare(b.Since) })
 	return list
 }
 
+func (q *Queue[T]) describe(item T, w *work) Work {
+	return Work{Item: item, Point: w.point, Since: q.epoch.Add(w.since)}
+}
+
 // OnDone sets the function that is called after each Done of an item that Drain or
-// Fence has cancelled: by then it is out of InFlight. It is called on the worker's
+// Fence has cancelled, and after the last effect (see [Permit.Begin]) of work that was
+// done before: by then it is out of InFlight. It is called on the worker's
 // goroutine with no lock held and must not block. Nil for none.
 func (q *Queue[T]) OnDone(f func()) {
 	q.mu.Lock()

@@ -114,7 +114,11 @@ func TestQ6_Causes(t *testing.T) {
 		{"drain", func(q *Queue[int], _ context.CancelCauseFunc) { q.Drain(inPartition(1)) }, ErrReleased},
 		{"fence", func(q *Queue[int], _ context.CancelCauseFunc) { q.Fence() }, ErrFenced},
 		{"done", func(q *Queue[int], _ context.CancelCauseFunc) { q.Done(1) }, ErrDone},
-		{"caller", func(_ *Queue[int], cancel context.CancelCauseFunc) { cancel(byCaller) }, byCaller},
+		{"caller", func(_ *Queue[int], cancel context.CancelCauseFunc) { cancel(byCaller) }, nil},
+		{"caller, then drain", func(q *Queue[int], cancel context.CancelCauseFunc) {
+			cancel(byCaller)
+			q.Drain(inPartition(1))
+		}, ErrReleased},
 		{"drain, then fence", func(q *Queue[int], _ context.CancelCauseFunc) {
 			q.Drain(inPartition(1))
 			q.Fence()
@@ -139,11 +143,49 @@ func TestQ6_Causes(t *testing.T) {
 					t.Errorf("context %s: cause %v, want %v", name, got, test.want)
 				}
 				if ctx.Value(key{}) != "value" {
-					t.Errorf("context %s is no child of its parent", name)
+					t.Errorf("context %s has not the values of its parent", name)
 				}
 			}
 		})
 	}
+}
+
+// A deadline stays, and is let go of when the work ends for another reason.
+func TestQ6_DeadlineOfTheParent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q, _ := newQueue(t, newOwner(ring.Active))
+		parent, cancel := context.WithTimeout(t.Context(), time.Minute)
+		q.Add(1)
+		get(t, q)
+		ctx := q.Context(parent, 1)
+		cancel()
+		time.Sleep(time.Minute - 1)
+		if ctx.Err() != nil {
+			t.Errorf("%v before the deadline", ctx.Err())
+		}
+		time.Sleep(1)
+		synctest.Wait()
+		if got := context.Cause(ctx); got != context.DeadlineExceeded {
+			t.Errorf("cause %v at the deadline", got)
+		}
+		if got := context.Cause(q.Context(parent, 1)); got != context.DeadlineExceeded {
+			t.Errorf("cause %v after the deadline", got)
+		}
+		q.Done(1)
+		if n := q.Len(); n != 0 {
+			t.Errorf("%d queued: to retry after a deadline is the worker's business", n)
+		}
+		q.Add(1)
+		get(t, q)
+		parent, cancel = context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		ctx = q.Context(parent, 1)
+		q.Drain(inPartition(1))
+		if got := context.Cause(ctx); got != ErrReleased {
+			t.Errorf("cause %v, want %v", got, ErrReleased)
+		}
+		q.Done(1)
+	})
 }
 
 // A new hand-out of the same item has nothing to do with what ended the one before.

@@ -23,8 +23,9 @@ var seeds = flag.Int("seeds", 10, "how many schedules TestQ1Q2Q3_Model plays")
 // TestQ1Q2Q3_Model plays seeded schedules: workers, adders, and a loop that takes
 // partitions away ("publish, Drain, wait for InFlight, release"), gives them back, and
 // fences the member and lifts the fence. No item may be in a worker's hands while its
-// point is released or, if work stops at the fence, while the member is fenced; and
-// every item that was added is handed out afterwards.
+// point is released or, if work stops at the fence, while the member is fenced; every
+// item that was added is handed out afterwards; and so is every item whose work was
+// interrupted, although its worker just stops, or its partition has left.
 func TestQ1Q2Q3_Model(t *testing.T) {
 	for seed := range uint64(*seeds) {
 		// Without Foreign nothing may be dropped at all. With it, the loop delivers all
@@ -56,10 +57,12 @@ type model struct {
 	notice  chan struct{} // OnDone
 
 	released [partitions]atomic.Bool  // no work allowed: the loop has seen InFlight free of it
+	left     [partitions]bool         // it was another member's since it was last active
 	held     [partitions]atomic.Int64 // items in workers' hands
 	added    [modelItems]atomic.Int64 // Adds that have begun, each with a number
 	served   [modelItems]atomic.Int64 // the last Add that had begun when the item was handed out
 	handOuts atomic.Int64
+	obeyed   atomic.Int64 // pieces of work that stopped because they were interrupted
 	drains   int
 	waits    int
 }
@@ -102,8 +105,9 @@ func (m *model) play() {
 	}
 	m.q.ShutDown()
 	workers.Wait()
-	if m.handOuts.Load() < 500 || m.drains < 20 || m.waits < 5 {
-		m.t.Errorf("the run was empty: %d hand-outs, %d drains, %d of them waited", m.handOuts.Load(), m.drains, m.waits)
+	if m.handOuts.Load() < 500 || m.drains < 20 || m.waits < 5 || m.obeyed.Load() < 5 {
+		m.t.Errorf("the run was empty: %d hand-outs, %d drains, %d of them waited, %d pieces of work interrupted",
+			m.handOuts.Load(), m.drains, m.waits, m.obeyed.Load())
 	}
 }
 
@@ -152,7 +156,7 @@ func (m *model) work(random *rand.Rand) {
 			}
 		}
 		check("after Get")
-		switch random.IntN(4) {
+		switch random.IntN(6) {
 		case 0:
 			// Work that ends when it is told to, or after a while.
 			ctx, cancel := context.WithTimeout(m.q.Context(context.Background(), item), time.Duration(random.IntN(300))*time.Microsecond)
@@ -166,11 +170,31 @@ func (m *model) work(random *rand.Rand) {
 			time.Sleep(time.Duration(random.IntN(300)) * time.Microsecond)
 		case 2:
 			m.put(random, item)
+		case 4, 5:
+			m.obey(random, item)
 		}
 		check("before Done")
 		m.held[partition].Add(-1)
 		m.q.Forget(item)
 		m.q.Done(item)
+	}
+}
+
+// obey is work that stops when it is interrupted and does nothing for its item. What it
+// has left undone is to be done by another hand-out, as if it were added again now; or
+// its partition leaves, and comes back with all that is to be done.
+func (m *model) obey(random *rand.Rand, item int) {
+	ctx := m.q.Context(context.Background(), item)
+	for range 3 {
+		select {
+		case <-ctx.Done():
+		case <-time.After(time.Duration(random.IntN(200)) * time.Microsecond):
+		}
+		if Check(ctx) != nil {
+			m.obeyed.Add(1)
+			m.added[item].Add(1)
+			return
+		}
 	}
 }
 
@@ -181,9 +205,12 @@ func (m *model) loop(random *rand.Rand) {
 		partition := random.IntN(partitions)
 		switch ring.State(m.owner.states[partition].Load()) {
 		case ring.Active:
-			if random.IntN(4) == 0 {
+			switch random.IntN(8) {
+			case 0, 1:
 				m.fence(random)
-			} else {
+			case 2:
+				m.blink(random)
+			default:
 				m.drain(partition, random)
 			}
 		case ring.Pending:
@@ -207,7 +234,8 @@ func (m *model) activate(partition int) {
 	m.released[partition].Store(false)
 	m.owner.set(partition, ring.Active)
 	m.q.Readmit()
-	if m.foreign {
+	if m.left[partition] {
+		m.left[partition] = false
 		for item := partition; item < modelItems; item += partitions {
 			m.q.Add(item) // the replay, which stands for all Adds before
 		}
@@ -231,6 +259,7 @@ func (m *model) drain(partition int, random *rand.Rand) {
 	}
 	m.released[partition].Store(true)
 	if m.foreign && random.IntN(3) > 0 {
+		m.left[partition] = true
 		m.owner.set(partition, ring.Foreign)
 		m.q.Readmit()
 	}
@@ -243,6 +272,14 @@ func (m *model) worksOn(partition int) bool {
 		}
 	}
 	return false
+}
+
+// blink is a fence that nobody notices but by the clock: the answer to a renewal comes late.
+func (m *model) blink(random *rand.Rand) {
+	m.owner.fenced.Store(true)
+	time.Sleep(time.Duration(random.IntN(300)) * time.Microsecond)
+	m.owner.fenced.Store(false)
+	m.q.Readmit()
 }
 
 // fence stops all work for a while.

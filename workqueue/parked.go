@@ -23,7 +23,7 @@ type parked struct {
 // here, or State and Fenced have answered for the time after the change.
 func (q *Queue[T]) park(item T, at place) (outcome func(Recorder)) {
 	if q.stopped {
-		return Recorder.Dropped
+		return func(Recorder) { q.drop(item) }
 	}
 	if _, already := q.parked[item]; already {
 		return nothing
@@ -55,7 +55,7 @@ func (q *Queue[T]) addInactive(item T, point uint64) {
 	}
 }
 
-// drop forgets an item that is another member's.
+// drop forgets an item that is another member's, or that comes too late.
 func (q *Queue[T]) drop(item T) {
 	q.limiter.Forget(item)
 	q.recorder.Dropped()
@@ -130,10 +130,10 @@ func (q *Queue[T]) ParkedByState() map[ring.State]int {
 func (q *Queue[T]) stopParking() {
 	q.mu.Lock()
 	q.stopped = true
-	dropped := len(q.parked)
+	dropped := q.parked
 	q.parked = nil
 	q.mu.Unlock()
-	for range dropped {
-		q.recorder.Dropped()
+	for item := range dropped {
+		q.drop(item)
 	}
 }

@@ -14,7 +14,25 @@ type Permit struct {
 	Owner Ownership
 	// Point is that of the item.
 	Point uint64
+
+	work interface {
+		context() context.Context
+		refuse()
+		begin() (end func(), err error)
+	}
 }
+
+// Context returns the work's own context, as [Queue.Context] made it. A context that was
+// derived from it may have ended earlier.
+func (p Permit) Context() context.Context { return p.work.context() }
+
+// Begin says that the work begins to do something that can't be called back once it
+// has begun, such as a request that changes an object. Until end is called the work
+// stays in [Queue.InFlight], even after Done, so that no drain ends meanwhile. Begin
+// returns an error if the work may not go on: the cause with which its context has ended.
+//
+// Any goroutine may call both. A second call of end does nothing.
+func (p Permit) Begin() (end func(), err error) { return p.work.begin() }
 
 type permitKey struct{}
 
@@ -26,20 +44,27 @@ func FromContext(ctx context.Context) (Permit, bool) {
 }
 
 // Check returns why the work that the context belongs to must not have effects any
-// more: the cause with which the context has ended, or [ErrFenced] if the member is fenced
-// although nobody has noticed it yet, as in a process that was paused. It returns
-// nil for work that may go on, and for a context that is not of a queue and has not
-// ended.
+// more: the cause with which the work's context has ended; [ErrFenced] if the member is
+// fenced although the work's context has not ended yet, as in a process that was paused; or
+// the cause with which a context that the caller has derived has ended. It returns
+// nil for work that may go on, and for a context that does not come from a queue.
+//
+// Work to which it has answered [ErrFenced] counts as interrupted (Q11), even if the member
+// is not fenced any more when it calls Done.
 func Check(ctx context.Context) error {
 	p, ok := FromContext(ctx)
 	if !ok {
 		return nil
 	}
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
+	if work := p.Context(); work.Err() != nil {
+		return context.Cause(work)
 	}
 	if p.Owner.Fenced() {
+		p.work.refuse()
 		return ErrFenced
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
 	}
 	return nil
 }

@@ -52,6 +52,26 @@ func TestCheck_KnowsMoreThanTheContext(t *testing.T) {
 	if err := workqueue.Check(ctx); !errors.Is(err, workqueue.ErrDone) {
 		t.Errorf("check of work that is done: %v", err)
 	}
+	if q.Len() != 1 {
+		t.Fatal("what the fence had refused is not queued again")
+	}
+	q.Get()
+	q.Done("a")
+	derived, cancel := context.WithCancel(work("a"))
+	cancel()
+	if err := workqueue.Check(derived); err != context.Canceled {
+		t.Errorf("check of a context that its caller has ended: %v", err)
+	}
+	q.Drain(func(uint64) bool { return true })
+	if err := workqueue.Check(derived); err != workqueue.ErrReleased {
+		t.Errorf("check of a context that its caller has ended, while draining: %v", err)
+	}
+	q.Done("a")
+	if q.Len() != 1 {
+		t.Fatal("what the drain has interrupted is not queued again")
+	}
+	q.Get()
+	q.Done("a")
 	if _, ok := workqueue.FromContext(work("nowhere")); ok {
 		t.Error("an item that lies nowhere has a permit")
 	}

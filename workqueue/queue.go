@@ -43,7 +43,7 @@ type Recorder interface {
 	// Readmitted: the item was parked and is now queued.
 	Readmitted()
 	// Dropped: the item's partition is not this member's; or the item was parked, or to
-	// be parked, when the queue was shut down.
+	// be parked, when the queue was shut down. The rate limiter has forgotten it.
 	Dropped()
 	// Refused: Get had the item in its hand and found the member fenced. The item is
 	// parked.
@@ -95,6 +95,10 @@ type Queue[T comparable] struct {
 	inFlight table[T]
 	parked   map[T]parked // nil while empty
 	arrivals uint64       // counts what was ever parked
+	// unanswered is work for which Done was called while an effect of it was still under
+	// way: it stays in InFlight. nil while empty; each of its tasks is done and has
+	// effects > 0.
+	unanswered map[*task]Work
 	stopped  bool         // nothing is parked any more
 	onDone   func()
 }
@@ -161,21 +165,38 @@ func (q *Queue[T]) Get() (item T, shutdown bool) {
 }
 
 // Done says that the work on the item has ended. Its contexts are cancelled. If it was
-// added again meanwhile, it is queued again.
+// added again meanwhile, it is queued again. An item whose work was interrupted by a
+// drain or a fence is added again by Done, so that no worker needs to care: see Q11.
 func (q *Queue[T]) Done(item T) {
 	// First out of the table: as soon as the inner queue knows, another worker may
 	// get the item and enter it anew.
 	q.mu.Lock()
-	t := q.inFlight.take(item)
-	onDone := q.onDone
-	q.mu.Unlock()
+	w := q.inFlight.take(item)
+	t := w.task
 	if t == nil {
+		q.mu.Unlock()
 		q.inner.Done(item)
 		return
 	}
+	interrupted, onDone := t.interrupted(), q.onDone
+	t.done = true
+	if t.effects > 0 {
+		if q.unanswered == nil {
+			q.unanswered = make(map[*task]Work)
+		}
+		q.unanswered[t] = q.describe(item, &w)
+	}
+	q.mu.Unlock()
 	t.cancelAll(ErrDone)
+	if interrupted {
+		// Like any Add, at a time when the item is out of the table and not yet given back:
+		// the inner queue notes that it is to be queued by its Done, once with what the
+		// worker may have added; a point that is not active has it parked or dropped, and
+		// Readmit finds it if the drain ends, or is called off, between here and there.
+		q.Add(item)
+	}
 	q.inner.Done(item)
-	if t.cause != nil && onDone != nil {
+	if interrupted && onDone != nil {
 		onDone()
 	}
 }

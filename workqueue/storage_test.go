@@ -28,17 +28,17 @@ func TestTableIsAMap(t *testing.T) {
 			want[item] = uint64(step)
 		case random.IntN(2) == 0:
 			sut.find(item).ensureTask().cause = ErrDone
-			if task := sut.take(item); task == nil || task.cause != ErrDone {
+			if task := sut.take(item).task; task == nil || task.cause != ErrDone {
 				t.Fatalf("step %d: take(%d) = %v", step, item, task)
 			}
 			delete(want, item)
 		default:
-			if task := sut.take(item); task != nil {
+			if task := sut.take(item).task; task != nil {
 				t.Fatalf("step %d: take(%d) = %v of another item", step, item, task)
 			}
 			delete(want, item)
 		}
-		if task := sut.take(-1); task != nil {
+		if task := sut.take(-1).task; task != nil {
 			t.Fatalf("step %d: an item that is not there has a task", step)
 		}
 		got := map[int]uint64{}

@@ -15,12 +15,19 @@ type work struct {
 	task  *task         // nil until Context, Drain or Fence needs it
 }
 
-// task is the part of work that few items need. While the work is in the table it is
-// guarded by the queue's mutex; then it belongs to Done.
+// task is the part of work that few items need. It is guarded by the queue's mutex,
+// but for cancels, which belongs to Done once the work has left the table.
 type task struct {
 	cause   error // why the work must end; nil while it may go on
 	cancels []context.CancelCauseFunc
+	refused bool // Check found the member fenced, so an effect of the work was left out
+	done    bool // Done was called
+	effects int  // begun with Permit.Begin, and not ended; 0 <= effects
 }
+
+// interrupted reports whether the work may have stopped before its end, because of a
+// drain or a fence.
+func (t *task) interrupted() bool { return t.cause != nil || t.refused }
 
 func (w *work) ensureTask() *task {
 	if w.task == nil {
@@ -67,25 +74,25 @@ func (t *table[T]) put(item T, at place, since time.Duration) {
 	t.many[item] = &work{place: at, since: since}
 }
 
-// take removes an item and returns its task, nil if it has none or is not there.
-func (t *table[T]) take(item T) *task {
+// take removes an item and returns its work, the zero work if it is not there.
+func (t *table[T]) take(item T) work {
 	for i := range t.few[:t.n] {
 		if s := &t.few[i]; s.item == item {
-			task := s.work.task
+			w := s.work
 			t.n--
 			last := &t.few[t.n]
 			if s != last {
 				*s = *last
 			}
 			*last = slot[T]{} // keeps nothing alive
-			return task
+			return w
 		}
 	}
 	if w := t.many[item]; w != nil {
 		delete(t.many, item)
-		return w.task
+		return *w
 	}
-	return nil
+	return work{}
 }
 
 // find returns the item's work, nil if it is not there. The pointer is good until the
