@@ -14,11 +14,13 @@ import (
 
 // ErrLostOwnership is the error of a request that [WrapTransport] has not sent. The
 // cause is wrapped beside it: [ErrReleased], [ErrFenced], or that Done was called.
+// Stop and call Done: the item needs no retry.
 var ErrLostOwnership = errors.New("this member may not work on the object any more")
 
 // The causes with which a context of a queue's Context ends (context.Cause). A
-// reconciler that fails because of one may add its item again, rate limited, in any
-// case: the queue drops it if it isn't this member's any more.
+// reconciler that meets one stops and calls Done, which adds the item again: the queue
+// hands it out if its partition stays or comes back, and drops it if it isn't this
+// member's any more. A reconciler that adds it again itself, rate limited, does no harm.
 var (
 	// ErrReleased: the item's partition is being drained, to be given to another member.
 	ErrReleased = workqueue.ErrReleased

@@ -31,6 +31,7 @@ var Mutants = []Mutant{
 	{Name: "leaves parked what the fence had stopped", rule: readmitUnfenced},
 	{Name: "writes whatever it has lost", rule: refuseWrites},
 	{Name: "breaks writes off for a drain", rule: finishWrites},
+	{Name: "breaks writes off for their callers", rule: outliveCallers},
 	{Name: "keeps its first token", rule: freshTokens},
 	{Name: "waits for ever for an answer", rule: boundRequests},
 	{Name: "does not start a dead watch again", rule: restartWatch},

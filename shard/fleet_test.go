@@ -195,25 +195,54 @@ func (r *replica) reconcile(item cache.ObjectName, slow time.Duration, random *r
 	r.gate(j)
 	var err error
 	if random.IntN(2) == 0 {
-		err = r.fleet.server.write(j.ctx, r, j.key)
+		err = r.write(j, random)
 		r.gate(j)
 	}
 	if random.IntN(20) == 0 {
 		err = errors.New("one of those errors")
 	}
-	completed := r.end(j, err == nil)
+	completed, interrupted := r.end(j, err == nil)
+	interrupted = interrupted || errors.Is(err, shard.ErrLostOwnership)
 	if now := r.Identity(); now != identity {
 		r.fleet.problem("%s has become %s while it was working on %s", identity, now, j.key)
 	}
-	if completed {
+	switch {
+	case interrupted && random.IntN(4) > 0:
+		// It does what ErrReleased and ErrFenced say: nothing.
+	case completed:
 		r.queue.Forget(item)
 		if random.IntN(20) == 0 {
 			r.queue.AddAfter(item, time.Duration(random.Int64N(int64(10*time.Second))))
 		}
-	} else {
+	default:
 		r.queue.AddRateLimited(item)
 	}
 	r.queue.Done(item)
+}
+
+// write sends a write and waits for the answer: patiently, or by a context that is
+// cancelled after a while, or not at all after a while.
+func (r *replica) write(j *job, random *rand.Rand) error {
+	while := time.Duration(random.Int64N(int64(time.Second)))
+	switch random.IntN(4) {
+	case 0:
+		ctx, cancel := context.WithCancel(j.ctx)
+		defer cancel()
+		defer time.AfterFunc(while, cancel).Stop()
+		return r.fleet.server.write(ctx, r, j.key)
+	case 1:
+		answered := make(chan error, 1)
+		r.running.Go(func() { answered <- r.fleet.server.write(j.ctx, r, j.key) })
+		select {
+		case err := <-answered:
+			return err
+		case <-j.ctx.Done():
+			return context.Cause(j.ctx)
+		case <-time.After(while):
+			return errors.New("lost patience")
+		}
+	}
+	return r.fleet.server.write(j.ctx, r, j.key)
 }
 
 // deaf is how long work may go on after its context has ended: from the fence to the
@@ -261,17 +290,19 @@ func (r *replica) gate(j *job) {
 	}
 }
 
-func (r *replica) end(j *job, well bool) (completed bool) {
+func (r *replica) end(j *job, well bool) (completed, interrupted bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.jobs, j)
 	r.idle = time.Now()
-	completed = well && j.work != nil && workqueue.Check(j.ctx) == nil
+	cause := workqueue.Check(j.ctx)
+	interrupted = errors.Is(cause, shard.ErrReleased) || errors.Is(cause, shard.ErrFenced)
+	completed = well && j.work != nil && cause == nil
 	if j.work != nil {
 		j.work.End(completed)
 	}
 	r.fleet.note(j.key, "%s ends at %s: completed %v, context %v", r.name, j.version, completed, context.Cause(j.ctx))
-	return completed
+	return completed, interrupted
 }
 
 // at reports whether the process is at work on a key.

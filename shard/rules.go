@@ -27,6 +27,7 @@ const (
 	readmitUnfenced                   // so does the end of a fence
 	refuseWrites                      // the transport sends no write of work that may not go on
 	finishWrites                      // and breaks none off for a drain
+	outliveCallers                    // nor for a caller that cancels its context
 	freshTokens                       // tokens change with the claims
 	boundRequests                     // each request to the API server has a timeout
 	restartWatch                      // the watch is started again when the machine asks for it

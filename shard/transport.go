@@ -21,11 +21,23 @@ import (
 // mutating request, so that a process that was paused between its last check and the request
 // does not send it. Other requests, and those with other contexts, pass.
 //
-// A mutating request that is under way when its partition is to be handed over is
-// not broken off, although its context has ended: the server might carry it out all
-// the same, after the next owner has begun. The handover waits for the answer, as
-// for any work; at the fence, at its deadline, and when anybody else ends its
-// context, a request is broken off as usual.
+// A mutating request that is under way is broken off at the fence and at its deadline,
+// and by nothing else: not by a drain, and not by whoever cancels a context that was
+// derived from the queue's, on SIGTERM for instance. The server might carry it out all
+// the same, after the next owner has begun. The handover waits for the answer, even
+// if the worker does not and calls Done.
+//
+// So who cancels a mutating request on purpose gets its answer nevertheless, when it
+// comes. To stop waiting for a server that does not answer takes a deadline: that of the
+// context, http.Client.Timeout, or Timeout of the rest.Config. Behind a deadline there is
+// no promise: the server may carry out the request when another member works on the
+// object, and only a resourceVersion or a token ([StampToken]) makes it fail. A deadline
+// that is longer than the server takes for its slowest answer (60 s, unless
+// kube-apiserver's --request-timeout says otherwise) leaves the promise whole.
+// A handover waits for Config.DrainTimeout at the most.
+//
+// A request that was not sent because its caller's context had ended fails with the
+// cause of that, and not with [ErrLostOwnership]: its item is the worker's to retry.
 //
 // From the answers to writes the transport learns how far this member has written. The
 // member that gets its partitions waits until its informers show as much; see
@@ -44,23 +56,35 @@ func (g *guard) RoundTrip(r *http.Request) (*http.Response, error) {
 	case http.MethodGet, http.MethodHead, http.MethodOptions:
 		return g.next.RoundTrip(r)
 	}
-	if cause := workqueue.Check(r.Context()); cause != nil && broken != refuseWrites {
-		if r.Body != nil {
-			_ = r.Body.Close() // a RoundTripper must, also when it fails
-		}
-		return nil, fmt.Errorf("%s %s was not sent: %w: %w", r.Method, r.URL.Path, ErrLostOwnership, cause)
-	}
 	permit, ok := workqueue.FromContext(r.Context())
-	if !ok || broken == finishWrites {
+	if !ok {
 		return g.next.RoundTrip(r)
 	}
-	ctx, done := outlive(r.Context(), permit.Owner)
+	if cause := workqueue.Check(r.Context()); cause != nil && broken != refuseWrites {
+		return nil, refuse(r, cause)
+	}
+	// From here until its answer the request counts as work in flight: its caller may be
+	// gone before, and Done called.
+	answered, cause := permit.Begin()
+	if cause != nil {
+		if broken != refuseWrites {
+			return nil, refuse(r, cause)
+		}
+		answered = func() {}
+	}
+	defer answered() // when the head of the answer is there, the server has carried it out
+	if broken == finishWrites {
+		return g.next.RoundTrip(r)
+	}
+	head := make(chan struct{})
+	defer close(head)
+	ctx, done := outlive(r.Context(), permit, head)
 	response, err := g.next.RoundTrip(r.WithContext(ctx))
 	switch {
-	case err != nil:
+	case err != nil || response.Body == nil:
 		done()
-	case response.StatusCode == http.StatusSwitchingProtocols || response.Body == nil:
-		// The body is a connection of the caller's, or there is none.
+	case response.StatusCode == http.StatusSwitchingProtocols:
+		// The body is a connection of the caller's.
 	default:
 		answer := &answer{ReadCloser: response.Body, done: done}
 		if s, ok := permit.Owner.(*Sharder); ok {
@@ -71,35 +95,65 @@ func (g *guard) RoundTrip(r *http.Request) (*http.Response, error) {
 	return response, err
 }
 
-// fencePeriod is the time between two looks at the fence for a request whose
-// partition is being drained.
+// refuse returns the error of a request that is not sent.
+func refuse(r *http.Request, cause error) error {
+	if r.Body != nil {
+		_ = r.Body.Close() // a RoundTripper must, also when it fails
+	}
+	for _, lost := range []error{workqueue.ErrReleased, workqueue.ErrFenced, workqueue.ErrDone} {
+		if errors.Is(cause, lost) {
+			return fmt.Errorf("%s %s was not sent: %w: %w", r.Method, r.URL.Path, ErrLostOwnership, cause)
+		}
+	}
+	return fmt.Errorf("%s %s was not sent: %w", r.Method, r.URL.Path, cause)
+}
+
+// fencePeriod is the time between two looks at the fence for a request whose work
+// has ended for another reason.
 const fencePeriod = 50 * time.Millisecond
 
-// outlive returns a context that goes on when the context of the work ends because
-// its partition is being drained. done must be called when the request has its answer.
-func outlive(work context.Context, owner workqueue.Ownership) (ctx context.Context, done func()) {
-	ctx = context.WithoutCancel(work)
+// outlive returns a context for a request of a piece of work. It ends at the deadline of
+// the request's own context and at the fence, and once the head of the answer is there,
+// at Done too. done must be called when the answer was read.
+func outlive(request context.Context, permit workqueue.Permit, head <-chan struct{}) (ctx context.Context, done func()) {
+	ctx = context.WithoutCancel(request)
 	inTime := func() {}
-	if deadline, ok := work.Deadline(); ok {
+	if deadline, ok := request.Deadline(); ok {
 		ctx, inTime = context.WithDeadline(ctx, deadline)
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
+	work := permit.Context() // the request's may be one that the caller has derived
 	stop := context.AfterFunc(work, func() {
-		cause := context.Cause(work)
-		for errors.Is(cause, workqueue.ErrReleased) {
+		cause, over := context.Cause(work), head
+		if errors.Is(cause, workqueue.ErrReleased) {
+			over = nil // the work may not be done yet
+		}
+		for !errors.Is(cause, workqueue.ErrFenced) {
 			select {
 			case <-ctx.Done():
 				return
+			case <-over:
+				cancel(cause)
+				return
 			case <-time.After(fencePeriod):
 			}
-			if owner.Fenced() {
+			if permit.Owner.Fenced() {
 				cause = workqueue.ErrFenced
 			}
 		}
 		cancel(cause)
 	})
+	giveUp := func() bool { return true }
+	if broken == outliveCallers {
+		giveUp = context.AfterFunc(request, func() {
+			if !errors.Is(context.Cause(work), workqueue.ErrReleased) {
+				cancel(context.Cause(request))
+			}
+		})
+	}
 	return ctx, func() {
 		stop()
+		giveUp()
 		cancel(nil)
 		inTime()
 	}

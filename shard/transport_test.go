@@ -186,3 +186,108 @@ func TestWrapTransport_BreaksNoWriteOffForADrain(t *testing.T) {
 		}
 	})
 }
+
+// SIGTERM cancels the context that everything derives from before the drain begins, and a
+// worker may give up waiting and call Done. The next owner must not begin before the
+// server has answered.
+func TestWrapTransport_BreaksNoWriteOffForItsCaller(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		giveUp func(cancel, sigterm func(), done func())
+		after  bool // done after the answer, as it should be
+	}{
+		{"the context of Run is cancelled", func(_, sigterm, _ func()) { sigterm() }, true},
+		{"a derived context is cancelled", func(cancel, sigterm, _ func()) { cancel(); sigterm() }, true},
+		{"a derived context is cancelled, later", func(cancel, sigterm, _ func()) {
+			sigterm()
+			time.Sleep(time.Second)
+			cancel()
+		}, true},
+		{"nobody waits for the answer", func(_, sigterm, done func()) { done(); sigterm() }, false},
+		{"nobody waits for the answer, later", func(cancel, sigterm, done func()) {
+			sigterm()
+			time.Sleep(time.Second)
+			cancel()
+			done()
+		}, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				cluster := shardtest.NewCluster()
+				a, b := start(t, cluster.Client("a"), "a"), start(t, cluster.Client("b"), "b")
+				q := shard.NewQueue(a.Sharder, clientworkqueue.DefaultTypedControllerRateLimiter[cache.ObjectName]())
+				defer q.ShutDown()
+				time.Sleep(5 * time.Second)
+				item := cache.ObjectName{Namespace: "x", Name: "y"}
+				for i := 0; !a.OwnsKey(item.String()); i++ {
+					item.Name = objectName(i)
+				}
+				q.Add(item)
+				q.Get()
+				run, sigterm := context.WithCancel(context.Background())
+				defer sigterm()
+				ctx, cancel := context.WithCancel(q.Context(run, item))
+				defer cancel()
+				server := make(slow)
+				answered := make(chan error, 1)
+				go func() {
+					r, err := http.NewRequestWithContext(ctx, http.MethodPut, "http://127.0.0.1/x/y", nil)
+					if err != nil {
+						t.Error(err)
+					}
+					response, err := shard.WrapTransport(server).RoundTrip(r)
+					if err == nil {
+						err = response.Body.Close()
+					}
+					answered <- err
+				}()
+				synctest.Wait()
+				test.giveUp(cancel, func() { sigterm(); a.stop() }, func() { q.Done(item) })
+				time.Sleep(10 * time.Second)
+				if b.OwnsKey(item.String()) || len(answered) > 0 {
+					t.Errorf("while the server is at work: b owns the object: %v; answers: %d", b.OwnsKey(item.String()), len(answered))
+				}
+				close(server)
+				if err := <-answered; err != nil {
+					t.Errorf("the write has ended with %v", err)
+				}
+				if test.after {
+					q.Done(item)
+				}
+				time.Sleep(time.Second)
+				if !b.OwnsKey(item.String()) {
+					t.Error("b does not own the object after the answer")
+				}
+				end(t, a, b)
+			})
+		})
+	}
+}
+
+// A caller's own end of its context before a request is sent is no loss of ownership: a
+// worker that leaves its item to the queue for that would lose it.
+func TestWrapTransport_TellsItsCallersEndFromALoss(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := start(t, shardtest.NewCluster().Client("a"), "a")
+		q := shard.NewQueue(a.Sharder, clientworkqueue.DefaultTypedControllerRateLimiter[cache.ObjectName]())
+		defer q.ShutDown()
+		time.Sleep(5 * time.Second)
+		q.Add(cache.ObjectName{Namespace: "x", Name: "y"})
+		item, _ := q.Get()
+		parent, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		ctx := q.Context(parent, item)
+		time.Sleep(2 * time.Second)
+		var count sent
+		r, err := http.NewRequestWithContext(ctx, http.MethodPut, "http://127.0.0.1/x/y", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = shard.WrapTransport(&count).RoundTrip(r) //nolint:bodyclose // there is none
+		if !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, shard.ErrLostOwnership) || count != 0 {
+			t.Errorf("error %v, %d sent", err, count)
+		}
+		q.Done(item)
+		end(t, a)
+	})
+}
