@@ -430,6 +430,9 @@ func replaceByForce(w *world) {
 		w.after(w.between(0, 8*time.Second), func() { q.watch.connect() })
 	case 2, 3: // its watch starts again, and perhaps does not see the deletion
 		w.after(w.between(0, 5*time.Second), func() {
+			if w.healed {
+				return
+			}
 			q.watch.disconnect()
 			w.after(w.between(0, 3*time.Second), func() { q.watch.connect() })
 		})
@@ -440,7 +443,7 @@ func replaceByForce(w *world) {
 	}
 	w.after(w.between(0, 5*time.Second), func() {
 		switch d := w.between(3*time.Second, 30*time.Second); {
-		case p.holder != holder || p.paused || !p.alive:
+		case w.healed || p.holder != holder || p.paused || !p.alive:
 		case w.chance(0.6):
 			p.cut(d, true, true)
 		case w.chance(0.5):
