@@ -195,7 +195,7 @@ func (f *fleet) twin(r *replica) {
 
 // replace deletes a StatefulSet's Pod by force while its process, cut off, works on:
 // another process of the same name, in another Pod, has watched the Lease that the
-// garbage collector then deletes. Nobody else may join who does not know that Lease.
+// garbage collector then deletes. No process may join that does not know that Lease.
 func (f *fleet) replace(who string) {
 	f.heal()
 	time.Sleep(15 * time.Second)

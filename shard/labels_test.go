@@ -19,7 +19,7 @@ func leaseLabels(labels map[string]string) func(*shard.Config) {
 
 // Peers are selected by the label of the ring alone. A rolling update that adds,
 // changes and removes other labels must not divide the members.
-func TestLeaseLabels_ARollingUpdateDividesNobody(t *testing.T) {
+func TestLeaseLabels_ARollingUpdateDoesNotDivideTheRing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cluster := shardtest.NewCluster()
 		pods := []string{"a", "b", "c"}

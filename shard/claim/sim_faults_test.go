@@ -460,7 +460,7 @@ func replaceByForce(w *world) {
 	}
 }
 
-// collect deletes the Lease of a Pod that is gone, as soon as everybody has seen it.
+// collect deletes the Lease of a Pod that is gone, as soon as every process has seen it.
 func (w *world) collect(p, q *process, holder string, tries int) {
 	l := w.server.leases[p.lease]
 	knows := func(o *process) bool {
