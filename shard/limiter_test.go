@@ -1,0 +1,362 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package shard_test
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	coordinationv1 "k8s.io/api/coordination/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/kubernetes/fake"
+	clientcoordinationv1 "k8s.io/client-go/kubernetes/typed/coordination/v1"
+	"k8s.io/client-go/util/flowcontrol"
+
+	"github.com/tom-ludwig/operator-scaling/shard"
+	"github.com/tom-ludwig/operator-scaling/shard/shardtest"
+)
+
+// slowClient is a clientset whose Lease requests take a while each, and wait for a token
+// of a rate limiter first, within their context, if it has one. It is not client-go's
+// own clientset, so the member cannot go past its limiter.
+type slowClient struct {
+	*fake.Clientset
+	limiter flowcontrol.RateLimiter // nil for none
+
+	mu       sync.Mutex
+	requests map[string]int // by verb, since the last reset
+	refused  int            // by the limiter
+	pending  int            // writes to Leases of others that are under way
+	most     int            // of them at once
+}
+
+// defaultLimiter is that of kubernetes.NewForConfig.
+func defaultLimiter() flowcontrol.RateLimiter { return flowcontrol.NewTokenBucketRateLimiter(5, 10) }
+
+func newSlowClient(cluster *shardtest.Cluster, name string, limiter flowcontrol.RateLimiter) *slowClient {
+	return &slowClient{Clientset: cluster.Client(name), limiter: limiter, requests: map[string]int{}}
+}
+
+func (c *slowClient) CoordinationV1() clientcoordinationv1.CoordinationV1Interface {
+	return slowCoordination{c.Clientset.CoordinationV1(), c}
+}
+
+type slowCoordination struct {
+	clientcoordinationv1.CoordinationV1Interface
+	c *slowClient
+}
+
+func (s slowCoordination) Leases(namespace string) clientcoordinationv1.LeaseInterface {
+	return slowLeases{s.CoordinationV1Interface.Leases(namespace), s.c}
+}
+
+type slowLeases struct {
+	clientcoordinationv1.LeaseInterface
+	c *slowClient
+}
+
+// send waits as a request does before it is served. clearing: it is an eviction, or the
+// deletion of a Lease.
+func (l slowLeases) send(ctx context.Context, verb string, clearing bool) error {
+	c := l.c
+	c.mu.Lock()
+	c.requests[verb]++
+	if clearing {
+		c.pending++
+		c.most = max(c.most, c.pending)
+	}
+	c.mu.Unlock()
+	defer func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if clearing {
+			c.pending--
+		}
+	}()
+	if c.limiter != nil {
+		if err := c.limiter.Wait(ctx); err != nil {
+			c.mu.Lock()
+			c.refused++
+			c.mu.Unlock()
+			return fmt.Errorf("client rate limiter Wait returned an error: %w", err)
+		}
+	}
+	time.Sleep(3 * time.Millisecond)
+	return ctx.Err()
+}
+
+func (l slowLeases) Get(ctx context.Context, name string, o metav1.GetOptions) (*coordinationv1.Lease, error) {
+	if err := l.send(ctx, "get", false); err != nil {
+		return nil, err
+	}
+	return l.LeaseInterface.Get(ctx, name, o)
+}
+
+func (l slowLeases) Create(ctx context.Context, x *coordinationv1.Lease, o metav1.CreateOptions) (*coordinationv1.Lease, error) {
+	if err := l.send(ctx, "create", false); err != nil {
+		return nil, err
+	}
+	return l.LeaseInterface.Create(ctx, x, o)
+}
+
+func (l slowLeases) Update(ctx context.Context, x *coordinationv1.Lease, o metav1.UpdateOptions) (*coordinationv1.Lease, error) {
+	verb, evicts := "update", x.Annotations["operator-scaling.dev/evicted-by"] != ""
+	if evicts {
+		verb = "evict"
+	}
+	if err := l.send(ctx, verb, evicts); err != nil {
+		return nil, err
+	}
+	return l.LeaseInterface.Update(ctx, x, o)
+}
+
+func (l slowLeases) Delete(ctx context.Context, name string, o metav1.DeleteOptions) error {
+	if err := l.send(ctx, "delete", true); err != nil {
+		return err
+	}
+	return l.LeaseInterface.Delete(ctx, name, o)
+}
+
+func (l slowLeases) List(ctx context.Context, o metav1.ListOptions) (*coordinationv1.LeaseList, error) {
+	if err := l.send(ctx, "list", false); err != nil {
+		return nil, err
+	}
+	return l.LeaseInterface.List(ctx, o)
+}
+
+func (l slowLeases) Watch(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+	if err := l.send(ctx, "watch", false); err != nil {
+		return nil, err
+	}
+	return l.LeaseInterface.Watch(ctx, o)
+}
+
+// crowd is many members, some of which die at once.
+type crowd struct {
+	t          *testing.T
+	cluster    *shardtest.Cluster
+	live, dead []*member
+	clients    []*slowClient // of the living
+}
+
+// gather starts members and waits until each key has one owner. Every part of the
+// alphabet of names has members that will die.
+func gather(t *testing.T, live, dead int, limiter func() flowcontrol.RateLimiter, settle time.Duration) *crowd {
+	c := &crowd{t: t, cluster: shardtest.NewCluster()}
+	total := live + dead
+	for i := range total {
+		name := fmt.Sprintf("m-%03d", i)
+		client := newSlowClient(c.cluster, name, nil)
+		if limiter != nil {
+			client.limiter = limiter()
+		}
+		m := start(t, client, name)
+		if (i+1)*live/total > i*live/total {
+			c.live, c.clients = append(c.live, m), append(c.clients, client)
+		} else {
+			c.dead = append(c.dead, m)
+		}
+	}
+	time.Sleep(settle)
+	c.oneOwner(slices.Concat(c.live, c.dead)...)
+	return c
+}
+
+// oneOwner fails unless each key has exactly one owner. Of so many members some may own
+// no key.
+func (c *crowd) oneOwner(members ...*member) {
+	c.t.Helper()
+	for key, who := range owners(members...) {
+		if len(who) != 1 {
+			c.t.Errorf("key %s is owned by %q, want exactly one", key, who)
+			return
+		}
+	}
+}
+
+func (c *crowd) kill() {
+	for _, m := range c.dead {
+		c.cluster.Break(m.PodName(), shardtest.Unreachable)
+	}
+	for _, client := range c.clients {
+		client.reset()
+	}
+}
+
+func (c *slowClient) reset() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	clear(c.requests)
+	c.refused, c.most = 0, 0
+}
+
+// unowned counts the keys without an owner, and the living that are fenced.
+func (c *crowd) unowned() (keys, fenced int) {
+	for _, who := range owners(c.live...) {
+		if len(who) == 0 {
+			keys++
+		}
+	}
+	for _, m := range c.live {
+		if m.Fenced() {
+			fenced++
+		}
+	}
+	return keys, fenced
+}
+
+// recover waits until each key has an owner among the living, and returns how long that
+// took after since. No survivor may be fenced after grace, at no time more than four
+// requests that clear others away may be under way, and there may be no herd.
+func (c *crowd) recover(since time.Time, within, grace time.Duration) time.Duration {
+	c.t.Helper()
+	for {
+		time.Sleep(50 * time.Millisecond)
+		keys, fenced := c.unowned()
+		if fenced > 0 && time.Since(since) > grace {
+			c.t.Errorf("%d of %d survivors are fenced after %v", fenced, len(c.live), time.Since(since))
+			grace = time.Hour
+		}
+		if keys == 0 && c.clearedAway() {
+			break
+		}
+		if time.Since(since) > within {
+			c.t.Errorf("%d of 1000 keys have no owner after %v", keys, time.Since(since))
+			break
+		}
+	}
+	took := time.Since(since)
+	c.oneOwner(c.live...)
+	total, refused := map[string]int{}, 0
+	for _, client := range c.clients {
+		client.mu.Lock()
+		for verb, n := range client.requests {
+			total[verb] += n
+		}
+		refused += client.refused
+		if client.most > 4 {
+			c.t.Errorf("%d evictions and deletions were under way at once", client.most)
+		}
+		client.mu.Unlock()
+	}
+	if n := total["evict"]; n > 3*len(c.dead) {
+		c.t.Errorf("%d evictions were sent for %d dead members", n, len(c.dead))
+	}
+	c.t.Logf("%d living, %d dead: recovered after %v; requests %v, refused by the limiter %d", len(c.live), len(c.dead), took, total, refused)
+	return took
+}
+
+// clearedAway reports whether no dead member holds a Lease.
+func (c *crowd) clearedAway() bool {
+	held := 0
+	for _, l := range c.cluster.Leases(namespace) {
+		if *l.Spec.HolderIdentity != "" {
+			held++
+		}
+	}
+	return held == len(c.live)
+}
+
+func (c *crowd) end() {
+	all := slices.Concat(c.live, c.dead)
+	for _, m := range all {
+		m.stop()
+	}
+	for _, m := range all {
+		<-m.done
+	}
+}
+
+// The bound of G7, for many that die at once.
+func TestG7_EachKeyIsOwnedAgainAfterManyDieAtOnce(t *testing.T) {
+	sizes := []struct {
+		live, dead int
+		limiter    func() flowcontrol.RateLimiter
+	}{
+		{10, 20, defaultLimiter},
+		{40, 60, nil}, // half of the time of all tests of this file
+	}
+	if testing.Short() {
+		sizes = sizes[:1]
+	}
+	for _, size := range sizes {
+		t.Run(fmt.Sprintf("%d of %d, limited %v", size.dead, size.live+size.dead, size.limiter != nil), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := gather(t, size.live, size.dead, size.limiter, 15*time.Second)
+				died := time.Now()
+				c.kill()
+				c.recover(died, shard.DefaultLeaseDuration+2*time.Second, 0)
+				c.end()
+			})
+		})
+	}
+}
+
+// After an outage all survivors come back at the same moment, and give the dead another
+// lease duration.
+func TestSurvivorsOfAnOutageRecoverFromManyDead(t *testing.T) {
+	for name, limiter := range map[string]func() flowcontrol.RateLimiter{"unlimited": nil, "limited": defaultLimiter} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := gather(t, 20, 30, limiter, 15*time.Second)
+				c.kill()
+				for _, m := range c.live {
+					c.cluster.Break(m.PodName(), shardtest.Unreachable)
+				}
+				time.Sleep(7500 * time.Millisecond)
+				for _, m := range c.live {
+					c.cluster.Break(m.PodName(), shardtest.None)
+				}
+				c.recover(time.Now(), shard.DefaultLeaseDuration+3*time.Second, 3*time.Second)
+				c.end()
+			})
+		})
+	}
+}
+
+// A fleet that died as a whole, and one member that starts after it: it has to evict
+// them all by itself.
+func TestANewcomerEvictsADeadFleet(t *testing.T) {
+	for _, test := range []struct {
+		dead    int
+		limited bool
+	}{
+		{26, true},
+		{40, false},
+		{60, true},
+	} {
+		t.Run(fmt.Sprintf("%d dead, limited %v", test.dead, test.limited), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := gather(t, 0, test.dead, nil, 10*time.Second)
+				c.kill()
+				for _, m := range c.dead {
+					m.stop()
+				}
+				for _, m := range c.dead {
+					<-m.done
+				}
+				within := shard.DefaultLeaseDuration + 2*time.Second
+				client := newSlowClient(c.cluster, "new", nil)
+				if test.limited {
+					client.limiter = defaultLimiter()
+					// Each eviction takes a token. As they come, claims of what they have freed
+					// and the lists after those take about as many.
+					within += time.Duration(2*test.dead) * time.Second / 5
+				}
+				started := time.Now()
+				c.live, c.clients = []*member{start(t, client, "new")}, []*slowClient{client}
+				c.recover(started, within, 5*time.Second)
+				if err := c.live[0].end(); err != nil {
+					t.Error(err)
+				}
+			})
+		})
+	}
+}
