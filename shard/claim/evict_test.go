@@ -293,3 +293,51 @@ func TestARenewalDoesNotWaitForTheRing(t *testing.T) {
 	}
 	t.Fatal("no renewal is sent")
 }
+
+// Lists that fail, or that a write has passed, are repeated less and less often too.
+func TestListsThatDecideNothingAreRepeatedLessAndLessOften(t *testing.T) {
+	for what, outcome := range map[string]Outcome{"no answer": Unknown, "without the own Lease": OK} {
+		p := newPilot(t)
+		lists := 0
+		p.lists = func(l List) {
+			lists++
+			p.step(Listed{Op: l.Op, Outcome: outcome})
+		}
+		p.step(Tick{})
+		p.step(Synced{})
+		p.run(time.Minute)
+		if lists < 10 || lists > 90 {
+			t.Errorf("%s: %d lists in a minute", what, lists)
+		}
+	}
+}
+
+// A claim that is written while a list is under way makes the list worthless: where
+// others release one partition after the other, nothing would become active.
+func TestAClaimWaitsForAListThatIsUnderWay(t *testing.T) {
+	p := newPilot(t).join()
+	b := p.peer("b", Serving)
+	p.run(time.Second)
+	share := p.owned("b", "a", "b")
+	b.Record = p.peerRecord("b", Draining, share[1:]...) // it has released one, and will release the others
+	p.put(b.Name, b.Record)
+	p.show(b.Name)
+	u, _ := until[Update](p)
+	if !u.Record.Claims.Set.Has(share[0]) || u.Record.Claims.Set.Has(share[1]) {
+		t.Fatalf("claims %v of %v: this test shows nothing", u.Record.Claims.Set, share)
+	}
+	p.step(Wrote{Op: u.Op, Outcome: OK, Lease: p.commit(u)})
+	p.show(p.cfg.Lease)
+	list := take[List](p)
+	answer := p.list()
+	p.put(b.Name, Record{Member: "b", Phase: Draining})
+	p.show(b.Name)
+	p.wait(3 * p.cfg.Coalesce)
+	none[Update](p)
+	p.step(Listed{Op: list.Op, Outcome: OK, Leases: answer})
+	if got := take[Activated](p).Partitions; !got.Has(share[0]) {
+		t.Errorf("activated %v", got)
+	}
+	p.run(time.Second)
+	p.wantStates(p.all(), nil)
+}

@@ -28,6 +28,7 @@ type pilot struct {
 	unowned []time.Duration // of all activations
 	hang    bool            // evictions and deletions of others' Leases are not answered
 	hung    []Action        // those
+	lists   func(List)      // answers lists, if it is not nil
 }
 
 const testPartitions = 8
@@ -187,6 +188,10 @@ func (p *pilot) serve() {
 			p.step(Wrote{Op: a.Op, Outcome: OK, Lease: p.commit(a)})
 			p.show(p.cfg.Lease)
 		case List:
+			if p.lists != nil {
+				p.lists(a)
+				continue
+			}
 			p.step(Listed{Op: a.Op, Outcome: OK, Leases: p.list()})
 		case Delete:
 			if p.hang && a.Name != p.cfg.Lease {
