@@ -54,9 +54,7 @@ func TestC9_FewEvictionsAreUnderWayAtOnce(t *testing.T) {
 	}
 	// All others are evicted as soon as there is room for them.
 	p.hang = false
-	for _, e := range p.hung[1:] {
-		p.did = append(p.did, e)
-	}
+	p.did = append(p.did, p.hung[1:]...)
 	p.serve()
 	for _, l := range p.leases {
 		if l.Name != p.cfg.Lease && l.Name != first.Name && !l.Record.Void() {
@@ -296,7 +294,7 @@ func TestARenewalDoesNotWaitForTheRing(t *testing.T) {
 
 // Lists that fail, or that a write has passed, are repeated less and less often too.
 func TestListsThatDecideNothingAreRepeatedLessAndLessOften(t *testing.T) {
-	for what, outcome := range map[string]Outcome{"no answer": Unknown, "without the own Lease": OK} {
+	for what, outcome := range map[string]Outcome{"no answer": Unknown, "without this member's Lease": OK} {
 		p := newPilot(t)
 		lists := 0
 		p.lists = func(l List) {

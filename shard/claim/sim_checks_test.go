@@ -378,7 +378,7 @@ func (w *world) atRest() error {
 func (w *world) takenOver() error {
 	for _, l := range w.server.list() {
 		if !l.Record.Void() && !w.isHeldByLiving(l) {
-			return fmt.Errorf("the Lease of %s is held by nobody", l.Record.Holder)
+			return fmt.Errorf("no process holds the Lease of %s", l.Record.Holder)
 		}
 	}
 	for partition := range w.profile.parameters.Partitions {
