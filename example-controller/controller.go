@@ -126,8 +126,8 @@ func NewController(config ControllerConfig) (*Controller, error) {
 	return c, nil
 }
 
-// Run works until the queue is shut down, and returns when all workers have ended. The end of ctx cancels the work in
-// hand and ends the waiting for caches, nothing else: who stops a member lets it drain first.
+// Run works until the queue is shut down, and returns when all workers have ended. The end of ctx ends the waiting for
+// caches, nothing else: the queue says when work in hand must stop.
 func (c *Controller) Run(ctx context.Context, workers int) {
 	logger := klog.FromContext(ctx)
 	if !cache.WaitForCacheSync(ctx.Done(), c.synced...) {
@@ -162,8 +162,9 @@ func (c *Controller) processNextWorkItem(ctx context.Context) bool {
 		c.queue.Forget(key)
 		return true
 	case ctx.Err() != nil || lostOwnership(err):
-		// On its way to another member, or this one is fenced. The queue knows what to do with the item.
+		// On its way to another member, or this one is fenced. Done knows what to do with the item.
 		logger.V(2).Info("Stopped in the middle", "cause", context.Cause(ctx), "err", err)
+		return true
 	case apierrors.IsConflict(err), apierrors.IsAlreadyExists(err):
 		// The cache was behind. That is what preconditions are for.
 		logger.V(2).Info("Out of date, will be tried again", "err", err)

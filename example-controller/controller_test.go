@@ -466,7 +466,7 @@ func TestProcessNextWorkItem(t *testing.T) {
 		{name: "synced", foo: newFoo(), prepare: func(*fixture) {}},
 		{name: "gone", prepare: func(*fixture) {}},
 		{name: "conflict", foo: newFoo(), prepare: conflict, retries: 1, fails: true},
-		{name: "lost in the middle", foo: newFoo(), prepare: func(f *fixture) { f.queue.lost, f.controller.delay = lost, 5*time.Second }, retries: 1, fails: true},
+		{name: "lost in the middle", foo: newFoo(), prepare: func(f *fixture) { f.queue.lost, f.controller.delay = lost, 5*time.Second }, fails: true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			f := newFixture(t, test.foo, nil)

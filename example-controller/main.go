@@ -132,8 +132,8 @@ func operate(ctx context.Context, o options, s *shard.Sharder, kubeClient kubern
 	// the workers end what they have in hand, with the caches and clients that they need for it.
 	running, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
-	working, stopWorking := context.WithCancel(context.WithoutCancel(ctx))
-	defer stopWorking()
+	work, stopWork := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopWork()
 
 	if o.httpAddress != "" {
 		server, err := listen(o.httpAddress, newMux(s, newRegistry(s, metrics)))
@@ -145,18 +145,18 @@ func operate(ctx context.Context, o options, s *shard.Sharder, kubeClient kubern
 		logger.Info("Serving metrics, probes and status", "address", server.listener.Addr().String())
 	}
 	broadcaster.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: kubeClient.CoreV1().Events("")})
-	parts.fooFactory.StartWithContext(working)
-	parts.kubeFactory.StartWithContext(working)
+	parts.fooFactory.StartWithContext(work)
+	parts.kubeFactory.StartWithContext(work)
 	defer parts.fooFactory.Shutdown()
 	defer parts.kubeFactory.Shutdown()
 	var workers sync.WaitGroup
-	workers.Go(func() { controller.Run(working, o.workers) })
+	workers.Go(func() { controller.Run(work, o.workers) })
 
 	// Instead of leader election.
 	err = s.Run(running)
 
 	parts.queue.ShutDown()
-	stopWorking()
+	stopWork()
 	if err != nil {
 		// What is still at work may never end, and must not keep the process: peers wait for it to go. Work that
 		// listens to its context gets the time to stop.

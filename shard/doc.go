@@ -7,6 +7,8 @@
 // Make a [Sharder] with [New]; make informers with [NewInformer] or
 // [WrapInformer] and queues with [NewQueue]; register [Sharder.Collector] and the
 // handlers where you like; then call [Sharder.Run] in the place of leader election.
+// Informers, clients and workers must outlive the context of Run, because its end is
+// where a drain begins; give them a context of their own, as in the Example.
 //
 // # Guarantees
 //
@@ -21,6 +23,8 @@
 //     [ErrDrainTimeout].
 //   - G4: A member that gains a partition sees all of its objects, as Adds, and
 //     deletions that it saw within Config.DeletionWindow, as Deletes.
+//     Work that a drain or a fence has interrupted is done again by this member if
+//     the partition stays.
 //   - G5: Work on partitions that a member keeps goes on through a change of members.
 //   - G6: In an outage of the API server every member stops at its fence, and those
 //     that were not evicted resume what they had. Nothing moves.
@@ -37,7 +41,8 @@
 // # What is not guaranteed
 //
 // That a request which left this process before the fence reaches the API server
-// before it: write with resourceVersions, as Update does, or let the server check
+// before it, or that one which a client-side timeout has ended is not carried out later:
+// write with resourceVersions, as Update does, or let the server check
 // tokens ([StampToken]). Anything after a restore of etcd to an older revision, or
 // after Leases of running members were deleted by hand together with members that
 // knew of them. G9 for deletions, after a crash or an eviction, and where

@@ -25,6 +25,9 @@ func Example() {
 		&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "settings", ResourceVersion: "1"}})
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
+	// Informers and workers outlive ctx: a drain needs them.
+	work, stopWork := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopWork()
 
 	s, err := shard.New(client, shard.DefaultConfig("example").WithPodName("op-0").WithNamespace("default"))
 	if err != nil {
@@ -45,15 +48,16 @@ func Example() {
 			if shutdown {
 				return
 			}
-			fmt.Println("reconcile", item, "until the context ends:", queue.Context(ctx, item).Err() == nil)
+			fmt.Println("reconcile", item, "until the context ends:", queue.Context(work, item).Err() == nil)
 			queue.Done(item)
 			cancel() // one is enough for an example
 		}
 	}()
-	factory.Start(ctx.Done())
+	factory.StartWithContext(work)
 	fmt.Println("Run returned", s.Run(ctx))
 	queue.ShutDown()
 	<-worked
+	stopWork()
 	factory.Shutdown()
 	// Output:
 	// reconcile default/settings until the context ends: true

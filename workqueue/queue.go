@@ -99,8 +99,8 @@ type Queue[T comparable] struct {
 	// way: it stays in InFlight. nil while empty; each of its tasks is done and has
 	// effects > 0.
 	unanswered map[*task]Work
-	stopped  bool         // nothing is parked any more
-	onDone   func()
+	stopped    bool // nothing is parked any more
+	onDone     func()
 }
 
 var _ workqueue.TypedRateLimitingInterface[string] = (*Queue[string])(nil)
