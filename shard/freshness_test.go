@@ -153,7 +153,7 @@ type operator struct {
 func (c *configMaps) operator(t *testing.T, cluster *shardtest.Cluster, pod string, view *view, wraps bool, wait time.Duration) *operator {
 	t.Helper()
 	o := &operator{view: view, adds: map[string][]string{}, client: http.Client{Transport: shard.WrapTransport(c)}}
-	cfg := shard.Config{Name: "foo", PodName: pod, Namespace: namespace, PodUID: pod + "-uid", CacheWait: wait}
+	cfg := shard.Config{Name: "foo", PodName: pod, Namespace: namespace, PodUID: podUID(pod), CacheWait: wait}
 	s, err := shard.New(cluster.Client(pod), cfg)
 	if err != nil {
 		t.Fatal(err)

@@ -107,7 +107,7 @@ func TestLeasePrefix_DoesNotDivideARing(t *testing.T) {
 		// The same Pod name under both prefixes, as in a rolling update of a StatefulSet
 		// whose Pod was deleted by force: two members of one name. No key has two owners,
 		// and all have one when the first has gone.
-		fresh := start(t, cluster.Client("fresh"), "b", prefix("one-"), podUID(t, "uid-2"))
+		fresh := start(t, cluster.Client("fresh"), "b", prefix("one-"), withPodUID(t, "uid-2"))
 		if two := twoAtWork(10*time.Second, a, b, fresh); two > 0 {
 			t.Errorf("two members may work on %d keys at once", two)
 		}

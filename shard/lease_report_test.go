@@ -150,7 +150,7 @@ func TestReport_WhomANamesakeWaitsFor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cluster := shardtest.NewCluster()
 		as := func(uid string) func(*shard.Config) {
-			return func(c *shard.Config) { c.PodUID = uids + uid }
+			return func(c *shard.Config) { c.PodUID = podUID(uid) }
 		}
 		a := start(t, cluster.Client("a"), "operator", as("1"))
 		time.Sleep(5 * time.Second)

@@ -24,6 +24,12 @@ import (
 
 const namespace = "default"
 
+// testRun is different in each run of the tests: the lock of a Pod holds for all
+// processes of a machine, of which some may run the same tests.
+var testRun = string(uuid.NewUUID())
+
+func podUID(pod string) string { return pod + "-" + testRun }
+
 // member is one running replica.
 type member struct {
 	*shard.Sharder
@@ -32,14 +38,10 @@ type member struct {
 	log  ktesting.Buffer
 }
 
-// uids is a prefix for the UIDs of Pods: the lock of a Pod is seen by all processes of this
-// machine, and other tests may run at the same time.
-var uids = string(uuid.NewUUID())
-
 // start runs a member of the ring "foo".
 func start(t *testing.T, client kubernetes.Interface, pod string, change ...func(*shard.Config)) *member {
 	t.Helper()
-	cfg := shard.Config{Name: "foo", PodName: pod, Namespace: namespace, PodUID: uids + pod}
+	cfg := shard.Config{Name: "foo", PodName: pod, Namespace: namespace, PodUID: podUID(pod)}
 	for _, f := range change {
 		f(&cfg)
 	}

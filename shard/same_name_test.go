@@ -18,7 +18,7 @@ import (
 
 // podUID sets the UID of a member's Pod: unique to the test, because the lock of a Pod
 // is one for all tests of this process.
-func podUID(t *testing.T, uid string) func(*shard.Config) {
+func withPodUID(t *testing.T, uid string) func(*shard.Config) {
 	return func(c *shard.Config) { c.PodUID = uid + t.Name() }
 }
 
@@ -47,10 +47,10 @@ func TestSameName_AHeldLeaseVanishes(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				cluster := shardtest.NewCluster()
-				old := start(t, cluster.Client("old"), "op-0", podUID(t, "uid-1"))
+				old := start(t, cluster.Client("old"), "op-0", withPodUID(t, "uid-1"))
 				time.Sleep(10 * time.Second)
 				oneOwnerEach(t, old)
-				fresh := start(t, cluster.Client("fresh"), test.pod, podUID(t, "uid-2"))
+				fresh := start(t, cluster.Client("fresh"), test.pod, withPodUID(t, "uid-2"))
 				if test.pod == "op-0" {
 					time.Sleep(3 * time.Second)
 				}
@@ -75,12 +75,12 @@ func TestSameName_AHeldLeaseVanishesNextToASlowPeer(t *testing.T) {
 			t.Run(fmt.Sprint(slow, "/seed=", seed), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					cluster := shardtest.NewCluster()
-					old := start(t, cluster.Client("old"), "op-0", podUID(t, "uid-1"))
+					old := start(t, cluster.Client("old"), "op-0", withPodUID(t, "uid-1"))
 					w := newWire(cluster.Client("peer"), seed)
-					peer := start(t, w, "op-1", podUID(t, "uid-p"))
+					peer := start(t, w, "op-1", withPodUID(t, "uid-p"))
 					time.Sleep(10 * time.Second)
 					oneOwnerEach(t, old, peer)
-					fresh := start(t, cluster.Client("fresh"), "op-0", podUID(t, "uid-2"))
+					fresh := start(t, cluster.Client("fresh"), "op-0", withPodUID(t, "uid-2"))
 					time.Sleep(3 * time.Second)
 					w.set(false, slow)
 					time.Sleep(time.Second)
@@ -106,12 +106,12 @@ func TestSameName_AHeldLeaseVanishesNextToASlowPeer(t *testing.T) {
 func TestSameName_AHeldLeaseVanishesBetweenTwoMachines(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cluster := shardtest.NewCluster()
-		first := start(t, cluster.Client("first"), "op-0", podUID(t, "uid-1"))
+		first := start(t, cluster.Client("first"), "op-0", withPodUID(t, "uid-1"))
 		queue := shard.NewQueue(first.Sharder, clientworkqueue.DefaultTypedControllerRateLimiter[cache.ObjectName]())
 		defer queue.ShutDown()
 		time.Sleep(10 * time.Second)
 		oneOwnerEach(t, first)
-		second := start(t, cluster.Client("second"), "op-0", podUID(t, "uid-2"))
+		second := start(t, cluster.Client("second"), "op-0", withPodUID(t, "uid-2"))
 		time.Sleep(5 * time.Second)
 		queue.Add(cache.ObjectName{Namespace: "default", Name: "foo-1"})
 		item, _ := queue.Get()
@@ -157,13 +157,13 @@ func TestSameName_WhatHasEndedBlocksNothing(t *testing.T) {
 			t.Run(fmt.Sprintf("%s/watched=%v", test.name, watched), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					cluster := shardtest.NewCluster()
-					old := start(t, cluster.Client("old"), "op-0", podUID(t, "uid-1"))
+					old := start(t, cluster.Client("old"), "op-0", withPodUID(t, "uid-1"))
 					time.Sleep(10 * time.Second)
 					oneOwnerEach(t, old)
 					if !watched {
 						test.leave(cluster, old)
 					}
-					fresh := start(t, cluster.Client("fresh"), "op-0", podUID(t, test.uid))
+					fresh := start(t, cluster.Client("fresh"), "op-0", withPodUID(t, test.uid))
 					if watched {
 						time.Sleep(5 * time.Second)
 						test.leave(cluster, old)
@@ -182,7 +182,7 @@ func TestSameName_WhatHasEndedBlocksNothing(t *testing.T) {
 func TestSameName_AnOwnLeaseThatWasDeletedBlocksNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cluster := shardtest.NewCluster()
-		a := start(t, cluster.Client("a"), "op-0", podUID(t, "uid-1"))
+		a := start(t, cluster.Client("a"), "op-0", withPodUID(t, "uid-1"))
 		time.Sleep(10 * time.Second)
 		oneOwnerEach(t, a)
 		for range 3 { // one after the other, also while it joins
