@@ -16,7 +16,7 @@ import (
 	"github.com/tom-ludwig/operator-scaling/shard/shardtest"
 )
 
-// podUID sets the UID of a member's Pod: unique to the test, because the lock of a Pod
+// withPodUID sets the UID of a member's Pod: unique to the test, because the lock of a Pod
 // is one for all tests of this process.
 func withPodUID(t *testing.T, uid string) func(*shard.Config) {
 	return func(c *shard.Config) { c.PodUID = uid + t.Name() }

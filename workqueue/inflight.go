@@ -207,6 +207,14 @@ func (q *Queue[T]) Fence() {
 	q.end(ErrFenced, func(*work) bool { return true })
 }
 
+// FenceIf is [Queue.Fence] if the member is still fenced when the work is marked: the
+// function says so, and is called with a lock held, like the Ownership. It is for those
+// who notice the fence while another goroutine may lift it: work that was handed out
+// after that is left alone.
+func (q *Queue[T]) FenceIf(fenced func() bool) {
+	q.end(ErrFenced, func(*work) bool { return fenced() })
+}
+
 // end marks the chosen work as over and cancels its contexts.
 func (q *Queue[T]) end(cause error, chosen func(*work) bool) {
 	var cancels []context.CancelCauseFunc

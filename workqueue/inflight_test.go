@@ -188,6 +188,25 @@ func TestQ6_DeadlineOfTheParent(t *testing.T) {
 	})
 }
 
+// FenceIf asks at the moment at which it marks the work.
+func TestQ6_AFenceThatWasLiftedEndsNothing(t *testing.T) {
+	owner := newOwner(ring.Active)
+	q, _ := newQueue(t, owner)
+	q.Add(1)
+	get(t, q)
+	ctx := q.Context(t.Context(), 1)
+	q.FenceIf(owner.Fenced)
+	if ctx.Err() != nil {
+		t.Errorf("the context has ended although the member is not fenced: %v", context.Cause(ctx))
+	}
+	owner.fenced.Store(true)
+	q.FenceIf(owner.Fenced)
+	if context.Cause(ctx) != ErrFenced {
+		t.Errorf("the context has ended because of %v", context.Cause(ctx))
+	}
+	q.Done(1)
+}
+
 // A new hand-out of the same item has nothing to do with what ended the one before.
 func TestQ6_ContextsBelongToOneHandOut(t *testing.T) {
 	q, _ := newQueue(t, newOwner(ring.Active))
