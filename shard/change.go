@@ -3,7 +3,15 @@
 
 package shard
 
-import "github.com/tom-ludwig/operator-scaling/shard/ring"
+import (
+	"context"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/tom-ludwig/operator-scaling/shard/ring"
+)
 
 // ChangeKind says what a [Change] is about.
 type ChangeKind string
@@ -11,21 +19,23 @@ type ChangeKind string
 const (
 	// Joined: this member has its place on the ring.
 	Joined ChangeKind = "joined"
-	// Activated comes before the first work on the partitions.
+	// Activated: work on the partitions is allowed. It may have begun already.
 	Activated ChangeKind = "activated"
 	// Draining: nothing new is begun on the partitions, the contexts of what is in
 	// flight have ended. They are active again if Activated follows, and not Released.
 	Draining ChangeKind = "draining"
-	// Released comes after the last work on the partitions and before anybody else
-	// is told so. It may come for partitions that never were active.
+	// Released comes after the last work on the partitions. The write that lets peers
+	// have them waits until OnChange has returned; see [Config.OnChange] for how long. It
+	// may come for partitions that never were active.
 	Released ChangeKind = "released"
 	// Fenced: this member may not act on what it owns. Work was refused from the
-	// fence on; this comes as soon as the loop has noticed, in a process that was
-	// paused only when it goes on.
+	// fence on, and the contexts of what was in flight have ended. A process that was
+	// paused at the fence calls it when it runs again.
 	Fenced ChangeKind = "fenced"
 	// Unfenced: it may act again on what is active.
 	Unfenced ChangeKind = "unfenced"
-	// Left: this member has given up everything, or lost it.
+	// Left: this member has given up everything, or lost it. With the reason
+	// [ErrChangesDropped] it has not: the changes that follow say what it has.
 	Left ChangeKind = "left"
 )
 
@@ -41,26 +51,210 @@ type Change struct {
 	Err error
 }
 
-// tell calls Config.OnChange. A fence is told once until it is lifted.
-func (l *loop) tell(kind ChangeKind, partitions ring.Set, err error) {
-	switch kind {
-	case Fenced, Unfenced:
-		if fenced := kind == Fenced; fenced == l.toldFenced {
-			return
-		}
-		l.toldFenced = kind == Fenced
-	case Joined, Left:
-		if joined := kind == Joined; joined == l.toldJoined {
-			return
-		}
-		l.toldJoined, l.toldFenced = kind == Joined, false
+// maxChanges is how many changes may wait for an OnChange that does not return.
+const maxChanges = 1000
+
+// changes delivers the steps of this member to Config.OnChange, in their order, on a
+// goroutine of its own: OnChange is the user's, and may block for as long as it likes.
+// No method but deliver calls it, and only await waits.
+type changes struct {
+	call   func(Change)  // Config.OnChange; nil for none
+	posted chan struct{} // capacity 1: something has changed for deliver
+	done   chan struct{} // closed when deliver has returned
+
+	mu     sync.Mutex
+	queue  []numbered
+	last   uint64 // number of the change that was posted last
+	closed bool   // no change follows
+	given  bool   // up: nothing is delivered any more
+
+	delivered uint64        // number of the last change from which OnChange has returned
+	progress  chan struct{} // closed when that number rises
+	since     time.Time     // when the call under way has begun; zero if there is none
+
+	// What OnChange knows when it has seen the queue.
+	member             string
+	joined, fencedTold bool
+	active             map[int]bool
+}
+
+// numbered is a change in the queue. Numbers rise.
+type numbered struct {
+	Change
+	number uint64
+}
+
+func newChanges(call func(Change)) *changes {
+	return &changes{
+		call: call, posted: make(chan struct{}, 1), done: make(chan struct{}),
+		progress: make(chan struct{}), active: map[int]bool{},
 	}
-	if l.s.cfg.OnChange == nil {
+}
+
+// tell posts a change.
+func (l *loop) tell(kind ChangeKind, partitions ring.Set, err error) {
+	c := Change{Kind: kind, Member: l.holder, Err: err}
+	if l.s.cfg.OnChange != nil {
+		for p := range partitions.All() {
+			c.Partitions = append(c.Partitions, p)
+		}
+	}
+	l.changes.post(c)
+}
+
+// post queues a change for OnChange, and never blocks. A fence is reported once until
+// it is lifted; so are Joined and Left.
+func (c *changes) post(change Change) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch change.Kind {
+	case Fenced, Unfenced:
+		if is := change.Kind == Fenced; is == c.fencedTold || !c.joined {
+			return
+		}
+		change.Member = c.member
+		c.fencedTold = change.Kind == Fenced
+	case Joined, Left:
+		if is := change.Kind == Joined; is == c.joined {
+			return
+		}
+		c.joined, c.fencedTold, c.member = change.Kind == Joined, false, change.Member
+		clear(c.active)
+	case Activated:
+		for _, p := range change.Partitions {
+			c.active[p] = true
+		}
+	case Draining, Released:
+		for _, p := range change.Partitions {
+			delete(c.active, p)
+		}
+	}
+	if c.call == nil {
 		return
 	}
-	c := Change{Kind: kind, Member: l.holder, Err: err}
-	for p := range partitions.All() {
-		c.Partitions = append(c.Partitions, p)
+	c.last++
+	c.queue = append(c.queue, numbered{change, c.last})
+	if len(c.queue) > maxChanges {
+		c.coalesce()
 	}
-	l.s.cfg.OnChange(c)
+	signal(c.posted)
+}
+
+// coalesce replaces all changes that wait by what this member has now.
+func (c *changes) coalesce() {
+	c.queue = nil
+	add := func(change Change) {
+		change.Member = c.member
+		c.queue = append(c.queue, numbered{Change: change})
+	}
+	add(Change{Kind: Left, Err: ErrChangesDropped})
+	if c.joined {
+		add(Change{Kind: Joined})
+		if len(c.active) > 0 {
+			add(Change{Kind: Activated, Partitions: slices.Sorted(maps.Keys(c.active))})
+		}
+		if c.fencedTold {
+			add(Change{Kind: Fenced})
+		}
+	}
+	c.queue[len(c.queue)-1].number = c.last
+}
+
+// hasJoined reports whether this member has joined, and has not left since.
+func (c *changes) hasJoined() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.joined
+}
+
+// deliver calls OnChange until close, and then with what is left.
+func (c *changes) deliver() {
+	defer close(c.done)
+	for {
+		next, ok := c.next()
+		if !ok {
+			return
+		}
+		c.call(next.Change)
+		c.mu.Lock()
+		c.since, c.delivered = time.Time{}, max(c.delivered, next.number)
+		close(c.progress)
+		c.progress = make(chan struct{})
+		c.mu.Unlock()
+	}
+}
+
+// next waits for a change. It returns false when there will be none.
+func (c *changes) next() (next numbered, ok bool) {
+	for {
+		c.mu.Lock()
+		switch {
+		case c.given, c.closed && len(c.queue) == 0:
+			c.mu.Unlock()
+			return next, false
+		case len(c.queue) > 0:
+			next, c.queue = c.queue[0], c.queue[1:]
+			c.since = time.Now()
+			c.mu.Unlock()
+			return next, true
+		}
+		c.mu.Unlock()
+		<-c.posted
+	}
+}
+
+// number returns the number of the change that was posted last.
+func (c *changes) number() uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.last
+}
+
+// await returns when OnChange has returned from a change and all before it, when it has
+// not returned for that long from one of them, or with the context.
+func (c *changes) await(ctx context.Context, number uint64, most time.Duration) {
+	timer := time.NewTimer(most)
+	defer timer.Stop()
+	for {
+		c.mu.Lock()
+		over := c.delivered >= number || !c.since.IsZero() && time.Since(c.since) >= most
+		progress := c.progress
+		c.mu.Unlock()
+		if over {
+			return
+		}
+		select {
+		case <-progress:
+		case <-timer.C:
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// stuck returns for how long the call of OnChange that is under way has lasted.
+func (c *changes) stuck() time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.since.IsZero() {
+		return 0
+	}
+	return time.Since(c.since)
+}
+
+// close says that no change follows.
+func (c *changes) close() {
+	c.mu.Lock()
+	c.closed = true
+	c.mu.Unlock()
+	signal(c.posted)
+}
+
+// giveUp lets deliver return after the call that is under way.
+func (c *changes) giveUp() {
+	c.mu.Lock()
+	c.given = true
+	c.mu.Unlock()
+	signal(c.posted)
 }

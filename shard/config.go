@@ -120,12 +120,22 @@ type Config struct {
 
 	// StillRunning is called if work is in flight at the fence plus StopGrace, with
 	// the items: peers may start on them from now on. A process that can't stop
-	// its work should exit here. Called on a goroutine of its own. Default: log.
+	// its work should exit here. Called on a goroutine of its own, whatever else is
+	// blocked, once for each fence and not while an earlier call is under way. Run
+	// waits for it, but not longer than StopGrace. Default: log.
 	StillRunning func(items []string)
-	// OnChange is called with each step of this member on the ring, in their order:
-	// for audits, or for work that goes with a partition and not with an object. It
-	// is called on the goroutine that also sends the heartbeats: it must return in
-	// milliseconds, and must not wait for this Sharder. Default: nobody is told.
+	// OnChange is called with each step of this member on the ring, in their order, one
+	// at a time: for audits, or for work that goes with a partition and not with an
+	// object. It is called on a goroutine of its own, and may use this Sharder.
+	//
+	// It may be slow, but then learns late of what follows. No heartbeat, no fence and no
+	// other partition waits for it. Only the write that lets peers have partitions waits
+	// until OnChange has returned from their Draining and Released, though not
+	// longer than StopGrace or half of RenewPeriod: within that time it must have stopped
+	// what goes with them. If more than 1000 changes wait, they are replaced by a Left with
+	// the reason [ErrChangesDropped] and by what this member has then: Joined, Activated,
+	// Fenced. Run returns when all changes are delivered, but does not wait longer than
+	// StopGrace for it. Default: none.
 	OnChange func(Change)
 }
 

@@ -62,7 +62,7 @@ func (l *loop) report() Report {
 		Fenced:     s.Fenced(),
 		States:     map[string]int{},
 		Blockers:   l.machine.Blockers(),
-		InFlight:   l.items(everything),
+		InFlight:   l.s.items(everything),
 	}
 	if err := s.Ready(); err != nil {
 		r.Problem = err.Error()

@@ -17,7 +17,11 @@
 //     Config.StopGrace after its context was cancelled by the fence. To work means:
 //     between Get and Done of a queue of [NewQueue].
 //   - G2: No work is handed out at or after the fence: the send time of the last
-//     confirmed renewal plus Config.RenewDeadline, on either clock.
+//     confirmed renewal plus Config.RenewDeadline, on either clock. The contexts of
+//     work in flight end at that moment, a tenth of a second later if the wall clock
+//     jumps. Nothing that blocks delays this: no function of the configuration, and no
+//     log sink. (A log sink that blocks may stop the heartbeats; the member is fenced
+//     then.)
 //   - G3: A partition is released only when nothing is in flight on it. If that
 //     takes longer than Config.DrainTimeout, it is not released and Run ends with
 //     [ErrDrainTimeout].
@@ -54,6 +58,7 @@
 // # Concurrency
 //
 // Constructors start nothing. All goroutines run under [Sharder.Run] and have ended
-// when it returns. All other methods may be called from any goroutine, before,
+// when it returns, but for a call of Config.OnChange or Config.StillRunning that does
+// not return. All other methods may be called from any goroutine, before,
 // during and after Run.
 package shard

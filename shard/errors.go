@@ -28,6 +28,11 @@ var (
 	ErrFenced = workqueue.ErrFenced
 )
 
+// ErrChangesDropped is the reason of a [Left] with which Config.OnChange, after it has
+// not returned for so long that a thousand changes were waiting, starts anew: what
+// follows says what this member has now.
+var ErrChangesDropped = errors.New("changes were dropped because OnChange is too slow")
+
 // Errors that [Sharder.Run] returns, to be tested with errors.Is. After any of
 // them the process should exit with a non-zero code, so that it is started afresh.
 var (

@@ -18,6 +18,7 @@ var Mutants = []Mutant{
 	{Name: "has no fence", rule: fenceAtAll},
 	{Name: "is fenced when the loop notices", rule: fenceByClock},
 	{Name: "ends no context at the fence", rule: cancelAtFence},
+	{Name: "ends contexts at the fence only when the loop does", rule: fenceWithoutLoop},
 	{Name: "ends no context for a drain", rule: cancelOnDrain},
 	{Name: "releases before the work has ended", rule: waitForWork},
 	{Name: "does not hear of the end of work", rule: hearOfEnds},

@@ -22,7 +22,7 @@ var (
 )
 
 // TestFaults is a fleet under changes of members, crashes, pauses in the middle of
-// work, unreachable and silent API servers, lost answers, dead watches, second
+// work, loops that are blocked while work runs, unreachable and silent API servers, lost answers, dead watches, second
 // processes of one Pod and deleted Leases, with objects that change all the time. At
 // no time may two work on one object or write to it, and at the end each must have been
 // worked on at its last version.
@@ -120,7 +120,7 @@ func (f *fleet) strike() {
 	who := f.anyone()
 	r := f.replicas[who]
 	few, many := len(f.replicas) <= 2, len(f.replicas) >= 5
-	switch kind := f.rand.IntN(18); {
+	switch kind := f.rand.IntN(19); {
 	case kind <= 1 && !many:
 		f.trace("join %s", f.join())
 	case kind == 2 && !many:
@@ -167,9 +167,14 @@ func (f *fleet) strike() {
 		f.corpses = append(f.corpses, r)
 	case kind == 14:
 		f.twin(r)
-	case kind == 17:
+	case kind == 15:
+		d := []time.Duration{5, 11, 20, 40}[f.rand.IntN(4)] * time.Second
+		f.trace("block the loop of %s for %v", who, d)
+		r.frozen = r.frozen || d >= 20*time.Second
+		r.block(d)
+	case kind == 16:
 		f.replace(who)
-	case kind >= 15:
+	default:
 		f.purge()
 	}
 }

@@ -317,7 +317,7 @@ func (r *replica) at(key string) bool {
 	return false
 }
 
-// pause stops the process as SIGSTOP would: its loop and its workers.
+// pause stops the process as SIGSTOP would: its loop, its fence and its workers.
 func (r *replica) pause() {
 	r.mu.Lock()
 	if r.paused != nil {
@@ -333,7 +333,17 @@ func (r *replica) pause() {
 	}
 	paused := r.paused
 	r.mu.Unlock()
-	go r.Hold(paused)
+	go r.Pause(paused)
+}
+
+// block stops the loop alone for a while, as a log sink that blocks would.
+func (r *replica) block(d time.Duration) {
+	blocked, end := context.WithTimeout(context.Background(), d)
+	r.Hold(blocked)
+	go func() {
+		<-blocked.Done()
+		end()
+	}()
 }
 
 // goOn ends the pause.

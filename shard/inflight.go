@@ -14,23 +14,6 @@ import (
 	"github.com/tom-ludwig/operator-scaling/workqueue"
 )
 
-// overdue tells if work goes on although it should have stopped after the fence:
-// from now on peers may work on the same objects.
-func (l *loop) overdue() {
-	if l.overrunAt.IsZero() || time.Now().Before(l.overrunAt) {
-		return
-	}
-	l.overrunAt = time.Time{}
-	items := l.items(everything)
-	if len(items) == 0 {
-		return
-	}
-	l.logger.Error(nil, "Work goes on although this member is fenced: another member may be working on the same objects", "member", l.holder, "items", items)
-	if hook := l.s.cfg.StillRunning; hook != nil {
-		l.goes(func() { hook(items) })
-	}
-}
-
 // reportIdle tells the machine which of the partitions that are being drained
 // have no work in flight any more.
 func (l *loop) reportIdle() {
@@ -63,8 +46,11 @@ func (l *loop) tellBlocked() {
 	}
 	l.drainTold = time.Now()
 	if draining := l.machine.Draining(); !draining.Empty() {
-		items := l.items(func(w workqueue.Work) bool { return draining.HasPoint(w.Point) })
+		items := l.s.items(func(w workqueue.Work) bool { return draining.HasPoint(w.Point) })
 		l.logger.Info("A drain is waiting for work to end", "member", l.holder, "partitions", draining.Len(), "items", items)
+	}
+	if d := l.changes.stuck(); d >= every {
+		l.logger.Error(nil, "OnChange has not returned; later changes wait for it", "member", l.holder, "running", d)
 	}
 	if blockers := l.machine.Blockers(); len(blockers) > 0 && l.machine.Serving() {
 		l.logger.V(2).Info("Partitions of this member are still claimed by others", "member", l.holder, "blockers", blockers)
@@ -74,9 +60,9 @@ func (l *loop) tellBlocked() {
 func everything(workqueue.Work) bool { return true }
 
 // items lists work in flight for people: item and how long it has been running.
-func (l *loop) items(which func(workqueue.Work) bool) []string {
+func (s *Sharder) items(which func(workqueue.Work) bool) []string {
 	var items []string
-	_, queues := l.s.parts()
+	_, queues := s.parts()
 	for _, q := range queues {
 		for _, work := range q.InFlight() {
 			if which(work) {
@@ -88,9 +74,9 @@ func (l *loop) items(which func(workqueue.Work) bool) []string {
 	return items
 }
 
-func (l *loop) workInFlight() int {
+func (s *Sharder) workInFlight() int {
 	n := 0
-	_, queues := l.s.parts()
+	_, queues := s.parts()
 	for _, q := range queues {
 		n += len(q.InFlight())
 	}
@@ -98,7 +84,7 @@ func (l *loop) workInFlight() int {
 }
 
 func (l *loop) stuckWork() string {
-	items := l.items(everything)
+	items := l.s.items(everything)
 	if len(items) == 0 {
 		return ""
 	}

@@ -54,11 +54,13 @@ type loop struct {
 	attachedInformers, attachedQueues int
 
 	past      counts            // of earlier machines
-	overrunAt time.Time         // when work should have stopped after the fence; zero if none runs
 	wanted    map[int]time.Time // since when a partition is wanted but not active
 	drainTold time.Time
 
-	toldJoined, toldFenced bool // to OnChange
+	fence     *fence      // with a goroutine of its own
+	changes   *changes    // for OnChange, likewise
+	published *claim.Time // the machine's deadline when it was published last; nil while the machine is fenced
+	releases  uint64      // number of the last Released that the next write must wait for; 0 for none
 
 	faultMu sync.Mutex
 	faults  map[string]string // by Lease: what was logged of it last; guarded by faultMu
@@ -117,7 +119,7 @@ func (l *loop) take(e incarnated) {
 	case refused:
 		// Once this member has joined, a refusal may be a passing mistake of those who
 		// change the rules: the fence guards what it owns meanwhile.
-		if !l.toldJoined {
+		if !l.changes.hasJoined() {
 			l.fatal = e.err
 		} else {
 			l.logger.Error(e.err, "A request was refused", "member", l.holder)
@@ -177,8 +179,15 @@ func (l *loop) step(e claim.Event) {
 // publish makes the machine's state known to State, Fenced and the metrics.
 func (l *loop) publish(actions []claim.Action) {
 	if deadline, ok := l.machine.Fence(); ok {
-		if old := l.s.deadline.Load(); old == nil || *old != deadline {
-			l.s.deadline.Store(&deadline)
+		// Compared with what was published, and not with what stands there: the fence takes
+		// a deadline away that has passed, although the machine may not have noticed yet.
+		if l.published == nil || *l.published != deadline {
+			old := l.s.deadline.Load()
+			unnoticed := l.fence.lift(&deadline) && l.published != nil
+			l.published = &deadline
+			if unnoticed {
+				defer l.logger.Info("Work was stopped at the fence; a renewal of the Lease has lifted it", "member", l.holder)
+			}
 			// A Get may have found the member fenced, by the clock, in the moment before
 			// this renewal was known, and put its item aside.
 			_, queues := l.s.parts()
@@ -188,8 +197,10 @@ func (l *loop) publish(actions []claim.Action) {
 				}
 			}
 		}
-	} else {
-		l.s.deadline.Store(nil)
+	} else if l.published != nil {
+		// Here, and not only by the action: what comes before that may block.
+		l.fence.stop(nil)
+		l.published = nil
 	}
 	old := l.s.snapshot.Load()
 	view, p := l.machine.View(), l.machine.Parameters()
@@ -228,7 +239,8 @@ func changesOwnership(a claim.Action) bool {
 	return false
 }
 
-// do carries out one action. It never blocks.
+// do carries out one action. It calls no function of the user, and blocks only if a log
+// sink does.
 func (l *loop) do(a claim.Action) {
 	informers, queues := l.s.parts()
 	switch a := a.(type) {
@@ -262,6 +274,7 @@ func (l *loop) do(a claim.Action) {
 		l.marks = l.s.marks() // the work on them has ended, and the write that withdraws them is yet to be sent
 		l.logger.V(2).Info("Released", "member", l.holder, "partitions", a.Partitions.Len())
 		l.tell(Released, a.Partitions, nil)
+		l.releases = l.changes.number()
 		for _, i := range informers {
 			if broken != forgetReleased {
 				i.Released(a.Partitions)
@@ -271,9 +284,8 @@ func (l *loop) do(a claim.Action) {
 			q.Readmit() // drops what is parked
 		}
 	case claim.Fenced:
-		l.fence()
-	case claim.Unfenced:
-		l.overrunAt = time.Time{} // the queues were told with the new deadline
+		l.stopWork()
+	case claim.Unfenced: // publish has lifted the fence
 	case claim.Ended:
 		l.end(a.Reason)
 	case claim.Relist:
@@ -286,20 +298,12 @@ func (l *loop) do(a claim.Action) {
 	}
 }
 
-// fence stops all work: the member may not act until it has renewed its Lease.
-func (l *loop) fence() {
-	l.s.deadline.Store(nil)
-	_, queues := l.s.parts()
-	for _, q := range queues {
-		if broken != cancelAtFence {
-			q.Fence()
-		}
-	}
-	if l.toldJoined && !l.machine.Ended() { // else Left follows
+// stopWork stops all work, if the fence has not: the member may not act until it has
+// renewed its Lease.
+func (l *loop) stopWork() {
+	l.fence.stop(nil)
+	if l.machine != nil && !l.machine.Ended() { // else Left follows
 		l.tell(Fenced, ring.Set{}, nil)
-	}
-	if l.workInFlight() > 0 {
-		l.overrunAt = time.Now().Add(l.s.cfg.StopGrace)
 	}
 	if l.machine != nil && l.machine.Serving() && !l.stopping && l.ended == nil {
 		l.logger.Info("Fenced: no renewal of the Lease was confirmed in time; nothing is worked on until one is", "member", l.holder)
@@ -309,10 +313,10 @@ func (l *loop) fence() {
 // end lets go of everything: the machine has ended.
 func (l *loop) end(reason error) {
 	l.ended, l.endedAt = reason, time.Now()
+	l.stopWork()
 	if !errors.Is(reason, claim.ErrStopped) {
 		l.logger.Info("The member has ended", "member", l.holder, "reason", reason)
 	}
-	l.fence()
 	left := reason
 	if errors.Is(reason, claim.ErrStopped) {
 		left = nil

@@ -51,7 +51,11 @@ func (l *loop) request(a claim.Action) {
 	case claim.Update:
 		// Later writes carry them on: who lists after this one must see them too.
 		a.Record.Marks = l.marks
+		released := l.releases
+		l.releases = 0
 		send(a.Timeout, "update", func(ctx context.Context) (claim.Event, error) {
+			// What goes with the partitions outside of the queues ends in OnChange.
+			l.changes.await(ctx, released, min(l.s.cfg.StopGrace, l.s.cfg.RenewPeriod/2))
 			updated, outcome, err := client.Update(ctx, a.UID, a.Version, a.Record)
 			return claim.Wrote{Op: a.Op, Outcome: outcome, Lease: updated}, err
 		})

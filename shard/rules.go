@@ -39,5 +39,6 @@ const (
 	rememberVanished                  // and what has vanished between the two
 	rememberLeases                    // and what the watch has shown before
 	rememberSync                      // and that the informers have synced
+	fenceWithoutLoop                  // the fence ends contexts although the loop is blocked
 	oneProcess                        // only the process that holds its Pod's lock takes the Pod's Lease over at once
 )

@@ -19,7 +19,8 @@ import (
 
 // Run joins the ring and takes part in it until the context is done. Then it
 // drains what is in flight, releases what it owns, deletes its Lease and returns
-// nil, after everything that it started has ended. Workers must go on calling
+// nil, after everything that it started has ended; for Config.OnChange and
+// Config.StillRunning it waits no longer than Config.StopGrace. Workers must go on calling
 // Done until Run has returned, or at least for what they have in hand.
 //
 // The member joins the ring when all informers made with [NewInformer] and
@@ -63,14 +64,50 @@ func (s *Sharder) Run(ctx context.Context) error {
 		owner:    owner,
 		faults:   map[string]string{},
 		wanted:   map[int]time.Time{},
+		changes:  newChanges(s.cfg.OnChange),
 	}
+	l.fence = newFence(s, l.changes)
 	l.watch = lease.NewWatch(l.leaseConfig(""), s.client)
 	// In this order: no work is handed out any more, then all goroutines end, then
-	// the identity is given up.
+	// the functions of the user, then the identity is given up.
+	defer l.awaitCalls()
 	defer l.wait.Wait()
 	defer cancel()
-	defer l.fence()
+	defer l.stopWork()
+	l.goes(func() { l.fence.run(l.ctx) })
+	if s.cfg.OnChange != nil {
+		go l.changes.deliver()
+	} else {
+		close(l.changes.done)
+	}
 	return l.run(ctx)
+}
+
+// awaitCalls lets OnChange have the changes that are left, and waits for it and for a
+// report of work that is still running. Both are the user's, and may wait for Run, or
+// for ever: it waits no longer than StopGrace.
+func (l *loop) awaitCalls() {
+	l.changes.close()
+	timer := time.NewTimer(l.s.cfg.StopGrace)
+	defer timer.Stop()
+	calls := map[string]<-chan struct{}{"OnChange": l.changes.done}
+	if l.fence.reporting != nil {
+		calls["StillRunning"] = l.fence.reporting
+	}
+	for name, done := range calls {
+		select {
+		case <-done:
+			continue
+		default:
+		}
+		select {
+		case <-done:
+		case <-timer.C:
+			timer.Reset(0) // for the other one
+			l.logger.Error(nil, "A function of the configuration has not returned; Run returns without it", "function", name, "waited", l.s.cfg.StopGrace)
+		}
+	}
+	l.changes.giveUp()
 }
 
 // waitForPod waits until no other live process of this Pod takes part in the ring. Only
@@ -153,7 +190,6 @@ func (l *loop) run(ctx context.Context) error {
 		case f := <-l.s.ask:
 			f(l)
 		}
-		l.overdue()
 		if l.fatal != nil {
 			return l.fatal
 		}
@@ -173,9 +209,6 @@ func (l *loop) pause() time.Duration {
 		return 50 * time.Millisecond
 	}
 	next := l.machine.Next() - l.s.now().Mono
-	if !l.overrunAt.IsZero() {
-		next = min(next, time.Until(l.overrunAt))
-	}
 	if l.catching {
 		next = min(next, catchUpPeriod)
 	}
@@ -262,7 +295,7 @@ func (l *loop) afterlife() (again bool, err error) {
 	}
 	// The Lease was lost. Peers may own everything; join again when the last piece
 	// of work has stopped, so that this process never works for two incarnations.
-	if l.workInFlight() > 0 && broken != restFirst {
+	if l.s.workInFlight() > 0 && broken != restFirst {
 		if time.Since(l.endedAt) >= l.s.cfg.DrainTimeout {
 			return false, fmt.Errorf("shard: ring %s, member %s: after %w: %w%s", l.s.cfg.Name, l.holder, reason, ErrDrainTimeout, l.stuckWork())
 		}

@@ -53,7 +53,7 @@ type Sharder struct {
 type queue interface {
 	Readmit()
 	Drain(draining func(point uint64) bool)
-	Fence()
+	FenceIf(fenced func() bool)
 	InFlight() []workqueue.Work
 	OnDone(func())
 	Parked() int

@@ -17,7 +17,7 @@ const (
 	// middle of its work did any harm afterwards.
 	Write Event = "write"
 
-	// Activate is written before the first work on partitions that were gained,
+	// Activate is written when work on partitions that were gained may begin,
 	// Release after the last work on partitions that are given up, and before
 	// anybody else is told so.
 	Activate Event = "activate"

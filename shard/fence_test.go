@@ -1,0 +1,566 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package shard_test
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/go-logr/logr"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/cache"
+	clientworkqueue "k8s.io/client-go/util/workqueue"
+	"k8s.io/klog/v2"
+
+	"github.com/tom-ludwig/operator-scaling/shard"
+	"github.com/tom-ludwig/operator-scaling/shard/shardtest"
+	"github.com/tom-ludwig/operator-scaling/workqueue"
+)
+
+// sink is a log sink that keeps what it gets, and blocks once block was called until
+// unblock is.
+type sink struct {
+	mu       sync.Mutex
+	blocked  chan struct{} // nil while it does not block
+	messages []string
+}
+
+func (*sink) Init(logr.RuntimeInfo)                  {}
+func (*sink) Enabled(level int) bool                 { return level <= 1 }
+func (s *sink) Error(_ error, text string, _ ...any) { s.Info(0, text) }
+func (s *sink) WithValues(...any) logr.LogSink       { return s }
+func (s *sink) WithName(string) logr.LogSink         { return s }
+
+func (s *sink) Info(_ int, text string, _ ...any) {
+	s.mu.Lock()
+	s.messages = append(s.messages, text)
+	blocked := s.blocked
+	s.mu.Unlock()
+	if blocked != nil {
+		<-blocked
+	}
+}
+
+func (s *sink) block() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.blocked = make(chan struct{})
+}
+
+func (s *sink) unblock() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.blocked != nil {
+		close(s.blocked)
+		s.blocked = nil
+	}
+}
+
+// count returns how many messages begin with a text.
+func (s *sink) count(text string) (n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, message := range s.messages {
+		if strings.HasPrefix(message, text) {
+			n++
+		}
+	}
+	return n
+}
+
+// startLogging is start with a log sink.
+func startLogging(t *testing.T, client kubernetes.Interface, pod string, to *sink, before func(*shard.Sharder), change ...func(*shard.Config)) *member {
+	t.Helper()
+	cfg := shard.Config{Name: "foo", PodName: pod, Namespace: namespace, PodUID: podUID(pod)}
+	for _, f := range change {
+		f(&cfg)
+	}
+	s, err := shard.New(client, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if before != nil {
+		before(s)
+	}
+	ctx, cancel := context.WithCancel(klog.NewContext(context.Background(), logr.New(to)))
+	m := &member{Sharder: s, stop: cancel, done: make(chan error, 1)}
+	go func() { m.done <- s.Run(ctx) }()
+	return m
+}
+
+func newTestQueue(s *shard.Sharder) *workqueue.Queue[cache.ObjectName] {
+	return shard.NewQueue(s, clientworkqueue.DefaultTypedControllerRateLimiter[cache.ObjectName]())
+}
+
+// begin takes an item out of a queue and returns the context of the work on it.
+func begin(q *workqueue.Queue[cache.ObjectName], item cache.ObjectName) context.Context {
+	q.Add(item)
+	item, _ = q.Get()
+	return q.Context(context.Background(), item)
+}
+
+var anItem = cache.ObjectName{Namespace: "default", Name: "foo"}
+
+// Whatever blocks the loop, the contexts of its work end at the fence, and so before a
+// peer may start; work that does not end is reported.
+func TestG1_ABlockedLoopDelaysNoFence(t *testing.T) {
+	tests := map[string]func(a *member, log *sink, cluster *shardtest.Cluster) (unblock func()){
+		"computation": func(a *member, _ *sink, _ *shardtest.Cluster) func() {
+			ctx, cancel := context.WithCancel(context.Background())
+			a.Hold(ctx)
+			return cancel
+		},
+		"log sink": func(_ *member, log *sink, _ *shardtest.Cluster) func() {
+			log.block()
+			return log.unblock
+		},
+		"log sink, when the Lease is lost": func(_ *member, log *sink, cluster *shardtest.Cluster) func() {
+			log.block()
+			time.AfterFunc(3*time.Second, func() { cluster.Remove(namespace, "foo-a") })
+			return log.unblock
+		},
+	}
+	for name, block := range tests {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				cluster := shardtest.NewCluster()
+				var log sink
+				var mu sync.Mutex
+				var reports []time.Time
+				a := startLogging(t, cluster.Client("a"), "a", &log, nil, func(c *shard.Config) {
+					c.StillRunning = func([]string) {
+						mu.Lock()
+						defer mu.Unlock()
+						reports = append(reports, time.Now())
+					}
+				})
+				q := newTestQueue(a.Sharder)
+				time.Sleep(5 * time.Second)
+				work := begin(q, anItem)
+
+				unblock := block(a, &log, cluster)
+				blocked := time.Now()
+				late := newTestQueue(a.Sharder) // the loop never gets to know it
+				other := cache.ObjectName{Namespace: "default", Name: "other"}
+				workOfLate := begin(late, other)
+				var b *member
+				var fenced, stopped, taken time.Time
+				for (taken.IsZero() || time.Since(fenced) < 3*time.Second) && time.Since(blocked) < time.Minute {
+					time.Sleep(5 * time.Millisecond)
+					if b == nil && time.Since(blocked) > 4*time.Second {
+						b = start(t, cluster.Client("b"), "b") // its joining is logged by a
+					}
+					if fenced.IsZero() && a.Fenced() {
+						fenced = time.Now()
+					}
+					if stopped.IsZero() && work.Err() != nil && workOfLate.Err() != nil {
+						stopped = time.Now()
+					}
+					if taken.IsZero() && b != nil && b.OwnsKey(anItem.String()) && !b.Fenced() {
+						if work.Err() == nil {
+							t.Error("the context has not ended, and a peer owns the key")
+						}
+						taken = time.Now()
+					}
+				}
+				if fenced.IsZero() || taken.IsZero() {
+					t.Fatalf("fenced at %v, taken over at %v", fenced, taken)
+				}
+				if stopped.IsZero() || stopped.Sub(fenced) > 10*time.Millisecond {
+					t.Errorf("the contexts ended at %v, the fence was at %v", stopped, fenced)
+				}
+				if cause := context.Cause(work); cause != shard.ErrFenced {
+					t.Errorf("the context has ended because of %v", cause)
+				}
+				mu.Lock()
+				if len(reports) != 1 || reports[0].Sub(fenced) < 2*time.Second-10*time.Millisecond || reports[0].Sub(fenced) > 2200*time.Millisecond {
+					t.Errorf("work that is still running was reported at %v, the fence was at %v", reports, fenced)
+				}
+				mu.Unlock()
+
+				unblock()
+				q.Done(anItem)
+				late.Done(other)
+				time.Sleep(10 * time.Second)
+				oneOwnerEach(t, a, b) // it joins again
+				mu.Lock()
+				if len(reports) != 1 {
+					t.Errorf("%d reports", len(reports))
+				}
+				mu.Unlock()
+				for _, m := range []*member{a, b} {
+					if err := m.end(); err != nil {
+						t.Error(err)
+					}
+				}
+				q.ShutDown()
+				late.ShutDown()
+			})
+		})
+	}
+}
+
+// A virtual machine that was frozen, or a clock that was set: no timer fires.
+func TestG2_TheWallClockMayJumpWhileTheLoopIsBlocked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cluster := shardtest.NewCluster()
+		var d diary
+		a := start(t, cluster.Client("a"), "a", d.keep)
+		q := newTestQueue(a.Sharder)
+		time.Sleep(5 * time.Second)
+		synctest.Wait()
+		want(t, &d, shard.Joined, shard.Activated)
+		work := begin(q, anItem)
+		ctx, cancel := context.WithCancel(context.Background())
+		a.Hold(ctx)
+		time.Sleep(time.Second)
+		if work.Err() != nil {
+			t.Fatal("the work was stopped before the fence")
+		}
+		a.JumpWall(time.Minute)
+		if !a.Fenced() {
+			t.Error("not fenced after the wall clock has jumped")
+		}
+		time.Sleep(200 * time.Millisecond)
+		synctest.Wait()
+		if context.Cause(work) != shard.ErrFenced {
+			t.Errorf("the context has ended because of %v", context.Cause(work))
+		}
+		want(t, &d, shard.Fenced)
+		cancel()
+		q.Done(anItem)
+		time.Sleep(4 * time.Second)
+		synctest.Wait()
+		want(t, &d, shard.Unfenced)
+		if work := begin(q, anItem); a.Fenced() || work.Err() != nil {
+			t.Errorf("not working again after the next renewal: %v", work.Err())
+		}
+		q.Done(anItem)
+		if err := a.end(); err != nil {
+			t.Error(err)
+		}
+		q.ShutDown()
+	})
+}
+
+// A fence that comes to a queue when a renewal has lifted it already leaves what was
+// handed out since alone.
+func TestFence_ThatIsLateStopsNoNewWork(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cluster := shardtest.NewCluster()
+		var d diary
+		var q *workqueue.Queue[cache.ObjectName]
+		fencing, goOn := make(chan struct{}), make(chan struct{})
+		a := startLogging(t, cluster.Client("a"), "a", &sink{}, func(s *shard.Sharder) {
+			var once sync.Once
+			s.OnFence(func() {
+				once.Do(func() {
+					close(fencing)
+					<-goOn
+				})
+			})
+			q = newTestQueue(s)
+		}, d.keep)
+		time.Sleep(5 * time.Second)
+		synctest.Wait()
+		d.take()
+		before := renewals(cluster, "foo-a")
+		a.JumpWall(time.Minute)
+		<-fencing
+		if !a.Fenced() {
+			t.Error("not fenced")
+		}
+		for a.Fenced() {
+			time.Sleep(10 * time.Millisecond)
+		}
+		if renewals(cluster, "foo-a") == before {
+			t.Error("the fence was lifted without a renewal")
+		}
+		work := begin(q, anItem)
+		close(goOn)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if work.Err() != nil {
+			t.Errorf("work that was handed out after the fence was lifted has ended: %v", context.Cause(work))
+		}
+		want(t, &d) // it was lifted before OnChange could be called
+		q.Done(anItem)
+		if err := a.end(); err != nil {
+			t.Error(err)
+		}
+		q.ShutDown()
+	})
+}
+
+// The answer to a renewal comes to the loop when the fence has stopped the work.
+func TestFence_RacesWithRenewals(t *testing.T) {
+	var unnoticed int
+	for seed := range uint64(8) {
+		synctest.Test(t, func(t *testing.T) {
+			random := rand.New(rand.NewPCG(seed, seed))
+			cluster := shardtest.NewCluster()
+			wire := newWire(cluster.Client("a"), seed)
+			wire.set(false, time.Second)
+			var log sink
+			var d diary
+			a := startLogging(t, wire, "a", &log, nil, d.keep)
+			q := newTestQueue(a.Sharder)
+			time.Sleep(15 * time.Second)
+			synctest.Wait()
+			d.take()
+			for range 20 {
+				for a.Fenced() {
+					time.Sleep(time.Millisecond)
+				}
+				work := begin(q, anItem)
+				if work.Err() != nil {
+					t.Errorf("seed %d: work has ended before it began: %v", seed, context.Cause(work))
+				}
+				ctx, cancel := context.WithTimeout(context.Background(), time.Duration(4000+random.IntN(7000))*time.Millisecond)
+				a.Hold(ctx)
+				<-ctx.Done()
+				cancel()
+				time.Sleep(time.Duration(random.IntN(5000)) * time.Millisecond)
+				if a.Fenced() {
+					time.Sleep(200 * time.Millisecond)
+					if a.Fenced() && work.Err() == nil {
+						t.Errorf("seed %d: the context of work has not ended at the fence", seed)
+					}
+				}
+				q.Done(anItem)
+			}
+			time.Sleep(10 * time.Second)
+			synctest.Wait()
+			for i, c := range d.changes {
+				if kind := []shard.ChangeKind{shard.Fenced, shard.Unfenced}[i%2]; c.Kind != kind || c.Member != a.Identity() {
+					t.Errorf("seed %d: change %d is %+v, want %s", seed, i, c, kind)
+					break
+				}
+			}
+			if len(d.changes) == 0 || len(d.changes)%2 != 0 {
+				t.Errorf("seed %d: %d changes", seed, len(d.changes))
+			}
+			unnoticed += log.count("Work was stopped at the fence; a renewal")
+			if err := a.end(); err != nil {
+				t.Error(err)
+			}
+			q.ShutDown()
+		})
+	}
+	if unnoticed == 0 {
+		t.Error("no renewal has lifted a fence that the machine had not noticed")
+	}
+}
+
+// renewals counts the writes to a member's Lease.
+func renewals(cluster *shardtest.Cluster, lease string) (n int) {
+	for _, l := range cluster.History() {
+		if l.Name == lease {
+			n++
+		}
+	}
+	return n
+}
+
+// OnChange never returns: the member renews, hands over and stops all the same.
+func TestOnChange_MayBlockForEver(t *testing.T) {
+	for _, on := range []shard.ChangeKind{shard.Joined, shard.Activated, shard.Draining, shard.Released, shard.Left} {
+		t.Run(string(on), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				cluster := shardtest.NewCluster()
+				forever := make(chan struct{})
+				a := start(t, cluster.Client("a"), "a", func(c *shard.Config) {
+					c.OnChange = func(c shard.Change) {
+						if c.Kind == on {
+							<-forever
+						}
+					}
+				})
+				time.Sleep(5 * time.Second)
+				b := start(t, cluster.Client("b"), "b")
+				time.Sleep(6 * time.Second) // of which 1.5 the write of the release may wait
+				oneOwnerEach(t, a, b)
+				before := renewals(cluster, "foo-a")
+				for range 600 {
+					time.Sleep(100 * time.Millisecond)
+					if a.Fenced() || a.Ready() != nil {
+						t.Fatalf("a is fenced, or not ready: %v", a.Ready())
+					}
+				}
+				if n := renewals(cluster, "foo-a") - before; n < 18 {
+					t.Errorf("%d renewals in a minute", n)
+				}
+				began := time.Now()
+				if err := a.end(); err != nil {
+					t.Error(err)
+				}
+				if took := time.Since(began); took > 5*time.Second {
+					t.Errorf("Run has returned after %v", took)
+				}
+				time.Sleep(time.Second)
+				oneOwnerEach(t, b)
+				if err := b.end(); err != nil {
+					t.Error(err)
+				}
+				close(forever)
+			})
+		})
+	}
+}
+
+// OnChange may call the Sharder, end Run and even wait for it.
+func TestOnChange_MayUseTheSharder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cluster := shardtest.NewCluster()
+		var a *member
+		ready, returned := make(chan struct{}), make(chan struct{})
+		var page int
+		client := cluster.Client("a")
+		a = start(t, client, "a", func(c *shard.Config) {
+			c.OnChange = func(c shard.Change) {
+				if c.Kind != shard.Activated {
+					return
+				}
+				<-ready
+				a.OwnsKey("x/y")
+				page = get(a.DebugHandler(), "/").Code
+				a.stop()
+				<-returned
+			}
+		})
+		close(ready)
+		if err := <-a.done; err != nil {
+			t.Error(err)
+		}
+		close(returned)
+		if page != 200 {
+			t.Errorf("the status page answers %d from OnChange", page)
+		}
+	})
+}
+
+// The write that lets a peer have partitions waits for a while for OnChange.
+func TestOnChange_ReturnsFromReleasedBeforeAPeerStarts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cluster := shardtest.NewCluster()
+		var mu sync.Mutex
+		var busy bool
+		a := start(t, cluster.Client("a"), "a", func(c *shard.Config) {
+			c.OnChange = func(c shard.Change) {
+				set := func(to bool) {
+					mu.Lock()
+					defer mu.Unlock()
+					busy = to
+				}
+				switch c.Kind {
+				case shard.Draining:
+					set(true)
+					time.Sleep(700 * time.Millisecond)
+				case shard.Released:
+					time.Sleep(700 * time.Millisecond)
+					set(false)
+				}
+			}
+		})
+		time.Sleep(5 * time.Second)
+		b := start(t, cluster.Client("b"), "b")
+		took := false
+		for range 5000 {
+			time.Sleep(time.Millisecond)
+			mu.Lock()
+			was := busy
+			mu.Unlock()
+			if owned := len(active(t, b)); owned > 0 {
+				took = true
+				if was {
+					t.Fatalf("b has %d partitions before OnChange of a has returned from Released", owned)
+				}
+			}
+		}
+		if !took {
+			t.Error("b owns nothing")
+		}
+		for _, m := range []*member{a, b} {
+			if err := m.end(); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+}
+
+// active returns those of many keys that a member owns.
+func active(t *testing.T, m *member) (keys []string) {
+	t.Helper()
+	for i := range 100 {
+		if key := fmt.Sprintf("default/foo-%d", i); m.OwnsKey(key) {
+			keys = append(keys, key)
+		}
+	}
+	return keys
+}
+
+// What is left when Run ends is delivered before it returns.
+func TestOnChange_GetsEverythingBeforeRunReturns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cluster := shardtest.NewCluster()
+		var kinds []shard.ChangeKind
+		a := start(t, cluster.Client("a"), "a", func(c *shard.Config) {
+			c.OnChange = func(c shard.Change) {
+				time.Sleep(400 * time.Millisecond)
+				kinds = append(kinds, c.Kind)
+			}
+		})
+		time.Sleep(5 * time.Second)
+		if err := a.end(); err != nil {
+			t.Error(err)
+		}
+		want := []shard.ChangeKind{shard.Joined, shard.Activated, shard.Draining, shard.Released, shard.Left}
+		if !slices.Equal(slices.Compact(kinds), want) {
+			t.Errorf("OnChange got %v, want %v", kinds, want)
+		}
+	})
+}
+
+// A hook that blocks, or waits for Run, does not keep it.
+func TestStillRunning_MayBlock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cluster := shardtest.NewCluster()
+		var a *member
+		var hooks int
+		returned := make(chan struct{})
+		a = start(t, cluster.Client("a"), "a", func(c *shard.Config) {
+			c.StillRunning = func([]string) {
+				hooks++
+				a.stop()
+				<-returned
+			}
+		})
+		q := newTestQueue(a.Sharder)
+		time.Sleep(5 * time.Second)
+		begin(q, anItem)
+		cluster.Break("a", shardtest.Unreachable)
+		time.Sleep(12 * time.Second)
+		synctest.Wait()
+		if hooks != 1 {
+			t.Fatalf("the hook was called %d times", hooks)
+		}
+		q.Done(anItem)
+		began := time.Now()
+		if err := <-a.done; err != nil {
+			t.Error(err)
+		}
+		if took := time.Since(began); took > 10*time.Second {
+			t.Errorf("Run has returned after %v", took)
+		}
+		close(returned)
+		q.ShutDown()
+	})
+}
