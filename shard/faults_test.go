@@ -174,7 +174,7 @@ func (f *fleet) strike() {
 		r.block(d)
 	case kind == 16:
 		f.replace(who)
-	default:
+	case kind >= 17:
 		f.purge()
 	}
 }
