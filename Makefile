@@ -9,7 +9,7 @@ FLEETS ?= 300
 DURATION ?= 10m
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test verify unit e2e bench simulate model chaos build generate fmt clean
+.PHONY: help demo test soak verify unit e2e bench simulate model chaos build generate fmt clean
 
 help: ## Show this help
 	@awk 'BEGIN {FS = ":.*## "; print "Usage: make <target>\n"} /^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,26 +20,20 @@ demo: ## Show three replicas sharing work on a real API server (KUBECONFIG=... f
 	@# nobody's cluster is touched by accident.
 	@cd test && $(GO) run ./cmd/demo $(if $(filter command line,$(origin KUBECONFIG)),-kubeconfig "$(abspath $(KUBECONFIG))")
 
-test: verify unit e2e ## Run everything that must pass: checks, unit tests with -race, end-to-end tests
+test: ## Run what must pass before each commit, and what CI runs: some 6 minutes on 2 cores, 15 the first time
+	@GO="$(GO)" exec hack/test.sh verify unit controlplane e2e
 
-verify: ## Check formatting, vet, lint, import rules and generated code
-	hack/verify.sh
+soak: ## Run everything, for changes of what CONTRIBUTING.md names: about an hour
+	@GO="$(GO)" SEEDS=$(SEEDS) FLEETS=$(FLEETS) DURATION=$(DURATION) exec hack/test.sh verify_all unit_all mutants simulate controlplane e2e_all chaos
 
-unit: ## Run the unit tests of the library and the example with the race detector
-	$(GO) test -race -timeout 20m ./...
-	$(GO) test -tags mutants ./shard/claim -run TestMutants -count=1
-	$(GO) test -tags mutants ./shard -run TestLoopMutants -count=1
-
-e2e: ## Run the end-to-end tests: real replica processes on a real control plane
-	@# One package at a time: replicas of two of them on two cores would be late for their heartbeats.
-	cd test && $(GO) test -count=1 -p 1 -timeout 40m ./... # never from the cache: the processes under test are no part of its key
+verify unit e2e: ## Run one part of make test
+	@GO="$(GO)" exec hack/test.sh $@
 
 bench: ## Run the benchmarks that the README's figures come from
 	hack/bench.sh
 
 simulate: ## Run SEEDS (10000) seeded schedules of faults against the state machine, and FLEETS (300) against whole members
-	$(GO) test ./shard/claim -run TestSimulation -count=1 -timeout 60m -v -args -seeds=$(SEEDS)
-	$(GO) test ./shard -run TestFaults -count=1 -timeout 60m -args -seeds=$(FLEETS)
+	@GO="$(GO)" SEEDS=$(SEEDS) FLEETS=$(FLEETS) exec hack/test.sh simulate
 
 model: ## Check the models of the ownership protocol with spin (Debian: apt-get install spin)
 	test/model/run.sh

@@ -36,9 +36,6 @@ func TestSimulation(t *testing.T) {
 		return
 	}
 	seeds := *seedsFlag
-	if testing.Short() {
-		seeds = min(seeds, 100)
-	}
 	total, failed := runSeeds(*fromFlag, seeds, 0)
 	t.Logf("%d seeds: %+v", seeds, total)
 	for i, f := range failed {

@@ -24,6 +24,7 @@ import (
 	"github.com/tom-ludwig/operator-scaling/test/controlplane"
 	"github.com/tom-ludwig/operator-scaling/test/e2e/history"
 	"github.com/tom-ludwig/operator-scaling/test/faultproxy"
+	"github.com/tom-ludwig/operator-scaling/test/heartbeat"
 	"github.com/tom-ludwig/operator-scaling/test/replica"
 )
 
@@ -33,7 +34,7 @@ const (
 	leasePrefix    = ringName + "-"
 	reconcileDelay = 30 * time.Millisecond
 	drainTimeout   = 6 * time.Second
-	patience       = 3 * time.Minute // for what must come in the end, on however busy a machine
+	patience       = 10 * time.Minute // for what must come in the end, on however busy a machine
 )
 
 // arena is all that runs.
@@ -60,6 +61,7 @@ type arena struct {
 	processes  []*replica.Process
 	injections []*Injection
 	exits      int   // processes that have ended by themselves
+	machine    heartbeat.Monitor
 	err        error // the first mistake of the harness itself
 	seen       map[*replica.Process]Counters
 	breaches   []Breach

@@ -21,6 +21,7 @@ type Result struct {
 	Faulty     time.Duration // how long faults were injected
 	Settled    time.Duration // from their end until all was as it should be
 	Changes    int           // of objects, from outside
+	Stalls     time.Duration // how long the machine stood still, and this process with it
 	Exits      int           // processes that have ended by themselves
 	Records    *checker.Report
 	History    history.Result
@@ -82,7 +83,7 @@ func (r *Result) judge() {
 	for _, g := range c.Gaps {
 		// Three faults at a time may hit one owner after the other, and then the machine
 		// may be busy.
-		limit := 4*r.Options.LeaseDuration + drainTimeout + 15*time.Second
+		limit := 4*r.Options.LeaseDuration + drainTimeout + 15*time.Second + 2*r.Stalls
 		if slices.ContainsFunc(r.faultsOn(g), func(i Injection) bool { return i.Target == servers || i.Target == everybody }) {
 			limit += r.Options.Outage + 15*time.Second
 		}
@@ -131,6 +132,12 @@ func (r *Result) judgeEmptiness() {
 			r.breach("V6", "%d %s, and at least %d are needed for the run to count", m.have, m.what, m.least)
 		}
 	}
+}
+
+// TooSlow reports whether a run has failed only because the machine was so slow that too
+// little happened in it. Such a run proves nothing, and may be made again.
+func (r *Result) TooSlow() bool {
+	return len(r.Breaches) > 0 && !slices.ContainsFunc(r.Breaches, func(b Breach) bool { return b.Check != "V6" })
 }
 
 // first shortens a list of breaches for people.

@@ -57,6 +57,9 @@ func (a *arena) run(ctx context.Context) (*Result, error) {
 	a.wait.Go(func() { a.follow(asking) })
 	stopLoad := a.load()
 	began := time.Now()
+	a.wait.Go(func() {
+		a.machine.Watch(asking, "the machine", func(context.Context) (bool, error) { return true, nil })
+	})
 	playErr := a.play(ctx, began.Add(a.options.Duration))
 	faults := time.Since(began)
 	a.say("no more faults; waiting until everything is as it should be")
@@ -72,6 +75,9 @@ func (a *arena) run(ctx context.Context) (*Result, error) {
 		r.breach("V3", "after the faults: %v", err)
 	}
 	r.Settled = time.Since(began) - faults
+	for _, g := range a.machine.Gaps(began, time.Second) {
+		r.Stalls += g.To.Sub(g.From)
+	}
 	stopAsking()
 	a.ask(ctx, 5*time.Second)
 	if err := a.judge(ctx, r); err != nil {

@@ -8,11 +8,13 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 
 	"k8s.io/client-go/rest"
@@ -56,20 +58,36 @@ type ControlPlane struct {
 	seconds []*Server // further API servers
 }
 
+// tries is how often a control plane is started whose servers end before they are
+// ready: a port may have been taken meanwhile, and on a very slow machine kube-apiserver
+// gives up what it has to do at its start.
+const tries = 3
+
 // Start starts a control plane and returns when it is ready. The caller must
 // call Stop on it. ctx bounds the start alone. After an error nothing is left.
 func Start(ctx context.Context, options Options) (*ControlPlane, error) {
-	c, err := prepare(ctx, options)
-	if err != nil {
-		return nil, err
-	}
-	for _, s := range c.servers() {
-		if err := s.Start(ctx); err != nil {
-			c.Stop()
+	for try := 1; ; try++ {
+		c, err := prepare(ctx, options)
+		if err != nil {
+			return nil, err
+		}
+		if err = c.start(ctx); err == nil {
+			return c, nil
+		}
+		c.Stop()
+		if !errors.Is(err, errEnded) || try == tries || ctx.Err() != nil {
 			return nil, err
 		}
 	}
-	return c, nil
+}
+
+func (c *ControlPlane) start(ctx context.Context) error {
+	for _, s := range c.servers() {
+		if err := s.Start(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Stop ends all processes and returns when they have ended. It removes the data
@@ -92,6 +110,15 @@ func (c *ControlPlane) Stop() {
 // Dir returns the folder with the servers' data and logs. While etcd is stopped,
 // the folder "etcd" in it may be copied, or put back to an older state.
 func (c *ControlPlane) Dir() string { return c.dir }
+
+// LogEnds returns the ends of all servers' logs, and which servers run.
+func (c *ControlPlane) LogEnds() string {
+	var text strings.Builder
+	for _, s := range c.servers() {
+		fmt.Fprintf(&text, "the end of %s (process %d, 0 if it does not run):\n%s\n", s.log, s.PID(), s.tail())
+	}
+	return text.String()
+}
 
 // StartSecondAPIServer starts one more API server on an etcd, as a control plane
 // with several masters has, and returns when it is ready. Clients reach it when

@@ -50,7 +50,7 @@ func TestMain(m *testing.M) {
 func start(t *testing.T, options controlplane.Options) *controlplane.ControlPlane {
 	t.Helper()
 	options.Binary = binary
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
 	begin := time.Now()
 	cp, err := controlplane.Start(ctx, options)
@@ -58,6 +58,11 @@ func start(t *testing.T, options controlplane.Options) *controlplane.ControlPlan
 		t.Fatal(err)
 	}
 	t.Cleanup(cp.Stop)
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("the ends of the servers' logs:\n%s", cp.LogEnds())
+		}
+	})
 	t.Logf("ready after %s; resident: etcd %d MB, kube-apiserver %d MB", time.Since(begin).Round(time.Millisecond),
 		resident(cp.Etcd.PID()), resident(cp.APIServer.PID()))
 	return cp
@@ -74,6 +79,14 @@ func resident(pid int) int {
 	return 0
 }
 
+// soak skips a test that make test has no time for.
+func soak(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("not with -short: make soak runs it")
+	}
+}
+
 func client(t *testing.T, config *rest.Config) *kubernetes.Clientset {
 	t.Helper()
 	c, err := kubernetes.NewForConfig(config)
@@ -86,7 +99,7 @@ func client(t *testing.T, config *rest.Config) *kubernetes.Clientset {
 // eventually waits for what the control plane does in its own time.
 func eventually(t *testing.T, what string, condition func(ctx context.Context) (bool, error)) {
 	t.Helper()
-	if err := wait.PollUntilContextTimeout(t.Context(), 50*time.Millisecond, time.Minute, true, condition); err != nil {
+	if err := wait.PollUntilContextTimeout(t.Context(), 50*time.Millisecond, 10*time.Minute, true, condition); err != nil {
 		t.Fatalf("%s: %v", what, err)
 	}
 }
@@ -110,6 +123,7 @@ spec:
 // TestControlPlane walks through what tests do with a control plane. The parts
 // share one, in order, since the last of them restart it.
 func TestControlPlane(t *testing.T) {
+	soak(t)
 	cp := start(t, controlplane.Options{GarbageCollector: true})
 	admin := client(t, cp.Admin())
 
@@ -310,6 +324,7 @@ func TestControlPlane(t *testing.T) {
 }
 
 func TestFeatureGates(t *testing.T) {
+	soak(t)
 	cp := start(t, controlplane.Options{FeatureGates: map[string]bool{"ShardedListAndWatch": true}})
 	maps := client(t, cp.Admin()).CoreV1().ConfigMaps("default")
 	for range 32 {
@@ -333,6 +348,7 @@ func TestFeatureGates(t *testing.T) {
 }
 
 func TestC3_StopLeavesNothing(t *testing.T) {
+	soak(t)
 	cp := start(t, controlplane.Options{GarbageCollector: true})
 	pids := []int{cp.Etcd.PID(), cp.APIServer.PID(), cp.GarbageCollector.PID()}
 	if err := cp.Etcd.Pause(); err != nil { // a paused process must go too

@@ -20,7 +20,7 @@ import (
 const (
 	stopTimeout  = 10 * time.Second      // from SIGTERM to SIGKILL
 	probePeriod  = 25 * time.Millisecond // between two looks at a starting server
-	probeTimeout = 2 * time.Second       // for one look
+	probeTimeout = 10 * time.Second      // for one look
 	tailLines    = 15                    // of its log, shown when a server fails
 )
 
@@ -29,6 +29,9 @@ var ErrRunning = errors.New("server is running")
 
 // ErrNotRunning says that a server that should be signalled does not run.
 var ErrNotRunning = errors.New("server is not running")
+
+// errEnded says that a server has ended while it was started.
+var errEnded = errors.New("ended before it was ready")
 
 // Server is one process of a control plane. It keeps its address and its data
 // when it is stopped and started again.
@@ -209,7 +212,7 @@ func (s *Server) waitReady(ctx context.Context, p *process) error {
 		}
 		select {
 		case <-p.exited:
-			return fmt.Errorf("ended before it was ready: %w", errors.Join(errors.New("process ended"), p.err))
+			return errors.Join(errEnded, p.err)
 		case <-ctx.Done():
 			return fmt.Errorf("not ready: %w", errors.Join(context.Cause(ctx), err))
 		case <-time.After(probePeriod):

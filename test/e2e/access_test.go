@@ -5,12 +5,12 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -33,20 +33,25 @@ func (w *world) as(name string, config *rest.Config) func(*replica.Config) {
 // waitExit waits until a process has ended by itself, and returns its exit code.
 func (w *world) waitExit(p *replica.Process) int {
 	w.t.Helper()
-	select {
-	case <-p.Exited():
-		return p.ExitCode()
-	case <-time.After(patience):
-		w.t.Fatalf("%s has not ended within %v", p, patience)
-		return 0
-	}
+	w.eventually(p.String()+" ends", func(context.Context) error {
+		if !p.Ended() {
+			return errors.New("it runs")
+		}
+		return nil
+	})
+	return p.ExitCode()
 }
 
 // Without access to Leases a replica ends, and says which rule is missing.
 func TestMissingAccess(t *testing.T) {
+	soak(t)
 	t.Parallel()
+	repeat(t, testMissingAccess)
+}
+
+func testMissingAccess(t *attempt) {
 	w := newWorld(t)
-	stranger, err := shared.cp.User("stranger-to-" + w.namespace)
+	stranger, err := w.plane.cp.User("stranger-to-" + w.namespace)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,11 +67,12 @@ func TestMissingAccess(t *testing.T) {
 	}
 
 	// All but one.
-	clerk, err := shared.cp.ServiceAccount(w.namespace, "clerk")
+	clerk, err := w.plane.cp.ServiceAccount(w.namespace, "clerk")
 	if err != nil {
 		t.Fatal(err)
 	}
 	w.grant("clerk", "get", "list", "watch", "create", "update")
+	w.waitAllowed(clerk)
 	p = w.start("clerk", w.as("clerk", clerk))
 	if code := w.waitExit(p); code != 1 {
 		t.Errorf("exit code %d, want 1", code)
@@ -77,6 +83,17 @@ func TestMissingAccess(t *testing.T) {
 	if leases, err := w.leases(t.Context()); err != nil || len(leases) != 0 {
 		t.Errorf("%d Leases were left (%v)", len(leases), err)
 	}
+}
+
+// waitAllowed waits until the API server knows that a user may list Leases: its
+// authorizer learns of a new role in its own time.
+func (w *world) waitAllowed(config *rest.Config) {
+	w.t.Helper()
+	client := mustClient(w.t, config)
+	w.eventually("the role is in force", func(ctx context.Context) error {
+		_, err := client.CoordinationV1().Leases(w.leasesIn).List(ctx, metav1.ListOptions{})
+		return err
+	})
 }
 
 // grant gives a ServiceAccount verbs on Leases.
@@ -102,7 +119,12 @@ func (w *world) grant(account string, verbs ...string) {
 // The manifests are taken by the API server as they are, and what they allow is
 // enough for all that a replica does.
 func TestManifestsAllowWhatIsNeeded(t *testing.T) {
+	soak(t)
 	t.Parallel()
+	repeat(t, testManifestsAllowWhatIsNeeded)
+}
+
+func testManifestsAllowWhatIsNeeded(t *attempt) {
 	const objects = 30
 	w := newWorld(t)
 	// A kustomization loads nothing from above its folder, but for other ones.
@@ -118,18 +140,19 @@ func TestManifestsAllowWhatIsNeeded(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(overlay, "kustomization.yaml"), []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	applied, err := shared.cp.Kubectl(t.Context(), "apply", "--server-side", "--force-conflicts", "--kustomize", overlay)
+	applied, err := w.plane.cp.Kubectl(t.Context(), "apply", "--server-side", "--force-conflicts", "--kustomize", overlay)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Logf("applied:\n%s", applied)
 
-	account, err := shared.cp.ServiceAccount(w.namespace, "foo-operator")
+	account, err := w.plane.cp.ServiceAccount(w.namespace, "foo-operator")
 	if err != nil {
 		t.Fatal(err)
 	}
 	allowed := w.as("foo-operator", account)
 	w.createFoos(0, objects)
+	w.waitAllowed(account)
 	replicas := w.startMany(0, 3, allowed)
 	w.waitWorked(replicas...)
 	// Each kind of write: repair, create again, evict, take over, release.

@@ -16,6 +16,11 @@ import (
 // What happens to a Deployment is the business of the member that owns its Foo,
 // and of no other.
 func TestChildrenReachTheOwnerOfTheirParent(t *testing.T) {
+	soak(t)
+	repeat(t, testChildrenReachTheOwnerOfTheirParent)
+}
+
+func testChildrenReachTheOwnerOfTheirParent(t *attempt) {
 	const objects, members = 90, 3
 	w := newWorld(t)
 	w.createFoos(0, objects)

@@ -4,7 +4,6 @@
 package e2e
 
 import (
-	"context"
 	"fmt"
 	"testing"
 	"time"
@@ -18,6 +17,11 @@ import (
 // What a membership change costs: writes that are more than a heartbeat, and lists, by
 // the members that stay; with few objects and with many.
 func TestCostOfAMembershipChange(t *testing.T) {
+	soak(t)
+	repeat(t, testCostOfAMembershipChange)
+}
+
+func testCostOfAMembershipChange(t *attempt) {
 	const members = 4
 	w := newWorld(t)
 	w.template.LeaseDuration = shard.DefaultLeaseDuration // nobody is to be evicted by mistake
@@ -60,11 +64,7 @@ func TestCostOfAMembershipChange(t *testing.T) {
 // a time and a counter has changed.
 func (w *world) claimWrites(replicas []*replica.Process) int {
 	w.t.Helper()
-	ctx, cancel := context.WithTimeout(w.t.Context(), patience)
-	defer cancel()
-	if err := w.log.Sync(ctx); err != nil {
-		w.t.Fatal(err)
-	}
+	w.sync()
 	writes := 0
 	for _, r := range replicas {
 		before := ""

@@ -6,7 +6,6 @@ package e2e
 import (
 	"context"
 	"fmt"
-	"os"
 	"testing"
 	"time"
 
@@ -16,17 +15,17 @@ import (
 
 // The objects of a replica that is killed are taken over when its Lease has run
 // out: by a peer, which voids the Lease. The Lease is cleared away later.
-func TestKill(t *testing.T) { testKill(t, leaseDuration) }
+func TestKill(t *testing.T) {
+	repeat(t, func(t *attempt) { testKill(t, leaseDuration) })
+}
 
 // The same with the default durations, for the figures.
 func TestKillWithDefaults(t *testing.T) {
-	if os.Getenv("E2E_DEFAULTS") == "" {
-		t.Skip("takes a minute; set E2E_DEFAULTS=1")
-	}
-	testKill(t, shard.DefaultLeaseDuration)
+	soak(t)
+	repeat(t, func(t *attempt) { testKill(t, shard.DefaultLeaseDuration) })
 }
 
-func testKill(t *testing.T, duration time.Duration) {
+func testKill(t *attempt, duration time.Duration) {
 	const objects, members = 300, 3
 	w := newWorld(t)
 	w.template.LeaseDuration = duration

@@ -12,14 +12,22 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/tom-ludwig/operator-scaling/shard"
+	"github.com/tom-ludwig/operator-scaling/test/controlplane"
 )
 
 // Objects go, in each of the ways in which Kubernetes lets them, at each moment;
 // also while the member that had them is dead and no other has them yet.
 func TestDeletion(t *testing.T) {
-	collectGarbage(t)
+	soak(t)
+	repeat(t, testDeletion)
+}
+
+func testDeletion(t *attempt) {
 	const objects = 120
-	w := newWorld(t)
+	w := newWorldOn(t, ownPlane(t, controlplane.Options{GarbageCollector: true}))
+	w.template.LeaseDuration = shard.DefaultLeaseDuration // long enough for all that is to be deleted
 	w.createFoos(0, objects)
 	replicas := w.startMany(0, 2)
 	p := w.waitWorked(replicas...)
@@ -69,7 +77,7 @@ func TestDeletion(t *testing.T) {
 		w.eachFoo(i, i+1, w.deleteDeployment)
 	}
 	if _, err := w.placed(t.Context(), heir); err == nil {
-		t.Error("the victim's objects were taken over before anything could be deleted: nothing was tested")
+		t.Againf("the victim's objects were taken over before anything could be deleted: nothing was tested")
 	}
 	w.waitPlaced(heir)
 	w.eventually("the heir brings everything in order", func(context.Context) error {

@@ -5,7 +5,8 @@
 // their own, on a real control plane. It holds nothing but tests and what they
 // share.
 //
-// All tests share one control plane. Each has a namespace and a ring of its own,
+// Tests share one control plane, unless they stop a server or need the garbage
+// collector: these have one of their own. Each has a namespace and a ring of its own,
 // and judges with three witnesses that know nothing of each other:
 //
 //   - package checker, by what the replicas have recorded of their work;
@@ -13,11 +14,11 @@
 //   - the replicas' own probes, metrics and status pages.
 //
 // The Lease duration is 5 s in most tests, so that they are quick. No test fails
-// because something took longer than it should on a busy machine: what is measured
-// is printed in a table at the end. These environment variables change a run:
+// because a machine is busy: what is measured is printed in a table at the end, and a
+// test that fails while a server or a replica gave no answer starts over; see attempt.
+// With -short the longest tests are left out. These environment variables change a run:
 //
 //	E2E_BUILDFLAGS=-race  replicas are built with these flags of go build
-//	E2E_DEFAULTS=1        also measure with the default Lease duration of 15 s: a minute more
 //	E2E_KEEP=dir          logs, records and the control plane's data are kept there
 //	E2E_FIGURES=file      the table is also written there
 package e2e

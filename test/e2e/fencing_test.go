@@ -31,7 +31,7 @@ const operatorNamespace, operatorAccount = "foo-operator", "foo-operator"
 const refused = "denied request"
 
 // wantRefused fails the test unless a policy has refused a request with the text.
-func wantRefused(t *testing.T, what string, err error, text string) {
+func wantRefused(t *attempt, what string, err error, text string) {
 	t.Helper()
 	if err == nil || !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), refused) || !strings.Contains(err.Error(), text) {
 		t.Errorf("%s: %v, want a refusal with %q", what, err, text)
@@ -183,23 +183,28 @@ func (w *world) ownedBy(p placement, r *replica.Process, objects int) string {
 // With the policies of the manifests, a write that was held up until its sender's
 // object had passed to another replica is refused, and nothing else is.
 func TestFencing(t *testing.T) {
+	soak(t)
 	t.Parallel()
+	repeat(t, testFencing)
+}
+
+func testFencing(t *attempt) {
 	const objects = 60
 	w := newWorld(t)
 	w.allow()
-	account, err := shared.cp.ServiceAccount(operatorNamespace, operatorAccount)
+	account, err := w.plane.cp.ServiceAccount(operatorNamespace, operatorAccount)
 	if err != nil {
 		t.Fatal(err)
 	}
 	account.QPS, account.Burst = 1000, 1000
 	o := w.operator(account)
-	if _, err := shared.cp.Kubectl(t.Context(), "apply", "--server-side", "--filename", manifests("fencing.yaml")); err != nil {
+	if _, err := w.plane.cp.Kubectl(t.Context(), "apply", "--server-side", "--filename", manifests("fencing.yaml")); err != nil {
 		t.Fatal(err)
 	}
 	remove := func() error {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), patience)
 		defer cancel()
-		_, err := shared.cp.Kubectl(ctx, "delete", "--ignore-not-found", "--filename", manifests("fencing.yaml"))
+		_, err := w.plane.cp.Kubectl(ctx, "delete", "--ignore-not-found", "--filename", manifests("fencing.yaml"))
 		return err
 	}
 	t.Cleanup(func() {
@@ -358,7 +363,7 @@ func (w *world) meddle(name string) {
 	}
 	kubectl := func(args ...string) {
 		w.t.Helper()
-		if _, err := shared.cp.Kubectl(w.t.Context(), append([]string{"--namespace", w.namespace}, args...)...); err != nil {
+		if _, err := w.plane.cp.Kubectl(w.t.Context(), append([]string{"--namespace", w.namespace}, args...)...); err != nil {
 			w.t.Fatal(err)
 		}
 	}

@@ -42,7 +42,12 @@ func (w *world) garbage(name string, change func(*coordinationv1.Lease)) *coordi
 // Leases that nobody wrote for the ring, or that somebody wrote badly, are counted
 // and left alone, or taken for the worst until they have run out; work goes on.
 func TestGarbageLeases(t *testing.T) {
+	soak(t)
 	t.Parallel()
+	repeat(t, testGarbageLeases)
+}
+
+func testGarbageLeases(t *attempt) {
 	const objects = 60
 	w := newWorld(t)
 	w.createFoos(0, objects)
@@ -146,7 +151,12 @@ func TestGarbageLeases(t *testing.T) {
 // A Lease of this name that somebody else has put there is not touched: the replica
 // ends and says so.
 func TestNameOfTheLeaseIsTaken(t *testing.T) {
+	soak(t)
 	t.Parallel()
+	repeat(t, testNameOfTheLeaseIsTaken)
+}
+
+func testNameOfTheLeaseIsTaken(t *attempt) {
 	w := newWorld(t)
 	taken := w.garbage(w.leaseName("op-0"), func(l *coordinationv1.Lease) { l.Labels, l.Annotations = nil, nil })
 	p := w.start("op-0")

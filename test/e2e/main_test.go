@@ -12,15 +12,15 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/tom-ludwig/operator-scaling/test/controlplane"
 	"github.com/tom-ludwig/operator-scaling/test/replica"
 )
 
-// shared is what all tests have in common.
+// shared is what all tests have in common. No test stops or pauses a server of it.
 var shared struct {
-	cp     *controlplane.ControlPlane
+	*plane
+	server string // the binary of control planes
 	binary string // of the replicas
 	root   string // of the checkout
 	dir    string // for logs and records
@@ -59,26 +59,17 @@ func run(ctx context.Context, m *testing.M) (code int) {
 	if shared.binary, err = replica.Build(ctx, shared.dir, flags...); err != nil {
 		return fail(err)
 	}
-	plane, err := controlplane.Build(ctx, os.Stderr)
-	if err != nil {
+	if shared.server, err = controlplane.Build(ctx, os.Stderr); err != nil {
 		return fail(err)
 	}
-	starting, cancel := context.WithTimeout(ctx, 3*time.Minute)
-	defer cancel()
-	options := controlplane.Options{Binary: plane, GarbageCollector: true}
+	options := controlplane.Options{Binary: shared.server}
 	if os.Getenv("E2E_KEEP") != "" {
 		options.Dir = filepath.Join(shared.dir, "control-plane")
 	}
-	if shared.cp, err = controlplane.Start(starting, options); err != nil {
+	if shared.plane, err = startPlane(ctx, options); err != nil {
 		return fail(err)
 	}
-	defer shared.cp.Stop()
-	// Only the tests that want it start it again: in the others Pods are objects
-	// that come and go as a test needs them, and a Lease must not go with them.
-	shared.cp.GarbageCollector.Kill()
-	if err := installCRD(starting); err != nil {
-		return fail(err)
-	}
+	defer shared.stop()
 
 	done := make(chan int)
 	go func() { done <- m.Run() }()
@@ -89,4 +80,12 @@ func run(ctx context.Context, m *testing.M) (code int) {
 	}
 	figures.print()
 	return code
+}
+
+// soak skips a test that make test has no time for.
+func soak(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("not with -short: make soak runs it")
+	}
 }

@@ -9,13 +9,20 @@ import (
 	"maps"
 	"testing"
 	"time"
+
+	"github.com/tom-ludwig/operator-scaling/test/controlplane"
 )
 
 // No API server for longer than Leases last: everybody stops, and goes on with what
 // it had when the server is back. Nothing is moved, nobody is evicted.
 func TestOutageOfTheAPIServer(t *testing.T) {
+	soak(t)
+	repeat(t, testOutageOfTheAPIServer)
+}
+
+func testOutageOfTheAPIServer(t *attempt) {
 	const objects, members = 90, 3
-	w := newWorld(t)
+	w := newWorldOn(t, ownPlane(t, controlplane.Options{}))
 	w.createFoos(0, objects)
 	replicas := w.startMany(0, members, args("--reconcile-delay=300ms", "--workers=2"))
 	before := w.waitWorked(replicas...)
@@ -29,7 +36,8 @@ func TestOutageOfTheAPIServer(t *testing.T) {
 		return w.patchFoo(name, `{"spec":{"replicas":2}}`)
 	})
 	down := time.Now()
-	shared.cp.APIServer.Kill()
+	w.plane.down.Store(true)
+	w.plane.cp.APIServer.Kill()
 	w.eventually("all members are fenced", func(ctx context.Context) error {
 		for _, r := range replicas {
 			fenced, err := r.Metric(ctx, "sharding_fenced")
@@ -45,7 +53,7 @@ func TestOutageOfTheAPIServer(t *testing.T) {
 	fencedAt, since := time.Since(down), now()
 	time.Sleep(2*leaseDuration - fencedAt)
 	if n := w.starts(nil, since); n != 0 {
-		t.Errorf("%d reconciles were begun while all members were fenced", n)
+		t.Brokenf("%d reconciles were begun while all members were fenced", n)
 	}
 	for _, r := range replicas {
 		if err := r.Healthy(t.Context()); err != nil {
@@ -57,11 +65,10 @@ func TestOutageOfTheAPIServer(t *testing.T) {
 	}
 
 	up, upAt := time.Now(), now()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	if err := shared.cp.APIServer.Start(ctx); err != nil {
+	if err := w.plane.cp.APIServer.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	w.plane.down.Store(false)
 	ready := time.Now()
 	after := w.waitPlaced(replicas...)
 	resumed := time.Since(ready)

@@ -15,6 +15,10 @@ import (
 // work, is taken for dead. When it wakes it does nothing under what it owned
 // before, and joins again.
 func TestPausedForLongerThanTheLease(t *testing.T) {
+	repeat(t, testPausedForLongerThanTheLease)
+}
+
+func testPausedForLongerThanTheLease(t *attempt) {
 	const objects = 60
 	w := newWorld(t)
 	w.createFoos(0, objects)
@@ -64,11 +68,11 @@ func TestPausedForLongerThanTheLease(t *testing.T) {
 		case r.Time < woken:
 		case r.Member == holders[0] && (r.Event == record.Start || r.Event == record.Write):
 			late++
-			t.Errorf("woken up, the member did this under its old claims, %v later: %+v", time.Duration(r.Time-woken), r)
+			t.Brokenf("woken up, the member did this under its old claims, %v later: %+v", time.Duration(r.Time-woken), r)
 		}
 	}
 	if inHand == 0 {
-		t.Error("there was no work in hand when the replica was paused: nothing was tested")
+		t.Againf("there was no work in hand when the replica was paused: nothing was tested")
 	}
 	figures.add("  work in hand when it was paused, writes under the old claims when it woke up", fmt.Sprintf("%d, %d", inHand, late), "0 writes")
 	w.stop(sleeper, other)

@@ -14,7 +14,12 @@ import (
 // Two operators in one namespace: each has a whole ring of its own members, and
 // what happens to one is nothing to the other.
 func TestTwoRingsInOneNamespace(t *testing.T) {
+	soak(t)
 	t.Parallel()
+	repeat(t, testTwoRingsInOneNamespace)
+}
+
+func testTwoRingsInOneNamespace(t *attempt) {
 	const objects = 60
 	a := newWorld(t)
 	b := a.beside("other")

@@ -4,7 +4,6 @@
 package e2e
 
 import (
-	"context"
 	"fmt"
 	"testing"
 	"time"
@@ -17,6 +16,11 @@ import (
 // A rolling update that changes the ring's parameters: all members, new ones too,
 // place by the old ones until the last old member has left.
 func TestRollingUpdateOfTheRingParameters(t *testing.T) {
+	soak(t)
+	repeat(t, testRollingUpdateOfTheRingParameters)
+}
+
+func testRollingUpdateOfTheRingParameters(t *attempt) {
 	const objects, members, partitions = 120, 3, 251
 	w := newWorld(t)
 	w.workAlone = true
@@ -50,11 +54,7 @@ func TestRollingUpdateOfTheRingParameters(t *testing.T) {
 		fmt.Sprintf("%d, %d, %d, %d", changes, report.Reconciles, len(report.Overlaps), len(report.Losses)), "overlaps and losses 0")
 
 	// No Lease has named partitions of the new kind while an old member had its own.
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	if err := w.log.Sync(ctx); err != nil {
-		t.Fatal(err)
-	}
+	w.sync()
 	last := int64(0) // revision of the last claim of an old member
 	first := int64(0)
 	for _, v := range w.log.Leases() {

@@ -12,6 +12,10 @@ import (
 // From one replica to five and back to two, while the objects change all the time:
 // at each step everything has one owner, and nothing is lost or worked on by two.
 func TestScaleUnderConstantChange(t *testing.T) {
+	repeat(t, testScaleUnderConstantChange)
+}
+
+func testScaleUnderConstantChange(t *attempt) {
 	const objects = 200
 	w := newWorld(t)
 	w.createFoos(0, objects)

@@ -16,7 +16,15 @@ import (
 // once: by one member, for its one version, although that writes a Deployment and
 // the Foo's own status, which come back as events.
 func TestStartOnExistingObjects(t *testing.T) {
-	const objects, members = 1000, 3
+	repeat(t, testStartOnExistingObjects)
+}
+
+func testStartOnExistingObjects(t *attempt) {
+	const members = 3
+	objects := 1000
+	if testing.Short() {
+		objects = 300
+	}
 	w := newWorld(t)
 	// Nothing but the start is to happen: no member may fall silent on a machine
 	// that is busy.

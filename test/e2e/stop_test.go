@@ -18,12 +18,17 @@ import (
 	"github.com/tom-ludwig/operator-scaling/shard"
 	"github.com/tom-ludwig/operator-scaling/shard/lease"
 	"github.com/tom-ludwig/operator-scaling/test/checker"
+	"github.com/tom-ludwig/operator-scaling/test/controlplane"
 	"github.com/tom-ludwig/operator-scaling/test/replica"
 )
 
 // A replica that gets SIGTERM gives up what it owns, deletes its Lease and exits
 // with 0. Its objects are worked on by others in a fraction of a second.
 func TestGracefulStop(t *testing.T) {
+	repeat(t, testGracefulStop)
+}
+
+func testGracefulStop(t *attempt) {
 	const objects, members = 300, 4
 	w := newWorld(t)
 	w.template.LeaseDuration = shard.DefaultLeaseDuration // nobody is to be evicted by mistake
@@ -84,7 +89,14 @@ func TestGracefulStop(t *testing.T) {
 // A Lease belongs to its Pod, so that it goes with it, whatever happened to the
 // process. Without a UID there is no such reference, and all else works.
 func TestLeaseBelongsToThePod(t *testing.T) {
-	w := newWorld(t)
+	soak(t)
+	repeat(t, testLeaseBelongsToThePod)
+}
+
+func testLeaseBelongsToThePod(t *attempt) {
+	w := newWorldOn(t, ownPlane(t, controlplane.Options{GarbageCollector: true}))
+	collector := w.plane.cp.GarbageCollector
+	collector.Kill() // until a Lease is to go
 	owned := w.start("with-uid")
 	free := w.start("without-uid", func(c *replica.Config) { c.PodUID = "" }, func(c *replica.Config) { c.Pod = "no-pod-of-that-name" })
 	w.waitPlaced(owned, free)
@@ -126,7 +138,9 @@ func TestLeaseBelongsToThePod(t *testing.T) {
 	if err := w.kube.CoreV1().Pods(w.namespace).Delete(t.Context(), owned.Pod(), metav1.DeleteOptions{GracePeriodSeconds: new(int64)}); err != nil {
 		t.Fatal(err)
 	}
-	collectGarbage(t)
+	if err := collector.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	w.waitPlaced(free, read)
 	w.eventually("the Lease of a Pod that is gone goes", func(ctx context.Context) error {
 		_, err := leases.Get(ctx, w.leaseName(owned.Pod()), metav1.GetOptions{})

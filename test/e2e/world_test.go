@@ -5,6 +5,7 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -30,15 +31,18 @@ import (
 	"github.com/tom-ludwig/operator-scaling/example-controller/record"
 	"github.com/tom-ludwig/operator-scaling/test/checker"
 	"github.com/tom-ludwig/operator-scaling/test/e2e/history"
+	"github.com/tom-ludwig/operator-scaling/test/heartbeat"
 	"github.com/tom-ludwig/operator-scaling/test/replica"
 )
 
 const (
 	// leaseDuration of most tests.
 	leaseDuration = 5 * time.Second
-	// patience is how long a test waits for what should happen soon. It is long,
-	// because the machine may be busy: a test that works does not need it.
-	patience = 90 * time.Second
+	// patience is how long a test waits for what should happen soon, on a machine that
+	// works: a test that works does not need it.
+	patience = 3 * time.Minute
+	// silence is how long the API server may give no answer before a wait is given up.
+	silence = 5 * time.Minute
 	// poll is how long is waited before the second look at something; later it is
 	// longer, up to a tenth of a second.
 	poll = 20 * time.Millisecond
@@ -46,7 +50,8 @@ const (
 
 // world is what one test works in: a namespace, with a ring of its own.
 type world struct {
-	t         *testing.T
+	t         *attempt
+	plane     *plane
 	namespace string // of the Foos
 	leasesIn  string // of the Leases and Pods: the same but for a world beside another
 	ring      string
@@ -64,21 +69,27 @@ type world struct {
 
 // newWorld makes a world without replicas. When the test ends, the replicas are
 // killed, and if it has failed, the ends of their logs shown.
-func newWorld(t *testing.T) *world {
+func newWorld(t *attempt) *world {
+	t.Helper()
+	return newWorldOn(t, shared.plane)
+}
+
+// newWorldOn makes a world on a control plane of the test's own.
+func newWorldOn(t *attempt, p *plane) *world {
 	t.Helper()
 	name := namespaceFor(t)
-	return makeWorld(t, name, name, "ring")
+	return makeWorld(t, p, name, name, "ring")
 }
 
 // beside makes a world with Foos of its own, whose ring of another name has its
 // Leases and Pods where w's are.
 func (w *world) beside(ring string) *world {
 	w.t.Helper()
-	return makeWorld(w.t, w.namespace+"-"+ring, w.leasesIn, ring)
+	return makeWorld(w.t, w.plane, w.namespace+"-"+ring, w.leasesIn, ring)
 }
 
 // namespaceFor makes a name of the test's.
-func namespaceFor(t *testing.T) string {
+func namespaceFor(t testing.TB) string {
 	name := strings.ToLower(strings.TrimPrefix(t.Name(), "Test"))
 	name = strings.Map(func(r rune) rune {
 		if r >= 'a' && r <= 'z' || r >= '0' && r <= '9' {
@@ -90,13 +101,14 @@ func namespaceFor(t *testing.T) string {
 	return strings.Trim(name[:min(len(name), 40)], "-") + "-" + strconv.FormatInt(rand.Int64N(36*36*36*36), 36)
 }
 
-func makeWorld(t *testing.T, namespace, leasesIn, ring string) *world {
+func makeWorld(t *attempt, p *plane, namespace, leasesIn, ring string) *world {
 	t.Helper()
-	w := &world{t: t, namespace: namespace, leasesIn: leasesIn, ring: ring, dir: filepath.Join(shared.dir, namespace)}
+	w := &world{t: t, plane: p, namespace: namespace, leasesIn: leasesIn, ring: ring, dir: filepath.Join(shared.dir, namespace)}
 	if err := os.MkdirAll(w.dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	admin := shared.cp.Admin()
+	t.monitor(&p.beat)
+	admin := p.cp.Admin()
 	w.kube = mustClient(t, admin)
 	foos, err := versioned.NewForConfig(admin)
 	if err != nil {
@@ -106,11 +118,11 @@ func makeWorld(t *testing.T, namespace, leasesIn, ring string) *world {
 	if _, err := w.kube.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: w.namespace}}, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	if w.log, err = history.Watch(t.Context(), shared.cp.Etcd.URL(), w.leasesIn, w.namespace); err != nil {
+	if w.log, err = history.Watch(t.Context(), p.cp.Etcd.URL(), w.leasesIn, w.namespace); err != nil {
 		t.Fatal(err)
 	}
 	w.template = replica.Config{
-		Binary: shared.binary, Kubeconfig: shared.cp.Kubeconfig(), Dir: w.dir,
+		Binary: shared.binary, Kubeconfig: p.cp.Kubeconfig(), Dir: w.dir,
 		Ring: w.ring, Namespace: w.leasesIn, Watch: w.namespace,
 		LeaseDuration: leaseDuration, Workers: 8,
 		Args: []string{"--kube-api-qps=1000", "--kube-api-burst=1000", "-v=2"},
@@ -131,6 +143,7 @@ func (w *world) end() {
 	for _, p := range w.all() {
 		w.t.Logf("the end of the log of %s (exit code %d):\n%s", p, p.ExitCode(), p.Tail(25))
 	}
+	w.t.Logf("the ends of the servers' logs:\n%s", w.plane.cp.LogEnds())
 }
 
 // all returns every process that was ever started, in that order.
@@ -186,6 +199,17 @@ func (w *world) start(pod string, changes ...func(*replica.Config)) *replica.Pro
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.processes = append(w.processes, p)
+	w.plane.watch(w.namespace+"/"+p.String(), func(ctx context.Context) (bool, error) {
+		pauses := p.Pauses()
+		err := p.Ready(ctx)
+		if errors.Is(err, replica.ErrNotReady) {
+			err = nil // an answer
+		}
+		if p.Paused() || p.Pauses() != pauses {
+			err = heartbeat.ErrExpected
+		}
+		return !p.Ended(), err
+	})
 	return p
 }
 
@@ -348,31 +372,29 @@ func (w *world) check(final bool) *checker.Report {
 			options.Final[w.key(name)] = strconv.FormatInt(foo.Generation, 10)
 		}
 	}
-	ctx, cancel := context.WithTimeout(w.t.Context(), patience)
-	defer cancel()
-	if err := w.log.Sync(ctx); err != nil {
-		w.t.Fatal(err)
-	}
+	w.sync()
 	processes := w.histories()
 	report := checker.Check(processes, options)
-	for end := time.Now().Add(10 * time.Second); len(report.Losses) > 0 && time.Now().Before(end); {
-		// A status can be read a moment before the work that wrote it is on record as
-		// ended.
-		time.Sleep(poll)
+	// A status can be read a moment before the work that wrote it is on record as ended.
+	_ = w.plane.eventually(w.t.Context(), func(context.Context) error {
+		if len(report.Losses) == 0 {
+			return nil
+		}
 		options.End = now()
 		processes = w.histories()
 		report = checker.Check(processes, options)
-	}
+		return errors.New("not yet")
+	})
 	var text strings.Builder
 	_ = report.WriteText(&text) // a builder takes everything
 	if err := report.Err(); err != nil {
-		w.t.Errorf("the records of the replicas: %v\n%s", err, &text)
+		w.t.Brokenf("the records of the replicas: %v\n%s", err, &text)
 	} else {
 		w.t.Logf("the records of the replicas:\n%s", &text)
 	}
 	seen := w.log.Check(w.ring, processes)
 	if err := seen.Err(); err != nil {
-		w.t.Error(err)
+		w.t.Brokenf("the history of the Leases: %v", err)
 	}
 	w.t.Logf("the history of the Leases: %d writes, %d starts of work, %d moves, %d contested claims, %d findings",
 		seen.Writes, seen.Starts, seen.Moves, seen.Contests, len(seen.Findings))
@@ -382,22 +404,22 @@ func (w *world) check(final bool) *checker.Report {
 // eventually waits until f returns nil, and fails the test if it doesn't in time.
 func (w *world) eventually(what string, f func(context.Context) error) {
 	w.t.Helper()
-	ctx, cancel := context.WithTimeout(w.t.Context(), patience)
-	defer cancel()
-	for pause := poll; ; pause = min(pause+poll, 5*poll) {
-		err := f(ctx)
-		if err == nil {
-			return
-		}
-		select {
-		case <-time.After(pause):
-		case <-ctx.Done():
-			w.t.Fatalf("%s: not within %v: %v", what, patience, err)
-		}
+	if err := w.plane.eventually(w.t.Context(), f); err != nil {
+		w.t.Fatalf("%s: %v", what, err)
 	}
 }
 
-func mustClient(t *testing.T, config *rest.Config) kubernetes.Interface {
+// sync waits until all that has happened so far is in the history.
+func (w *world) sync() {
+	w.t.Helper()
+	ctx, cancel := context.WithTimeout(w.t.Context(), silence)
+	defer cancel()
+	if err := w.log.Sync(ctx); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func mustClient(t testing.TB, config *rest.Config) kubernetes.Interface {
 	t.Helper()
 	client, err := kubernetes.NewForConfig(config)
 	if err != nil {

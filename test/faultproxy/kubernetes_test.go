@@ -38,7 +38,7 @@ type plant struct {
 }
 
 func newPlant(t *testing.T) *plant {
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute) // the first build takes long
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Minute) // the first build takes long
 	defer cancel()
 	binary, err := controlplane.Build(ctx, os.Stderr)
 	if err != nil {
@@ -49,6 +49,11 @@ func newPlant(t *testing.T) *plant {
 		t.Fatal(err)
 	}
 	t.Cleanup(cp.Stop)
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("the ends of the servers' logs:\n%s", cp.LogEnds())
+		}
+	})
 	p := &plant{t: t, tunnel: newTunnel(t, strings.TrimPrefix(cp.Etcd.URL(), "http://"))}
 	second, err := cp.StartSecondAPIServer(ctx, "http://"+p.tunnel.Address())
 	if err != nil {
@@ -127,6 +132,9 @@ func (p *plant) hold(ctx context.Context, l *coordinationv1.Lease, holder string
 
 // TestKubernetes shows the faults to client-go on real servers. The parts share them.
 func TestKubernetes(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes a control plane: make soak runs it")
+	}
 	p := newPlant(t)
 
 	t.Run("N3_HalfOpenWatch", func(t *testing.T) {

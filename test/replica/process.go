@@ -26,7 +26,7 @@ import (
 )
 
 // stopTimeout is how long Stop waits before it kills.
-const stopTimeout = 45 * time.Second
+const stopTimeout = 3 * time.Minute
 
 // ErrEnded says that a process which should be signalled has ended.
 var ErrEnded = errors.New("the process has ended")
@@ -241,6 +241,21 @@ func (p *Process) Resume() error {
 	}
 	p.mu.Unlock()
 	return p.signal(syscall.SIGCONT)
+}
+
+// Pauses counts how often the process was paused.
+func (p *Process) Pauses() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.pauses)
+}
+
+// Paused reports whether the process is paused.
+func (p *Process) Paused() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	n := len(p.pauses)
+	return n > 0 && p.pauses[n-1].To == 0
 }
 
 func (p *Process) signal(s syscall.Signal) error {

@@ -90,7 +90,7 @@ func start(t *testing.T, change func(*replica.Config)) *replica.Process {
 		t.Fatal(err)
 	}
 	t.Cleanup(p.Kill)
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(5 * time.Minute); ; time.Sleep(5 * time.Millisecond) {
 		err := p.Ready(t.Context())
 		if err == nil || errors.Is(err, replica.ErrNotReady) {
 			return p

@@ -160,7 +160,7 @@ func TestInterruptCleansUp(t *testing.T) {
 			}
 			interrupted := time.Now()
 			demo.end(t, exitInterrupted)
-			if took := time.Since(interrupted); took > 10*time.Second {
+			if took := time.Since(interrupted); took > time.Minute {
 				t.Errorf("took %v", took)
 			}
 			if !strings.Contains(demo.output(), "Cleaned up") {
@@ -176,7 +176,7 @@ func TestKilledDemoLeavesNoProcess(t *testing.T) {
 	if err := demo.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	for deadline := time.Now().Add(10 * time.Second); len(processesIn(t, demo.files)) > 0; time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(5 * time.Minute); len(processesIn(t, demo.files)) > 0; time.Sleep(50 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("processes are left: %v", processesIn(t, demo.files))
 		}

@@ -1,0 +1,101 @@
+#!/usr/bin/env bash
+# Copyright The Operator Scaling Authors.
+# SPDX-License-Identifier: Apache-2.0
+#
+# Runs parts of the tests, in the given order: hack/test.sh PART..., where a part is one of the functions below. Each says
+# what it does, how long it usually takes on two cores, and gives a sign of life every half minute. When this script is
+# interrupted or terminated, all that it has started ends with it.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+set -m # each part gets a process group of its own, so that it can be ended as a whole
+go=${GO:-go}
+log=$(mktemp)
+interrupted=
+trap 'rm -f "$log"' EXIT
+
+verify() { # formatting, vet, lint, import rules, generated code (1 min; 4 min the first time)
+	hack/verify.sh
+}
+
+verify_all() { # the same, and vet what takes long (2 min; 8 min the first time)
+	hack/verify.sh all
+}
+
+# The pure packages have no goroutines: the race detector would only make them slow.
+pure='./shard/ring ./shard/claim'
+
+unit() { # unit tests; packages with goroutines under the race detector; client-go's own tests (2 min; 6 min the first time)
+	# verify has vetted everything.
+	$go test -vet=off $pure
+	$go test -vet=off -race -timeout 30m $($go list ./... | grep -v -E '/shard/(ring|claim)$|/generated/')
+}
+
+unit_all() { # all unit tests under the race detector
+	$go test -vet=off -race -timeout 60m ./...
+}
+
+mutants() { # the mutation gates: each rule is taken out in turn, and must be missed (10 min)
+	$go test -vet=off -tags mutants -timeout 60m -count=1 ./shard/claim -run TestMutants
+	$go test -vet=off -tags mutants -timeout 60m -count=1 ./shard -run TestLoopMutants
+	cd test && $go test -vet=off -timeout 60m -count=1 ./chaos -run TestMutantsAreCaught -args -mutants
+}
+
+simulate() { # SEEDS (10000) seeds of the simulation of the state machine, FLEETS (300) of whole members (15 min)
+	$go test -vet=off ./shard/claim -run TestSimulation -count=1 -timeout 120m -args -seeds="${SEEDS:-10000}"
+	$go test -vet=off ./shard -run TestFaults -count=1 -timeout 120m -args -seeds="${FLEETS:-300}"
+}
+
+controlplane() { # build etcd, kube-apiserver and what belongs to them (10 s; 6 min the first time)
+	cd test && $go test -vet=off -count=1 -timeout 60m -v -run TestBuildLog ./controlplane # whatever the test, the package builds it
+}
+
+# One package at a time: replicas of two of them on two cores would be late for their heartbeats. Never from the cache: the
+# processes under test are no part of its key.
+endtoend="$go test -vet=off -count=1 -p 1 -v"
+
+e2e() { # end-to-end tests: real replicas on a real control plane; a few faults of make chaos (4 min)
+	cd test && $endtoend -short -timeout 60m ./... 2>&1 | progress
+}
+
+e2e_all() { # all end-to-end tests, the demo, every fault of make chaos once (12 min)
+	cd test && $endtoend -timeout 180m ./... 2>&1 | progress
+}
+
+chaos() { # faults for DURATION (10m) on real replicas
+	cd test && $go run ./cmd/chaos -duration "${DURATION:-10m}" ${SEED:+-seed "$SEED"} ${OUT:+-out "$OUT"}
+}
+
+# progress shows what runs at the moment, and keeps the rest for a failure.
+progress() {
+	trap '' INT # what is interrupted has something to say at its end
+	tee "$log" | grep --line-buffered -E '^(=== RUN +[A-Za-z0-9_]+$|--- |ok |FAIL|panic:|control plane:)|attempt [0-9]+ of|does not count|^FIGURE|  +aim' || true
+}
+
+run() {
+	local part=$1 job ticker began=$SECONDS code=0
+	printf '== %s\n' "$part: $(sed -n "s/^$part() { # //p" "$0")"
+	: >"$log"
+	"$part" </dev/null &
+	job=$!
+	(while sleep 30; do printf '   ... %s, after %d s\n' "$part" $((SECONDS - began)); done) &
+	ticker=$!
+	trap 'interrupted=1; kill -INT -- "-$job" 2>/dev/null' INT TERM HUP
+	while :; do
+		code=0
+		wait "$job" || code=$?
+		kill -0 "$job" 2>/dev/null || break # else a signal has ended the wait
+	done
+	trap - INT TERM HUP
+	kill -- "-$ticker"
+	[ -z "$interrupted" ] || { echo "interrupted: $part" >&2; exit 130; }
+	if ((code != 0)); then
+		cat "$log"
+		printf 'FAILED: %s\n' "$part" >&2
+		exit 1
+	fi
+	printf '   %s took %d s\n' "$part" $((SECONDS - began))
+}
+
+for part in "$@"; do
+	run "$part"
+done

@@ -1,0 +1,186 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"context"
+	"runtime"
+	"runtime/debug"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/tom-ludwig/operator-scaling/test/heartbeat"
+)
+
+const (
+	// attempts is how often a test is tried on a machine that stands still again and
+	// again.
+	attempts = 10
+	// longestGap is how long a server or a replica may give no answer in a test that
+	// counts: the renew period of Leases that last 5 s. A member can miss one renewal.
+	longestGap = leaseDuration / 5
+)
+
+// attempt is one try of a test. Most tests need a machine on which servers answer and
+// processes run: a member that stands still for long loses what it owns. If an attempt
+// fails, and the heartbeats say that something stood still meanwhile, it proves nothing,
+// and the test starts over. A promise that is broken is never excused.
+type attempt struct {
+	testing.TB
+	ctx   context.Context
+	began time.Time
+
+	mu       sync.Mutex
+	failed   bool
+	broken   bool   // a promise was
+	excuse   string // why the attempt does not count, if the test itself has noticed
+	cleanups []func()
+	monitors []*heartbeat.Monitor
+}
+
+// repeat runs a test until an attempt counts.
+func repeat(t *testing.T, test func(*attempt)) {
+	t.Helper()
+	for n := 1; ; n++ {
+		a := &attempt{TB: t, began: time.Now()}
+		a.run(test)
+		if !a.failed {
+			return
+		}
+		excuse := a.excused()
+		if a.broken || excuse == "" || n == attempts || t.Context().Err() != nil {
+			t.FailNow()
+		}
+		t.Logf("attempt %d of %d does not count: %s; the test starts over", n, attempts, excuse)
+		shared.waitSteady(t)
+	}
+}
+
+// run returns when the test and its cleanups have ended.
+func (a *attempt) run(test func(*attempt)) {
+	var cancel context.CancelFunc
+	a.ctx, cancel = context.WithCancel(a.TB.Context())
+	protect := func(f func()) {
+		done := make(chan struct{})
+		go func() { // so that FailNow ends the goroutine and not the test
+			defer close(done)
+			defer func() {
+				if r := recover(); r != nil {
+					a.Brokenf("panic: %v\n%s", r, debug.Stack())
+				}
+			}()
+			f()
+		}()
+		<-done
+	}
+	protect(func() { test(a) })
+	cancel()
+	for {
+		a.mu.Lock()
+		n := len(a.cleanups)
+		if n == 0 {
+			a.mu.Unlock()
+			return
+		}
+		last := a.cleanups[n-1]
+		a.cleanups = a.cleanups[:n-1]
+		a.mu.Unlock()
+		protect(last)
+	}
+}
+
+// excused says why a failure does not count; empty if it does.
+func (a *attempt) excused() string {
+	if a.excuse != "" {
+		return a.excuse
+	}
+	var gaps []heartbeat.Gap
+	for _, m := range a.monitors {
+		gaps = append(gaps, m.Gaps(a.began, longestGap)...)
+	}
+	return heartbeat.Describe(gaps)
+}
+
+// monitor notes whose heartbeats decide.
+func (a *attempt) monitor(m *heartbeat.Monitor) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if !slices.Contains(a.monitors, m) {
+		a.monitors = append(a.monitors, m)
+	}
+}
+
+// Brokenf fails the test for good: what a member promises holds on any machine.
+func (a *attempt) Brokenf(format string, args ...any) {
+	a.TB.Helper()
+	a.mu.Lock()
+	a.broken = true
+	a.mu.Unlock()
+	a.Errorf(format, args...)
+}
+
+// Againf ends an attempt in which the machine was too slow for something to be tested
+// at all.
+func (a *attempt) Againf(format string, args ...any) {
+	a.TB.Helper()
+	a.mu.Lock()
+	if a.excuse == "" {
+		a.excuse = "the machine was too slow"
+	}
+	a.mu.Unlock()
+	a.Fatalf(format, args...)
+}
+
+// The following are those of [testing.TB], for one attempt.
+
+func (a *attempt) Context() context.Context { return a.ctx }
+
+func (a *attempt) Cleanup(f func()) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.cleanups = append(a.cleanups, f)
+}
+
+func (a *attempt) Failed() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.failed
+}
+
+func (a *attempt) Fail() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.failed = true
+}
+
+func (a *attempt) FailNow() {
+	a.Fail()
+	runtime.Goexit()
+}
+
+func (a *attempt) Error(args ...any) {
+	a.TB.Helper()
+	a.TB.Log(args...)
+	a.Fail()
+}
+
+func (a *attempt) Errorf(format string, args ...any) {
+	a.TB.Helper()
+	a.TB.Logf(format, args...)
+	a.Fail()
+}
+
+func (a *attempt) Fatal(args ...any) {
+	a.TB.Helper()
+	a.TB.Log(args...)
+	a.FailNow()
+}
+
+func (a *attempt) Fatalf(format string, args ...any) {
+	a.TB.Helper()
+	a.TB.Logf(format, args...)
+	a.FailNow()
+}

@@ -1,0 +1,165 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+
+	"github.com/tom-ludwig/operator-scaling/test/controlplane"
+	"github.com/tom-ludwig/operator-scaling/test/heartbeat"
+)
+
+// apiServer is its name among the heartbeats.
+const apiServer = "the API server"
+
+// plane is a control plane, and the heartbeats of what runs on it.
+type plane struct {
+	cp   *controlplane.ControlPlane
+	beat heartbeat.Monitor
+	down atomic.Bool // the test has stopped a server
+
+	ctx    context.Context // of the heartbeats
+	cancel context.CancelFunc
+	wait   sync.WaitGroup
+}
+
+// startPlane starts a control plane with the example's custom resource.
+func startPlane(ctx context.Context, options controlplane.Options) (*plane, error) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
+	defer cancel()
+	p := &plane{}
+	var err error
+	if p.cp, err = controlplane.Start(ctx, options); err != nil {
+		return nil, err
+	}
+	if err := p.installCRD(ctx); err != nil {
+		p.cp.Stop()
+		return nil, fmt.Errorf("%w\n%s", err, p.cp.LogEnds())
+	}
+	config := p.cp.Admin()
+	config.Timeout = 2 * time.Second
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		p.cp.Stop()
+		return nil, err
+	}
+	p.ctx, p.cancel = context.WithCancel(context.Background())
+	p.watch(apiServer, func(ctx context.Context) (bool, error) {
+		// A read that etcd has to answer.
+		_, err := client.CoreV1().Namespaces().Get(ctx, metav1.NamespaceDefault, metav1.GetOptions{})
+		if p.down.Load() {
+			err = heartbeat.ErrExpected
+		}
+		return true, err
+	})
+	return p, nil
+}
+
+func (p *plane) watch(what string, ask func(context.Context) (bool, error)) {
+	p.wait.Go(func() { p.beat.Watch(p.ctx, what, ask) })
+}
+
+func (p *plane) stop() {
+	p.cancel()
+	p.wait.Wait()
+	p.cp.Stop()
+}
+
+// ownPlane starts a control plane for one attempt: one whose servers the test stops,
+// or whose garbage collector would take the objects of other tests.
+func ownPlane(t *attempt, options controlplane.Options) *plane {
+	t.Helper()
+	options.Binary = shared.server
+	if os.Getenv("E2E_KEEP") != "" {
+		options.Dir = filepath.Join(shared.dir, namespaceFor(t)+"-control-plane")
+	}
+	p, err := startPlane(t.Context(), options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.stop)
+	return p
+}
+
+// steady is how long nothing may stand still before a test starts over.
+const steady = 5 * time.Second
+
+// waitSteady waits until the shared control plane answers in time again.
+func (p *plane) waitSteady(t *testing.T) {
+	t.Helper()
+	for end := time.Now().Add(30 * time.Minute); ; {
+		since := time.Now()
+		if err := sleep(t.Context(), steady); err != nil {
+			t.Fatal(err)
+		}
+		if len(p.beat.Gaps(since, longestGap)) == 0 {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("the machine does not get steady\n%s", p.cp.LogEnds())
+		}
+	}
+}
+
+// eventually calls f until it returns nil, for as long as patience on a machine that works:
+// time in which the API server does not answer does not count.
+func (p *plane) eventually(ctx context.Context, f func(context.Context) error) error {
+	began := p.beat.Beats(apiServer)
+	beats, heard := began, time.Now()
+	for pause := poll; ; pause = min(pause+poll, 5*poll) {
+		one, cancel := context.WithTimeout(ctx, patience)
+		err := f(one)
+		cancel()
+		if err == nil {
+			return nil
+		}
+		if waitErr := sleep(ctx, pause); waitErr != nil {
+			return errors.Join(waitErr, err)
+		}
+		if n := p.beat.Beats(apiServer); n != beats {
+			beats, heard = n, time.Now()
+		}
+		switch {
+		case time.Since(heard) > silence:
+			return fmt.Errorf("the API server has not answered for %v: %w", silence, err)
+		case beats-began > int(patience/heartbeat.Period):
+			return fmt.Errorf("not within %v: %w", patience, err)
+		}
+	}
+}
+
+// installCRD installs the example's custom resource and waits until it is served.
+func (p *plane) installCRD(ctx context.Context) error {
+	if _, err := p.cp.Kubectl(ctx, "apply", "--filename", manifests("crd.yaml")); err != nil {
+		return err
+	}
+	_, err := p.cp.Kubectl(ctx, "wait", "--for=condition=Established", "--timeout=10m", "--filename", manifests("crd.yaml"))
+	return err
+}
+
+// manifests returns the path of one of the example controller's manifests.
+func manifests(name string) string {
+	return filepath.Join(shared.root, "example-controller", "manifests", name)
+}
+
+// sleep waits, or returns the cause of the end of the context.
+func sleep(ctx context.Context, d time.Duration) error {
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
