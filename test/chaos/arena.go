@@ -60,7 +60,7 @@ type arena struct {
 	random     *rand.Rand
 	processes  []*replica.Process
 	injections []*Injection
-	exits      int   // processes that have ended by themselves
+	exits      int // processes that have ended by themselves
 	machine    heartbeat.Monitor
 	err        error // the first mistake of the harness itself
 	seen       map[*replica.Process]Counters

@@ -24,7 +24,7 @@ import (
 )
 
 const (
-	patience = 5 * time.Minute       // for what must happen
+	patience = 5 * time.Minute        // for what must happen
 	moment   = 150 * time.Millisecond // for what must not happen: it would take far less
 
 	lease  = "/apis/coordination.k8s.io/v1/namespaces/default/leases/a"
