@@ -65,10 +65,13 @@ chaos() { # faults for DURATION (10m) on real replicas
 	cd test && $go run ./cmd/chaos -duration "${DURATION:-10m}" ${SEED:+-seed "$SEED"} ${OUT:+-out "$OUT"}
 }
 
-# progress shows what runs at the moment, and keeps the rest for a failure.
+# progress shows what has taken a second or more, what went wrong, and the figures, and keeps all of it for a failure.
 progress() {
 	trap '' INT # what is interrupted has something to say at its end
-	tee "$log" | grep --line-buffered -E '^(=== RUN +[A-Za-z0-9_]+$|--- |ok |FAIL|panic:|control plane:)|attempt [0-9]+ of|does not count|^FIGURE|  +aim' || true
+	tee "$log" | awk '
+		/^FIGURE/ { table = 1 }
+		/^$/ { table = 0 }
+		table || /^(--- FAIL|ok |FAIL|panic:|control plane:)/ || /^--- PASS.*\(([1-9]|[0-9][0-9]+)\.[0-9]+s\)/ || /does not count/ { print; fflush() }'
 }
 
 run() {
@@ -77,8 +80,9 @@ run() {
 	: >"$log"
 	"$part" </dev/null &
 	job=$!
-	(while sleep 30; do printf '   ... %s, after %d s\n' "$part" $((SECONDS - began)); done) &
+	(while sleep 30; do printf '   ... %s, after %d s: %s\n' "$part" $((SECONDS - began)) "$(sed -n 's/^=== RUN *//p' "$log" | tail -n 1)"; done) &
 	ticker=$!
+	disown "$ticker" # or bash reports that it was ended
 	trap 'interrupted=1; kill -INT -- "-$job" 2>/dev/null' INT TERM HUP
 	while :; do
 		code=0

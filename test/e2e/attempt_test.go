@@ -51,7 +51,7 @@ func repeat(t *testing.T, test func(*attempt)) {
 			return
 		}
 		excuse := a.excused()
-		if a.broken || excuse == "" || n == attempts || t.Context().Err() != nil {
+		if excuse == "" || n == attempts || t.Context().Err() != nil {
 			t.FailNow()
 		}
 		t.Logf("attempt %d of %d does not count: %s; the test starts over", n, attempts, excuse)
@@ -94,7 +94,10 @@ func (a *attempt) run(test func(*attempt)) {
 
 // excused says why a failure does not count; empty if it does.
 func (a *attempt) excused() string {
-	if a.excuse != "" {
+	switch {
+	case a.broken:
+		return ""
+	case a.excuse != "":
 		return a.excuse
 	}
 	var gaps []heartbeat.Gap
@@ -183,4 +186,52 @@ func (a *attempt) Fatalf(format string, args ...any) {
 	a.TB.Helper()
 	a.TB.Logf(format, args...)
 	a.FailNow()
+}
+
+func TestAttemptCounts(t *testing.T) {
+	var still heartbeat.Monitor // what it asks answers once, and never again
+	asked := false
+	go still.Watch(t.Context(), "something", func(ctx context.Context) (bool, error) {
+		if asked {
+			<-ctx.Done()
+		}
+		asked = true
+		return true, ctx.Err()
+	})
+	for len(still.Gaps(time.Time{}, longestGap)) == 0 {
+		time.Sleep(poll)
+	}
+	var steps []string
+	step := func(what string) func() { return func() { steps = append(steps, what) } }
+	for name, c := range map[string]struct {
+		test            func(*attempt)
+		failed, excused bool
+	}{
+		"passes":                                {func(*attempt) {}, false, false},
+		"fails":                                 {func(a *attempt) { a.Fatalf("wrong") }, true, false},
+		"fails while something stands still":    {func(a *attempt) { a.monitor(&still); a.Fatalf("late") }, true, true},
+		"breaks a promise while something does": {func(a *attempt) { a.monitor(&still); a.Brokenf("two owners"); a.Fatalf("late") }, true, false},
+		"panics while something does":           {func(a *attempt) { a.monitor(&still); panic("mistake") }, true, false},
+		"was too slow":                          {func(a *attempt) { a.Againf("nothing was tested") }, true, true},
+		"fails in a cleanup":                    {func(a *attempt) { a.Cleanup(func() { a.Fatal("left") }) }, true, false},
+	} {
+		steps = nil
+		a := &attempt{TB: t, began: time.Now()}
+		a.run(func(a *attempt) {
+			a.Cleanup(step("first"))
+			a.Cleanup(func() {
+				if a.Context().Err() == nil {
+					t.Errorf("%s: the context has not ended when the cleanups run", name)
+				}
+			})
+			a.Cleanup(step("last"))
+			c.test(a)
+		})
+		if a.Failed() != c.failed || (a.excused() != "") != c.excused {
+			t.Errorf("%s: failed %v, want %v; excuse %q", name, a.Failed(), c.failed, a.excused())
+		}
+		if !slices.Equal(steps, []string{"last", "first"}) {
+			t.Errorf("%s: the cleanups ran in the order %v", name, steps)
+		}
+	}
 }
