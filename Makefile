@@ -21,10 +21,10 @@ demo: ## Show three replicas sharing work on a real API server (KUBECONFIG=... f
 	@cd test && $(GO) run ./cmd/demo $(if $(filter command line,$(origin KUBECONFIG)),-kubeconfig "$(abspath $(KUBECONFIG))")
 
 test: ## Run what must pass before each commit, and what CI runs: some 6 minutes on 2 cores, 15 the first time
-	@GO="$(GO)" exec hack/test.sh verify unit controlplane e2e
+	@GO="$(GO)" exec hack/test.sh verify unit benchmarks controlplane e2e
 
 soak: ## Run everything, for changes of what CONTRIBUTING.md names: about an hour
-	@GO="$(GO)" SEEDS=$(SEEDS) FLEETS=$(FLEETS) DURATION=$(DURATION) exec hack/test.sh verify_all unit_all mutants simulate controlplane e2e_all chaos
+	@GO="$(GO)" SEEDS=$(SEEDS) FLEETS=$(FLEETS) DURATION=$(DURATION) exec hack/test.sh verify_all unit_all benchmarks mutants simulate controlplane e2e_all chaos
 
 verify unit e2e: ## Run one part of make test
 	@GO="$(GO)" exec hack/test.sh $@

@@ -34,6 +34,10 @@ unit_all() { # all unit tests under the race detector
 	$go test -vet=off -race -timeout 60m ./...
 }
 
+benchmarks() { # each benchmark once: that they work, no figures (20 s)
+	$go test -vet=off -run '^$' -bench . -benchtime 1x $($go list ./... | grep -v /example-controller) | tee "$log" | grep -E '^(ok|FAIL|--- FAIL)'
+}
+
 mutants() { # the mutation gates: each rule is taken out in turn, and must be missed (10 min)
 	$go test -vet=off -tags mutants -timeout 60m -count=1 ./shard/claim -run TestMutants
 	$go test -vet=off -tags mutants -timeout 60m -count=1 ./shard -run TestLoopMutants

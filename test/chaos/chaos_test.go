@@ -35,7 +35,7 @@ func TestShortRun(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer func() {
-			if t.Failed() {
+			if t.Failed() && ctx.Err() == nil {
 				t.Logf("the picture, the logs and the records are in %s", dir)
 			} else {
 				_ = os.RemoveAll(dir)

@@ -94,17 +94,17 @@ func (a *attempt) run(test func(*attempt)) {
 
 // excused says why a failure does not count; empty if it does.
 func (a *attempt) excused() string {
-	switch {
-	case a.broken:
+	if a.broken {
 		return ""
-	case a.excuse != "":
-		return a.excuse
 	}
 	var gaps []heartbeat.Gap
 	for _, m := range a.monitors {
 		gaps = append(gaps, m.Gaps(a.began, longestGap)...)
 	}
-	return heartbeat.Describe(gaps)
+	if excuse := heartbeat.Describe(gaps); excuse != "" {
+		return excuse
+	}
+	return a.excuse
 }
 
 // monitor notes whose heartbeats decide.
