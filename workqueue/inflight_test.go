@@ -163,7 +163,7 @@ func TestQ6_DeadlineOfTheParent(t *testing.T) {
 		if ctx.Err() != nil {
 			t.Errorf("%v before the deadline", ctx.Err())
 		}
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		synctest.Wait()
 		if got := context.Cause(ctx); got != context.DeadlineExceeded {
 			t.Errorf("cause %v at the deadline", got)
