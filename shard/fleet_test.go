@@ -102,7 +102,7 @@ type replica struct {
 	paused context.Context // nil while the process runs; ends with the pause
 	resume context.CancelFunc
 	jobs   map[*job]bool
-	idle   time.Time // when the last of them has ended
+	idle   time.Time // when the last of them has ended, or the last of their writes was answered
 	frozen bool      // it was paused for so long that a drain may have timed out
 	synced time.Time // when its informer was first seen to have synced
 }
@@ -232,7 +232,13 @@ func (r *replica) write(j *job, random *rand.Rand) error {
 		return r.fleet.server.write(ctx, r, j.key)
 	case 1:
 		answered := make(chan error, 1)
-		r.running.Go(func() { answered <- r.fleet.server.write(j.ctx, r, j.key) })
+		r.running.Go(func() {
+			err := r.fleet.server.write(j.ctx, r, j.key)
+			r.mu.Lock()
+			r.idle = time.Now() // a drain has waited for this, too
+			r.mu.Unlock()
+			answered <- err
+		})
 		select {
 		case err := <-answered:
 			return err
