@@ -67,7 +67,10 @@ func (m *Machine) guardWatch() {
 	behind := false
 	for _, p := range m.peers {
 		if p.suspectVersion != "" && (p.suspectVersion != p.lease.Version || m.now.Mono >= p.suspectAt.Mono) {
-			behind = behind || p.suspectVersion == p.lease.Version
+			if p.suspectVersion == p.lease.Version {
+				behind = true
+				p.refused = m.lastOp // or the Lease is gone: that is answered as a conflict, too
+			}
 			p.suspectVersion = ""
 		}
 	}

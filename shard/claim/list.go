@@ -15,7 +15,8 @@ type listing struct {
 	asked   ring.Set // what was claimed by a confirmed write before it was sent
 	clear   ring.Set // what the last answer showed to be claimed by nobody else
 	retryAt Time
-	again   int // lists in a row that have decided nothing
+	again   int             // lists in a row that have decided nothing
+	gone    map[string]bool // UIDs of Leases that the watch has shown to be gone, until the first list is there
 }
 
 // lookAround sends a list if something waits for one: a new member to know its
@@ -35,7 +36,7 @@ func (m *Machine) lookAround() {
 				asked.Add(p)
 			}
 		}
-		if asked.Empty() {
+		if asked.Empty() && !m.refusedPeer() {
 			return
 		}
 	}
@@ -69,6 +70,7 @@ func (m *Machine) listed(e Listed) {
 			m.sight(l)
 		}
 	}
+	m.findGone(e.Op, inList)
 	if ownVersion == "" || ownVersion != m.own.version {
 		// The list is not of a moment at which the own Lease was as this machine
 		// knows it: a renewal has passed it, or somebody else wrote.
@@ -80,10 +82,12 @@ func (m *Machine) listed(e Listed) {
 	if !m.known {
 		m.known, m.knownAt = true, m.now
 		for _, l := range e.Leases {
-			if m.peers[l.Name] == nil && l.Name != m.cfg.Lease {
+			// The watch may be ahead of the list, and does not show an end twice.
+			if m.peers[l.Name] == nil && l.Name != m.cfg.Lease && !m.list.gone[l.UID] {
 				m.observe(l)
 			}
 		}
+		m.list.gone = nil
 		return
 	}
 	clear := ring.NewSet(len(m.parts.state))

@@ -144,6 +144,7 @@ func New(cfg Config) *Machine {
 		namesakes: map[string]namesake{},
 		inForce:   cfg.Parameters,
 		viewDirty: true,
+		list:      listing{gone: map[string]bool{}},
 		caches:    caches{published: map[string]mark{}, reached: Marks{}},
 	}
 	m.own.fenced = true

@@ -275,7 +275,10 @@ func TestR30_AHeldLeaseOfTheOwnNameVanishes(t *testing.T) {
 			}
 			start := p.now.Mono
 			p.show(p.cfg.Lease)
-			delete(p.leases, "lease-b")
+			if b, exists := p.leases["lease-b"]; exists {
+				delete(p.leases, b.Name)
+				p.step(Vanished{Last: b, Final: true})
+			}
 			for p.now.Mono-start < p.cfg.LeaseDuration {
 				p.run(500 * time.Millisecond)
 				p.wantStates(without(p.all(), c.blocks), nil)

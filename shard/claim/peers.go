@@ -27,7 +27,8 @@ type peer struct {
 	// refused version then, it is stale.
 	suspectAt      Time
 	suspectVersion string
-	sweepAt        Time // when a void Lease may be deleted
+	refused        uint64 // the last op at suspectAt: a list that was sent later shows whether the Lease is there
+	sweepAt        Time   // when a void Lease may be deleted
 }
 
 // buriedFor is how many lease durations a member remembers that a holder is over,
@@ -96,7 +97,7 @@ func (m *Machine) observe(l Lease) {
 		p.changedAt, p.heardAt = m.now, m.now
 		p.sweepAt = m.now.Add(m.cfg.LeaseDuration)
 	}
-	p.lease, p.retryAt, p.failures = l, Time{}, 0
+	p.lease, p.retryAt, p.failures, p.refused = l, Time{}, 0, 0
 }
 
 // observeOwn takes the own Lease's echo. Anything in it that this machine has not
@@ -123,6 +124,9 @@ func (m *Machine) observeOwn(l Lease) {
 // still have a process behind it, so what it claimed stays blocked for a while.
 func (m *Machine) vanish(last Lease) {
 	m.publish(last.Record.Marks)
+	if !m.known {
+		m.list.gone[last.UID] = true
+	}
 	if p := m.peers[last.Name]; p != nil && p.lease.UID == last.UID {
 		m.parts.left(p.lease.Record.inForce(), Claims{}, p.heardAt)
 		delete(m.peers, last.Name)
@@ -295,6 +299,32 @@ func (m *Machine) turn(p *peer) time.Duration {
 		}
 	}
 	return min(time.Duration(before)*50*time.Millisecond, time.Second)
+}
+
+// refusedPeer reports whether there is a peer of which a list must show whether it still
+// has a Lease.
+func (m *Machine) refusedPeer() bool {
+	for _, p := range m.peers {
+		if p.refused != 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// findGone takes a quorum list that was sent as the given op. A peer whose eviction was
+// refused a second before that, and that has no Lease in the list, is gone, although the watch
+// did not show its end: it never shows the end of a Lease that it has not shown, but the
+// first list may have had one. It may have claimed anything since it was last seen.
+func (m *Machine) findGone(op uint64, inList map[string]bool) {
+	for _, p := range m.peersWhere(func(p *peer) bool { return p.refused != 0 && p.refused < op }) {
+		p.refused = 0
+		if !inList[p.lease.UID] {
+			last := p.lease
+			last.Record.Claims = Claims{Everything: true}
+			m.vanish(last)
+		}
+	}
 }
 
 // backoff is how long a request that has failed so often is not repeated. It grows, and

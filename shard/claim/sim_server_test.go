@@ -116,14 +116,12 @@ func (s *server) delete(name, uid, version string) Outcome {
 	return OK
 }
 
-// evict voids a Lease. Without a version it does so unconditionally, which only a
+// evict voids a Lease; like update it answers a conflict if there is none. Without a version it does so unconditionally, which only a
 // member that breaks the protocol asks for.
 func (s *server) evict(name, uid, version, by string) (Lease, Outcome) {
 	l, exists := s.leases[name]
 	switch {
-	case !exists:
-		return Lease{}, NotFound
-	case version != "" && (l.UID != uid || l.Version != version):
+	case !exists || version != "" && (l.UID != uid || l.Version != version):
 		return Lease{}, Conflict
 	}
 	s.foreign[l.Record.Holder] = true

@@ -1,0 +1,53 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package claim
+
+import (
+	"testing"
+	"time"
+)
+
+// askFirstList makes a pilot whose machine is about to take the answer to its first list.
+func askFirstList(t *testing.T) (*pilot, List) {
+	t.Helper()
+	p := newPilot(t)
+	p.step(Tick{})
+	p.step(Synced{})
+	p.step(Got{Op: take[Get](p).Op, Outcome: NotFound})
+	create := take[Create](p)
+	p.step(Wrote{Op: create.Op, Outcome: OK, Lease: p.commit(create)})
+	p.show(p.cfg.Lease)
+	return p, take[List](p)
+}
+
+// A new member asks for its first list. While the answer is on its way, the watch shows
+// how a peer leaves: the list is of an earlier moment and still has it.
+func TestL1_TheFirstListBringsNoPeerBackThatTheWatchHasSeenLeave(t *testing.T) {
+	p, list := askFirstList(t)
+	b := p.put("lease-b", p.peerRecord("b", Serving, p.all()...))
+	answer := p.list()
+	p.show(b.Name)
+	released := b.Record
+	released.Holder, released.Phase = "", Draining
+	last := p.put(b.Name, released)
+	p.show(b.Name)
+	delete(p.leases, b.Name)
+	p.step(Vanished{Last: last, Final: true})
+
+	p.step(Listed{Op: list.Op, Outcome: OK, Leases: answer})
+	p.run(5 * time.Second)
+	p.wantStates(p.all(), nil)
+}
+
+// A new member's first list has a peer that its watch never shows: a new list of the watch
+// came after the peer's Lease was created and deleted again. An update of a Lease that
+// does not exist is a conflict.
+func TestL1_APeerThatTheWatchNeverShowsBlocksNothingForEver(t *testing.T) {
+	p, list := askFirstList(t)
+	b := p.put("lease-b", p.peerRecord("b", Serving, p.all()...))
+	p.step(Listed{Op: list.Op, Outcome: OK, Leases: p.list()})
+	delete(p.leases, b.Name)
+	p.run(2*p.cfg.LeaseDuration + 5*time.Second)
+	p.wantStates(p.all(), nil)
+}
