@@ -51,3 +51,38 @@ func TestL1_APeerThatTheWatchNeverShowsBlocksNothingForEver(t *testing.T) {
 	p.run(2*p.cfg.LeaseDuration + 5*time.Second)
 	p.wantStates(p.all(), nil)
 }
+
+// A list lacks a Lease that the watch still shows as held: it was deleted, and its member
+// may be at work. What it has claimed since the watch showed it last is not known until
+// the watch has come as far as the list (R31). An answer may be taken before events of
+// the watch that came earlier.
+func TestR31_APeerThatIsMissingFromTheListMayHaveClaimedMore(t *testing.T) {
+	p := newPilot(t)
+	mine := p.owned("a", "a", "b")
+	b := p.peer("b", Serving, p.all()...)
+	p.join()
+	p.wantStates(nil, nil)
+
+	// b releases this member's part; this member claims it.
+	b = p.put(b.Name, p.peerRecord("b", Serving, without(p.all(), mine)...))
+	p.show(b.Name)
+	p.wait(p.cfg.Coalesce)
+	update := take[Update](p)
+	p.step(Wrote{Op: update.Op, Outcome: OK, Lease: p.commit(update)})
+	p.show(p.cfg.Lease)
+	list := take[List](p)
+	// Before that, b had taken a part of it back: its ring was another one for a moment.
+	// Its Lease was deleted then. The watch has yet to show both.
+	last := b
+	last.Record.Seq++
+	last.Record.Claims.Set = setOf(testPartitions, p.all()...)
+	delete(p.leases, b.Name)
+	p.step(Listed{Op: list.Op, Outcome: OK, Leases: p.list()})
+	none[Activated](p)
+	p.step(Observed{Lease: last})
+	p.step(Vanished{Last: last, Final: true})
+	p.run(p.cfg.LeaseDuration - 2*p.cfg.RenewPeriod)
+	p.wantStates(nil, mine)
+	p.run(2*p.cfg.RenewPeriod + 2*time.Second)
+	p.wantStates(p.all(), nil)
+}

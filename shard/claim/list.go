@@ -107,7 +107,8 @@ func (m *Machine) listed(e Listed) {
 
 // claimedByOther judges one partition by a list. A Lease that the watch shows as
 // held but the list does not have was deleted, and perhaps made again under the
-// same name: until the watch says whether it was void, it counts.
+// same name: until the watch says whether it was void, it counts. Its member may have
+// claimed anything since the watch showed it last.
 func (m *Machine) claimedByOther(partition int, leases []Lease, inList map[string]bool) bool {
 	for i := range leases {
 		l := &leases[i]
@@ -117,7 +118,9 @@ func (m *Machine) claimedByOther(partition int, leases []Lease, inList map[strin
 		m.adopt(l.Record.Tombstones)
 	}
 	for _, p := range m.peers {
-		if !p.lease.Record.Void() && !inList[p.lease.UID] && p.lease.Record.Claims.overlaps(partition, m.parts.parameters) {
+		r := &p.lease.Record
+		mayClaim := r.Phase != Draining // who drains claims nothing more
+		if !r.Void() && !inList[p.lease.UID] && (mayClaim || r.Claims.overlaps(partition, m.parts.parameters)) {
 			return true
 		}
 	}
