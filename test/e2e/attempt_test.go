@@ -125,8 +125,8 @@ func (a *attempt) Brokenf(format string, args ...any) {
 	a.Errorf(format, args...)
 }
 
-// Againf ends an attempt in which the machine was too slow for something to be tested
-// at all.
+// Againf ends an attempt in which something took so long that nothing was tested. The
+// machine may have been too slow; if it happens in every attempt, the test fails.
 func (a *attempt) Againf(format string, args ...any) {
 	a.TB.Helper()
 	a.mu.Lock()

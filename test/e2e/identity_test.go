@@ -42,12 +42,8 @@ func testRestartInTheSamePod(t *attempt) {
 	took := time.Since(killed)
 	figures.add(fmt.Sprintf("kill -9 and restart in the same Pod, Lease duration %v: until it has all again", shard.DefaultLeaseDuration),
 		took.Round(10*time.Millisecond).String(), "at once")
-	// It was never void: nobody had to wait until it had run out.
-	w.sync()
-	for _, v := range w.log.Lease(w.leaseName(again.Pod())) {
-		if v.Lease == nil || v.Lease.Spec.HolderIdentity == nil || *v.Lease.Spec.HolderIdentity == "" {
-			t.Errorf("the Lease was void or gone at revision %d", v.Revision)
-		}
+	if took > shard.DefaultLeaseDuration-shard.DefaultLeaseDuration/5 {
+		t.Againf("the Lease was taken over after %v: no sooner than by waiting", took)
 	}
 	for partition, owner := range before.owner {
 		if after.owner[partition] != owner {
