@@ -14,7 +14,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/go-logr/logr"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
 	clientworkqueue "k8s.io/client-go/util/workqueue"
@@ -33,11 +32,11 @@ type sink struct {
 	messages []string
 }
 
-func (*sink) Init(logr.RuntimeInfo)                  {}
+func (*sink) Init(klog.RuntimeInfo)                  {}
 func (*sink) Enabled(level int) bool                 { return level <= 1 }
 func (s *sink) Error(_ error, text string, _ ...any) { s.Info(0, text) }
-func (s *sink) WithValues(...any) logr.LogSink       { return s }
-func (s *sink) WithName(string) logr.LogSink         { return s }
+func (s *sink) WithValues(...any) klog.LogSink       { return s }
+func (s *sink) WithName(string) klog.LogSink         { return s }
 
 func (s *sink) Info(_ int, text string, _ ...any) {
 	s.mu.Lock()
@@ -90,7 +89,7 @@ func startLogging(t *testing.T, client kubernetes.Interface, pod string, to *sin
 	if before != nil {
 		before(s)
 	}
-	ctx, cancel := context.WithCancel(klog.NewContext(context.Background(), logr.New(to)))
+	ctx, cancel := context.WithCancel(klog.NewContext(context.Background(), klog.FromContext(context.Background()).WithSink(to)))
 	m := &member{Sharder: s, stop: cancel, done: make(chan error, 1)}
 	go func() { m.done <- s.Run(ctx) }()
 	return m
