@@ -78,13 +78,13 @@ func (g *guard) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	head := make(chan struct{})
 	defer close(head)
-	ctx, done := outlive(r.Context(), permit, head)
+	ctx, done, letGo := outlive(r.Context(), permit, head)
 	response, err := g.next.RoundTrip(r.WithContext(ctx))
 	switch {
 	case err != nil || response.Body == nil:
 		done()
 	case response.StatusCode == http.StatusSwitchingProtocols:
-		// The body is a connection of the caller's.
+		letGo() // the body is a connection of the caller's
 	default:
 		answer := &answer{ReadCloser: response.Body, done: done}
 		if s, ok := permit.Owner.(*Sharder); ok {
@@ -114,14 +114,16 @@ const fencePeriod = 50 * time.Millisecond
 
 // outlive returns a context for a request of a piece of work. It ends at the deadline of
 // the request's own context and at the fence, and once the head of the answer is there,
-// at Done too. done must be called when the answer was read.
-func outlive(request context.Context, permit workqueue.Permit, head <-chan struct{}) (ctx context.Context, done func()) {
+// at Done too. One of these must be called: done when the answer was read; or letGo, after
+// which nothing but the deadline ends the context.
+func outlive(request context.Context, permit workqueue.Permit, head <-chan struct{}) (ctx context.Context, done, letGo func()) {
 	ctx = context.WithoutCancel(request)
 	inTime := func() {}
 	if deadline, ok := request.Deadline(); ok {
 		ctx, inTime = context.WithDeadline(ctx, deadline)
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
+	left := make(chan struct{})
 	work := permit.Context() // the request's may be one that the caller has derived
 	stop := context.AfterFunc(work, func() {
 		cause, over := context.Cause(work), head
@@ -131,6 +133,8 @@ func outlive(request context.Context, permit workqueue.Permit, head <-chan struc
 		for !errors.Is(cause, workqueue.ErrFenced) {
 			select {
 			case <-ctx.Done():
+				return
+			case <-left:
 				return
 			case <-over:
 				cancel(cause)
@@ -151,12 +155,17 @@ func outlive(request context.Context, permit workqueue.Permit, head <-chan struc
 			}
 		})
 	}
+	letGo = func() {
+		close(left)
+		stop()
+		giveUp()
+	}
 	return ctx, func() {
 		stop()
 		giveUp()
 		cancel(nil)
 		inTime()
-	}
+	}, letGo
 }
 
 // answer is the body of a response: the request has its answer when it is closed.
