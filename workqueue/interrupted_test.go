@@ -303,3 +303,20 @@ func TestQ2_EffectsBelongToOneHandOut(t *testing.T) {
 		t.Errorf("%d in flight at the end", n)
 	}
 }
+
+// The state of a partition changes before Drain meets the work on it. A worker that asks
+// for the state itself in between, and stops, is interrupted by the drain as well.
+func TestQ11_WorkThatEndsBetweenTheChangeOfStateAndDrain(t *testing.T) {
+	o := newOwner(ring.Active)
+	q, _ := newQueue(t, o)
+	q.Add(1)
+	get(t, q)
+	o.set(1, ring.Pending)
+	q.Done(1) // the worker has seen that
+	q.Drain(inPartition(1))
+	o.set(1, ring.Active) // the drain is called off
+	q.Readmit()
+	if q.Len() != 1 {
+		t.Fatal("the item is lost")
+	}
+}

@@ -171,14 +171,23 @@ func (q *Queue[T]) Done(item T) {
 	// First out of the table: as soon as the inner queue knows, another worker may
 	// get the item and enter it anew.
 	q.mu.Lock()
-	w := q.inFlight.take(item)
-	t := w.task
-	if t == nil {
+	var w work
+	interrupted := false
+	if known := q.inFlight.find(item); known != nil {
+		w = q.inFlight.take(item)
+		// The state changes before Drain is called, and the worker may have asked for it.
+		interrupted = q.state(w.place) != ring.Active
+	}
+	t, onDone := w.task, q.onDone
+	if t == nil && !interrupted {
 		q.mu.Unlock()
 		q.inner.Done(item)
 		return
 	}
-	interrupted, onDone := t.interrupted(), q.onDone
+	if t == nil {
+		t = new(task)
+	}
+	interrupted = interrupted || t.interrupted()
 	t.done = true
 	if t.effects > 0 {
 		if q.unanswered == nil {
