@@ -339,3 +339,43 @@ func TestAClaimWaitsForAListThatIsUnderWay(t *testing.T) {
 	p.run(time.Second)
 	p.wantStates(p.all(), nil)
 }
+
+// Few members survive, and the server is slow: each has to evict many, a few at a time.
+// They must not all go through them in the same order, with all requests but one being
+// conflicts.
+func TestC9_SurvivorsShareTheEvictions(t *testing.T) {
+	p := silentPeers(t, 40)
+	alive := p.peer("c", Serving)
+	p.hang = true
+	first := func(e Evict) bool { return p.m.turn(p.m.peers[e.Name]) == 0 }
+	total, sent := 0, 0
+	for start := p.now.Mono; (total == 0 || sent < total) && p.now.Mono-start < time.Minute; p.run(500 * time.Millisecond) {
+		if len(p.hung) > 0 && total == 0 {
+			for _, q := range p.m.peers {
+				if q.lease.Name != alive.Name && p.m.turn(q) == 0 {
+					total++
+				}
+			}
+			if total < 10 || total > 30 {
+				t.Fatalf("this member is the first for %d of 40", total)
+			}
+		}
+		alive.Record.Seq++
+		alive = p.put(alive.Name, alive.Record)
+		p.show(alive.Name)
+		for _, a := range p.hung {
+			e := a.(Evict)
+			if sent++; sent <= total && !first(e) {
+				t.Errorf("eviction %d is one that another member sends first", sent)
+			}
+			l := p.leases[e.Name]
+			l.Record.Holder, l.Record.EvictedBy = "", p.cfg.Holder
+			l = p.put(e.Name, l.Record)
+			p.step(Evicted{Op: e.Op, Outcome: OK, Lease: l})
+		}
+		p.hung = nil
+	}
+	if sent < total {
+		t.Errorf("%d evictions, want at least %d", sent, total)
+	}
+}

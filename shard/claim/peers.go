@@ -251,8 +251,16 @@ func (m *Machine) evictSilent() {
 	silent := m.peersWhere(func(p *peer) bool {
 		return !p.lease.Record.Void() && p.op == 0 && m.now.Mono >= p.retryAt.Mono && m.now.Mono >= m.evictAt(p).Mono
 	})
-	// Those that have failed come last: they must not keep the others waiting.
-	slices.SortStableFunc(silent, func(a, b *peer) int { return cmp.Compare(a.failures, b.failures) })
+	turns := make(map[*peer]time.Duration, len(silent))
+	for _, p := range silent {
+		turns[p] = m.turn(p)
+	}
+	// Those that have failed come last: they must not keep the others waiting. Before
+	// that, those that are this member's to evict first: once all turns have come, all
+	// members would send the same requests at the same time, a few after the other.
+	slices.SortStableFunc(silent, func(a, b *peer) int {
+		return cmp.Or(cmp.Compare(a.failures, b.failures), cmp.Compare(turns[a], turns[b]))
+	})
 	for _, p := range silent {
 		if !m.mayClear() {
 			return
