@@ -26,7 +26,10 @@ test: ## Run what must pass before each commit, and what CI runs: some 6 minutes
 soak: ## Run everything, for changes of what CONTRIBUTING.md names: about an hour
 	@GO="$(GO)" SEEDS=$(SEEDS) FLEETS=$(FLEETS) DURATION=$(DURATION) exec hack/test.sh verify_all unit_all benchmarks mutants simulate controlplane e2e_all chaos
 
-verify unit e2e: ## Run one part of make test
+verify: ## Check formatting, vet, lint, import rules and generated code
+unit: ## Run the unit tests, with the race detector where there are goroutines
+e2e: ## Run the short end-to-end tests: real replica processes on a real control plane
+verify unit e2e:
 	@GO="$(GO)" exec hack/test.sh $@
 
 bench: ## Run the benchmarks that the README's figures come from
