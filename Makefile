@@ -12,7 +12,7 @@ DURATION ?= 10m
 .PHONY: help demo test soak verify unit e2e bench simulate model chaos build generate fmt clean
 
 help: ## Show this help
-	@awk 'BEGIN {FS = ":.*## "; print "Usage: make <target>\n"} /^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "; print "Usage: make <target>\n"} /^[a-z0-9-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: ## Show three replicas sharing work on a real API server (KUBECONFIG=... for a cluster of yours)
 	@echo 'Building the demo ...'
