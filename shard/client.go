@@ -32,7 +32,7 @@ type clients struct {
 func newClients(clientset kubernetes.Interface) clients {
 	c := clients{leases: clientset.CoordinationV1(), pods: clientset.CoreV1(), reviews: clientset.AuthorizationV1()}
 	if generated, ok := c.leases.(*coordinationv1.CoordinationV1Client); ok && hasREST(generated.RESTClient()) {
-		c.leases = coordinationv1.New(unlimited{generated.RESTClient()})
+		c.leases = coordinationv1.New(impatient{unlimited{generated.RESTClient()}})
 	}
 	if generated, ok := c.pods.(*corev1.CoreV1Client); ok && hasREST(generated.RESTClient()) {
 		c.pods = corev1.New(unlimited{generated.RESTClient()})
@@ -62,4 +62,21 @@ func (u unlimited) Delete() *rest.Request          { return u.Interface.Delete()
 
 func (u unlimited) Patch(t types.PatchType) *rest.Request {
 	return u.Interface.Patch(t).Throttle(nil)
+}
+
+// impatient is a REST client that returns at once what a server answers with Retry-After.
+// client-go would wait for as long as the server asks for and send the request again, up
+// to ten times within one call: a heartbeat would use up all of its time there, and a
+// watch could not be started again meanwhile. The member retries by itself, with a
+// backoff, and the next try may meet a server that is not busy and does not shut down.
+type impatient struct{ rest.Interface }
+
+func (i impatient) Verb(verb string) *rest.Request { return i.Interface.Verb(verb).MaxRetries(0) }
+func (i impatient) Post() *rest.Request            { return i.Interface.Post().MaxRetries(0) }
+func (i impatient) Put() *rest.Request             { return i.Interface.Put().MaxRetries(0) }
+func (i impatient) Get() *rest.Request             { return i.Interface.Get().MaxRetries(0) }
+func (i impatient) Delete() *rest.Request          { return i.Interface.Delete().MaxRetries(0) }
+
+func (i impatient) Patch(t types.PatchType) *rest.Request {
+	return i.Interface.Patch(t).MaxRetries(0)
 }
