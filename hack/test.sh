@@ -25,9 +25,11 @@ verify_all() { # the same, and vet what takes long (2 min; 8 min the first time)
 pure='./shard/ring ./shard/claim'
 
 unit() { # unit tests; packages with goroutines under the race detector; client-go's own tests (2 min; 6 min the first time)
+	local others
+	others=$($go list ./... | grep -v -E '/shard/(ring|claim)$|/generated/') # or its failure would go unnoticed
 	# verify has vetted everything.
 	$go test -vet=off $pure
-	$go test -vet=off -race -timeout 30m $($go list ./... | grep -v -E '/shard/(ring|claim)$|/generated/')
+	$go test -vet=off -race -timeout 30m $others
 }
 
 unit_all() { # all unit tests under the race detector
@@ -35,7 +37,9 @@ unit_all() { # all unit tests under the race detector
 }
 
 benchmarks() { # each benchmark once: that they work, no figures (20 s)
-	$go test -vet=off -run '^$' -bench . -benchtime 1x $($go list ./... | grep -v /example-controller) | tee "$log" | grep -E '^(ok|FAIL|--- FAIL)'
+	local all
+	all=$($go list ./... | grep -v /example-controller)
+	$go test -vet=off -run '^$' -bench . -benchtime 1x $all | tee "$log" | grep -E '^(ok|FAIL|--- FAIL)'
 }
 
 mutants() { # the mutation gates: each rule is taken out in turn, and must be missed (10 min)
@@ -71,7 +75,7 @@ chaos() { # faults for DURATION (10m) on real replicas
 
 # progress shows what has taken a second or more, what went wrong, and the figures, and keeps all of it for a failure.
 progress() {
-	trap '' INT # what is interrupted has something to say at its end
+	trap '' INT TERM HUP # what is interrupted has something to say at its end
 	tee "$log" | awk '
 		/^FIGURE/ { table = 1 }
 		/^$/ { table = 0 }
@@ -87,7 +91,9 @@ run() {
 	(while sleep 30; do printf '   ... %s, after %d s: %s\n' "$part" $((SECONDS - began)) "$(sed -n 's/^=== RUN *//p' "$log" | tail -n 1)"; done) &
 	ticker=$!
 	disown "$ticker" # or bash reports that it was ended
-	trap 'interrupted=1; kill -INT -- "-$job" 2>/dev/null' INT TERM HUP
+	trap 'interrupted=1; kill -INT -- "-$job" 2>/dev/null' INT
+	# Not with SIGINT: what a script starts in the background ignores it.
+	trap 'interrupted=1; kill -TERM -- "-$job" 2>/dev/null' TERM HUP
 	while :; do
 		code=0
 		wait "$job" || code=$?
