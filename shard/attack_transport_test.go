@@ -1,0 +1,58 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package shard_test
+
+import (
+	"bytes"
+	"io"
+	"net/http"
+	"runtime/pprof"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/tom-ludwig/operator-scaling/shard"
+	"github.com/tom-ludwig/operator-scaling/shard/shardtest"
+)
+
+// A caller that reads an answer to its end and does not close it costs net/http nothing.
+// Nor may it leave a goroutine here after the drain of its work.
+func TestWrapTransport_LeavesNothingBehindAnAnswerThatWasReadToItsEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cluster := shardtest.NewCluster()
+		a := start(t, cluster.Client("a"), "a")
+		q := newTestQueue(a.Sharder)
+		defer q.ShutDown()
+		time.Sleep(5 * time.Second)
+		transport := shard.WrapTransport(roundTripper(func(*http.Request) (*http.Response, error) {
+			return &http.Response{StatusCode: http.StatusOK, Body: io.NopCloser(strings.NewReader("{}"))}, nil
+		}))
+		ctx := begin(q, anItem)
+		r, err := http.NewRequestWithContext(ctx, http.MethodPut, "http://127.0.0.1/", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		response, err := transport.RoundTrip(r) //nolint:bodyclose // that is the point
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadAll(response.Body); err != nil {
+			t.Fatal(err)
+		}
+		a.stop() // the drain ends the work
+		<-ctx.Done()
+		synctest.Wait()
+		var all bytes.Buffer
+		_ = pprof.Lookup("goroutine").WriteTo(&all, 1)
+		if strings.Contains(all.String(), "shard.outlive") {
+			t.Error("a goroutine waits for a request that has its answer")
+		}
+		_ = response.Body.Close()
+		q.Done(anItem)
+		if err := <-a.done; err != nil {
+			t.Error(err)
+		}
+	})
+}
