@@ -168,7 +168,8 @@ func outlive(request context.Context, permit workqueue.Permit, head <-chan struc
 	}, letGo
 }
 
-// answer is the body of a response: the request has its answer when it is closed.
+// answer is the body of a response: the request has its answer when it is closed, or was
+// read to its end.
 type answer struct {
 	io.ReadCloser
 	done    func()
@@ -183,6 +184,9 @@ func (a *answer) Read(p []byte) (int, error) {
 		if errors.Is(err, io.EOF) {
 			a.witness.end()
 		}
+	}
+	if err != nil {
+		a.done() // who reads to the end need not close, for net/http to use the connection again
 	}
 	return n, err
 }
