@@ -52,8 +52,9 @@
 //     dropped. Once ShutDown has been called, or ShutDownWithDrain has returned, no
 //     goroutine remains.
 //   - Q11: Work that a drain or a fence interrupts is not lost, whatever the worker does
-//     with the item: Done adds it again if Drain or Fence has met it since Get, if its
-//     point is not active any more, or if [Check] has answered [ErrFenced] to its work. The item is then handed out again if
+//     with the item: Done adds it again if Drain or Fence has met it since Get, if
+//     [Check] has answered [ErrFenced] to its work, or if its point is not active or the
+//     member fenced when Done is called. The item is then handed out again if
 //     its partition stays or comes back, and dropped if the partition goes to another
 //     member, whose informer shows it there. Done does not ask whether the work had come
 //     to its end in spite of all: an item may be handed out once more in vain. Nor does it

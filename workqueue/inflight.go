@@ -34,6 +34,12 @@ func (q *Queue[T]) state(at place) ring.State {
 	return q.owner.State(at.point)
 }
 
+// allowed reports whether this member may work at a place at this moment. Call it with mu
+// held.
+func (q *Queue[T]) allowed(at place) bool {
+	return q.state(at) == ring.Active && !q.owner.Fenced()
+}
+
 // fence reports whether the member is fenced, and if it isn't, what time it is.
 func (q *Queue[T]) fence() (since time.Duration, fenced bool) {
 	if q.clocked != nil {

@@ -171,32 +171,30 @@ func (q *Queue[T]) Done(item T) {
 	// First out of the table: as soon as the inner queue knows, another worker may
 	// get the item and enter it anew.
 	q.mu.Lock()
-	var w work
-	interrupted := false
-	if known := q.inFlight.find(item); known != nil {
-		w = q.inFlight.take(item)
-		// The state changes before Drain is called, and the worker may have asked for it.
-		interrupted = q.state(w.place) != ring.Active
-	}
-	t, onDone := w.task, q.onDone
+	w, found := q.inFlight.take(item)
+	t := w.task
+	// Who changes the state says so first, and then marks the work. A worker that looks in
+	// between, with Owns for instance, has stopped although nothing has marked it.
+	interrupted := found && (t != nil && t.interrupted() || !q.allowed(w.place))
 	if t == nil && !interrupted {
 		q.mu.Unlock()
 		q.inner.Done(item)
 		return
 	}
-	if t == nil {
-		t = new(task)
-	}
-	interrupted = interrupted || t.interrupted()
-	t.done = true
-	if t.effects > 0 {
-		if q.unanswered == nil {
-			q.unanswered = make(map[*task]Work)
+	onDone := q.onDone
+	if t != nil {
+		t.done = true
+		if t.effects > 0 {
+			if q.unanswered == nil {
+				q.unanswered = make(map[*task]Work)
+			}
+			q.unanswered[t] = q.describe(item, &w)
 		}
-		q.unanswered[t] = q.describe(item, &w)
 	}
 	q.mu.Unlock()
-	t.cancelAll(ErrDone)
+	if t != nil {
+		t.cancelAll(ErrDone)
+	}
 	if interrupted {
 		// Like any Add, at a time when the item is out of the table and not yet given back:
 		// the inner queue notes that it is to be queued by its Done, once with what the

@@ -28,18 +28,18 @@ func TestTableIsAMap(t *testing.T) {
 			want[item] = uint64(step)
 		case random.IntN(2) == 0:
 			sut.find(item).ensureTask().cause = ErrDone
-			if task := sut.take(item).task; task == nil || task.cause != ErrDone {
-				t.Fatalf("step %d: take(%d) = %v", step, item, task)
+			if w, found := sut.take(item); !found || w.task == nil || w.task.cause != ErrDone {
+				t.Fatalf("step %d: take(%d) = %v, %v", step, item, w, found)
 			}
 			delete(want, item)
 		default:
-			if task := sut.take(item).task; task != nil {
-				t.Fatalf("step %d: take(%d) = %v of another item", step, item, task)
+			if w, found := sut.take(item); !found || w.task != nil {
+				t.Fatalf("step %d: take(%d) = %v, %v: not there, or of another item", step, item, w, found)
 			}
 			delete(want, item)
 		}
-		if task := sut.take(-1).task; task != nil {
-			t.Fatalf("step %d: an item that is not there has a task", step)
+		if _, found := sut.take(-1); found {
+			t.Fatalf("step %d: an item that is not there was found", step)
 		}
 		got := map[int]uint64{}
 		sut.each(func(item int, w *work) { got[item] = w.point })

@@ -74,25 +74,25 @@ func (t *table[T]) put(item T, at place, since time.Duration) {
 	t.many[item] = &work{place: at, since: since}
 }
 
-// take removes an item and returns its work, the zero work if it is not there.
-func (t *table[T]) take(item T) work {
+// take removes an item and returns its work, if it is there.
+func (t *table[T]) take(item T) (w work, found bool) {
 	for i := range t.few[:t.n] {
 		if s := &t.few[i]; s.item == item {
-			w := s.work
+			w = s.work
 			t.n--
 			last := &t.few[t.n]
 			if s != last {
 				*s = *last
 			}
 			*last = slot[T]{} // keeps nothing alive
-			return w
+			return w, true
 		}
 	}
 	if w := t.many[item]; w != nil {
 		delete(t.many, item)
-		return *w
+		return *w, true
 	}
-	return work{}
+	return w, false
 }
 
 // find returns the item's work, nil if it is not there. The pointer is good until the
