@@ -28,8 +28,8 @@ unit() { # unit tests; packages with goroutines under the race detector; client-
 	local others
 	others=$($go list ./... | grep -v -E '/shard/(ring|claim)$|/generated/') # or its failure would go unnoticed
 	# verify has vetted everything.
-	$go test -vet=off $pure
-	$go test -vet=off -race -timeout 30m $others
+	$go test -vet=off -timeout 30m $pure ./shard
+	$go test -vet=off -race -short -timeout 30m $others # the heavy tests of ./shard have run without it
 }
 
 unit_all() { # all unit tests under the race detector

@@ -220,6 +220,7 @@ func lagging(t *testing.T, cluster *shardtest.Cluster, late time.Duration) (memb
 var latenesses = []time.Duration{2 * time.Second, 10 * time.Second, 30 * time.Second, 2 * time.Minute}
 
 func TestL1_JoinAndStopUnderALateWatch(t *testing.T) {
+	heavy(t)
 	for _, late := range latenesses {
 		t.Run(late.String(), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

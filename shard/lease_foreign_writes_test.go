@@ -67,6 +67,7 @@ func labeller(ctx context.Context, t *testing.T, leases clientcoordinationv1.Lea
 
 // Two writers that both put a Lease back to what they want must not fight without a limit.
 func TestR42_ForeignWritesAreAnsweredRarely(t *testing.T) {
+	heavy(t)
 	for _, every := range []struct{ least, most time.Duration }{
 		{500 * time.Millisecond, time.Second},
 		{50 * time.Millisecond, 100 * time.Millisecond},

@@ -276,15 +276,13 @@ func (c *crowd) end() {
 
 // The bound of G7, for many that die at once.
 func TestG7_EachKeyIsOwnedAgainAfterManyDieAtOnce(t *testing.T) {
+	heavy(t)
 	sizes := []struct {
 		live, dead int
 		limiter    func() flowcontrol.RateLimiter
 	}{
 		{10, 20, defaultLimiter},
 		{40, 60, nil}, // half of the time of all tests of this file
-	}
-	if testing.Short() {
-		sizes = sizes[:1]
 	}
 	for _, size := range sizes {
 		t.Run(fmt.Sprintf("%d of %d, limited %v", size.dead, size.live+size.dead, size.limiter != nil), func(t *testing.T) {
@@ -302,6 +300,7 @@ func TestG7_EachKeyIsOwnedAgainAfterManyDieAtOnce(t *testing.T) {
 // After an outage all survivors come back at the same moment, and give the dead another
 // lease duration.
 func TestSurvivorsOfAnOutageRecoverFromManyDead(t *testing.T) {
+	heavy(t)
 	for name, limiter := range map[string]func() flowcontrol.RateLimiter{"unlimited": nil, "limited": defaultLimiter} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -324,6 +323,7 @@ func TestSurvivorsOfAnOutageRecoverFromManyDead(t *testing.T) {
 // A fleet that died as a whole, and one member that starts after it: it has to evict
 // them all by itself.
 func TestANewcomerEvictsADeadFleet(t *testing.T) {
+	heavy(t)
 	for _, test := range []struct {
 		dead    int
 		limited bool

@@ -38,6 +38,14 @@ type member struct {
 	log  ktesting.Buffer
 }
 
+// heavy skips a test that would take minutes under the race detector. "make test" runs
+// all tests of this package without it, and those that are not heavy with it.
+func heavy(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes long under the race detector: skipped with -short")
+	}
+}
+
 // start runs a member of the ring "foo".
 func start(t *testing.T, client kubernetes.Interface, pod string, change ...func(*shard.Config)) *member {
 	t.Helper()

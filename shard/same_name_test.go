@@ -70,6 +70,7 @@ func TestSameName_AHeldLeaseVanishes(t *testing.T) {
 }
 
 func TestSameName_AHeldLeaseVanishesNextToASlowPeer(t *testing.T) {
+	heavy(t)
 	for _, slow := range []time.Duration{5 * time.Millisecond, 400 * time.Millisecond, 2 * time.Second} {
 		for seed := range uint64(10) {
 			t.Run(fmt.Sprint(slow, "/seed=", seed), func(t *testing.T) {

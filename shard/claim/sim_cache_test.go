@@ -111,7 +111,7 @@ func (p *process) catchUp() {
 // owner's Lease, nor with a copy that is too far behind.
 func (p *process) checkCache(gained ring.Set) {
 	w := p.w
-	if p.cache.lag >= cacheWait {
+	if p.cache.lag >= cacheWait || w.tally.Restores > 0 {
 		return
 	}
 	for i := range w.points {
