@@ -1,0 +1,222 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package shard_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	coordinationv1 "k8s.io/api/coordination/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+
+	"github.com/tom-ludwig/operator-scaling/shard/shardtest"
+)
+
+// apiServer is an http.RoundTripper in front of a cluster's Leases, so that a member can
+// use client-go's own clientset. It refuses what busy says, as API Priority and Fairness
+// does.
+type apiServer struct {
+	client kubernetes.Interface
+
+	mu   sync.Mutex
+	busy func(verb string) (retryAfter int) // 0: not busy
+	end  chan struct{}                      // closed by cut
+}
+
+// cut ends the watches that run.
+func (s *apiServer) cut() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	close(s.end)
+	s.end = make(chan struct{})
+}
+
+func (s *apiServer) RoundTrip(r *http.Request) (*http.Response, error) {
+	leases, rest, found := strings.Cut(r.URL.Path, "/namespaces/"+namespace+"/leases")
+	if !found || !strings.HasPrefix(leases, "/apis/coordination.k8s.io/") {
+		return respond(http.StatusNotFound, nil, &metav1.Status{Status: metav1.StatusFailure, Reason: metav1.StatusReasonNotFound}), nil
+	}
+	verb, name := strings.ToLower(r.Method), strings.TrimPrefix(rest, "/")
+	if query := r.URL.Query(); verb == "get" && query.Get("watch") != "" {
+		verb = "watch"
+	} else if verb == "get" && name == "" {
+		verb = "list"
+	}
+	s.mu.Lock()
+	after := s.busy(verb)
+	s.mu.Unlock()
+	if after > 0 {
+		header := http.Header{"Retry-After": {strconv.Itoa(after)}}
+		return respond(http.StatusTooManyRequests, header, &apierrors.NewTooManyRequests("busy", after).ErrStatus), nil
+	}
+	var l coordinationv1.Lease
+	if r.Body != nil {
+		if err := json.NewDecoder(r.Body).Decode(&l); err != nil && verb != "delete" && !errors.Is(err, io.EOF) {
+			return nil, err
+		}
+	}
+	api := s.client.CoordinationV1().Leases(namespace)
+	options := metav1.ListOptions{LabelSelector: r.URL.Query().Get("labelSelector"), ResourceVersion: r.URL.Query().Get("resourceVersion")}
+	var answer any
+	var err error
+	switch verb {
+	case "get":
+		answer, err = api.Get(r.Context(), name, metav1.GetOptions{})
+	case "post":
+		answer, err = api.Create(r.Context(), &l, metav1.CreateOptions{})
+	case "put":
+		answer, err = api.Update(r.Context(), &l, metav1.UpdateOptions{})
+	case "delete":
+		answer, err = &metav1.Status{Status: metav1.StatusSuccess}, api.Delete(r.Context(), name, metav1.DeleteOptions{})
+	case "list":
+		answer, err = api.List(r.Context(), options)
+	case "watch":
+		if r.URL.Query().Get("sendInitialEvents") != "" {
+			err = apierrors.NewBadRequest("lists are not streamed")
+			break
+		}
+		return s.watch(r, options)
+	}
+	if err != nil {
+		var status apierrors.APIStatus
+		if !errors.As(err, &status) {
+			return nil, err
+		}
+		of := status.Status()
+		return respond(int(of.Code), nil, &of), nil
+	}
+	return respond(http.StatusOK, nil, answer), nil
+}
+
+func (s *apiServer) watch(r *http.Request, options metav1.ListOptions) (*http.Response, error) {
+	w, err := s.client.CoordinationV1().Leases(namespace).Watch(r.Context(), options)
+	if err != nil {
+		return nil, err
+	}
+	body, stream := io.Pipe()
+	s.mu.Lock()
+	end := s.end
+	s.mu.Unlock()
+	go func() {
+		defer w.Stop()
+		defer stream.Close()
+		for {
+			select {
+			case <-r.Context().Done():
+				return
+			case <-end:
+				return
+			case e, ok := <-w.ResultChan():
+				if !ok || json.NewEncoder(stream).Encode(map[string]any{"type": e.Type, "object": typed(e.Object)}) != nil {
+					return
+				}
+			}
+		}
+	}()
+	return &http.Response{StatusCode: http.StatusOK, Header: http.Header{"Content-Type": {"application/json"}}, Body: body}, nil
+}
+
+// typed puts kind and version on a Lease, as a server does.
+func typed(obj any) any {
+	if l, ok := obj.(*coordinationv1.Lease); ok {
+		l = l.DeepCopy()
+		l.APIVersion, l.Kind = "coordination.k8s.io/v1", "Lease"
+		return l
+	}
+	return obj
+}
+
+func respond(code int, header http.Header, body any) *http.Response {
+	if list, ok := body.(*coordinationv1.LeaseList); ok {
+		list.APIVersion, list.Kind = "coordination.k8s.io/v1", "LeaseList"
+	}
+	if status, ok := body.(*metav1.Status); ok {
+		status.APIVersion, status.Kind = "v1", "Status"
+	}
+	text, _ := json.Marshal(typed(body))
+	if header == nil {
+		header = http.Header{}
+	}
+	header.Set("Content-Type", "application/json")
+	return &http.Response{StatusCode: code, Header: header, Body: io.NopCloser(bytes.NewReader(text))}
+}
+
+// startOn is start with client-go's own clientset.
+func startOn(t *testing.T, busy func(verb string) int, pod string) (*member, *apiServer) {
+	t.Helper()
+	server := &apiServer{client: shardtest.NewCluster().Client(pod), busy: func(string) int { return 0 }, end: make(chan struct{})}
+	client := kubernetes.NewForConfigOrDie(&rest.Config{
+		Host: "https://example.com", Transport: server, ContentConfig: rest.ContentConfig{ContentType: "application/json"},
+	})
+	m := start(t, client, pod)
+	time.Sleep(5 * time.Second)
+	if !m.OwnsKey("x/y") {
+		t.Fatalf("the member owns nothing: %v", m.Ready())
+	}
+	server.mu.Lock()
+	server.busy = busy
+	server.mu.Unlock()
+	return m, server
+}
+
+// One of three servers refuses what it gets for two minutes.
+func TestRun_RenewsPastAServerThatShutsDown(t *testing.T) {
+	for seed := range uint64(5) {
+		synctest.Test(t, func(t *testing.T) {
+			random := rand.New(rand.NewPCG(seed, 0))
+			m, _ := startOn(t, func(string) int {
+				if random.IntN(3) > 0 {
+					return 0
+				}
+				return 5
+			}, "a")
+			for range 1200 {
+				time.Sleep(100 * time.Millisecond)
+				if m.Fenced() {
+					t.Errorf("seed %d: fenced, although two of three requests are served", seed)
+					break
+				}
+			}
+			if err := m.end(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// The watch ends, and the server refuses the next one once.
+func TestRun_WatchesAgainAfterOneRefusal(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var refused bool
+		m, server := startOn(t, func(verb string) int {
+			if verb == "watch" && !refused {
+				refused = true
+				return 32 // as long as API Priority and Fairness asks for at the most
+			}
+			return 0
+		}, "a")
+		server.cut()
+		select {
+		case err := <-m.done:
+			t.Fatal("Run returned ", err)
+		case <-time.After(2 * time.Minute):
+		}
+		if err := m.end(); err != nil {
+			t.Error(err)
+		}
+	})
+}
