@@ -5,6 +5,7 @@ package shard_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"io"
@@ -20,6 +21,7 @@ import (
 	coordinationv1 "k8s.io/api/coordination/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
@@ -33,14 +35,19 @@ type apiServer struct {
 	client kubernetes.Interface
 
 	mu   sync.Mutex
-	busy func(verb string) (retryAfter int) // 0: not busy
+	busy func(verb string) (retryAfter int) // 0: not busy; silent: it never answers
 	end  chan struct{}                      // closed by cut
+	// expired says what the watches end with.
+	expired bool
 }
 
-// cut ends the watches that run.
-func (s *apiServer) cut() {
+const silent = -1
+
+// cut ends the watches that run, because their version is too old or for no reason.
+func (s *apiServer) cut(expired bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.expired = expired
 	close(s.end)
 	s.end = make(chan struct{})
 }
@@ -59,6 +66,10 @@ func (s *apiServer) RoundTrip(r *http.Request) (*http.Response, error) {
 	s.mu.Lock()
 	after := s.busy(verb)
 	s.mu.Unlock()
+	if after == silent {
+		<-r.Context().Done()
+		return nil, context.Cause(r.Context())
+	}
 	if after > 0 {
 		header := http.Header{"Retry-After": {strconv.Itoa(after)}}
 		return respond(http.StatusTooManyRequests, header, &apierrors.NewTooManyRequests("busy", after).ErrStatus), nil
@@ -119,6 +130,14 @@ func (s *apiServer) watch(r *http.Request, options metav1.ListOptions) (*http.Re
 			case <-r.Context().Done():
 				return
 			case <-end:
+				s.mu.Lock()
+				expired := s.expired
+				s.mu.Unlock()
+				if expired {
+					status := apierrors.NewResourceExpired("too old").Status()
+					status.APIVersion, status.Kind = "v1", "Status"
+					_ = json.NewEncoder(stream).Encode(map[string]any{"type": watch.Error, "object": status})
+				}
 				return
 			case e, ok := <-w.ResultChan():
 				if !ok || json.NewEncoder(stream).Encode(map[string]any{"type": e.Type, "object": typed(e.Object)}) != nil {
@@ -198,25 +217,40 @@ func TestRun_RenewsPastAServerThatShutsDown(t *testing.T) {
 	}
 }
 
-// The watch ends, and the server refuses the next one once.
-func TestRun_WatchesAgainAfterOneRefusal(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var refused bool
-		m, server := startOn(t, func(verb string) int {
-			if verb == "watch" && !refused {
-				refused = true
-				return 32 // as long as API Priority and Fairness asks for at the most
-			}
-			return 0
-		}, "a")
-		server.cut()
-		select {
-		case err := <-m.done:
-			t.Fatal("Run returned ", err)
-		case <-time.After(2 * time.Minute):
-		}
-		if err := m.end(); err != nil {
-			t.Error(err)
-		}
-	})
+// The watch ends, and the server refuses the next one once, or never answers it; or it
+// shows that the version is too old, and the list gets no answer.
+func TestRun_WatchesAgain(t *testing.T) {
+	for name, test := range map[string]struct {
+		verb string
+		busy int
+	}{
+		"after a refusal":                 {"watch", 32}, // as long as API Priority and Fairness asks for at the most
+		"after a watch without an answer": {"watch", silent},
+		"after a list without an answer":  {"list", silent},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				times := 0
+				m, server := startOn(t, func(verb string) int {
+					if verb != test.verb || times > 0 {
+						return 0
+					}
+					times++
+					return test.busy
+				}, "a")
+				server.cut(test.verb == "list")
+				select {
+				case err := <-m.done:
+					t.Fatal("Run returned ", err)
+				case <-time.After(2 * time.Minute):
+				}
+				if times == 0 {
+					t.Error("nothing was refused")
+				}
+				if err := m.end(); err != nil {
+					t.Error(err)
+				}
+			})
+		})
+	}
 }
