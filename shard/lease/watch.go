@@ -5,6 +5,7 @@ package lease
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -33,7 +34,7 @@ import (
 type Watch struct {
 	cfg       Config
 	reflector *cache.Reflector
-	restart   atomic.Pointer[chan struct{}] // closed by Relist; replaced for each stream
+	restart   atomic.Pointer[func()] // called by Relist, once; replaced for each request and each stream
 
 	// Set by Run before the reflector starts, used on its goroutine.
 	deliver func(claim.Event)
@@ -52,15 +53,18 @@ func NewWatch(cfg Config, clientset any) *Watch {
 		cache.ToListWatcherWithWatchListSemantics(&cache.ListWatch{
 			ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
 				o.LabelSelector = cfg.Selector()
-				return persist(ctx, w, func() (runtime.Object, error) { return cfg.Leases.List(ctx, o) })
+				list, done, err := persist(ctx, w, func(ctx context.Context) (runtime.Object, error) { return cfg.Leases.List(ctx, o) })
+				done()
+				return list, err
 			},
 			WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
 				o.LabelSelector = cfg.Selector()
-				stream, err := persist(ctx, w, func() (watch.Interface, error) { return cfg.Leases.Watch(ctx, o) })
+				stream, done, err := persist(ctx, w, func(ctx context.Context) (watch.Interface, error) { return cfg.Leases.Watch(ctx, o) })
 				if err != nil {
+					done()
 					return nil, err
 				}
-				return w.restartable(stream), nil
+				return w.restartable(stream, done), nil
 			},
 		}, clientset),
 		&coordinationv1.Lease{}, (*store)(w), cache.ReflectorOptions{
@@ -83,27 +87,42 @@ func (w *Watch) Run(ctx context.Context, deliver func(claim.Event), failed func(
 // retry is how long is waited between two tries: up to a second, and half of it.
 var retry = wait.Backoff{Duration: 100 * time.Millisecond, Factor: 2, Jitter: 0.5, Steps: 10, Cap: time.Second}
 
+// errRelist is why a request has ended that Relist did not wait for.
+var errRelist = errors.New("there was no answer, and the watch is to start again")
+
 // persist sends a request until it is answered by something that the reflector can
 // go on from. Whatever else it were told, it would hand to the process's global
 // error handlers before it tries again.
-func persist[T any](ctx context.Context, w *Watch, request func() (T, error)) (T, error) {
+//
+// Relist breaks off a request that has no answer yet: client-go sets no time limit for
+// lists and watches, and a server may never answer. done must be called when the answer,
+// or the stream that it is, is not needed any more.
+func persist[T any](ctx context.Context, w *Watch, request func(context.Context) (T, error)) (answer T, done context.CancelFunc, err error) {
 	backoff := retry
 	for {
-		answer, err := request()
+		attempt, cancel := context.WithCancelCause(ctx)
+		done = func() { cancel(nil) }
+		breakOff := func() { cancel(errRelist) }
+		w.restart.Store(&breakOff)
+		answer, err = request(attempt)
 		if err == nil || ctx.Err() != nil {
-			return answer, err
+			return answer, done, err
+		}
+		if attempt.Err() != nil {
+			err = fmt.Errorf("%w: %w", context.Cause(attempt), err)
 		}
 		w.failed(err)
 		switch {
 		case apierrors.IsResourceExpired(err), apierrors.IsGone(err), // list anew
 			apierrors.IsTimeout(err),                              // the cache is behind the version asked for
 			apierrors.IsInvalid(err), apierrors.IsBadRequest(err): // lists can't be streamed
-			return answer, err
+			return answer, done, err
 		}
+		done()
 		select {
 		case <-time.After(backoff.Step()):
 		case <-ctx.Done():
-			return answer, err
+			return answer, done, err
 		}
 	}
 }
@@ -196,21 +215,22 @@ func (s *store) Replace(list []any, _ string) error {
 func (s *store) Resync() error { return nil }
 
 // Relist makes the watch start again from a list, on a new stream: the present
-// one may be a connection that is dead without an error. It does nothing if there
-// is no stream.
+// one may be a connection that is dead without an error. A request for a list or a
+// stream that has no answer yet is sent again.
 func (w *Watch) Relist() {
-	if c := w.restart.Swap(nil); c != nil {
-		close(*c)
+	if restart := w.restart.Swap(nil); restart != nil {
+		(*restart)()
 	}
 }
 
 // restartable passes a stream on until Relist asks for another. It then answers
 // as the API server does when a version has become too old, because that is what
-// makes a reflector list again instead of resuming.
-func (w *Watch) restartable(inner watch.Interface) watch.Interface {
+// makes a reflector list again instead of resuming. done is called at the end.
+func (w *Watch) restartable(inner watch.Interface, done func()) watch.Interface {
 	restart := make(chan struct{})
-	w.restart.Store(&restart)
-	s := &stream{inner: inner, events: make(chan watch.Event), stopped: make(chan struct{})}
+	end := sync.OnceFunc(func() { close(restart) })
+	w.restart.Store(&end)
+	s := &stream{inner: inner, done: done, events: make(chan watch.Event), stopped: make(chan struct{})}
 	go s.pass(restart)
 	return s
 }
@@ -219,6 +239,7 @@ func (w *Watch) restartable(inner watch.Interface) watch.Interface {
 // as the reflector, under Watch.Run, uses it.
 type stream struct {
 	inner   watch.Interface
+	done    func() // frees what belongs to the request
 	events  chan watch.Event
 	stopped chan struct{}
 	once    sync.Once
@@ -230,6 +251,7 @@ func (s *stream) Stop() { s.once.Do(func() { close(s.stopped); s.inner.Stop() })
 
 func (s *stream) pass(restart <-chan struct{}) {
 	defer close(s.events)
+	defer s.done()
 	for {
 		var event watch.Event
 		var more bool
