@@ -1,0 +1,372 @@
+/* r49.pml - R29/R43 with the newcomer rule R49; derived from r29.pml (see there for H, st/O/cc/dirty/sd/pub). What is new:
+ * A join is two steps: CREATE (empty record, phase joining), later the first LIST (ls[k]=1). NK = 2 or 3 observers, all may be newcomers.
+ * Versions: mark k = version of k's FIRST LIST (mutant BYCREATE: of its CREATE). pend[j] bit k: H changed before mark k and j's watch
+ *   has not shown it, so j's `watched` is below mark k. Otherwise j's watch may have passed mark k (even if H changed after it).
+ * Record of j = {pub,pcl: tombstone; pw bit k: watched >= mark k; ps: settled}, as last written; it survives j's crash or release
+ *   (crash after a write = released record that stays) until the Lease is evicted/deleted (any time).
+ * kn[k] = k is settled and may activate: it read a record with ps && pw bit k (and adopted), or LD since its first list.
+ * Mutants: BYCREATE, UNSETTLED (ps not needed), NOADOPT, NOTBL (QT from CREATE), NOWAIT (QT=0), LD=RD, R43LAST, LISTSEEN, LISTCLAIMS
+ *   SYNCST: k's picture of H comes only from the later informer list (first list forgotten), bound = first list; + SYNCBOUND: bound = informer list
+ * COLD: at the first list with no active/draining Lease (H held, or a K that has written after its list), k is settled at once.
+ * COLDJ: the same, but a joining Lease counts, too.  
+ * EXC: a cold start that no live listed member with H in its picture could have prevented is excused (pruned, if H can still work).
+ * COLD2: a cold newcomer that listed joining Leases waits for a record of EACH of them with watched >= its first list that is cold (co) or
+ *   settled, adopts each one's tombstones, and is then settled (a Lease that has vanished meanwhile is not waited for).
+ * VOIDREL: H voids its Lease when drained; the void Lease is deleted at any time (EARLY) or LD after it became void. BLK: watch lag <= WL
+ *   ticks; assert no relist turns the voided and deleted Lease into a tombstone.
+ * HMIN: H starts active with p claimed and only renews (the Lease may be deleted or evicted any time).
+ * REFRESH / ATJOIN as in r29.pml. JM = at most JM joins. NOREJ = founders 1 never crashes. */
+#ifndef LD
+#define LD 4
+#endif
+#ifndef RD
+#define RD 3
+#endif
+#ifndef LDH      /* the duration that counts for H (R46); the observers declare LD */
+#define LDH LD
+#endif
+#ifndef RDH
+#define RDH RD
+#endif
+#if defined(PUBLD)     /* each record also publishes the largest duration that its member knows of */
+#define SHOWNLD(j) (kl[j] && pl[j])
+#define WAITLD (VIS || SHOWNLD(1) || SHOWNLD(2) || SHOWNLD(3) -> LDH : LD)
+#elif defined(LISTEDLD)  /* a newcomer waits for the largest duration among its own and those of its first list */
+#define WAITLD (VIS->LDH:LD)
+#else
+#define WAITLD LDH
+#endif
+#ifdef CATCHUP   /* activation waits until the watch has come to the version of the activation list */
+#define CAUGHT(k) (!dirty[k])
+#else
+#define CAUGHT(k) (1)
+#endif
+#ifndef NK
+#define NK 2
+#endif
+#ifndef WL
+#define WL 1
+#endif
+#define ABS 0
+#define HELD 1
+#define VOID 2
+#define GONE 3
+#define DEC(x) x=(x>0->x-1:0)
+#define BIT(k) (1<<(k))
+byte hl=HELD; bool hclm;
+bool hup=1; byte F; byte S; byte rq; bool rqc; bool rqok; bool kv=1; bool mine; bool act; bool cs;
+bool up[4]; bool ls[4]; bool kl[4]; byte st[4]; byte O[4]; bool cc[4]; bool dirty[4]; bool sd[4]; byte pub[4]; bool pcl[4];
+bool kn[4]; byte QT[4]; byte pend[4]; byte pw[4]; bool ps[4]; byte mk;
+#if defined(COLD) || defined(COLDJ) || defined(COLD2)
+bool pa[4]; bool cold;
+#ifdef COLD2
+bool co[4]; bool pco[4]; byte wj[4];
+#endif
+#define PA(k,v) pa[k]=v
+#else
+#define PA(k,v) skip
+#endif
+#ifdef VOIDREL
+byte VA;
+#ifdef BLK
+byte lag[4];
+#endif
+#endif
+#ifdef SYNCST
+bool sy[4];
+#define SYNCED(k) (sy[k])
+#else
+#define SYNCED(k) (1)
+#endif
+byte jj; byte j2;
+#ifdef PUBLD
+bool pl[4]; bool wl[4];    /* published by the record of k; known to k */
+#define PL(k,v) pl[k]=v
+#else
+#define PL(k,v) skip
+#endif
+#ifdef NEWH
+bool hnew;
+#endif
+bool go;
+#ifdef JM
+byte joins;
+#define JOINOK (joins<JM)
+#define JOINED joins++;
+#else
+#define JOINOK (1)
+#define JOINED
+#endif
+#ifdef EXC
+#define KNOWS(j,k) (j!=k && j<=NK && up[j] && ls[j] && (st[j]==1 || st[j]==2 && O[j]>0))
+#define EXCOK(k) (!(CANWORK) || hl!=ABS || KNOWS(1,k) || KNOWS(2,k) || KNOWS(3,k))
+#else
+#define EXCOK(k) (1)
+#endif
+#define VIS (hl==HELD)
+#define MISS (hl==ABS || hl==GONE)
+#define LATE (cs && F==0)
+#define CANWORK (act && (F>0 || (rq==2 && S>0)) || cs)
+inline touch(own) { jj=1; do :: jj<=NK -> if :: ls[jj] && SYNCED(jj) -> dirty[jj]=1; sd[jj]=(own->1:sd[jj]) :: else fi; jj++ :: else -> break od; jj=0 }
+inline hdie() { hup=0; F=0; S=0; rq=0; rqc=0; rqok=0; kv=0; mine=0; act=0; cs=0 }
+inline tomb(k,listed) {
+   st[k]=2;
+#ifdef R43LAST
+   if :: listed -> O[k]=LDH :: else fi;
+#else
+ #ifdef LISTSEEN
+   if :: !listed && sd[k] -> O[k]=LDH :: else fi;
+ #else
+   if :: listed || sd[k] -> O[k]=LDH :: else fi;
+ #endif
+#endif
+   if :: listed ->
+#ifdef LISTCLAIMS
+       skip
+#else
+       cc[k]=1
+#endif
+      :: else -> cc[k]=hclm fi;
+   dirty[k]=0; sd[k]=0; pend[k]=0;
+   if :: O[k]==0 -> st[k]=0; cc[k]=0 :: else fi }
+inline obs(k) { if :: VIS -> st[k]=1; cc[k]=hclm; if :: sd[k] || O[k]==0 -> O[k]=LDH :: else fi :: else -> st[k]=3; cc[k]=0; O[k]=0 fi; dirty[k]=0; sd[k]=0; pend[k]=0 }
+inline adopt(k,j) {
+   if :: pub[j]>0 && st[k]!=1 && st[k]!=3 ->
+        if :: st[k]==0 || O[k]>pub[j] -> O[k]=pub[j] :: else fi;
+        st[k]=2; cc[k]=pcl[j]
+      :: else fi }
+inline unmark(k) { mk=mk & (255-BIT(k)); j2=1; do :: j2<=NK -> pend[j2]=pend[j2] & (255-BIT(k)); pw[j2]=pw[j2] & (255-BIT(k)); j2++ :: else -> break od; j2=0 }
+inline mark(k) { unmark(k); mk=mk | BIT(k); jj=1; do :: jj<=NK -> if :: jj!=k && up[jj] && ls[jj] && dirty[jj] -> pend[jj]=pend[jj] | BIT(k) :: else fi; jj++ :: else -> break od; jj=0 }
+#ifdef COLD2
+#define CO0(k) pco[k]=0
+#else
+#define CO0(k) skip
+#endif
+inline norec(k) { kl[k]=0; PL(k,0); CO0(k); pub[k]=0; pcl[k]=0; ps[k]=0; pw[k]=0; PA(k,0) }
+inline kwipe(k) {
+#ifdef COLD2
+   co[k]=0; wj[k]=0;
+#endif
+   up[k]=0; ls[k]=0; st[k]=0;
+#ifdef PUBLD
+   wl[k]=0;
+#endif
+   O[k]=0; cc[k]=0; dirty[k]=0; sd[k]=0; kn[k]=0; QT[k]=0; pend[k]=0; unmark(k);
+#ifdef SYNCST
+   sy[k]=0;
+#endif
+#if defined(VOIDREL) && defined(BLK)
+   lag[k]=0;
+#endif
+}
+#ifdef COLD2
+#define WJ0(k) wj[k]=0
+#else
+#define WJ0(k) skip
+#endif
+inline settle(k) { kn[k]=1; QT[k]=0; WJ0(k); unmark(k) }
+inline look(k) { if :: VIS -> st[k]=1; cc[k]=hclm; O[k]=LDH :: hl==VOID -> st[k]=3; cc[k]=0; O[k]=0 :: else -> st[k]=0; cc[k]=0; O[k]=0 fi; dirty[k]=0; sd[k]=0; pend[k]=0 }
+#ifdef UNSETTLED
+#define PS(j) (1)
+#else
+#define PS(j) (ps[j])
+#endif
+#define CANREAD(k,j) (k!=j && j<=NK && kl[j] && PS(j) && (pw[j] & BIT(k)))
+#ifdef NOADOPT
+#define ADOPT(k,j) skip
+#else
+#define ADOPT(k,j) adopt(k,j)
+#endif
+#define L(k) (up[k] && ls[k] && SYNCED(k))
+#define READ(k,j) :: d_step { L(k) && !kn[k] && CANREAD(k,j) -> ADOPT(k,j); printf("K%d: reads K%d's record (tombstone %d): settled, left=%d\n",k,j,pub[j],O[k]); settle(k) }
+#define CREAD(k,j) :: d_step { k!=j && L(k) && !kn[k] && co[k] && (wj[k] & BIT(j)) && (!kl[j] || (pw[j] & BIT(k)) && (pco[j] || ps[j])) -> if :: kl[j] -> adopt(k,j); printf("K%d: reads K%d's cold record, left=%d\n",k,j,O[k]) :: else fi; wj[k]=wj[k] & (255-BIT(j)) }
+#define REFR(k,j) :: d_step { k!=j && L(k) && st[k]==2 && pub[j]>0 && pub[j]<O[k] -> adopt(k,j) }
+proctype K(byte k) {
+  do
+  :: d_step { L(k) && dirty[k] && (VIS || hl==VOID) -> printf("K%d: watch: H lst=%d clm=%d new=%d\n",k,hl,hclm,sd[k]); obs(k) }
+  :: d_step { L(k) && dirty[k] && hl==ABS && st[k]==1 -> printf("K%d: watch: DELETED clm=%d seqnew=%d left=%d\n",k,hclm,sd[k],O[k]); tomb(k,0) }
+  :: d_step { L(k) && dirty[k] && hl==GONE -> printf("K%d: watch: void, DELETED\n",k); st[k]=0; O[k]=0; cc[k]=0; dirty[k]=0; sd[k]=0; pend[k]=0 }
+  :: d_step { L(k) && dirty[k] && hl==ABS && st[k]==3 -> assert(0) }
+#ifdef NEWH
+ #ifdef GAP      /* a relist: nothing shows that H's Lease was there */
+  :: d_step { L(k) && dirty[k] && hl==ABS && st[k]==0 -> printf("K%d: relist, H was never seen\n",k); dirty[k]=0; sd[k]=0; pend[k]=0 }
+ #endif
+  :: d_step { L(k) && dirty[k] && hl==ABS && (st[k]==0 || st[k]==2) -> printf("K%d: watch: ADDED, DELETED clm=%d\n",k,hclm); st[k]=1; sd[k]=1; tomb(k,0) }
+#endif
+#ifndef NORELIST
+  :: d_step { L(k) && dirty[k] && MISS && st[k]==1 -> printf("K%d: relist: H missing, cached clm=%d left=%d\n",k,cc[k],O[k]);
+#ifdef BLK
+       assert(hl!=GONE);
+#endif
+       tomb(k,1) }
+#endif
+  :: d_step { L(k) && st[k]==2 && O[k]==0 -> st[k]=0; cc[k]=0 }
+  :: d_step { L(k) && st[k]==1 && O[k]==0 -> printf("K%d: evict H cas=%d\n",k,!dirty[k]);
+       if :: !dirty[k] && VIS -> hl=VOID; hclm=0; kv=0; rqok=0; touch(0); obs(k)
+          :: else -> O[k]=LDH fi }
+  :: d_step { L(k) -> if :: st[k]==2 && O[k]>0 -> pub[k]=O[k]; pcl[k]=cc[k] :: else -> pub[k]=0; pcl[k]=0 fi;
+#ifdef PUBLD
+       pl[k]=wl[k];
+#endif
+       ps[k]=kn[k]; pw[k]=(mk & (255-BIT(k))) & (255-pend[k]); PA(k,1);
+#ifdef COLD2
+       pco[k]=co[k];
+#endif
+       printf("K%d: writes tombstone=%d settled=%d watched(bits)=%d\n",k,pub[k],ps[k],pw[k]) }
+  READ(k,1)
+  READ(k,2)
+#if NK>2
+  READ(k,3)
+#endif
+#ifdef COLD2
+  CREAD(k,1)
+  CREAD(k,2)
+#if NK>2
+  CREAD(k,3)
+#endif
+  :: d_step { L(k) && !kn[k] && co[k] && wj[k]==0 && EXCOK(k) -> printf("K%d: cold start\n",k); settle(k) }
+#endif
+  :: d_step { L(k) && !kn[k] && QT[k]==0 -> printf("K%d: LD after its first list, settled\n",k); settle(k) }
+#ifdef REFRESH
+  REFR(k,1)
+  REFR(k,2)
+#if NK>2
+  REFR(k,3)
+#endif
+#endif
+  :: d_step { L(k) && kn[k] && CAUGHT(k) && !(VIS && hclm) && !(MISS && st[k]==1) && !(!VIS && st[k]==2 && O[k]>0 && cc[k]) && CANWORK ->
+       printf("K%d: ACTIVATES p (st=%d O=%d cc=%d) while H can work (F=%d)\n",k,st[k],O[k],cc[k],F); assert(0) }
+#ifndef NOCHURN
+#ifdef NOREJ
+  :: d_step { k!=1 && up[k] -> printf("K%d: crash/stop\n",k); kwipe(k) }
+#else
+  :: d_step { up[k] -> printf("K%d: crash/stop\n",k); kwipe(k) }
+#endif
+  :: d_step { !up[k] && kl[k] -> printf("env: Lease of K%d evicted/deleted\n",k); norec(k) }
+  :: d_step { go && !up[k] && !kl[k] && JOINOK -> JOINED up[k]=1; kl[k]=1; printf("K%d: CREATE\n",k);
+#ifdef BYCREATE
+       mark(k);
+#endif
+#ifdef NOTBL
+       QT[k]=WAITLD;
+#endif
+     }
+  :: d_step { up[k] && !ls[k] ->
+#ifndef BYCREATE
+#ifndef SYNCBOUND
+       mark(k);
+#endif
+#endif
+       ls[k]=1;
+#if defined(NOTBL) || defined(NOWAIT)
+       skip;
+#else
+       QT[k]=WAITLD;
+#endif
+#ifdef PUBLD
+       wl[k]=(WAITLD==LDH);
+#endif
+       look(k);
+#ifdef ATJOIN
+       jj=1; do :: jj<=NK -> if :: jj!=k && kl[jj] -> adopt(k,jj) :: else fi; jj++ :: else -> break od; jj=0;
+#endif
+#if defined(COLD) || defined(COLDJ) || defined(COLD2)
+       cold=!VIS; jj=1; do :: jj<=NK ->
+         if
+#ifdef COLDJ
+         :: jj!=k && kl[jj] -> cold=0
+#else
+         :: jj!=k && kl[jj] && pa[jj] -> cold=0
+#endif
+         :: else fi; jj++ :: else -> break od; jj=0;
+       #ifdef COLD2
+       wj[k]=0; co[k]=cold;
+       if :: cold -> jj=1; do :: jj<=NK -> if :: jj!=k && kl[jj] -> wj[k]=wj[k] | BIT(jj) :: else fi; jj++ :: else -> break od; jj=0 :: else fi; cold=0;
+#else
+       if :: cold && EXCOK(k) -> printf("K%d: cold start\n",k); settle(k) :: else fi; cold=0;
+#endif
+#endif
+       printf("K%d: first LIST: H lst=%d\n",k,hl) }
+#ifdef SYNCST
+  :: d_step { up[k] && ls[k] && !sy[k] -> sy[k]=1; look(k);
+#ifdef SYNCBOUND
+       mark(k); QT[k]=WAITLD;
+#endif
+       printf("K%d: informer list: H lst=%d\n",k,hl) }
+#endif
+#endif
+  od
+}
+proctype H() {
+  do
+#ifdef NEWH
+  :: d_step { !hnew -> hnew=1; printf("H: CREATE\n"); hl=HELD; hclm=0; hup=1; kv=1; touch(1) }
+#endif
+  :: d_step { hup && rq==0 && kv -> printf("H: send renew clm=%d\n",mine); rq=1; rqc=mine; rqok=1; S=RDH; kv=0 }
+#ifndef HMIN
+  :: d_step { hup && rq==0 && kv && !mine -> printf("H: send claim\n"); rq=1; rqc=1; rqok=1; S=RDH; kv=0 }
+  :: d_step { hup && rq==0 && kv && mine && !act && !cs -> printf("H: send release\n"); mine=0; rq=1; rqc=0; rqok=1; S=RDH; kv=0 }
+#ifdef VOIDREL
+  :: d_step { hup && rq==0 && kv && mine==0 && !act && !cs && hl==HELD -> printf("H: voids its Lease\n"); hdie(); hclm=0; hl=VOID; VA=0; touch(1) }
+#ifdef EARLY
+  :: d_step { hl==VOID -> printf("void Lease of H deleted\n"); hl=GONE; VA=0; touch(0) }
+#else
+  :: d_step { hl==VOID && VA>=LD -> printf("void Lease of H deleted\n"); hl=GONE; VA=0; touch(0) }
+#endif
+#endif
+#endif
+  :: d_step { !hup && rq==2 -> rq=0; rqc=0; rqok=0; S=0 }
+  :: d_step { rq==1 -> if :: rqok && hl==HELD -> printf("api: H's write clm=%d commits\n",rqc); hclm=rqc; rq=2; touch(1) :: else -> rq=0; rqc=0; rqok=0; S=0 fi }
+  :: d_step { hup && rq==2 -> printf("H: response F=%d\n",S); F=S; if :: rqc -> mine=1 :: else fi; rq=0; rqc=0; rqok=0; S=0; kv=1 }
+  :: d_step { hup && rq==2 -> printf("H: response lost\n"); rq=0; rqc=0; rqok=0; S=0 }
+  :: d_step { hup && rq==0 && !kv -> printf("H: GET own lst=%d\n",hl); if :: hl==HELD -> kv=1 :: else -> hdie() fi }
+#ifndef HMIN
+  :: d_step { hup && mine && !act && VIS -> printf("H: activates p\n"); act=1 }
+  :: d_step { hup && act && !cs && F>0 -> printf("H: ENTER\n"); cs=1 }
+  :: d_step { cs -> cs=0; printf("H: leave\n") }
+  :: d_step { hup && act && !cs -> act=0; printf("H: drained\n") }
+  :: d_step { hup && rq!=2 -> printf("H: crash\n"); if :: rq==1 -> hup=0; F=0; kv=0; mine=0; act=0; cs=0; S=0 :: else -> hdie() fi }
+#endif
+#ifndef NODEL
+  :: d_step { hl==HELD -> printf("env: H's Lease is DELETED (clm=%d)\n",hclm); hl=ABS; kv=0; rqok=0; touch(0) }
+#endif
+  od
+}
+#if defined(VOIDREL) && defined(BLK)
+#define OVERDUE(k) (dirty[k] && lag[k]>=WL)
+#else
+#define OVERDUE(k) (0)
+#endif
+active proctype CLK() { byte i;
+  d_step { i=1; do :: i<=NK -> kl[i]=1; up[i]=1; ls[i]=1; st[i]=1; O[i]=LDH; kn[i]=1; ps[i]=1;
+#ifdef PUBLD
+     wl[i]=1; pl[i]=1;
+#endif
+     PA(i,1);
+#ifdef SYNCST
+     sy[i]=1;
+#endif
+     i++ :: else -> break od; i=0 };
+#ifdef NEWH
+  d_step { hl=ABS; hup=0; kv=0; i=1; do :: i<=NK -> st[i]=0; O[i]=0; i++ :: else -> break od; i=0 };
+#endif
+#ifdef HMIN
+  d_step { mine=1; act=1; F=RDH; hclm=1; i=1; do :: i<=NK -> cc[i]=1; i++ :: else -> break od; i=0 };
+#endif
+  atomic { run K(1); run K(2);
+#if NK>2
+    run K(3);
+#endif
+    run H(); go=1 };
+  do
+  :: d_step { go && !LATE && !OVERDUE(1) && !OVERDUE(2) && !OVERDUE(3) -> printf("tick\n"); DEC(F); DEC(S); i=1; do :: i<=NK -> DEC(O[i]); DEC(QT[i]);
+#if defined(VOIDREL) && defined(BLK)
+       if :: dirty[i] -> lag[i]=(lag[i]<WL->lag[i]+1:WL) :: else -> lag[i]=0 fi;
+#endif
+       i++ :: else -> break od; i=0;
+#ifdef VOIDREL
+       if :: hl==VOID && VA<LD -> VA++ :: else fi;
+#endif
+     }
+  od
+}
