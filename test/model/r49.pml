@@ -1,21 +1,34 @@
-/* r49.pml - R29/R43 with the newcomer rule R49; derived from r29.pml (see there for H, st/O/cc/dirty/sd/pub). What is new:
- * A join is two steps: CREATE (empty record, phase joining), later the first LIST (ls[k]=1). NK = 2 or 3 observers, all may be newcomers.
- * Versions: mark k = version of k's FIRST LIST (mutant BYCREATE: of its CREATE). pend[j] bit k: H changed before mark k and j's watch
- *   has not shown it, so j's `watched` is below mark k. Otherwise j's watch may have passed mark k (even if H changed after it).
- * Record of j = {pub,pcl: tombstone; pw bit k: watched >= mark k; ps: settled}, as last written; it survives j's crash or release
- *   (crash after a write = released record that stays) until the Lease is evicted/deleted (any time).
- * kn[k] = k is settled and may activate: it read a record with ps && pw bit k (and adopted), or LD since its first list.
- * Mutants: BYCREATE, UNSETTLED (ps not needed), NOADOPT, NOTBL (QT from CREATE), NOWAIT (QT=0), LD=RD, R43LAST, LISTSEEN, LISTCLAIMS
- *   SYNCST: k's picture of H comes only from the later informer list (first list forgotten), bound = first list; + SYNCBOUND: bound = informer list
- * COLD: at the first list with no active/draining Lease (H held, or a K that has written after its list), k is settled at once.
- * COLDJ: the same, but a joining Lease counts, too.  
- * EXC: a cold start that no live listed member with H in its picture could have prevented is excused (pruned, if H can still work).
- * COLD2: a cold newcomer that listed joining Leases waits for a record of EACH of them with watched >= its first list that is cold (co) or
- *   settled, adopts each one's tombstones, and is then settled (a Lease that has vanished meanwhile is not waited for).
- * VOIDREL: H voids its Lease when drained; the void Lease is deleted at any time (EARLY) or LD after it became void. BLK: watch lag <= WL
- *   ticks; assert no relist turns the voided and deleted Lease into a tombstone.
- * HMIN: H starts active with p claimed and only renews (the Lease may be deleted or evicted any time).
- * REFRESH / ATJOIN as in r29.pml. JM = at most JM joins. NOREJ = founders 1 never crashes. */
+/* r49.pml - R49, with R29, R31 and R43; and R46 and R18 for newcomers. Derived from r29.pml.
+ *
+ * H is a holder that runs the claim protocol for the one partition p. K1 .. K(NK), 2 or 3, are observers that leave and join. An observer
+ * never holds p: checked is that, whenever its rules allow it to activate p, H cannot work, neither now nor on what it has already sent.
+ *
+ *   hl, hclm   H's Lease: state, claims p      F, S   H's ticks until the fence: confirmed, and if the outstanding write is confirmed
+ *   dirty[k]   H's Lease has changed since what k's watch has shown            sd[k]  and H itself has written since then
+ *   st[k]      what k knows of H: 0 nothing, 1 held, 2 tombstone, 3 void       O[k]   ticks left     cc[k]  it claims p, or everything
+ *   A join is two steps: CREATE, an empty record in phase joining (up, kl), and later the first list (ls).
+ *   mark k     the version of k's first list. pend[j] bit k: H changed before mark k and j's watch has not shown it, so that j's `watched`
+ *              is below mark k. Otherwise j's watch may have passed mark k, even if H changed after it.
+ *   record     of j, as last written: pub, pcl the tombstone, pw bit k `watched` is at least mark k, ps settled. It survives j's crash or
+ *              release until the Lease is evicted or deleted, at any time.
+ *   kn[k]      k is settled: it has read a settled record with pw bit k, and adopted; or LD has passed since its first list (QT)
+ *
+ * Mutants: BYCREATE   the bound is the version of the CREATE        UNSETTLED  the record of a member that is not settled suffices
+ *          NOADOPT    tombstones are not adopted                    NOTBL      LD counts from the CREATE      NOWAIT  no wait at all
+ *          R43LAST, LISTSEEN, LISTCLAIMS as in r29.pml; LD=RD
+ *          SYNCST     what k knows comes from a later list than the bound; with SYNCBOUND, the bound does, too (holds)
+ * COLD2: a cold start. If the first list shows no active or draining Lease, k waits for a record of each joining member that it listed,
+ *   `cold` (co) or settled, with `watched` at least its first list; adopts the tombstones of each; and is settled. A Lease that has gone
+ *   meanwhile is not waited for. Mutants: COLD  joining members are not waited for; COLDJ  one of them keeps k from a cold start.
+ *   EXC: a cold start that no live, listed member with H in its picture could have prevented is excused (section 5).
+ * LDH, RDH: H declares a longer duration than the observers. PUBLD: each record publishes the largest duration that its member knows, and
+ *   a newcomer waits for the largest that its first list shows. Mutant LISTEDLD: only durations that holders in the list declare.
+ * EDITLD: R46, the duration on H's Lease is edited. A member that has seen none that H declared counts the cap. Mutant UNKNOWN=LD: its own.
+ * NEWH: H's Lease is created after the observers have started. CATCHUP: R18, an activation waits until the watch has come to the version
+ *   of the activation list. Mutant: without. GAP: a relist shows neither the creation nor the deletion (section 5).
+ * VOIDREL: H voids its Lease when it has drained; the void Lease is deleted LD later (EARLY: at any time). BLK: the watch lags by at most
+ *   WL ticks, and no relist may turn a voided and deleted Lease into a tombstone (R39, R43).
+ * HMIN: H starts active and only renews. JM: at most JM joins. NOREJ: the founder 1 never leaves. REFRESH, ATJOIN as in r29.pml. */
 #ifndef LD
 #define LD 4
 #endif
@@ -79,6 +92,19 @@ bool sy[4];
 #define SYNCED(k) (1)
 #endif
 byte jj; byte j2;
+#ifdef EDITLD   /* R46: the duration on H's Lease is edited, its checksum is wrong; kd[k]: k has seen a duration that H declared */
+bool hed; bool kd[4];
+#ifndef UNKNOWN /* what counts for a holder that has declared none to k: the cap (1 h). Mutant: k's own duration */
+#define UNKNOWN (LDH+1)
+#endif
+#define DUR(k) (kd[k]->LDH:UNKNOWN)
+#define ED hed
+#define KD(k) if :: !hed -> kd[k]=1 :: else fi
+#else
+#define DUR(k) LDH
+#define ED 0
+#define KD(k) skip
+#endif
 #ifdef PUBLD
 bool pl[4]; bool wl[4];    /* published by the record of k; known to k */
 #define PL(k,v) pl[k]=v
@@ -103,6 +129,11 @@ byte joins;
 #else
 #define EXCOK(k) (1)
 #endif
+#ifdef EDITLD
+#define UNEDIT hed=0
+#else
+#define UNEDIT skip
+#endif
 #define VIS (hl==HELD)
 #define MISS (hl==ABS || hl==GONE)
 #define LATE (cs && F==0)
@@ -112,12 +143,12 @@ inline hdie() { hup=0; F=0; S=0; rq=0; rqc=0; rqok=0; kv=0; mine=0; act=0; cs=0 
 inline tomb(k,listed) {
    st[k]=2;
 #ifdef R43LAST
-   if :: listed -> O[k]=LDH :: else fi;
+   if :: listed -> O[k]=DUR(k) :: else fi;
 #else
  #ifdef LISTSEEN
-   if :: !listed && sd[k] -> O[k]=LDH :: else fi;
+   if :: !listed && sd[k] -> O[k]=DUR(k) :: else fi;
  #else
-   if :: listed || sd[k] -> O[k]=LDH :: else fi;
+   if :: listed || sd[k] -> O[k]=DUR(k) :: else fi;
  #endif
 #endif
    if :: listed ->
@@ -129,7 +160,7 @@ inline tomb(k,listed) {
       :: else -> cc[k]=hclm fi;
    dirty[k]=0; sd[k]=0; pend[k]=0;
    if :: O[k]==0 -> st[k]=0; cc[k]=0 :: else fi }
-inline obs(k) { if :: VIS -> st[k]=1; cc[k]=hclm; if :: sd[k] || O[k]==0 -> O[k]=LDH :: else fi :: else -> st[k]=3; cc[k]=0; O[k]=0 fi; dirty[k]=0; sd[k]=0; pend[k]=0 }
+inline obs(k) { if :: VIS -> KD(k); st[k]=1; cc[k]=(ED || hclm); if :: sd[k] || O[k]==0 -> O[k]=DUR(k) :: else fi :: else -> st[k]=3; cc[k]=0; O[k]=0 fi; dirty[k]=0; sd[k]=0; pend[k]=0 }
 inline adopt(k,j) {
    if :: pub[j]>0 && st[k]!=1 && st[k]!=3 ->
         if :: st[k]==0 || O[k]>pub[j] -> O[k]=pub[j] :: else fi;
@@ -148,6 +179,9 @@ inline kwipe(k) {
    co[k]=0; wj[k]=0;
 #endif
    up[k]=0; ls[k]=0; st[k]=0;
+#ifdef EDITLD
+   kd[k]=0;
+#endif
 #ifdef PUBLD
    wl[k]=0;
 #endif
@@ -165,7 +199,7 @@ inline kwipe(k) {
 #define WJ0(k) skip
 #endif
 inline settle(k) { kn[k]=1; QT[k]=0; WJ0(k); unmark(k) }
-inline look(k) { if :: VIS -> st[k]=1; cc[k]=hclm; O[k]=LDH :: hl==VOID -> st[k]=3; cc[k]=0; O[k]=0 :: else -> st[k]=0; cc[k]=0; O[k]=0 fi; dirty[k]=0; sd[k]=0; pend[k]=0 }
+inline look(k) { if :: VIS -> KD(k); st[k]=1; cc[k]=(ED || hclm); O[k]=DUR(k) :: hl==VOID -> st[k]=3; cc[k]=0; O[k]=0 :: else -> st[k]=0; cc[k]=0; O[k]=0 fi; dirty[k]=0; sd[k]=0; pend[k]=0 }
 #ifdef UNSETTLED
 #define PS(j) (1)
 #else
@@ -203,7 +237,7 @@ proctype K(byte k) {
   :: d_step { L(k) && st[k]==2 && O[k]==0 -> st[k]=0; cc[k]=0 }
   :: d_step { L(k) && st[k]==1 && O[k]==0 -> printf("K%d: evict H cas=%d\n",k,!dirty[k]);
        if :: !dirty[k] && VIS -> hl=VOID; hclm=0; kv=0; rqok=0; touch(0); obs(k)
-          :: else -> O[k]=LDH fi }
+          :: else -> O[k]=DUR(k) fi }
   :: d_step { L(k) -> if :: st[k]==2 && O[k]>0 -> pub[k]=O[k]; pcl[k]=cc[k] :: else -> pub[k]=0; pcl[k]=0 fi;
 #ifdef PUBLD
        pl[k]=wl[k];
@@ -234,7 +268,7 @@ proctype K(byte k) {
   REFR(k,3)
 #endif
 #endif
-  :: d_step { L(k) && kn[k] && CAUGHT(k) && !(VIS && hclm) && !(MISS && st[k]==1) && !(!VIS && st[k]==2 && O[k]>0 && cc[k]) && CANWORK ->
+  :: d_step { L(k) && kn[k] && CAUGHT(k) && !(VIS && (ED || hclm)) && !(MISS && st[k]==1) && !(!VIS && st[k]==2 && O[k]>0 && cc[k]) && CANWORK ->
        printf("K%d: ACTIVATES p (st=%d O=%d cc=%d) while H can work (F=%d)\n",k,st[k],O[k],cc[k],F); assert(0) }
 #ifndef NOCHURN
 #ifdef NOREJ
@@ -316,7 +350,7 @@ proctype H() {
 #endif
 #endif
   :: d_step { !hup && rq==2 -> rq=0; rqc=0; rqok=0; S=0 }
-  :: d_step { rq==1 -> if :: rqok && hl==HELD -> printf("api: H's write clm=%d commits\n",rqc); hclm=rqc; rq=2; touch(1) :: else -> rq=0; rqc=0; rqok=0; S=0 fi }
+  :: d_step { rq==1 -> if :: rqok && hl==HELD -> printf("api: H's write clm=%d commits\n",rqc); hclm=rqc; UNEDIT; rq=2; touch(1) :: else -> rq=0; rqc=0; rqok=0; S=0 fi }
   :: d_step { hup && rq==2 -> printf("H: response F=%d\n",S); F=S; if :: rqc -> mine=1 :: else fi; rq=0; rqc=0; rqok=0; S=0; kv=1 }
   :: d_step { hup && rq==2 -> printf("H: response lost\n"); rq=0; rqc=0; rqok=0; S=0 }
   :: d_step { hup && rq==0 && !kv -> printf("H: GET own lst=%d\n",hl); if :: hl==HELD -> kv=1 :: else -> hdie() fi }
@@ -326,6 +360,9 @@ proctype H() {
   :: d_step { cs -> cs=0; printf("H: leave\n") }
   :: d_step { hup && act && !cs -> act=0; printf("H: drained\n") }
   :: d_step { hup && rq!=2 -> printf("H: crash\n"); if :: rq==1 -> hup=0; F=0; kv=0; mine=0; act=0; cs=0; S=0 :: else -> hdie() fi }
+#endif
+#ifdef EDITLD
+  :: d_step { hl==HELD && !hed -> printf("env: the duration on H's Lease is edited\n"); hed=1; kv=0; rqok=0; touch(0) }
 #endif
 #ifndef NODEL
   :: d_step { hl==HELD -> printf("env: H's Lease is DELETED (clm=%d)\n",hclm); hl=ABS; kv=0; rqok=0; touch(0) }
@@ -341,6 +378,9 @@ active proctype CLK() { byte i;
   d_step { i=1; do :: i<=NK -> kl[i]=1; up[i]=1; ls[i]=1; st[i]=1; O[i]=LDH; kn[i]=1; ps[i]=1;
 #ifdef PUBLD
      wl[i]=1; pl[i]=1;
+#endif
+#ifdef EDITLD
+     kd[i]=1;
 #endif
      PA(i,1);
 #ifdef SYNCST

@@ -89,8 +89,12 @@ newcomer-create | r49   | fails | R49: the bound is the CREATE, not the first li
 newcomer-any    | r49   | fails | R49: the record of an unsettled member suffices             | -DLD=3 -DRD=2 -DHMIN -DJM=2 -DUNSETTLED
 newcomer-adopt  | r49   | fails | R49: tombstones are not adopted                             | -DLD=3 -DRD=2 -DHMIN -DJM=2 -DNOADOPT
 newcomer-ld     | r49   | fails | R49: LD counts from the CREATE                              | -DLD=3 -DRD=2 -DHMIN -DJM=2 -DNOTBL
-durations       | r49   | holds | R46, R49: a member with a longer duration, published        | -DLD=3 -DLDH=4 -DRDH=3 -DHMIN -DJM=2 -DPUBLD
-durations-list  | r49   | fails | R49: only the durations of the first list count             | -DLD=3 -DLDH=4 -DRDH=3 -DHMIN -DJM=2 -DLISTEDLD
+durations       | r49   | holds | R46, R49: a member with a longer duration, published        | -DLD=2 -DLDH=4 -DRDH=3 -DHMIN -DJM=2 -DPUBLD
+durations-list  | r49   | fails | R49: only the durations of the first list count             | -DLD=2 -DLDH=4 -DRDH=3 -DHMIN -DJM=2 -DLISTEDLD
+duration-edited | r49   | holds | R46: the duration is edited, and unknown to a newcomer      | -DLD=2 -DLDH=4 -DRDH=3 -DHMIN -DJM=1 -DEDITLD
+duration-own    | r49   | fails | R46: then the newcomer counts its own duration              | -DLD=2 -DLDH=4 -DRDH=3 -DHMIN -DJM=1 -DEDITLD -DUNKNOWN=LD
+cold            | r49   | holds | R49: a cold start                                           | -DLD=3 -DRD=2 -DHMIN -DJM=2 -DCOLD2 -DEXC
+cold-alone      | r49   | fails | R49: a cold start that ignores joining members              | -DLD=3 -DRD=2 -DHMIN -DJM=2 -DCOLD -DEXC
 short-life      | r49   | holds | R18: a Lease created and deleted within a watch lag         | -DLD=3 -DRD=2 -DNEWH -DNORELIST -DCATCHUP -DNOCHURN
 short-life-lag  | r49   | fails | R18: the activation does not wait for the watch             | -DLD=3 -DRD=2 -DNEWH -DNORELIST -DNOCHURN
 short-life-gap  | r49   | fails | limit: created and deleted within a gap of a watch          | -DLD=3 -DRD=2 -DNEWH -DGAP -DCATCHUP -DNOCHURN
