@@ -43,6 +43,7 @@ edited          | claim | holds | R32, R45: holder, claims or seq are edited by 
 edited-void     | claim | fails | R45: a Lease without a holder is void                       | -DN=2 -DLD=2 -DRD=1 -DEDIT -DSEQT -DEMPTYVOID
 edited-believed | claim | fails | R32: the claims of an edited record are believed            | -DN=2 -DLD=2 -DRD=1 -DEDIT -DSEQT -DNOSUM
 old-no-recheck  | claim | fails | R52: an evicted record applied again, its member resumes    | -DN=2 -DLD=2 -DRD=1 -DREAPPLY -DSEQT -DNOPAUSE -DNOCRASH
+old-believed    | claim | fails | R32: a record whose seq went backwards is believed          | -DN=2 -DLD=2 -DRD=1 -DREAPPLY -DRECHECK -DSEQT -DNOPAUSE -DNOCRASH -DNOBACK
 
 no-fence-gap    | r41   | holds | R41: latency of up to 4 s, no fence                         | -DLAT=8
 no-fence-lost   | r41   | holds | R41: the answers of all writes lost, latency 1 s            | -DLAT=2 -DLOST
@@ -89,8 +90,9 @@ newcomer-create | r49   | fails | R49: the bound is the CREATE, not the first li
 newcomer-any    | r49   | fails | R49: the record of an unsettled member suffices             | -DLD=3 -DRD=2 -DHMIN -DJM=2 -DUNSETTLED
 newcomer-adopt  | r49   | fails | R49: tombstones are not adopted                             | -DLD=3 -DRD=2 -DHMIN -DJM=2 -DNOADOPT
 newcomer-ld     | r49   | fails | R49: LD counts from the CREATE                              | -DLD=3 -DRD=2 -DHMIN -DJM=2 -DNOTBL
-durations       | r49   | holds | R46, R49: a member with a longer duration, published        | -DLD=2 -DLDH=4 -DRDH=3 -DHMIN -DJM=2 -DPUBLD
-durations-list  | r49   | fails | R49: only the durations of the first list count             | -DLD=2 -DLDH=4 -DRDH=3 -DHMIN -DJM=2 -DLISTEDLD
+durations       | r49   | holds | R46, R49: a member with a longer duration, published        | -DLD=2 -DLDH=4 -DRDH=3 -DHMIN -DJM=2 -DNOREJ -DPUBLD
+durations-list  | r49   | fails | R49: only the durations of the first list count             | -DLD=2 -DLDH=4 -DRDH=3 -DHMIN -DJM=2 -DNOREJ -DLISTEDLD
+durations-gone  | r49   | fails | limit: all members that knew the longer duration have gone  | -DLD=2 -DLDH=4 -DRDH=3 -DHMIN -DJM=2 -DPUBLD
 duration-edited | r49   | holds | R46: the duration is edited, and unknown to a newcomer      | -DLD=2 -DLDH=4 -DRDH=3 -DHMIN -DJM=1 -DEDITLD
 duration-own    | r49   | fails | R46: then the newcomer counts its own duration              | -DLD=2 -DLDH=4 -DRDH=3 -DHMIN -DJM=1 -DEDITLD -DUNKNOWN=LD
 cold            | r49   | holds | R49: a cold start                                           | -DLD=3 -DRD=2 -DHMIN -DJM=2 -DCOLD2 -DEXC
@@ -116,7 +118,6 @@ edited-full     | claim | holds | R32, R45 with pauses and crashes              
 edited-confirm  | claim | holds | R32, R40, R45: byte for byte                                | -DN=2 -DLD=2 -DRD=1 -DEDIT -DR40 -DR40CLAIMLAST -DSEQT -DNOPAUSE -DNOCRASH
 edited-seq      | claim | fails | R40: a read is compared by its seq only                     | -DN=2 -DLD=2 -DRD=1 -DEDIT -DR40 -DR40CLAIMLAST -DR40SEQ -DSEQT -DNOPAUSE -DNOCRASH
 old-recheck     | claim | holds | R32, R51, R52: an old record is applied again               | -DN=2 -DLD=2 -DRD=1 -DREAPPLY -DRECHECK -DSEQT -DNOPAUSE -DNOCRASH
-old-believed    | claim | fails | R32: a record whose seq went backwards is believed          | -DN=2 -DLD=2 -DRD=1 -DREAPPLY -DRECHECK -DSEQT -DNOPAUSE -DNOCRASH -DNOBACK
 tombstones-full | r29   | holds | R29, R43 with LD 4, RD 3                                    |
 progress-views  | live  | holds | progress for rings that move more than they need to         | -DNONMONO
 three           | claim3 | holds | all rules, 3 members: 84 million states, 11 GB, 10 minutes | -DN=3
