@@ -116,7 +116,6 @@ confirm-full    | claim | holds | R40 with LD 3, RD 2                           
 foreign-full    | claim | holds | R44 with LD 3, RD 2                                         | -DN=2 -DFW -DSEQT
 edited-full     | claim | holds | R32, R45 with pauses and crashes                            | -DN=2 -DLD=2 -DRD=1 -DEDIT -DSEQT
 edited-confirm  | claim | holds | R32, R40, R45: byte for byte                                | -DN=2 -DLD=2 -DRD=1 -DEDIT -DR40 -DR40CLAIMLAST -DSEQT -DNOPAUSE -DNOCRASH
-edited-seq      | claim | fails | R40: a read is compared by its seq only                     | -DN=2 -DLD=2 -DRD=1 -DEDIT -DR40 -DR40CLAIMLAST -DR40SEQ -DSEQT -DNOPAUSE -DNOCRASH
 old-recheck     | claim | holds | R32, R51, R52: an old record is applied again               | -DN=2 -DLD=2 -DRD=1 -DREAPPLY -DRECHECK -DSEQT -DNOPAUSE -DNOCRASH
 tombstones-full | r29   | holds | R29, R43 with LD 4, RD 3                                    |
 progress-views  | live  | holds | progress for rings that move more than they need to         | -DNONMONO
