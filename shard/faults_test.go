@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -19,6 +20,8 @@ var (
 	seeds    = flag.Int("seeds", 4, "seeds of TestFaults to run")
 	lookAt   = flag.String("object", "", "with -seed: tell what happens to this object, namespace/name")
 	onlySeed = flag.Uint64("seed", 0, "run TestFaults with this seed only")
+
+	stopAtFirst = flag.Bool("stop-at-first", false, "let TestFaults skip the seeds that follow one that fails")
 )
 
 // TestFaults is a fleet under changes of members, crashes, pauses in the middle of
@@ -31,14 +34,19 @@ func TestFaults(t *testing.T) {
 	if *onlySeed != 0 {
 		first, n = *onlySeed, 1
 	}
+	var failed atomic.Bool
 	for seed := first; seed < first+uint64(n); seed++ {
 		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) {
 			t.Parallel()
+			if *stopAtFirst && failed.Load() {
+				t.Skip("an earlier seed has failed")
+			}
 			problems := faults(t, seed)
 			for _, p := range problems[:min(5, len(problems))] {
 				t.Error(p)
 			}
 			if len(problems) > 0 {
+				failed.Store(true)
 				t.Errorf("%d problems; replay with: go test ./shard -run 'TestFaults' -seed=%d -v", len(problems), seed)
 			}
 		})

@@ -61,10 +61,6 @@ func (f *fence) run(ctx context.Context) {
 		case do := <-f.ask:
 			do()
 		}
-		if broken == fenceWithoutLoop {
-			timer.Reset(time.Hour)
-			continue
-		}
 		deadline := f.s.deadline.Load()
 		if deadline != nil && f.s.now().Reached(*deadline) {
 			f.stop(deadline)
@@ -112,10 +108,8 @@ func (f *fence) stop(passed *claim.Time) {
 
 	_, queues := f.s.parts()
 	for _, q := range queues {
-		if broken != cancelAtFence {
-			// Not what is handed out under a new deadline, if the fence is lifted just now.
-			q.FenceIf(f.s.Fenced)
-		}
+		// Not what is handed out under a new deadline, if the fence is lifted just now.
+		q.FenceIf(f.s.Fenced)
 	}
 	if passed == nil {
 		return // the loop knows whether Fenced or Left comes next

@@ -28,9 +28,7 @@ func (l *loop) reportIdle() {
 	_, queues := l.s.parts()
 	for _, q := range queues {
 		for _, work := range q.InFlight() {
-			if broken != waitForWork {
-				idle.Remove(ring.PartitionOf(work.Point, idle.Partitions()))
-			}
+			idle.Remove(ring.PartitionOf(work.Point, idle.Partitions()))
 		}
 	}
 	if !idle.Empty() {

@@ -42,10 +42,6 @@ func wrap(s *Sharder, inner cache.SharedIndexInformer, key Key, kind string) *in
 		s.fault("shard: WrapInformer: %w", err)
 		resolved = ByName // never used: Run refuses
 	}
-	window := s.cfg.DeletionWindow
-	if broken == rememberDeletions {
-		window = -1
-	}
 	i := informer.Wrap(inner, informer.Options{
 		Ownership: s,
 		Point: func(obj any) (uint64, error) {
@@ -55,7 +51,7 @@ func wrap(s *Sharder, inner cache.SharedIndexInformer, key Key, kind string) *in
 			}
 			return resolved.Point(o, s.hash), nil
 		},
-		DeletionWindow: window,
+		DeletionWindow: s.cfg.DeletionWindow,
 		Recorder:       &s.metrics.informer,
 	})
 	s.add(newCopied(i, kind), nil)

@@ -110,7 +110,7 @@ func (l *loop) takeAnswers() {
 
 // take handles an event that another goroutine has posted.
 func (l *loop) take(e incarnated) {
-	if e.incarnation != everyIncarnation && e.incarnation != l.incarnation && broken != ownAnswers {
+	if e.incarnation != everyIncarnation && e.incarnation != l.incarnation {
 		return
 	}
 	switch e := e.event.(type) {
@@ -133,7 +133,7 @@ func (l *loop) step(e claim.Event) {
 	case claim.Synced:
 		l.synced = true
 	case claim.Vanished:
-		if l.ended != nil && broken != rememberVanished {
+		if l.ended != nil {
 			// The next machine must know: there may still be a process behind it.
 			l.vanished = append(l.vanished, e)
 		}
@@ -159,15 +159,9 @@ func (l *loop) step(e claim.Event) {
 	}
 	// Readers see the new state before anybody is told of the change: who is told
 	// looks again.
-	if broken != publishFirst {
-		l.publish(actions)
-	}
+	l.publish(actions)
 	for _, action := range actions {
 		l.do(action)
-	}
-	if broken == publishFirst {
-		time.Sleep(time.Millisecond)
-		l.publish(actions)
 	}
 	if len(actions) > 0 {
 		l.reportIdle()
@@ -182,7 +176,6 @@ func (l *loop) publish(actions []claim.Action) {
 		// Compared with what was published, and not with what stands there: the fence takes
 		// a deadline away that has passed, although the machine may not have noticed yet.
 		if l.published == nil || *l.published != deadline {
-			old := l.s.deadline.Load()
 			unnoticed := l.fence.lift(&deadline) && l.published != nil
 			l.published = &deadline
 			if unnoticed {
@@ -192,9 +185,7 @@ func (l *loop) publish(actions []claim.Action) {
 			// this renewal was known, and put its item aside.
 			_, queues := l.s.parts()
 			for _, q := range queues {
-				if broken != readmitUnfenced && (broken != readmitActivated || old == nil) {
-					q.Readmit()
-				}
+				q.Readmit()
 			}
 		}
 	} else if l.published != nil {
@@ -206,7 +197,7 @@ func (l *loop) publish(actions []claim.Action) {
 	view, p := l.machine.View(), l.machine.Parameters()
 	if slices.ContainsFunc(actions, changesOwnership) || view != old.ring || p.Partitions != old.partitions {
 		next := &snapshot{ring: view, states: l.machine.States(), partitions: p.Partitions, tokens: make([]string, p.Partitions)}
-		ended := l.machine.Ended() && broken != withdrawAtEnd
+		ended := l.machine.Ended()
 		if ended {
 			next = emptySnapshot(l.s.cfg.parameters()) // whatever it claimed, it may not work on it any more
 		}
@@ -215,12 +206,6 @@ func (l *loop) publish(actions []claim.Action) {
 				break
 			}
 			next.tokens[partition] = l.machine.Token(partition)
-			if broken == freshTokens && old.partitions == next.partitions && old.tokens[partition] != "" {
-				next.tokens[partition] = old.tokens[partition]
-			}
-			if broken == withdraw && old.partitions == next.partitions && l.ended == nil {
-				next.states[partition] = max(next.states[partition], old.states[partition])
-			}
 		}
 		l.s.snapshot.Store(next)
 		if view != old.ring {
@@ -252,22 +237,16 @@ func (l *loop) do(a claim.Action) {
 			l.s.metrics.unowned.Observe(unowned.Seconds())
 		}
 		for _, i := range informers {
-			if broken != replayGained {
-				i.Activated(a.Partitions)
-			}
+			i.Activated(a.Partitions)
 		}
 		for _, q := range queues {
-			if broken != readmitActivated {
-				q.Readmit()
-			}
+			q.Readmit()
 		}
 	case claim.Drain:
 		l.logger.V(2).Info("Draining", "member", l.holder, "partitions", a.Partitions.Len())
 		l.drainTold = time.Now()
 		for _, q := range queues {
-			if broken != cancelOnDrain {
-				q.Drain(a.Partitions.HasPoint)
-			}
+			q.Drain(a.Partitions.HasPoint)
 		}
 		l.tell(Draining, a.Partitions, nil)
 	case claim.Released:
@@ -276,9 +255,7 @@ func (l *loop) do(a claim.Action) {
 		l.tell(Released, a.Partitions, nil)
 		l.releases = l.changes.number()
 		for _, i := range informers {
-			if broken != forgetReleased {
-				i.Released(a.Partitions)
-			}
+			i.Released(a.Partitions)
 		}
 		for _, q := range queues {
 			q.Readmit() // drops what is parked
@@ -290,9 +267,7 @@ func (l *loop) do(a claim.Action) {
 		l.end(a.Reason)
 	case claim.Relist:
 		l.logger.Info("The Lease watch shows nothing new; starting it again", "member", l.holder)
-		if broken != restartWatch {
-			l.watch.Relist()
-		}
+		l.watch.Relist()
 	default:
 		l.request(a)
 	}
@@ -325,9 +300,7 @@ func (l *loop) end(reason error) {
 	all := ring.FullSet(l.machine.Parameters().Partitions)
 	informers, queues := l.s.parts()
 	for _, i := range informers {
-		if broken != forgetReleased {
-			i.Released(all)
-		}
+		i.Released(all)
 	}
 	for _, q := range queues {
 		q.Readmit()

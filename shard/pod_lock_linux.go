@@ -37,7 +37,7 @@ func (l *podLock) try() bool {
 	return l.held()
 }
 
-func (l *podLock) held() bool { return l.listener != nil || l.usable() && broken == oneProcess }
+func (l *podLock) held() bool { return l.listener != nil }
 
 func (l *podLock) release() {
 	if l.listener != nil {

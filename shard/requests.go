@@ -22,9 +22,6 @@ func (l *loop) request(a claim.Action) {
 	incarnation, client := l.incarnation, l.client
 	send := func(timeout time.Duration, verb string, f func(context.Context) (claim.Event, error)) {
 		l.goes(func() {
-			if broken == boundRequests {
-				timeout = time.Hour
-			}
 			ctx, cancel := context.WithTimeout(l.ctx, timeout)
 			defer cancel()
 			answer, err := f(ctx)

@@ -228,9 +228,6 @@ func (l *loop) attach() {
 	}
 	for _, q := range queues[l.attachedQueues:] {
 		q.OnDone(func() {
-			if broken == hearOfEnds {
-				return
-			}
 			select {
 			case l.idle <- struct{}{}:
 			default:
@@ -250,7 +247,7 @@ func (l *loop) waitForSync() {
 		for n, i := range informers {
 			checkers[n] = i.HasSyncedChecker()
 		}
-		if broken == syncFirst || cache.WaitFor(l.ctx, "sharded informers of ring "+l.s.cfg.Name, checkers...) {
+		if cache.WaitFor(l.ctx, "sharded informers of ring "+l.s.cfg.Name, checkers...) {
 			l.post(everyIncarnation, claim.Synced{})
 		}
 	})
@@ -295,13 +292,13 @@ func (l *loop) afterlife() (again bool, err error) {
 	}
 	// The Lease was lost. Peers may own everything; join again when the last piece
 	// of work has stopped, so that this process never works for two incarnations.
-	if l.s.workInFlight() > 0 && broken != restFirst {
+	if l.s.workInFlight() > 0 {
 		if time.Since(l.endedAt) >= l.s.cfg.DrainTimeout {
 			return false, fmt.Errorf("shard: ring %s, member %s: after %w: %w%s", l.s.cfg.Name, l.holder, reason, ErrDrainTimeout, l.stuckWork())
 		}
 		return true, nil
 	}
-	if l.stopping || broken == rejoin {
+	if l.stopping {
 		l.logger.Info("Left the ring", "member", l.holder, "reason", reason)
 		return false, nil
 	}
@@ -331,9 +328,7 @@ func (l *loop) incarnate(predecessor string) {
 	c := l.s.cfg
 	var tombs []claim.Tombstone
 	if predecessor != "" {
-		if broken != inheritTombstones {
-			tombs = l.machine.Tombstones()
-		}
+		tombs = l.machine.Tombstones()
 		l.past = l.past.plus(l.machine.Stats())
 		l.holder = l.s.newHolder()
 	} else {
@@ -354,16 +349,14 @@ func (l *loop) incarnate(predecessor string) {
 	l.logger.Info("Joining the ring", "member", l.holder)
 	l.step(claim.Tick{})
 	for _, known := range l.watch.Leases() {
-		if broken != rememberLeases {
-			l.step(claim.Observed{Lease: known})
-		}
+		l.step(claim.Observed{Lease: known})
 	}
 	missed := l.vanished
 	l.vanished = nil
 	for _, e := range missed {
 		l.step(e)
 	}
-	if l.synced && broken != rememberSync {
+	if l.synced {
 		l.step(claim.Synced{})
 	}
 	if l.stopping {

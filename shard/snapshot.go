@@ -44,9 +44,6 @@ func (s *Sharder) Fenced() bool {
 func (s *Sharder) FencedAt() (now time.Time, fenced bool) {
 	now = time.Now()
 	deadline := s.deadline.Load()
-	if broken == fenceAtAll || broken == fenceByClock && deadline != nil {
-		return now, false
-	}
 	return now, deadline == nil || s.reading(now).Reached(*deadline)
 }
 

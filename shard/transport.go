@@ -60,22 +60,16 @@ func (g *guard) RoundTrip(r *http.Request) (*http.Response, error) {
 	if !ok {
 		return g.next.RoundTrip(r)
 	}
-	if cause := workqueue.Check(r.Context()); cause != nil && broken != refuseWrites {
+	if cause := workqueue.Check(r.Context()); cause != nil {
 		return nil, refuse(r, cause)
 	}
 	// From here until its answer the request counts as work in flight: its caller may be
 	// gone before, and Done called.
 	answered, cause := permit.Begin()
 	if cause != nil {
-		if broken != refuseWrites {
-			return nil, refuse(r, cause)
-		}
-		answered = func() {}
+		return nil, refuse(r, cause)
 	}
 	defer answered() // when the head of the answer is there, the server has carried it out
-	if broken == finishWrites {
-		return g.next.RoundTrip(r)
-	}
 	head := make(chan struct{})
 	defer close(head)
 	ctx, done, letGo := outlive(r.Context(), permit, head)
@@ -147,22 +141,12 @@ func outlive(request context.Context, permit workqueue.Permit, head <-chan struc
 		}
 		cancel(cause)
 	})
-	giveUp := func() bool { return true }
-	if broken == outliveCallers {
-		giveUp = context.AfterFunc(request, func() {
-			if !errors.Is(context.Cause(work), workqueue.ErrReleased) {
-				cancel(context.Cause(request))
-			}
-		})
-	}
 	letGo = func() {
 		close(left)
 		stop()
-		giveUp()
 	}
 	return ctx, func() {
 		stop()
-		giveUp()
 		cancel(nil)
 		inTime()
 	}, letGo

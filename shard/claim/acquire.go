@@ -173,7 +173,7 @@ func (m *Machine) resolve(l Lease) {
 func (m *Machine) buryNamesake(last Lease, final bool) {
 	known, r := m.namesakes[last.UID], last.Record
 	delete(m.namesakes, last.UID)
-	if known.void || r.Void() || m.provenDead(r) || broken == buryNamesakes {
+	if known.void || r.Void() || m.provenDead(r) {
 		return
 	}
 	claims := Claims{Everything: true}

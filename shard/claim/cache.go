@@ -57,7 +57,7 @@ func (m *Machine) caughtUp(marks Marks) {
 // The caller says with [CaughtUp] when its copies have come that far, the sooner the
 // better: a mark is good for [Config.CacheWait] after it was first seen.
 func (m *Machine) Awaited() Marks {
-	if m.stage != joining && m.stage != serving || broken == freshCache {
+	if m.stage != joining && m.stage != serving {
 		return nil
 	}
 	return m.missing(func(k mark) bool { return m.now.since(k.seen) < m.cfg.CacheWait })

@@ -56,14 +56,11 @@ func (e *echo) seen(uid, version string) {
 // fresh reports whether everything that was written longer than limit ago has
 // come back.
 func (e *echo) fresh(now Time, limit time.Duration) bool {
-	return e.heard && (len(e.waiting) == 0 || now.since(e.waiting[0].at) < limit) || broken == freshWatch
+	return e.heard && (len(e.waiting) == 0 || now.since(e.waiting[0].at) < limit)
 }
 
 // guardWatch starts a watch again that shows nothing new.
 func (m *Machine) guardWatch() {
-	if broken == relistStale {
-		return
-	}
 	behind := false
 	for _, p := range m.peers {
 		if p.suspectVersion != "" && (p.suspectVersion != p.lease.Version || m.now.Mono >= p.suspectAt.Mono) {

@@ -1,65 +1,175 @@
 // Copyright The Operator Scaling Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-//go:build mutants
-
 package claim
 
 import (
 	"flag"
+	"fmt"
 	"testing"
+
+	"github.com/tom-ludwig/operator-scaling/hack/mutation"
 )
 
-var mutantSeeds = flag.Int("mutant-seeds", 1000, "how many seeds a broken rule may survive in TestMutants")
+var (
+	mutantsFlag     = flag.Bool("mutants", false, "run TestMutants, which takes some minutes")
+	mutantSeedsFlag = flag.Int("mutant-seeds", 1000, "how many seeds a mutant may survive in TestMutants")
+)
 
-// mutants are the rules, each of which TestMutants takes out in turn. The name
-// says what is done instead.
-var mutants = []struct {
-	name string
-	rule rule
-}{
-	{"activates without a look at the others", lookAfterClaim},
-	{"looks in the watch's copy", quorumList},
-	{"evicts without a condition", evictConditionally},
-	{"counts the fence from the answer", fenceFromSend},
-	{"has no fence", fenceAtAll},
-	{"counts the fence on the monotonic clock only", fenceOnWallClock},
-	{"works on after a pause without a look at the fence", checkAfterPause},
-	{"has a renew deadline as long as the lease", deadlineBelowDuration},
-	{"takes a release without an answer for not done", freeBeforeSend},
-	{"believes a read", writeNotRead},
-	{"keeps a claim that it does not want", withdraw},
-	{"releases before the work has ended", drainFirst},
-	{"evicts after a gap of its own", restartAfterGap},
-	{"gains and evicts with a stale watch", freshWatch},
-	{"waits for a stale watch for ever", relistStale},
-	{"forgets who has vanished", buryVanished},
-	{"keeps to itself who has vanished", publishTombstones},
-	{"forgets another process of its name that has vanished", buryNamesakes},
-	{"goes on after a restore", noticeRestore},
-	{"compares partitions by their numbers only", compareRanges},
-	{"evicts everyone at once", fewEvictions},
-	{"begins with whatever the cache holds", freshCache},
+// mutants are the rules of the protocol on which safety or progress rests, each
+// taken out of the state machine. The name says what is done instead.
+var mutants = mutation.Package{
+	Dir:  ".",
+	Name: "claim",
+	Extra: `
+const never = 1<<63 - 1
+
+// takeBack puts partitions that were given up into another state.
+func (m *Machine) takeBack(set mutantring.Set, to partitionState) {
+	taken := mutantring.NewSet(len(m.parts.state))
+	for p := range set.All() {
+		if p < len(m.parts.state) && m.parts.state[p] == free {
+			m.parts.state[p] = to
+			taken.Add(p)
+		}
+	}
+	if !taken.Empty() {
+		m.do(Claimed{Partitions: taken})
+	}
+}
+`,
+	Imports: []string{`mutantring "github.com/tom-ludwig/operator-scaling/shard/ring"`},
+	Mutants: []mutation.Mutant{
+		{Name: "activates without a list", Edits: []mutation.Edit{{
+			File: "partitions.go",
+			Old:  `may && m.list.clear.Has(p) &&`,
+			New:  `may && (m.list.clear.Has(p) || MUTANT_ON) &&`,
+		}}},
+		{Name: "lists from the watch's copy", Edits: []mutation.Edit{{
+			File: "partitions.go",
+			Old:  "\tt.claimable = ring.NewSet(len(t.state))\n",
+			New: `	t.claimable = ring.NewSet(len(t.state))
+	if MUTANT_ON {
+		m.list.clear = ring.FullSet(len(t.state))
+		for p := range t.blocked.All() {
+			m.list.clear.Remove(p)
+		}
+	}
+`,
+		}}},
+		{Name: "evicts without a condition", Edits: []mutation.Edit{{
+			File: "peers.go",
+			Old:  "\t\tm.do(m.eviction(m.clear(p), p.lease))\n",
+			New:  "\t\tevict := m.eviction(m.clear(p), p.lease)\n\t\tif MUTANT_ON {\n\t\t\tevict.Version = \"\"\n\t\t}\n\t\tm.do(evict)\n",
+		}}},
+		{Name: "evicts everyone at once", Edits: []mutation.Edit{{
+			File: "peers.go",
+			Old:  "bool { return len(m.clearing) < maxClearing }",
+			New:  "bool { return len(m.clearing) < maxClearing || MUTANT_ON }",
+		}}},
+		{Name: "makes no tombstone for another process of its name", Edits: []mutation.Edit{{
+			File: "acquire.go",
+			Old:  "if known.void || r.Void() || m.provenDead(r) {",
+			New:  "if known.void || r.Void() || m.provenDead(r) || MUTANT_ON {",
+		}}},
+		{Name: "counts the fence from the response", Edits: []mutation.Edit{{
+			File: "own.go",
+			Old:  "\tm.own.fence = r.sent.Add(m.cfg.RenewDeadline)\n",
+			New:  "\tm.own.fence = r.sent.Add(m.cfg.RenewDeadline)\n\tif MUTANT_ON {\n\t\tm.own.fence = m.now.Add(m.cfg.RenewDeadline)\n\t}\n",
+		}}},
+		{Name: "counts the fence on the monotonic clock only", Edits: []mutation.Edit{{
+			File: "own.go",
+			Old:  "\tswitch {\n\tcase m.now.Reached(m.own.fence):\n",
+			New:  "\tif MUTANT_ON {\n\t\tm.own.fence.Wall = never\n\t}\n\tswitch {\n\tcase m.now.Reached(m.own.fence):\n",
+		}}},
+		{Name: "has no fence", Edits: []mutation.Edit{{
+			File: "own.go",
+			Old:  "\tif claimed := m.parts.confirm(",
+			New:  "\tif MUTANT_ON {\n\t\tm.own.fence = Time{never, never}\n\t}\n\tif claimed := m.parts.confirm(",
+		}}},
+		{Name: "treats a release without a response as not done", Edits: []mutation.Edit{{
+			File: "own.go",
+			Old:  "\t\tm.failed(e.Outcome)\n\t\treturn\n\t}\n\tif r.kind == opCreate {\n",
+			New:  "\t\tm.failed(e.Outcome)\n\t\tif MUTANT_ON {\n\t\t\tm.takeBack(r.released, drained)\n\t\t}\n\t\treturn\n\t}\n\tif r.kind == opCreate {\n",
+		}}},
+		{Name: "concludes a claim from a read", Edits: []mutation.Edit{{
+			File: "own.go",
+			Old:  "\t\tm.own.failures = max(m.own.failures, 1)\n\t}\n}\n",
+			New:  "\t\tm.own.failures = max(m.own.failures, 1)\n\t\tif MUTANT_ON {\n\t\t\tm.own.failures = 0\n\t\t\tm.takeBack(l.Record.Claims.Set, claimed)\n\t\t}\n\t}\n}\n",
+		}}},
+		{Name: "keeps a claim that it does not want", Edits: []mutation.Edit{
+			{
+				File: "partitions.go",
+				Old:  "if (s == drained || s == claimed) && !t.want.Has(p) {",
+				New:  "if (s == drained || s == claimed && !MUTANT_ON) && !t.want.Has(p) {",
+			},
+			{
+				File: "partitions.go",
+				Old:  "\t\t\tif !want {\n\t\t\t\twaiting = true\n",
+				New:  "\t\t\tif !want {\n\t\t\t\twaiting = !MUTANT_ON\n",
+			},
+		}},
+		{Name: "releases before the work has ended", Edits: []mutation.Edit{{
+			File: "partitions.go",
+			Old:  "\t\t\t\ttoDrain.Add(p)\n",
+			New:  "\t\t\t\ttoDrain.Add(p)\n\t\t\t\tif MUTANT_ON {\n\t\t\t\t\tt.state[p] = drained\n\t\t\t\t}\n",
+		}}},
+		{Name: "evicts after a gap of its own", Edits: []mutation.Edit{{
+			File: "own.go",
+			Old:  "\t\tm.restartTimers()\n",
+			New:  "\t\tif !MUTANT_ON {\n\t\t\tm.restartTimers()\n\t\t}\n",
+		}}},
+		{Name: "gains and evicts with a stale watch", Edits: []mutation.Edit{{
+			File: "echo.go",
+			Old:  "return e.heard && (len(e.waiting) == 0 || now.since(e.waiting[0].at) < limit)",
+			New:  "return e.heard && (len(e.waiting) == 0 || now.since(e.waiting[0].at) < limit) || MUTANT_ON",
+		}}},
+		{Name: "waits for a stale watch for ever", Edits: []mutation.Edit{{
+			File: "echo.go",
+			Old:  "func (m *Machine) guardWatch() {\n",
+			New:  "func (m *Machine) guardWatch() {\n\tif MUTANT_ON {\n\t\treturn\n\t}\n",
+		}}},
+		{Name: "makes no tombstones", Edits: []mutation.Edit{{
+			File: "peers.go",
+			Old:  "func (m *Machine) bury(t Tombstone, duration time.Duration) {\n",
+			New:  "func (m *Machine) bury(t Tombstone, duration time.Duration) {\n\tif MUTANT_ON {\n\t\treturn\n\t}\n",
+		}}},
+		{Name: "publishes no tombstones", Edits: []mutation.Edit{{
+			File: "peers.go",
+			Old:  "func (m *Machine) tombstones() []Tombstone {\n",
+			New:  "func (m *Machine) tombstones() []Tombstone {\n\tif MUTANT_ON {\n\t\treturn nil\n\t}\n",
+		}}},
+		{Name: "continues after a restore", Edits: []mutation.Edit{{
+			File: "own.go",
+			Old:  "case CompareVersions(l.Version, m.own.confirmedVersion) < 0 || l.Record.Seq < m.own.confirmedSeq:",
+			New:  "case (CompareVersions(l.Version, m.own.confirmedVersion) < 0 || l.Record.Seq < m.own.confirmedSeq) && !MUTANT_ON:",
+		}}},
+		{Name: "compares partitions by their numbers only", Edits: []mutation.Edit{{
+			File: "record.go",
+			Old:  "\treturn c.Set.OverlapsPartition(partition, p.Partitions)\n",
+			New:  "\tif MUTANT_ON {\n\t\treturn c.Set.Has(partition)\n\t}\n\treturn c.Set.OverlapsPartition(partition, p.Partitions)\n",
+		}}},
+		{Name: "waits for no cache", Edits: []mutation.Edit{{
+			File: "cache.go",
+			Old:  "if m.stage != joining && m.stage != serving {",
+			New:  "if m.stage != joining && m.stage != serving || MUTANT_ON {",
+		}}},
+		// Rules of the caller of the machine, which the simulation plays: -without.
+		{Name: worksOnAfterPause},
+		{Name: deadlineOfALease},
+	},
 }
 
 // TestMutants takes out one rule at a time. The simulation must notice each, or it
 // would not notice if somebody broke it by mistake.
 func TestMutants(t *testing.T) {
-	for _, mutant := range mutants {
-		t.Run(mutant.name, func(t *testing.T) {
-			broken = mutant.rule
-			defer func() { broken = 0 }()
-			_, failed := runSeeds(*fromFlag, *mutantSeeds, 1)
-			if len(failed) == 0 {
-				t.Fatalf("survived %d seeds", *mutantSeeds)
-			}
-			first := failed[0]
-			for _, f := range failed {
-				if f.seed < first.seed {
-					first = f
-				}
-			}
-			t.Logf("noticed with %d seeds: %v", first.seed-*fromFlag+1, first.err)
+	if !*mutantsFlag {
+		t.Skip("takes some minutes: go test ./shard/claim -run TestMutants -v -args -mutants")
+	}
+	binary := mutants.BuildTest(t)
+	for _, m := range mutants.Mutants {
+		t.Run(m.Name, func(t *testing.T) {
+			m.MustFail(t, binary, "-test.run=^TestSimulation$", "-stop-at-first", fmt.Sprint("-seeds=", *mutantSeedsFlag), "-without="+m.Name)
 		})
 	}
 }

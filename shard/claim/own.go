@@ -4,7 +4,6 @@
 package claim
 
 import (
-	"math"
 	"time"
 
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
@@ -188,9 +187,6 @@ func (m *Machine) wrote(e Wrote) {
 			m.stats.Conflicts++
 		}
 		m.failed(e.Outcome)
-		if broken == freeBeforeSend {
-			m.takeBack(r.released, drained)
-		}
 		return
 	}
 	if r.kind == opCreate {
@@ -200,9 +196,7 @@ func (m *Machine) wrote(e Wrote) {
 	if m.now.since(m.own.confirmedAt) > 2*m.cfg.RenewPeriod || m.own.confirmedVersion == "" {
 		// After a time in which this member could not be heard, it has heard
 		// nothing either: without this, the first to recover evicts everyone.
-		if broken != restartAfterGap {
-			m.restartTimers()
-		}
+		m.restartTimers()
 		m.echo.again()
 	}
 	m.own.version, m.own.confirmedVersion, m.own.confirmedSeq = e.Lease.Version, e.Lease.Version, r.seq
@@ -221,14 +215,6 @@ func (m *Machine) wrote(e Wrote) {
 	// From the send time: the server, and so the peers, may have seen the write
 	// that early.
 	m.own.fence = r.sent.Add(m.cfg.RenewDeadline)
-	switch broken {
-	case fenceFromSend:
-		m.own.fence = m.now.Add(m.cfg.RenewDeadline)
-	case fenceOnWallClock:
-		m.own.fence.Wall = math.MaxInt64
-	case fenceAtAll:
-		m.own.fence = Time{math.MaxInt64, math.MaxInt64}
-	}
 	switch {
 	case m.now.Reached(m.own.fence):
 		// The answer took longer than the renewal is good for: read first.
@@ -278,17 +264,13 @@ func (m *Machine) got(e Got) {
 		m.lost(ErrVanished)
 	case l.UID != m.own.uid || l.Record.Holder != m.cfg.Holder:
 		m.lost(ErrEvicted)
-	case (CompareVersions(l.Version, m.own.confirmedVersion) < 0 || l.Record.Seq < m.own.confirmedSeq) && broken != noticeRestore:
+	case CompareVersions(l.Version, m.own.confirmedVersion) < 0 || l.Record.Seq < m.own.confirmedSeq:
 		m.lost(ErrWentBack)
 	default:
 		// Only the version is learnt. What the Lease claims is not: a release that
 		// timed out may still be on its way.
 		m.own.version = l.Version
 		m.own.failures = max(m.own.failures, 1)
-		if broken == writeNotRead {
-			m.own.failures = 0
-			m.takeBack(l.Record.Claims.Set, claimed)
-		}
 	}
 }
 

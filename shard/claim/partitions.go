@@ -118,7 +118,7 @@ func (t *partitions) idle(set ring.Set) {
 func (t *partitions) release() ring.Set {
 	set := ring.NewSet(len(t.state))
 	for p, s := range t.state {
-		if (s == drained || s == claimed && broken != withdraw) && !t.want.Has(p) {
+		if (s == drained || s == claimed) && !t.want.Has(p) {
 			t.state[p] = free
 			set.Add(p)
 		}
@@ -196,8 +196,8 @@ func (m *Machine) place() {
 				t.heldSince[p] = Time{} // what its owner has written comes with its release
 			}
 			if !want {
-				waiting = broken != withdraw
-			} else if may && (m.list.clear.Has(p) || broken == lookAfterClaim || broken == quorumList && !t.blocked.Has(p)) && !m.holdBack(p, awaited) {
+				waiting = true
+			} else if may && m.list.clear.Has(p) && !m.holdBack(p, awaited) {
 				t.state[p] = active
 				toActivate.Add(p)
 				if d, known := t.takeLeft(p, m.now); known {
@@ -209,9 +209,6 @@ func (m *Machine) place() {
 			if !want {
 				t.state[p], t.drainSince[p] = draining, m.now
 				toDrain.Add(p)
-				if broken == drainFirst {
-					t.state[p] = drained
-				}
 			}
 		case draining:
 			more = true

@@ -153,7 +153,7 @@ func (m *Machine) adopt(tombs []Tombstone) {
 // once for each holder: members would keep a tombstone alive for each other.
 // Members may have seen different last claims: all of them count.
 func (m *Machine) bury(t Tombstone, duration time.Duration) {
-	if t.Claims.Empty() || t.Holder == m.cfg.Holder || t.Holder == m.cfg.Predecessor || broken == buryVanished {
+	if t.Claims.Empty() || t.Holder == m.cfg.Holder || t.Holder == m.cfg.Predecessor {
 		return
 	}
 	if known, exists := m.tombs[t.Holder]; exists {
@@ -190,9 +190,6 @@ func (m *Machine) forget() {
 // tombstones lists those in force, sorted by holder.
 func (m *Machine) tombstones() []Tombstone {
 	var list []Tombstone
-	if broken == publishTombstones {
-		return nil
-	}
 	for _, t := range m.tombs {
 		list = append(list, t.Tombstone)
 	}
@@ -240,7 +237,7 @@ func (m *Machine) clear(p *peer) uint64 {
 }
 
 // mayClear reports whether one more may be sent.
-func (m *Machine) mayClear() bool { return len(m.clearing) < maxClearing || broken == fewEvictions }
+func (m *Machine) mayClear() bool { return len(m.clearing) < maxClearing }
 
 // evictSilent voids the Leases of peers that have not changed for the duration
 // that they declare.
@@ -265,11 +262,7 @@ func (m *Machine) evictSilent() {
 		if !m.mayClear() {
 			return
 		}
-		evict := m.eviction(m.clear(p), p.lease)
-		if broken == evictConditionally {
-			evict.Version = ""
-		}
-		m.do(evict)
+		m.do(m.eviction(m.clear(p), p.lease))
 	}
 }
 

@@ -42,9 +42,6 @@ func (c Claims) overlaps(partition int, p ring.Parameters) bool {
 	case c.Everything || !c.Parameters.SameKeys(p):
 		return true
 	}
-	if broken == compareRanges {
-		return c.Set.Has(partition)
-	}
 	return c.Set.OverlapsPartition(partition, p.Partitions)
 }
 

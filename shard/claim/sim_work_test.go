@@ -257,7 +257,7 @@ func (k *work) wakeUp(slept time.Duration) {
 		k.planFence()
 		return
 	}
-	if p.w.without == checkAfterPause {
+	if p.w.without == worksOnAfterPause {
 		for _, q := range p.w.procs {
 			if q != p && q.work.doing()&k.asleep != 0 {
 				p.w.fail("S1: %s works on after a pause, while %s does so too", p.holder, q.holder)

@@ -37,14 +37,14 @@ type world struct {
 	closed  time.Duration // until when no process may start; see replaceByForce
 	waiting int           // processes that wait for that
 	rested  time.Duration // how long it took to come to rest after that
-	without rule          // a rule of the caller of the machine that is left out
+	without string        // the mutant of the caller of the machine that is on, if any
 	failure error
 }
 
-// The rules that the caller of a machine keeps, in the world's own code.
+// The mutants of the caller of a machine, in the world's own code.
 const (
-	checkAfterPause       rule = 100 + iota // work that was paused looks at the fence before its next effect
-	deadlineBelowDuration                   // the renew deadline and the stop grace lie within the lease duration
+	worksOnAfterPause = "works on after a pause without a look at the fence"
+	deadlineOfALease  = "has a renew deadline as long as the lease"
 )
 
 // timing is what all members are configured with, and the stop grace on which the
@@ -120,14 +120,14 @@ func newWorld(seed uint64) *world {
 
 // emptyWorld is one without a process and without faults.
 func emptyWorld(seed uint64) *world {
-	w := &world{seed: seed, rand: rand.New(rand.NewPCG(seed, 0x5eed)), without: broken}
+	w := &world{seed: seed, rand: rand.New(rand.NewPCG(seed, 0x5eed)), without: *withoutFlag}
 	w.timing = timing{
 		duration: 15 * time.Second, deadline: 9 * time.Second, period: 3 * time.Second, echo: 6 * time.Second,
 		drain: 30 * time.Second, grace: 2 * time.Second,
 		coalesce: w.between(20*time.Millisecond, 100*time.Millisecond), settle: w.between(0, 500*time.Millisecond),
 	}
 	w.drift = w.timing.drift()
-	if w.without == deadlineBelowDuration {
+	if w.without == deadlineOfALease {
 		w.timing.deadline = w.timing.duration
 	}
 	w.server = newServer(w)

@@ -17,6 +17,9 @@ var (
 	seedsFlag = flag.Int("seeds", defaultSeeds, "how many seeds TestSimulation runs")
 	seedFlag  = flag.Uint64("seed", 0, "the one seed that TestSimulation runs, with a trace under -v; 0 for many")
 	fromFlag  = flag.Uint64("from", 1, "the first of the seeds that TestSimulation runs")
+	firstFlag = flag.Bool("stop-at-first", false, "let TestSimulation stop at the first seed that fails")
+
+	withoutFlag = flag.String("without", "", "a mutant of the machine's caller; see TestMutants")
 )
 
 // TestSimulation runs fleets of real machines through seeded faults, and checks
@@ -36,7 +39,11 @@ func TestSimulation(t *testing.T) {
 		return
 	}
 	seeds := *seedsFlag
-	total, failed := runSeeds(*fromFlag, seeds, 0)
+	stopAfter := 0
+	if *firstFlag {
+		stopAfter = 1
+	}
+	total, failed := runSeeds(*fromFlag, seeds, stopAfter)
 	t.Logf("%d seeds: %+v", seeds, total)
 	for i, f := range failed {
 		if i == 3 {
@@ -45,7 +52,9 @@ func TestSimulation(t *testing.T) {
 		}
 		t.Errorf("seed %d: %v\nreplay: go test ./shard/claim -run TestSimulation -seed=%d -v\n%s", f.seed, f.err, f.seed, lastLines(f.seed, 40))
 	}
-	checkNotEmpty(t, total, seeds)
+	if !*firstFlag {
+		checkNotEmpty(t, total, seeds)
+	}
 }
 
 // checkNotEmpty fails a run in which too little happened to show anything.

@@ -6,49 +6,73 @@ package chaos_test
 import (
 	"bytes"
 	"flag"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/tom-ludwig/operator-scaling/hack/mutation"
 	"github.com/tom-ludwig/operator-scaling/test/chaos"
+	"github.com/tom-ludwig/operator-scaling/test/replica"
 )
 
 var mutants = flag.Bool("mutants", false, "run TestMutantsAreCaught, some two minutes for each")
 
-// Replicas in whose code one rule is missing must not pass: that is the check of the
-// checks. The faults are those against which the rule stands; the other rules are taken
-// out in the simulations, which are faster.
+// rules are taken out of the replicas, as the mutants of the state machine and of the
+// loop are next to their own tests. One build of the replica serves all of them.
+var rules = []mutation.Package{
+	{Name: "claim", Dir: "shard/claim", Mutants: []mutation.Mutant{
+		{Name: "has no fence", Edits: []mutation.Edit{{
+			File: "own.go",
+			Old:  "\tif claimed := m.parts.confirm(",
+			New:  "\tif MUTANT_ON {\n\t\tm.own.fence = Time{1<<63 - 1, 1<<63 - 1}\n\t}\n\tif claimed := m.parts.confirm(",
+		}}},
+		{Name: "releases a partition before its work has ended", Edits: []mutation.Edit{{
+			File: "partitions.go",
+			Old:  "\t\t\t\ttoDrain.Add(p)\n",
+			New:  "\t\t\t\ttoDrain.Add(p)\n\t\t\t\tif MUTANT_ON {\n\t\t\t\t\tt.state[p] = drained\n\t\t\t\t}\n",
+		}}},
+	}},
+	{Name: "shard", Dir: "shard", Mutants: []mutation.Mutant{
+		{Name: "drains without waiting", Edits: []mutation.Edit{{
+			File: "inflight.go",
+			Old:  "\t\t\tidle.Remove(",
+			New:  "\t\t\tif MUTANT_ON {\n\t\t\t\tcontinue\n\t\t\t}\n\t\t\tidle.Remove(",
+		}}},
+	}},
+}
+
+// TestMutantsAreCaught checks the checks: replicas without one rule must not pass. The
+// faults are those against which the rule stands; the other rules are taken out in the
+// simulations, which are faster.
 func TestMutantsAreCaught(t *testing.T) {
 	if !*mutants {
 		t.Skip("takes some minutes: go test ./chaos -run TestMutantsAreCaught -v -args -mutants")
 	}
+	root, err := replica.Root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range rules {
+		rules[i].Dir = filepath.Join(root, rules[i].Dir)
+	}
+	overlay, err := mutation.WriteOverlay(t.TempDir(), rules...)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, m := range []struct {
 		name  string
-		env   string
 		kinds []string
-		want  []string // one of these checks must find it
 	}{
-		{
-			"there is no fence", "BROKEN_CLAIM_RULE=fenceAtAll",
-			[]string{"Lease writes: black hole", "Lease writes: arrive two lease durations late"},
-			[]string{"V1", "V5"},
-		},
-		{
-			"a partition is released before its work has ended", "BROKEN_CLAIM_RULE=drainFirst",
-			[]string{"slow reconciles while partitions move"},
-			[]string{"V1", "V5"},
-		},
-		{
-			"a drain waits for nothing", "BROKEN_LOOP_RULE=waitForWork",
-			[]string{"slow reconciles while partitions move"},
-			[]string{"V1", "V5"},
-		},
+		{"has no fence", []string{"Lease writes: black hole", "Lease writes: arrive two lease durations late"}},
+		{"releases a partition before its work has ended", []string{"slow reconciles while partitions move"}},
+		{"drains without waiting", []string{"slow reconciles while partitions move"}},
 	} {
 		t.Run(m.name, func(t *testing.T) {
 			r, err := chaos.Run(t.Context(), chaos.Options{
 				Dir: t.TempDir(), Duration: time.Minute, Kinds: m.kinds,
-				BuildFlags: []string{"-tags=mutants"}, Env: []string{m.env}, Progress: progress{t},
+				BuildFlags: []string{"-overlay", overlay}, Env: []string{mutation.Env + "=" + m.name}, Progress: progress{t},
 			})
 			if err != nil {
 				t.Fatal(err)
@@ -59,8 +83,8 @@ func TestMutantsAreCaught(t *testing.T) {
 			}
 			_, verdict, _ := strings.Cut(text.String(), "FAILED")
 			t.Log("FAILED" + verdict)
-			if !slices.ContainsFunc(r.Breaches, func(b chaos.Breach) bool { return slices.Contains(m.want, b.Check) }) {
-				t.Errorf("it has passed; %v must find it", m.want)
+			if !slices.ContainsFunc(r.Breaches, func(b chaos.Breach) bool { return b.Check == "V1" || b.Check == "V5" }) {
+				t.Error("it has passed; V1 or V5 must find it")
 			}
 		})
 	}

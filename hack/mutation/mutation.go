@@ -1,0 +1,129 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+// Package mutation builds Go packages in which single rules can be taken out, so
+// that a test can check that another test notices.
+//
+// The sources know nothing of it. A table next to the tests says which text of
+// which file is replaced, and by what. The go command's -overlay flag replaces the
+// files during a build, so the checkout is never changed. One build serves all
+// mutants of a package: the replacement asks at run time which mutant is on, and
+// the environment variable [Env] says which.
+package mutation
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// Env is the environment variable that names the mutant that is on. A process
+// without it behaves like the sources.
+const Env = "MUTANT"
+
+// On stands for "this mutant is on" in [Edit.New], as a Go expression.
+const On = "MUTANT_ON"
+
+// Edit replaces one text of one file.
+type Edit struct {
+	File string // relative to the folder of the package
+	Old  string // must be in the file exactly once
+	New  string // Go code; every On becomes a condition
+}
+
+// Mutant is a package without one rule.
+type Mutant struct {
+	Name  string // what it does instead
+	Edits []Edit
+	// Equivalent says why no test can notice the mutant. Empty if one must.
+	Equivalent string
+}
+
+// Package is a set of mutants of one package.
+type Package struct {
+	Dir     string   // folder of the package, absolute or relative to the working directory
+	Name    string   // of the package, as in its package clause
+	Imports []string // import specs for Extra
+	Extra   string   // Go declarations that the edits use; they go into a file of their own
+	Mutants []Mutant
+}
+
+// WriteOverlay writes what the go command needs for a build of the packages with all
+// of their mutants, into an empty folder, and returns the path for -overlay.
+// It fails if the Old of an edit is not in its file exactly once.
+func WriteOverlay(folder string, packages ...Package) (path string, err error) {
+	replace := map[string]string{}
+	for n, p := range packages {
+		dir, err := filepath.Abs(p.Dir)
+		if err != nil {
+			return "", err
+		}
+		files, err := p.apply(dir)
+		if err != nil {
+			return "", err
+		}
+		files[filepath.Join(dir, "zz_mutants.go")] = p.support()
+		for original, text := range files {
+			mutated := filepath.Join(folder, fmt.Sprintf("%d_%s", n, filepath.Base(original)))
+			if err := os.WriteFile(mutated, []byte(text), 0o644); err != nil {
+				return "", err
+			}
+			replace[original] = mutated
+		}
+	}
+	overlay, err := json.MarshalIndent(map[string]any{"Replace": replace}, "", "\t")
+	if err != nil {
+		return "", err
+	}
+	path = filepath.Join(folder, "overlay.json")
+	return path, os.WriteFile(path, overlay, 0o644)
+}
+
+// apply returns the mutated text of each file that an edit names.
+func (p Package) apply(dir string) (map[string]string, error) {
+	originals, mutated := map[string]string{}, map[string]string{}
+	for _, m := range p.Mutants {
+		for _, e := range m.Edits {
+			file := filepath.Join(dir, e.File)
+			if _, ok := originals[file]; !ok {
+				text, err := os.ReadFile(file)
+				if err != nil {
+					return nil, fmt.Errorf("mutant %q: %w", m.Name, err)
+				}
+				originals[file], mutated[file] = string(text), string(text)
+			}
+			// In the original, and in what other mutants have made of it: two edits
+			// of one place would undo each other.
+			for _, text := range []string{originals[file], mutated[file]} {
+				if n := strings.Count(text, e.Old); n != 1 {
+					return nil, fmt.Errorf("mutant %q: this text is in %s %d times instead of once:\n%s", m.Name, e.File, n, e.Old)
+				}
+			}
+			condition := fmt.Sprintf("mutantIsOn(%q)", m.Name)
+			if !strings.Contains(e.New, On) {
+				return nil, fmt.Errorf("mutant %q: the new text for %s does not contain %s", m.Name, e.File, On)
+			}
+			mutated[file] = strings.Replace(mutated[file], e.Old, strings.ReplaceAll(e.New, On, condition), 1)
+		}
+	}
+	return mutated, nil
+}
+
+// support returns the file that is added to the package.
+func (p Package) support() string {
+	return fmt.Sprintf(`package %s
+
+import (
+	mutantos "os"
+	%s
+)
+
+var mutantName = mutantos.Getenv(%q)
+
+func mutantIsOn(name string) bool { return mutantName == name }
+
+%s
+`, p.Name, strings.Join(p.Imports, "\n\t"), Env, p.Extra)
+}

@@ -1,0 +1,47 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package mutation
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+)
+
+// BuildTest builds the test binary of the package with all of its mutants.
+func (p Package) BuildTest(t *testing.T) (binary string) {
+	t.Helper()
+	overlay, err := WriteOverlay(t.TempDir(), p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	binary = filepath.Join(t.TempDir(), p.Name+".test")
+	build := exec.CommandContext(t.Context(), "go", "test", "-c", "-vet=off", "-overlay", overlay, "-o", binary, ".")
+	build.Dir = p.Dir
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build %s with its mutants: %v\n%s", p.Name, err, out)
+	}
+	return binary
+}
+
+// MustFail runs a test binary of [Package.BuildTest] with one mutant, and fails if no
+// test in it does.
+func (m Mutant) MustFail(t *testing.T, binary string, args ...string) {
+	t.Helper()
+	if m.Equivalent != "" {
+		t.Skip("no test can notice it: ", m.Equivalent)
+	}
+	run := exec.CommandContext(t.Context(), binary, args...)
+	run.Env = append(os.Environ(), Env+"="+m.Name)
+	out, err := run.CombinedOutput()
+	switch {
+	case err == nil:
+		t.Fatalf("no test has noticed it\n%s", out)
+	case !bytes.Contains(out, []byte("--- FAIL: ")): // a wrong flag, say
+		t.Fatalf("%v, but no test has failed\n%s", err, out)
+	}
+	t.Logf("noticed: %s", out[:min(len(out), 1000)])
+}
