@@ -117,9 +117,9 @@ func BenchmarkHandler(b *testing.B) {
 	}{
 		"update=passed":   {ring.Active, func(h cache.ResourceEventHandler, i int) { h.OnUpdate(before[i%n], after[i%n]) }},
 		"resync=passed":   {ring.Active, func(h cache.ResourceEventHandler, i int) { h.OnUpdate(before[i%n], before[i%n]) }},
-		"add=filtered":    {ring.Foreign, func(h cache.ResourceEventHandler, i int) { h.OnAdd(before[i%n], false) }},
-		"update=filtered": {ring.Foreign, func(h cache.ResourceEventHandler, i int) { h.OnUpdate(before[i%n], after[i%n]) }},
-		"delete=filtered": {ring.Foreign, func(h cache.ResourceEventHandler, i int) { h.OnDelete(before[i%n]) }},
+		"add=filtered":    {ring.NotOwned, func(h cache.ResourceEventHandler, i int) { h.OnAdd(before[i%n], false) }},
+		"update=filtered": {ring.NotOwned, func(h cache.ResourceEventHandler, i int) { h.OnUpdate(before[i%n], after[i%n]) }},
+		"delete=filtered": {ring.NotOwned, func(h cache.ResourceEventHandler, i int) { h.OnDelete(before[i%n]) }},
 	} {
 		for _, kind := range []string{"bare", "wrapped"} {
 			b.Run(name+"/"+kind, func(b *testing.B) {
@@ -173,7 +173,7 @@ func BenchmarkReplay(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
 			b.StopTimer()
-			f.apply(b.Context(), change{set: o.all(ring.Foreign)})
+			f.apply(b.Context(), change{set: o.all(ring.NotOwned)})
 			set := o.all(ring.Active)
 			b.StartTimer()
 			f.apply(b.Context(), change{set: set, active: true})
@@ -194,7 +194,7 @@ func BenchmarkReplay(b *testing.B) {
 		for b.Loop() {
 			b.StopTimer()
 			f.apply(b.Context(), change{set: o.all(ring.Active), active: true})
-			set := o.all(ring.Foreign)
+			set := o.all(ring.NotOwned)
 			b.StartTimer()
 			f.apply(b.Context(), change{set: set})
 		}

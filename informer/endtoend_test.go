@@ -40,7 +40,7 @@ type transport func(b *testing.B, list []*corev1.Pod) (lw cache.ListerWatcher, s
 func BenchmarkEndToEnd(b *testing.B) {
 	for name, t := range map[string]transport{"fake": fakeWatch, "http": httpWatch} {
 		b.Run(name+"/passed", func(b *testing.B) { endToEnd(b, t, ring.Active) })
-		b.Run(name+"/filtered", func(b *testing.B) { endToEnd(b, t, ring.Foreign) })
+		b.Run(name+"/filtered", func(b *testing.B) { endToEnd(b, t, ring.NotOwned) })
 	}
 }
 

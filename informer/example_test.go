@@ -27,7 +27,7 @@ func (o *upperHalf) State(point uint64) ring.State {
 	if o.on.Load() && ring.PartitionOf(point, 2) == 1 {
 		return ring.Active
 	}
-	return ring.Foreign
+	return ring.NotOwned
 }
 
 // A handler sees the objects of a partition when it becomes active, wherever they

@@ -150,7 +150,7 @@ func TestI1_DeleteOfAnOlderObjectOfThatName(t *testing.T) {
 }
 
 func TestI2_OnlyWhatIsActive(t *testing.T) {
-	for _, state := range []ring.State{ring.Foreign, ring.Pending} {
+	for _, state := range []ring.State{ring.NotOwned, ring.Pending} {
 		t.Run(state.String(), func(t *testing.T) {
 			r := newRig(t, everything())
 			r.set(state, 1)
@@ -183,7 +183,7 @@ func TestI5_LossIsNoDeletion(t *testing.T) {
 	r.created(a1)
 	r.created(b)
 	r.wants("add a@1", "add b@3")
-	r.i.Released(r.set(ring.Foreign, 0))
+	r.i.Released(r.set(ring.NotOwned, 0))
 	r.replay()
 	r.wants("released a@1")
 	r.updated(a1, a2)
@@ -201,7 +201,7 @@ func TestI5_LossIsNoDeletion(t *testing.T) {
 func TestI5_LostAndBack(t *testing.T) {
 	r := newRig(t, everything())
 	r.created(object("a", 1, 0))
-	r.i.Released(r.set(ring.Foreign, 0))
+	r.i.Released(r.set(ring.NotOwned, 0))
 	r.i.Activated(r.set(ring.Active, 0))
 	r.replay()
 	r.wants("add a@1", "released a@1", "add a@1")
@@ -226,7 +226,7 @@ func TestI5_DeletionOfAKnownObjectIsShown(t *testing.T) {
 	r := newRig(t, everything())
 	a := object("a", 1, 0)
 	r.created(a)
-	set := r.set(ring.Foreign, 0)
+	set := r.set(ring.NotOwned, 0)
 	r.deleted(a) // Released has not been called
 	r.i.Released(set)
 	r.replay()
@@ -250,7 +250,7 @@ func TestI6_Move(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t, everything())
-			r.set(ring.Foreign, foreign, foreign2)
+			r.set(ring.NotOwned, foreign, foreign2)
 			if !test.unknown {
 				r.created(from(test.from))
 				r.j.take()
@@ -270,7 +270,7 @@ func TestI6_Move(t *testing.T) {
 // The key that was left must hear of it even if a replay has overtaken the move.
 func TestI6_MoveOvertaken(t *testing.T) {
 	r := newRig(t, everything())
-	r.set(ring.Foreign, 1)
+	r.set(ring.NotOwned, 1)
 	v5, v6, v7 := object("a", 5, 0), object("a", 6, 1), object("a", 7, 2)
 	r.put(v7)
 	r.i.Activated(r.set(ring.Active, 0, 2))

@@ -168,7 +168,7 @@ func (i *Informer) forget(f *filter) {
 // stored object once: about 5 ms for 100,000.
 func (i *Informer) Objects() (count [ring.Active + 1]int) {
 	for _, obj := range i.GetStore().List() {
-		state := ring.Foreign
+		state := ring.NotOwned
 		if point, err := i.point(obj); err == nil {
 			state = min(i.ownership.State(point), ring.Active)
 		}

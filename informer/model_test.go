@@ -224,7 +224,7 @@ func (w *world) own() {
 	case was == "active" && w.r.IntN(2) == 0:
 		change(ring.Pending, "draining")
 	case was == "active" || was == "draining" && w.r.IntN(2) == 0:
-		change(ring.Foreign, "")
+		change(ring.NotOwned, "")
 		w.gap = func() { w.i.Released(set) }
 	default:
 		change(ring.Active, "active")
@@ -349,7 +349,7 @@ func concurrently(t *testing.T, seed uint64) {
 		for range 300 {
 			p := r.IntN(partitions)
 			if ring.State(l.states[p].Load()) == ring.Active {
-				l.i.Released(l.set(ring.Foreign, p))
+				l.i.Released(l.set(ring.NotOwned, p))
 			} else {
 				l.i.Activated(l.set(ring.Active, p))
 			}

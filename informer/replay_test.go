@@ -94,7 +94,7 @@ func TestI3_ActivationReplays(t *testing.T) {
 		l.source.Modify(object("b0", 0, 1))
 		wants("update a0@1 a0@7")
 		l.i.Activated(l.set(ring.Active, 1))
-		l.i.Released(l.set(ring.Foreign, 0))
+		l.i.Released(l.set(ring.NotOwned, 0))
 		wants("add b0@8", "add b1@4", "add b2@6", "released a0@7", "released a1@3", "released a2@5")
 	})
 }
@@ -294,7 +294,7 @@ func TestI9_NobodyIsBlocked(t *testing.T) {
 		<-handling
 		synctest.Wait()
 		l.i.Activated(l.set(ring.Active, 1)) // returns
-		l.i.Released(l.set(ring.Foreign, 0))
+		l.i.Released(l.set(ring.NotOwned, 0))
 		synctest.Wait()
 		if diff := cmp.Diff([]string{"add a@1", "add b@2"}, fast.take()); diff != "" {
 			t.Error(diff)
@@ -407,7 +407,7 @@ func TestObjects(t *testing.T) {
 	for n, p := range []int{0, 0, 0, 1, 1, 2, -1} {
 		r.put(object(fmt.Sprint(n), 1, p))
 	}
-	if got, want := r.i.Objects(), [3]int{ring.Foreign: 2, ring.Pending: 2, ring.Active: 3}; got != want {
+	if got, want := r.i.Objects(), [3]int{ring.NotOwned: 2, ring.Pending: 2, ring.Active: 3}; got != want {
 		t.Errorf("counted %v, want %v", got, want)
 	}
 }

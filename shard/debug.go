@@ -84,7 +84,7 @@ func (l *loop) report() Report {
 		owner, _ := now.ring.Owner(p)
 		r.Partitions = append(r.Partitions, PartReport{Owner: owner, State: state.String(), Token: now.tokens[p]})
 		r.States[state.String()]++
-		if state != ring.Foreign {
+		if state != ring.NotOwned {
 			own.Claims++
 		}
 	}

@@ -24,7 +24,7 @@ type ownership struct {
 
 func (o *ownership) State(point uint64) ring.State {
 	if ring.PartitionOf(point, ring.DefaultPartitions) != o.partition {
-		return ring.Foreign
+		return ring.NotOwned
 	}
 	return ring.State(o.state.Load())
 }

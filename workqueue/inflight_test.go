@@ -318,7 +318,7 @@ func TestQ7_CallsOutWithoutLock(t *testing.T) {
 	}
 	cycle(1)
 	cycle(-1)
-	for _, s := range []ring.State{ring.Pending, ring.Foreign, ring.Pending} {
+	for _, s := range []ring.State{ring.Pending, ring.NotOwned, ring.Pending} {
 		o.setAll(s)
 		q.Add(1)
 		q.Readmit()

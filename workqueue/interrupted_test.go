@@ -47,18 +47,18 @@ func TestQ11_InterruptedWorkIsDoneAgain(t *testing.T) {
 		{"drain called off after Done", drain, nothing, to(ring.Active), tally{Queued: 1, Requeues: 2}},
 		{"drain called off before Done", drain, to(ring.Active), nothing, tally{Queued: 1, Requeues: 2}},
 		{"drain has not ended", drain, nothing, nothing, tally{Parked: 1, Requeues: 2}},
-		{"partition released after Done", drain, nothing, to(ring.Foreign), tally{Dropped: 1}},
-		{"partition released before Done", drain, to(ring.Foreign), nothing, tally{Dropped: 1}},
+		{"partition released after Done", drain, nothing, to(ring.NotOwned), tally{Dropped: 1}},
+		{"partition released before Done", drain, to(ring.NotOwned), nothing, tally{Dropped: 1}},
 		{"partition has left and come back", drain, func(q *Queue[int], o *owner) {
-			to(ring.Foreign)(q, o)
+			to(ring.NotOwned)(q, o)
 			to(ring.Pending)(q, o)
 		}, to(ring.Active), tally{Queued: 1, Requeues: 2}},
 		{"fenced", fence, nothing, nothing, tally{Queued: 1, Requeues: 2}}, // Get parks it
 		{"fence lifted before Done", fence, unfence, nothing, tally{Queued: 1, Requeues: 2}},
 		{"fence lifted after Done", fence, nothing, unfence, tally{Queued: 1, Requeues: 2}},
-		{"everything lost at the fence", fence, to(ring.Foreign), unfence, tally{Dropped: 1}},
+		{"everything lost at the fence", fence, to(ring.NotOwned), unfence, tally{Dropped: 1}},
 		{"everything lost, and joined again", fence, func(q *Queue[int], o *owner) {
-			to(ring.Foreign)(q, o)
+			to(ring.NotOwned)(q, o)
 			unfence(q, o)
 			to(ring.Active)(q, o)
 		}, nothing, tally{Queued: 1, Requeues: 2}},
@@ -150,7 +150,7 @@ func TestQ11_TheLimiterForgetsWhatIsDropped(t *testing.T) {
 				}
 				o.set(1, ring.Pending)
 				q.Drain(inPartition(1))
-				o.set(1, ring.Foreign)
+				o.set(1, ring.NotOwned)
 				retry(q)
 				q.Readmit()
 				time.Sleep(time.Minute)

@@ -215,7 +215,7 @@ func (m *model) loop(random *rand.Rand) {
 			}
 		case ring.Pending:
 			m.activate(partition)
-		case ring.Foreign:
+		case ring.NotOwned:
 			m.released[partition].Store(false)
 			m.owner.set(partition, ring.Pending)
 			if random.IntN(2) == 0 {
@@ -260,7 +260,7 @@ func (m *model) drain(partition int, random *rand.Rand) {
 	m.released[partition].Store(true)
 	if m.foreign && random.IntN(3) > 0 {
 		m.left[partition] = true
-		m.owner.set(partition, ring.Foreign)
+		m.owner.set(partition, ring.NotOwned)
 		m.q.Readmit()
 	}
 }

@@ -27,7 +27,7 @@ func TestQ1_AddIsJudged(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				o := newOwner(ring.Foreign)
+				o := newOwner(ring.NotOwned)
 				o.set(1, ring.Pending)
 				o.set(2, ring.Active)
 				q, counted := newQueue(t, o)
@@ -53,14 +53,14 @@ func TestQ1_AddIsJudged(t *testing.T) {
 func TestQ1_TimersAreJudgedWhenTheyFire(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := newOwner(ring.Active)
-		o.set(3, ring.Foreign)
+		o.set(3, ring.NotOwned)
 		q, counted := newQueue(t, o)
 		for item := range 4 {
 			q.AddAfter(item, time.Minute)
 		}
 		time.Sleep(time.Second)
 		o.set(1, ring.Pending)
-		o.set(2, ring.Foreign)
+		o.set(2, ring.NotOwned)
 		o.set(3, ring.Active)
 		q.Readmit()
 		time.Sleep(time.Hour)
@@ -82,7 +82,7 @@ func TestQ1_GetIsJudged(t *testing.T) {
 	for item := range 3 {
 		q.Add(item)
 	}
-	o.set(0, ring.Foreign)
+	o.set(0, ring.NotOwned)
 	o.set(1, ring.Pending)
 	if got := get(t, q); got != 2 {
 		t.Errorf("Get returned %d instead of the item in the active partition", got)
@@ -99,7 +99,7 @@ func TestQ1_ReAddedItemIsJudged(t *testing.T) {
 	q.Add(1)
 	get(t, q)
 	q.Add(1)
-	o.set(1, ring.Foreign)
+	o.set(1, ring.NotOwned)
 	q.Done(1)
 	sift(t, q, 2)
 }
@@ -198,7 +198,7 @@ func TestQ4_ForeignIsForgotten(t *testing.T) {
 	if q.NumRequeues(1) != 2 || q.NumRequeues(2) != 2 {
 		t.Error("items that were not dropped are forgotten")
 	}
-	o.setAll(ring.Foreign)
+	o.setAll(ring.NotOwned)
 	q.Add(0)
 	check(0, 1)
 	o.set(3, ring.Active)
@@ -248,7 +248,7 @@ func TestQ5_NothingWhileFenced(t *testing.T) {
 		if diff := cmp.Diff(map[ring.State]int{ring.Active: 10}, q.ParkedByState()); diff != "" {
 			t.Error(diff)
 		}
-		o.set(4, ring.Foreign)
+		o.set(4, ring.NotOwned)
 		o.set(5, ring.Pending)
 		q.Readmit()
 		o.fenced.Store(false)
@@ -292,7 +292,7 @@ func TestQ5_PausedProcessWakesFenced(t *testing.T) {
 }
 
 func TestQ8_MalformedItemsAreHandedOut(t *testing.T) {
-	o := newOwner(ring.Foreign)
+	o := newOwner(ring.NotOwned)
 	q, counted := newQueue(t, o)
 	q.Add(-1)
 	if got := get(t, q); got != -1 {
@@ -323,7 +323,7 @@ func TestQ8_MalformedItemsAreHandedOut(t *testing.T) {
 }
 
 func TestQ8_MalformedItemsWaitForTheFence(t *testing.T) {
-	o := newOwner(ring.Foreign)
+	o := newOwner(ring.NotOwned)
 	o.fenced.Store(true)
 	q, _ := newQueue(t, o)
 	item := make(chan int)

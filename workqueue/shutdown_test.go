@@ -76,7 +76,7 @@ func TestQ9_InjectedDelayingQueue(t *testing.T) {
 			q.AddAfter(item, time.Second)
 		}
 		q.AddAfter(4, 0)
-		o.set(0, ring.Foreign)
+		o.set(0, ring.NotOwned)
 		o.set(1, ring.Pending)
 		time.Sleep(time.Minute)
 		var got []int

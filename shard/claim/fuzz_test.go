@@ -238,7 +238,7 @@ func (c *caller) carryOut(honest bool) {
 		case Update:
 			c.asked(a.Op)
 			for partition, s := range c.states {
-				if s != ring.Foreign && !a.Record.Claims.Set.Has(partition) {
+				if s != ring.NotOwned && !a.Record.Claims.Set.Has(partition) {
 					p.t.Fatalf("withdraws its claim to partition %d, which is %v", partition, s)
 				}
 			}
@@ -261,7 +261,7 @@ func (c *caller) carryOut(honest bool) {
 				p.step(Listed{Op: a.Op, Outcome: OK, Leases: p.list()})
 			}
 		case Claimed:
-			c.move(a.Partitions, ring.Foreign, ring.Pending)
+			c.move(a.Partitions, ring.NotOwned, ring.Pending)
 		case Activated:
 			c.move(a.Partitions, ring.Pending, ring.Active)
 			if c.fenced {
@@ -270,7 +270,7 @@ func (c *caller) carryOut(honest bool) {
 		case Drain:
 			c.move(a.Partitions, ring.Active, ring.Pending)
 		case Released:
-			c.move(a.Partitions, ring.Pending, ring.Foreign)
+			c.move(a.Partitions, ring.Pending, ring.NotOwned)
 		case Fenced:
 			if c.fenced {
 				p.t.Fatal("fenced twice")
@@ -295,7 +295,7 @@ func (c *caller) carryOut(honest bool) {
 	states := p.m.States()
 	if len(states) != len(c.states) { // cut anew
 		for partition, s := range c.states {
-			if s != ring.Foreign {
+			if s != ring.NotOwned {
 				p.t.Fatalf("cut anew while partition %d is %v", partition, s)
 			}
 		}

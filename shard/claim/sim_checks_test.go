@@ -383,7 +383,7 @@ func (w *world) takenOver() error {
 	}
 	for partition := range w.profile.parameters.Partitions {
 		if w.find(func(p *process) bool {
-			return len(p.work.states) > partition && p.work.states[partition] != ring.Foreign
+			return len(p.work.states) > partition && p.work.states[partition] != ring.NotOwned
 		}) == nil {
 			return fmt.Errorf("partition %d is at no member: %s", partition, w.blockers(partition))
 		}

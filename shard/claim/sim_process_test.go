@@ -260,7 +260,7 @@ func (p *process) do(a Action) {
 		p.work.drain(a.Partitions)
 	case Released:
 		p.noteReleased(a.Partitions)
-		p.work.set(a.Partitions, ring.Foreign)
+		p.work.set(a.Partitions, ring.NotOwned)
 	case Fenced:
 		p.work.stop()
 	case Unfenced: // the published fence says it

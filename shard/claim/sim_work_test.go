@@ -47,7 +47,7 @@ func (k *work) pointOf(i int) uint64 {
 
 func (k *work) state(i int) ring.State {
 	if len(k.states) == 0 {
-		return ring.Foreign
+		return ring.NotOwned
 	}
 	return k.states[ring.PartitionOf(k.pointOf(i), len(k.states))]
 }
@@ -57,7 +57,7 @@ func (k *work) publish() {
 	p, m := k.p, k.p.machine
 	if inForce := m.Parameters(); len(k.states) != inForce.Partitions || k.parameters.Key != inForce.Key {
 		for _, s := range k.states {
-			if s != ring.Foreign {
+			if s != ring.NotOwned {
 				p.w.fail("%s: the partitions are cut anew while some are held", p.holder)
 			}
 		}

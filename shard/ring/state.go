@@ -10,7 +10,7 @@ type State uint8
 const (
 	// Foreign partitions are another member's, or nobody's. Work on them is
 	// dropped: whoever activates the partition sees all of its objects again.
-	Foreign State = iota
+	NotOwned State = iota
 	// Pending partitions are claimed by this member but not active: on their way
 	// in, or being drained. Work on them is parked.
 	Pending
@@ -21,7 +21,7 @@ const (
 // String returns "foreign", "pending" or "active": the values of the metric label "state".
 func (s State) String() string {
 	switch s {
-	case Foreign:
+	case NotOwned:
 		return "foreign"
 	case Pending:
 		return "pending"
