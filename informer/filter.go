@@ -89,7 +89,7 @@ type subject struct {
 	point uint64
 	// err says why there is no point. An object without one is nobody's: were it
 	// everybody's, all members would work on it at once. But a handler that knows it
-	// from before hears of its update, as of one to a foreign key, and of its deletion.
+	// from before hears of its update, as of one to a key that this member does not own, and of its deletion.
 	err error
 }
 

@@ -164,7 +164,7 @@ func (i *Informer) forget(f *filter) {
 }
 
 // Objects counts the stored objects by what this member may do with them, indexed
-// by ring.State. Objects that have no point count as foreign. It hashes each
+// by ring.State. Objects that have no point count as not owned. It hashes each
 // stored object once: about 5 ms for 100,000.
 func (i *Informer) Objects() (count [ring.Active + 1]int) {
 	for _, obj := range i.GetStore().List() {

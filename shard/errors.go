@@ -13,7 +13,7 @@ import (
 )
 
 // ErrLostOwnership is the error of a request that [WrapTransport] has not sent. The
-// cause is wrapped beside it: [ErrReleased], [ErrFenced], or that Done was called.
+// cause is wrapped beside it: [ErrDraining], [ErrFenced], or that Done was called.
 // Stop and call Done: the item needs no retry.
 var ErrLostOwnership = errors.New("this member may not work on the object any more")
 
@@ -22,8 +22,8 @@ var ErrLostOwnership = errors.New("this member may not work on the object any mo
 // hands it out if its partition stays or comes back, and drops it if it isn't this
 // member's any more. A reconciler that adds it again itself, rate limited, does no harm.
 var (
-	// ErrReleased: the item's partition is being drained, to be given to another member.
-	ErrReleased = workqueue.ErrReleased
+	// ErrDraining: the item's partition is being drained, to be given to another member.
+	ErrDraining = workqueue.ErrDraining
 	// ErrFenced: no renewal was confirmed in time.
 	ErrFenced = workqueue.ErrFenced
 )

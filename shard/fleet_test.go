@@ -208,7 +208,7 @@ func (r *replica) reconcile(item cache.ObjectName, slow time.Duration, random *r
 	}
 	switch {
 	case interrupted && random.IntN(4) > 0:
-		// It does what ErrReleased and ErrFenced say: nothing.
+		// It does what ErrDraining and ErrFenced say: nothing.
 	case completed:
 		r.queue.Forget(item)
 		if random.IntN(20) == 0 {
@@ -302,7 +302,7 @@ func (r *replica) end(j *job, well bool) (completed, interrupted bool) {
 	delete(r.jobs, j)
 	r.idle = time.Now()
 	cause := workqueue.Check(j.ctx)
-	interrupted = errors.Is(cause, shard.ErrReleased) || errors.Is(cause, shard.ErrFenced)
+	interrupted = errors.Is(cause, shard.ErrDraining) || errors.Is(cause, shard.ErrFenced)
 	completed = well && j.work != nil && cause == nil
 	if j.work != nil {
 		j.work.End(completed)

@@ -18,7 +18,7 @@ import (
 )
 
 // A member joins and leaves again before a drain for its sake has ended. One piece of work
-// has stopped for the drain, as ErrReleased asks for; another on the same partition takes
+// has stopped for the drain, as ErrDraining asks for; another on the same partition takes
 // its time, so that the partition is not released.
 func TestInterruptedWork_IsDoneAgainWhenTheDrainIsCalledOff(t *testing.T) {
 	predecessor(t, func(t *testing.T, cluster *shardtest.Cluster, objects *objects) {
@@ -46,7 +46,7 @@ func TestInterruptedWork_IsDoneAgainWhenTheDrainIsCalledOff(t *testing.T) {
 			}()
 		}
 		b := start(t, cluster.Client("b"), "b")
-		if cause := <-stopped; !errors.Is(cause, shard.ErrReleased) {
+		if cause := <-stopped; !errors.Is(cause, shard.ErrDraining) {
 			t.Errorf("the work was broken off with %v", cause)
 		}
 		time.Sleep(2 * time.Second)

@@ -141,7 +141,7 @@ var mutants = mutation.Package{
 			New: `	giveUp := func() bool { return true }
 	if MUTANT_ON {
 		giveUp = context.AfterFunc(request, func() {
-			if !errors.Is(context.Cause(work), workqueue.ErrReleased) {
+			if !errors.Is(context.Cause(work), workqueue.ErrDraining) {
 				cancel(context.Cause(request))
 			}
 		})

@@ -94,7 +94,7 @@ func refuse(r *http.Request, cause error) error {
 	if r.Body != nil {
 		_ = r.Body.Close() // a RoundTripper must, also when it fails
 	}
-	for _, lost := range []error{workqueue.ErrReleased, workqueue.ErrFenced, workqueue.ErrDone} {
+	for _, lost := range []error{workqueue.ErrDraining, workqueue.ErrFenced, workqueue.ErrDone} {
 		if errors.Is(cause, lost) {
 			return fmt.Errorf("%s %s was not sent: %w: %w", r.Method, r.URL.Path, ErrLostOwnership, cause)
 		}
@@ -110,7 +110,7 @@ const fencePeriod = 50 * time.Millisecond
 // the request's own context and at the fence, and once the head of the answer is there,
 // at Done too. One of these must be called: done when the answer was read; or letGo, after
 // which nothing but the deadline ends the context.
-func outlive(request context.Context, permit workqueue.Permit, head <-chan struct{}) (ctx context.Context, done, letGo func()) {
+func outlive(request context.Context, permit workqueue.Assignment, head <-chan struct{}) (ctx context.Context, done, letGo func()) {
 	ctx = context.WithoutCancel(request)
 	inTime := func() {}
 	if deadline, ok := request.Deadline(); ok {
@@ -121,7 +121,7 @@ func outlive(request context.Context, permit workqueue.Permit, head <-chan struc
 	work := permit.Context() // the request's may be one that the caller has derived
 	stop := context.AfterFunc(work, func() {
 		cause, over := context.Cause(work), head
-		if errors.Is(cause, workqueue.ErrReleased) {
+		if errors.Is(cause, workqueue.ErrDraining) {
 			over = nil // the work may not be done yet
 		}
 		for !errors.Is(cause, workqueue.ErrFenced) {

@@ -169,10 +169,10 @@ func TestWrapTransport_BreaksNoWriteOffForADrain(t *testing.T) {
 		ended := make(chan error, 1)
 		go func() { ended <- a.end() }()
 		time.Sleep(time.Second)
-		if err := <-read; !errors.Is(err, workqueue.ErrReleased) {
+		if err := <-read; !errors.Is(err, workqueue.ErrDraining) {
 			t.Errorf("a read under way when the drain began: %v", err)
 		}
-		if !errors.Is(context.Cause(ctx), workqueue.ErrReleased) || len(write) > 0 || len(ended) > 0 {
+		if !errors.Is(context.Cause(ctx), workqueue.ErrDraining) || len(write) > 0 || len(ended) > 0 {
 			t.Errorf("the context has ended with %v; writes answered: %d, member ended: %d", context.Cause(ctx), len(write), len(ended))
 		}
 		close(server)

@@ -22,7 +22,7 @@ import (
 //
 //   - costs nothing ("noclock"): what is left is the filter's own cost;
 //   - reads the clock, after which the queue reads it again ("clock");
-//   - reads it for the queue as well, by Clocked ("clocked").
+//   - reads it for the queue as well, by TimedOwnership ("clocked").
 //
 // "metrics" is with a name and a metrics provider, as in production: client-go then
 // reads the clock four times itself.
@@ -45,7 +45,7 @@ type noClock struct {
 
 func (o noClock) FencedAt() (time.Time, bool) { return o.now, false }
 
-// plain hides that an owner is Clocked.
+// plain hides that an owner is TimedOwnership.
 type plain struct{ Ownership }
 
 type candidate[T comparable] struct {

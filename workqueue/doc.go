@@ -13,7 +13,7 @@
 //	State    Add                    Get
 //	Active   queue                  hand out; if the member is fenced: park
 //	Pending  park                   park
-//	Foreign  drop, forget retries   drop, forget retries
+//	NotOwned drop, forget retries   drop, forget retries
 //
 // Parked items form a set, as queued ones do. [Queue.Readmit] queues or drops them
 // when State or the fence has changed.
@@ -24,18 +24,18 @@
 //     and the member not fenced.
 //   - Q2: Once State answers that a point is not active, InFlight lists all work on
 //     it, that of a Get included which had seen the point active and has not yet
-//     returned, and work that is done but has an effect under way ([Permit.Begin]);
+//     returned, and work that is done but has an effect under way ([Assignment.Begin]);
 //     and a point that it does not list has no work in flight until State
 //     says that it is active again. So "change State, Drain, wait until InFlight is free
 //     of the point, release" hands over nothing that is being worked on.
 //   - Q3: Nothing is lost: an item that is added while its point is active or pending
-//     is handed out after that Add, unless State says Foreign before it is, or the
+//     is handed out after that Add, unless State says NotOwned before it is, or the
 //     queue is shut down.
-//   - Q4: Foreign items are dropped, and the rate limiter forgets them, wherever they
+//   - Q4: Items that this member does not own are dropped, and the rate limiter forgets them, wherever they
 //     are met: in Add, when a timer fires, in Get, in Readmit.
 //   - Q5: While the member is fenced, Get returns nothing. Items stay with the queue and
 //     keep their order.
-//   - Q6: A context of [Queue.Context] ends with the cause [ErrReleased] when Drain
+//   - Q6: A context of [Queue.Context] ends with the cause [ErrDraining] when Drain
 //     meets its item, [ErrFenced] on Fence, [ErrDone] on Done, whichever is first, or at
 //     its parent's deadline; not when its parent is cancelled. An item for which no
 //     context was asked costs nothing.

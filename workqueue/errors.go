@@ -8,10 +8,10 @@ import "errors"
 // The causes with which a context of [Queue.Context] ends, as context.Cause returns
 // them. Without one of them it ends only at the deadline of its parent.
 var (
-	// ErrReleased: the item's partition is being drained, to be given to another
+	// ErrDraining: the item's partition is being drained, to be given to another
 	// member. Stop and call Done. The item needs no retry: Done adds it again, in case
 	// the partition stays.
-	ErrReleased = errors.New("workqueue: the item's partition is being released")
+	ErrDraining = errors.New("workqueue: the item's partition is being released")
 	// ErrFenced: this member's last confirmed renewal is too old, so another member
 	// may take over at any moment. Stop and call Done. The item needs no retry: Done
 	// adds it again, and it stays here if this member renews in time.

@@ -13,7 +13,7 @@ import (
 )
 
 // Work is an item that Get has handed out and for which Done was not yet called; or
-// for which it was, while an effect begun with [Permit.Begin] has not ended.
+// for which it was, while an effect begun with [Assignment.Begin] has not ended.
 type Work struct {
 	Item  any       // the item as it was added
 	Point uint64    // of the object that it stands for
@@ -21,14 +21,14 @@ type Work struct {
 }
 
 // place is where an item lies in the hash space.
-type place struct {
+type location struct {
 	point   uint64
-	nowhere bool // Point has failed: the item belongs to no partition
+	unkeyed bool // Point has failed: the item belongs to no partition
 }
 
 // state is what this member may do with items at a place, fence aside.
-func (q *Queue[T]) state(at place) ring.State {
-	if at.nowhere {
+func (q *Queue[T]) state(at location) ring.State {
+	if at.unkeyed {
 		return ring.Active
 	}
 	return q.owner.State(at.point)
@@ -36,14 +36,14 @@ func (q *Queue[T]) state(at place) ring.State {
 
 // allowed reports whether this member may work at a place at this moment. Call it with mu
 // held.
-func (q *Queue[T]) allowed(at place) bool {
+func (q *Queue[T]) allowed(at location) bool {
 	return q.state(at) == ring.Active && !q.owner.Fenced()
 }
 
 // fence reports whether the member is fenced, and if it isn't, what time it is.
 func (q *Queue[T]) fence() (since time.Duration, fenced bool) {
-	if q.clocked != nil {
-		now, fenced := q.clocked.FencedAt()
+	if q.timed != nil {
+		now, fenced := q.timed.FencedAt()
 		return now.Sub(q.epoch), fenced
 	}
 	if q.owner.Fenced() {
@@ -52,19 +52,19 @@ func (q *Queue[T]) fence() (since time.Duration, fenced bool) {
 	return time.Since(q.epoch), false
 }
 
-// handOut enters the item, which the inner queue has just given out, into the table
+// tryHandOut enters the item, which the inner queue has just given out, into the table
 // of what is in flight, if this member may work on it. Otherwise it gives it back,
 // parks or drops it, and returns false.
 //
 // That InFlight, called after a change of State, misses no Get that had still seen
-// the old state: handOut asks State and enters the item within one critical section of
-// mu, and InFlight reads the table within another. If handOut's comes first, InFlight
+// the old state: tryHandOut asks State and enters the item within one critical section of
+// mu, and InFlight reads the table within another. If tryHandOut's comes first, InFlight
 // sees the entry, or Done has taken it out. If InFlight's comes first, so did the
-// change, and handOut sees it. The same holds for Fenced and Fence, and for State and
+// change, and tryHandOut sees it. The same holds for Fenced and Fence, and for State and
 // Drain.
-func (q *Queue[T]) handOut(item T) bool {
+func (q *Queue[T]) tryHandOut(item T) bool {
 	point, err := q.point(item)
-	at := place{point: point, nowhere: err != nil}
+	at := location{point: point, unkeyed: err != nil}
 
 	q.mu.Lock()
 	state := q.state(at)
@@ -84,9 +84,9 @@ func (q *Queue[T]) handOut(item T) bool {
 			return true
 		}
 	}
-	foreign := state != ring.Active && state != ring.Pending
+	notOwned := state != ring.Active && state != ring.Pending
 	outcome := nothing
-	if !foreign {
+	if !notOwned {
 		outcome = q.park(item, at)
 	}
 	q.mu.Unlock()
@@ -95,7 +95,7 @@ func (q *Queue[T]) handOut(item T) bool {
 		q.recorder.Refused()
 	}
 	outcome(q.recorder)
-	if foreign {
+	if notOwned {
 		q.drop(item)
 	}
 	q.inner.Done(item)
@@ -103,7 +103,7 @@ func (q *Queue[T]) handOut(item T) bool {
 }
 
 // Context returns a context for the work on an item that Get has handed out. It is
-// cancelled with the cause [ErrReleased] when the item's partition is drained, with
+// cancelled with the cause [ErrDraining] when the item's partition is drained, with
 // [ErrFenced] when the member is fenced, and with [ErrDone] by Done. It is
 // already cancelled if one of these has happened before. See [FromContext] for
 // what else it carries.
@@ -126,28 +126,28 @@ func (q *Queue[T]) Context(ctx context.Context, item T) context.Context {
 	if cause != nil {
 		cancel(cause)
 	}
-	if at.nowhere {
+	if at.unkeyed {
 		return ctx
 	}
-	return context.WithValue(ctx, permitKey{}, Permit{Owner: q.owner, Point: at.point, work: handedOut[T]{q, t, ctx}})
+	return context.WithValue(ctx, permitKey{}, Assignment{Owner: q.owner, Point: at.point, work: handedOut[T]{q, t, ctx}})
 }
 
 // attach lets the item's work own the context, or returns why it must not go on.
-func (q *Queue[T]) attach(item T, cancel context.CancelCauseFunc) (place, *task, error) {
+func (q *Queue[T]) attach(item T, cancel context.CancelCauseFunc) (location, *task, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	w := q.inFlight.find(item)
 	if w == nil {
-		return place{nowhere: true}, nil, ErrDone
+		return location{unkeyed: true}, nil, ErrDone
 	}
 	t := w.ensureTask()
 	if t.cause == nil {
 		t.cancels = append(t.cancels, cancel)
 	}
-	return w.place, t, t.cause
+	return w.location, t, t.cause
 }
 
-// handedOut is what a Permit knows of the work that it was made for: from one Get to
+// handedOut is what a Assignment knows of the work that it was made for: from one Get to
 // its Done, whatever becomes of the item later.
 type handedOut[T comparable] struct {
 	q    *Queue[T]
@@ -204,7 +204,7 @@ func (q *Queue[T]) Drain(draining func(point uint64) bool) {
 		hit[point] = draining(point)
 	}
 	// Nothing was handed out on these points meanwhile: State was changed before.
-	q.end(ErrReleased, func(w *work) bool { return !w.nowhere && hit[w.point] })
+	q.end(ErrDraining, func(w *work) bool { return !w.unkeyed && hit[w.point] })
 }
 
 // Fence cancels the contexts of all work in flight. Fenced must already answer true.
@@ -248,7 +248,7 @@ func (q *Queue[T]) InFlight() []Work {
 	var list []Work
 	q.mu.Lock()
 	q.inFlight.each(func(item T, w *work) {
-		if !w.nowhere {
+		if !w.unkeyed {
 			list = append(list, q.describe(item, w))
 		}
 	})
@@ -265,7 +265,7 @@ func (q *Queue[T]) describe(item T, w *work) Work {
 }
 
 // OnDone sets the function that is called after each Done of an item that Drain or
-// Fence has cancelled, and after the last effect (see [Permit.Begin]) of work that was
+// Fence has cancelled, and after the last effect (see [Assignment.Begin]) of work that was
 // done before: by then it is out of InFlight. It is called on the worker's
 // goroutine with no lock held and must not block. Nil for none.
 func (q *Queue[T]) OnDone(f func()) {

@@ -70,8 +70,8 @@ func TestQ2_InFlightBesideGet(t *testing.T) {
 			if list := <-listed; len(list) != 1 || list[0].Item != 1 {
 				t.Errorf("in flight: %v, while a worker has item %d", list, <-got)
 			}
-			if cause := context.Cause(q.Context(t.Context(), <-got)); cause != ErrReleased {
-				t.Errorf("cause %v, want %v", cause, ErrReleased)
+			if cause := context.Cause(q.Context(t.Context(), <-got)); cause != ErrDraining {
+				t.Errorf("cause %v, want %v", cause, ErrDraining)
 			}
 		})
 	}
@@ -111,18 +111,18 @@ func TestQ6_Causes(t *testing.T) {
 	}{
 		{"nothing", func(*Queue[int], context.CancelCauseFunc) {}, nil},
 		{"drain of another partition", func(q *Queue[int], _ context.CancelCauseFunc) { q.Drain(inPartition(2)) }, nil},
-		{"drain", func(q *Queue[int], _ context.CancelCauseFunc) { q.Drain(inPartition(1)) }, ErrReleased},
+		{"drain", func(q *Queue[int], _ context.CancelCauseFunc) { q.Drain(inPartition(1)) }, ErrDraining},
 		{"fence", func(q *Queue[int], _ context.CancelCauseFunc) { q.Fence() }, ErrFenced},
 		{"done", func(q *Queue[int], _ context.CancelCauseFunc) { q.Done(1) }, ErrDone},
 		{"caller", func(_ *Queue[int], cancel context.CancelCauseFunc) { cancel(byCaller) }, nil},
 		{"caller, then drain", func(q *Queue[int], cancel context.CancelCauseFunc) {
 			cancel(byCaller)
 			q.Drain(inPartition(1))
-		}, ErrReleased},
+		}, ErrDraining},
 		{"drain, then fence", func(q *Queue[int], _ context.CancelCauseFunc) {
 			q.Drain(inPartition(1))
 			q.Fence()
-		}, ErrReleased},
+		}, ErrDraining},
 		{"fence, then drain", func(q *Queue[int], _ context.CancelCauseFunc) {
 			q.Fence()
 			q.Drain(inPartition(1))
@@ -181,8 +181,8 @@ func TestQ6_DeadlineOfTheParent(t *testing.T) {
 		defer cancel()
 		ctx = q.Context(parent, 1)
 		q.Drain(inPartition(1))
-		if got := context.Cause(ctx); got != ErrReleased {
-			t.Errorf("cause %v, want %v", got, ErrReleased)
+		if got := context.Cause(ctx); got != ErrDraining {
+			t.Errorf("cause %v, want %v", got, ErrDraining)
 		}
 		q.Done(1)
 	})

@@ -14,7 +14,7 @@ import (
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
 )
 
-// A worker does what ErrReleased and ErrFenced ask for: it stops and calls Done. Each
+// A worker does what ErrDraining and ErrFenced ask for: it stops and calls Done. Each
 // test interrupts the work on item 1 in its way; then the state of its partition says
 // what becomes of it, before Done or after.
 func TestQ11_InterruptedWorkIsDoneAgain(t *testing.T) {
@@ -244,7 +244,7 @@ func TestQ2_EffectsOutliveDone(t *testing.T) {
 		}
 		if drainFirst {
 			drain()
-			if _, err := permit.Begin(); err != ErrReleased {
+			if _, err := permit.Begin(); err != ErrDraining {
 				t.Errorf("an effect begins with error %v while draining", err)
 			}
 		}

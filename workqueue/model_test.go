@@ -28,7 +28,7 @@ var seeds = flag.Int("seeds", 10, "how many schedules TestQ1Q2Q3_Model plays")
 // interrupted, although its worker just stops, or its partition has left.
 func TestQ1Q2Q3_Model(t *testing.T) {
 	for seed := range uint64(*seeds) {
-		// Without Foreign nothing may be dropped at all. With it, the loop delivers all
+		// Without NotOwned nothing may be dropped at all. With it, the loop delivers all
 		// items again on activation, as an informer does.
 		for _, foreign := range []bool{false, true} {
 			synctest.Test(t, func(t *testing.T) {

@@ -13,7 +13,7 @@ import (
 // parked is an item that waits for its partition to become active or for the fence to
 // lift.
 type parked struct {
-	place
+	location
 	arrival uint64 // the order in which items were parked
 }
 
@@ -21,7 +21,7 @@ type parked struct {
 // State or Fenced, asked with mu held, has said that the item must wait: Readmit
 // comes after every change of what they say and takes mu, so either it finds the item
 // here, or State and Fenced have answered for the time after the change.
-func (q *Queue[T]) park(item T, at place) (outcome func(Recorder)) {
+func (q *Queue[T]) park(item T, at location) (outcome func(Recorder)) {
 	if q.stopped {
 		return func(Recorder) { q.drop(item) }
 	}
@@ -32,21 +32,21 @@ func (q *Queue[T]) park(item T, at place) (outcome func(Recorder)) {
 		q.parked = make(map[T]parked)
 	}
 	q.arrivals++
-	q.parked[item] = parked{place: at, arrival: q.arrivals}
+	q.parked[item] = parked{location: at, arrival: q.arrivals}
 	return Recorder.Parked
 }
 
 func nothing(Recorder) {}
 
-// addInactive is Add for an item whose point was not active a moment ago.
-func (q *Queue[T]) addInactive(item T, point uint64) {
+// parkOrDrop is Add for an item whose point was not active a moment ago.
+func (q *Queue[T]) parkOrDrop(item T, point uint64) {
 	q.mu.Lock()
 	switch q.owner.State(point) {
 	case ring.Active:
 		q.mu.Unlock()
 		q.inner.Add(item)
 	case ring.Pending:
-		outcome := q.park(item, place{point: point})
+		outcome := q.park(item, location{point: point})
 		q.mu.Unlock()
 		outcome(q.recorder)
 	default:
@@ -82,7 +82,7 @@ func (q *Queue[T]) Readmit() {
 	}
 	fenced := q.owner.Fenced()
 	for item, p := range q.parked {
-		switch state := q.state(p.place); {
+		switch state := q.state(p.location); {
 		case state == ring.Active && !fenced:
 			admitted = append(admitted, arrival{item, p.arrival})
 		case state == ring.Active || state == ring.Pending:
@@ -121,7 +121,7 @@ func (q *Queue[T]) ParkedByState() map[ring.State]int {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for _, p := range q.parked {
-		counts[q.state(p.place)]++
+		counts[q.state(p.location)]++
 	}
 	return counts
 }

@@ -7,9 +7,9 @@ import (
 	"context"
 )
 
-// Permit says under which ownership a piece of work was handed out. It travels in
+// Assignment says under which ownership a piece of work was handed out. It travels in
 // the contexts of [Queue.Context]; an item without a point (Q8) has none.
-type Permit struct {
+type Assignment struct {
 	// Owner is the Ownership of the queue.
 	Owner Ownership
 	// Point is that of the item.
@@ -24,7 +24,7 @@ type Permit struct {
 
 // Context returns the work's own context, as [Queue.Context] made it. A context that was
 // derived from it may have ended earlier.
-func (p Permit) Context() context.Context { return p.work.context() }
+func (p Assignment) Context() context.Context { return p.work.context() }
 
 // Begin says that the work begins to do something that can't be called back once it
 // has begun, such as a request that changes an object. Until end is called the work
@@ -32,14 +32,14 @@ func (p Permit) Context() context.Context { return p.work.context() }
 // returns an error if the work may not go on: the cause with which its context has ended.
 //
 // Any goroutine may call both. A second call of end does nothing.
-func (p Permit) Begin() (end func(), err error) { return p.work.begin() }
+func (p Assignment) Begin() (end func(), err error) { return p.work.begin() }
 
 type permitKey struct{}
 
 // FromContext returns the permit of a context that comes from [Queue.Context], or
 // is derived from one.
-func FromContext(ctx context.Context) (Permit, bool) {
-	p, ok := ctx.Value(permitKey{}).(Permit)
+func FromContext(ctx context.Context) (Assignment, bool) {
+	p, ok := ctx.Value(permitKey{}).(Assignment)
 	return p, ok
 }
 

@@ -63,7 +63,7 @@ func TestCheck_KnowsMoreThanTheContext(t *testing.T) {
 		t.Errorf("check of a context that its caller has ended: %v", err)
 	}
 	q.Drain(func(uint64) bool { return true })
-	if err := workqueue.Check(derived); err != workqueue.ErrReleased {
+	if err := workqueue.Check(derived); err != workqueue.ErrDraining {
 		t.Errorf("check of a context that its caller has ended, while draining: %v", err)
 	}
 	q.Done("a")

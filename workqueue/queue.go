@@ -24,10 +24,10 @@ type Ownership interface {
 	Fenced() bool
 }
 
-// Clocked may be implemented by an [Ownership]. Fenced has to read the clock, and the
+// TimedOwnership may be implemented by an [Ownership]. Fenced has to read the clock, and the
 // queue has to know when an item was handed out: with FencedAt, which is then called
 // in the place of Fenced, the clock is read once for both.
-type Clocked interface {
+type TimedOwnership interface {
 	// FencedAt is Fenced, with the time at which it looked, as of time.Now.
 	FencedAt() (now time.Time, fenced bool)
 }
@@ -78,7 +78,7 @@ type Options[T comparable] struct {
 // All may be called from any goroutine at any time.
 type Queue[T comparable] struct {
 	owner    Ownership
-	clocked  Clocked // owner, if it is one
+	timed  TimedOwnership // owner, if it is one
 	point    func(item T) (uint64, error)
 	recorder Recorder
 	limiter  workqueue.TypedRateLimiter[T]
@@ -115,7 +115,7 @@ func New[T comparable](rateLimiter workqueue.TypedRateLimiter[T], o Options[T]) 
 		limiter:  rateLimiter,
 		epoch:    time.Now(),
 	}
-	q.clocked, _ = o.Ownership.(Clocked)
+	q.timed, _ = o.Ownership.(TimedOwnership)
 	if q.recorder == nil {
 		q.recorder = noRecorder{}
 	}
@@ -149,7 +149,7 @@ func (q *Queue[T]) Add(item T) {
 		q.inner.Add(item)
 		return
 	}
-	q.addInactive(item, point)
+	q.parkOrDrop(item, point)
 }
 
 // Get blocks until there is an item that this member may work on, and returns it; or
@@ -158,7 +158,7 @@ func (q *Queue[T]) Add(item T) {
 func (q *Queue[T]) Get() (item T, shutdown bool) {
 	for {
 		item, shutdown = q.inner.Get()
-		if shutdown || q.handOut(item) {
+		if shutdown || q.tryHandOut(item) {
 			return item, shutdown
 		}
 	}
@@ -175,7 +175,7 @@ func (q *Queue[T]) Done(item T) {
 	t := w.task
 	// Who changes the state says so first, and then marks the work. A worker that looks in
 	// between, with Owns for instance, has stopped although nothing has marked it.
-	interrupted := found && (t != nil && t.interrupted() || !q.allowed(w.place))
+	interrupted := found && (t != nil && t.interrupted() || !q.allowed(w.location))
 	if t == nil && !interrupted {
 		q.mu.Unlock()
 		q.inner.Done(item)

@@ -172,7 +172,7 @@ func TestQ3_AddBesideReadmit(t *testing.T) {
 	}
 }
 
-func TestQ4_ForeignIsForgotten(t *testing.T) {
+func TestQ4_NotOwnedIsForgotten(t *testing.T) {
 	o := newOwner(ring.Active)
 	o.set(2, ring.Pending)
 	q, counted := newQueue(t, o)

@@ -24,7 +24,7 @@ func TestTableIsAMap(t *testing.T) {
 		}
 		switch {
 		case !there:
-			sut.put(item, place{point: uint64(step)}, time.Duration(step))
+			sut.put(item, location{point: uint64(step)}, time.Duration(step))
 			want[item] = uint64(step)
 		case random.IntN(2) == 0:
 			sut.find(item).ensureTask().cause = ErrDone
@@ -50,7 +50,7 @@ func TestTableIsAMap(t *testing.T) {
 	for item := range want {
 		sut.take(item)
 	}
-	if diff := cmp.Diff([fewItems]slot[int]{}, sut.few, cmp.AllowUnexported(slot[int]{}, work{}, place{})); diff != "" {
+	if diff := cmp.Diff([fewItems]slot[int]{}, sut.few, cmp.AllowUnexported(slot[int]{}, work{}, location{})); diff != "" {
 		t.Errorf("an empty table keeps something alive: %s", diff)
 	}
 }

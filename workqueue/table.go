@@ -10,7 +10,7 @@ import (
 
 // work is what the queue knows of an item in flight.
 type work struct {
-	place
+	location
 	since time.Duration // since the queue's epoch
 	task  *task         // nil until Context, Drain or Fence needs it
 }
@@ -22,7 +22,7 @@ type task struct {
 	cancels []context.CancelCauseFunc
 	refused bool // Check found the member fenced, so an effect of the work was left out
 	done    bool // Done was called
-	effects int  // begun with Permit.Begin, and not ended; 0 <= effects
+	effects int  // begun with Assignment.Begin, and not ended; 0 <= effects
 }
 
 // interrupted reports whether the work may have stopped before its end, because of a
@@ -61,17 +61,17 @@ type slot[T comparable] struct {
 }
 
 // put enters an item that is not in the table.
-func (t *table[T]) put(item T, at place, since time.Duration) {
+func (t *table[T]) put(item T, at location, since time.Duration) {
 	if t.n < fewItems {
 		s := &t.few[t.n]
-		s.item, s.work.place, s.work.since = item, at, since
+		s.item, s.work.location, s.work.since = item, at, since
 		t.n++
 		return
 	}
 	if t.many == nil {
 		t.many = make(map[T]*work)
 	}
-	t.many[item] = &work{place: at, since: since}
+	t.many[item] = &work{location: at, since: since}
 }
 
 // take removes an item and returns its work, if it is there.

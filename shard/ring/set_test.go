@@ -315,7 +315,7 @@ func TestR4_DecodeSetRefuses(t *testing.T) {
 }
 
 func TestStateString(t *testing.T) {
-	for s, want := range map[State]string{NotOwned: "foreign", Pending: "pending", Active: "active", 200: "unknown"} {
+	for s, want := range map[State]string{NotOwned: "not_owned", Pending: "pending", Active: "active", 200: "unknown"} {
 		if s.String() != want {
 			t.Errorf("State %d is %q, want %q", s, s, want)
 		}

@@ -8,7 +8,7 @@ package ring
 type State uint8
 
 const (
-	// Foreign partitions are another member's, or nobody's. Work on them is
+	// NotOwned partitions are owned by another member, or by none. Work on them is
 	// dropped: whoever activates the partition sees all of its objects again.
 	NotOwned State = iota
 	// Pending partitions are claimed by this member but not active: on their way
@@ -18,11 +18,11 @@ const (
 	Active
 )
 
-// String returns "foreign", "pending" or "active": the values of the metric label "state".
+// String returns "not_owned", "pending" or "active": the values of the metric label "state".
 func (s State) String() string {
 	switch s {
 	case NotOwned:
-		return "foreign"
+		return "not_owned"
 	case Pending:
 		return "pending"
 	case Active:
