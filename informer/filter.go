@@ -48,7 +48,7 @@ type filter struct {
 	handler    cache.ResourceEventHandler
 	releases   ReleaseHandler // the handler, nil if it does not want to hear
 	logger     *klog.Logger   // nil: the default
-	mail       mailbox
+	mail       changeQueue
 	removed    chan struct{} // closed, under Informer.mu, when the handler is removed
 	registered bool          // with the inner informer; guarded by Informer.mu
 	working    bool          // a goroutine of Replay serves it; guarded by Informer.mu
@@ -71,7 +71,7 @@ func newFilter(i *Informer, handler cache.ResourceEventHandler, logger *klog.Log
 		handler:   handler,
 		releases:  releases,
 		logger:    logger,
-		mail:      mailbox{posted: make(chan struct{}, 1)},
+		mail:      changeQueue{posted: make(chan struct{}, 1)},
 		removed:   make(chan struct{}),
 		shown:     map[cache.ObjectName]*shown{},
 		deletions: deletions{window: i.window},
@@ -81,8 +81,8 @@ func newFilter(i *Informer, handler cache.ResourceEventHandler, logger *klog.Log
 // String is the handler, for client-go's errors.
 func (f *filter) String() string { return fmt.Sprint(f.handler) }
 
-// subject is an object and where it lies.
-type subject struct {
+// locatedObject is an object and where it lies.
+type locatedObject struct {
 	obj   any
 	meta  metav1.Object // nil for what is not an object
 	name  cache.ObjectName
@@ -93,7 +93,7 @@ type subject struct {
 	err error
 }
 
-func (f *filter) locate(obj any) (s subject) {
+func (f *filter) locate(obj any) (s locatedObject) {
 	s.obj = obj
 	if s.meta, s.err = meta.Accessor(obj); s.err != nil {
 		return s
@@ -103,7 +103,7 @@ func (f *filter) locate(obj any) (s subject) {
 	return s
 }
 
-func (f *filter) active(s subject) bool { return s.err == nil && f.activePoint(s.point) }
+func (f *filter) active(s locatedObject) bool { return s.err == nil && f.activePoint(s.point) }
 
 func (f *filter) activePoint(point uint64) bool {
 	return f.informer.ownership.State(point) == ring.Active
@@ -127,7 +127,7 @@ func (f *filter) OnAdd(obj any, isInInitialList bool) {
 	case !f.active(s): // it was, before the lock was taken
 		f.dropped(s)
 	default:
-		f.first(s, isInInitialList)
+		f.deliverAdd(s, isInInitialList)
 		f.record(Passed)
 	}
 }
@@ -161,7 +161,7 @@ func (f *filter) OnUpdate(oldObj, newObj any) {
 }
 
 // update shows the next version of an object that the handler knows.
-func (f *filter) update(e *shown, oldObj any, s subject) {
+func (f *filter) update(e *shown, oldObj any, s locatedObject) {
 	leaving := !f.active(s)
 	if leaving && !f.activePoint(e.point) {
 		// Released will say so; until then the handler would lag behind.
@@ -183,9 +183,9 @@ func (f *filter) update(e *shown, oldObj any, s subject) {
 }
 
 // updateUnknown handles an update of an object that the handler does not know.
-func (f *filter) updateUnknown(oldObj any, s subject) {
+func (f *filter) updateUnknown(oldObj any, s locatedObject) {
 	if f.active(s) {
-		f.first(s, false)
+		f.deliverAdd(s, false)
 		f.record(Passed)
 		return
 	}
@@ -204,7 +204,7 @@ func (f *filter) updateUnknown(oldObj any, s subject) {
 // updateOvertaken handles an update to a version that a replay has shown already,
 // or has skipped. It matters only if the object has left a key by it, or was
 // replaced by another one.
-func (f *filter) updateOvertaken(e *shown, oldObj any, s subject) {
+func (f *filter) updateOvertaken(e *shown, oldObj any, s locatedObject) {
 	o := f.locate(oldObj)
 	if f.active(o) && (o.point != e.point || differ(uid(oldObj), uid(s.obj))) {
 		f.record(Passed)
@@ -221,7 +221,7 @@ func (f *filter) OnDelete(obj any) {
 	defer f.mu.Unlock()
 	e, known := f.shown[s.name]
 	if s.err != nil && known { // its last state says where it lies
-		s = subject{obj: e.obj, name: s.name, point: e.point}
+		s = locatedObject{obj: e.obj, name: s.name, point: e.point}
 		s.meta, s.err = meta.Accessor(e.obj)
 	}
 	active := f.active(s)
@@ -245,7 +245,7 @@ func (f *filter) OnDelete(obj any) {
 
 // locateDeleted looks into a cache.DeletedFinalStateUnknown. Its object may be
 // missing: then there is only a name.
-func (f *filter) locateDeleted(obj any) subject {
+func (f *filter) locateDeleted(obj any) locatedObject {
 	unknown, is := obj.(cache.DeletedFinalStateUnknown)
 	if !is {
 		return f.locate(obj)
@@ -253,7 +253,7 @@ func (f *filter) locateDeleted(obj any) subject {
 	if unknown.Obj != nil {
 		return f.locate(unknown.Obj)
 	}
-	s := subject{obj: obj, err: fmt.Errorf("the final state of %q is unknown", unknown.Key)}
+	s := locatedObject{obj: obj, err: fmt.Errorf("the final state of %q is unknown", unknown.Key)}
 	if namespace, name, found := strings.Cut(unknown.Key, "/"); found {
 		s.name = cache.ObjectName{Namespace: namespace, Name: name}
 	} else {
@@ -264,7 +264,7 @@ func (f *filter) locateDeleted(obj any) subject {
 
 // deleteOvertaken handles the deletion of an object after which a replay has shown
 // another one of the same name.
-func (f *filter) deleteOvertaken(s subject, obj any, active bool) {
+func (f *filter) deleteOvertaken(s locatedObject, obj any, active bool) {
 	d := f.deleted(s, obj, false)
 	if !active {
 		f.dropped(s)
@@ -276,7 +276,7 @@ func (f *filter) deleteOvertaken(s subject, obj any, active bool) {
 
 // first shows an object that the handler does not know, after the deletions of its
 // predecessors.
-func (f *filter) first(s subject, isInInitialList bool) {
+func (f *filter) deliverAdd(s locatedObject, isInInitialList bool) {
 	if of := f.deletions.byName[s.name]; len(of) > 0 {
 		f.deletions.cameBack(s.name, s.meta.GetUID())
 		now := time.Now()
@@ -292,7 +292,7 @@ func (f *filter) first(s subject, isInInitialList bool) {
 }
 
 // deleted remembers a deletion.
-func (f *filter) deleted(s subject, obj any, told bool) *deletion {
+func (f *filter) deleted(s locatedObject, obj any, told bool) *deletion {
 	now := time.Now()
 	d := &deletion{name: s.name, uid: uid(s.obj), obj: obj, point: s.point, at: now, told: told}
 	if s.err == nil {
@@ -334,7 +334,7 @@ func (f *filter) stored(name cache.ObjectName) any {
 }
 
 // dropped counts an event that is not shown.
-func (f *filter) dropped(s subject) {
+func (f *filter) dropped(s locatedObject) {
 	if s.err == nil {
 		f.record(Filtered)
 		return

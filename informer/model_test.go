@@ -26,7 +26,7 @@ var seeds = flag.Int("seeds", 1000, "random schedules for TestModel; a single on
 // of changing partitions, all in one goroutine: what happens between any two steps
 // of a replay is up to the seed.
 type world struct {
-	*rig
+	*harness
 	*view
 	r       *rand.Rand
 	server  map[string]*corev1.ConfigMap
@@ -45,7 +45,7 @@ type world struct {
 
 func newWorld(t *testing.T, seed uint64) *world {
 	w := &world{
-		rig: newRig(t, &owner{}), view: newView(), r: rand.New(rand.NewPCG(seed, 1)),
+		harness: newRig(t, &owner{}), view: newView(), r: rand.New(rand.NewPCG(seed, 1)),
 		server: map[string]*corev1.ConfigMap{}, gone: map[types.UID]uint64{}, ever: map[types.UID]bool{},
 	}
 	w.view.state, w.view.gone = w.State, func(u types.UID) bool { return w.ever[u] }

@@ -181,7 +181,7 @@ func (f *filter) replay(obj any) {
 	}
 	if s := f.locate(now); f.active(s) {
 		f.record(Replayed)
-		f.first(s, false)
+		f.deliverAdd(s, false)
 	}
 }
 
@@ -263,8 +263,8 @@ type change struct {
 	at     time.Time
 }
 
-// mailbox holds the changes that a filter has yet to deal with, in their order.
-type mailbox struct {
+// changeQueue holds the changes that a filter has yet to deal with, in their order.
+type changeQueue struct {
 	posted chan struct{} // has room for one
 
 	mu      sync.Mutex
@@ -272,7 +272,7 @@ type mailbox struct {
 }
 
 // post never blocks.
-func (m *mailbox) post(c change) {
+func (m *changeQueue) post(c change) {
 	m.mu.Lock()
 	m.changes = append(m.changes, c)
 	m.mu.Unlock()
@@ -282,7 +282,7 @@ func (m *mailbox) post(c change) {
 	}
 }
 
-func (m *mailbox) first() (change, bool) {
+func (m *changeQueue) first() (change, bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if len(m.changes) == 0 {
@@ -291,7 +291,7 @@ func (m *mailbox) first() (change, bool) {
 	return m.changes[0], true
 }
 
-func (m *mailbox) drop() {
+func (m *changeQueue) drop() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.changes = m.changes[1:]
@@ -299,7 +299,7 @@ func (m *mailbox) drop() {
 
 // oldest is the time of the oldest activation that is still to be dealt with, or
 // now if there is none.
-func (m *mailbox) oldest(now time.Time) time.Time {
+func (m *changeQueue) oldest(now time.Time) time.Time {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, c := range m.changes {

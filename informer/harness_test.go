@@ -12,9 +12,9 @@ import (
 	"k8s.io/klog/v2"
 )
 
-// A rig drives one filter by hand: the test decides when the store changes, when
+// A harness drives one filter by hand: the test decides when the store changes, when
 // the stream brings what, and when replays happen. No goroutine is involved.
-type rig struct {
+type harness struct {
 	t *testing.T
 	*owner
 	i     *Informer
@@ -23,9 +23,9 @@ type rig struct {
 	count *counter
 }
 
-func newRig(t *testing.T, o *owner) *rig {
+func newRig(t *testing.T, o *owner) *harness {
 	inner := cache.NewSharedIndexInformer(&cache.ListWatch{}, &corev1.ConfigMap{}, 0, nil)
-	r := &rig{t: t, owner: o, j: &releaseJournal{}, count: &counter{}}
+	r := &harness{t: t, owner: o, j: &releaseJournal{}, count: &counter{}}
 	r.i = Wrap(inner, Options{Ownership: o, Point: pointOfLabel, Recorder: r.count})
 	if _, err := r.i.AddEventHandlerWithOptions(r.j, cache.HandlerOptions{Logger: &klog.Logger{}}); err != nil {
 		t.Fatal(err)
@@ -36,14 +36,14 @@ func newRig(t *testing.T, o *owner) *rig {
 
 // The store is ahead of the stream: put and drop change it, OnAdd, OnUpdate and
 // OnDelete of r.f are the stream.
-func (r *rig) put(obj any) {
+func (r *harness) put(obj any) {
 	r.t.Helper()
 	if err := r.i.GetIndexer().Update(obj); err != nil {
 		r.t.Fatal(err)
 	}
 }
 
-func (r *rig) drop(obj any) {
+func (r *harness) drop(obj any) {
 	r.t.Helper()
 	if err := r.i.GetIndexer().Delete(obj); err != nil {
 		r.t.Fatal(err)
@@ -51,23 +51,23 @@ func (r *rig) drop(obj any) {
 }
 
 // created, updated and deleted do both at once.
-func (r *rig) created(obj any) {
+func (r *harness) created(obj any) {
 	r.put(obj)
 	r.f.OnAdd(obj, false)
 }
 
-func (r *rig) updated(oldObj, newObj any) {
+func (r *harness) updated(oldObj, newObj any) {
 	r.put(newObj)
 	r.f.OnUpdate(oldObj, newObj)
 }
 
-func (r *rig) deleted(obj any) {
+func (r *harness) deleted(obj any) {
 	r.drop(obj)
 	r.f.OnDelete(obj)
 }
 
 // replay works off the mail.
-func (r *rig) replay() {
+func (r *harness) replay() {
 	r.t.Helper()
 	for c, ok := r.f.mail.first(); ok; c, ok = r.f.mail.first() {
 		if !r.f.apply(r.t.Context(), c) {
@@ -78,7 +78,7 @@ func (r *rig) replay() {
 }
 
 // wants compares with what the handler has seen since the last call.
-func (r *rig) wants(lines ...string) {
+func (r *harness) wants(lines ...string) {
 	r.t.Helper()
 	if diff := cmp.Diff(lines, r.j.take()); diff != "" {
 		r.t.Errorf("the handler saw (-want +got):\n%s", diff)
