@@ -87,8 +87,8 @@ func (s *Sharder) copiesOf(kind string) (of []*copied) {
 // reached returns those of the marks that the stores of the sharded informers have
 // come to. The store, which listers and handlers read, says itself up to which version it
 // has taken in what the watch showed; the reflector is ahead of it.
-func (s *Sharder) reached(marks claim.Marks) claim.Marks {
-	reached := claim.Marks{}
+func (s *Sharder) reached(marks claim.Watermarks) claim.Watermarks {
+	reached := claim.Watermarks{}
 	for kind, version := range marks {
 		if hasReached(s.copiesOf(kind), version) {
 			reached[kind] = version
@@ -143,14 +143,14 @@ func (l *loop) catchUp() {
 	if l.ended != nil {
 		return
 	}
-	awaited := l.machine.Awaited()
+	awaited := l.machine.PendingWatermarks()
 	if awaited == nil {
 		return
 	}
 	reached := l.s.reached(awaited)
 	l.catching = len(reached) < len(awaited)
 	if len(reached) > 0 {
-		l.step(claim.CaughtUp{Marks: reached})
+		l.step(claim.WatermarksReached{Watermarks: reached})
 	}
 }
 
@@ -161,8 +161,8 @@ func (l *loop) tellBehind(partitions uint64) {
 	if !logger.Enabled() {
 		return
 	}
-	lagging := l.machine.Lagging()
-	have := claim.Marks{}
+	lagging := l.machine.UnreachedWatermarks()
+	have := claim.Watermarks{}
 	for kind := range lagging {
 		have[kind] = shown(l.s.copiesOf(kind))
 	}

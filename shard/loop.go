@@ -48,7 +48,7 @@ type loop struct {
 	lost        int // Leases that were deleted, one soon after the other
 	lostAt      time.Time
 
-	marks    claim.Marks // published: how far this member had written at its last release; immutable
+	marks    claim.Watermarks // published: how far this member had written at its last release; immutable
 	catching bool        // a mark is awaited that the informers have not reached
 
 	attachedInformers, attachedQueues int
@@ -132,7 +132,7 @@ func (l *loop) step(e claim.Event) {
 	switch e.(type) {
 	case claim.Synced:
 		l.synced = true
-	case claim.Vanished:
+	case claim.LeaseDeleted:
 		if l.ended != nil {
 			// The next machine must know: there may still be a process behind it.
 			l.vanished = append(l.vanished, e)

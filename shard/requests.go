@@ -32,47 +32,47 @@ func (l *loop) request(a claim.Action) {
 		})
 	}
 	switch a := a.(type) {
-	case claim.Get:
+	case claim.GetLease:
 		send(a.Timeout, "get", func(ctx context.Context) (claim.Event, error) {
 			found, outcome, err := client.Get(ctx)
 			if errors.Is(err, lease.ErrForeign) && strings.HasPrefix(found.Record.Holder, l.s.cfg.PodName+"_") {
 				err = nil // somebody took the record off this Pod's Lease; the machine will judge it
 			}
-			return claim.Got{Op: a.Op, Outcome: outcome, Lease: found}, err
+			return claim.GetResult{Op: a.Op, Outcome: outcome, Lease: found}, err
 		})
-	case claim.Create:
+	case claim.CreateLease:
 		send(a.Timeout, "create", func(ctx context.Context) (claim.Event, error) {
 			created, outcome, err := client.Create(ctx, a.Record)
-			return claim.Wrote{Op: a.Op, Outcome: outcome, Lease: created}, err
+			return claim.WriteResult{Op: a.Op, Outcome: outcome, Lease: created}, err
 		})
-	case claim.Update:
+	case claim.WriteLease:
 		// Later writes carry them on: who lists after this one must see them too.
-		a.Record.Marks = l.marks
+		a.Record.Watermarks = l.marks
 		released := l.releases
 		l.releases = 0
 		send(a.Timeout, "update", func(ctx context.Context) (claim.Event, error) {
 			// What goes with the partitions outside of the queues ends in OnChange.
 			l.changes.await(ctx, released, min(l.s.cfg.StopGrace, l.s.cfg.RenewPeriod/2))
 			updated, outcome, err := client.Update(ctx, a.UID, a.Version, a.Record)
-			return claim.Wrote{Op: a.Op, Outcome: outcome, Lease: updated}, err
+			return claim.WriteResult{Op: a.Op, Outcome: outcome, Lease: updated}, err
 		})
-	case claim.Delete:
+	case claim.DeleteLease:
 		send(a.Timeout, "delete", func(ctx context.Context) (claim.Event, error) {
 			outcome, err := client.Delete(ctx, a.Name, a.UID, a.Version)
-			return claim.Deleted{Op: a.Op, Outcome: outcome}, err
+			return claim.DeleteResult{Op: a.Op, Outcome: outcome}, err
 		})
-	case claim.List:
+	case claim.ListLeases:
 		send(a.Timeout, "list", func(ctx context.Context) (claim.Event, error) {
 			leases, outcome, err := client.List(ctx)
-			return claim.Listed{Op: a.Op, Outcome: outcome, Leases: leases}, err
+			return claim.ListResult{Op: a.Op, Outcome: outcome, Leases: leases}, err
 		})
-	case claim.Evict:
+	case claim.EvictLease:
 		send(a.Timeout, "update", func(ctx context.Context) (claim.Event, error) {
 			void, outcome, err := client.Evict(ctx, a)
 			if outcome == claim.OK {
 				l.logger.Info("Evicted a member that was silent for the duration of its Lease", "lease", a.Name)
 			}
-			return claim.Evicted{Op: a.Op, Outcome: outcome, Lease: void}, err
+			return claim.EvictResult{Op: a.Op, Outcome: outcome, Lease: void}, err
 		})
 	}
 }

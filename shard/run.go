@@ -343,13 +343,13 @@ func (l *loop) incarnate(predecessor string) {
 		Predecessor: predecessor, Tombstones: tombs,
 		Parameters:    c.parameters(),
 		LeaseDuration: c.LeaseDuration, RenewDeadline: c.RenewDeadline, RenewPeriod: c.RenewPeriod,
-		EchoLimit: c.EchoLimit, DrainTimeout: c.DrainTimeout, Coalesce: coalesce,
-		Settle: c.Settle, Quarantine: c.Quarantine, CacheWait: c.CacheWait,
+		WatchLagLimit: c.EchoLimit, DrainTimeout: c.DrainTimeout, Coalesce: coalesce,
+		StartupSettle: c.Settle, Quarantine: c.Quarantine, CacheSyncTimeout: c.CacheWait,
 	})
 	l.logger.Info("Joining the ring", "member", l.holder)
 	l.step(claim.Tick{})
 	for _, known := range l.watch.Leases() {
-		l.step(claim.Observed{Lease: known})
+		l.step(claim.LeaseObserved{Lease: known})
 	}
 	missed := l.vanished
 	l.vanished = nil

@@ -149,7 +149,7 @@ func TestWrapTransport_LearnsHowFarAMemberHasWritten(t *testing.T) {
 			if err != nil || !bytes.Equal(read, c.body) {
 				t.Errorf("the caller read %d bytes of %d: %v", len(read), len(c.body), err)
 			}
-			want := claim.Marks{}
+			want := claim.Watermarks{}
 			if c.want != "" {
 				want["Deployment"] = c.want
 			}
@@ -172,7 +172,7 @@ func TestWrapTransport_TheHighestWriteCounts(t *testing.T) {
 		}
 		_ = body.Close()
 	}
-	if diff := cmp.Diff(claim.Marks{"Deployment": "1000"}, s.marks()); diff != "" {
+	if diff := cmp.Diff(claim.Watermarks{"Deployment": "1000"}, s.marks()); diff != "" {
 		t.Errorf("marks (-want +got):\n%s", diff)
 	}
 }
@@ -235,12 +235,12 @@ func TestReached(t *testing.T) {
 	deployments := s.copies()[0]
 	check := func(version string, want bool) {
 		t.Helper()
-		if got := len(s.reached(claim.Marks{"Deployment": version})) == 1; got != want {
+		if got := len(s.reached(claim.Watermarks{"Deployment": version})) == 1; got != want {
 			t.Errorf("version %s is reached: %v", version, got)
 		}
 	}
 	check("1", false) // has not synced
-	if got := s.reached(claim.Marks{"Pod": "5"}); len(got) != 1 {
+	if got := s.reached(claim.Watermarks{"Pod": "5"}); len(got) != 1 {
 		t.Error("waits for a kind that there is no informer of")
 	}
 	deployments.Informer.SharedIndexInformer = synced{deployments.SharedIndexInformer}

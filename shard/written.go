@@ -126,7 +126,7 @@ func (s *Sharder) stored(kind, key string) bool {
 // marks returns how far this member has written, as far as it matters to who has the
 // same informers. A creation that the own informer has not shown within a second was
 // of an object that it does not select; until one is shown again, none counts.
-func (s *Sharder) marks() claim.Marks {
+func (s *Sharder) marks() claim.Watermarks {
 	now := time.Now()
 	w := &s.written
 	// The informers are asked while no lock is held.
@@ -137,7 +137,7 @@ func (s *Sharder) marks() claim.Marks {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	marks := claim.Marks{}
+	marks := claim.Watermarks{}
 	for kind, last := range w.byKind {
 		last.resolve(fresh[kind].key, shown[kind], now)
 		version := last.version

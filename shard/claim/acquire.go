@@ -11,7 +11,7 @@ import (
 )
 
 // rival is another process that holds the Lease of this member's name.
-type rival struct {
+type otherHolder struct {
 	lease     Lease
 	since     Time   // when it was last seen to change
 	lookAt    Time   // when to look again
@@ -22,19 +22,19 @@ type rival struct {
 // acquire looks who holds the Lease of this name. Only a quorum read will do: the
 // member has no heartbeat yet that could prove its watch.
 func (m *Machine) acquire() {
-	if !m.now.Reached(m.rival.lookAt) {
+	if !m.now.Reached(m.otherHolder.lookAt) {
 		return
 	}
 	r := m.begin(opGet)
-	m.do(Get{Op: r.id, Timeout: m.timeout()})
+	m.do(GetLease{Op: r.id, Timeout: m.timeout()})
 }
 
 // found goes on from what acquire saw.
-func (m *Machine) found(e Got) {
+func (m *Machine) found(e GetResult) {
 	l := e.Lease
-	m.publish(l.Record.Marks)
+	m.noteWatermarks(l.Record.Watermarks)
 	if e.Outcome == OK {
-		m.sight(l)
+		m.observeSameName(l)
 	}
 	switch {
 	case e.Outcome == NotFound:
@@ -43,53 +43,53 @@ func (m *Machine) found(e Got) {
 		// the others ended, this member gains nothing: see [Machine.resolve].
 		r := m.begin(opCreate)
 		m.own.seq++
-		r.seq, r.phase, r.tombs = m.own.seq, Joining, m.tombGeneration
-		m.do(Create{Op: r.id, Record: m.record(Joining, Claims{Parameters: m.parts.parameters, Set: ring.NewSet(m.parts.parameters.Partitions)}), Timeout: m.timeout()})
+		r.seq, r.phase, r.tombstones = m.own.seq, PhaseJoining, m.tombGeneration
+		m.do(CreateLease{Op: r.id, Record: m.record(PhaseJoining, Claims{Parameters: m.parts.parameters, Set: ring.NewSet(m.parts.parameters.Partitions)}), Timeout: m.timeout()})
 	case l.Record.Holder == m.cfg.Holder:
 		// A create whose answer was lost. Nothing was claimed by it.
-		m.hold(l)
+		m.acquired(l)
 		m.own.version = l.Version
 		m.own.failures = max(m.own.failures, 1)
 	case l.Record.Void():
 		// Deleted and created again rather than taken over, so that the Lease's
 		// creation time and owner reference are those of its holder.
-		if m.rival.deleted == l.UID {
-			m.rival.deleted = "" // still there: somebody's finalizer, or somebody writes to it
-			m.rival.lookAt = m.now.Add(m.jitter(m.cfg.RenewPeriod))
+		if m.otherHolder.deleted == l.UID {
+			m.otherHolder.deleted = "" // still there: somebody's finalizer, or somebody writes to it
+			m.otherHolder.lookAt = m.now.Add(m.jitter(m.cfg.RenewPeriod))
 			return
 		}
-		m.rival.deleted = l.UID
+		m.otherHolder.deleted = l.UID
 		r := m.begin(opDelete)
-		m.do(Delete{Op: r.id, Name: l.Name, UID: l.UID, Version: l.Version, Timeout: m.timeout()})
+		m.do(DeleteLease{Op: r.id, Name: l.Name, UID: l.UID, Version: l.Version, Timeout: m.timeout()})
 	case m.provenDead(l.Record):
-		m.evictRival(l)
-	case l.UID != m.rival.lease.UID || l.Version != m.rival.lease.Version:
-		m.rival.duplicate = m.rival.lease.UID == l.UID && m.rival.lease.Record.Holder == l.Record.Holder
-		m.rival.lease, m.rival.since = l, m.now
-		m.rival.lookAt = m.now.Add(m.jitter(m.cfg.RenewPeriod))
-	case m.now.since(m.rival.since) >= l.Record.Duration:
-		m.evictRival(l)
+		m.evictOtherHolder(l)
+	case l.UID != m.otherHolder.lease.UID || l.Version != m.otherHolder.lease.Version:
+		m.otherHolder.duplicate = m.otherHolder.lease.UID == l.UID && m.otherHolder.lease.Record.Holder == l.Record.Holder
+		m.otherHolder.lease, m.otherHolder.since = l, m.now
+		m.otherHolder.lookAt = m.now.Add(m.jitter(m.cfg.RenewPeriod))
+	case m.now.since(m.otherHolder.since) >= l.Record.Duration:
+		m.evictOtherHolder(l)
 	default:
-		wait := min(l.Record.Duration-m.now.since(m.rival.since), m.cfg.RenewPeriod)
-		m.rival.lookAt = m.now.Add(wait)
+		wait := min(l.Record.Duration-m.now.since(m.otherHolder.since), m.cfg.RenewPeriod)
+		m.otherHolder.lookAt = m.now.Add(wait)
 	}
 }
 
-func (m *Machine) evictRival(l Lease) {
+func (m *Machine) evictOtherHolder(l Lease) {
 	r := m.begin(opEvict)
 	m.do(m.eviction(r.id, l))
 }
 
 // hold notes that the Lease is this machine's now.
-func (m *Machine) hold(l Lease) {
+func (m *Machine) acquired(l Lease) {
 	m.own.uid, m.own.created = l.UID, l.Created
-	m.rival = rival{}
+	m.otherHolder = otherHolder{}
 	m.stage = joining
 }
 
 // namesake is a Lease of this member's name that another process held when it was last
 // seen, and whose end the watch has not shown.
-type namesake struct {
+type sameNameLease struct {
 	lease Lease
 	void  bool // it was seen void: whoever held it has stopped its work
 }
@@ -105,64 +105,64 @@ func (m *Machine) provenDead(r Record) bool {
 
 // sight notes a Lease of this member's name as a read or the watch shows it. A read may
 // be ahead of the watch. A Lease that was void is never held again.
-func (m *Machine) sight(l Lease) {
-	r, known := l.Record, m.namesakes[l.UID]
+func (m *Machine) observeSameName(l Lease) {
+	r, known := l.Record, m.sameNameLeases[l.UID]
 	switch {
 	case r.Void():
-		m.noteEnded(known.lease.Record.Holder)
-		m.namesakes[l.UID] = namesake{lease: l, void: true}
+		m.rememberEnded(known.lease.Record.Holder)
+		m.sameNameLeases[l.UID] = sameNameLease{lease: l, void: true}
 	case known.void || r.Holder == m.cfg.Holder:
 		return
 	case m.provenDead(r):
-		m.noteEnded(r.Holder)
+		m.rememberEnded(r.Holder)
 	default:
-		delete(m.buried, r.Holder) // it is alive: should it vanish, that is news
+		delete(m.expiredHolders, r.Holder) // it is alive: should it vanish, that is news
 		l.Record.Duration = max(r.Duration, known.lease.Record.Duration)
-		m.namesakes[l.UID] = namesake{lease: l}
+		m.sameNameLeases[l.UID] = sameNameLease{lease: l}
 	}
 	// This process has the tombstones of its earlier machine already. Those of a member
 	// that was evicted are older than a lease duration.
 	if r.EvictedBy == "" && (r.Void() || r.Holder != m.cfg.Predecessor) {
-		m.adopt(r.Tombstones)
+		m.mergeTombstones(r.Tombstones)
 	}
 }
 
 // noteEnded notes that a holder has ended as it should: it needs no tombstone.
-func (m *Machine) noteEnded(holder string) {
+func (m *Machine) rememberEnded(holder string) {
 	if holder == "" {
 		return
 	}
-	if _, exists := m.tombs[holder]; exists {
-		delete(m.tombs, holder)
+	if _, exists := m.tombstones[holder]; exists {
+		delete(m.tombstones, holder)
 		m.tombGeneration++
 		m.parts.blockedDirty = true
 	}
-	m.buried[holder] = m.now.Add(buriedFor * m.cfg.LeaseDuration)
+	m.expiredHolders[holder] = m.now.Add(expiredHolderMemory * m.cfg.LeaseDuration)
 }
 
 // vanished takes the end of a Lease from the watch.
-func (m *Machine) vanished(e Vanished) {
+func (m *Machine) handleDeleted(e LeaseDeleted) {
 	if e.Last.Name != m.cfg.Lease {
-		m.vanish(e.Last)
+		m.removePeer(e.Last)
 		return
 	}
-	m.publish(e.Last.Record.Marks)
-	m.rival.lookAt = Time{}
+	m.noteWatermarks(e.Last.Record.Watermarks)
+	m.otherHolder.lookAt = Time{}
 	if m.own.op == nil && e.Last.UID == m.own.uid {
 		m.own.version = ""
 	}
-	m.buryNamesake(e.Last, e.Final)
+	m.addSameNameTombstone(e.Last, e.Final)
 }
 
 // resolve buries the namesakes that have ended although the watch has not shown how: it
 // shows another Lease in their place, because a list replaced a part of the watch, or
 // because it began after their end. Where it shows this member's Lease, which was
 // created when there was no other, none is left.
-func (m *Machine) resolve(l Lease) {
-	for _, uid := range slices.Sorted(maps.Keys(m.namesakes)) {
-		last := m.namesakes[uid].lease
+func (m *Machine) resolveSameName(l Lease) {
+	for _, uid := range slices.Sorted(maps.Keys(m.sameNameLeases)) {
+		last := m.sameNameLeases[uid].lease
 		if uid != l.UID && (l.Record.Holder == m.cfg.Holder || CompareVersions(last.Version, l.Version) < 0) {
-			m.buryNamesake(last, false)
+			m.addSameNameTombstone(last, false)
 		}
 	}
 }
@@ -170,9 +170,9 @@ func (m *Machine) resolve(l Lease) {
 // buryNamesake makes a tombstone for a Lease of this member's name that is gone, unless
 // its holder is known to have stopped. If the last state is not the final one, the
 // holder may have claimed anything since.
-func (m *Machine) buryNamesake(last Lease, final bool) {
-	known, r := m.namesakes[last.UID], last.Record
-	delete(m.namesakes, last.UID)
+func (m *Machine) addSameNameTombstone(last Lease, final bool) {
+	known, r := m.sameNameLeases[last.UID], last.Record
+	delete(m.sameNameLeases, last.UID)
 	if known.void || r.Void() || m.provenDead(r) {
 		return
 	}
@@ -180,5 +180,5 @@ func (m *Machine) buryNamesake(last Lease, final bool) {
 	if final {
 		claims = r.Claims
 	}
-	m.bury(Tombstone{Lease: last.Name, Holder: r.Holder, Claims: claims}, max(r.Duration, known.lease.Record.Duration, m.cfg.LeaseDuration))
+	m.addTombstone(Tombstone{Lease: last.Name, Holder: r.Holder, Claims: claims}, max(r.Duration, known.lease.Record.Duration, m.cfg.LeaseDuration))
 }

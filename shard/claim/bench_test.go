@@ -13,17 +13,17 @@ import (
 
 // busyFleet returns a machine that serves among others, with the partitions of the
 // default ring spread over all of them, and the Leases of the others.
-func busyFleet(b *testing.B, members int) (*pilot, []Lease) {
+func busyFleet(b *testing.B, members int) (*driver, []Lease) {
 	b.Helper()
 	t := new(testing.T)
-	p := newPilot(t, func(c *Config) { c.Member, c.Parameters = "m-000", ring.DefaultParameters() })
+	p := newDriver(t, func(c *Config) { c.Member, c.Parameters = "m-000", ring.DefaultParameters() })
 	names := []string{"m-000"}
 	for i := 1; i < members; i++ {
 		names = append(names, fmt.Sprintf("m-%03d", i))
 	}
 	var others []Lease
 	for _, name := range names[1:] {
-		others = append(others, p.put("lease-"+name, p.peerRecord(name, Serving, p.owned(name, names...)...)))
+		others = append(others, p.put("lease-"+name, p.peerRecord(name, PhaseActive, p.owned(name, names...)...)))
 	}
 	p.step(Tick{})
 	for _, l := range others {
@@ -49,7 +49,7 @@ func BenchmarkStep(b *testing.B) {
 				version++
 				l := others[i%len(others)]
 				l.Version = strconv.FormatUint(version, 10)
-				p.m.Step(p.now, Observed{Lease: l})
+				p.m.Step(p.now, LeaseObserved{Lease: l})
 				i++
 			}
 		})
@@ -74,9 +74,9 @@ func BenchmarkStep(b *testing.B) {
 			void.Version = "0"
 			b.ReportAllocs()
 			for b.Loop() {
-				p.m.Step(p.now, Observed{Lease: void})
+				p.m.Step(p.now, LeaseObserved{Lease: void})
 				p.m.rebuilt = Time{} // as if it were long ago
-				p.m.Step(p.now, Observed{Lease: l})
+				p.m.Step(p.now, LeaseObserved{Lease: l})
 				p.m.rebuilt = Time{}
 			}
 		})

@@ -15,23 +15,23 @@ import (
 
 // gaining makes a member of a ring of two of which the other, b, leaves: it
 // releases everything in one write, with the given marks.
-func gaining(t *testing.T, marks Marks) *pilot {
+func gaining(t *testing.T, marks Watermarks) *driver {
 	t.Helper()
-	p := newPilot(t, func(c *Config) { c.CacheWait = time.Second })
+	p := newDriver(t, func(c *Config) { c.CacheSyncTimeout = time.Second })
 	lost := p.owned("b", "a", "b")
-	p.peer("b", Serving, lost...)
+	p.peer("b", PhaseActive, lost...)
 	p.join()
 	p.wantStates(p.owned("a", "a", "b"), nil)
-	r := p.peerRecord("b", Draining)
-	r.Holder, r.Marks = "", marks
+	r := p.peerRecord("b", PhaseDraining)
+	r.Holder, r.Watermarks = "", marks
 	p.put("lease-b", r)
 	return p
 }
 
-func (p *pilot) kept() []int { return p.owned("a", "a", "b") }
-func (p *pilot) lost() []int { return p.owned("b", "a", "b") }
+func (p *driver) kept() []int { return p.owned("a", "a", "b") }
+func (p *driver) lost() []int { return p.owned("b", "a", "b") }
 
-func (p *pilot) wantStats(waits, givenUp uint64) {
+func (p *driver) wantStats(waits, givenUp uint64) {
 	p.t.Helper()
 	if s := p.m.Stats(); s.CacheWaits != waits || s.CacheWaitsGivenUp != givenUp {
 		p.t.Errorf("%d waits, %d given up; want %d and %d", s.CacheWaits, s.CacheWaitsGivenUp, waits, givenUp)
@@ -39,125 +39,125 @@ func (p *pilot) wantStats(waits, givenUp uint64) {
 }
 
 func TestC8_WaitsForTheCaches(t *testing.T) {
-	p := gaining(t, Marks{"Foo": "1000", "Bar": "7"})
+	p := gaining(t, Watermarks{"Foo": "1000", "Bar": "7"})
 	p.show("lease-b")
 	p.run(300 * time.Millisecond)
 	p.wantStates(p.kept(), p.lost()) // and what it keeps is not touched
-	if diff := cmp.Diff(Marks{"Foo": "1000", "Bar": "7"}, p.m.Awaited()); diff != "" {
+	if diff := cmp.Diff(Watermarks{"Foo": "1000", "Bar": "7"}, p.m.PendingWatermarks()); diff != "" {
 		t.Errorf("awaited (-want +got):\n%s", diff)
 	}
-	p.step(CaughtUp{Marks{"Foo": "999", "Bar": "10"}}) // 999 < 1000, and 10 > 7 as numbers
+	p.step(WatermarksReached{Watermarks{"Foo": "999", "Bar": "10"}}) // 999 < 1000, and 10 > 7 as numbers
 	p.run(100 * time.Millisecond)
 	p.wantStates(p.kept(), p.lost())
-	if diff := cmp.Diff(Marks{"Foo": "1000"}, p.m.Awaited()); diff != "" {
+	if diff := cmp.Diff(Watermarks{"Foo": "1000"}, p.m.PendingWatermarks()); diff != "" {
 		t.Errorf("awaited (-want +got):\n%s", diff)
 	}
-	p.step(CaughtUp{Marks{"Foo": "1000"}})
+	p.step(WatermarksReached{Watermarks{"Foo": "1000"}})
 	p.serve()
 	p.wantStates(p.all(), nil)
 	p.wantStats(uint64(len(p.lost())), 0)
-	if p.m.Awaited() != nil {
-		t.Errorf("still awaits %v", p.m.Awaited())
+	if p.m.PendingWatermarks() != nil {
+		t.Errorf("still awaits %v", p.m.PendingWatermarks())
 	}
 }
 
 func TestC8_WhatIsReachedCostsNothing(t *testing.T) {
-	p := gaining(t, Marks{"Foo": "1000"})
+	p := gaining(t, Watermarks{"Foo": "1000"})
 	p.show("lease-b")
-	p.step(CaughtUp{Marks{"Foo": "1000"}})
+	p.step(WatermarksReached{Watermarks{"Foo": "1000"}})
 	p.run(p.cfg.Coalesce)
 	p.wantStates(p.all(), nil)
 	p.wantStats(0, 0)
 
 	// The same marks come again with every heartbeat.
-	p.peer("c", Joining)
-	r := p.peerRecord("c", Joining)
-	r.Marks = Marks{"Foo": "1000"}
+	p.peer("c", PhaseJoining)
+	r := p.peerRecord("c", PhaseJoining)
+	r.Watermarks = Watermarks{"Foo": "1000"}
 	p.put("lease-c", r)
 	p.show("lease-c")
-	if p.m.Awaited() != nil {
-		t.Errorf("awaits %v", p.m.Awaited())
+	if p.m.PendingWatermarks() != nil {
+		t.Errorf("awaits %v", p.m.PendingWatermarks())
 	}
 }
 
 func TestC8_TheBoundEndsTheWait(t *testing.T) {
-	p := gaining(t, Marks{"Foo": "1000"})
+	p := gaining(t, Watermarks{"Foo": "1000"})
 	p.show("lease-b")
-	p.run(p.cfg.CacheWait - 10*time.Millisecond)
+	p.run(p.cfg.CacheSyncTimeout - 10*time.Millisecond)
 	p.wantStates(p.kept(), p.lost())
 	p.run(p.cfg.Coalesce + 20*time.Millisecond) // no event but Next's ticks
 	p.wantStates(p.all(), nil)
 	p.wantStats(0, uint64(len(p.lost())))
-	if diff := cmp.Diff(Marks{"Foo": "1000"}, p.m.Lagging()); diff != "" || p.m.Awaited() != nil {
-		t.Errorf("lagging (-want +got):\n%s\nawaited %v", diff, p.m.Awaited())
+	if diff := cmp.Diff(Watermarks{"Foo": "1000"}, p.m.UnreachedWatermarks()); diff != "" || p.m.PendingWatermarks() != nil {
+		t.Errorf("lagging (-want +got):\n%s\nawaited %v", diff, p.m.PendingWatermarks())
 	}
 }
 
 // However many marks are published meanwhile: an informer that has stopped must not
 // stop the ring.
 func TestC8_TheBoundHoldsWhileMarksRise(t *testing.T) {
-	p := gaining(t, Marks{"Foo": "1000"})
+	p := gaining(t, Watermarks{"Foo": "1000"})
 	p.show("lease-b")
-	p.peer("c", Joining)
+	p.peer("c", PhaseJoining)
 	start := p.now
 	for i := 0; len(p.in(ring.Active)) < testPartitions; i++ {
-		r := p.peerRecord("c", Joining)
-		r.Seq, r.Marks = uint64(i), Marks{"Foo": fmt.Sprint(1001 + i)}
+		r := p.peerRecord("c", PhaseJoining)
+		r.Seq, r.Watermarks = uint64(i), Watermarks{"Foo": fmt.Sprint(1001 + i)}
 		p.put("lease-c", r)
 		p.show("lease-c")
 		p.run(50 * time.Millisecond)
-		if waited := p.now.since(start); waited > p.cfg.CacheWait+p.cfg.Coalesce+100*time.Millisecond {
+		if waited := p.now.since(start); waited > p.cfg.CacheSyncTimeout+p.cfg.Coalesce+100*time.Millisecond {
 			t.Fatalf("still waits after %v", waited)
 		}
 	}
-	if waited := p.now.since(start); waited < p.cfg.CacheWait {
+	if waited := p.now.since(start); waited < p.cfg.CacheSyncTimeout {
 		t.Errorf("waited for %v only", waited)
 	}
 }
 
 func TestC8_AListWithHigherMarksDelays(t *testing.T) {
-	p := gaining(t, Marks{"Foo": "1000"})
+	p := gaining(t, Watermarks{"Foo": "1000"})
 	p.show("lease-b")
-	p.step(CaughtUp{Marks{"Foo": "1000"}})
+	p.step(WatermarksReached{Watermarks{"Foo": "1000"}})
 	p.wait(p.cfg.Coalesce)
-	u := take[Update](p)
-	p.step(Wrote{Op: u.Op, Outcome: OK, Lease: p.commit(u)})
+	u := take[WriteLease](p)
+	p.step(WriteResult{Op: u.Op, Outcome: OK, Lease: p.commit(u)})
 	p.show(p.cfg.Lease)
-	l := take[List](p)
+	l := take[ListLeases](p)
 	r := p.leases["lease-b"].Record
-	r.Marks = Marks{"Foo": "1001"}
+	r.Watermarks = Watermarks{"Foo": "1001"}
 	p.put("lease-b", r) // the watch doesn't show it
-	p.step(Listed{Op: l.Op, Outcome: OK, Leases: p.list()})
+	p.step(ListResult{Op: l.Op, Outcome: OK, Leases: p.list()})
 	p.wantStates(p.kept(), p.lost())
 	p.run(200 * time.Millisecond)
 	p.wantStates(p.kept(), p.lost())
-	p.step(CaughtUp{Marks{"Foo": "1001"}})
-	take[List](p) // looks again before it begins
+	p.step(WatermarksReached{Watermarks{"Foo": "1001"}})
+	take[ListLeases](p) // looks again before it begins
 	p.wantStates(p.kept(), p.lost())
 }
 
 // Wherever the marks come from, they count.
 func TestC8_MarksAreTakenFromEveryLeaseThatIsSeen(t *testing.T) {
-	marks := Marks{"Foo": "1000"}
+	marks := Watermarks{"Foo": "1000"}
 	for _, c := range []struct {
 		name    string
-		happens func(*pilot, Lease)
+		happens func(*driver, Lease)
 	}{
-		{"watched", func(p *pilot, l Lease) { p.step(Observed{l}) }},
-		{"the last state of one that is gone", func(p *pilot, l Lease) { p.step(Vanished{Last: l}) }},
-		{"read when it stands in the way", func(p *pilot, l Lease) {
+		{"watched", func(p *driver, l Lease) { p.step(LeaseObserved{l}) }},
+		{"the last state of one that is gone", func(p *driver, l Lease) { p.step(LeaseDeleted{Last: l}) }},
+		{"read when it stands in the way", func(p *driver, l Lease) {
 			p.m = New(p.cfg)
 			p.step(Tick{})
-			p.step(Got{Op: take[Get](p).Op, Outcome: OK, Lease: l})
+			p.step(GetResult{Op: take[GetLease](p).Op, Outcome: OK, Lease: l})
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			p := newPilot(t, func(c *Config) { c.CacheWait = time.Second }).join()
+			p := newDriver(t, func(c *Config) { c.CacheSyncTimeout = time.Second }).join()
 			p.did = nil
-			r := p.peerRecord("b", Draining)
-			r.Holder, r.Marks = "", marks
+			r := p.peerRecord("b", PhaseDraining)
+			r.Holder, r.Watermarks = "", marks
 			c.happens(p, Lease{Name: "lease-b", UID: "x", Version: "50", Record: r})
-			if diff := cmp.Diff(marks, p.m.Lagging()); diff != "" {
+			if diff := cmp.Diff(marks, p.m.UnreachedWatermarks()); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
 		})
@@ -165,17 +165,17 @@ func TestC8_MarksAreTakenFromEveryLeaseThatIsSeen(t *testing.T) {
 }
 
 func TestC8_RemembersABoundedNumberOfKinds(t *testing.T) {
-	p := newPilot(t, func(c *Config) { c.CacheWait = time.Second }).join()
-	marks := Marks{}
-	for i := range 10 * maxMarks {
+	p := newDriver(t, func(c *Config) { c.CacheSyncTimeout = time.Second }).join()
+	marks := Watermarks{}
+	for i := range 10 * maxWatermarks {
 		marks[fmt.Sprint(i)] = "1"
 	}
-	r := p.peerRecord("b", Joining)
-	r.Marks = marks
+	r := p.peerRecord("b", PhaseJoining)
+	r.Watermarks = marks
 	p.put("lease-b", r)
 	p.show("lease-b")
-	p.step(CaughtUp{marks})
-	if a, b := len(p.m.caches.published), len(p.m.caches.reached); a != maxMarks || b != maxMarks {
+	p.step(WatermarksReached{marks})
+	if a, b := len(p.m.caches.published), len(p.m.caches.reached); a != maxWatermarks || b != maxWatermarks {
 		t.Errorf("remembers %d and %d kinds", a, b)
 	}
 }

@@ -16,9 +16,9 @@ import (
 
 // calmWorld is a fleet of n at rest, without faults, with requests of 0.4 to 8 ms
 // and nothing in flight when a partition is to be drained.
-func calmWorld(t *testing.T, seed uint64, n int) *world {
+func calmWorld(t *testing.T, seed uint64, n int) *sim {
 	t.Helper()
-	w := emptyWorld(seed)
+	w := emptySim(seed)
 	w.profile = profile{kind: "calm", members: n, most: 2 * n, idle: 1, lag: 3 * time.Millisecond, parameters: ring.DefaultParameters()}
 	w.profile.next = w.profile.parameters
 	w.timing.coalesce, w.timing.settle = 50*time.Millisecond, 300*time.Millisecond
@@ -29,7 +29,7 @@ func calmWorld(t *testing.T, seed uint64, n int) *world {
 	return w
 }
 
-func (w *world) mustRest(t *testing.T) {
+func (w *sim) mustRest(t *testing.T) {
 	t.Helper()
 	if w.failure != nil {
 		t.Fatalf("seed %d: %v", w.seed, w.failure)
@@ -41,7 +41,7 @@ func (w *world) mustRest(t *testing.T) {
 
 // unowned runs on, and returns for how long each point that had no worker for some
 // time had none.
-func (w *world) unowned(d time.Duration) []time.Duration {
+func (w *sim) unowned(d time.Duration) []time.Duration {
 	gaps := make([]time.Duration, len(w.points))
 	const step = time.Millisecond
 	for end := w.now + d; w.now < end && w.failure == nil; {
@@ -60,7 +60,7 @@ func (w *world) unowned(d time.Duration) []time.Duration {
 }
 
 // owners returns the owner of each point by the ring that a member sees.
-func (w *world) owners() []string {
+func (w *sim) owners() []string {
 	owners := make([]string, len(w.points))
 	for i, point := range w.points {
 		owners[i], _ = w.procs[0].machine.View().OwnerOf(point)
@@ -71,18 +71,18 @@ func (w *world) owners() []string {
 // changes are what can happen to a fleet.
 var changes = []struct {
 	name  string
-	do    func(*world)
+	do    func(*sim)
 	bound time.Duration // on the time that a point has no worker
 }{
-	{"join", func(w *world) { w.startFresh() }, 250 * time.Millisecond},
-	{"graceful stop", func(w *world) { w.procs[len(w.procs)/2].terminate() }, 250 * time.Millisecond},
-	{"crash", func(w *world) { w.procs[len(w.procs)/2].die("is killed") }, 17 * time.Second},
-	{"container restart", func(w *world) {
+	{"join", func(w *sim) { w.startFresh() }, 250 * time.Millisecond},
+	{"graceful stop", func(w *sim) { w.procs[len(w.procs)/2].terminate() }, 250 * time.Millisecond},
+	{"crash", func(w *sim) { w.procs[len(w.procs)/2].die("is killed") }, 17 * time.Second},
+	{"container restart", func(w *sim) {
 		p := w.procs[len(w.procs)/2]
 		p.die("is killed")
 		w.after(500*time.Millisecond, func() { w.start(p.name, p.podUID, true) })
 	}, 17 * time.Second},
-	{"stuck work", func(w *world) {
+	{"stuck work", func(w *sim) {
 		p := w.procs[0]
 		for i := range p.work.until {
 			if p.work.active&(1<<i) != 0 {
@@ -103,7 +103,7 @@ func TestL1_TimeUnowned(t *testing.T) {
 		for _, n := range []int{2, 3, 10} {
 			var gaps []time.Duration
 			moved, members := 0, 0
-			var cost tally
+			var cost counts
 			const runs = 3
 			for seed := range uint64(runs) {
 				w := calmWorld(t, seed+1, n)

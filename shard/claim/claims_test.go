@@ -13,27 +13,27 @@ import (
 
 // claiming brings a machine to the point at which its first claims are confirmed
 // and it asks for the list that stands between them and work.
-func claiming(t *testing.T, change ...func(*Config)) (*pilot, List) {
+func claiming(t *testing.T, change ...func(*Config)) (*driver, ListLeases) {
 	t.Helper()
-	p := newPilot(t, change...)
+	p := newDriver(t, change...)
 	p.step(Tick{})
 	p.step(Synced{})
 	p.serve()
 	p.wait(p.cfg.Coalesce)
-	u := take[Update](p)
-	p.step(Wrote{Op: u.Op, Outcome: OK, Lease: p.commit(u)})
+	u := take[WriteLease](p)
+	p.step(WriteResult{Op: u.Op, Outcome: OK, Lease: p.commit(u)})
 	p.show(p.cfg.Lease)
 	if got := take[Claimed](p).Partitions.Len(); got != testPartitions {
 		t.Fatalf("claimed %d partitions instead of all", got)
 	}
-	return p, take[List](p)
+	return p, take[ListLeases](p)
 }
 
 func TestC1_ActiveOnlyAfterAListThatShowsNobodyElse(t *testing.T) {
 	p, l := claiming(t)
 	p.wantStates(nil, p.all())
-	b := p.put("lease-b", p.peerRecord("b", Serving, 2, 3))
-	p.step(Listed{Op: l.Op, Outcome: OK, Leases: p.list()})
+	b := p.put("lease-b", p.peerRecord("b", PhaseActive, 2, 3))
+	p.step(ListResult{Op: l.Op, Outcome: OK, Leases: p.list()})
 	p.wantStates(without(p.all(), []int{2, 3}), []int{2, 3})
 
 	// It stays so however often it looks, until the other has dropped its claim.
@@ -51,19 +51,19 @@ func TestC1_ActiveOnlyAfterAListThatShowsNobodyElse(t *testing.T) {
 
 func TestC1_ListWithoutTheOwnClaimDoesNotCount(t *testing.T) {
 	p, l := claiming(t)
-	p.step(Listed{Op: l.Op + 1, Outcome: OK, Leases: p.list()}) // nobody asked for it
+	p.step(ListResult{Op: l.Op + 1, Outcome: OK, Leases: p.list()}) // nobody asked for it
 	p.wantStates(nil, p.all())
 	stale := p.leases[p.cfg.Lease]
 	stale.Version = "99"
-	p.step(Listed{Op: l.Op, Outcome: OK, Leases: []Lease{stale}})
+	p.step(ListResult{Op: l.Op, Outcome: OK, Leases: []Lease{stale}})
 	p.wantStates(nil, p.all())
 	p.wait(20 * time.Millisecond)
-	l = take[List](p) // asks again
-	p.step(Listed{Op: l.Op, Outcome: OK})
+	l = take[ListLeases](p) // asks again
+	p.step(ListResult{Op: l.Op, Outcome: OK})
 	p.wantStates(nil, p.all())
 	p.wait(20 * time.Millisecond)
-	l = take[List](p)
-	p.step(Listed{Op: l.Op}) // no answer
+	l = take[ListLeases](p)
+	p.step(ListResult{Op: l.Op}) // no answer
 	p.wantStates(nil, p.all())
 	p.run(time.Second)
 	p.wantStates(p.all(), nil)
@@ -74,7 +74,7 @@ func TestC1_ListOfBeforeAFenceDoesNotCount(t *testing.T) {
 	leases := p.list()
 	p.wait(p.cfg.RenewDeadline)
 	take[Fenced](p)
-	p.step(Listed{Op: l.Op, Outcome: OK, Leases: leases})
+	p.step(ListResult{Op: l.Op, Outcome: OK, Leases: leases})
 	p.wantStates(nil, p.all())
 }
 
@@ -82,37 +82,37 @@ func TestC1_ListOfBeforeAFenceDoesNotCount(t *testing.T) {
 func TestC1_WhatTheListDoesNotShow(t *testing.T) {
 	for _, c := range []struct {
 		name    string
-		happens func(*pilot) // between the claim and the answer to the list
+		happens func(*driver) // between the claim and the answer to the list
 		blocked []int
 	}{
-		{"a Lease that the watch shows and the list has not", func(p *pilot) {
-			p.peer("b", Serving, 1)
+		{"a Lease that the watch shows and the list has not", func(p *driver) {
+			p.peer("b", PhaseActive, 1)
 			delete(p.leases, "lease-b")
 		}, []int{0, 1, 2, 3, 4, 5, 6, 7}},
-		{"one that was made again under its name", func(p *pilot) {
-			p.peer("b", Serving, 1)
+		{"one that was made again under its name", func(p *driver) {
+			p.peer("b", PhaseActive, 1)
 			delete(p.leases, "lease-b")
-			p.put("lease-b", p.peerRecord("b", Joining))
+			p.put("lease-b", p.peerRecord("b", PhaseJoining))
 		}, []int{0, 1, 2, 3, 4, 5, 6, 7}},
-		{"one that was made again while the watch looked away", func(p *pilot) {
-			p.peer("b", Serving, 1)
+		{"one that was made again while the watch looked away", func(p *driver) {
+			p.peer("b", PhaseActive, 1)
 			delete(p.leases, "lease-b")
-			p.peer("b", Joining)
+			p.peer("b", PhaseJoining)
 		}, []int{1}},
-		{"one that vanished", func(p *pilot) {
-			last := p.peer("b", Serving, 1)
+		{"one that vanished", func(p *driver) {
+			last := p.peer("b", PhaseActive, 1)
 			delete(p.leases, "lease-b")
-			p.step(Vanished{Last: last})
+			p.step(LeaseDeleted{Last: last})
 		}, []int{1}},
-		{"one that another member saw vanish", func(p *pilot) {
-			r := p.peerRecord("c", Serving)
-			r.Tombstones = []Tombstone{{Lease: "lease-b", Holder: "b_1", Claims: p.peerRecord("b", Serving, 1).Claims}}
+		{"one that another member saw vanish", func(p *driver) {
+			r := p.peerRecord("c", PhaseActive)
+			r.Tombstones = []Tombstone{{Lease: "lease-b", Holder: "b_1", Claims: p.peerRecord("b", PhaseActive, 1).Claims}}
 			p.put("lease-c", r)
 		}, []int{1}},
-		{"two members that saw different ends of it", func(p *pilot) {
+		{"two members that saw different ends of it", func(p *driver) {
 			for i, name := range []string{"c", "d"} {
-				r := p.peerRecord(name, Serving)
-				r.Tombstones = []Tombstone{{Lease: "lease-b", Holder: "b_1", Claims: p.peerRecord("b", Serving, 1+i).Claims}}
+				r := p.peerRecord(name, PhaseActive)
+				r.Tombstones = []Tombstone{{Lease: "lease-b", Holder: "b_1", Claims: p.peerRecord("b", PhaseActive, 1+i).Claims}}
 				p.put("lease-"+name, r)
 			}
 		}, []int{1, 2}},
@@ -120,7 +120,7 @@ func TestC1_WhatTheListDoesNotShow(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			p, l := claiming(t)
 			c.happens(p)
-			p.step(Listed{Op: l.Op, Outcome: OK, Leases: p.list()})
+			p.step(ListResult{Op: l.Op, Outcome: OK, Leases: p.list()})
 			for _, partition := range c.blocked {
 				if p.m.States()[partition] == ring.Active {
 					t.Errorf("partition %d is active", partition)
@@ -157,18 +157,18 @@ func TestC1_ClaimsOfOtherKindsAreCompared(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			p, l := claiming(t)
-			r := p.peerRecord("b", Joining)
+			r := p.peerRecord("b", PhaseJoining)
 			r.Claims = c.claims
 			p.put("lease-b", r)
-			p.step(Listed{Op: l.Op, Outcome: OK, Leases: p.list()})
+			p.step(ListResult{Op: l.Op, Outcome: OK, Leases: p.list()})
 			p.wantStates(without(p.all(), c.blocked), c.blocked)
 		})
 	}
 }
 
 func TestC2_NothingIsReleasedWhileWorkIsInFlight(t *testing.T) {
-	p := newPilot(t).join()
-	p.peer("b", Serving)
+	p := newDriver(t).join()
+	p.peer("b", PhaseActive)
 	lost := p.owned("b", "a", "b")
 	if got := slices.Collect(take[Drain](p).Partitions.All()); !slices.Equal(got, lost) {
 		t.Fatalf("drains %v instead of %v", got, lost)
@@ -179,7 +179,7 @@ func TestC2_NothingIsReleasedWhileWorkIsInFlight(t *testing.T) {
 	for range 5 {
 		p.wait(2 * time.Second)
 		for _, a := range p.did {
-			if u, is := a.(Update); is {
+			if u, is := a.(WriteLease); is {
 				if u.Record.Claims.Set.Len() != testPartitions {
 					t.Fatalf("withdraws claims before the work has ended: %v", u.Record.Claims)
 				}
@@ -191,7 +191,7 @@ func TestC2_NothingIsReleasedWhileWorkIsInFlight(t *testing.T) {
 	p.step(Idle{Partitions: setOf(testPartitions, lost[0])})
 	p.wait(p.cfg.Coalesce)
 	released := take[Released](p).Partitions
-	u := take[Update](p)
+	u := take[WriteLease](p)
 	if got := slices.Collect(released.All()); !slices.Equal(got, lost[:1]) {
 		t.Errorf("released %v instead of %v", got, lost[:1])
 	}
@@ -201,7 +201,7 @@ func TestC2_NothingIsReleasedWhileWorkIsInFlight(t *testing.T) {
 }
 
 // serveWithoutDrain answers requests, but no work ends.
-func (p *pilot) serveWithoutDrain() {
+func (p *driver) serveWithoutDrain() {
 	p.t.Helper()
 	p.did = slices.DeleteFunc(p.did, func(a Action) bool { _, is := a.(Drain); return is })
 	p.serve()
@@ -211,15 +211,15 @@ func (p *pilot) serveWithoutDrain() {
 // must not take the partition up again on the claim that it has withdrawn: traces
 // of models that did so are the shortest ones to two workers.
 func TestC2_APartitionIsGivenUpBeforeTheReleaseIsSent(t *testing.T) {
-	p := newPilot(t).join()
-	b := p.peer("b", Serving)
+	p := newDriver(t).join()
+	b := p.peer("b", PhaseActive)
 	lost := p.owned("b", "a", "b")
 	p.step(Idle{Partitions: take[Drain](p).Partitions})
 	p.wait(p.cfg.Coalesce)
 	take[Released](p)
-	u := take[Update](p)
+	u := take[WriteLease](p)
 	p.wantStates(p.owned("a", "a", "b"), nil)
-	p.step(Wrote{Op: u.Op}) // no answer
+	p.step(WriteResult{Op: u.Op}) // no answer
 
 	// b has gone, so they are wanted again, and the Lease still says that they are claimed.
 	b.Record.Holder = ""
@@ -227,17 +227,17 @@ func TestC2_APartitionIsGivenUpBeforeTheReleaseIsSent(t *testing.T) {
 	p.show("lease-b")
 	p.wantStates(p.owned("a", "a", "b"), nil)
 	p.wait(200 * time.Millisecond)
-	get := take[Get](p)
-	p.step(Got{Op: get.Op, Outcome: OK, Lease: p.leases[p.cfg.Lease]})
+	get := take[GetLease](p)
+	p.step(GetResult{Op: get.Op, Outcome: OK, Lease: p.leases[p.cfg.Lease]})
 	none[Activated](p)
 	p.wantStates(p.owned("a", "a", "b"), nil)
 
 	// The next write is conditional on what was read: it or the lost one is committed, never both.
-	again := take[Update](p)
+	again := take[WriteLease](p)
 	if again.Version != u.Version {
 		t.Errorf("writes at %s, want %s", again.Version, u.Version)
 	}
-	p.step(Wrote{Op: again.Op, Outcome: OK, Lease: p.commit(again)})
+	p.step(WriteResult{Op: again.Op, Outcome: OK, Lease: p.commit(again)})
 	none[Activated](p)
 	p.run(time.Second)
 	p.wantStates(p.all(), nil)
@@ -249,15 +249,15 @@ func TestC2_APartitionIsGivenUpBeforeTheReleaseIsSent(t *testing.T) {
 }
 
 func TestC2_WantedAgainBeforeTheReleaseIsSent(t *testing.T) {
-	p := newPilot(t).join()
+	p := newDriver(t).join()
 	token := p.m.Token(0)
-	b := p.peer("b", Serving)
+	b := p.peer("b", PhaseActive)
 	lost := slices.Collect(take[Drain](p).Partitions.All())
 	last := setOf(testPartitions, lost[0])
 	rest := setOf(testPartitions, lost[1:]...)
 	p.wait(minRebuild)
 	p.step(Idle{Partitions: rest}) // its release waits for the last one
-	none[Update](p)
+	none[WriteLease](p)
 	b.Record.Holder = ""
 	p.put("lease-b", b.Record)
 	p.show("lease-b")
@@ -268,15 +268,15 @@ func TestC2_WantedAgainBeforeTheReleaseIsSent(t *testing.T) {
 	if got := take[Activated](p).Partitions; !got.Equal(last) {
 		t.Errorf("activated %v instead of %v", got, last)
 	}
-	none[Update](p)
+	none[WriteLease](p)
 	if p.m.Token(0) != token {
 		t.Errorf("the token has changed")
 	}
 }
 
 func TestC2_ADrainedPartitionIsNotTakenUpWhileFenced(t *testing.T) {
-	p := newPilot(t).join()
-	b := p.peer("b", Serving)
+	p := newDriver(t).join()
+	b := p.peer("b", PhaseActive)
 	drain := take[Drain](p)
 	p.wait(p.cfg.RenewDeadline)
 	take[Fenced](p)
@@ -290,39 +290,39 @@ func TestC2_ADrainedPartitionIsNotTakenUpWhileFenced(t *testing.T) {
 func TestC5_AnUnknownOutcomeIsNeverTakenForAClaim(t *testing.T) {
 	for _, outcome := range []Outcome{Unknown, Conflict, NotFound} {
 		for _, committed := range []bool{false, true} {
-			p := newPilot(t)
+			p := newDriver(t)
 			p.step(Tick{})
 			p.step(Synced{})
 			p.serve()
 			p.wait(p.cfg.Coalesce)
-			u := take[Update](p)
+			u := take[WriteLease](p)
 			if committed {
 				p.commit(u)
 			}
-			p.step(Wrote{Op: u.Op, Outcome: outcome})
+			p.step(WriteResult{Op: u.Op, Outcome: outcome})
 			p.wantStates(nil, nil)
 			p.wait(200 * time.Millisecond)
-			p.step(Got{Op: take[Get](p).Op, Outcome: OK, Lease: p.leases[p.cfg.Lease]})
+			p.step(GetResult{Op: take[GetLease](p).Op, Outcome: OK, Lease: p.leases[p.cfg.Lease]})
 			none[Claimed](p)
 			p.wantStates(nil, nil)
-			again := take[Update](p)
+			again := take[WriteLease](p)
 			if again.Record.Seq <= u.Record.Seq {
 				t.Errorf("seq %d follows %d", again.Record.Seq, u.Record.Seq)
 			}
-			p.step(Wrote{Op: again.Op, Outcome: OK, Lease: p.commit(again)})
+			p.step(WriteResult{Op: again.Op, Outcome: OK, Lease: p.commit(again)})
 			p.wantStates(nil, p.all())
 		}
 	}
 }
 
 func TestC6_OnlyWhatMovesIsTouched(t *testing.T) {
-	p := newPilot(t, func(c *Config) { c.Parameters.Partitions = 64 }).join()
+	p := newDriver(t, func(c *Config) { c.Parameters.Partitions = 64 }).join()
 	members := []string{"a"}
 	for _, name := range []string{"b", "c", "d"} {
 		before := p.owned("a", members...)
 		members = append(members, name)
 		after := p.owned("a", members...)
-		p.peer(name, Serving)
+		p.peer(name, PhaseActive)
 		drained := slices.Collect(take[Drain](p).Partitions.All())
 		if want := without(before, after); !slices.Equal(drained, want) {
 			t.Errorf("when %s joins, %v are drained instead of %v", name, drained, want)
@@ -346,8 +346,8 @@ func TestC6_OnlyWhatMovesIsTouched(t *testing.T) {
 func TestWithdrawalIsMandatory(t *testing.T) {
 	p, l := claiming(t)
 	// Another member has claimed the same, and the ring names it for some.
-	p.put("lease-b", p.peerRecord("b", Serving, p.all()...))
-	p.step(Listed{Op: l.Op, Outcome: OK, Leases: p.list()})
+	p.put("lease-b", p.peerRecord("b", PhaseActive, p.all()...))
+	p.step(ListResult{Op: l.Op, Outcome: OK, Leases: p.list()})
 	p.show("lease-b")
 	p.wait(p.cfg.Coalesce)
 	got := slices.Collect(take[Released](p).Partitions.All())
@@ -358,7 +358,7 @@ func TestWithdrawalIsMandatory(t *testing.T) {
 }
 
 func TestTokensRise(t *testing.T) {
-	p := newPilot(t).join()
+	p := newDriver(t).join()
 	first := p.m.Token(0)
 	if first == "" || p.m.Token(-1) != "" || p.m.Token(testPartitions) != "" {
 		t.Fatalf("tokens %q, %q, %q", first, p.m.Token(-1), p.m.Token(testPartitions))
@@ -367,7 +367,7 @@ func TestTokensRise(t *testing.T) {
 	if p.m.Token(0) != first {
 		t.Error("a renewal has changed the token")
 	}
-	b := p.peer("b", Serving)
+	b := p.peer("b", PhaseActive)
 	p.run(time.Second)
 	lost := p.owned("b", "a", "b")[0]
 	if got := p.m.Token(lost); got != "" {

@@ -71,11 +71,11 @@ type (
 	// Tick says nothing but the time.
 	Tick struct{}
 	// Observed is a Lease as the watch, or its initial list, showed it.
-	Observed struct{ Lease Lease }
+	LeaseObserved struct{ Lease Lease }
 	// Vanished says that the watch showed a Lease's end. Last is its last known state.
 	// Final says that Last is the state in which it was deleted, from a watch event; a
 	// list does not show it.
-	Vanished struct {
+	LeaseDeleted struct {
 		Last  Lease
 		Final bool
 	}
@@ -88,32 +88,32 @@ type (
 	Idle struct{ Partitions ring.Set }
 	// CaughtUp says that the caller's copies of objects have come as far as Marks, in
 	// answer to [Machine.Awaited].
-	CaughtUp struct{ Marks Marks }
+	WatermarksReached struct{ Watermarks Watermarks }
 	// Got answers Get.
-	Got struct {
+	GetResult struct {
 		Op      uint64
 		Outcome Outcome // OK, NotFound or Unknown
 		Lease   Lease
 	}
 	// Wrote answers Create and Update.
-	Wrote struct {
+	WriteResult struct {
 		Op      uint64
 		Outcome Outcome
 		Lease   Lease // with OK: its new UID, Version and Created
 	}
 	// Deleted answers Delete.
-	Deleted struct {
+	DeleteResult struct {
 		Op      uint64
 		Outcome Outcome
 	}
 	// Listed answers List.
-	Listed struct {
+	ListResult struct {
 		Op      uint64
 		Outcome Outcome
 		Leases  []Lease
 	}
 	// Evicted answers Evict.
-	Evicted struct {
+	EvictResult struct {
 		Op      uint64
 		Outcome Outcome
 		Lease   Lease // with OK: the void Lease
@@ -121,17 +121,17 @@ type (
 )
 
 func (Tick) event()     {}
-func (Observed) event() {}
-func (Vanished) event() {}
+func (LeaseObserved) event() {}
+func (LeaseDeleted) event() {}
 func (Synced) event()   {}
 func (Stop) event()     {}
 func (Idle) event()     {}
-func (CaughtUp) event() {}
-func (Got) event()      {}
-func (Wrote) event()    {}
-func (Deleted) event()  {}
-func (Listed) event()   {}
-func (Evicted) event()  {}
+func (WatermarksReached) event() {}
+func (GetResult) event()      {}
+func (WriteResult) event()    {}
+func (DeleteResult) event()  {}
+func (ListResult) event()   {}
+func (EvictResult) event()  {}
 
 // An Action is something that the caller of [Machine.Step] must do, in order.
 // Requests are answered by exactly one event with the same Op, also when they
@@ -141,18 +141,18 @@ type Action interface{ action() }
 // The requests.
 type (
 	// Get reads the own Lease with a quorum read.
-	Get struct {
+	GetLease struct {
 		Op      uint64
 		Timeout time.Duration
 	}
 	// Create creates the own Lease.
-	Create struct {
+	CreateLease struct {
 		Op      uint64
 		Record  Record
 		Timeout time.Duration
 	}
 	// Update writes the own Lease on the condition that it is at Version.
-	Update struct {
+	WriteLease struct {
 		Op      uint64
 		UID     string
 		Version string
@@ -160,7 +160,7 @@ type (
 		Timeout time.Duration
 	}
 	// Delete deletes a void Lease on the condition that it is at Version.
-	Delete struct {
+	DeleteLease struct {
 		Op      uint64
 		Name    string
 		UID     string
@@ -169,13 +169,13 @@ type (
 	}
 	// List reads all Leases of the ring with a quorum read: resourceVersion "",
 	// never "0", and never the watch's copy, which can miss the own write.
-	List struct {
+	ListLeases struct {
 		Op      uint64
 		Timeout time.Duration
 	}
 	// Evict voids a silent member's Lease on the condition that it is at Version: with
 	// one request, which writes a record that says nothing but who was evicted by whom.
-	Evict struct {
+	EvictLease struct {
 		Op      uint64
 		Name    string
 		UID     string
@@ -215,12 +215,12 @@ type (
 	Ended struct{ Reason error }
 )
 
-func (Get) action()       {}
-func (Create) action()    {}
-func (Update) action()    {}
-func (Delete) action()    {}
-func (List) action()      {}
-func (Evict) action()     {}
+func (GetLease) action()       {}
+func (CreateLease) action()    {}
+func (WriteLease) action()    {}
+func (DeleteLease) action()    {}
+func (ListLeases) action()      {}
+func (EvictLease) action()     {}
 func (Relist) action()    {}
 func (Claimed) action()   {}
 func (Activated) action() {}

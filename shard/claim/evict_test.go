@@ -13,11 +13,11 @@ import (
 )
 
 // silentPeers returns a pilot of a machine that serves among others, which were seen just now.
-func silentPeers(t *testing.T, n int, change ...func(*Config)) *pilot {
+func silentPeers(t *testing.T, n int, change ...func(*Config)) *driver {
 	t.Helper()
-	p := newPilot(t, change...).join()
+	p := newDriver(t, change...).join()
 	for i := range n {
-		p.peer(fmt.Sprintf("b-%02d", i), Serving)
+		p.peer(fmt.Sprintf("b-%02d", i), PhaseActive)
 	}
 	p.run(time.Second)
 	return p
@@ -40,14 +40,14 @@ func TestC9_FewEvictionsAreUnderWayAtOnce(t *testing.T) {
 		t.Fatalf("%d evictions are under way, want 4", len(p.hung))
 	}
 	// The end of a Lease frees no place: the request for it is still under way.
-	first := p.hung[0].(Evict)
-	p.step(Vanished{Last: p.leases[first.Name]})
+	first := p.hung[0].(EvictLease)
+	p.step(LeaseDeleted{Last: p.leases[first.Name]})
 	p.serve()
 	if len(p.hung) != 4 {
 		t.Fatalf("%d evictions are under way, want 4", len(p.hung))
 	}
-	p.step(Evicted{Op: first.Op, Outcome: NotFound})
-	p.step(Evicted{Op: first.Op, Outcome: NotFound}) // an answer that comes twice frees one place
+	p.step(EvictResult{Op: first.Op, Outcome: NotFound})
+	p.step(EvictResult{Op: first.Op, Outcome: NotFound}) // an answer that comes twice frees one place
 	p.serve()
 	if len(p.hung) != 5 {
 		t.Fatalf("%d evictions were sent, want 5", len(p.hung))
@@ -67,7 +67,7 @@ func TestC9_FewVoidLeasesAreDeletedAtOnce(t *testing.T) {
 	p := silentPeers(t, 20)
 	for _, l := range p.list() {
 		if l.Name != p.cfg.Lease {
-			p.put(l.Name, Record{Member: l.Record.Member, Phase: Draining, EvictedBy: "x"})
+			p.put(l.Name, Record{Member: l.Record.Member, Phase: PhaseDraining, EvictedBy: "x"})
 			p.show(l.Name)
 		}
 	}
@@ -90,9 +90,9 @@ func TestEvictionsThatFailAreRepeatedLessAndLessOften(t *testing.T) {
 	tries := map[string][]time.Duration{}
 	for start := p.now.Mono; p.now.Mono-start < 2*time.Minute; p.run(10 * time.Millisecond) {
 		for _, a := range p.hung {
-			e := a.(Evict)
+			e := a.(EvictLease)
 			tries[e.Name] = append(tries[e.Name], p.now.Mono)
-			p.step(Evicted{Op: e.Op})
+			p.step(EvictResult{Op: e.Op})
 		}
 		p.hung = nil
 	}
@@ -118,34 +118,34 @@ func TestEvictionsThatFailAreRepeatedLessAndLessOften(t *testing.T) {
 }
 
 func TestC4_WhatOthersWriteOnALeaseIsNoSignOfLife(t *testing.T) {
-	p := newPilot(t).join()
-	b := p.peer("b", Serving)
+	p := newDriver(t).join()
+	b := p.peer("b", PhaseActive)
 	start := p.now.Mono
 	for p.now.Mono-start < p.cfg.LeaseDuration-time.Second {
 		p.run(time.Second)
 		b = p.put(b.Name, b.Record) // a label
 		p.show(b.Name)
 	}
-	evict, _ := until[Evict](p)
+	evict, _ := until[EvictLease](p)
 	if after := p.now.Mono - start; after > p.cfg.LeaseDuration+time.Second || evict.Version != b.Version {
 		t.Fatalf("evicts after %v at %s, want after %v at %s", after, evict.Version, p.cfg.LeaseDuration, b.Version)
 	}
 	// A conflict because of one more: it is repeated at the next version, at once.
 	b = p.put(b.Name, b.Record)
-	p.step(Evicted{Op: evict.Op, Outcome: Conflict})
+	p.step(EvictResult{Op: evict.Op, Outcome: Conflict})
 	p.serve()
 	p.show(b.Name)
-	evict = take[Evict](p)
+	evict = take[EvictLease](p)
 	if evict.Version != b.Version {
 		t.Fatalf("evicts at %s, want at %s", evict.Version, b.Version)
 	}
 	// A conflict because it lives after all.
 	b.Record.Seq++
 	b = p.put(b.Name, b.Record)
-	p.step(Evicted{Op: evict.Op, Outcome: Conflict})
+	p.step(EvictResult{Op: evict.Op, Outcome: Conflict})
 	p.show(b.Name)
 	p.did = nil
-	if _, after := until[Evict](p); after < p.cfg.LeaseDuration {
+	if _, after := until[EvictLease](p); after < p.cfg.LeaseDuration {
 		t.Errorf("evicts %v after a sign of life", after)
 	}
 	if n := p.m.Stats().Relists; n > 0 {
@@ -154,12 +154,12 @@ func TestC4_WhatOthersWriteOnALeaseIsNoSignOfLife(t *testing.T) {
 }
 
 func TestAConflictWithAVersionThatTheWatchHasPassedStartsNoWatchAgain(t *testing.T) {
-	p := newPilot(t).join()
-	b := p.peer("b", Serving)
-	evict, _ := until[Evict](p)
-	p.put(b.Name, Record{Member: "b", Phase: Draining, EvictedBy: "c_1"}) // another member was first
+	p := newDriver(t).join()
+	b := p.peer("b", PhaseActive)
+	evict, _ := until[EvictLease](p)
+	p.put(b.Name, Record{Member: "b", Phase: PhaseDraining, EvictedBy: "c_1"}) // another member was first
 	p.show(b.Name)
-	p.step(Evicted{Op: evict.Op, Outcome: Conflict})
+	p.step(EvictResult{Op: evict.Op, Outcome: Conflict})
 	p.run(5 * time.Second)
 	if n := p.m.Stats().Relists; n > 0 {
 		t.Errorf("%d relists", n)
@@ -173,13 +173,13 @@ func TestMembersTakeTurnsToEvict(t *testing.T) {
 	first, turns := map[string]int{}, 0
 	for me := range living {
 		name := fmt.Sprintf("a-%02d", me)
-		p := newPilot(t, func(c *Config) { c.Member, c.Lease, c.Holder = name, "lease-"+name, name+"_1" }).join()
+		p := newDriver(t, func(c *Config) { c.Member, c.Lease, c.Holder = name, "lease-"+name, name+"_1" }).join()
 		for i := range dead {
-			p.peer(fmt.Sprintf("dead-%02d", i), Serving)
+			p.peer(fmt.Sprintf("dead-%02d", i), PhaseActive)
 		}
 		for i := range living {
 			if i != me {
-				p.peer(fmt.Sprintf("a-%02d", i), Serving)
+				p.peer(fmt.Sprintf("a-%02d", i), PhaseActive)
 			}
 		}
 		p.now = p.now.Add(p.cfg.LeaseDuration - time.Second)
@@ -212,17 +212,17 @@ func TestMembersTakeTurnsToEvict(t *testing.T) {
 }
 
 func TestTheRingIsRebuiltAtOnceAndThenNowAndThen(t *testing.T) {
-	p := newPilot(t).join()
+	p := newDriver(t).join()
 	p.run(time.Second)
 	before := p.m.View()
-	p.peer("b-first", Serving)
+	p.peer("b-first", PhaseActive)
 	if p.m.View() == before {
 		t.Fatal("the first change is not seen at once")
 	}
 	// Many come within a tenth of a second.
 	rings := map[*ring.Ring]bool{p.m.View(): true}
 	for i := range 50 {
-		p.peer(fmt.Sprintf("b-%02d", i), Serving)
+		p.peer(fmt.Sprintf("b-%02d", i), PhaseActive)
 		p.wait(2 * time.Millisecond)
 		rings[p.m.View()] = true
 	}
@@ -236,13 +236,13 @@ func TestTheRingIsRebuiltAtOnceAndThenNowAndThen(t *testing.T) {
 	}
 	// What does not change the ring costs no rebuild: a member that has left it is void.
 	p.wait(time.Second)
-	p.peer("b-00", Draining)
+	p.peer("b-00", PhaseDraining)
 	left := p.m.View()
 	if slices.Contains(left.Members(), "b-00") {
 		t.Error("a member that drains is on the ring")
 	}
 	p.wait(time.Second)
-	p.put("lease-b-00", Record{Member: "b-00", Phase: Draining})
+	p.put("lease-b-00", Record{Member: "b-00", Phase: PhaseDraining})
 	p.show("lease-b-00")
 	p.wait(time.Second)
 	if p.m.View() != left {
@@ -253,20 +253,20 @@ func TestTheRingIsRebuiltAtOnceAndThenNowAndThen(t *testing.T) {
 // A claim of another member counts from the moment at which it is seen, whatever ring is
 // about to be built.
 func TestClaimsOfOthersAreCurrentWhileTheRingIsNot(t *testing.T) {
-	p := newPilot(t).join()
-	b := p.peer("b", Serving, 0, 1)
+	p := newDriver(t).join()
+	b := p.peer("b", PhaseActive, 0, 1)
 	p.run(time.Second)
-	b.Record.Phase, b.Record.Claims = Draining, p.peerRecord("b", Serving, 0).Claims
+	b.Record.Phase, b.Record.Claims = PhaseDraining, p.peerRecord("b", PhaseActive, 0).Claims
 	p.put(b.Name, b.Record)
 	p.show(b.Name) // a rebuild
-	c := p.peer("c", Serving, 1)
+	c := p.peer("c", PhaseActive, 1)
 	if slices.Contains(p.m.View().Members(), "c") {
 		t.Fatal("c is in the view already: this test shows nothing")
 	}
 	if !p.m.parts.want.Has(1) || !p.m.parts.blocked.Has(1) || p.m.parts.claimable.Has(1) {
 		t.Errorf("wanted %v, blocked %v, claimable %v", p.m.parts.want.Has(1), p.m.parts.blocked.Has(1), p.m.parts.claimable.Has(1))
 	}
-	p.put(c.Name, Record{Member: "c", Phase: Draining})
+	p.put(c.Name, Record{Member: "c", Phase: PhaseDraining})
 	p.show(c.Name)
 	p.run(time.Second)
 	if want := without(p.all(), []int{0}); !slices.Equal(p.in(ring.Active), want) {
@@ -276,14 +276,14 @@ func TestClaimsOfOthersAreCurrentWhileTheRingIsNot(t *testing.T) {
 
 // A large ring may take long to build. A renewal that is due goes first.
 func TestARenewalDoesNotWaitForTheRing(t *testing.T) {
-	p := newPilot(t).join()
+	p := newDriver(t).join()
 	p.run(time.Second)
 	p.did = nil
 	p.now = p.now.Add(p.m.own.renewAt.Mono - p.now.Mono)
-	p.peer("b", Serving)
+	p.peer("b", PhaseActive)
 	for _, a := range p.did {
 		switch a.(type) {
-		case Update:
+		case WriteLease:
 			return
 		case Drain:
 			t.Fatal("the ring is built, and partitions are drained, before the renewal is sent")
@@ -295,11 +295,11 @@ func TestARenewalDoesNotWaitForTheRing(t *testing.T) {
 // Lists that fail, or that a write has passed, are repeated less and less often too.
 func TestListsThatDecideNothingAreRepeatedLessAndLessOften(t *testing.T) {
 	for what, outcome := range map[string]Outcome{"no answer": Unknown, "without this member's Lease": OK} {
-		p := newPilot(t)
+		p := newDriver(t)
 		lists := 0
-		p.lists = func(l List) {
+		p.lists = func(l ListLeases) {
 			lists++
-			p.step(Listed{Op: l.Op, Outcome: outcome})
+			p.step(ListResult{Op: l.Op, Outcome: outcome})
 		}
 		p.step(Tick{})
 		p.step(Synced{})
@@ -313,26 +313,26 @@ func TestListsThatDecideNothingAreRepeatedLessAndLessOften(t *testing.T) {
 // A claim that is written while a list is under way makes the list worthless: where
 // others release one partition after the other, nothing would become active.
 func TestAClaimWaitsForAListThatIsUnderWay(t *testing.T) {
-	p := newPilot(t).join()
-	b := p.peer("b", Serving)
+	p := newDriver(t).join()
+	b := p.peer("b", PhaseActive)
 	p.run(time.Second)
 	share := p.owned("b", "a", "b")
-	b.Record = p.peerRecord("b", Draining, share[1:]...) // it has released one, and will release the others
+	b.Record = p.peerRecord("b", PhaseDraining, share[1:]...) // it has released one, and will release the others
 	p.put(b.Name, b.Record)
 	p.show(b.Name)
-	u, _ := until[Update](p)
+	u, _ := until[WriteLease](p)
 	if !u.Record.Claims.Set.Has(share[0]) || u.Record.Claims.Set.Has(share[1]) {
 		t.Fatalf("claims %v of %v: this test shows nothing", u.Record.Claims.Set, share)
 	}
-	p.step(Wrote{Op: u.Op, Outcome: OK, Lease: p.commit(u)})
+	p.step(WriteResult{Op: u.Op, Outcome: OK, Lease: p.commit(u)})
 	p.show(p.cfg.Lease)
-	list := take[List](p)
+	list := take[ListLeases](p)
 	answer := p.list()
-	p.put(b.Name, Record{Member: "b", Phase: Draining})
+	p.put(b.Name, Record{Member: "b", Phase: PhaseDraining})
 	p.show(b.Name)
 	p.wait(3 * p.cfg.Coalesce)
-	none[Update](p)
-	p.step(Listed{Op: list.Op, Outcome: OK, Leases: answer})
+	none[WriteLease](p)
+	p.step(ListResult{Op: list.Op, Outcome: OK, Leases: answer})
 	if got := take[Activated](p).Partitions; !got.Has(share[0]) {
 		t.Errorf("activated %v", got)
 	}
@@ -345,9 +345,9 @@ func TestAClaimWaitsForAListThatIsUnderWay(t *testing.T) {
 // conflicts.
 func TestC9_SurvivorsShareTheEvictions(t *testing.T) {
 	p := silentPeers(t, 40)
-	alive := p.peer("c", Serving)
+	alive := p.peer("c", PhaseActive)
 	p.hang = true
-	first := func(e Evict) bool { return p.m.turn(p.m.peers[e.Name]) == 0 }
+	first := func(e EvictLease) bool { return p.m.turn(p.m.peers[e.Name]) == 0 }
 	total, sent := 0, 0
 	for start := p.now.Mono; (total == 0 || sent < total) && p.now.Mono-start < time.Minute; p.run(500 * time.Millisecond) {
 		if len(p.hung) > 0 && total == 0 {
@@ -364,14 +364,14 @@ func TestC9_SurvivorsShareTheEvictions(t *testing.T) {
 		alive = p.put(alive.Name, alive.Record)
 		p.show(alive.Name)
 		for _, a := range p.hung {
-			e := a.(Evict)
+			e := a.(EvictLease)
 			if sent++; sent <= total && !first(e) {
 				t.Errorf("eviction %d is one that another member sends first", sent)
 			}
 			l := p.leases[e.Name]
 			l.Record.Holder, l.Record.EvictedBy = "", p.cfg.Holder
 			l = p.put(e.Name, l.Record)
-			p.step(Evicted{Op: e.Op, Outcome: OK, Lease: l})
+			p.step(EvictResult{Op: e.Op, Outcome: OK, Lease: l})
 		}
 		p.hung = nil
 	}

@@ -18,7 +18,7 @@ func Example() {
 		Member: "op-0", Lease: "lease-op-0", Holder: "op-0_5a1c",
 		Parameters:    ring.Parameters{Key: "name", Partitions: 4, VirtualNodes: 20, Load: 1.25},
 		LeaseDuration: 15 * time.Second, RenewDeadline: 9 * time.Second, RenewPeriod: 3 * time.Second,
-		EchoLimit: 6 * time.Second, DrainTimeout: 30 * time.Second, Coalesce: 50 * time.Millisecond,
+		WatchLagLimit: 6 * time.Second, DrainTimeout: 30 * time.Second, Coalesce: 50 * time.Millisecond,
 	})
 	now := claim.Time{Mono: time.Minute, Wall: 1_700_000_000 * time.Second}
 	own := claim.Lease{Name: "lease-op-0", UID: "1"}
@@ -39,18 +39,18 @@ func Example() {
 		events = events[1:]
 		for _, action := range actions {
 			switch a := action.(type) {
-			case claim.Get:
+			case claim.GetLease:
 				fmt.Println("get the own Lease: there is none")
-				events = append(events, claim.Got{Op: a.Op, Outcome: claim.NotFound})
-			case claim.Create:
+				events = append(events, claim.GetResult{Op: a.Op, Outcome: claim.NotFound})
+			case claim.CreateLease:
 				fmt.Println("create it:", a.Record.Phase)
-				events = append(events, claim.Wrote{Op: a.Op, Outcome: claim.OK, Lease: write(a.Record)}, claim.Observed{Lease: own})
-			case claim.Update:
+				events = append(events, claim.WriteResult{Op: a.Op, Outcome: claim.OK, Lease: write(a.Record)}, claim.LeaseObserved{Lease: own})
+			case claim.WriteLease:
 				fmt.Println("update it:", a.Record.Phase, "claims", a.Record.Claims.Set.Len(), "partitions")
-				events = append(events, claim.Wrote{Op: a.Op, Outcome: claim.OK, Lease: write(a.Record)}, claim.Observed{Lease: own})
-			case claim.List:
+				events = append(events, claim.WriteResult{Op: a.Op, Outcome: claim.OK, Lease: write(a.Record)}, claim.LeaseObserved{Lease: own})
+			case claim.ListLeases:
 				fmt.Println("list all Leases")
-				events = append(events, claim.Listed{Op: a.Op, Outcome: claim.OK, Leases: []claim.Lease{own}})
+				events = append(events, claim.ListResult{Op: a.Op, Outcome: claim.OK, Leases: []claim.Lease{own}})
 			case claim.Unfenced:
 				fmt.Println("work is possible")
 			case claim.Claimed:

@@ -9,21 +9,21 @@ import (
 )
 
 // due lets time go by until the machine wants to renew, and returns the renewal.
-func (p *pilot) due() Update {
+func (p *driver) due() WriteLease {
 	p.t.Helper()
 	p.did = p.did[:0]
 	for start := p.now; len(p.did) == 0 && p.now.Mono < start.Mono+p.cfg.RenewPeriod; {
 		p.wait(10 * time.Millisecond)
 	}
-	return take[Update](p)
+	return take[WriteLease](p)
 }
 
 func TestC3_FenceCountsFromTheSendTime(t *testing.T) {
-	p := newPilot(t).join()
+	p := newDriver(t).join()
 	u := p.due()
 	sent := p.now
 	p.now = p.now.Add(2 * time.Second) // so long takes the answer
-	p.step(Wrote{Op: u.Op, Outcome: OK, Lease: p.commit(u)})
+	p.step(WriteResult{Op: u.Op, Outcome: OK, Lease: p.commit(u)})
 	fence, open := p.m.Fence()
 	if want := sent.Add(p.cfg.RenewDeadline); !open || fence.Mono > want.Mono || fence.Mono < want.Mono-p.cfg.RenewPeriod {
 		t.Fatalf("the fence is at %v (%v), want %v at the latest", fence, open, want)
@@ -48,7 +48,7 @@ func TestC3_EitherClockTripsTheFence(t *testing.T) {
 		"wall, while the machine was frozen":              {Mono: time.Millisecond, Wall: 9 * time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
-			p := newPilot(t).join()
+			p := newDriver(t).join()
 			p.now.Mono += later.Mono
 			p.now.Wall += later.Wall
 			p.step(Tick{})
@@ -58,32 +58,32 @@ func TestC3_EitherClockTripsTheFence(t *testing.T) {
 }
 
 func TestC3_AnAnswerThatComesAfterItsOwnFenceDoesNotLiftIt(t *testing.T) {
-	p := newPilot(t).join()
+	p := newDriver(t).join()
 	u := p.due()
 	written := p.commit(u)
 	p.now = p.now.Add(p.cfg.RenewDeadline) // paused with the answer in the socket
-	p.step(Wrote{Op: u.Op, Outcome: OK, Lease: written})
+	p.step(WriteResult{Op: u.Op, Outcome: OK, Lease: written})
 	take[Fenced](p)
-	take[Get](p) // for it may have been evicted since
+	take[GetLease](p) // for it may have been evicted since
 	none[Unfenced](p)
 }
 
 func TestC3_AfterTheFenceTheLeaseIsReadAndWrittenBeforeWorkGoesOn(t *testing.T) {
-	p := newPilot(t).join()
+	p := newDriver(t).join()
 	u := p.due()
 	p.wait(p.cfg.RenewDeadline)
 	take[Fenced](p)
-	p.step(Wrote{Op: u.Op})
+	p.step(WriteResult{Op: u.Op})
 	for range 3 { // the server is away
 		p.wait(2 * time.Second)
-		p.step(Got{Op: take[Get](p).Op})
+		p.step(GetResult{Op: take[GetLease](p).Op})
 	}
 	p.wait(2 * time.Second)
-	p.step(Got{Op: take[Get](p).Op, Outcome: OK, Lease: p.leases[p.cfg.Lease]})
+	p.step(GetResult{Op: take[GetLease](p).Op, Outcome: OK, Lease: p.leases[p.cfg.Lease]})
 	none[Unfenced](p)
-	u = take[Update](p)
+	u = take[WriteLease](p)
 	none[Activated](p)
-	p.step(Wrote{Op: u.Op, Outcome: OK, Lease: p.commit(u)})
+	p.step(WriteResult{Op: u.Op, Outcome: OK, Lease: p.commit(u)})
 	take[Unfenced](p)
 	none[Activated](p) // nothing has changed: nothing is replayed
 	p.wantStates(p.all(), nil)
@@ -104,16 +104,16 @@ func TestWhoWasEvictedEnds(t *testing.T) {
 		{"none", nil, ErrVanished},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			p := newPilot(t).join()
+			p := newDriver(t).join()
 			u := p.due()
-			p.step(Wrote{Op: u.Op, Outcome: Conflict})
-			get := take[Get](p)
+			p.step(WriteResult{Op: u.Op, Outcome: Conflict})
+			get := take[GetLease](p)
 			if c.change == nil {
-				p.step(Got{Op: get.Op, Outcome: NotFound})
+				p.step(GetResult{Op: get.Op, Outcome: NotFound})
 			} else {
 				l := p.leases[p.cfg.Lease]
 				c.change(&l)
-				p.step(Got{Op: get.Op, Outcome: OK, Lease: l})
+				p.step(GetResult{Op: get.Op, Outcome: OK, Lease: l})
 			}
 			take[Fenced](p)
 			if got := take[Ended](p).Reason; got != c.want {
@@ -127,13 +127,13 @@ func TestWhoWasEvictedEnds(t *testing.T) {
 }
 
 func TestWhatSomebodyElseWroteIsOverwritten(t *testing.T) {
-	p := newPilot(t).join()
+	p := newDriver(t).join()
 	r := p.leases[p.cfg.Lease].Record
 	r.Claims = Claims{Everything: true}
 	p.put(p.cfg.Lease, r)
 	p.show(p.cfg.Lease)
-	p.step(Got{Op: take[Get](p).Op, Outcome: OK, Lease: p.leases[p.cfg.Lease]})
-	u := take[Update](p)
+	p.step(GetResult{Op: take[GetLease](p).Op, Outcome: OK, Lease: p.leases[p.cfg.Lease]})
+	u := take[WriteLease](p)
 	if u.Record.Claims.Everything || u.Record.Claims.Set.Len() != testPartitions {
 		t.Errorf("writes %+v", u.Record.Claims)
 	}
@@ -141,18 +141,18 @@ func TestWhatSomebodyElseWroteIsOverwritten(t *testing.T) {
 }
 
 func TestAConflictIsFollowedAtOnceButNotForEver(t *testing.T) {
-	p := newPilot(t).join()
+	p := newDriver(t).join()
 	start, writes := p.now, 0
 	u := p.due()
 	for p.now.Mono-start.Mono < 30*time.Second {
 		writes++
-		p.step(Wrote{Op: u.Op, Outcome: Conflict})
-		get, after := until[Get](p)
+		p.step(WriteResult{Op: u.Op, Outcome: Conflict})
+		get, after := until[GetLease](p)
 		if writes == 1 && after > 0 {
 			t.Errorf("waits %v after the first conflict", after)
 		}
-		p.step(Got{Op: get.Op, Outcome: OK, Lease: p.leases[p.cfg.Lease]})
-		u = take[Update](p)
+		p.step(GetResult{Op: get.Op, Outcome: OK, Lease: p.leases[p.cfg.Lease]})
+		u = take[WriteLease](p)
 	}
 	if writes > 60 {
 		t.Errorf("%d writes in 30 s of conflicts", writes)
@@ -160,12 +160,12 @@ func TestAConflictIsFollowedAtOnceButNotForEver(t *testing.T) {
 }
 
 func TestRenewalsAreJittered(t *testing.T) {
-	p := newPilot(t).join()
+	p := newDriver(t).join()
 	different := map[time.Duration]bool{}
 	for range 20 {
 		start := p.now.Mono
 		u := p.due()
-		p.step(Wrote{Op: u.Op, Outcome: OK, Lease: p.commit(u)})
+		p.step(WriteResult{Op: u.Op, Outcome: OK, Lease: p.commit(u)})
 		p.show(p.cfg.Lease)
 		wait := p.m.own.renewAt.Mono - start
 		if wait < p.cfg.RenewPeriod*8/10 {
@@ -179,21 +179,21 @@ func TestRenewalsAreJittered(t *testing.T) {
 }
 
 func TestAnswersToNothingAreIgnored(t *testing.T) {
-	p := newPilot(t).join()
+	p := newDriver(t).join()
 	u := p.due()
 	old := u.Op - 1
 	version := p.m.own.version
 	for _, e := range []Event{
-		Got{Op: old, Outcome: NotFound},
-		Got{Op: old, Outcome: OK},
-		Got{Op: u.Op + 1},
-		Wrote{Op: old, Outcome: OK},
-		Wrote{Op: old},
-		Wrote{Op: old, Outcome: Conflict},
-		Deleted{Op: old},
-		Listed{Op: old, Outcome: OK},
-		Evicted{Op: old, Outcome: NotFound},
-		Evicted{Op: u.Op + 1, Outcome: Conflict},
+		GetResult{Op: old, Outcome: NotFound},
+		GetResult{Op: old, Outcome: OK},
+		GetResult{Op: u.Op + 1},
+		WriteResult{Op: old, Outcome: OK},
+		WriteResult{Op: old},
+		WriteResult{Op: old, Outcome: Conflict},
+		DeleteResult{Op: old},
+		ListResult{Op: old, Outcome: OK},
+		EvictResult{Op: old, Outcome: NotFound},
+		EvictResult{Op: u.Op + 1, Outcome: Conflict},
 		nil,
 	} {
 		p.did = p.did[:0]
@@ -202,27 +202,27 @@ func TestAnswersToNothingAreIgnored(t *testing.T) {
 			t.Errorf("%#v made a difference: %#v", e, p.did)
 		}
 	}
-	p.step(Wrote{Op: u.Op, Outcome: OK, Lease: p.commit(u)})
+	p.step(WriteResult{Op: u.Op, Outcome: OK, Lease: p.commit(u)})
 	p.did = p.did[:0]
-	p.step(Wrote{Op: u.Op, Outcome: Conflict}) // again, and different
+	p.step(WriteResult{Op: u.Op, Outcome: Conflict}) // again, and different
 	if len(p.did) > 0 || p.m.own.version == "" {
 		t.Error("an answer was taken twice")
 	}
 }
 
 func TestStatsCount(t *testing.T) {
-	p := newPilot(t).join()
+	p := newDriver(t).join()
 	before, version := p.m.Stats(), p.version
 	for _, outcome := range []Outcome{OK, OK, Unknown, Conflict} {
-		u, _ := until[Update](p)
+		u, _ := until[WriteLease](p)
 		if outcome == OK {
-			p.step(Wrote{Op: u.Op, Outcome: OK, Lease: p.commit(u)})
+			p.step(WriteResult{Op: u.Op, Outcome: OK, Lease: p.commit(u)})
 			p.show(p.cfg.Lease)
 		} else {
-			p.step(Wrote{Op: u.Op, Outcome: outcome})
+			p.step(WriteResult{Op: u.Op, Outcome: outcome})
 		}
 	}
-	until[Get](p)
+	until[GetLease](p)
 	s := p.m.Stats()
 	if s.Heartbeats-before.Heartbeats != p.version-version || s.HeartbeatFailures != 2 || s.Conflicts != 1 || s.FenceTrips != 0 || s.Lists == 0 {
 		t.Errorf("before %+v, then %+v", before, s)

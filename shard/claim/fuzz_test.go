@@ -16,7 +16,7 @@ import (
 // answers to nothing included.
 type script struct {
 	data []byte
-	p    *pilot
+	p    *driver
 }
 
 func (s *script) byte() byte {
@@ -52,7 +52,7 @@ func (s *script) record() Record {
 	r := Record{
 		Member: name, Holder: fmt.Sprintf("%s_%d", name, s.pick(3)), PodUID: []string{"", "uid-a", "x"}[s.pick(3)],
 		Duration: time.Duration(s.pick(4)-1) * 7 * time.Second,
-		Phase:    []Phase{Joining, Serving, Draining, "?"}[s.pick(4)],
+		Phase:    []Phase{PhaseJoining, PhaseActive, PhaseDraining, "?"}[s.pick(4)],
 		Seq:      uint64(s.byte()), Claims: s.claims(),
 	}
 	r.Parameters = r.Claims.Parameters
@@ -66,15 +66,15 @@ func (s *script) record() Record {
 	case 3:
 		r.Parameters = s.p.cfg.Parameters
 	}
-	r.Marks = s.marks()
+	r.Watermarks = s.marks()
 	for range s.pick(3) {
 		r.Tombstones = append(r.Tombstones, Tombstone{Lease: "lease-x", Holder: fmt.Sprint(s.pick(4)), Claims: s.claims()})
 	}
 	return r
 }
 
-func (s *script) marks() Marks {
-	marks := Marks{}
+func (s *script) marks() Watermarks {
+	marks := Watermarks{}
 	for range s.pick(3) {
 		marks[[]string{"", "A", "B", "C"}[s.pick(4)]] = []string{"", "0", "9", "100", "101", "x"}[s.pick(6)]
 	}
@@ -111,23 +111,23 @@ func (s *script) op() uint64 { return s.p.m.lastOp - uint64(s.pick(4)) }
 func (s *script) event() Event {
 	switch s.pick(15) {
 	case 0:
-		return Observed{Lease: s.lease()}
+		return LeaseObserved{Lease: s.lease()}
 	case 1:
-		return Vanished{Last: s.lease()}
+		return LeaseDeleted{Last: s.lease()}
 	case 2:
 		return Synced{}
 	case 3:
 		return Idle{Partitions: s.set()}
 	case 4:
-		return Got{Op: s.op(), Outcome: s.outcome(), Lease: s.lease()}
+		return GetResult{Op: s.op(), Outcome: s.outcome(), Lease: s.lease()}
 	case 5:
-		return Wrote{Op: s.op(), Outcome: s.outcome(), Lease: s.lease()}
+		return WriteResult{Op: s.op(), Outcome: s.outcome(), Lease: s.lease()}
 	case 6:
-		return Deleted{Op: s.op(), Outcome: s.outcome()}
+		return DeleteResult{Op: s.op(), Outcome: s.outcome()}
 	case 7:
-		return Listed{Op: s.op(), Outcome: s.outcome(), Leases: s.leases()}
+		return ListResult{Op: s.op(), Outcome: s.outcome(), Leases: s.leases()}
 	case 8:
-		return Evicted{Op: s.op(), Outcome: s.outcome(), Lease: s.lease()}
+		return EvictResult{Op: s.op(), Outcome: s.outcome(), Lease: s.lease()}
 	case 9:
 		if s.pick(8) == 0 {
 			return Stop{}
@@ -135,7 +135,7 @@ func (s *script) event() Event {
 	case 10:
 		return nil
 	case 11:
-		return CaughtUp{Marks: s.marks()}
+		return WatermarksReached{Watermarks: s.marks()}
 	}
 	return Tick{}
 }
@@ -168,10 +168,10 @@ func TestC7_NoEventMakesTheMachinePanic(t *testing.T) {
 
 func playScript(t *testing.T, data []byte) {
 	s := &script{data: data}
-	s.p = newPilot(t, func(c *Config) {
+	s.p = newDriver(t, func(c *Config) {
 		c.TakeOver, c.Quarantine = s.pick(2) == 0, s.pick(4) == 0
-		c.Settle = time.Duration(s.pick(3)) * 200 * time.Millisecond
-		c.CacheWait = time.Duration(s.pick(3)) * 500 * time.Millisecond
+		c.StartupSettle = time.Duration(s.pick(3)) * 200 * time.Millisecond
+		c.CacheSyncTimeout = time.Duration(s.pick(3)) * 500 * time.Millisecond
 	})
 	p := s.p
 	if s.pick(2) == 0 {
@@ -194,14 +194,14 @@ func playScript(t *testing.T, data []byte) {
 // caller keeps track of the actions as the loop in package shard would, and fails
 // if they can't be carried out.
 type caller struct {
-	p      *pilot
+	p      *driver
 	states map[int]ring.State
 	ended  bool
 	fenced bool
 	ops    map[uint64]bool
 }
 
-func newCaller(p *pilot) *caller {
+func newCaller(p *driver) *caller {
 	c := &caller{p: p, states: map[int]ring.State{}, ops: map[uint64]bool{}, fenced: true}
 	for partition, s := range p.m.States() {
 		c.states[partition] = s
@@ -220,7 +220,7 @@ func (c *caller) carryOut(honest bool) {
 			p.t.Fatalf("%#v after the end", p.did[i])
 		}
 		switch a := p.did[i].(type) {
-		case Get:
+		case GetLease:
 			c.asked(a.Op)
 			if honest {
 				l, exists := p.leases[p.cfg.Lease]
@@ -228,14 +228,14 @@ func (c *caller) carryOut(honest bool) {
 				if exists {
 					outcome = OK
 				}
-				p.step(Got{Op: a.Op, Outcome: outcome, Lease: l})
+				p.step(GetResult{Op: a.Op, Outcome: outcome, Lease: l})
 			}
-		case Create:
+		case CreateLease:
 			c.asked(a.Op)
 			if _, exists := p.leases[p.cfg.Lease]; honest && !exists {
-				p.step(Wrote{Op: a.Op, Outcome: OK, Lease: p.put(p.cfg.Lease, a.Record)})
+				p.step(WriteResult{Op: a.Op, Outcome: OK, Lease: p.put(p.cfg.Lease, a.Record)})
 			}
-		case Update:
+		case WriteLease:
 			c.asked(a.Op)
 			for partition, s := range c.states {
 				if s != ring.NotOwned && !a.Record.Claims.Set.Has(partition) {
@@ -243,22 +243,22 @@ func (c *caller) carryOut(honest bool) {
 				}
 			}
 			if l := p.leases[p.cfg.Lease]; honest && l.UID == a.UID && l.Version == a.Version {
-				p.step(Wrote{Op: a.Op, Outcome: OK, Lease: p.put(p.cfg.Lease, a.Record)})
+				p.step(WriteResult{Op: a.Op, Outcome: OK, Lease: p.put(p.cfg.Lease, a.Record)})
 			}
-		case Delete:
+		case DeleteLease:
 			c.asked(a.Op)
 			if honest {
-				p.step(Deleted{Op: a.Op, Outcome: OK})
+				p.step(DeleteResult{Op: a.Op, Outcome: OK})
 			}
-		case Evict:
+		case EvictLease:
 			c.asked(a.Op)
 			if honest {
-				p.step(Evicted{Op: a.Op, Outcome: Conflict})
+				p.step(EvictResult{Op: a.Op, Outcome: Conflict})
 			}
-		case List:
+		case ListLeases:
 			c.asked(a.Op)
 			if honest {
-				p.step(Listed{Op: a.Op, Outcome: OK, Leases: p.list()})
+				p.step(ListResult{Op: a.Op, Outcome: OK, Leases: p.list()})
 			}
 		case Claimed:
 			c.move(a.Partitions, ring.NotOwned, ring.Pending)
@@ -310,10 +310,10 @@ func (c *caller) carryOut(honest bool) {
 	if next := p.m.Next(); next <= p.m.now.Mono {
 		p.t.Fatalf("Next is %v, not after %v", next, p.m.now.Mono)
 	}
-	if awaited := p.m.Awaited(); honest && awaited != nil {
-		p.step(CaughtUp{Marks: awaited})
-		if len(p.m.caches.reached) < maxMarks && p.m.Awaited() != nil {
-			p.t.Fatalf("awaits %v after it was told that %v are reached", p.m.Awaited(), awaited)
+	if awaited := p.m.PendingWatermarks(); honest && awaited != nil {
+		p.step(WatermarksReached{Watermarks: awaited})
+		if len(p.m.caches.reached) < maxWatermarks && p.m.PendingWatermarks() != nil {
+			p.t.Fatalf("awaits %v after it was told that %v are reached", p.m.PendingWatermarks(), awaited)
 		}
 		c.carryOut(false)
 	}

@@ -9,33 +9,33 @@ import (
 )
 
 // askFirstList makes a pilot whose machine is about to take the answer to its first list.
-func askFirstList(t *testing.T) (*pilot, List) {
+func askFirstList(t *testing.T) (*driver, ListLeases) {
 	t.Helper()
-	p := newPilot(t)
+	p := newDriver(t)
 	p.step(Tick{})
 	p.step(Synced{})
-	p.step(Got{Op: take[Get](p).Op, Outcome: NotFound})
-	create := take[Create](p)
-	p.step(Wrote{Op: create.Op, Outcome: OK, Lease: p.commit(create)})
+	p.step(GetResult{Op: take[GetLease](p).Op, Outcome: NotFound})
+	create := take[CreateLease](p)
+	p.step(WriteResult{Op: create.Op, Outcome: OK, Lease: p.commit(create)})
 	p.show(p.cfg.Lease)
-	return p, take[List](p)
+	return p, take[ListLeases](p)
 }
 
 // A new member asks for its first list. While the answer is on its way, the watch shows
 // how a peer leaves: the list is of an earlier moment and still has it.
 func TestL1_TheFirstListBringsNoPeerBackThatTheWatchHasSeenLeave(t *testing.T) {
 	p, list := askFirstList(t)
-	b := p.put("lease-b", p.peerRecord("b", Serving, p.all()...))
+	b := p.put("lease-b", p.peerRecord("b", PhaseActive, p.all()...))
 	answer := p.list()
 	p.show(b.Name)
 	released := b.Record
-	released.Holder, released.Phase = "", Draining
+	released.Holder, released.Phase = "", PhaseDraining
 	last := p.put(b.Name, released)
 	p.show(b.Name)
 	delete(p.leases, b.Name)
-	p.step(Vanished{Last: last, Final: true})
+	p.step(LeaseDeleted{Last: last, Final: true})
 
-	p.step(Listed{Op: list.Op, Outcome: OK, Leases: answer})
+	p.step(ListResult{Op: list.Op, Outcome: OK, Leases: answer})
 	p.run(5 * time.Second)
 	p.wantStates(p.all(), nil)
 }
@@ -45,8 +45,8 @@ func TestL1_TheFirstListBringsNoPeerBackThatTheWatchHasSeenLeave(t *testing.T) {
 // does not exist is a conflict.
 func TestL1_APeerThatTheWatchNeverShowsBlocksNothingForEver(t *testing.T) {
 	p, list := askFirstList(t)
-	b := p.put("lease-b", p.peerRecord("b", Serving, p.all()...))
-	p.step(Listed{Op: list.Op, Outcome: OK, Leases: p.list()})
+	b := p.put("lease-b", p.peerRecord("b", PhaseActive, p.all()...))
+	p.step(ListResult{Op: list.Op, Outcome: OK, Leases: p.list()})
 	delete(p.leases, b.Name)
 	p.run(2*p.cfg.LeaseDuration + 5*time.Second)
 	p.wantStates(p.all(), nil)
@@ -57,30 +57,30 @@ func TestL1_APeerThatTheWatchNeverShowsBlocksNothingForEver(t *testing.T) {
 // the watch has come as far as the list (R31). An answer may be taken before events of
 // the watch that came earlier.
 func TestR31_APeerThatIsMissingFromTheListMayHaveClaimedMore(t *testing.T) {
-	p := newPilot(t)
+	p := newDriver(t)
 	mine := p.owned("a", "a", "b")
-	b := p.peer("b", Serving, p.all()...)
+	b := p.peer("b", PhaseActive, p.all()...)
 	p.join()
 	p.wantStates(nil, nil)
 
 	// b releases this member's part; this member claims it.
-	b = p.put(b.Name, p.peerRecord("b", Serving, without(p.all(), mine)...))
+	b = p.put(b.Name, p.peerRecord("b", PhaseActive, without(p.all(), mine)...))
 	p.show(b.Name)
 	p.wait(p.cfg.Coalesce)
-	update := take[Update](p)
-	p.step(Wrote{Op: update.Op, Outcome: OK, Lease: p.commit(update)})
+	update := take[WriteLease](p)
+	p.step(WriteResult{Op: update.Op, Outcome: OK, Lease: p.commit(update)})
 	p.show(p.cfg.Lease)
-	list := take[List](p)
+	list := take[ListLeases](p)
 	// Before that, b had taken a part of it back: its ring was another one for a moment.
 	// Its Lease was deleted then. The watch has yet to show both.
 	last := b
 	last.Record.Seq++
 	last.Record.Claims.Set = setOf(testPartitions, p.all()...)
 	delete(p.leases, b.Name)
-	p.step(Listed{Op: list.Op, Outcome: OK, Leases: p.list()})
+	p.step(ListResult{Op: list.Op, Outcome: OK, Leases: p.list()})
 	none[Activated](p)
-	p.step(Observed{Lease: last})
-	p.step(Vanished{Last: last, Final: true})
+	p.step(LeaseObserved{Lease: last})
+	p.step(LeaseDeleted{Last: last, Final: true})
 	p.run(p.cfg.LeaseDuration - 2*p.cfg.RenewPeriod)
 	p.wantStates(nil, mine)
 	p.run(2*p.cfg.RenewPeriod + 2*time.Second)

@@ -12,75 +12,75 @@ import (
 )
 
 func TestAMemberIsOnTheRingOnlyWhenItsInformersHaveSynced(t *testing.T) {
-	p := newPilot(t)
+	p := newDriver(t)
 	p.step(Tick{})
-	create := take[Create](p.answerGet())
-	if create.Record.Phase != Joining || !create.Record.Claims.Empty() {
+	create := take[CreateLease](p.answerGet())
+	if create.Record.Phase != PhaseJoining || !create.Record.Claims.Empty() {
 		t.Errorf("creates %+v", create.Record)
 	}
-	p.step(Wrote{Op: create.Op, Outcome: OK, Lease: p.commit(create)})
+	p.step(WriteResult{Op: create.Op, Outcome: OK, Lease: p.commit(create)})
 	p.show(p.cfg.Lease)
 	p.run(5 * time.Second)
-	if l := p.leases[p.cfg.Lease]; l.Record.Phase != Joining || p.m.Serving() || len(p.in(ring.Active)) > 0 {
+	if l := p.leases[p.cfg.Lease]; l.Record.Phase != PhaseJoining || p.m.Serving() || len(p.in(ring.Active)) > 0 {
 		t.Errorf("before the informers have synced the Lease says %+v", l.Record)
 	}
 	p.step(Synced{})
-	if u, is := p.did[0].(Update); !is || u.Record.Phase != Serving { // at once
+	if u, is := p.did[0].(WriteLease); !is || u.Record.Phase != PhaseActive { // at once
 		t.Errorf("does %#v", p.did)
 	}
 	p.run(time.Second)
-	if l := p.leases[p.cfg.Lease]; l.Record.Phase != Serving || !p.m.Serving() {
+	if l := p.leases[p.cfg.Lease]; l.Record.Phase != PhaseActive || !p.m.Serving() {
 		t.Errorf("after it the Lease says %+v", l.Record)
 	}
 }
 
 // answerGet answers the Get that every machine begins with.
-func (p *pilot) answerGet() *pilot {
+func (p *driver) answerGet() *driver {
 	p.t.Helper()
-	get := take[Get](p)
+	get := take[GetLease](p)
 	if l, exists := p.leases[p.cfg.Lease]; exists {
-		p.step(Got{Op: get.Op, Outcome: OK, Lease: l})
+		p.step(GetResult{Op: get.Op, Outcome: OK, Lease: l})
 	} else {
-		p.step(Got{Op: get.Op, Outcome: NotFound})
+		p.step(GetResult{Op: get.Op, Outcome: NotFound})
 	}
 	return p
 }
 
 // What a new machine does with a Lease of its name that is there already.
 func TestALeaseOfTheNameIsThere(t *testing.T) {
-	other := func(p *pilot) Record {
-		r := p.peerRecord("a", Serving, 0)
+	other := func(p *driver) Record {
+		r := p.peerRecord("a", PhaseActive, 0)
 		r.Holder, r.PodUID = "a_0", "uid-before"
 		return r
 	}
 	for _, c := range []struct {
 		name   string
 		config func(*Config)
-		record func(*pilot) Record
+		record func(*driver) Record
 		at     time.Duration // from when on it serves, at the earliest
 	}{
-		{"void", nil, func(p *pilot) Record { r := other(p); r.Holder = ""; return r }, 0},
-		{"its own, of a create whose answer was lost", nil, func(p *pilot) Record {
+		{"void", nil, func(p *driver) Record { r := other(p); r.Holder = ""; return r }, 0},
+		{"its own, of a create whose answer was lost", nil, func(p *driver) Record {
 			r := other(p)
 			r.Holder, r.Claims = "a_1", Claims{}
 			return r
 		}, 0},
 		{"this process's earlier one", func(c *Config) { c.Predecessor = "a_0" }, other, 0},
-		{"the same Pod's, whose process is dead", func(c *Config) { c.TakeOver = true }, func(p *pilot) Record {
+		{"the same Pod's, whose process is dead", func(c *Config) { c.TakeOver = true }, func(p *driver) Record {
 			r := other(p)
 			r.PodUID = "uid-a"
 			return r
 		}, 0},
-		{"the same Pod's, whose process may be alive", nil, func(p *pilot) Record { r := other(p); r.PodUID = "uid-a"; return r }, 15 * time.Second},
+		{"the same Pod's, whose process may be alive", nil, func(p *driver) Record { r := other(p); r.PodUID = "uid-a"; return r }, 15 * time.Second},
 		{"another Pod's", func(c *Config) { c.TakeOver = true }, other, 15 * time.Second},
-		{"of nobody knows which Pod", func(c *Config) { c.TakeOver, c.PodUID = true, "" }, func(p *pilot) Record { r := other(p); r.PodUID = ""; return r }, 15 * time.Second},
+		{"of nobody knows which Pod", func(c *Config) { c.TakeOver, c.PodUID = true, "" }, func(p *driver) Record { r := other(p); r.PodUID = ""; return r }, 15 * time.Second},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			change := c.config
 			if change == nil {
 				change = func(*Config) {}
 			}
-			p := newPilot(t, change)
+			p := newDriver(t, change)
 			p.put(p.cfg.Lease, c.record(p))
 			start := p.now.Mono
 			p.step(Tick{})
@@ -101,8 +101,8 @@ func TestALeaseOfTheNameIsThere(t *testing.T) {
 }
 
 func TestASecondLivingProcessOfTheNameNeverJoins(t *testing.T) {
-	p := newPilot(t, func(c *Config) { c.TakeOver = true })
-	r := p.peerRecord("a", Serving, 0)
+	p := newDriver(t, func(c *Config) { c.TakeOver = true })
+	r := p.peerRecord("a", PhaseActive, 0)
 	r.Holder, r.PodUID = "a_0", "uid-other"
 	p.put(p.cfg.Lease, r)
 	p.step(Tick{})
@@ -121,11 +121,11 @@ func TestASecondLivingProcessOfTheNameNeverJoins(t *testing.T) {
 	r.Holder = ""
 	void := p.put(p.cfg.Lease, r)
 	p.show(p.cfg.Lease)
-	get := take[Get](p)
+	get := take[GetLease](p)
 	delete(p.leases, p.cfg.Lease)
-	p.step(Got{Op: get.Op, Outcome: OK, Lease: void})
-	p.step(Deleted{Op: take[Delete](p).Op, Outcome: NotFound})
-	p.step(Vanished{Last: void})
+	p.step(GetResult{Op: get.Op, Outcome: OK, Lease: void})
+	p.step(DeleteResult{Op: take[DeleteLease](p).Op, Outcome: NotFound})
+	p.step(LeaseDeleted{Last: void})
 	p.run(200 * time.Millisecond)
 	p.wantStates(p.all(), nil)
 	if got := p.m.Duplicate(); got != "" {
@@ -134,8 +134,8 @@ func TestASecondLivingProcessOfTheNameNeverJoins(t *testing.T) {
 }
 
 func TestAVoidLeaseThatCantBeDeletedIsNotAskedForAllTheTime(t *testing.T) {
-	p := newPilot(t)
-	r := p.peerRecord("a", Serving)
+	p := newDriver(t)
+	r := p.peerRecord("a", PhaseActive)
 	r.Holder = ""
 	void := p.put(p.cfg.Lease, r)
 	p.step(Tick{})
@@ -143,11 +143,11 @@ func TestAVoidLeaseThatCantBeDeletedIsNotAskedForAllTheTime(t *testing.T) {
 	for start := p.now.Mono; p.now.Mono-start < 30*time.Second; p.wait(10 * time.Millisecond) {
 		for i := 0; i < len(p.did); i++ {
 			switch a := p.did[i].(type) {
-			case Get:
-				p.step(Got{Op: a.Op, Outcome: OK, Lease: void})
-			case Delete: // somebody has put a finalizer on it
+			case GetLease:
+				p.step(GetResult{Op: a.Op, Outcome: OK, Lease: void})
+			case DeleteLease: // somebody has put a finalizer on it
 				deletes++
-				p.step(Deleted{Op: a.Op, Outcome: OK})
+				p.step(DeleteResult{Op: a.Op, Outcome: OK})
 			}
 		}
 		p.did = p.did[:0]
@@ -159,8 +159,8 @@ func TestAVoidLeaseThatCantBeDeletedIsNotAskedForAllTheTime(t *testing.T) {
 
 func TestStopCostsTwoWrites(t *testing.T) {
 	for _, inFlight := range []bool{false, true} {
-		p := newPilot(t).join()
-		p.peer("b", Serving, p.owned("b", "a", "b")...)
+		p := newDriver(t).join()
+		p.peer("b", PhaseActive, p.owned("b", "a", "b")...)
 		p.run(time.Second)
 		mine := p.owned("a", "a", "b")
 		p.did = p.did[:0]
@@ -175,25 +175,25 @@ func TestStopCostsTwoWrites(t *testing.T) {
 			rest.Remove(mine[0])
 			p.step(Idle{Partitions: rest})
 			p.wait(p.cfg.Coalesce)
-			u := take[Update](p)
-			if u.Record.Phase != Draining || u.Record.Claims.Set.Len() != 1 {
+			u := take[WriteLease](p)
+			if u.Record.Phase != PhaseDraining || u.Record.Claims.Set.Len() != 1 {
 				t.Errorf("writes %+v", u.Record)
 			}
-			p.step(Wrote{Op: u.Op, Outcome: OK, Lease: p.commit(u)})
+			p.step(WriteResult{Op: u.Op, Outcome: OK, Lease: p.commit(u)})
 			p.step(Idle{Partitions: setOf(testPartitions, mine[0])})
 		} else {
 			p.step(Idle(drain))
 		}
-		u := take[Update](p) // the first since
+		u := take[WriteLease](p) // the first since
 		if !u.Record.Void() || !u.Record.Claims.Empty() {
 			t.Errorf("writes %+v", u.Record)
 		}
-		p.step(Wrote{Op: u.Op, Outcome: OK, Lease: p.commit(u)})
-		d := take[Delete](p)
+		p.step(WriteResult{Op: u.Op, Outcome: OK, Lease: p.commit(u)})
+		d := take[DeleteLease](p)
 		if d.Name != p.cfg.Lease || d.Version != p.leases[p.cfg.Lease].Version {
 			t.Errorf("deletes %+v", d)
 		}
-		p.step(Deleted{Op: d.Op, Outcome: OK})
+		p.step(DeleteResult{Op: d.Op, Outcome: OK})
 		if got := take[Ended](p).Reason; got != ErrStopped {
 			t.Errorf("ends: %v", got)
 		}
@@ -203,7 +203,7 @@ func TestStopCostsTwoWrites(t *testing.T) {
 func TestStopAtAnyTimeEnds(t *testing.T) {
 	for at := time.Duration(0); at < 2*time.Second; at += 7 * time.Millisecond {
 		for _, reachable := range []bool{true, false} {
-			p := newPilot(t, func(c *Config) { c.Settle = 300 * time.Millisecond })
+			p := newDriver(t, func(c *Config) { c.StartupSettle = 300 * time.Millisecond })
 			p.step(Tick{})
 			p.step(Synced{})
 			p.run(at)
@@ -216,14 +216,14 @@ func TestStopAtAnyTimeEnds(t *testing.T) {
 				}
 				for i := 0; i < len(p.did); i++ {
 					switch a := p.did[i].(type) {
-					case Get:
-						p.step(Got{Op: a.Op})
-					case Create:
-						p.step(Wrote{Op: a.Op})
-					case Update:
-						p.step(Wrote{Op: a.Op})
-					case Delete:
-						p.step(Deleted{Op: a.Op})
+					case GetLease:
+						p.step(GetResult{Op: a.Op})
+					case CreateLease:
+						p.step(WriteResult{Op: a.Op})
+					case WriteLease:
+						p.step(WriteResult{Op: a.Op})
+					case DeleteLease:
+						p.step(DeleteResult{Op: a.Op})
 					case Drain:
 						p.step(Idle(a))
 					}
@@ -245,8 +245,8 @@ func TestStopAtAnyTimeEnds(t *testing.T) {
 }
 
 func TestAPartitionThatDoesNotDrainIsNotReleased(t *testing.T) {
-	p := newPilot(t).join()
-	p.peer("b", Serving)
+	p := newDriver(t).join()
+	p.peer("b", PhaseActive)
 	start := p.now.Mono
 	for p.m.stage != ended {
 		p.serveWithoutDrain()
@@ -267,8 +267,8 @@ func TestAPartitionThatDoesNotDrainIsNotReleased(t *testing.T) {
 }
 
 func TestTheParametersInForceAreThoseOfTheOldestLease(t *testing.T) {
-	p := newPilot(t)
-	old := p.peerRecord("old", Serving, 0)
+	p := newDriver(t)
+	old := p.peerRecord("old", PhaseActive, 0)
 	old.Parameters.Partitions = 5
 	old.Fingerprint = old.Parameters.Fingerprint()
 	old.Claims = Claims{Parameters: old.Parameters, Set: setOf(5)}
@@ -307,8 +307,8 @@ func TestTheParametersInForceAreThoseOfTheOldestLease(t *testing.T) {
 }
 
 func TestAnotherKeyWaitsUntilTheLastOfTheOldOnesHasLeft(t *testing.T) {
-	p := newPilot(t)
-	old := p.peerRecord("old", Serving, 0)
+	p := newDriver(t)
+	old := p.peerRecord("old", PhaseActive, 0)
 	old.Parameters.Key = "namespace"
 	old.Fingerprint = old.Parameters.Fingerprint()
 	old.Claims.Parameters = old.Parameters
@@ -333,7 +333,7 @@ func TestAnotherKeyWaitsUntilTheLastOfTheOldOnesHasLeft(t *testing.T) {
 }
 
 func TestQuarantineCountsFromTheFirstList(t *testing.T) {
-	p := newPilot(t, func(c *Config) { c.Quarantine = true })
+	p := newDriver(t, func(c *Config) { c.Quarantine = true })
 	p.step(Tick{})
 	p.step(Synced{})
 	p.run(14 * time.Second)
@@ -343,15 +343,15 @@ func TestQuarantineCountsFromTheFirstList(t *testing.T) {
 }
 
 func TestMembersThatStartTogetherWaitForEachOther(t *testing.T) {
-	p := newPilot(t, func(c *Config) { c.Settle = 400 * time.Millisecond })
+	p := newDriver(t, func(c *Config) { c.StartupSettle = 400 * time.Millisecond })
 	p.step(Tick{})
 	p.step(Synced{})
 	p.run(300 * time.Millisecond)
 	p.wantStates(nil, nil)
-	p.peer("b", Joining)
+	p.peer("b", PhaseJoining)
 	p.run(time.Second)
 	p.wantStates(nil, nil)
-	p.peer("b", Serving)
+	p.peer("b", PhaseActive)
 	p.run(300 * time.Millisecond)
 	p.wantStates(nil, nil)
 	p.run(300 * time.Millisecond)
@@ -360,15 +360,15 @@ func TestMembersThatStartTogetherWaitForEachOther(t *testing.T) {
 }
 
 func TestTombstonesGoOnWithTheNextMachine(t *testing.T) {
-	p := newPilot(t).join()
-	b := p.peer("b", Serving, 0, 1)
-	p.step(Vanished{Last: b})
+	p := newDriver(t).join()
+	b := p.peer("b", PhaseActive, 0, 1)
+	p.step(LeaseDeleted{Last: b})
 	p.now = p.now.Add(10 * time.Second)
 	tombs := p.m.Tombstones()
 	if len(tombs) != 1 {
 		t.Fatalf("%d tombstones", len(tombs))
 	}
-	next := newPilot(t, func(c *Config) { c.Holder, c.Predecessor, c.Tombstones = "a_2", "a_1", tombs })
+	next := newDriver(t, func(c *Config) { c.Holder, c.Predecessor, c.Tombstones = "a_2", "a_1", tombs })
 	next.step(Tick{})
 	next.step(Synced{})
 	next.run(time.Second)
@@ -378,15 +378,15 @@ func TestTombstonesGoOnWithTheNextMachine(t *testing.T) {
 	}
 	// Its own predecessor's is none: what that worked on has ended.
 	own := Tombstone{Lease: "lease-a", Holder: "a_1", Claims: tombs[0].Claims}
-	last := newPilot(t, func(c *Config) { c.Holder, c.Predecessor, c.Tombstones = "a_2", "a_1", []Tombstone{own} }).join()
+	last := newDriver(t, func(c *Config) { c.Holder, c.Predecessor, c.Tombstones = "a_2", "a_1", []Tombstone{own} }).join()
 	last.wantStates(last.all(), nil)
 }
 
 func TestBlockersNamesWhoIsInTheWay(t *testing.T) {
 	p, l := claiming(t)
-	p.peer("b", Joining, 2, 3)
-	p.step(Vanished{Last: Lease{Name: "lease-c", Record: p.peerRecord("c", Serving, 4)}})
-	p.step(Listed{Op: l.Op, Outcome: OK, Leases: p.list()})
+	p.peer("b", PhaseJoining, 2, 3)
+	p.step(LeaseDeleted{Last: Lease{Name: "lease-c", Record: p.peerRecord("c", PhaseActive, 4)}})
+	p.step(ListResult{Op: l.Op, Outcome: OK, Leases: p.list()})
 	got := p.m.Blockers()
 	if len(got) != 2 || got["b_1"] != 2 || got["c_1"] != 1 {
 		t.Errorf("blockers %v", got)

@@ -21,18 +21,18 @@ type listing struct {
 
 // lookAround sends a list if something waits for one: a new member to know its
 // peers, or claimed partitions that the watch shows to be nobody else's.
-func (m *Machine) lookAround() {
+func (m *Machine) maybeList() {
 	if m.list.op != 0 || m.own.op != nil || m.own.version == "" || !m.now.Reached(m.list.retryAt) {
 		return
 	}
 	asked := ring.NewSet(len(m.parts.state))
 	if m.known {
-		if !m.hears() {
+		if !m.canTrustView() {
 			return
 		}
-		awaited := m.Awaited()
+		awaited := m.PendingWatermarks()
 		for p, s := range m.parts.state {
-			if s == claimed && m.parts.want.Has(p) && !m.parts.blocked.Has(p) && !m.holdBack(p, awaited) {
+			if s == claimed && m.parts.want.Has(p) && !m.parts.blocked.Has(p) && !m.mustWaitForCache(p, awaited) {
 				asked.Add(p)
 			}
 		}
@@ -42,12 +42,12 @@ func (m *Machine) lookAround() {
 	}
 	m.stats.Lists++
 	m.list.op, m.list.asked = m.op(), asked
-	m.do(List{Op: m.list.op, Timeout: m.timeout()})
+	m.do(ListLeases{Op: m.list.op, Timeout: m.timeout()})
 }
 
 // listed takes the answer to List. What is clear becomes active in place, if it
 // is still wanted then.
-func (m *Machine) listed(e Listed) {
+func (m *Machine) listed(e ListResult) {
 	if m.list.op != e.Op {
 		return
 	}
@@ -61,16 +61,16 @@ func (m *Machine) listed(e Listed) {
 	ownVersion := ""
 	for _, l := range e.Leases {
 		inList[l.UID] = true
-		m.publish(l.Record.Marks)
+		m.noteWatermarks(l.Record.Watermarks)
 		switch {
 		case l.Name != m.cfg.Lease:
 		case l.UID == m.own.uid:
 			ownVersion = l.Version
 		default:
-			m.sight(l)
+			m.observeSameName(l)
 		}
 	}
-	m.findGone(e.Op, inList)
+	m.findDeleted(e.Op, inList)
 	if ownVersion == "" || ownVersion != m.own.version {
 		// The list is not of a moment at which the own Lease was as this machine
 		// knows it: a renewal has passed it, or somebody else wrote.
@@ -115,16 +115,16 @@ func (m *Machine) claimedByOther(partition int, leases []Lease, inList map[strin
 		if l.Name != m.cfg.Lease && !l.Record.Void() && l.Record.Claims.overlaps(partition, m.parts.parameters) {
 			return true
 		}
-		m.adopt(l.Record.Tombstones)
+		m.mergeTombstones(l.Record.Tombstones)
 	}
 	for _, p := range m.peers {
 		r := &p.lease.Record
-		mayClaim := r.Phase != Draining // who drains claims nothing more
+		mayClaim := r.Phase != PhaseDraining // who drains claims nothing more
 		if !r.Void() && !inList[p.lease.UID] && (mayClaim || r.Claims.overlaps(partition, m.parts.parameters)) {
 			return true
 		}
 	}
-	for _, t := range m.tombs {
+	for _, t := range m.tombstones {
 		if t.Claims.overlaps(partition, m.parts.parameters) {
 			return true
 		}

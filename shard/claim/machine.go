@@ -28,16 +28,16 @@ type Config struct {
 	LeaseDuration time.Duration // peers wait this long before they evict
 	RenewDeadline time.Duration // from the send time of a confirmed renewal to the fence
 	RenewPeriod   time.Duration // between renewals; jittered downwards by up to a tenth
-	EchoLimit     time.Duration // own writes must come back through the watch within it
+	WatchLagLimit     time.Duration // own writes must come back through the watch within it
 	DrainTimeout  time.Duration
 	Coalesce      time.Duration // waits so long for more claims and releases to put into one write
 	// Settle is how long a new member that sees nobody at work waits for others that
 	// start at the same time, before it claims everything. While one of them is
 	// joining it waits up to five times as long. 0 for not at all.
-	Settle time.Duration
+	StartupSettle time.Duration
 	// CacheWait is how long a claimed partition waits at the most for [CaughtUp], and
 	// how long a mark counts. 0 for not at all.
-	CacheWait time.Duration
+	CacheSyncTimeout time.Duration
 	// Quarantine makes a new member wait one lease duration before it claims
 	// anything: covers Leases that were deleted by hand together with members.
 	Quarantine bool
@@ -87,10 +87,10 @@ type Machine struct {
 
 	own            own
 	peers          map[string]*peer     // by Lease name, without the own
-	clearing       map[uint64]struct{}  // evictions and deletions of peers' Leases under way, by Op
-	tombs          map[string]tombstone // by holder
-	buried         map[string]Time      // holders whose tombstone has run out: not to be adopted again, until when
-	echo           echo
+	removals       map[uint64]struct{}  // evictions and deletions of peers' Leases under way, by Op
+	tombstones          map[string]tombstone // by holder
+	expiredHolders         map[string]Time      // holders whose tombstone has run out: not to be adopted again, until when
+	watchProbe           watchProbe
 	tombGeneration int
 
 	synced     bool // the informers hold a complete copy
@@ -101,8 +101,8 @@ type Machine struct {
 	servedAt   Time // when this member became active
 	changedAt  Time // when a held Lease last came or went, or changed its phase
 	hasSettled bool // it has waited for others long enough
-	rival      rival
-	namesakes  map[string]namesake // by UID
+	otherHolder      otherHolder
+	sameNameLeases  map[string]sameNameLease // by UID
 
 	inForce      ring.Parameters // what the fleet places by
 	incompatible bool            // those are for another key: nothing is wanted
@@ -138,14 +138,14 @@ func New(cfg Config) *Machine {
 		cfg:       cfg,
 		rand:      rand.New(rand.NewPCG(xxh3.HashString(cfg.Holder), xxh3.HashString(cfg.Lease))),
 		peers:     map[string]*peer{},
-		clearing:  map[uint64]struct{}{},
-		tombs:     map[string]tombstone{},
-		buried:    map[string]Time{},
-		namesakes: map[string]namesake{},
+		removals:  map[uint64]struct{}{},
+		tombstones:     map[string]tombstone{},
+		expiredHolders:    map[string]Time{},
+		sameNameLeases: map[string]sameNameLease{},
 		inForce:   cfg.Parameters,
 		viewDirty: true,
 		list:      listing{gone: map[string]bool{}},
-		caches:    caches{published: map[string]mark{}, reached: Marks{}},
+		caches:    caches{published: map[string]watermark{}, reached: Watermarks{}},
 	}
 	m.own.fenced = true
 	m.parts = newPartitions(cfg.Parameters)
@@ -164,34 +164,34 @@ func (m *Machine) Step(now Time, event Event) []Action {
 	m.now = now
 	if first {
 		for _, t := range m.cfg.Tombstones {
-			m.bury(t, m.cfg.LeaseDuration)
+			m.addTombstone(t, m.cfg.LeaseDuration)
 		}
 	}
 	switch e := event.(type) {
 	case Tick:
-	case Observed:
+	case LeaseObserved:
 		m.observe(e.Lease)
-	case Vanished:
-		m.vanished(e)
+	case LeaseDeleted:
+		m.handleDeleted(e)
 	case Synced:
 		m.synced = true
 	case Stop:
 		m.stopAsked = true
 	case Idle:
 		m.parts.idle(e.Partitions)
-	case CaughtUp:
-		m.caughtUp(e.Marks)
-	case Got:
+	case WatermarksReached:
+		m.watermarksReached(e.Watermarks)
+	case GetResult:
 		m.got(e)
-	case Wrote:
+	case WriteResult:
 		m.wrote(e)
-	case Deleted:
+	case DeleteResult:
 		m.deleted(e)
-	case Listed:
+	case ListResult:
 		m.listed(e)
-	case Evicted:
+	case EvictResult:
 		if e.Outcome == OK && e.Lease.Name == m.cfg.Lease {
-			m.sight(e.Lease)
+			m.observeSameName(e.Lease)
 		}
 		m.evicted(e)
 	}
@@ -203,7 +203,7 @@ func (m *Machine) Step(now Time, event Event) []Action {
 // nothing if there is nothing to do.
 func (m *Machine) decide() {
 	m.fence()
-	m.forget()
+	m.expireTombstones()
 	if m.stage != ended {
 		m.advance()
 	}
@@ -211,14 +211,14 @@ func (m *Machine) decide() {
 		if (m.viewDirty || m.ringDirty) && m.now.Reached(m.own.renewAt) {
 			m.writeOwn() // a renewal does not wait until the ring was built
 		}
-		m.place()
+		m.reconcilePartitions()
 	}
 	if m.stage == ended {
 		return
 	}
 	m.writeOwn()
 	if m.stage == joining || m.stage == serving {
-		m.lookAround()
+		m.maybeList()
 		m.guardWatch()
 	}
 	if m.stage == serving {
@@ -235,7 +235,7 @@ func (m *Machine) advance() {
 	case m.stopAsked && (m.stage == joining || m.stage == serving):
 		m.stage, m.stoppedAt = stopping, m.now
 		m.viewDirty = true
-	case m.stage == stopping && m.own.fenced && m.own.op == nil && m.own.version == "" && m.own.failures > 0 && m.parts.workless():
+	case m.stage == stopping && m.own.fenced && m.own.op == nil && m.own.version == "" && m.own.failures > 0 && m.parts.quiescent():
 		// The server can't be reached. Nothing is worked on; the Lease runs out.
 		m.end(ErrStopped)
 	case m.stage == joining && m.known && m.synced:

@@ -59,13 +59,13 @@ func (m *Machine) takeBack(set mutantring.Set, to partitionState) {
 		}}},
 		{Name: "evicts without a condition", Edits: []mutation.Edit{{
 			File: "peers.go",
-			Old:  "\t\tm.do(m.eviction(m.clear(p), p.lease))\n",
-			New:  "\t\tevict := m.eviction(m.clear(p), p.lease)\n\t\tif MUTANT_ON {\n\t\t\tevict.Version = \"\"\n\t\t}\n\t\tm.do(evict)\n",
+			Old:  "\t\tm.do(m.eviction(m.startRemoval(p), p.lease))\n",
+			New:  "\t\tevict := m.eviction(m.startRemoval(p), p.lease)\n\t\tif MUTANT_ON {\n\t\t\tevict.Version = \"\"\n\t\t}\n\t\tm.do(evict)\n",
 		}}},
 		{Name: "evicts everyone at once", Edits: []mutation.Edit{{
 			File: "peers.go",
-			Old:  "bool { return len(m.clearing) < maxClearing }",
-			New:  "bool { return len(m.clearing) < maxClearing || MUTANT_ON }",
+			Old:  "bool { return len(m.removals) < maxRemovals }",
+			New:  "bool { return len(m.removals) < maxRemovals || MUTANT_ON }",
 		}}},
 		{Name: "makes no tombstone for another process of its name", Edits: []mutation.Edit{{
 			File: "acquire.go",
@@ -120,24 +120,24 @@ func (m *Machine) takeBack(set mutantring.Set, to partitionState) {
 			New:  "\t\tif !MUTANT_ON {\n\t\t\tm.restartTimers()\n\t\t}\n",
 		}}},
 		{Name: "gains and evicts with a stale watch", Edits: []mutation.Edit{{
-			File: "echo.go",
+			File: "watch_probe.go",
 			Old:  "return e.heard && (len(e.waiting) == 0 || now.since(e.waiting[0].at) < limit)",
 			New:  "return e.heard && (len(e.waiting) == 0 || now.since(e.waiting[0].at) < limit) || MUTANT_ON",
 		}}},
 		{Name: "waits for a stale watch for ever", Edits: []mutation.Edit{{
-			File: "echo.go",
+			File: "watch_probe.go",
 			Old:  "func (m *Machine) guardWatch() {\n",
 			New:  "func (m *Machine) guardWatch() {\n\tif MUTANT_ON {\n\t\treturn\n\t}\n",
 		}}},
 		{Name: "makes no tombstones", Edits: []mutation.Edit{{
 			File: "peers.go",
-			Old:  "func (m *Machine) bury(t Tombstone, duration time.Duration) {\n",
-			New:  "func (m *Machine) bury(t Tombstone, duration time.Duration) {\n\tif MUTANT_ON {\n\t\treturn\n\t}\n",
+			Old:  "func (m *Machine) addTombstone(t Tombstone, duration time.Duration) {\n",
+			New:  "func (m *Machine) addTombstone(t Tombstone, duration time.Duration) {\n\tif MUTANT_ON {\n\t\treturn\n\t}\n",
 		}}},
 		{Name: "publishes no tombstones", Edits: []mutation.Edit{{
 			File: "peers.go",
-			Old:  "func (m *Machine) tombstones() []Tombstone {\n",
-			New:  "func (m *Machine) tombstones() []Tombstone {\n\tif MUTANT_ON {\n\t\treturn nil\n\t}\n",
+			Old:  "func (m *Machine) tombstoneList() []Tombstone {\n",
+			New:  "func (m *Machine) tombstoneList() []Tombstone {\n\tif MUTANT_ON {\n\t\treturn nil\n\t}\n",
 		}}},
 		{Name: "continues after a restore", Edits: []mutation.Edit{{
 			File: "own.go",

@@ -26,7 +26,7 @@ type own struct {
 	fenced      bool // also before the first confirmed write
 	confirmedAt Time // when the last confirmation came; zero before the first
 	phase       Phase
-	tombs       int // generation of the tombstones in the last confirmed write
+	tombstones       int // generation of the tombstones in the last confirmed write
 
 	renewAt  Time // when the next renewal is due
 	retryAt  Time // nothing is sent before it, after a failure
@@ -40,7 +40,7 @@ type request struct {
 	sent     Time
 	seq      uint64
 	phase    Phase
-	tombs    int
+	tombstones    int
 	claiming ring.Set // becomes claimed if the write is confirmed
 	released ring.Set // given up with it, whatever becomes of it
 }
@@ -94,11 +94,11 @@ func (m *Machine) writeOwn() {
 		m.acquire()
 	case m.stage == leaving:
 		r := m.begin(opDelete)
-		m.do(Delete{Op: r.id, Name: m.cfg.Lease, UID: m.own.uid, Version: m.own.version, Timeout: m.timeout()})
+		m.do(DeleteLease{Op: r.id, Name: m.cfg.Lease, UID: m.own.uid, Version: m.own.version, Timeout: m.timeout()})
 	case m.own.version == "":
 		r := m.begin(opGet)
-		m.do(Get{Op: r.id, Timeout: m.timeout()})
-	case m.stage == stopping && m.parts.workless():
+		m.do(GetLease{Op: r.id, Timeout: m.timeout()})
+	case m.stage == stopping && m.parts.quiescent():
 		m.sendVoid()
 	case m.updateDue():
 		m.sendUpdate()
@@ -113,7 +113,7 @@ func (m *Machine) updateDue() bool {
 	return m.own.failures > 0 || m.own.fenced ||
 		m.now.Reached(m.own.renewAt) ||
 		m.own.phase != m.phase() && (m.stage != stopping || m.now.Reached(m.stoppedAt.Add(m.cfg.Coalesce))) ||
-		m.own.tombs != m.tombGeneration ||
+		m.own.tombstones != m.tombGeneration ||
 		m.parts.waiting && m.now.Reached(m.parts.waitUntil)
 }
 
@@ -121,16 +121,16 @@ func (m *Machine) updateDue() bool {
 func (m *Machine) phase() Phase {
 	switch m.stage {
 	case serving:
-		return Serving
+		return PhaseActive
 	case stopping, leaving:
-		return Draining
+		return PhaseDraining
 	}
-	return Joining
+	return PhaseJoining
 }
 
 func (m *Machine) sendUpdate() {
 	r := m.begin(opUpdate)
-	r.phase, r.tombs = m.phase(), m.tombGeneration
+	r.phase, r.tombstones = m.phase(), m.tombGeneration
 	// What is released is given up before the request is sent: it may be committed
 	// although no answer comes, and another member may start at that moment.
 	if r.released = m.parts.release(); !r.released.Empty() {
@@ -144,7 +144,7 @@ func (m *Machine) sendUpdate() {
 	m.parts.waiting = false
 	m.own.seq++
 	r.seq = m.own.seq
-	m.do(Update{Op: r.id, UID: m.own.uid, Version: m.own.version, Record: m.record(r.phase, claims), Timeout: m.timeout()})
+	m.do(WriteLease{Op: r.id, UID: m.own.uid, Version: m.own.version, Record: m.record(r.phase, claims), Timeout: m.timeout()})
 }
 
 // sendVoid releases all that is left and the Lease with it.
@@ -155,9 +155,9 @@ func (m *Machine) sendVoid() {
 	}
 	m.own.seq++
 	r.seq = m.own.seq
-	record := m.record(Draining, m.parts.claims())
+	record := m.record(PhaseDraining, m.parts.claims())
 	record.Holder = ""
-	m.do(Update{Op: r.id, UID: m.own.uid, Version: m.own.version, Record: record, Timeout: m.timeout()})
+	m.do(WriteLease{Op: r.id, UID: m.own.uid, Version: m.own.version, Record: record, Timeout: m.timeout()})
 }
 
 func (m *Machine) record(phase Phase, claims Claims) Record {
@@ -171,12 +171,12 @@ func (m *Machine) record(phase Phase, claims Claims) Record {
 		Fingerprint: m.cfg.Parameters.Fingerprint(),
 		Parameters:  m.cfg.Parameters,
 		Claims:      claims,
-		Tombstones:  m.tombstones(),
+		Tombstones:  m.tombstoneList(),
 	}
 }
 
 // wrote takes the answer to Create and Update.
-func (m *Machine) wrote(e Wrote) {
+func (m *Machine) wrote(e WriteResult) {
 	r := m.finish(e.Op)
 	if r == nil {
 		return
@@ -190,19 +190,19 @@ func (m *Machine) wrote(e Wrote) {
 		return
 	}
 	if r.kind == opCreate {
-		m.hold(e.Lease)
+		m.acquired(e.Lease)
 	}
 	m.stats.Heartbeats++
 	if m.now.since(m.own.confirmedAt) > 2*m.cfg.RenewPeriod || m.own.confirmedVersion == "" {
 		// After a time in which this member could not be heard, it has heard
 		// nothing either: without this, the first to recover evicts everyone.
 		m.restartTimers()
-		m.echo.again()
+		m.watchProbe.reset()
 	}
 	m.own.version, m.own.confirmedVersion, m.own.confirmedSeq = e.Lease.Version, e.Lease.Version, r.seq
 	m.own.confirmedAt, m.own.failures, m.own.retryAt = m.now, 0, Time{}
 	m.own.renewAt = r.sent.Add(m.jitter(m.cfg.RenewPeriod))
-	m.own.tombs = r.tombs
+	m.own.tombstones = r.tombstones
 	if m.own.phase != r.phase {
 		m.own.phase = r.phase
 		m.viewDirty = true
@@ -211,7 +211,7 @@ func (m *Machine) wrote(e Wrote) {
 		m.stage = leaving
 		return
 	}
-	m.echo.expect(e.Lease.UID, e.Lease.Version, m.now)
+	m.watchProbe.expect(e.Lease.UID, e.Lease.Version, m.now)
 	// From the send time: the server, and so the peers, may have seen the write
 	// that early.
 	m.own.fence = r.sent.Add(m.cfg.RenewDeadline)
@@ -242,7 +242,7 @@ func (m *Machine) failed(o Outcome) {
 }
 
 // got takes the answer to Get: is the Lease still this machine's?
-func (m *Machine) got(e Got) {
+func (m *Machine) got(e GetResult) {
 	r := m.finish(e.Op)
 	if r == nil {
 		return
@@ -257,7 +257,7 @@ func (m *Machine) got(e Got) {
 	}
 	l := e.Lease
 	if e.Outcome == OK {
-		m.sight(l)
+		m.observeSameName(l)
 	}
 	switch {
 	case e.Outcome != OK:
@@ -277,14 +277,14 @@ func (m *Machine) got(e Got) {
 // lost ends the machine because the Lease is no longer its own. For one that was
 // about to leave anyway, that is the end it wanted.
 func (m *Machine) lost(reason error) {
-	if m.stage == stopping && m.parts.workless() {
+	if m.stage == stopping && m.parts.quiescent() {
 		reason = ErrStopped
 	}
 	m.end(reason)
 }
 
 // deleted takes the answer to Delete.
-func (m *Machine) deleted(e Deleted) {
+func (m *Machine) deleted(e DeleteResult) {
 	if r := m.finish(e.Op); r != nil {
 		switch {
 		case m.stage == leaving:

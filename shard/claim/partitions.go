@@ -84,7 +84,7 @@ func (t *partitions) in(s partitionState) ring.Set {
 }
 
 // workless reports whether nothing can be in flight anywhere.
-func (t *partitions) workless() bool {
+func (t *partitions) quiescent() bool {
 	for _, s := range t.state {
 		if s == active || s == draining {
 			return false
@@ -166,19 +166,19 @@ func (t *partitions) takeLeft(p int, now Time) (unowned time.Duration, known boo
 
 // place moves partitions through their states as the ring, the peers' claims and
 // the last list demand. It changes nothing on the server: writeOwn does that.
-func (m *Machine) place() {
-	m.look()
+func (m *Machine) reconcilePartitions() {
+	m.updateView()
 	t := &m.parts
 	if !t.sameTable(m.inForce) && !m.incompatible && t.allFree() && m.own.op == nil && m.list.op == 0 {
 		m.parts = newPartitions(m.inForce)
 	}
-	m.wish()
-	m.block()
+	m.updateWanted()
+	m.updateBlocked()
 
-	may := m.stage == serving && m.hears() && m.settled()
+	may := m.stage == serving && m.canTrustView() && m.settled()
 	toActivate, toDrain := ring.NewSet(len(t.state)), ring.NewSet(len(t.state))
 	var unowned []time.Duration
-	awaited := m.Awaited()
+	awaited := m.PendingWatermarks()
 	t.claimable = ring.NewSet(len(t.state))
 	waiting, more := false, false // something is to be written; more may follow in a moment
 	for p := range t.state {
@@ -197,13 +197,13 @@ func (m *Machine) place() {
 			}
 			if !want {
 				waiting = true
-			} else if may && m.list.clear.Has(p) && !m.holdBack(p, awaited) {
+			} else if may && m.list.clear.Has(p) && !m.mustWaitForCache(p, awaited) {
 				t.state[p] = active
 				toActivate.Add(p)
 				if d, known := t.takeLeft(p, m.now); known {
 					unowned = append(unowned, d)
 				}
-				m.goOn(p)
+				m.countCacheWait(p)
 			}
 		case active:
 			if !want {
@@ -261,11 +261,11 @@ func (m *Machine) settled() bool {
 		case !r.Claims.Empty():
 			m.hasSettled = true // somebody is at work: what is free now waits for this member
 			return true
-		case r.Phase == Joining:
+		case r.Phase == PhaseJoining:
 			someoneJoins = true
 		}
 	}
-	if m.now.since(m.servedAt) >= 5*m.cfg.Settle || !someoneJoins && m.now.since(m.changedAt) >= m.cfg.Settle {
+	if m.now.since(m.servedAt) >= 5*m.cfg.StartupSettle || !someoneJoins && m.now.since(m.changedAt) >= m.cfg.StartupSettle {
 		m.hasSettled = true
 		return true
 	}
@@ -275,7 +275,7 @@ func (m *Machine) settled() bool {
 // wish says which partitions this member should have. None while it stops, while
 // the partitions in force are cut in another way than those that it still holds,
 // or while others place by another key.
-func (m *Machine) wish() {
+func (m *Machine) updateWanted() {
 	t := &m.parts
 	if m.stage != serving || m.incompatible || !t.sameTable(m.inForce) {
 		t.want = ring.NewSet(len(t.state))
@@ -285,7 +285,7 @@ func (m *Machine) wish() {
 }
 
 // block works out which partitions are claimed by others.
-func (m *Machine) block() {
+func (m *Machine) updateBlocked() {
 	t := &m.parts
 	if !t.blockedDirty {
 		return
@@ -310,7 +310,7 @@ func (m *Machine) block() {
 			add(p.lease.Record.Claims)
 		}
 	}
-	for _, tomb := range m.tombs {
+	for _, tomb := range m.tombstones {
 		add(tomb.Claims)
 	}
 }

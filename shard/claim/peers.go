@@ -18,7 +18,7 @@ import (
 type peer struct {
 	lease     Lease
 	changedAt Time // when its holder or seq was last seen to change, or the timers were restarted
-	heardAt   Time // when its holder or seq was last seen to change
+	changeSeenAt   Time // when its holder or seq was last seen to change
 	op        uint64
 	opVersion string // the version on the condition of which op was sent
 	retryAt   Time   // no eviction before it
@@ -27,13 +27,13 @@ type peer struct {
 	// refused version then, it is stale.
 	suspectAt      Time
 	suspectVersion string
-	refused        uint64 // the last op at suspectAt: a list that was sent later shows whether the Lease is there
+	refusedOp        uint64 // the last op at suspectAt: a list that was sent later shows whether the Lease is there
 	sweepAt        Time   // when a void Lease may be deleted
 }
 
 // buriedFor is how many lease durations a member remembers that a holder is over,
 // so that it does not believe those who learn of its end later.
-const buriedFor = 20
+const expiredHolderMemory = 20
 
 // tombstone is a Tombstone with its end.
 type tombstone struct {
@@ -45,12 +45,12 @@ type tombstone struct {
 // newest one always counts; its version is not compared with what came before,
 // because after a restore of the server's database versions start again lower.
 func (m *Machine) observe(l Lease) {
-	m.publish(l.Record.Marks)
+	m.noteWatermarks(l.Record.Watermarks)
 	if l.Name == m.cfg.Lease {
 		m.observeOwn(l)
 		return
 	}
-	m.adopt(l.Record.Tombstones)
+	m.mergeTombstones(l.Record.Tombstones)
 	p := m.peers[l.Name]
 	if p == nil {
 		p = &peer{}
@@ -64,11 +64,11 @@ func (m *Machine) observe(l Lease) {
 		case p.lease.UID != l.UID:
 			// A list took the place of a part of the watch in which the Lease was
 			// deleted and made again.
-			m.buryLease(p.lease)
+			m.addTombstoneOf(p.lease)
 		case is.Void() && !was.Void():
 			// It ended as it should. Who has missed that may take it for vanished.
-			delete(m.tombs, was.Holder)
-			m.buried[was.Holder] = m.now.Add(buriedFor * m.cfg.LeaseDuration)
+			delete(m.tombstones, was.Holder)
+			m.expiredHolders[was.Holder] = m.now.Add(expiredHolderMemory * m.cfg.LeaseDuration)
 		case was.Holder == is.Holder && is.Parameters == (ring.Parameters{}):
 			// One incarnation never changes its parameters. Somebody has edited them
 			// away; the fleet must not drain because of that.
@@ -78,7 +78,7 @@ func (m *Machine) observe(l Lease) {
 		if before, after := was.inForce(), is.inForce(); !before.equal(after) {
 			since := m.now
 			if is.EvictedBy != "" {
-				since = p.heardAt
+				since = p.changeSeenAt
 			}
 			m.parts.left(before, after, since)
 		}
@@ -89,15 +89,15 @@ func (m *Machine) observe(l Lease) {
 		}
 	}
 	if !l.Record.Void() {
-		delete(m.buried, l.Record.Holder) // it is alive: should it vanish, that is news
+		delete(m.expiredHolders, l.Record.Holder) // it is alive: should it vanish, that is news
 	}
 	// Each write of a member has a new seq, and each incarnation a new holder. Whatever
 	// else changes was written by somebody else and is no sign of life.
 	if p.lease.UID != l.UID || p.lease.Record.Holder != l.Record.Holder || p.lease.Record.Seq != l.Record.Seq {
-		p.changedAt, p.heardAt = m.now, m.now
+		p.changedAt, p.changeSeenAt = m.now, m.now
 		p.sweepAt = m.now.Add(m.cfg.LeaseDuration)
 	}
-	p.lease, p.retryAt, p.failures, p.refused = l, Time{}, 0, 0
+	p.lease, p.retryAt, p.failures, p.refusedOp = l, Time{}, 0, 0
 }
 
 // observeOwn takes the own Lease's echo. Anything in it that this machine has not
@@ -105,15 +105,15 @@ func (m *Machine) observe(l Lease) {
 func (m *Machine) observeOwn(l Lease) {
 	wasFresh := m.WatchFresh()
 	if m.own.uid == "" || l.UID == m.own.uid { // else it is not this machine's, and proves nothing
-		m.echo.seen(l.UID, l.Version)
+		m.watchProbe.seen(l.UID, l.Version)
 	}
 	if !wasFresh && m.WatchFresh() {
 		m.restartTimers() // the peers may have been heard of while the watch was dead, too
 	}
-	m.sight(l)
-	m.resolve(l)
+	m.observeSameName(l)
+	m.resolveSameName(l)
 	if l.Record.Void() {
-		m.rival.lookAt = Time{}
+		m.otherHolder.lookAt = Time{}
 	}
 	if m.own.op == nil && m.own.version != "" && l.Version != m.own.version && CompareVersions(l.Version, m.own.confirmedVersion) > 0 {
 		m.own.version = ""
@@ -122,75 +122,75 @@ func (m *Machine) observeOwn(l Lease) {
 
 // vanish takes the end of a peer's Lease. A void one is gone. One that was held may
 // still have a process behind it, so what it claimed stays blocked for a while.
-func (m *Machine) vanish(last Lease) {
-	m.publish(last.Record.Marks)
+func (m *Machine) removePeer(last Lease) {
+	m.noteWatermarks(last.Record.Watermarks)
 	if !m.known {
 		m.list.gone[last.UID] = true
 	}
 	if p := m.peers[last.Name]; p != nil && p.lease.UID == last.UID {
-		m.parts.left(p.lease.Record.inForce(), Claims{}, p.heardAt)
+		m.parts.left(p.lease.Record.inForce(), Claims{}, p.changeSeenAt)
 		delete(m.peers, last.Name)
 		m.viewDirty, m.parts.blockedDirty = true, true
 	}
-	m.buryLease(last)
+	m.addTombstoneOf(last)
 }
 
 // buryLease makes a tombstone for a Lease that is gone, unless it was void.
-func (m *Machine) buryLease(last Lease) {
+func (m *Machine) addTombstoneOf(last Lease) {
 	if r := last.Record; !r.Void() {
-		m.bury(Tombstone{Lease: last.Name, Holder: r.Holder, Claims: r.Claims}, max(r.Duration, m.cfg.LeaseDuration))
+		m.addTombstone(Tombstone{Lease: last.Name, Holder: r.Holder, Claims: r.Claims}, max(r.Duration, m.cfg.LeaseDuration))
 	}
 }
 
 // adopt takes over the tombstones that a peer knows of.
-func (m *Machine) adopt(tombs []Tombstone) {
+func (m *Machine) mergeTombstones(tombs []Tombstone) {
 	for _, t := range tombs {
-		m.bury(t, m.cfg.LeaseDuration)
+		m.addTombstone(t, m.cfg.LeaseDuration)
 	}
 }
 
 // bury blocks what a vanished member claimed for one lease duration from now,
 // once for each holder: members would keep a tombstone alive for each other.
 // Members may have seen different last claims: all of them count.
-func (m *Machine) bury(t Tombstone, duration time.Duration) {
+func (m *Machine) addTombstone(t Tombstone, duration time.Duration) {
 	if t.Claims.Empty() || t.Holder == m.cfg.Holder || t.Holder == m.cfg.Predecessor {
 		return
 	}
-	if known, exists := m.tombs[t.Holder]; exists {
+	if known, exists := m.tombstones[t.Holder]; exists {
 		if t.Claims = known.Claims.union(t.Claims); t.Claims.equal(known.Claims) {
 			return
 		}
 	}
-	if _, over := m.buried[t.Holder]; over {
+	if _, over := m.expiredHolders[t.Holder]; over {
 		return
 	}
-	m.tombs[t.Holder] = tombstone{Tombstone: t, until: m.now.Add(duration)}
+	m.tombstones[t.Holder] = tombstone{Tombstone: t, until: m.now.Add(duration)}
 	m.tombGeneration++
 	m.parts.blockedDirty = true
 }
 
 // forget drops the tombstones whose time is over, by the monotonic clock: a jump
 // of the wall clock must not shorten it.
-func (m *Machine) forget() {
-	for holder, t := range m.tombs {
+func (m *Machine) expireTombstones() {
+	for holder, t := range m.tombstones {
 		if m.now.Mono >= t.until.Mono {
-			delete(m.tombs, holder)
-			m.buried[holder] = m.now.Add(buriedFor * m.cfg.LeaseDuration)
+			delete(m.tombstones, holder)
+			m.expiredHolders[holder] = m.now.Add(expiredHolderMemory * m.cfg.LeaseDuration)
 			m.tombGeneration++
 			m.parts.blockedDirty = true
 		}
 	}
-	for holder, until := range m.buried {
+	for holder, until := range m.expiredHolders {
 		if m.now.Mono >= until.Mono {
-			delete(m.buried, holder)
+			delete(m.expiredHolders, holder)
 		}
 	}
 }
 
 // tombstones lists those in force, sorted by holder.
-func (m *Machine) tombstones() []Tombstone {
+func (m *Machine) tombstoneList() []Tombstone {
 	var list []Tombstone
-	for _, t := range m.tombs {
+	for _, t := range m.tombstones {
 		list = append(list, t.Tombstone)
 	}
 	slices.SortFunc(list, func(a, b Tombstone) int { return cmp.Compare(a.Holder, b.Holder) })
@@ -200,9 +200,9 @@ func (m *Machine) tombstones() []Tombstone {
 // Tombstones returns those in force, for the machine that follows this one, and one for
 // each namesake whose end this machine has not seen: perhaps only a read has shown it.
 func (m *Machine) Tombstones() []Tombstone {
-	list := m.tombstones()
-	for _, uid := range slices.Sorted(maps.Keys(m.namesakes)) {
-		if n := m.namesakes[uid]; !n.void {
+	list := m.tombstoneList()
+	for _, uid := range slices.Sorted(maps.Keys(m.sameNameLeases)) {
+		if n := m.sameNameLeases[uid]; !n.void {
 			list = append(list, Tombstone{Lease: n.lease.Name, Holder: n.lease.Record.Holder, Claims: Claims{Everything: true}})
 		}
 	}
@@ -219,30 +219,30 @@ func (m *Machine) restartTimers() {
 
 // hears reports whether this member may judge others: its own renewals succeed
 // and its watch shows them.
-func (m *Machine) hears() bool {
-	return !m.own.fenced && m.own.version != "" && m.echo.fresh(m.now, m.cfg.EchoLimit) &&
+func (m *Machine) canTrustView() bool {
+	return !m.own.fenced && m.own.version != "" && m.watchProbe.fresh(m.now, m.cfg.WatchLagLimit) &&
 		m.now.since(m.own.confirmedAt) <= 2*m.cfg.RenewPeriod
 }
 
 // maxClearing is how many evictions and deletions of peers' Leases are under way at
 // most. Many members may have died at once: a rate limiter, a proxy or a busy server
 // that serves such requests slowly must not make the member's renewals wait for long.
-const maxClearing = 4
+const maxRemovals = 4
 
 // clear notes that a peer's Lease is being evicted or deleted.
-func (m *Machine) clear(p *peer) uint64 {
+func (m *Machine) startRemoval(p *peer) uint64 {
 	p.op, p.opVersion = m.op(), p.lease.Version
-	m.clearing[p.op] = struct{}{}
+	m.removals[p.op] = struct{}{}
 	return p.op
 }
 
 // mayClear reports whether one more may be sent.
-func (m *Machine) mayClear() bool { return len(m.clearing) < maxClearing }
+func (m *Machine) mayRemove() bool { return len(m.removals) < maxRemovals }
 
 // evictSilent voids the Leases of peers that have not changed for the duration
 // that they declare.
 func (m *Machine) evictSilent() {
-	if !m.mayClear() || !m.hears() {
+	if !m.mayRemove() || !m.canTrustView() {
 		return
 	}
 	silent := m.peersWhere(func(p *peer) bool {
@@ -259,16 +259,16 @@ func (m *Machine) evictSilent() {
 		return cmp.Or(cmp.Compare(a.failures, b.failures), cmp.Compare(turns[a], turns[b]))
 	})
 	for _, p := range silent {
-		if !m.mayClear() {
+		if !m.mayRemove() {
 			return
 		}
-		m.do(m.eviction(m.clear(p), p.lease))
+		m.do(m.eviction(m.startRemoval(p), p.lease))
 	}
 }
 
 // eviction is the request that voids a Lease.
-func (m *Machine) eviction(op uint64, l Lease) Evict {
-	return Evict{
+func (m *Machine) eviction(op uint64, l Lease) EvictLease {
+	return EvictLease{
 		Op: op, Name: l.Name, UID: l.UID, Version: l.Version,
 		Member: l.Record.Member, PodUID: l.Record.PodUID, Finalizers: l.Finalizers, Timeout: m.timeout(),
 	}
@@ -294,7 +294,7 @@ func (m *Machine) turn(p *peer) time.Duration {
 	before := 0
 	for _, q := range m.peers {
 		r := &q.lease.Record
-		alive := !r.Void() && r.Phase == Serving && m.now.since(q.heardAt) < r.Duration/2
+		alive := !r.Void() && r.Phase == PhaseActive && m.now.since(q.changeSeenAt) < r.Duration/2
 		if alive && xxh3.HashStringSeed(q.lease.Name, seed) < mine {
 			before++
 		}
@@ -306,7 +306,7 @@ func (m *Machine) turn(p *peer) time.Duration {
 // has a Lease.
 func (m *Machine) refusedPeer() bool {
 	for _, p := range m.peers {
-		if p.refused != 0 {
+		if p.refusedOp != 0 {
 			return true
 		}
 	}
@@ -317,13 +317,13 @@ func (m *Machine) refusedPeer() bool {
 // refused a second before that, and that has no Lease in the list, is gone, although the watch
 // did not show its end: it never shows the end of a Lease that it has not shown, but the
 // first list may have had one. It may have claimed anything since it was last seen.
-func (m *Machine) findGone(op uint64, inList map[string]bool) {
-	for _, p := range m.peersWhere(func(p *peer) bool { return p.refused != 0 && p.refused < op }) {
-		p.refused = 0
+func (m *Machine) findDeleted(op uint64, inList map[string]bool) {
+	for _, p := range m.peersWhere(func(p *peer) bool { return p.refusedOp != 0 && p.refusedOp < op }) {
+		p.refusedOp = 0
 		if !inList[p.lease.UID] {
 			last := p.lease
 			last.Record.Claims = Claims{Everything: true}
-			m.vanish(last)
+			m.removePeer(last)
 		}
 	}
 }
@@ -336,8 +336,8 @@ func (m *Machine) backoff(failures int) time.Duration {
 }
 
 // evicted takes the answer to Evict.
-func (m *Machine) evicted(e Evicted) {
-	delete(m.clearing, e.Op)
+func (m *Machine) evicted(e EvictResult) {
+	delete(m.removals, e.Op)
 	if e.Outcome == OK {
 		m.stats.Evictions++
 	} else if e.Outcome == Conflict {
@@ -361,7 +361,7 @@ func (m *Machine) evicted(e Evicted) {
 			}
 		case NotFound:
 			// The watch never shows the end of a Lease that it has not shown, but a list has.
-			m.vanish(p.lease)
+			m.removePeer(p.lease)
 		case Conflict:
 			// Somebody has written: what the watch shows next decides. Another holder or seq
 			// is a sign of life; anything else is not, and the eviction is repeated at that
@@ -381,23 +381,23 @@ func (m *Machine) evicted(e Evicted) {
 // sweepVoid deletes void Leases that nobody has cleared away: one duration after
 // they became void, so that who was evicted can read it, and by one member only.
 func (m *Machine) sweepVoid() {
-	if m.rank != 0 || !m.mayClear() || !m.hears() {
+	if m.rank != 0 || !m.mayRemove() || !m.canTrustView() {
 		return
 	}
 	void := m.peersWhere(func(p *peer) bool {
 		return p.lease.Record.Void() && p.op == 0 && m.now.Mono >= p.sweepAt.Mono
 	})
 	for _, p := range void {
-		if !m.mayClear() {
+		if !m.mayRemove() {
 			return
 		}
-		m.do(Delete{Op: m.clear(p), Name: p.lease.Name, UID: p.lease.UID, Version: p.lease.Version, Timeout: m.timeout()})
+		m.do(DeleteLease{Op: m.startRemoval(p), Name: p.lease.Name, UID: p.lease.UID, Version: p.lease.Version, Timeout: m.timeout()})
 	}
 }
 
 // swept takes the answer to the Delete of a peer's void Lease.
-func (m *Machine) swept(e Deleted) {
-	delete(m.clearing, e.Op)
+func (m *Machine) swept(e DeleteResult) {
+	delete(m.removals, e.Op)
 	for _, p := range m.peers {
 		if p.op != e.Op {
 			continue
@@ -405,7 +405,7 @@ func (m *Machine) swept(e Deleted) {
 		p.op = 0
 		p.sweepAt = m.now.Add(m.jitter(m.cfg.LeaseDuration))
 		if e.Outcome == NotFound && p.lease.Version == p.opVersion {
-			m.vanish(p.lease)
+			m.removePeer(p.lease)
 		}
 		return
 	}
@@ -432,7 +432,7 @@ const minRebuild = 100 * time.Millisecond
 // change, and then again after minRebuild for all that has followed. Meanwhile this
 // member wants what it wanted before; which partitions are claimed by others is always
 // current. A change that leaves the ring as it is costs nothing.
-func (m *Machine) look() {
+func (m *Machine) updateView() {
 	if m.viewDirty {
 		m.viewDirty, m.changedAt, m.ringDirty = false, m.now, true
 	}
@@ -445,11 +445,11 @@ func (m *Machine) look() {
 		record  *Record
 	}
 	var all []held
-	if m.own.phase == Serving || m.own.phase == Draining {
+	if m.own.phase == PhaseActive || m.own.phase == PhaseDraining {
 		all = append(all, held{m.cfg.Lease, m.own.created, &Record{Member: m.cfg.Member, Phase: m.phase(), Parameters: m.cfg.Parameters, Fingerprint: m.cfg.Parameters.Fingerprint()}})
 	}
 	for _, p := range m.peers {
-		if !p.lease.Record.Void() && p.lease.Record.Phase != Joining {
+		if !p.lease.Record.Void() && p.lease.Record.Phase != PhaseJoining {
 			all = append(all, held{p.lease.Name, p.lease.Created, &p.lease.Record})
 		}
 	}
@@ -471,7 +471,7 @@ func (m *Machine) look() {
 		for _, h := range all {
 			// Who places by another key can't follow the parameters in force and
 			// claims nothing until they change: it would leave its part unowned.
-			if h.record.Phase == Serving && h.record.Parameters.SameKeys(inForce) {
+			if h.record.Phase == PhaseActive && h.record.Parameters.SameKeys(inForce) {
 				members = append(members, h.record.Member)
 			}
 		}

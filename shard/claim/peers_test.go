@@ -13,7 +13,7 @@ import (
 
 // until runs until the machine asks for an action of the kind, and returns it and
 // how long that took. It gives up after a minute.
-func until[T Action](p *pilot) (T, time.Duration) {
+func until[T Action](p *driver) (T, time.Duration) {
 	p.t.Helper()
 	start := p.now.Mono
 	var none T
@@ -32,15 +32,15 @@ func until[T Action](p *pilot) (T, time.Duration) {
 }
 
 func TestC4_ASilentPeerIsEvictedAtTheVersionThatWasSeen(t *testing.T) {
-	p := newPilot(t).join()
-	b := p.peer("b", Serving)
+	p := newDriver(t).join()
+	b := p.peer("b", PhaseActive)
 	p.run(10 * time.Second)
 	b.Record.Seq++
 	b = p.put(b.Name, b.Record)
 	p.show(b.Name) // a sign of life
 	p.run(10 * time.Second)
 	p.show(b.Name) // the same again is none
-	evict, after := until[Evict](p)
+	evict, after := until[EvictLease](p)
 	after += 10 * time.Second
 	if after < p.cfg.LeaseDuration || after > p.cfg.LeaseDuration+time.Second {
 		t.Errorf("evicts after %v", after)
@@ -52,7 +52,7 @@ func TestC4_ASilentPeerIsEvictedAtTheVersionThatWasSeen(t *testing.T) {
 		t.Error("counted before it was done")
 	}
 	b.Record.Holder = ""
-	p.step(Evicted{Op: evict.Op, Outcome: OK, Lease: p.put(b.Name, b.Record)})
+	p.step(EvictResult{Op: evict.Op, Outcome: OK, Lease: p.put(b.Name, b.Record)})
 	p.run(time.Second)
 	p.wantStates(p.all(), nil)
 	if p.m.Stats().Evictions != 1 {
@@ -61,10 +61,10 @@ func TestC4_ASilentPeerIsEvictedAtTheVersionThatWasSeen(t *testing.T) {
 }
 
 func TestC4_AConflictSaysThatThePeerIsAlive(t *testing.T) {
-	p := newPilot(t).join()
-	p.peer("b", Serving)
-	evict, _ := until[Evict](p)
-	p.step(Evicted{Op: evict.Op, Outcome: Conflict})
+	p := newDriver(t).join()
+	p.peer("b", PhaseActive)
+	evict, _ := until[EvictLease](p)
+	p.step(EvictResult{Op: evict.Op, Outcome: Conflict})
 	if !slices.Contains(p.m.View().Members(), "b") {
 		t.Fatal("b is not in the view any more")
 	}
@@ -72,7 +72,7 @@ func TestC4_AConflictSaysThatThePeerIsAlive(t *testing.T) {
 	if _, after := until[Relist](p); after > 2*time.Second {
 		t.Errorf("waits %v", after)
 	}
-	if _, after := until[Evict](p); after < p.cfg.LeaseDuration-2*time.Second {
+	if _, after := until[EvictLease](p); after < p.cfg.LeaseDuration-2*time.Second {
 		t.Errorf("tries again after %v", after)
 	}
 	if got := p.m.Stats().EvictionsRefused; got != 1 {
@@ -81,19 +81,19 @@ func TestC4_AConflictSaysThatThePeerIsAlive(t *testing.T) {
 }
 
 func TestC4_NobodyIsEvictedAfterAGapOfTheOwn(t *testing.T) {
-	p := newPilot(t).join()
-	p.peer("b", Serving)
+	p := newDriver(t).join()
+	p.peer("b", PhaseActive)
 	p.run(5 * time.Second)
 	// For a minute no request succeeds.
 	for range 600 {
 		p.wait(100 * time.Millisecond)
 		for _, a := range slices.Clone(p.did) {
 			switch a := a.(type) {
-			case Update:
-				p.step(Wrote{Op: a.Op})
-			case Get:
-				p.step(Got{Op: a.Op})
-			case Evict:
+			case WriteLease:
+				p.step(WriteResult{Op: a.Op})
+			case GetLease:
+				p.step(GetResult{Op: a.Op})
+			case EvictLease:
 				t.Fatalf("evicts %v without a sign of life of its own", a.Name)
 			case Ended:
 				t.Fatalf("ends: %v", a.Reason)
@@ -101,15 +101,15 @@ func TestC4_NobodyIsEvictedAfterAGapOfTheOwn(t *testing.T) {
 		}
 		p.did = p.did[:0]
 	}
-	_, after := until[Evict](p)
+	_, after := until[EvictLease](p)
 	if after < p.cfg.LeaseDuration {
 		t.Errorf("evicts %v after the server is back", after)
 	}
 }
 
 func TestC4_AMemberWithAStaleWatchGainsNothingAndEvictsNobody(t *testing.T) {
-	p := newPilot(t).join()
-	p.peer("b", Serving)
+	p := newDriver(t).join()
+	p.peer("b", PhaseActive)
 	p.run(time.Second)
 	kept := p.owned("a", "a", "b")
 	p.wantStates(kept, nil)
@@ -122,12 +122,12 @@ func TestC4_AMemberWithAStaleWatchGainsNothingAndEvictsNobody(t *testing.T) {
 		done := false
 		for _, a := range slices.Clone(p.did) {
 			switch a := a.(type) {
-			case Update:
+			case WriteLease:
 				if got := a.Record.Claims.Set.Len(); got != len(kept) {
 					t.Fatalf("claims %d partitions instead of %d", got, len(kept))
 				}
-				p.step(Wrote{Op: a.Op, Outcome: OK, Lease: p.commit(a)})
-			case Evict:
+				p.step(WriteResult{Op: a.Op, Outcome: OK, Lease: p.commit(a)})
+			case EvictLease:
 				t.Fatal("evicts")
 			case Relist:
 				relists++
@@ -156,24 +156,24 @@ func TestC4_AMemberWithAStaleWatchGainsNothingAndEvictsNobody(t *testing.T) {
 }
 
 func TestTheWatchMayBeFasterThanTheAnswer(t *testing.T) {
-	p := newPilot(t)
+	p := newDriver(t)
 	for range 200 {
 		p.step(Tick{})
 		p.step(Synced{})
 		for i := 0; i < len(p.did); i++ {
 			switch a := p.did[i].(type) {
-			case Get:
-				p.step(Got{Op: a.Op, Outcome: NotFound})
-			case Create:
+			case GetLease:
+				p.step(GetResult{Op: a.Op, Outcome: NotFound})
+			case CreateLease:
 				l := p.commit(a)
-				p.step(Observed{Lease: l})
-				p.step(Wrote{Op: a.Op, Outcome: OK, Lease: l})
-			case Update:
+				p.step(LeaseObserved{Lease: l})
+				p.step(WriteResult{Op: a.Op, Outcome: OK, Lease: l})
+			case WriteLease:
 				l := p.commit(a)
-				p.step(Observed{Lease: l})
-				p.step(Wrote{Op: a.Op, Outcome: OK, Lease: l})
-			case List:
-				p.step(Listed{Op: a.Op, Outcome: OK, Leases: p.list()})
+				p.step(LeaseObserved{Lease: l})
+				p.step(WriteResult{Op: a.Op, Outcome: OK, Lease: l})
+			case ListLeases:
+				p.step(ListResult{Op: a.Op, Outcome: OK, Leases: p.list()})
 			}
 		}
 		p.did = p.did[:0]
@@ -186,17 +186,17 @@ func TestTheWatchMayBeFasterThanTheAnswer(t *testing.T) {
 }
 
 func TestAnOutageOfTheServerIsNotTakenForAStaleWatch(t *testing.T) {
-	p := newPilot(t).join()
+	p := newDriver(t).join()
 	u := p.due()
-	p.step(Wrote{Op: u.Op, Outcome: OK, Lease: p.commit(u)}) // its echo is lost with the connection
+	p.step(WriteResult{Op: u.Op, Outcome: OK, Lease: p.commit(u)}) // its echo is lost with the connection
 	for range 1200 {
 		p.wait(100 * time.Millisecond)
 		for _, a := range slices.Clone(p.did) {
 			switch a := a.(type) {
-			case Update:
-				p.step(Wrote{Op: a.Op})
-			case Get:
-				p.step(Got{Op: a.Op})
+			case WriteLease:
+				p.step(WriteResult{Op: a.Op})
+			case GetLease:
+				p.step(GetResult{Op: a.Op})
 			case Ended:
 				t.Fatalf("ends: %v", a.Reason)
 			}
@@ -208,8 +208,8 @@ func TestAnOutageOfTheServerIsNotTakenForAStaleWatch(t *testing.T) {
 }
 
 func TestAPeerThatOnlyAListHasShown(t *testing.T) {
-	p := newPilot(t)
-	b := p.put("lease-b", p.peerRecord("b", Serving, 0))
+	p := newDriver(t)
+	b := p.put("lease-b", p.peerRecord("b", PhaseActive, 0))
 	p.step(Tick{})
 	p.step(Synced{})
 	p.serve()
@@ -217,8 +217,8 @@ func TestAPeerThatOnlyAListHasShown(t *testing.T) {
 		t.Fatal("b is not in the view")
 	}
 	delete(p.leases, b.Name) // and the watch, which starts now, never knows of it
-	evict, _ := until[Evict](p)
-	p.step(Evicted{Op: evict.Op, Outcome: NotFound})
+	evict, _ := until[EvictLease](p)
+	p.step(EvictResult{Op: evict.Op, Outcome: NotFound})
 	if slices.Contains(p.m.View().Members(), "b") {
 		t.Error("b stays in the view")
 	}
@@ -227,15 +227,15 @@ func TestAPeerThatOnlyAListHasShown(t *testing.T) {
 }
 
 func TestALateAnswerToAnEvictionDoesNotHideWhatCameAfter(t *testing.T) {
-	p := newPilot(t).join()
-	b := p.peer("b", Serving)
-	evict, _ := until[Evict](p)
+	p := newDriver(t).join()
+	b := p.peer("b", PhaseActive)
+	evict, _ := until[EvictLease](p)
 	void := b
 	void.Record.Holder = ""
 	void = p.put(b.Name, void.Record)
 	p.show(b.Name)
-	p.peer("b", Serving, 0) // it is back
-	p.step(Evicted{Op: evict.Op, Outcome: OK, Lease: void})
+	p.peer("b", PhaseActive, 0) // it is back
+	p.step(EvictResult{Op: evict.Op, Outcome: OK, Lease: void})
 	p.wait(minRebuild)
 	if !slices.Contains(p.m.View().Members(), "b") {
 		t.Error("b is not in the view")
@@ -243,12 +243,12 @@ func TestALateAnswerToAnEvictionDoesNotHideWhatCameAfter(t *testing.T) {
 }
 
 func TestWhatVanishedBlocksForOneDuration(t *testing.T) {
-	p := newPilot(t).join()
-	b := p.peer("b", Serving, 0, 1)
+	p := newDriver(t).join()
+	b := p.peer("b", PhaseActive, 0, 1)
 	p.run(time.Second)
 	delete(p.leases, b.Name)
-	p.step(Vanished{Last: b})
-	u := take[Update](p)
+	p.step(LeaseDeleted{Last: b})
+	u := take[WriteLease](p)
 	if len(u.Record.Tombstones) != 1 || u.Record.Tombstones[0].Holder != "b_1" || !u.Record.Tombstones[0].Claims.equal(b.Record.Claims) {
 		t.Errorf("the tombstones on the Lease are %+v", u.Record.Tombstones)
 	}
@@ -277,7 +277,7 @@ func TestWhatVanishedBlocksForOneDuration(t *testing.T) {
 		}
 	}
 	// A peer that still publishes it does not keep it alive.
-	r := p.peerRecord("c", Draining)
+	r := p.peerRecord("c", PhaseDraining)
 	r.Tombstones = u.Record.Tombstones
 	p.put("lease-c", r)
 	p.show("lease-c")
@@ -287,12 +287,12 @@ func TestWhatVanishedBlocksForOneDuration(t *testing.T) {
 }
 
 func TestAVoidLeaseLeavesNoTombstone(t *testing.T) {
-	p := newPilot(t).join()
-	b := p.peer("b", Serving, 0)
+	p := newDriver(t).join()
+	b := p.peer("b", PhaseActive, 0)
 	b.Record.Holder = ""
 	b = p.put(b.Name, b.Record)
 	p.show(b.Name)
-	p.step(Vanished{Last: b})
+	p.step(LeaseDeleted{Last: b})
 	if len(p.m.Tombstones()) != 0 {
 		t.Error("there is one")
 	}
@@ -300,13 +300,13 @@ func TestAVoidLeaseLeavesNoTombstone(t *testing.T) {
 
 func TestVoidLeasesAreSweptByOneMember(t *testing.T) {
 	for _, first := range []bool{true, false} {
-		p := newPilot(t).join()
+		p := newDriver(t).join()
 		if !first {
 			p.cfg.LeaseDuration = 10 * time.Minute
-			p.peer("A", Serving) // sorts before a
+			p.peer("A", PhaseActive) // sorts before a
 			p.run(time.Second)
 		}
-		b := p.peer("b", Serving)
+		b := p.peer("b", PhaseActive)
 		b.Record.Holder = ""
 		p.put(b.Name, b.Record)
 		p.show(b.Name)
@@ -318,33 +318,33 @@ func TestVoidLeasesAreSweptByOneMember(t *testing.T) {
 }
 
 func TestASweepThatFailsIsTriedAgain(t *testing.T) {
-	p := newPilot(t).join()
-	b := p.peer("b", Serving)
+	p := newDriver(t).join()
+	b := p.peer("b", PhaseActive)
 	b.Record.Holder = ""
 	p.put(b.Name, b.Record)
 	p.show(b.Name)
 	for range 3 {
-		d, after := until[Delete](p)
+		d, after := until[DeleteLease](p)
 		if after < p.cfg.LeaseDuration*9/10 || after > p.cfg.LeaseDuration+time.Second {
 			t.Errorf("deletes after %v", after)
 		}
-		p.step(Deleted{Op: d.Op})
+		p.step(DeleteResult{Op: d.Op})
 	}
-	d, _ := until[Delete](p)
-	p.step(Deleted{Op: d.Op, Outcome: NotFound})
+	d, _ := until[DeleteLease](p)
+	p.step(DeleteResult{Op: d.Op, Outcome: NotFound})
 	if len(p.m.Peers()) > 0 {
 		t.Error("what is not there is still known")
 	}
 }
 
 func TestC4_TimersStartAgainWhenTheWatchComesBack(t *testing.T) {
-	p := newPilot(t).join()
-	p.peer("b", Serving)
+	p := newDriver(t).join()
+	p.peer("b", PhaseActive)
 	// Writes succeed, and their echo comes 12 seconds late: b may have been renewed too.
 	for start := p.now.Mono; p.now.Mono-start < 12*time.Second; p.wait(50 * time.Millisecond) {
 		for _, a := range slices.Clone(p.did) {
-			if u, is := a.(Update); is {
-				p.step(Wrote{Op: u.Op, Outcome: OK, Lease: p.commit(u)})
+			if u, is := a.(WriteLease); is {
+				p.step(WriteResult{Op: u.Op, Outcome: OK, Lease: p.commit(u)})
 			}
 		}
 		p.did = p.did[:0]
@@ -353,20 +353,20 @@ func TestC4_TimersStartAgainWhenTheWatchComesBack(t *testing.T) {
 		t.Fatal("the watch is fresh")
 	}
 	p.show(p.cfg.Lease)
-	if _, after := until[Evict](p); after < p.cfg.LeaseDuration {
+	if _, after := until[EvictLease](p); after < p.cfg.LeaseDuration {
 		t.Errorf("evicts %v after the watch came back", after)
 	}
 }
 
 func TestWhoWasSeenToEndIsNotBelievedToHaveVanished(t *testing.T) {
-	p := newPilot(t).join()
-	b := p.peer("b", Serving, 0, 1)
+	p := newDriver(t).join()
+	b := p.peer("b", PhaseActive, 0, 1)
 	tomb := []Tombstone{{Lease: b.Name, Holder: "b_1", Claims: b.Record.Claims}}
 	b.Record.Holder = ""
 	p.put(b.Name, b.Record)
 	p.show(b.Name)
 	// c has missed that, and took the end of the Lease for the worst.
-	r := p.peerRecord("c", Draining)
+	r := p.peerRecord("c", PhaseDraining)
 	r.Tombstones = tomb
 	p.put("lease-c", r)
 	p.show("lease-c")
@@ -374,14 +374,14 @@ func TestWhoWasSeenToEndIsNotBelievedToHaveVanished(t *testing.T) {
 	p.wantStates(p.all(), nil)
 
 	// A holder that is shown again, after its tombstone has run out, can vanish again.
-	d := p.peer("d", Draining, 2)
-	p.step(Vanished{Last: d})
+	d := p.peer("d", PhaseDraining, 2)
+	p.step(LeaseDeleted{Last: d})
 	p.run(p.cfg.LeaseDuration + time.Second)
 	if len(p.m.Tombstones()) != 0 {
 		t.Fatal("the tombstone is still there")
 	}
 	p.show(d.Name)
-	p.step(Vanished{Last: d})
+	p.step(LeaseDeleted{Last: d})
 	if len(p.m.Tombstones()) != 1 {
 		t.Error("there is no tombstone")
 	}

@@ -14,9 +14,9 @@ type Phase string
 
 // The phases. Only active members are on the ring.
 const (
-	Joining  Phase = "joining"
-	Serving  Phase = "active"
-	Draining Phase = "draining"
+	PhaseJoining  Phase = "joining"
+	PhaseActive  Phase = "active"
+	PhaseDraining Phase = "draining"
 )
 
 // Claims are the partitions that a member says it may be working on.
@@ -100,7 +100,7 @@ type Record struct {
 	Tombstones []Tombstone
 	// Marks are how far the member has written, as of its last release. The machine
 	// reads those of others; its caller puts the own ones on what it writes.
-	Marks Marks
+	Watermarks Watermarks
 	// EvictedBy names who voided the Lease; empty for a release.
 	EvictedBy string
 }

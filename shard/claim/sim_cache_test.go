@@ -37,12 +37,12 @@ type cache struct {
 	lag     time.Duration
 	since   time.Duration // when the machine was made: it has not seen what was on Leases that were gone by then
 	written uint64        // highest version that the process has written
-	marks   Marks         // as of the last release
+	marks   Watermarks         // as of the last release
 	lookAt  time.Duration
 }
 
 // cacheLag is mostly short, sometimes long, and sometimes longer than anybody waits.
-func (w *world) cacheLag() time.Duration {
+func (w *sim) cacheLag() time.Duration {
 	switch x := w.rand.Float64(); {
 	case x >= w.profile.slowCaches:
 		return w.between(0, 3*time.Millisecond)
@@ -72,7 +72,7 @@ func (p *process) writeLast(partitions ring.Set) {
 func (p *process) noteReleased(partitions ring.Set) {
 	w := p.w
 	if p.cache.written > 0 {
-		p.cache.marks = Marks{kindOfObjects: strconv.FormatUint(p.cache.written, 10)}
+		p.cache.marks = Watermarks{kindOfObjects: strconv.FormatUint(p.cache.written, 10)}
 	}
 	for i := range w.points {
 		if o := &w.objects[i]; o.by == p.holder && partitions.HasPoint(p.work.pointOf(i)) {
@@ -84,7 +84,7 @@ func (p *process) noteReleased(partitions ring.Set) {
 // catchUp tells the machine when the cache has come as far as it awaits.
 func (p *process) catchUp() {
 	w, m := p.w, p.machine
-	awaited := m.Awaited()
+	awaited := m.PendingWatermarks()
 	if awaited == nil {
 		return
 	}
@@ -95,7 +95,7 @@ func (p *process) catchUp() {
 	}
 	at := w.writes[n].at + p.cache.lag
 	if at <= w.now {
-		p.step(CaughtUp{Marks: awaited})
+		p.step(WatermarksReached{Watermarks: awaited})
 		return
 	}
 	if p.cache.lookAt == at {

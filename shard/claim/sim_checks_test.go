@@ -151,25 +151,25 @@ type toldPeer struct {
 
 func (t *told) hear(p *process, e Event, now Time) {
 	switch e := e.(type) {
-	case Evicted:
+	case EvictResult:
 		delete(t.clearing, e.Op)
-	case Deleted:
+	case DeleteResult:
 		delete(t.clearing, e.Op)
-	case Observed:
+	case LeaseObserved:
 		t.see(p, e.Lease, now)
-	case Got:
+	case GetResult:
 		if e.Outcome == OK && e.Lease.Record.Holder != p.holder {
 			t.read[e.Lease.Record.Holder] = true
 		}
-	case Vanished:
+	case LeaseDeleted:
 		delete(t.peers, e.Last.Name)
-	case Listed:
+	case ListResult:
 		for _, l := range e.Leases {
 			if _, known := t.peers[l.Name]; !known && l.Name != p.lease {
 				t.see(p, l, now)
 			}
 		}
-	case Wrote:
+	case WriteResult:
 		if e.Outcome != OK || len(t.unechoed) > 0 && t.unechoed[len(t.unechoed)-1].version == e.Lease.Version {
 			return
 		}
@@ -223,7 +223,7 @@ func (p *process) checkFresh(what string, gained ring.Set) {
 }
 
 // checkUpdate is C2: a claim that an update withdraws has nothing in flight.
-func (p *process) checkUpdate(u Update) {
+func (p *process) checkUpdate(u WriteLease) {
 	t, k := &p.told, &p.work
 	claims := u.Record.Claims
 	gained := ring.NewSet(claims.Set.Partitions())
@@ -247,23 +247,23 @@ func (p *process) checkUpdate(u Update) {
 // countCost counts what an action costs the server.
 func (p *process) countCost(a Action) {
 	switch a := a.(type) {
-	case Update:
+	case WriteLease:
 		if r := a.Record; !r.Void() && r.Claims.equal(p.told.claims) && r.Phase == p.told.phase {
 			p.w.tally.Renewals++
 		} else {
 			p.w.tally.Changes++
 		}
 		p.told.phase = a.Record.Phase
-	case Create, Delete, Evict:
+	case CreateLease, DeleteLease, EvictLease:
 		p.w.tally.Changes++
-	case List:
+	case ListLeases:
 		p.w.tally.Lists++
 	}
 }
 
 // checkEvict is C4: holder and seq were unchanged for the declared duration, during
 // which the member's own renewals succeeded.
-func (p *process) checkEvict(e Evict) {
+func (p *process) checkEvict(e EvictLease) {
 	t, now := &p.told, p.stepped
 	if e.Name == p.lease {
 		return
@@ -316,13 +316,13 @@ func (p *process) countRequest() {
 
 // atRest is L1: every partition of the ring that the Leases on the server name is
 // active at its owner, and at nobody else; and everyone who can serve does.
-func (w *world) atRest() error {
+func (w *sim) atRest() error {
 	if w.waiting > 0 {
 		return fmt.Errorf("%d processes wait to be started", w.waiting)
 	}
 	var held []Lease
 	for _, l := range w.server.list() {
-		if !l.Record.Void() && l.Record.Phase != Joining {
+		if !l.Record.Void() && l.Record.Phase != PhaseJoining {
 			held = append(held, l)
 		}
 	}
@@ -339,7 +339,7 @@ func (w *world) atRest() error {
 		switch {
 		case p == nil:
 			return fmt.Errorf("the Lease of %s is held by nobody", l.Record.Holder)
-		case l.Record.Phase != Serving:
+		case l.Record.Phase != PhaseActive:
 			return fmt.Errorf("%s is %s", l.Record.Holder, l.Record.Phase)
 		case l.Record.Parameters.SameKeys(inForce):
 			members = append(members, l.Record.Member)
@@ -375,7 +375,7 @@ func (w *world) atRest() error {
 
 // takenOver is L1 without the drains: no dead member holds a Lease, and somebody who
 // lives has each partition, be it that it drains it for another one.
-func (w *world) takenOver() error {
+func (w *sim) takenOver() error {
 	for _, l := range w.server.list() {
 		if !l.Record.Void() && !w.isHeldByLiving(l) {
 			return fmt.Errorf("no process holds the Lease of %s", l.Record.Holder)
@@ -391,11 +391,11 @@ func (w *world) takenOver() error {
 	return nil
 }
 
-func (w *world) isHeldByLiving(l Lease) bool {
+func (w *sim) isHeldByLiving(l Lease) bool {
 	return w.find(func(p *process) bool { return p.holder == l.Record.Holder }) != nil
 }
 
-func (w *world) blockers(partition int) (text string) {
+func (w *sim) blockers(partition int) (text string) {
 	for _, p := range w.procs {
 		if p.machine != nil {
 			text += fmt.Sprintf("[%s: %v, blocked by %v] ", p.holder, p.work.states[min(partition, len(p.work.states)-1)], p.machine.Blockers())
@@ -407,7 +407,7 @@ func (w *world) blockers(partition int) (text string) {
 // checkNothingMoved: in outages of the API alone everyone stops at its fence and
 // goes on afterwards. Nobody is evicted, no machine ends, and nothing changes hands
 // once the fleet has come together.
-func (w *world) checkNothingMoved() {
+func (w *sim) checkNothingMoved() {
 	if w.profile.kind != outages || w.failure != nil {
 		return
 	}

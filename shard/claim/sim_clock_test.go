@@ -9,14 +9,14 @@ import "time"
 // can stand still while the wall part goes on (a frozen virtual machine), and the
 // wall part can jump.
 type clock struct {
-	w      *world
+	w      *sim
 	rate   float64
 	frozen bool
 	readAt time.Duration // virtual time of the reading below
 	read   Time
 }
 
-func newClock(w *world, rate float64) clock {
+func newClock(w *sim, rate float64) clock {
 	return clock{w: w, rate: rate, readAt: w.now, read: Time{
 		Mono: w.between(time.Second, 1000*time.Hour),
 		Wall: 1_700_000_000*time.Second + w.now + w.between(-time.Hour, time.Hour),

@@ -12,13 +12,13 @@ import (
 )
 
 // populate starts the first members, not quite together.
-func (w *world) populate() {
+func (w *sim) populate() {
 	for range w.profile.members {
 		w.after(w.between(0, 3*time.Second), func() { w.startFresh() })
 	}
 }
 
-func (w *world) startFresh() {
+func (w *sim) startFresh() {
 	w.whenNewcomersMay(func() {
 		w.born++
 		name := fmt.Sprintf("op-%d", w.born)
@@ -27,7 +27,7 @@ func (w *world) startFresh() {
 }
 
 // whenNewcomersMay starts a process, after the time in which none may start if there is one.
-func (w *world) whenNewcomersMay(start func()) {
+func (w *sim) whenNewcomersMay(start func()) {
 	if w.now < w.closed {
 		w.waiting++
 		w.after(w.between(0, time.Second), func() {
@@ -40,7 +40,7 @@ func (w *world) whenNewcomersMay(start func()) {
 }
 
 // scheduleFaults lets each kind of fault happen again and again.
-func (w *world) scheduleFaults() {
+func (w *sim) scheduleFaults() {
 	calm := 3 * time.Second
 	if w.profile.kind == outages {
 		calm = 25 * time.Second // until everything is where it belongs
@@ -67,7 +67,7 @@ func (w *world) scheduleFaults() {
 
 // heal ends all faults. A stream that has stalled stays so if only its end was
 // cut: the member has to find out.
-func (w *world) heal() {
+func (w *sim) heal() {
 	w.healed = true
 	w.logf("the faults are over")
 	w.server.storm = 0
@@ -97,7 +97,7 @@ func stays(p *process) bool     { return !p.stopping }
 func isAwake(p *process) bool   { return !p.paused && p.machine != nil }
 func isServing(p *process) bool { return isAwake(p) && p.machine.Serving() && !p.stopping }
 
-func crash(w *world) {
+func crash(w *sim) {
 	if p := w.some(func(*process) bool { return true }); p != nil {
 		p.crash()
 	}
@@ -128,7 +128,7 @@ func (p *process) crash() {
 // the bound: within a lease duration and two seconds they have taken over everything.
 // Drains do not count. A rate limiter adds what it must: each eviction costs its sender a request, and what
 // it frees a claim and a list.
-func (w *world) massDeath() {
+func (w *sim) massDeath() {
 	w.tally.MassDeaths++
 	survivors := 1 + w.rand.IntN(4)
 	dead := len(w.procs) - survivors
@@ -155,14 +155,14 @@ func (w *world) massDeath() {
 	look()
 }
 
-func pause(w *world) {
+func pause(w *sim) {
 	if p := w.some(isAwake); p != nil {
 		p.pause(w.pauseLength(), w.profile.freezes && w.chance(0.5))
 	}
 }
 
 // pauseLength is a moment, less than the fence, between fence and eviction, or more than both.
-func (w *world) pauseLength() time.Duration {
+func (w *sim) pauseLength() time.Duration {
 	t := w.timing
 	switch w.rand.IntN(4) {
 	case 0:
@@ -175,7 +175,7 @@ func (w *world) pauseLength() time.Duration {
 	return w.between(t.duration, 2*t.duration+5*time.Second)
 }
 
-func leave(w *world) {
+func leave(w *sim) {
 	if p := w.some(func(p *process) bool { return isAwake(p) && !p.stopping }); p != nil {
 		p.leave()
 	}
@@ -200,14 +200,14 @@ func (p *process) leave() {
 	})
 }
 
-func join(w *world) {
+func join(w *sim) {
 	if len(w.procs) < w.profile.most {
 		w.startFresh()
 	}
 }
 
 // roll replaces one member by one with the new parameters.
-func roll(w *world) {
+func roll(w *sim) {
 	if w.now < w.profile.switchAt {
 		return
 	}
@@ -218,7 +218,7 @@ func roll(w *world) {
 }
 
 // weather makes one member's network slow and lossy for a while.
-func weather(w *world) {
+func weather(w *sim) {
 	p := w.some(isAwake)
 	if p == nil {
 		return
@@ -233,7 +233,7 @@ func weather(w *world) {
 	})
 }
 
-func cut(w *world) {
+func cut(w *sim) {
 	if p := w.some(isAwake); p != nil {
 		p.cut(w.between(2*time.Second, 30*time.Second), w.chance(0.7), w.chance(0.7))
 	}
@@ -258,13 +258,13 @@ func (p *process) cut(d time.Duration, out, in bool) {
 }
 
 // mischief takes the answer of the next writes away, or holds them back.
-func mischief(w *world) {
+func mischief(w *sim) {
 	if p := w.some(isAwake); p != nil {
 		p.link.mischief = 1 + w.rand.IntN(2)
 	}
 }
 
-func stall(w *world) {
+func stall(w *sim) {
 	p := w.some(isAwake)
 	if p == nil || p.watch.stalled {
 		return
@@ -281,7 +281,7 @@ func stall(w *world) {
 }
 
 // rewatch breaks a watch, or makes it slow for a while.
-func rewatch(w *world) {
+func rewatch(w *sim) {
 	p := w.some(isAwake)
 	if p == nil {
 		return
@@ -297,7 +297,7 @@ func rewatch(w *world) {
 	w.after(w.between(2*time.Second, 20*time.Second), func() { p.watch.lag = w.profile.lag })
 }
 
-func outage(w *world) {
+func outage(w *sim) {
 	if w.server.down {
 		return
 	}
@@ -314,7 +314,7 @@ func outage(w *world) {
 
 // restore puts the database back to an earlier state, after an outage in which
 // every member has stopped by its own fence.
-func restore(w *world) {
+func restore(w *sim) {
 	if w.server.down {
 		return
 	}
@@ -344,7 +344,7 @@ func restore(w *world) {
 	})
 }
 
-func storm(w *world) {
+func storm(w *sim) {
 	w.server.storm = w.rand.Float64()
 	w.logf("the API server refuses %.0f%% of the requests", 100*w.server.storm)
 	w.after(w.between(time.Second, 20*time.Second), func() { w.server.storm = 0 })
@@ -352,7 +352,7 @@ func storm(w *world) {
 
 // edit is a person with kubectl. What can't be read afterwards is as package
 // lease reads it.
-func edit(w *world) {
+func edit(w *sim) {
 	p := w.some(func(*process) bool { return true })
 	if p == nil || w.server.down {
 		return
@@ -365,7 +365,7 @@ func edit(w *world) {
 		case 1:
 			r.Claims = Claims{Everything: true}
 		case 2:
-			r.Phase = Draining
+			r.Phase = PhaseDraining
 		case 3:
 			r.Fingerprint, r.Parameters = "garbage", ring.Parameters{}
 		case 4:
@@ -377,7 +377,7 @@ func edit(w *world) {
 // deleteLease is a person with kubectl who deletes the Lease of a member that is
 // at work and, mostly, can't see it. It is promised to be safe only as long as
 // some member knows of it that others hear of.
-func deleteLease(w *world) {
+func deleteLease(w *sim) {
 	if w.find(func(p *process) bool { return p.paused || p.link.out || p.link.in }) != nil {
 		return
 	}
@@ -415,7 +415,7 @@ func deleteLease(w *world) {
 // works on, mostly cut off: another Pod of the same name starts, with another UID, and
 // then the garbage collector deletes the first one's Lease. What is promised rests on
 // those who knew that Lease: no process that does not may start for a while.
-func replaceByForce(w *world) {
+func replaceByForce(w *sim) {
 	p := w.some(isServing)
 	if p == nil || w.now < w.closed || w.server.down || w.find(func(q *process) bool { return q != p && q.name == p.name }) != nil {
 		return
@@ -461,7 +461,7 @@ func replaceByForce(w *world) {
 }
 
 // collect deletes the Lease of a Pod that is gone, as soon as every process has seen it.
-func (w *world) collect(p, q *process, holder string, tries int) {
+func (w *sim) collect(p, q *process, holder string, tries int) {
 	l := w.server.leases[p.lease]
 	knows := func(o *process) bool {
 		return o == p || o.watch.shown[p.lease].Record.Holder == holder || o == q && q.told.read[holder]
@@ -481,7 +481,7 @@ func (w *world) collect(p, q *process, holder string, tries int) {
 	}
 }
 
-func jump(w *world) {
+func jump(w *sim) {
 	p := w.some(isAwake)
 	if p == nil {
 		return
@@ -501,7 +501,7 @@ func jump(w *world) {
 }
 
 // duplicate starts a second process under a name that is taken.
-func duplicate(w *world) {
+func duplicate(w *sim) {
 	p := w.some(isAwake)
 	if p == nil || len(w.procs) >= w.profile.most || w.find(func(q *process) bool { return q != p && q.name == p.name }) != nil {
 		return
@@ -523,7 +523,7 @@ func (p *process) hook(a Action, when string) {
 		return
 	}
 	switch a.(type) {
-	case Update, List, Evict, Drain, Activated, Claimed, Released, Create, Fenced:
+	case WriteLease, ListLeases, EvictLease, Drain, Activated, Claimed, Released, CreateLease, Fenced:
 	default:
 		return
 	}

@@ -42,7 +42,7 @@ func (l *limiter) wait(now, timeout time.Duration) (wait time.Duration, ok bool)
 
 func goodLink() link { return link{slow: 4 * time.Millisecond} }
 
-func (l *link) delay(w *world) time.Duration { return w.between(200*time.Microsecond, l.slow) }
+func (l *link) delay(w *sim) time.Duration { return w.between(200*time.Microsecond, l.slow) }
 
 // call is a request under way, answered once.
 type call struct {

@@ -16,7 +16,7 @@ import (
 // workers that it allows to work. When a machine has ended for a reason that lets
 // it rejoin, the process makes a new one.
 type process struct {
-	w        *world
+	w        *sim
 	name     string // of the Pod
 	podUID   string
 	lease    string
@@ -54,7 +54,7 @@ type asleep struct {
 }
 
 // start begins a process. The same Pod's earlier process, if any, must be dead.
-func (w *world) start(name, podUID string, takeOver bool) *process {
+func (w *sim) start(name, podUID string, takeOver bool) *process {
 	w.born++
 	p := &process{
 		w: w, name: name, podUID: podUID, lease: "lease-" + name, takeOver: takeOver, alive: true,
@@ -91,8 +91,8 @@ func (p *process) live(predecessor *Machine) {
 	cfg := Config{
 		Member: p.name, Lease: p.lease, Predecessor: p.holder, PodUID: p.podUID, TakeOver: p.takeOver, Parameters: p.params,
 		LeaseDuration: p.timing.duration, RenewDeadline: p.timing.deadline, RenewPeriod: p.timing.period,
-		EchoLimit: p.timing.echo, DrainTimeout: p.timing.drain, Coalesce: p.timing.coalesce, Settle: p.timing.settle, Quarantine: w.profile.quarantine,
-		CacheWait: cacheWait,
+		WatchLagLimit: p.timing.echo, DrainTimeout: p.timing.drain, Coalesce: p.timing.coalesce, StartupSettle: p.timing.settle, Quarantine: w.profile.quarantine,
+		CacheSyncTimeout: cacheWait,
 	}
 	w.born++
 	cfg.Holder = fmt.Sprintf("%s_%d", p.name, w.born)
@@ -110,7 +110,7 @@ func (p *process) live(predecessor *Machine) {
 	p.step(Tick{})
 	for _, l := range inOrder(p.watch.shown) {
 		if predecessor != nil { // a new process hears everything from its watch
-			p.hear(func() { p.step(Observed{Lease: l}) })
+			p.hear(func() { p.step(LeaseObserved{Lease: l}) })
 		}
 	}
 	for _, event := range p.meanTime {
@@ -216,38 +216,38 @@ func (p *process) do(a Action) {
 	s := p.w.server
 	p.countCost(a)
 	switch a := a.(type) {
-	case Get:
+	case GetLease:
 		p.request(a.Timeout, false, func() Event {
 			l, outcome := s.get(p.lease)
-			return Got{Op: a.Op, Outcome: outcome, Lease: l}
-		}, Got{Op: a.Op})
-	case Create:
+			return GetResult{Op: a.Op, Outcome: outcome, Lease: l}
+		}, GetResult{Op: a.Op})
+	case CreateLease:
 		p.request(a.Timeout, true, func() Event {
 			l, outcome := s.create(p.lease, a.Record)
-			return Wrote{Op: a.Op, Outcome: outcome, Lease: l}
-		}, Wrote{Op: a.Op})
-	case Update:
+			return WriteResult{Op: a.Op, Outcome: outcome, Lease: l}
+		}, WriteResult{Op: a.Op})
+	case WriteLease:
 		p.checkUpdate(a)
-		a.Record.Marks = p.cache.marks
+		a.Record.Watermarks = p.cache.marks
 		p.request(a.Timeout, true, func() Event {
 			l, outcome := s.update(p.lease, a.UID, a.Version, a.Record)
-			return Wrote{Op: a.Op, Outcome: outcome, Lease: l}
-		}, Wrote{Op: a.Op})
-	case Delete:
+			return WriteResult{Op: a.Op, Outcome: outcome, Lease: l}
+		}, WriteResult{Op: a.Op})
+	case DeleteLease:
 		p.checkClearing(a.Op, a.Name)
 		p.request(a.Timeout, true, func() Event {
-			return Deleted{Op: a.Op, Outcome: s.delete(a.Name, a.UID, a.Version)}
-		}, Deleted{Op: a.Op})
-	case Evict:
+			return DeleteResult{Op: a.Op, Outcome: s.delete(a.Name, a.UID, a.Version)}
+		}, DeleteResult{Op: a.Op})
+	case EvictLease:
 		p.checkEvict(a)
 		p.checkClearing(a.Op, a.Name)
 		by := p.holder
 		p.request(a.Timeout, true, func() Event {
 			l, outcome := s.evict(a.Name, a.UID, a.Version, by)
-			return Evicted{Op: a.Op, Outcome: outcome, Lease: l}
-		}, Evicted{Op: a.Op})
-	case List:
-		p.request(a.Timeout, false, func() Event { return Listed{Op: a.Op, Outcome: OK, Leases: s.list()} }, Listed{Op: a.Op})
+			return EvictResult{Op: a.Op, Outcome: outcome, Lease: l}
+		}, EvictResult{Op: a.Op})
+	case ListLeases:
+		p.request(a.Timeout, false, func() Event { return ListResult{Op: a.Op, Outcome: OK, Leases: s.list()} }, ListResult{Op: a.Op})
 	case Relist:
 		p.w.tally.Relists++
 		p.watch.connect()
@@ -353,7 +353,7 @@ func (p *process) exit() {
 }
 
 // startUnlessTaken starts a process in a Pod unless one is alive there.
-func (w *world) startUnlessTaken(name, podUID string, takeOver bool) {
+func (w *sim) startUnlessTaken(name, podUID string, takeOver bool) {
 	w.whenNewcomersMay(func() {
 		if w.find(func(q *process) bool { return q.podUID == podUID }) == nil {
 			w.start(name, podUID, takeOver)

@@ -36,7 +36,7 @@ type profile struct {
 type fault struct {
 	name  string
 	every time.Duration // on average
-	do    func(*world)
+	do    func(*sim)
 }
 
 func (f fault) String() string { return f.name }
@@ -150,7 +150,7 @@ var everyFault = []fault{
 	{"duplicate", 30 * time.Second, duplicate},
 }
 
-func (p profile) parametersAt(w *world) ring.Parameters {
+func (p profile) parametersAt(w *sim) ring.Parameters {
 	if p.switchAt > 0 && w.now >= p.switchAt {
 		return p.next
 	}

@@ -15,7 +15,7 @@ import (
 // has a rising resourceVersion; an update or deletion is done only at the UID and
 // version that it names; reads are of the present state.
 type server struct {
-	w        *world
+	w        *sim
 	revision uint64
 	uids     int
 	leases   map[string]Lease
@@ -40,7 +40,7 @@ type change struct {
 	listed        bool   // not a write, but what a watch makes of a list that lacks it
 }
 
-func newServer(w *world) *server {
+func newServer(w *sim) *server {
 	return &server{w: w, revision: 100, leases: map[string]Lease{}, at: map[string]int{}, foreign: map[string]bool{}}
 }
 
@@ -125,7 +125,7 @@ func (s *server) evict(name, uid, version, by string) (Lease, Outcome) {
 		return Lease{}, Conflict
 	}
 	s.foreign[l.Record.Holder] = true
-	l.Record = Record{Member: l.Record.Member, Phase: Draining, Duration: l.Record.Duration, EvictedBy: by}
+	l.Record = Record{Member: l.Record.Member, Phase: PhaseDraining, Duration: l.Record.Duration, EvictedBy: by}
 	return s.commit(name, &l), OK
 }
 

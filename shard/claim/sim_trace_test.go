@@ -15,23 +15,23 @@ import (
 func (p *process) traceEvent(e Event) {
 	switch e := e.(type) {
 	case Tick:
-	case Observed:
+	case LeaseObserved:
 		p.w.logf("%s ← watch: %s", p.holder, describe(e.Lease))
-	case Vanished:
+	case LeaseDeleted:
 		p.w.logf("%s ← watch: gone: %s", p.holder, describe(e.Last))
-	case Wrote:
+	case WriteResult:
 		p.w.logf("%s ← %d %v, version %s", p.holder, e.Op, e.Outcome, e.Lease.Version)
-	case Got:
+	case GetResult:
 		p.w.logf("%s ← %d %v: %s", p.holder, e.Op, e.Outcome, describe(e.Lease))
-	case Listed:
+	case ListResult:
 		var leases []string
 		for _, l := range e.Leases {
 			leases = append(leases, describe(l))
 		}
 		p.w.logf("%s ← %d %v: %s", p.holder, e.Op, e.Outcome, strings.Join(leases, "; "))
-	case Evicted:
+	case EvictResult:
 		p.w.logf("%s ← %d %v: %s", p.holder, e.Op, e.Outcome, describe(e.Lease))
-	case Deleted:
+	case DeleteResult:
 		p.w.logf("%s ← %d %v", p.holder, e.Op, e.Outcome)
 	case Idle:
 		p.w.logf("%s ← idle %v", p.holder, numbers(e.Partitions))
@@ -43,13 +43,13 @@ func (p *process) traceEvent(e Event) {
 // traceAction writes what a machine asks for.
 func (p *process) traceAction(a Action) {
 	switch a := a.(type) {
-	case Create:
+	case CreateLease:
 		p.w.logf("%s → %d create: %s", p.holder, a.Op, describeRecord(a.Record))
-	case Update:
+	case WriteLease:
 		p.w.logf("%s → %d update at %s: %s", p.holder, a.Op, a.Version, describeRecord(a.Record))
-	case Delete:
+	case DeleteLease:
 		p.w.logf("%s → %d delete %s at %s", p.holder, a.Op, a.Name, a.Version)
-	case Evict:
+	case EvictLease:
 		p.w.logf("%s → %d evict %s at %s", p.holder, a.Op, a.Name, a.Version)
 	case Claimed:
 		p.w.logf("%s → claimed %v", p.holder, numbers(a.Partitions))

@@ -131,14 +131,14 @@ func (v *watch) show(c change) {
 	if c.after == nil {
 		last := *c.before
 		delete(v.shown, c.name)
-		v.p.hear(func() { v.p.step(Vanished{Last: last, Final: !c.listed}) })
+		v.p.hear(func() { v.p.step(LeaseDeleted{Last: last, Final: !c.listed}) })
 		return
 	}
 	l := *c.after
 	v.shown[c.name] = l
-	v.p.hear(func() { v.p.step(Observed{Lease: l}) })
+	v.p.hear(func() { v.p.step(LeaseObserved{Lease: l}) })
 	if v.p.w.chance(0.01) {
-		v.p.hear(func() { v.p.step(Observed{Lease: l}) })
+		v.p.hear(func() { v.p.step(LeaseObserved{Lease: l}) })
 	}
 }
 

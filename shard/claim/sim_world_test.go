@@ -15,7 +15,7 @@ import (
 // simulated API server, network and clocks. It is driven by one queue of events in
 // virtual time and one seeded source of chance, has no goroutine, and so does the
 // same for the same seed every time.
-type world struct {
+type sim struct {
 	seed    uint64
 	rand    *rand.Rand
 	now     time.Duration // virtual time since the beginning
@@ -31,7 +31,7 @@ type world struct {
 	tokens  []lastToken
 	objects []object // by point
 	writes  []write  // to any of them, in order
-	tally   tally
+	tally   counts
 	formed  int           // handovers before the first fault
 	healed  bool          // the faults are over
 	closed  time.Duration // until when no process may start; see replaceByForce
@@ -68,7 +68,7 @@ func (t timing) scaled(by float64) timing {
 }
 
 // tally counts what happened, so that an empty run can be told from a good one.
-type tally struct {
+type counts struct {
 	Events, Steps, Requests                 int
 	Handovers, Activations, Contested       int
 	Evictions, EvictionsRefused, FenceTrips int
@@ -79,7 +79,7 @@ type tally struct {
 	Renewals, Changes, Lists                int // writes that say nothing new, writes that do, and lists
 }
 
-func (t *tally) add(o tally) {
+func (t *counts) add(o counts) {
 	t.Events += o.Events
 	t.Steps += o.Steps
 	t.Requests += o.Requests
@@ -106,8 +106,8 @@ func (t *tally) add(o tally) {
 }
 
 // newWorld draws a fleet and the kinds of faults that it will suffer.
-func newWorld(seed uint64) *world {
-	w := emptyWorld(seed)
+func newSim(seed uint64) *sim {
+	w := emptySim(seed)
 	switch x := w.rand.Float64(); {
 	case x < 0.15:
 		w.timing = w.timing.scaled(0.5)
@@ -119,8 +119,8 @@ func newWorld(seed uint64) *world {
 }
 
 // emptyWorld is one without a process and without faults.
-func emptyWorld(seed uint64) *world {
-	w := &world{seed: seed, rand: rand.New(rand.NewPCG(seed, 0x5eed)), without: *withoutFlag}
+func emptySim(seed uint64) *sim {
+	w := &sim{seed: seed, rand: rand.New(rand.NewPCG(seed, 0x5eed)), without: *withoutFlag}
 	w.timing = timing{
 		duration: 15 * time.Second, deadline: 9 * time.Second, period: 3 * time.Second, echo: 6 * time.Second,
 		drain: 30 * time.Second, grace: 2 * time.Second,
@@ -140,7 +140,7 @@ func emptyWorld(seed uint64) *world {
 }
 
 // simulate runs one seed to its end and returns what was wrong with it.
-func (w *world) simulate() (err error) {
+func (w *sim) simulate() (err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			err = fmt.Errorf("at %v: panic: %v\n%s", w.now, r, debug.Stack())
@@ -160,7 +160,7 @@ func (w *world) simulate() (err error) {
 }
 
 // settle runs on without faults until the fleet has come to rest, and fails if it doesn't.
-func (w *world) settle() {
+func (w *sim) settle() {
 	bound := max(75*time.Second, 5*w.timing.duration) // a drain timeout on a slow clock, a lease duration, a restart
 	start := w.now
 	restless := fmt.Errorf("not looked at")
@@ -184,7 +184,7 @@ func (w *world) settle() {
 }
 
 // run carries out what happens until the given time.
-func (w *world) run(until time.Duration) {
+func (w *sim) run(until time.Duration) {
 	for w.failure == nil && w.queue.due(until) {
 		e := w.queue.pop()
 		w.now = e.at
@@ -196,29 +196,29 @@ func (w *world) run(until time.Duration) {
 
 // after plans something. Of two things at one moment the one that was planned
 // first happens first.
-func (w *world) after(d time.Duration, do func()) {
+func (w *sim) after(d time.Duration, do func()) {
 	w.queue.push(w.now+max(d, 0), do)
 }
 
 // fail notes the first violation; the run ends with it.
-func (w *world) fail(format string, args ...any) {
+func (w *sim) fail(format string, args ...any) {
 	if w.failure == nil {
 		w.failure = fmt.Errorf("at %v: %w", w.now, fmt.Errorf(format, args...))
 		w.logf("VIOLATION %v", w.failure)
 	}
 }
 
-func (w *world) logf(format string, args ...any) {
+func (w *sim) logf(format string, args ...any) {
 	if w.trace != nil {
 		w.trace("%10.4f  "+format, append([]any{w.now.Seconds()}, args...)...)
 	}
 }
 
 // chance is true with the given probability.
-func (w *world) chance(p float64) bool { return p > 0 && w.rand.Float64() < p }
+func (w *sim) chance(p float64) bool { return p > 0 && w.rand.Float64() < p }
 
 // between draws a duration, evenly.
-func (w *world) between(low, high time.Duration) time.Duration {
+func (w *sim) between(low, high time.Duration) time.Duration {
 	if high <= low {
 		return low
 	}
@@ -226,7 +226,7 @@ func (w *world) between(low, high time.Duration) time.Duration {
 }
 
 // some draws one of the processes for which the condition holds, nil if there is none.
-func (w *world) some(condition func(*process) bool) *process {
+func (w *sim) some(condition func(*process) bool) *process {
 	var fit []*process
 	for _, p := range w.procs {
 		if condition(p) {
@@ -240,7 +240,7 @@ func (w *world) some(condition func(*process) bool) *process {
 }
 
 // find returns the first of the processes for which the condition holds, nil if there is none.
-func (w *world) find(condition func(*process) bool) *process {
+func (w *sim) find(condition func(*process) bool) *process {
 	for _, p := range w.procs {
 		if condition(p) {
 			return p
@@ -249,6 +249,6 @@ func (w *world) find(condition func(*process) bool) *process {
 	return nil
 }
 
-func (w *world) remove(p *process) {
+func (w *sim) remove(p *process) {
 	w.procs = slices.DeleteFunc(w.procs, func(q *process) bool { return q == p })
 }

@@ -28,7 +28,7 @@ var (
 // and how to replay it.
 func TestSimulation(t *testing.T) {
 	if *seedFlag != 0 {
-		w := newWorld(*seedFlag)
+		w := newSim(*seedFlag)
 		if testing.Verbose() {
 			w.trace = t.Logf
 		}
@@ -58,7 +58,7 @@ func TestSimulation(t *testing.T) {
 }
 
 // checkNotEmpty fails a run in which too little happened to show anything.
-func checkNotEmpty(t *testing.T, total tally, seeds int) {
+func checkNotEmpty(t *testing.T, total counts, seeds int) {
 	t.Helper()
 	for _, c := range []struct {
 		what           string
@@ -90,7 +90,7 @@ type failedSeed struct {
 
 // runSeeds runs seeds on all processors, each world on one. It stops early after
 // the given number of failures, if that is not 0.
-func runSeeds(from uint64, seeds, stopAfter int) (total tally, failed []failedSeed) {
+func runSeeds(from uint64, seeds, stopAfter int) (total counts, failed []failedSeed) {
 	var next atomic.Uint64
 	var lock sync.Mutex
 	var workers sync.WaitGroup
@@ -104,7 +104,7 @@ func runSeeds(from uint64, seeds, stopAfter int) (total tally, failed []failedSe
 				if stop {
 					return
 				}
-				w := newWorld(from + n)
+				w := newSim(from + n)
 				err := w.simulate()
 				lock.Lock()
 				total.add(w.tally)
@@ -122,7 +122,7 @@ func runSeeds(from uint64, seeds, stopAfter int) (total tally, failed []failedSe
 // lastLines runs a seed again and returns the end of its trace.
 func lastLines(seed uint64, n int) string {
 	var lines []string
-	w := newWorld(seed)
+	w := newSim(seed)
 	w.trace = func(format string, args ...any) {
 		lines = append(lines, fmt.Sprintf(format, args...))
 		if len(lines) > 4*n {

@@ -17,7 +17,7 @@ func (m *Machine) Stats() Stats { return m.stats }
 func (m *Machine) View() *ring.Ring { return m.view }
 
 // Serving reports whether the member is on the ring: its Lease says so, confirmed.
-func (m *Machine) Serving() bool { return m.stage == serving && m.own.phase == Serving }
+func (m *Machine) Serving() bool { return m.stage == serving && m.own.phase == PhaseActive }
 
 // Ended reports whether [Ended] was among the actions: there will be no others.
 func (m *Machine) Ended() bool { return m.stage == ended }
@@ -29,14 +29,14 @@ func (m *Machine) Incompatible() bool { return m.incompatible }
 // Duplicate returns the holder of the Lease that another live process keeps under
 // this member's name, or "".
 func (m *Machine) Duplicate() string {
-	if m.stage == acquiring && m.rival.duplicate {
-		return m.rival.lease.Record.Holder
+	if m.stage == acquiring && m.otherHolder.duplicate {
+		return m.otherHolder.lease.Record.Holder
 	}
 	return ""
 }
 
 // WatchFresh reports whether own writes come back through the watch in time.
-func (m *Machine) WatchFresh() bool { return m.echo.fresh(m.now, m.cfg.EchoLimit) }
+func (m *Machine) WatchFresh() bool { return m.watchProbe.fresh(m.now, m.cfg.WatchLagLimit) }
 
 // Parameters returns those by which the partitions in [Machine.States] are cut.
 func (m *Machine) Parameters() ring.Parameters { return m.parts.parameters }
@@ -108,7 +108,7 @@ func (m *Machine) Blockers() map[string]int {
 			count(p.lease.Record.Holder, p.lease.Record.Claims)
 		}
 	}
-	for _, t := range m.tombs {
+	for _, t := range m.tombstones {
 		count(t.Holder, t.Claims)
 	}
 	return blockers
@@ -128,7 +128,7 @@ func (m *Machine) Next() time.Duration {
 	if m.own.op == nil {
 		at(m.own.renewAt)
 		at(m.own.retryAt)
-		at(m.rival.lookAt)
+		at(m.otherHolder.lookAt)
 		if m.parts.waiting {
 			at(m.parts.waitUntil)
 		}
@@ -143,9 +143,9 @@ func (m *Machine) Next() time.Duration {
 	if m.ringDirty {
 		at(m.rebuilt.Add(minRebuild))
 	}
-	if len(m.echo.waiting) > 0 {
-		at(m.echo.waiting[0].at.Add(m.cfg.EchoLimit))
-		at(m.echo.relist.Add(m.cfg.EchoLimit))
+	if len(m.watchProbe.waiting) > 0 {
+		at(m.watchProbe.waiting[0].at.Add(m.cfg.WatchLagLimit))
+		at(m.watchProbe.relist.Add(m.cfg.WatchLagLimit))
 	}
 	for _, p := range m.peers {
 		if !p.lease.Record.Void() {
@@ -158,7 +158,7 @@ func (m *Machine) Next() time.Duration {
 			at(p.suspectAt)
 		}
 	}
-	for _, t := range m.tombs {
+	for _, t := range m.tombstones {
 		at(t.until)
 	}
 	m.cacheTimes(at)
@@ -166,8 +166,8 @@ func (m *Machine) Next() time.Duration {
 		at(m.parts.drainSince[p].Add(m.cfg.DrainTimeout))
 	}
 	if m.stage == serving && !m.hasSettled {
-		at(m.changedAt.Add(m.cfg.Settle))
-		at(m.servedAt.Add(5 * m.cfg.Settle))
+		at(m.changedAt.Add(m.cfg.StartupSettle))
+		at(m.servedAt.Add(5 * m.cfg.StartupSettle))
 	}
 	if m.cfg.Quarantine {
 		at(m.knownAt.Add(m.cfg.LeaseDuration))

@@ -11,11 +11,11 @@ import (
 func TestUnownedTimeIsMeasured(t *testing.T) {
 	const others = 2 // partitions that another member has
 	for name, c := range map[string]struct {
-		leave      func(*pilot, Lease)
+		leave      func(*driver, Lease)
 		least, max time.Duration
 	}{
 		"from the release": {
-			func(p *pilot, l Lease) {
+			func(p *driver, l Lease) {
 				p.run(5 * time.Second) // it has been silent for a while
 				l.Record.Holder = ""
 				p.put(l.Name, l.Record)
@@ -23,19 +23,19 @@ func TestUnownedTimeIsMeasured(t *testing.T) {
 			}, 1, time.Second,
 		},
 		"from the last sign of life before an eviction": {
-			func(*pilot, Lease) {}, 15 * time.Second, 16 * time.Second,
+			func(*driver, Lease) {}, 15 * time.Second, 16 * time.Second,
 		},
 		"from the last sign of life before the Lease vanished": {
-			func(p *pilot, l Lease) {
+			func(p *driver, l Lease) {
 				p.run(5 * time.Second)
 				delete(p.leases, l.Name)
-				p.step(Vanished{Last: l})
+				p.step(LeaseDeleted{Last: l})
 			}, 20 * time.Second, 21 * time.Second,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			p := newPilot(t)
-			l := p.peer("b", Serving, 1, 2)
+			p := newDriver(t)
+			l := p.peer("b", PhaseActive, 1, 2)
 			p.join()
 			if len(p.unowned) != 0 {
 				t.Fatalf("what nobody had before was unowned for %v", p.unowned)

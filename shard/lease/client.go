@@ -153,7 +153,7 @@ func (c *Client) List(ctx context.Context) ([]claim.Lease, claim.Outcome, error)
 // member is left that would delete it; and finalizers, which belong to others. Labels
 // and annotations that others have put on the Lease are lost, as they are with each
 // renewal of its holder.
-func (c *Client) Evict(ctx context.Context, e claim.Evict) (claim.Lease, claim.Outcome, error) {
+func (c *Client) Evict(ctx context.Context, e claim.EvictLease) (claim.Lease, claim.Outcome, error) {
 	if e.UID == "" || e.Version == "" {
 		// Without them the update would hit any holder, or create a Lease.
 		return claim.Lease{}, claim.Conflict, fmt.Errorf("evict the holder of lease %s: UID %q and version %q must be known", e.Name, e.UID, e.Version)
@@ -177,7 +177,7 @@ const (
 )
 
 // void returns the Lease as an eviction leaves it.
-func (c *Client) void(e claim.Evict) *coordinationv1.Lease {
+func (c *Client) void(e claim.EvictLease) *coordinationv1.Lease {
 	holder := ""
 	l := &coordinationv1.Lease{
 		ObjectMeta: metav1.ObjectMeta{

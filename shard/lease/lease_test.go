@@ -40,10 +40,10 @@ func record(member string) claim.Record {
 	claims := claim.Claims{Parameters: p, Set: ring.NewSet(p.Partitions)}
 	claims.Set.Add(7)
 	return claim.Record{
-		Member: member, Holder: member + "_1", PodUID: "uid", Duration: 15 * time.Second, Phase: claim.Serving, Seq: 3,
+		Member: member, Holder: member + "_1", PodUID: "uid", Duration: 15 * time.Second, Phase: claim.PhaseActive, Seq: 3,
 		Fingerprint: p.Fingerprint(), Parameters: p, Claims: claims,
 		Tombstones: []claim.Tombstone{{Lease: "foo-z", Holder: "z_1", Claims: claim.Claims{Everything: true}}},
-		Marks:      claim.Marks{"Foo": "1000", "Deployment": "999"},
+		Watermarks:      claim.Watermarks{"Foo": "1000", "Deployment": "999"},
 	}
 }
 
@@ -57,7 +57,7 @@ func TestRecordsComeBackAsTheyWere(t *testing.T) {
 	if outcome != claim.OK {
 		t.Fatal(err)
 	}
-	want.Seq, want.Phase = 4, claim.Draining
+	want.Seq, want.Phase = 4, claim.PhaseDraining
 	updated, outcome, err := client.Update(ctx, created.UID, created.Version, want)
 	if outcome != claim.OK {
 		t.Fatal(err)
@@ -92,7 +92,7 @@ func TestL1_OutcomesSayOnlyWhatIsCertain(t *testing.T) {
 	want("create again", outcome, claim.Exists)
 	_, outcome, _ = client.Update(ctx, created.UID, "1", record("a"))
 	want("update of an old version", outcome, claim.Conflict)
-	_, outcome, _ = client.Evict(ctx, claim.Evict{Name: "foo-a", UID: created.UID, Version: "1"})
+	_, outcome, _ = client.Evict(ctx, claim.EvictLease{Name: "foo-a", UID: created.UID, Version: "1"})
 	want("eviction of an old version", outcome, claim.Conflict)
 	outcome, _ = client.Delete(ctx, "foo-a", "another", created.Version)
 	want("deletion of another", outcome, claim.Conflict)
@@ -113,7 +113,7 @@ func TestEvictionVoids(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	void, outcome, err := b.Evict(ctx, claim.Evict{Name: "foo-a", UID: created.UID, Version: created.Version, Member: "a"})
+	void, outcome, err := b.Evict(ctx, claim.EvictLease{Name: "foo-a", UID: created.UID, Version: created.Version, Member: "a"})
 	if outcome != claim.OK || !void.Record.Void() || !void.Record.Claims.Empty() || void.Record.EvictedBy != "b_1" {
 		t.Fatalf("%v %v: %+v", outcome, err, void)
 	}
@@ -152,7 +152,7 @@ func TestL3L4_WhatCanNotBeReadIsTakenForTheWorst(t *testing.T) {
 		"too many to be had": ours("claims", "xxh3/name/999999999/20/1.25/consistent-v1.1.0:AA"),
 	} {
 		decoded, faults, err := lease.Decode(l, "foo")
-		if err != nil || faults == nil || !decoded.Record.Claims.Everything || decoded.Record.Phase == claim.Serving {
+		if err != nil || faults == nil || !decoded.Record.Claims.Everything || decoded.Record.Phase == claim.PhaseActive {
 			t.Errorf("%s: %v %v %+v", name, err, faults, decoded.Record)
 		}
 	}
@@ -184,17 +184,17 @@ func TestMarksThatCanNotBeReadAreIgnored(t *testing.T) {
 	for _, written := range []string{"garbage", "Foo=", "=1", "Foo=01", "Foo=0", "Foo=-1", "Foo=1,", "Foo=1,,Bar=2", "Foo=1.5", "F o=1", "Foo=" + strings.Repeat("9", 41), many, strings.Join(kinds, ",")} {
 		for _, holder := range []string{"x_1", ""} { // they count on a void Lease too
 			decoded, faults, err := lease.Decode(l(holder, written), "foo")
-			if err != nil || faults == nil || !strings.Contains(faults.Error(), "written") || decoded.Record.Marks != nil {
-				t.Errorf("%.40q: %v %v %v", written, err, faults, decoded.Record.Marks)
+			if err != nil || faults == nil || !strings.Contains(faults.Error(), "written") || decoded.Record.Watermarks != nil {
+				t.Errorf("%.40q: %v %v %v", written, err, faults, decoded.Record.Watermarks)
 			}
 		}
 	}
 	decoded, faults, err := lease.Decode(l("", "Foo=1,Bar="+strings.Repeat("9", 40)), "foo")
-	if err != nil || faults != nil || decoded.Record.Marks["Foo"] != "1" || len(decoded.Record.Marks) != 2 {
-		t.Errorf("%v %v %v", err, faults, decoded.Record.Marks)
+	if err != nil || faults != nil || decoded.Record.Watermarks["Foo"] != "1" || len(decoded.Record.Watermarks) != 2 {
+		t.Errorf("%v %v %v", err, faults, decoded.Record.Watermarks)
 	}
-	if decoded, _, _ := lease.Decode(l("x_1", ""), "foo"); decoded.Record.Marks != nil {
-		t.Errorf("a member of an earlier version publishes %v", decoded.Record.Marks)
+	if decoded, _, _ := lease.Decode(l("x_1", ""), "foo"); decoded.Record.Watermarks != nil {
+		t.Errorf("a member of an earlier version publishes %v", decoded.Record.Watermarks)
 	}
 }
 
@@ -202,16 +202,16 @@ func TestMarksAreBounded(t *testing.T) {
 	ctx := context.Background()
 	client := lease.NewClient(config(shardtest.NewCluster(), "a"))
 	r := record("a")
-	r.Marks = claim.Marks{"no kind": "1", "Bad": "x", "": "1"}
+	r.Watermarks = claim.Watermarks{"no kind": "1", "Bad": "x", "": "1"}
 	for i := range 100 {
-		r.Marks[fmt.Sprintf("Kind%02d", i)] = strings.Repeat("9", 20)
+		r.Watermarks[fmt.Sprintf("Kind%02d", i)] = strings.Repeat("9", 20)
 	}
 	if _, outcome, err := client.Create(ctx, r); outcome != claim.OK {
 		t.Fatal(err)
 	}
 	got, _, err := client.Get(ctx)
-	if err != nil || len(got.Record.Marks) != 16 || got.Record.Marks["Kind00"] == "" || got.Record.Marks["Kind15"] == "" {
-		t.Errorf("%v %v", err, got.Record.Marks)
+	if err != nil || len(got.Record.Watermarks) != 16 || got.Record.Watermarks["Kind00"] == "" || got.Record.Watermarks["Kind15"] == "" {
+		t.Errorf("%v %v", err, got.Record.Watermarks)
 	}
 }
 
@@ -231,7 +231,7 @@ func FuzzDecode(f *testing.F) {
 		if err != nil {
 			t.Fatalf("a Lease of the ring was refused: %v", err)
 		}
-		if r := decoded.Record; r.Duration <= 0 || r.Void() && !r.Claims.Empty() || len(r.Marks) > 16 {
+		if r := decoded.Record; r.Duration <= 0 || r.Void() && !r.Claims.Empty() || len(r.Watermarks) > 16 {
 			t.Errorf("%+v", r)
 		}
 	})
@@ -270,7 +270,7 @@ func TestWatch_RelistShowsWhatADeadStreamDidNot(t *testing.T) {
 			done <- w.Run(ctx, func(e claim.Event) { events <- e }, func(error) {})
 		}()
 		synctest.Wait()
-		if e, ok := (<-events).(claim.Observed); !ok || e.Lease.Version != created.Version {
+		if e, ok := (<-events).(claim.LeaseObserved); !ok || e.Lease.Version != created.Version {
 			t.Errorf("the watch began with %+v", e)
 		}
 		// The stream goes dead: no event, no error. (Heal ends streams, so don't.)
@@ -290,7 +290,7 @@ func TestWatch_RelistShowsWhatADeadStreamDidNot(t *testing.T) {
 		}
 		w.Relist()
 		time.Sleep(5 * time.Second)
-		if e, ok := (<-events).(claim.Observed); !ok || e.Lease.Version != updated.Version {
+		if e, ok := (<-events).(claim.LeaseObserved); !ok || e.Lease.Version != updated.Version {
 			t.Errorf("after a relist the watch shows %+v", e)
 		}
 		// It is deleted and made again while the stream is dead: its end is shown, though
@@ -304,10 +304,10 @@ func TestWatch_RelistShowsWhatADeadStreamDidNot(t *testing.T) {
 		cluster.Mend("a")
 		w.Relist()
 		time.Sleep(5 * time.Second)
-		if e, ok := (<-events).(claim.Vanished); !ok || e.Last.UID != updated.UID || e.Final {
+		if e, ok := (<-events).(claim.LeaseDeleted); !ok || e.Last.UID != updated.UID || e.Final {
 			t.Errorf("in the place of a deletion the watch shows %+v", e)
 		}
-		if e, ok := (<-events).(claim.Observed); !ok || e.Lease.UID != again.UID {
+		if e, ok := (<-events).(claim.LeaseObserved); !ok || e.Lease.UID != again.UID {
 			t.Errorf("after it the watch shows %+v", e)
 		}
 		// It is deleted and made again while the stream works.
@@ -316,7 +316,7 @@ func TestWatch_RelistShowsWhatADeadStreamDidNot(t *testing.T) {
 			t.Fatal(err)
 		}
 		synctest.Wait()
-		if e, ok := (<-events).(claim.Vanished); !ok || e.Last.UID != again.UID || !e.Final {
+		if e, ok := (<-events).(claim.LeaseDeleted); !ok || e.Last.UID != again.UID || !e.Final {
 			t.Errorf("the watch shows the deletion as %+v", e)
 		}
 		<-events
@@ -325,7 +325,7 @@ func TestWatch_RelistShowsWhatADeadStreamDidNot(t *testing.T) {
 		stripped.Annotations = nil
 		cluster.Put(&stripped)
 		synctest.Wait()
-		if e, ok := (<-events).(claim.Vanished); !ok || e.Last.Record.Holder != "b_1" || e.Final {
+		if e, ok := (<-events).(claim.LeaseDeleted); !ok || e.Last.Record.Holder != "b_1" || e.Final {
 			t.Errorf("a Lease without its record: %+v", e)
 		}
 		cancel()
@@ -362,7 +362,7 @@ func TestWatch_IsBackSoonAfterALongOutage(t *testing.T) {
 		time.Sleep(2 * time.Second)
 		select {
 		case e := <-events:
-			if o, ok := e.(claim.Observed); !ok || o.Lease.Record.Holder != "b_1" {
+			if o, ok := e.(claim.LeaseObserved); !ok || o.Lease.Record.Holder != "b_1" {
 				t.Errorf("after the outage the watch shows %+v", e)
 			}
 		default:
@@ -405,12 +405,12 @@ func TestEvictionIsOneRequestThatLeavesAMinimalRecord(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	evict := claim.Evict{Name: seen.Name, UID: seen.UID, Version: seen.Version, Member: seen.Record.Member, PodUID: seen.Record.PodUID, Finalizers: seen.Finalizers}
-	for what, change := range map[string]func(*claim.Evict){
-		"an older version":      func(e *claim.Evict) { e.Version = "1" },
-		"another Lease":         func(e *claim.Evict) { e.UID = "another" },
-		"whatever is there":     func(e *claim.Evict) { e.Version = "" },
-		"any Lease of the name": func(e *claim.Evict) { e.UID = "" },
+	evict := claim.EvictLease{Name: seen.Name, UID: seen.UID, Version: seen.Version, Member: seen.Record.Member, PodUID: seen.Record.PodUID, Finalizers: seen.Finalizers}
+	for what, change := range map[string]func(*claim.EvictLease){
+		"an older version":      func(e *claim.EvictLease) { e.Version = "1" },
+		"another Lease":         func(e *claim.EvictLease) { e.UID = "another" },
+		"whatever is there":     func(e *claim.EvictLease) { e.Version = "" },
+		"any Lease of the name": func(e *claim.EvictLease) { e.UID = "" },
 	} {
 		wrong := evict
 		change(&wrong)

@@ -26,7 +26,7 @@ var kindPattern = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9]{0,62}$`)
 // encodeMarks writes "<kind>=<resourceVersion>", sorted and separated by commas.
 // What a reader would refuse is left out, and so are kinds above the bound, the
 // last by name: the same ones each time.
-func encodeMarks(marks claim.Marks) string {
+func encodeMarks(marks claim.Watermarks) string {
 	var list []string
 	for _, kind := range slices.Sorted(maps.Keys(marks)) {
 		if len(list) < maxMarks && checkMark(kind, marks[kind]) == nil {
@@ -38,14 +38,14 @@ func encodeMarks(marks claim.Marks) string {
 
 // decodeMarks reads what encodeMarks wrote. With an error it returns no marks:
 // they would only make this member wait.
-func decodeMarks(text string) (claim.Marks, error) {
+func decodeMarks(text string) (claim.Watermarks, error) {
 	if text == "" {
 		return nil, nil
 	}
 	if len(text) > maxMarks*(63+1+maxVersion+1) {
 		return nil, fmt.Errorf("%d bytes are too many", len(text))
 	}
-	marks := claim.Marks{}
+	marks := claim.Watermarks{}
 	for entry := range strings.SplitSeq(text, ",") {
 		kind, version, _ := strings.Cut(entry, "=")
 		if err := checkMark(kind, version); err != nil {

@@ -71,7 +71,7 @@ func encode(l *coordinationv1.Lease, r claim.Record, now time.Time) {
 	set(annotationSeq, strconv.FormatUint(r.Seq, 10))
 	set(annotationParameters, r.Fingerprint)
 	set(annotationTombstones, encodeTombstones(r.Tombstones))
-	set(annotationWritten, encodeMarks(r.Marks))
+	set(annotationWritten, encodeMarks(r.Watermarks))
 	set(annotationEvictedBy, r.EvictedBy)
 }
 
@@ -118,10 +118,10 @@ func Decode(l *coordinationv1.Lease, ringName string) (lease claim.Lease, faults
 		fault("renewTime is missing")
 	}
 	switch r.Phase {
-	case claim.Joining, claim.Serving, claim.Draining:
+	case claim.PhaseJoining, claim.PhaseActive, claim.PhaseDraining:
 	default:
 		fault("phase %.40q is none that is known: not on the ring", r.Phase)
-		r.Phase = claim.Draining
+		r.Phase = claim.PhaseDraining
 	}
 	var parseErr error
 	if r.Seq, parseErr = strconv.ParseUint(l.Annotations[annotationSeq], 10, 64); parseErr != nil {
@@ -143,7 +143,7 @@ func Decode(l *coordinationv1.Lease, ringName string) (lease claim.Lease, faults
 		r.Claims = claim.Claims{}
 		errs = nil // nobody acts on it
 	}
-	if r.Marks, parseErr = decodeMarks(l.Annotations[annotationWritten]); parseErr != nil {
+	if r.Watermarks, parseErr = decodeMarks(l.Annotations[annotationWritten]); parseErr != nil {
 		fault("written: %w: ignored", parseErr)
 	}
 	return claim.Lease{

@@ -159,7 +159,7 @@ func (s *store) Update(obj any) error {
 	s.mu.Lock()
 	s.shown[l.Name] = decoded
 	s.mu.Unlock()
-	s.deliver(claim.Observed{Lease: decoded})
+	s.deliver(claim.LeaseObserved{Lease: decoded})
 	return nil
 }
 
@@ -187,7 +187,7 @@ func (s *store) vanish(name string, final *claim.Lease) {
 		last, was = *final, true
 	}
 	if was {
-		s.deliver(claim.Vanished{Last: last, Final: final != nil})
+		s.deliver(claim.LeaseDeleted{Last: last, Final: final != nil})
 	}
 }
 

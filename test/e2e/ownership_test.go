@@ -72,7 +72,7 @@ func (w *world) placed(ctx context.Context, replicas ...*replica.Process) (place
 		if r.Void() {
 			continue
 		}
-		if r.Phase != claim.Serving {
+		if r.Phase != claim.PhaseActive {
 			return p, fmt.Errorf("member %s is %s", r.Member, r.Phase)
 		}
 		if p.partitions == 0 {

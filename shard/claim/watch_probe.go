@@ -12,7 +12,7 @@ const staleRelists = 4
 // echo is the proof of a fresh watch: each own confirmed write must come back
 // through it. A watch connection can be dead for a long time without an error
 // while every write succeeds.
-type echo struct {
+type watchProbe struct {
 	waiting []awaited // in the order in which they were confirmed
 	heard   bool      // at least one write came back
 	uid     string    // of the own Lease as the watch showed it last
@@ -27,7 +27,7 @@ type awaited struct {
 }
 
 // expect waits for a confirmed write. The watch is often faster than the answer.
-func (e *echo) expect(uid, version string, now Time) {
+func (e *watchProbe) expect(uid, version string, now Time) {
 	if e.uid == uid && CompareVersions(version, e.version) <= 0 {
 		e.heard, e.relists = true, 0
 		return
@@ -37,11 +37,11 @@ func (e *echo) expect(uid, version string, now Time) {
 
 // again starts the proof afresh: after a time in which writes did not succeed, the
 // watch has to show that it works before it counts as fresh.
-func (e *echo) again() { *e = echo{uid: e.uid, version: e.version, relist: e.relist} }
+func (e *watchProbe) reset() { *e = watchProbe{uid: e.uid, version: e.version, relist: e.relist} }
 
 // seen takes the version of the own Lease in the watch; everything up to it has
 // come back.
-func (e *echo) seen(uid, version string) {
+func (e *watchProbe) seen(uid, version string) {
 	e.uid, e.version = uid, version
 	n := 0
 	for n < len(e.waiting) && CompareVersions(e.waiting[n].version, version) <= 0 {
@@ -55,7 +55,7 @@ func (e *echo) seen(uid, version string) {
 
 // fresh reports whether everything that was written longer than limit ago has
 // come back.
-func (e *echo) fresh(now Time, limit time.Duration) bool {
+func (e *watchProbe) fresh(now Time, limit time.Duration) bool {
 	return e.heard && (len(e.waiting) == 0 || now.since(e.waiting[0].at) < limit)
 }
 
@@ -66,7 +66,7 @@ func (m *Machine) guardWatch() {
 		if p.suspectVersion != "" && (p.suspectVersion != p.lease.Version || m.now.Mono >= p.suspectAt.Mono) {
 			if p.suspectVersion == p.lease.Version {
 				behind = true
-				p.refused = m.lastOp // or the Lease is gone: that is answered as a conflict, too
+				p.refusedOp = m.lastOp // or the Lease is gone: that is answered as a conflict, too
 			}
 			p.suspectVersion = ""
 		}
@@ -74,9 +74,9 @@ func (m *Machine) guardWatch() {
 	if behind {
 		m.relist()
 	}
-	e := &m.echo
-	if m.own.fenced || len(e.waiting) == 0 || m.now.since(e.waiting[0].at) < m.cfg.EchoLimit ||
-		e.relists > 0 && m.now.since(e.relist) < m.cfg.EchoLimit {
+	e := &m.watchProbe
+	if m.own.fenced || len(e.waiting) == 0 || m.now.since(e.waiting[0].at) < m.cfg.WatchLagLimit ||
+		e.relists > 0 && m.now.since(e.relist) < m.cfg.WatchLagLimit {
 		return // while no write succeeds, the server and not the watch is at fault
 	}
 	if e.relists >= staleRelists {
@@ -89,6 +89,6 @@ func (m *Machine) guardWatch() {
 
 func (m *Machine) relist() {
 	m.stats.Relists++
-	m.echo.relist = m.now
+	m.watchProbe.relist = m.now
 	m.do(Relist{})
 }

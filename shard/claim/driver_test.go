@@ -16,7 +16,7 @@ import (
 
 // pilot drives one machine by hand: the test is its clock, its API server and its
 // watch. What goes wrong with an answer goes wrong because the test says so.
-type pilot struct {
+type driver struct {
 	t       *testing.T
 	m       *Machine
 	cfg     Config
@@ -28,7 +28,7 @@ type pilot struct {
 	unowned []time.Duration // of all activations
 	hang    bool            // evictions and deletions of others' Leases are not answered
 	hung    []Action        // those
-	lists   func(List)      // answers lists, if it is not nil
+	lists   func(ListLeases)      // answers lists, if it is not nil
 }
 
 const testPartitions = 8
@@ -38,13 +38,13 @@ func testConfig(member string) Config {
 		Member: member, Lease: "lease-" + member, Holder: member + "_1", PodUID: "uid-" + member,
 		Parameters:    ring.Parameters{Key: "name", Partitions: testPartitions, VirtualNodes: 20, Load: 1.25},
 		LeaseDuration: 15 * time.Second, RenewDeadline: 9 * time.Second, RenewPeriod: 3 * time.Second,
-		EchoLimit: 6 * time.Second, DrainTimeout: 30 * time.Second, Coalesce: 50 * time.Millisecond,
+		WatchLagLimit: 6 * time.Second, DrainTimeout: 30 * time.Second, Coalesce: 50 * time.Millisecond,
 	}
 }
 
-func newPilot(t *testing.T, change ...func(*Config)) *pilot {
+func newDriver(t *testing.T, change ...func(*Config)) *driver {
 	t.Helper()
-	p := &pilot{t: t, cfg: testConfig("a"), leases: map[string]Lease{}, version: 100}
+	p := &driver{t: t, cfg: testConfig("a"), leases: map[string]Lease{}, version: 100}
 	for _, c := range change {
 		c(&p.cfg)
 	}
@@ -54,7 +54,7 @@ func newPilot(t *testing.T, change ...func(*Config)) *pilot {
 }
 
 // step gives the machine an event.
-func (p *pilot) step(e Event) {
+func (p *driver) step(e Event) {
 	p.t.Helper()
 	actions := slices.Clone(p.m.Step(p.now, e))
 	for _, a := range actions {
@@ -66,7 +66,7 @@ func (p *pilot) step(e Event) {
 }
 
 // wait lets time go by, with a Tick whenever the machine wants one.
-func (p *pilot) wait(d time.Duration) {
+func (p *driver) wait(d time.Duration) {
 	p.t.Helper()
 	for end := p.now.Add(d); p.now.Mono < end.Mono && p.m.stage != ended; {
 		next := min(p.m.Next(), end.Mono)
@@ -80,7 +80,7 @@ func (p *pilot) wait(d time.Duration) {
 
 // take returns the first action of the given kind that was not looked at yet, and
 // forgets what came before it.
-func take[T Action](p *pilot) T {
+func take[T Action](p *driver) T {
 	p.t.Helper()
 	for i, a := range p.did {
 		if found, is := a.(T); is {
@@ -94,7 +94,7 @@ func take[T Action](p *pilot) T {
 }
 
 // none fails if the machine asked for an action of the given kind.
-func none[T Action](p *pilot) {
+func none[T Action](p *driver) {
 	p.t.Helper()
 	for _, a := range p.did {
 		if found, is := a.(T); is {
@@ -105,7 +105,7 @@ func none[T Action](p *pilot) {
 
 // put writes a Lease on the server, as the machine or somebody else would. Nobody
 // is told.
-func (p *pilot) put(name string, r Record) Lease {
+func (p *driver) put(name string, r Record) Lease {
 	l, exists := p.leases[name]
 	if !exists {
 		p.uids++
@@ -121,20 +121,20 @@ func (p *pilot) put(name string, r Record) Lease {
 }
 
 // show lets the watch show a Lease as it is on the server.
-func (p *pilot) show(name string) {
+func (p *driver) show(name string) {
 	p.t.Helper()
-	p.step(Observed{Lease: p.leases[name]})
+	p.step(LeaseObserved{Lease: p.leases[name]})
 }
 
 // peer puts the Lease of another member on the server and shows it.
-func (p *pilot) peer(name string, phase Phase, claims ...int) Lease {
+func (p *driver) peer(name string, phase Phase, claims ...int) Lease {
 	p.t.Helper()
 	l := p.put("lease-"+name, p.peerRecord(name, phase, claims...))
 	p.show(l.Name)
 	return l
 }
 
-func (p *pilot) peerRecord(name string, phase Phase, claims ...int) Record {
+func (p *driver) peerRecord(name string, phase Phase, claims ...int) Record {
 	return Record{
 		Member: name, Holder: name + "_1", Duration: p.cfg.LeaseDuration, Phase: phase,
 		Parameters: p.cfg.Parameters, Fingerprint: p.cfg.Parameters.Fingerprint(),
@@ -151,12 +151,12 @@ func setOf(partitions int, members ...int) ring.Set {
 }
 
 // commit carries the machine's write out on the server, and shows it.
-func (p *pilot) commit(a Action) Lease {
+func (p *driver) commit(a Action) Lease {
 	p.t.Helper()
 	switch a := a.(type) {
-	case Create:
+	case CreateLease:
 		return p.put(p.cfg.Lease, a.Record)
-	case Update:
+	case WriteLease:
 		if l := p.leases[p.cfg.Lease]; l.Version != a.Version || l.UID != a.UID {
 			p.t.Fatalf("update at %s, but the Lease is at %s", a.Version, l.Version)
 		}
@@ -168,53 +168,53 @@ func (p *pilot) commit(a Action) Lease {
 
 // serve answers every request at once, as a healthy server and watch do, until
 // the machine has none. Time stands still.
-func (p *pilot) serve() {
+func (p *driver) serve() {
 	p.t.Helper()
 	for i := 0; i < len(p.did); i++ {
 		if i > 1000 {
 			p.t.Fatal("the machine does not come to rest")
 		}
 		switch a := p.did[i].(type) {
-		case Get:
+		case GetLease:
 			if l, exists := p.leases[p.cfg.Lease]; exists {
-				p.step(Got{Op: a.Op, Outcome: OK, Lease: l})
+				p.step(GetResult{Op: a.Op, Outcome: OK, Lease: l})
 			} else {
-				p.step(Got{Op: a.Op, Outcome: NotFound})
+				p.step(GetResult{Op: a.Op, Outcome: NotFound})
 			}
-		case Create:
-			p.step(Wrote{Op: a.Op, Outcome: OK, Lease: p.commit(a)})
+		case CreateLease:
+			p.step(WriteResult{Op: a.Op, Outcome: OK, Lease: p.commit(a)})
 			p.show(p.cfg.Lease)
-		case Update:
-			p.step(Wrote{Op: a.Op, Outcome: OK, Lease: p.commit(a)})
+		case WriteLease:
+			p.step(WriteResult{Op: a.Op, Outcome: OK, Lease: p.commit(a)})
 			p.show(p.cfg.Lease)
-		case List:
+		case ListLeases:
 			if p.lists != nil {
 				p.lists(a)
 				continue
 			}
-			p.step(Listed{Op: a.Op, Outcome: OK, Leases: p.list()})
-		case Delete:
+			p.step(ListResult{Op: a.Op, Outcome: OK, Leases: p.list()})
+		case DeleteLease:
 			if p.hang && a.Name != p.cfg.Lease {
 				p.hung = append(p.hung, a)
 				continue
 			}
 			last := p.leases[a.Name]
 			delete(p.leases, a.Name)
-			p.step(Deleted{Op: a.Op, Outcome: OK})
-			p.step(Vanished{Last: last})
-		case Evict:
+			p.step(DeleteResult{Op: a.Op, Outcome: OK})
+			p.step(LeaseDeleted{Last: last})
+		case EvictLease:
 			if p.hang {
 				p.hung = append(p.hung, a)
 				continue
 			}
 			l := p.leases[a.Name]
 			if l.Version != a.Version {
-				p.step(Evicted{Op: a.Op, Outcome: Conflict})
+				p.step(EvictResult{Op: a.Op, Outcome: Conflict})
 				continue
 			}
 			l.Record.Holder, l.Record.EvictedBy = "", p.cfg.Holder
 			l = p.put(a.Name, l.Record)
-			p.step(Evicted{Op: a.Op, Outcome: OK, Lease: l})
+			p.step(EvictResult{Op: a.Op, Outcome: OK, Lease: l})
 			p.show(a.Name)
 		case Drain:
 			p.step(Idle(a))
@@ -223,10 +223,10 @@ func (p *pilot) serve() {
 	p.did = p.did[:0]
 }
 
-func (p *pilot) list() []Lease { return inOrder(p.leases) }
+func (p *driver) list() []Lease { return inOrder(p.leases) }
 
 // run serves while time goes by.
-func (p *pilot) run(d time.Duration) {
+func (p *driver) run(d time.Duration) {
 	p.t.Helper()
 	p.serve()
 	for end := p.now.Add(d); p.now.Mono < end.Mono && p.m.stage != ended; {
@@ -238,7 +238,7 @@ func (p *pilot) run(d time.Duration) {
 
 // join makes the machine a serving member that has what it wants and nothing
 // under way.
-func (p *pilot) join() *pilot {
+func (p *driver) join() *driver {
 	p.t.Helper()
 	p.step(Tick{})
 	p.step(Synced{})
@@ -250,7 +250,7 @@ func (p *pilot) join() *pilot {
 }
 
 // in returns the partitions that are in the state.
-func (p *pilot) in(state ring.State) []int {
+func (p *driver) in(state ring.State) []int {
 	list := []int{}
 	for partition, s := range p.m.States() {
 		if s == state {
@@ -260,7 +260,7 @@ func (p *pilot) in(state ring.State) []int {
 	return list
 }
 
-func (p *pilot) wantStates(active, pending []int) {
+func (p *driver) wantStates(active, pending []int) {
 	p.t.Helper()
 	for _, c := range []struct {
 		state ring.State
@@ -273,7 +273,7 @@ func (p *pilot) wantStates(active, pending []int) {
 }
 
 // owned returns what the ring of the given members gives to one of them.
-func (p *pilot) owned(member string, members ...string) []int {
+func (p *driver) owned(member string, members ...string) []int {
 	r, err := ring.New(p.cfg.Parameters, members)
 	if err != nil {
 		p.t.Fatal(err)
@@ -281,7 +281,7 @@ func (p *pilot) owned(member string, members ...string) []int {
 	return slices.Collect(r.Owned(member).All())
 }
 
-func (p *pilot) all() []int { return slices.Collect(ring.FullSet(p.cfg.Parameters.Partitions).All()) }
+func (p *driver) all() []int { return slices.Collect(ring.FullSet(p.cfg.Parameters.Partitions).All()) }
 
 func without(list, out []int) []int {
 	return slices.DeleteFunc(slices.Clone(list), func(i int) bool { return slices.Contains(out, i) })
