@@ -160,7 +160,7 @@ func operate(ctx context.Context, o options, s *shard.Sharder, kubeClient kubern
 	if err != nil {
 		// What is still at work may never end, and must not keep the process: peers wait for it to go. Work that
 		// listens to its context gets the time to stop.
-		waitAtMost(s.Config().StopGrace, &workers)
+		waitAtMost(s.Config().StopGracePeriod, &workers)
 		return err
 	}
 	workers.Wait()

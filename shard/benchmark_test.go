@@ -17,7 +17,7 @@ import (
 // BenchmarkOwns measures what every event and every item costs at the least.
 func BenchmarkOwns(b *testing.B) {
 	cluster := shardtest.NewCluster()
-	s, err := shard.New(cluster.Client("a"), shard.Config{Name: "bench", PodName: "a", Namespace: namespace, Settle: time.Millisecond})
+	s, err := shard.New(cluster.Client("a"), shard.Config{Name: "bench", PodName: "a", Namespace: namespace, StartupSettle: time.Millisecond})
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -21,13 +21,13 @@ import (
 const catchUpPeriod = 5 * time.Millisecond
 
 // copied is a sharded informer as a copy of the objects of one kind.
-type copied struct {
+type kindCache struct {
 	*informer.Informer
 	kind atomic.Pointer[string] // nil: not known yet; "": can't be told
 }
 
-func newCopied(i *informer.Informer, kind string) *copied {
-	c := &copied{Informer: i}
+func newCopied(i *informer.Informer, kind string) *kindCache {
+	c := &kindCache{Informer: i}
 	if kind != "" {
 		c.kind.Store(&kind)
 	}
@@ -57,7 +57,7 @@ func kindOf(obj any) string {
 
 // is reports whether the informer holds objects of a kind. Where nobody has said
 // which kind it is, the first object that it holds tells.
-func (c *copied) is(kind string) bool {
+func (c *kindCache) is(kind string) bool {
 	known := c.kind.Load()
 	if known == nil {
 		objects := c.GetStore().List()
@@ -72,11 +72,11 @@ func (c *copied) is(kind string) bool {
 }
 
 // mayBe is is, but for an informer of which nobody knows the kind yet.
-func (c *copied) mayBe(kind string) bool { return c.is(kind) || c.kind.Load() == nil }
+func (c *kindCache) mayBe(kind string) bool { return c.is(kind) || c.kind.Load() == nil }
 
 // copiesOf returns the informers that hold objects of a kind.
-func (s *Sharder) copiesOf(kind string) (of []*copied) {
-	for _, c := range s.copies() {
+func (s *Sharder) cachesFor(kind string) (of []*kindCache) {
+	for _, c := range s.caches() {
 		if c.is(kind) {
 			of = append(of, c)
 		}
@@ -90,7 +90,7 @@ func (s *Sharder) copiesOf(kind string) (of []*copied) {
 func (s *Sharder) reached(marks claim.Watermarks) claim.Watermarks {
 	reached := claim.Watermarks{}
 	for kind, version := range marks {
-		if hasReached(s.copiesOf(kind), version) {
+		if hasReached(s.cachesFor(kind), version) {
 			reached[kind] = version
 		}
 	}
@@ -100,7 +100,7 @@ func (s *Sharder) reached(marks claim.Watermarks) claim.Watermarks {
 // hasReached is true where there is nothing to wait for: no informer of the kind, or
 // one whose versions can't be compared. Of several informers of one kind, which
 // hold different parts of the objects, one is enough: the others may be shown nothing.
-func hasReached(copies []*copied, version string) bool {
+func hasReached(copies []*kindCache, version string) bool {
 	for _, c := range copies {
 		if !c.HasSynced() {
 			continue
@@ -114,7 +114,7 @@ func hasReached(copies []*copied, version string) bool {
 
 // shown returns the highest version that one of the informers has come to, "" if
 // none can be compared.
-func shown(copies []*copied) (highest string) {
+func shown(copies []*kindCache) (highest string) {
 	for _, c := range copies {
 		if v := c.GetStore().LastStoreSyncResourceVersion(); higher(v, highest) {
 			highest = v
@@ -156,7 +156,7 @@ func (l *loop) catchUp() {
 
 // tellBehind says with which caches partitions became active that have waited for them
 // in vain.
-func (l *loop) tellBehind(partitions uint64) {
+func (l *loop) logCacheLag(partitions uint64) {
 	logger := l.logger.V(2)
 	if !logger.Enabled() {
 		return
@@ -164,7 +164,7 @@ func (l *loop) tellBehind(partitions uint64) {
 	lagging := l.machine.UnreachedWatermarks()
 	have := claim.Watermarks{}
 	for kind := range lagging {
-		have[kind] = shown(l.s.copiesOf(kind))
+		have[kind] = shown(l.s.cachesFor(kind))
 	}
 	logger.Info("Activated partitions although the caches have not reached what their former owners wrote", "member", l.holder,
 		"partitions", partitions, "written", lagging, "cached", have)

@@ -74,7 +74,7 @@ type changes struct {
 
 	// What OnChange knows when it has seen the queue.
 	member             string
-	joined, fencedTold bool
+	joined, fencedNotified bool
 	active             map[int]bool
 }
 
@@ -92,7 +92,7 @@ func newChanges(call func(Change)) *changes {
 }
 
 // tell posts a change.
-func (l *loop) tell(kind ChangeKind, partitions ring.Set, err error) {
+func (l *loop) notify(kind ChangeKind, partitions ring.Set, err error) {
 	c := Change{Kind: kind, Member: l.holder, Err: err}
 	if l.s.cfg.OnChange != nil {
 		for p := range partitions.All() {
@@ -109,16 +109,16 @@ func (c *changes) post(change Change) {
 	defer c.mu.Unlock()
 	switch change.Kind {
 	case Fenced, Unfenced:
-		if is := change.Kind == Fenced; is == c.fencedTold || !c.joined {
+		if is := change.Kind == Fenced; is == c.fencedNotified || !c.joined {
 			return
 		}
 		change.Member = c.member
-		c.fencedTold = change.Kind == Fenced
+		c.fencedNotified = change.Kind == Fenced
 	case Joined, Left:
 		if is := change.Kind == Joined; is == c.joined {
 			return
 		}
-		c.joined, c.fencedTold, c.member = change.Kind == Joined, false, change.Member
+		c.joined, c.fencedNotified, c.member = change.Kind == Joined, false, change.Member
 		clear(c.active)
 	case Activated:
 		for _, p := range change.Partitions {
@@ -153,7 +153,7 @@ func (c *changes) coalesce() {
 		if len(c.active) > 0 {
 			add(Change{Kind: Activated, Partitions: slices.Sorted(maps.Keys(c.active))})
 		}
-		if c.fencedTold {
+		if c.fencedNotified {
 			add(Change{Kind: Fenced})
 		}
 	}

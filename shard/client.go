@@ -32,13 +32,13 @@ type clients struct {
 func newClients(clientset kubernetes.Interface) clients {
 	c := clients{leases: clientset.CoordinationV1(), pods: clientset.CoreV1(), reviews: clientset.AuthorizationV1()}
 	if generated, ok := c.leases.(*coordinationv1.CoordinationV1Client); ok && hasREST(generated.RESTClient()) {
-		c.leases = coordinationv1.New(impatient{unlimited{generated.RESTClient()}})
+		c.leases = coordinationv1.New(unretried{unthrottled{generated.RESTClient()}})
 	}
 	if generated, ok := c.pods.(*corev1.CoreV1Client); ok && hasREST(generated.RESTClient()) {
-		c.pods = corev1.New(unlimited{generated.RESTClient()})
+		c.pods = corev1.New(unthrottled{generated.RESTClient()})
 	}
 	if generated, ok := c.reviews.(*authorizationv1.AuthorizationV1Client); ok && hasREST(generated.RESTClient()) {
-		c.reviews = authorizationv1.New(unlimited{generated.RESTClient()})
+		c.reviews = authorizationv1.New(unthrottled{generated.RESTClient()})
 	}
 	return c
 }
@@ -50,17 +50,17 @@ func hasREST(c rest.Interface) bool {
 }
 
 // unlimited is a REST client whose requests wait for no rate limiter.
-type unlimited struct{ rest.Interface }
+type unthrottled struct{ rest.Interface }
 
-func (u unlimited) GetRateLimiter() flowcontrol.RateLimiter { return nil }
+func (u unthrottled) GetRateLimiter() flowcontrol.RateLimiter { return nil }
 
-func (u unlimited) Verb(verb string) *rest.Request { return u.Interface.Verb(verb).Throttle(nil) }
-func (u unlimited) Post() *rest.Request            { return u.Interface.Post().Throttle(nil) }
-func (u unlimited) Put() *rest.Request             { return u.Interface.Put().Throttle(nil) }
-func (u unlimited) Get() *rest.Request             { return u.Interface.Get().Throttle(nil) }
-func (u unlimited) Delete() *rest.Request          { return u.Interface.Delete().Throttle(nil) }
+func (u unthrottled) Verb(verb string) *rest.Request { return u.Interface.Verb(verb).Throttle(nil) }
+func (u unthrottled) Post() *rest.Request            { return u.Interface.Post().Throttle(nil) }
+func (u unthrottled) Put() *rest.Request             { return u.Interface.Put().Throttle(nil) }
+func (u unthrottled) Get() *rest.Request             { return u.Interface.Get().Throttle(nil) }
+func (u unthrottled) Delete() *rest.Request          { return u.Interface.Delete().Throttle(nil) }
 
-func (u unlimited) Patch(t types.PatchType) *rest.Request {
+func (u unthrottled) Patch(t types.PatchType) *rest.Request {
 	return u.Interface.Patch(t).Throttle(nil)
 }
 
@@ -69,14 +69,14 @@ func (u unlimited) Patch(t types.PatchType) *rest.Request {
 // to ten times within one call: a heartbeat would use up all of its time there, and a
 // watch could not be started again meanwhile. The member retries by itself, with a
 // backoff, and the next try may meet a server that is not busy and does not shut down.
-type impatient struct{ rest.Interface }
+type unretried struct{ rest.Interface }
 
-func (i impatient) Verb(verb string) *rest.Request { return i.Interface.Verb(verb).MaxRetries(0) }
-func (i impatient) Post() *rest.Request            { return i.Interface.Post().MaxRetries(0) }
-func (i impatient) Put() *rest.Request             { return i.Interface.Put().MaxRetries(0) }
-func (i impatient) Get() *rest.Request             { return i.Interface.Get().MaxRetries(0) }
-func (i impatient) Delete() *rest.Request          { return i.Interface.Delete().MaxRetries(0) }
+func (i unretried) Verb(verb string) *rest.Request { return i.Interface.Verb(verb).MaxRetries(0) }
+func (i unretried) Post() *rest.Request            { return i.Interface.Post().MaxRetries(0) }
+func (i unretried) Put() *rest.Request             { return i.Interface.Put().MaxRetries(0) }
+func (i unretried) Get() *rest.Request             { return i.Interface.Get().MaxRetries(0) }
+func (i unretried) Delete() *rest.Request          { return i.Interface.Delete().MaxRetries(0) }
 
-func (i impatient) Patch(t types.PatchType) *rest.Request {
+func (i unretried) Patch(t types.PatchType) *rest.Request {
 	return i.Interface.Patch(t).MaxRetries(0)
 }

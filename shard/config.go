@@ -23,7 +23,7 @@ const (
 	DefaultLeaseDuration  = 15 * time.Second
 	DefaultDrainTimeout   = 30 * time.Second
 	DefaultDeletionWindow = 60 * time.Second
-	DefaultSettle         = time.Second
+	DefaultStartupSettle         = time.Second
 	DefaultCacheWait      = 5 * time.Second
 )
 
@@ -85,45 +85,45 @@ type Config struct {
 	// at least one; default 15 s.
 	LeaseDuration time.Duration
 	// RenewDeadline is how long after the send time of its last confirmed renewal a
-	// member may work. Default 3/5 of LeaseDuration. Together with StopGrace it must
+	// member may work. Default 3/5 of LeaseDuration. Together with StopGracePeriod it must
 	// be so much below LeaseDuration that clocks may differ in rate by 5 %:
-	// LeaseDuration × 0.95 > (RenewDeadline + StopGrace) × 1.05.
+	// LeaseDuration × 0.95 > (RenewDeadline + StopGracePeriod) × 1.05.
 	RenewDeadline time.Duration
 	// RenewPeriod is the time between two heartbeats; less than half of
 	// RenewDeadline. Default 1/5 of LeaseDuration.
 	RenewPeriod time.Duration
-	// StopGrace is how long work may take to stop after its context was cancelled
+	// StopGracePeriod is how long work may take to stop after its context was cancelled
 	// by the fence. Default 2/15 of LeaseDuration.
-	StopGrace time.Duration
-	// EchoLimit is the time in which an own heartbeat must come back through the
+	StopGracePeriod time.Duration
+	// WatchLagLimit is the time in which an own heartbeat must come back through the
 	// watch. At least RenewPeriod, less than LeaseDuration; default 2/5 of it.
-	EchoLimit time.Duration
+	WatchLagLimit time.Duration
 	// DrainTimeout is how long work on a partition that is to be handed over may
 	// take to end after its context was cancelled. Default 30 s.
 	DrainTimeout time.Duration
 	// DeletionWindow is how long a member remembers deletions of objects that are
 	// not its own, to deliver them if it gains them. Default 60 s.
 	DeletionWindow time.Duration
-	// Settle is how long a new member that sees nobody at work waits for others
+	// StartupSettle is how long a new member that sees nobody at work waits for others
 	// that start at the same time, before it claims everything; up to five times as
 	// long while one of them is joining. Default 1 s.
-	Settle time.Duration
-	// CacheWait is how long a member that gains partitions waits at the most for its
+	StartupSettle time.Duration
+	// CacheSyncTimeout is how long a member that gains partitions waits at the most for its
 	// informers to show what their former owners wrote last through [WrapTransport].
 	// Informers that are up to date, which they are within milliseconds, cost no wait;
 	// those of a member that was cut off need a while until they watch again. Default 5 s.
-	CacheWait time.Duration
+	CacheSyncTimeout time.Duration
 	// Quarantine makes a new member wait one LeaseDuration before it claims
 	// anything. Needed only if Leases may be deleted by hand while every member
 	// that knew of them is deleted, too. Default off.
 	Quarantine bool
 
-	// StillRunning is called if work is in flight at the fence plus StopGrace, with
+	// OnOverrun is called if work is in flight at the fence plus StopGracePeriod, with
 	// the items: peers may start on them from now on. A process that can't stop
 	// its work should exit here. Called on a goroutine of its own, whatever else is
 	// blocked, once for each fence and not while an earlier call is under way. Run
-	// waits for it, but not longer than StopGrace. Default: log.
-	StillRunning func(items []string)
+	// waits for it, but not longer than StopGracePeriod. Default: log.
+	OnOverrun func(items []string)
 	// OnChange is called with each step of this member on the ring, in their order, one
 	// at a time: for audits, or for work that goes with a partition and not with an
 	// object. It is called on a goroutine of its own, and may use this Sharder.
@@ -131,11 +131,11 @@ type Config struct {
 	// It may be slow, but then learns late of what follows. No heartbeat, no fence and no
 	// other partition waits for it. Only the write that lets peers have partitions waits
 	// until OnChange has returned from their Draining and Released, though not
-	// longer than StopGrace or half of RenewPeriod: within that time it must have stopped
+	// longer than StopGracePeriod or half of RenewPeriod: within that time it must have stopped
 	// what goes with them. If more than 1000 changes wait, they are replaced by a Left with
 	// the reason [ErrChangesDropped] and by what this member has then: Joined, Activated,
 	// Fenced. Run returns when all changes are delivered, but does not wait longer than
-	// StopGrace for it. Default: none.
+	// StopGracePeriod for it. Default: none.
 	OnChange func(Change)
 }
 
@@ -166,7 +166,7 @@ func (c Config) WithKey(key Key) Config { c.Key = key; return c }
 // Lease lasts for the given duration. The other times are derived from the duration.
 func (c Config) WithHeartbeat(interval, duration time.Duration) Config {
 	c.RenewPeriod, c.LeaseDuration = interval, duration
-	c.RenewDeadline, c.StopGrace, c.EchoLimit = 0, 0, 0
+	c.RenewDeadline, c.StopGracePeriod, c.WatchLagLimit = 0, 0, 0
 	return c
 }
 
@@ -214,8 +214,8 @@ func (c Config) withConstants() Config {
 	c.Load = or(c.Load, ring.DefaultLoad)
 	c.DrainTimeout = or(c.DrainTimeout, DefaultDrainTimeout)
 	c.DeletionWindow = or(c.DeletionWindow, DefaultDeletionWindow)
-	c.Settle = or(c.Settle, DefaultSettle)
-	c.CacheWait = or(c.CacheWait, DefaultCacheWait)
+	c.StartupSettle = or(c.StartupSettle, DefaultStartupSettle)
+	c.CacheSyncTimeout = or(c.CacheSyncTimeout, DefaultCacheWait)
 	c.LeaseDuration = or(c.LeaseDuration, DefaultLeaseDuration)
 	return c
 }
@@ -224,8 +224,8 @@ func (c Config) withConstants() Config {
 func (c Config) withTimes() Config {
 	c.RenewDeadline = or(c.RenewDeadline, c.LeaseDuration*3/5)
 	c.RenewPeriod = or(c.RenewPeriod, c.LeaseDuration/5)
-	c.StopGrace = or(c.StopGrace, c.LeaseDuration*2/15)
-	c.EchoLimit = or(c.EchoLimit, c.LeaseDuration*2/5)
+	c.StopGracePeriod = or(c.StopGracePeriod, c.LeaseDuration*2/15)
+	c.WatchLagLimit = or(c.WatchLagLimit, c.LeaseDuration*2/5)
 	return c
 }
 
@@ -300,12 +300,12 @@ func (c Config) validateTimes(fault func(field, format string, args ...any)) {
 	}{
 		{"RenewDeadline", c.RenewDeadline},
 		{"RenewPeriod", c.RenewPeriod},
-		{"StopGrace", c.StopGrace},
-		{"EchoLimit", c.EchoLimit},
+		{"StopGracePeriod", c.StopGracePeriod},
+		{"WatchLagLimit", c.WatchLagLimit},
 		{"DrainTimeout", c.DrainTimeout},
 		{"DeletionWindow", c.DeletionWindow},
-		{"Settle", c.Settle},
-		{"CacheWait", c.CacheWait},
+		{"StartupSettle", c.StartupSettle},
+		{"CacheSyncTimeout", c.CacheSyncTimeout},
 	} {
 		if f.value <= 0 {
 			fault(f.name, "%v must be above 0", f.value)
@@ -315,11 +315,11 @@ func (c Config) validateTimes(fault func(field, format string, args ...any)) {
 		fault("RenewDeadline", "%v must be more than twice RenewPeriod (%v): one lost heartbeat must not stop a member", c.RenewDeadline, c.RenewPeriod)
 	}
 	if c.Drift() < minDrift {
-		fault("LeaseDuration", "%v leaves too little room over RenewDeadline + StopGrace (%v): clocks may differ in rate by %.1f %% only, and %.0f %% are required",
-			c.LeaseDuration, c.RenewDeadline+c.StopGrace, 100*c.Drift(), 100*minDrift)
+		fault("LeaseDuration", "%v leaves too little room over RenewDeadline + StopGracePeriod (%v): clocks may differ in rate by %.1f %% only, and %.0f %% are required",
+			c.LeaseDuration, c.RenewDeadline+c.StopGracePeriod, 100*c.Drift(), 100*minDrift)
 	}
-	if c.EchoLimit < c.RenewPeriod || c.EchoLimit >= c.LeaseDuration {
-		fault("EchoLimit", "%v must be at least RenewPeriod (%v) and less than LeaseDuration (%v)", c.EchoLimit, c.RenewPeriod, c.LeaseDuration)
+	if c.WatchLagLimit < c.RenewPeriod || c.WatchLagLimit >= c.LeaseDuration {
+		fault("WatchLagLimit", "%v must be at least RenewPeriod (%v) and less than LeaseDuration (%v)", c.WatchLagLimit, c.RenewPeriod, c.LeaseDuration)
 	}
 }
 
@@ -327,6 +327,6 @@ func (c Config) validateTimes(fault func(field, format string, args ...any)) {
 // configuration tolerates: 0.15 is 15 %.
 func (c Config) Drift() float64 {
 	c = c.WithDefaults()
-	working := (c.RenewDeadline + c.StopGrace).Seconds()
+	working := (c.RenewDeadline + c.StopGracePeriod).Seconds()
 	return (c.LeaseDuration.Seconds() - working) / (c.LeaseDuration.Seconds() + working)
 }

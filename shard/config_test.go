@@ -26,7 +26,7 @@ func TestConfig_Defaults(t *testing.T) {
 	if c.PodName != "op-0" || c.Namespace != "system" || c.PodUID != "1234" || c.LeasePrefix != "foo-" {
 		t.Errorf("identity %+v", c)
 	}
-	if c.LeaseDuration != 15*time.Second || c.RenewDeadline != 9*time.Second || c.RenewPeriod != 3*time.Second || c.StopGrace != 2*time.Second || c.EchoLimit != 6*time.Second {
+	if c.LeaseDuration != 15*time.Second || c.RenewDeadline != 9*time.Second || c.RenewPeriod != 3*time.Second || c.StopGracePeriod != 2*time.Second || c.WatchLagLimit != 6*time.Second {
 		t.Errorf("times %+v", c)
 	}
 	if c.Partitions != 509 || c.VirtualNodes != 20 || c.Load != 1.25 || c.Key.Name() != "name" {
@@ -39,7 +39,7 @@ func TestConfig_Defaults(t *testing.T) {
 
 func TestConfig_WithHeartbeatDerivesTheTimes(t *testing.T) {
 	c := shard.DefaultConfig("foo").WithPodName("a").WithNamespace("b").WithHeartbeat(10*time.Second, time.Minute).WithDefaults()
-	if c.RenewPeriod != 10*time.Second || c.LeaseDuration != time.Minute || c.RenewDeadline != 36*time.Second || c.StopGrace != 8*time.Second || c.EchoLimit != 24*time.Second {
+	if c.RenewPeriod != 10*time.Second || c.LeaseDuration != time.Minute || c.RenewDeadline != 36*time.Second || c.StopGracePeriod != 8*time.Second || c.WatchLagLimit != 24*time.Second {
 		t.Errorf("times %+v", c)
 	}
 	if err := c.Validate(); err != nil {
@@ -81,7 +81,7 @@ func TestConfig_ValidateNamesEveryFault(t *testing.T) {
 		"part of seconds": {func(c *shard.Config) { c.LeaseDuration = 1500 * time.Millisecond }, []string{"LeaseDuration: 1.5s must be whole seconds"}},
 		"slow heartbeat":  {func(c *shard.Config) { c.RenewPeriod = 5 * time.Second }, []string{"RenewDeadline: 9s must be more than twice RenewPeriod"}},
 		"no margin":       {func(c *shard.Config) { c.RenewDeadline = 14 * time.Second }, []string{"leaves too little room"}},
-		"echo":            {func(c *shard.Config) { c.EchoLimit = time.Second }, []string{"EchoLimit:"}},
+		"echo":            {func(c *shard.Config) { c.WatchLagLimit = time.Second }, []string{"WatchLagLimit:"}},
 		"several":         {func(c *shard.Config) { c.Name, c.Load, c.DrainTimeout = "", 0.1, -1 }, []string{"Name:", "load:", "DrainTimeout:"}},
 	}
 	for name, test := range tests {

@@ -14,7 +14,7 @@
 //
 //   - G1: At most one member works on an object at a time, as long as the members'
 //     clocks run at rates within [Config.Drift] of each other and work stops within
-//     Config.StopGrace after its context was cancelled by the fence. To work means:
+//     Config.StopGracePeriod after its context was cancelled by the fence. To work means:
 //     between Get and Done of a queue of [NewQueue].
 //   - G2: No work is handed out at or after the fence: the send time of the last
 //     confirmed renewal plus Config.RenewDeadline, on either clock. The contexts of
@@ -40,7 +40,7 @@
 //     it was silent for its duration.
 //   - G9: After a graceful release, work on an object begins with stores that show
 //     what its former owner's work wrote, through [WrapTransport] and with the context
-//     of the queue, to kinds with a sharded informer; or after Config.CacheWait.
+//     of the queue, to kinds with a sharded informer; or after Config.CacheSyncTimeout.
 //
 // # What is not guaranteed
 //
@@ -58,7 +58,7 @@
 // # Concurrency
 //
 // Constructors start nothing. All goroutines run under [Sharder.Run] and have ended
-// when it returns, but for a call of Config.OnChange or Config.StillRunning that does
+// when it returns, but for a call of Config.OnChange or Config.OnOverrun that does
 // not return. All other methods may be called from any goroutine, before,
 // during and after Run.
 package shard

@@ -172,7 +172,7 @@ func (f *fleet) strike() {
 		f.cluster.Break(who, shardtest.Unreachable)
 		r.pause()
 		delete(f.replicas, who)
-		f.corpses = append(f.corpses, r)
+		f.crashed = append(f.crashed, r)
 	case kind == 14:
 		f.twin(r)
 	case kind == 15:
@@ -326,7 +326,7 @@ func (f *fleet) close() {
 	for _, name := range slices.Sorted(maps.Keys(f.replicas)) {
 		f.end(name)
 	}
-	for _, r := range f.corpses {
+	for _, r := range f.crashed {
 		f.bury(r)
 	}
 	f.server.pending.Wait()

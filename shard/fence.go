@@ -99,14 +99,14 @@ func (f *fence) stop(passed *claim.Time) {
 		return
 	}
 	if !f.down {
-		f.down, f.overrunAt = true, time.Now().Add(f.s.cfg.StopGrace)
+		f.down, f.overrunAt = true, time.Now().Add(f.s.cfg.StopGracePeriod)
 		f.fences++
 	}
 	epoch := f.fences
 	f.mu.Unlock()
 	signal(f.moved)
 
-	_, queues := f.s.parts()
+	_, queues := f.s.components()
 	for _, q := range queues {
 		// Not what is handed out under a new deadline, if the fence is lifted just now.
 		q.FenceIf(f.s.Fenced)
@@ -175,7 +175,7 @@ func (f *fence) report(ctx context.Context) {
 		klog.FromContext(ctx).Error(nil, "Work is still running although this member is fenced: another member may be working on the same objects",
 			"member", f.s.Identity(), "items", items)
 	}()
-	hook := f.s.cfg.StillRunning
+	hook := f.s.cfg.OnOverrun
 	if hook == nil {
 		<-logged
 		return

@@ -135,7 +135,7 @@ func TestG1_ABlockedLoopDelaysNoFence(t *testing.T) {
 				var mu sync.Mutex
 				var reports []time.Time
 				a := startLogging(t, cluster.Client("a"), "a", &log, nil, func(c *shard.Config) {
-					c.StillRunning = func([]string) {
+					c.OnOverrun = func([]string) {
 						mu.Lock()
 						defer mu.Unlock()
 						reports = append(reports, time.Now())
@@ -306,7 +306,7 @@ func TestFence_RacesWithRenewals(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			random := rand.New(rand.NewPCG(seed, seed))
 			cluster := shardtest.NewCluster()
-			wire := newWire(cluster.Client("a"), seed)
+			wire := newFaultyClient(cluster.Client("a"), seed)
 			wire.set(false, time.Second)
 			var log sink
 			var d diary
@@ -529,14 +529,14 @@ func TestOnChange_GetsEverythingBeforeRunReturns(t *testing.T) {
 }
 
 // A hook that blocks, or waits for Run, does not keep it.
-func TestStillRunning_MayBlock(t *testing.T) {
+func TestOnOverrun_MayBlock(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cluster := shardtest.NewCluster()
 		var a *member
 		var hooks int
 		returned := make(chan struct{})
 		a = start(t, cluster.Client("a"), "a", func(c *shard.Config) {
-			c.StillRunning = func([]string) {
+			c.OnOverrun = func([]string) {
 				hooks++
 				a.stop()
 				<-returned

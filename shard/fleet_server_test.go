@@ -188,7 +188,7 @@ func (s *server) commit(key, token, writer string) {
 
 // wire is a clientset whose requests about Leases take their time. It may go dead:
 // then nothing is answered that was sent since.
-type wire struct {
+type faultyClient struct {
 	*fake.Clientset
 	mu   sync.Mutex
 	rand *rand.Rand
@@ -211,40 +211,40 @@ const never = time.Hour
 
 // newPlannedWire returns a wire on which a function decides what becomes of each request.
 // A server carries out what has reached it, also if the sender has given up.
-func newPlannedWire(client *fake.Clientset, plan func(verb string) trip) *wire {
-	w := newWire(client, 0)
+func newPlannedWire(client *fake.Clientset, plan func(verb string) trip) *faultyClient {
+	w := newFaultyClient(client, 0)
 	w.plan = plan
 	return w
 }
 
 // replan decides otherwise from now on.
-func (w *wire) replan(plan func(verb string) trip) {
+func (w *faultyClient) replan(plan func(verb string) trip) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.plan = plan
 }
 
-func (w *wire) planned() bool {
+func (w *faultyClient) planned() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.plan != nil
 }
 
 // delay makes watches show events late from now on.
-func (w *wire) delay(late time.Duration) {
+func (w *faultyClient) delay(late time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.late = late
 }
 
-func (w *wire) lateness() time.Duration {
+func (w *faultyClient) lateness() time.Duration {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.late
 }
 
 // requests returns how many were sent with one of some verbs.
-func (w *wire) requests(verbs ...string) (n int) {
+func (w *faultyClient) requests(verbs ...string) (n int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, verb := range verbs {
@@ -253,24 +253,24 @@ func (w *wire) requests(verbs ...string) (n int) {
 	return n
 }
 
-func newWire(client *fake.Clientset, seed uint64) *wire {
-	return &wire{Clientset: client, rand: rand.New(rand.NewPCG(seed, seed)), slow: 5 * time.Millisecond, sent: map[string]int{}}
+func newFaultyClient(client *fake.Clientset, seed uint64) *faultyClient {
+	return &faultyClient{Clientset: client, rand: rand.New(rand.NewPCG(seed, seed)), slow: 5 * time.Millisecond, sent: map[string]int{}}
 }
 
 // set makes the wire dead, slow, or well.
-func (w *wire) set(dead bool, slow time.Duration) {
+func (w *faultyClient) set(dead bool, slow time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.dead, w.slow = dead, max(slow, 5*time.Millisecond)
 }
 
-func (w *wire) CoordinationV1() clientcoordinationv1.CoordinationV1Interface {
+func (w *faultyClient) CoordinationV1() clientcoordinationv1.CoordinationV1Interface {
 	return coordination{w.Clientset.CoordinationV1(), w}
 }
 
 type coordination struct {
 	clientcoordinationv1.CoordinationV1Interface
-	wire *wire
+	wire *faultyClient
 }
 
 func (c coordination) Leases(namespace string) clientcoordinationv1.LeaseInterface {
@@ -279,12 +279,12 @@ func (c coordination) Leases(namespace string) clientcoordinationv1.LeaseInterfa
 
 type leases struct {
 	clientcoordinationv1.LeaseInterface
-	wire *wire
+	wire *faultyClient
 }
 
 // send delays a request on its way there and back. One on a dead wire gets no answer
 // until its sender gives up, and may have been carried out; the kernel gives up at last.
-func send[T any](ctx context.Context, w *wire, verb string, patience time.Duration, f func() (T, error)) (answer T, err error) {
+func send[T any](ctx context.Context, w *faultyClient, verb string, patience time.Duration, f func() (T, error)) (answer T, err error) {
 	w.mu.Lock()
 	w.sent[verb]++
 	if w.plan != nil {

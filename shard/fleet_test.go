@@ -39,7 +39,7 @@ type fleet struct {
 
 	next     int
 	replicas map[string]*replica // by name of the process
-	corpses  []*replica          // crashed: paused for ever
+	crashed  []*replica          // crashed: paused for ever
 
 	mu       sync.Mutex // guards what follows
 	everyone []*replica
@@ -88,7 +88,7 @@ type replica struct {
 	fleet   *fleet
 	name    string // of the process; two may have the identity of one Pod
 	uid     string // of the Pod
-	wire    *wire
+	wire    *faultyClient
 	queue   *workqueue.Queue[cache.ObjectName]
 	maps    cache.SharedIndexInformer
 	stop    context.CancelFunc
@@ -118,7 +118,7 @@ type job struct {
 // start starts a process. Its reconciles take up to slow, but for some.
 func (f *fleet) start(name, pod, uid string, slow time.Duration) {
 	r := &replica{fleet: f, name: name, uid: uid, done: make(chan struct{}), jobs: map[*job]bool{}}
-	r.wire = newWire(f.cluster.Client(name), f.rand.Uint64())
+	r.wire = newFaultyClient(f.cluster.Client(name), f.rand.Uint64())
 	s, err := shard.New(r.wire, shard.Config{
 		Name: "foo", PodName: pod, Namespace: namespace, PodUID: f.id + uid,
 		Partitions: 61, DeletionWindow: time.Hour,

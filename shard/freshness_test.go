@@ -153,7 +153,7 @@ type operator struct {
 func (c *configMaps) operator(t *testing.T, cluster *shardtest.Cluster, pod string, view *view, wraps bool, wait time.Duration) *operator {
 	t.Helper()
 	o := &operator{view: view, adds: map[string][]string{}, client: http.Client{Transport: shard.WrapTransport(c)}}
-	cfg := shard.Config{Name: "foo", PodName: pod, Namespace: namespace, PodUID: podUID(pod), CacheWait: wait}
+	cfg := shard.Config{Name: "foo", PodName: pod, Namespace: namespace, PodUID: podUID(pod), CacheSyncTimeout: wait}
 	s, err := shard.New(cluster.Client(pod), cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -269,7 +269,7 @@ func pair(t *testing.T, wraps bool, wait time.Duration) (server *configMaps, a, 
 
 // A member that gains an object whose last version its informer has not shown yet
 // does not begin with the one before it.
-func TestCacheWait_NoWorkFromACacheThatIsOlderThanTheLastWrite(t *testing.T) {
+func TestCacheSyncTimeout_NoWorkFromACacheThatIsOlderThanTheLastWrite(t *testing.T) {
 	for _, wraps := range []bool{false, true} {
 		t.Run(fmt.Sprintf("wraps=%v", wraps), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -301,7 +301,7 @@ func TestCacheWait_NoWorkFromACacheThatIsOlderThanTheLastWrite(t *testing.T) {
 }
 
 // The same without the rule, to show that there is something to be seen.
-func TestCacheWait_WithoutItWorkBeginsWithAnOldVersion(t *testing.T) {
+func TestCacheSyncTimeout_WithoutItWorkBeginsWithAnOldVersion(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, a, b, name := pair(t, false, time.Nanosecond)
 		b.view.hold(true)
@@ -317,7 +317,7 @@ func TestCacheWait_WithoutItWorkBeginsWithAnOldVersion(t *testing.T) {
 }
 
 // An informer that has stopped must not stop the operator.
-func TestCacheWait_IsBounded(t *testing.T) {
+func TestCacheSyncTimeout_IsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, a, b, name := pair(t, false, 0)
 		b.view.hold(true)
@@ -334,7 +334,7 @@ func TestCacheWait_IsBounded(t *testing.T) {
 	})
 }
 
-func TestCacheWait_CachesThatAreUpToDateCostNothing(t *testing.T) {
+func TestCacheSyncTimeout_CachesThatAreUpToDateCostNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, a, b, name := pair(t, true, 0)
 		last := a.write(t, name, "default", name)
@@ -351,7 +351,7 @@ func TestCacheWait_CachesThatAreUpToDateCostNothing(t *testing.T) {
 
 // What the informers don't select keeps nobody waiting: neither what they have never
 // shown, nor what was created a while ago.
-func TestCacheWait_NotForWhatNoInformerSelects(t *testing.T) {
+func TestCacheSyncTimeout_NotForWhatNoInformerSelects(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cluster := shardtest.NewCluster()
 		server := newConfigMaps("x", "y", "x1", "x2")

@@ -32,7 +32,7 @@ func (l *loop) newStatus() *status {
 		incompatible: l.machine.Incompatible(),
 		duplicate:    l.machine.Duplicate(),
 		watchFresh:   l.machine.WatchFresh(),
-		counts:       l.past.plus(l.machine.Stats()),
+		counts:       l.retiredStats.plus(l.machine.Stats()),
 		blockers:     l.blockers(),
 		draining:     l.machine.Draining().Len(),
 	}

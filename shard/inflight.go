@@ -25,7 +25,7 @@ func (l *loop) reportIdle() {
 		return
 	}
 	idle := draining.Clone()
-	_, queues := l.s.parts()
+	_, queues := l.s.components()
 	for _, q := range queues {
 		for _, work := range q.InFlight() {
 			idle.Remove(ring.PartitionOf(work.Point, idle.Partitions()))
@@ -37,12 +37,12 @@ func (l *loop) reportIdle() {
 }
 
 // tellBlocked says, every few seconds, what a drain is waiting for.
-func (l *loop) tellBlocked() {
+func (l *loop) logBlockedDrain() {
 	const every = 5 * time.Second
-	if time.Since(l.drainTold) < every {
+	if time.Since(l.drainLoggedAt) < every {
 		return
 	}
-	l.drainTold = time.Now()
+	l.drainLoggedAt = time.Now()
 	if draining := l.machine.Draining(); !draining.Empty() {
 		items := l.s.items(func(w workqueue.Work) bool { return draining.HasPoint(w.Point) })
 		l.logger.Info("A drain is waiting for work to end", "member", l.holder, "partitions", draining.Len(), "items", items)
@@ -60,7 +60,7 @@ func everything(workqueue.Work) bool { return true }
 // items lists work in flight for people: item and how long it has been running.
 func (s *Sharder) items(which func(workqueue.Work) bool) []string {
 	var items []string
-	_, queues := s.parts()
+	_, queues := s.components()
 	for _, q := range queues {
 		for _, work := range q.InFlight() {
 			if which(work) {
@@ -74,7 +74,7 @@ func (s *Sharder) items(which func(workqueue.Work) bool) []string {
 
 func (s *Sharder) workInFlight() int {
 	n := 0
-	_, queues := s.parts()
+	_, queues := s.components()
 	for _, q := range queues {
 		n += len(q.InFlight())
 	}

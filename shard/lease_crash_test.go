@@ -177,7 +177,7 @@ func TestR29_TombstoneEndsUnderChurn(t *testing.T) {
 // lagging is a fleet of three whose Lease watches show events late, for ten minutes so far.
 func lagging(t *testing.T, cluster *shardtest.Cluster, late time.Duration) (members []*member, add func(pod string) *member, recover func()) {
 	t.Helper()
-	var wires []*wire
+	var wires []*faultyClient
 	lag := time.Duration(0)
 	add = func(pod string) *member {
 		w := newPlannedWire(cluster.Client(pod), brisk)

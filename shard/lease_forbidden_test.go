@@ -43,7 +43,7 @@ func forbidden(why string) *apierrors.StatusError {
 }
 
 // review answers access reviews as a server with the right Role does; change may change an answer.
-func review(w *wire, change func(verb string, status *authorizationv1.SubjectAccessReviewStatus)) {
+func review(w *faultyClient, change func(verb string, status *authorizationv1.SubjectAccessReviewStatus)) {
 	w.PrependReactor("create", "selfsubjectaccessreviews", func(a clienttesting.Action) (bool, runtime.Object, error) {
 		review := a.(clienttesting.CreateAction).GetObject().(*authorizationv1.SelfSubjectAccessReview).DeepCopy()
 		review.Status.Allowed = true
@@ -55,7 +55,7 @@ func review(w *wire, change func(verb string, status *authorizationv1.SubjectAcc
 func allowed(string, *authorizationv1.SubjectAccessReviewStatus) {}
 
 // refuse answers some requests with an error until a time, from now on.
-func refuse(w *wire, until time.Time, err error, verbs ...string) {
+func refuse(w *faultyClient, until time.Time, err error, verbs ...string) {
 	w.replan(func(verb string) trip {
 		if slices.Contains(verbs, verb) && time.Now().Before(until) {
 			return trip{err: err}

@@ -32,7 +32,7 @@ const (
 )
 
 // failing lets all requests about Leases fail from now on. nil ends it.
-func failing(w *wire, err error) {
+func failing(w *faultyClient, err error) {
 	w.replan(func(verb string) trip {
 		way := brisk(verb)
 		way.err = err

@@ -28,8 +28,8 @@ type loop struct {
 	wait   sync.WaitGroup
 	owner  *metav1.OwnerReference
 
-	events  chan incarnated
-	answers chan incarnated // to requests; taken before events
+	events  chan taggedEvent
+	answers chan taggedEvent // to requests; taken before events
 	idle    chan struct{}   // capacity 1: some work that was cancelled has ended
 
 	watch       *lease.Watch
@@ -48,14 +48,14 @@ type loop struct {
 	lost        int // Leases that were deleted, one soon after the other
 	lostAt      time.Time
 
-	marks    claim.Watermarks // published: how far this member had written at its last release; immutable
+	watermarks    claim.Watermarks // published: how far this member had written at its last release; immutable
 	catching bool        // a mark is awaited that the informers have not reached
 
 	attachedInformers, attachedQueues int
 
-	past      counts            // of earlier machines
+	retiredStats      counts            // of earlier machines
 	wanted    map[int]time.Time // since when a partition is wanted but not active
-	drainTold time.Time
+	drainLoggedAt time.Time
 
 	fence     *fence      // with a goroutine of its own
 	changes   *changes    // for OnChange, likewise
@@ -68,17 +68,17 @@ type loop struct {
 
 // incarnated is an event for one incarnation, so that an answer that comes late
 // is not taken for one to its successor's request.
-type incarnated struct {
+type taggedEvent struct {
 	incarnation int
 	event       any // a claim.Event, or refused
 }
 
-const everyIncarnation = 0
+const anyIncarnation = 0
 
 // post gives an event to the loop, from any other goroutine.
 func (l *loop) post(incarnation int, e any) {
 	select {
-	case l.events <- incarnated{incarnation, e}:
+	case l.events <- taggedEvent{incarnation, e}:
 	case <-l.ctx.Done():
 	}
 }
@@ -90,18 +90,18 @@ type refused struct{ err error }
 // answer is post for the answer to a request.
 func (l *loop) answer(incarnation int, e claim.Event) {
 	select {
-	case l.answers <- incarnated{incarnation, e}:
+	case l.answers <- taggedEvent{incarnation, e}:
 	case <-l.ctx.Done():
 	}
 }
 
 // takeAnswers handles the answers that are there: a flood of events from the watch must
 // not keep a renewal's answer waiting until the fence.
-func (l *loop) takeAnswers() {
+func (l *loop) handleResults() {
 	for {
 		select {
 		case e := <-l.answers:
-			l.take(e)
+			l.handlePosted(e)
 		default:
 			return
 		}
@@ -109,8 +109,8 @@ func (l *loop) takeAnswers() {
 }
 
 // take handles an event that another goroutine has posted.
-func (l *loop) take(e incarnated) {
-	if e.incarnation != everyIncarnation && e.incarnation != l.incarnation {
+func (l *loop) handlePosted(e taggedEvent) {
+	if e.incarnation != anyIncarnation && e.incarnation != l.incarnation {
 		return
 	}
 	switch e := e.event.(type) {
@@ -144,18 +144,18 @@ func (l *loop) step(e claim.Event) {
 	givenUp := l.machine.Stats().CacheWaitsGivenUp
 	actions := l.machine.Step(l.s.now(), e)
 	if l.machine.Serving() {
-		l.tell(Joined, ring.Set{}, nil)
+		l.notify(Joined, ring.Set{}, nil)
 	}
 	for _, action := range actions { // before readers see the new state
 		switch a := action.(type) {
 		case claim.Unfenced:
-			l.tell(Unfenced, ring.Set{}, nil)
+			l.notify(Unfenced, ring.Set{}, nil)
 		case claim.Activated:
-			l.tell(Activated, a.Partitions, nil)
+			l.notify(Activated, a.Partitions, nil)
 		}
 	}
 	if n := l.machine.Stats().CacheWaitsGivenUp - givenUp; n > 0 {
-		l.tellBehind(n)
+		l.logCacheLag(n)
 	}
 	// Readers see the new state before anybody is told of the change: who is told
 	// looks again.
@@ -167,7 +167,7 @@ func (l *loop) step(e claim.Event) {
 		l.reportIdle()
 	}
 	l.catchUp()
-	l.tellBlocked()
+	l.logBlockedDrain()
 }
 
 // publish makes the machine's state known to State, Fenced and the metrics.
@@ -183,7 +183,7 @@ func (l *loop) publish(actions []claim.Action) {
 			}
 			// A Get may have found the member fenced, by the clock, in the moment before
 			// this renewal was known, and put its item aside.
-			_, queues := l.s.parts()
+			_, queues := l.s.components()
 			for _, q := range queues {
 				q.Readmit()
 			}
@@ -227,7 +227,7 @@ func changesOwnership(a claim.Action) bool {
 // do carries out one action. It calls no function of the user, and blocks only if a log
 // sink does.
 func (l *loop) do(a claim.Action) {
-	informers, queues := l.s.parts()
+	informers, queues := l.s.components()
 	switch a := a.(type) {
 	case claim.Claimed:
 		l.logger.V(2).Info("Claimed", "member", l.holder, "partitions", a.Partitions.Len())
@@ -244,15 +244,15 @@ func (l *loop) do(a claim.Action) {
 		}
 	case claim.Drain:
 		l.logger.V(2).Info("Draining", "member", l.holder, "partitions", a.Partitions.Len())
-		l.drainTold = time.Now()
+		l.drainLoggedAt = time.Now()
 		for _, q := range queues {
 			q.Drain(a.Partitions.HasPoint)
 		}
-		l.tell(Draining, a.Partitions, nil)
+		l.notify(Draining, a.Partitions, nil)
 	case claim.Released:
-		l.marks = l.s.marks() // the work on them has ended, and the write that withdraws them is yet to be sent
+		l.watermarks = l.s.watermarks() // the work on them has ended, and the write that withdraws them is yet to be sent
 		l.logger.V(2).Info("Released", "member", l.holder, "partitions", a.Partitions.Len())
-		l.tell(Released, a.Partitions, nil)
+		l.notify(Released, a.Partitions, nil)
 		l.releases = l.changes.number()
 		for _, i := range informers {
 			i.Released(a.Partitions)
@@ -278,7 +278,7 @@ func (l *loop) do(a claim.Action) {
 func (l *loop) stopWork() {
 	l.fence.stop(nil)
 	if l.machine != nil && !l.machine.Ended() { // else Left follows
-		l.tell(Fenced, ring.Set{}, nil)
+		l.notify(Fenced, ring.Set{}, nil)
 	}
 	if l.machine != nil && l.machine.Serving() && !l.stopping && l.ended == nil {
 		l.logger.Info("Fenced: no renewal of the Lease was confirmed in time; nothing is worked on until one is", "member", l.holder)
@@ -296,9 +296,9 @@ func (l *loop) end(reason error) {
 	if errors.Is(reason, claim.ErrStopped) {
 		left = nil
 	}
-	l.tell(Left, ring.Set{}, left)
+	l.notify(Left, ring.Set{}, left)
 	all := ring.FullSet(l.machine.Parameters().Partitions)
-	informers, queues := l.s.parts()
+	informers, queues := l.s.components()
 	for _, i := range informers {
 		i.Released(all)
 	}

@@ -168,7 +168,7 @@ func (m *metrics) Collect(out chan<- prometheus.Metric) {
 	for state, n := range now.stateCounts() {
 		level("sharding_partitions", n, ring.State(state).String())
 	}
-	informers, queues := m.s.parts()
+	informers, queues := m.s.components()
 	var objects [ring.Active + 1]int
 	for _, i := range informers {
 		for state, n := range i.Objects() {

@@ -108,8 +108,8 @@ var mutants = mutation.Package{
 		}}},
 		{Name: "leaves parked what the fence had stopped", Edits: []mutation.Edit{{
 			File: "loop.go",
-			Old:  "\t\t\t_, queues := l.s.parts()\n\t\t\tfor _, q := range queues {\n\t\t\t\tq.Readmit()\n",
-			New: `			_, queues := l.s.parts()
+			Old:  "\t\t\t_, queues := l.s.components()\n\t\t\tfor _, q := range queues {\n\t\t\t\tq.Readmit()\n",
+			New: `			_, queues := l.s.components()
 			for _, q := range queues {
 				if MUTANT_ON || mutantIsOn("leaves parked what is active") && !wasDown {
 					continue
@@ -193,8 +193,8 @@ var mutants = mutation.Package{
 			Name: "accepts responses to its predecessor",
 			Edits: []mutation.Edit{{
 				File: "loop.go",
-				Old:  "e.incarnation != everyIncarnation && e.incarnation != l.incarnation {",
-				New:  "e.incarnation != everyIncarnation && e.incarnation != l.incarnation && !MUTANT_ON {",
+				Old:  "e.incarnation != anyIncarnation && e.incarnation != l.incarnation {",
+				New:  "e.incarnation != anyIncarnation && e.incarnation != l.incarnation && !MUTANT_ON {",
 			}},
 			Equivalent: "a machine ends only between two requests to its own Lease; a list counts only if it shows that Lease at its last write; " +
 				"and a wrong answer to an eviction is put right by the peer's next heartbeat, before which nothing becomes active without a list",
@@ -213,8 +213,8 @@ var mutants = mutation.Package{
 			Name: "forgets what the watch has shown",
 			Edits: []mutation.Edit{{
 				File: "run.go",
-				Old:  "\t\tl.step(claim.Observed{Lease: known})\n",
-				New:  "\t\tif !MUTANT_ON {\n\t\t\tl.step(claim.Observed{Lease: known})\n\t\t}\n",
+				Old:  "\t\tl.step(claim.LeaseObserved{Lease: known})\n",
+				New:  "\t\tif !MUTANT_ON {\n\t\t\tl.step(claim.LeaseObserved{Lease: known})\n\t\t}\n",
 			}},
 			Equivalent: "a machine reads a list before it becomes active anywhere; and each peer's next heartbeat shows what was missed, within a renew period",
 		},

@@ -21,7 +21,7 @@ import (
 func (l *loop) request(a claim.Action) {
 	incarnation, client := l.incarnation, l.client
 	send := func(timeout time.Duration, verb string, f func(context.Context) (claim.Event, error)) {
-		l.goes(func() {
+		l.start(func() {
 			ctx, cancel := context.WithTimeout(l.ctx, timeout)
 			defer cancel()
 			answer, err := f(ctx)
@@ -47,12 +47,12 @@ func (l *loop) request(a claim.Action) {
 		})
 	case claim.WriteLease:
 		// Later writes carry them on: who lists after this one must see them too.
-		a.Record.Watermarks = l.marks
+		a.Record.Watermarks = l.watermarks
 		released := l.releases
 		l.releases = 0
 		send(a.Timeout, "update", func(ctx context.Context) (claim.Event, error) {
 			// What goes with the partitions outside of the queues ends in OnChange.
-			l.changes.await(ctx, released, min(l.s.cfg.StopGrace, l.s.cfg.RenewPeriod/2))
+			l.changes.await(ctx, released, min(l.s.cfg.StopGracePeriod, l.s.cfg.RenewPeriod/2))
 			updated, outcome, err := client.Update(ctx, a.UID, a.Version, a.Record)
 			return claim.WriteResult{Op: a.Op, Outcome: outcome, Lease: updated}, err
 		})

@@ -20,7 +20,7 @@ import (
 // Run joins the ring and takes part in it until the context is done. Then it
 // drains what is in flight, releases what it owns, deletes its Lease and returns
 // nil, after everything that it started has ended; for Config.OnChange and
-// Config.StillRunning it waits no longer than Config.StopGrace. Workers must go on calling
+// Config.OnOverrun it waits no longer than Config.StopGracePeriod. Workers must go on calling
 // Done until Run has returned, or at least for what they have in hand.
 //
 // The member joins the ring when all informers made with [NewInformer] and
@@ -56,8 +56,8 @@ func (s *Sharder) Run(ctx context.Context) error {
 		ctx:      inner,
 		logger:   logger,
 		cancel:   cancel,
-		events:   make(chan incarnated, 64),
-		answers:  make(chan incarnated, 64),
+		events:   make(chan taggedEvent, 64),
+		answers:  make(chan taggedEvent, 64),
 		idle:     make(chan struct{}, 1),
 		takeOver: lock.held(),
 		podUID:   podUID,
@@ -74,7 +74,7 @@ func (s *Sharder) Run(ctx context.Context) error {
 	defer l.wait.Wait()
 	defer cancel()
 	defer l.stopWork()
-	l.goes(func() { l.fence.run(l.ctx) })
+	l.start(func() { l.fence.run(l.ctx) })
 	if s.cfg.OnChange != nil {
 		go l.changes.deliver()
 	} else {
@@ -85,14 +85,14 @@ func (s *Sharder) Run(ctx context.Context) error {
 
 // awaitCalls lets OnChange have the changes that are left, and waits for it and for a
 // report of work that is still running. Both are the user's, and may wait for Run, or
-// for ever: it waits no longer than StopGrace.
+// for ever: it waits no longer than StopGracePeriod.
 func (l *loop) awaitCalls() {
 	l.changes.close()
-	timer := time.NewTimer(l.s.cfg.StopGrace)
+	timer := time.NewTimer(l.s.cfg.StopGracePeriod)
 	defer timer.Stop()
 	calls := map[string]<-chan struct{}{"OnChange": l.changes.done}
 	if l.fence.reporting != nil {
-		calls["StillRunning"] = l.fence.reporting
+		calls["OnOverrun"] = l.fence.reporting
 	}
 	for name, done := range calls {
 		select {
@@ -104,7 +104,7 @@ func (l *loop) awaitCalls() {
 		case <-done:
 		case <-timer.C:
 			timer.Reset(0) // for the other one
-			l.logger.Error(nil, "A function of the configuration has not returned; Run returns without it", "function", name, "waited", l.s.cfg.StopGrace)
+			l.logger.Error(nil, "A function of the configuration has not returned; Run returns without it", "function", name, "waited", l.s.cfg.StopGracePeriod)
 		}
 	}
 	l.changes.giveUp()
@@ -152,19 +152,19 @@ func (l *loop) leaseConfig(holder string) lease.Config {
 }
 
 // goes runs f until it returns; the only place that starts goroutines of the loop.
-func (l *loop) goes(f func()) { l.wait.Go(f) }
+func (l *loop) start(f func()) { l.wait.Go(f) }
 
 // run is the loop that owns all state.
 func (l *loop) run(ctx context.Context) error {
-	l.goes(func() {
-		err := l.watch.Run(l.ctx, func(e claim.Event) { l.post(everyIncarnation, e) }, l.watchFailed)
+	l.start(func() {
+		err := l.watch.Run(l.ctx, func(e claim.Event) { l.post(anyIncarnation, e) }, l.watchFailed)
 		if err != nil && l.ctx.Err() == nil {
 			l.logger.Error(err, "The Lease watch could not be started")
 		}
 	})
-	l.attach()
+	l.startNewComponents()
 	l.waitForSync()
-	l.incarnate("")
+	l.startIncarnation("")
 
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -172,10 +172,10 @@ func (l *loop) run(ctx context.Context) error {
 	for {
 		select {
 		case e := <-l.answers:
-			l.take(e)
+			l.handlePosted(e)
 		case e := <-l.events:
-			l.takeAnswers()
-			l.take(e)
+			l.handleResults()
+			l.handlePosted(e)
 		case <-l.idle:
 			l.reportIdle()
 		case <-timer.C:
@@ -186,7 +186,7 @@ func (l *loop) run(ctx context.Context) error {
 			l.logger.Info("Stopping: draining and releasing", "member", l.holder)
 			l.step(claim.Stop{})
 		case <-l.s.added:
-			l.attach()
+			l.startNewComponents()
 		case f := <-l.s.ask:
 			f(l)
 		}
@@ -194,7 +194,7 @@ func (l *loop) run(ctx context.Context) error {
 			return l.fatal
 		}
 		if l.ended != nil {
-			again, err := l.afterlife()
+			again, err := l.handleEnd()
 			if !again {
 				return err
 			}
@@ -217,10 +217,10 @@ func (l *loop) pause() time.Duration {
 
 // attach starts the replays of informers that are new, and hears of the ends of
 // work from queues that are new.
-func (l *loop) attach() {
-	informers, queues := l.s.parts()
+func (l *loop) startNewComponents() {
+	informers, queues := l.s.components()
 	for _, i := range informers[l.attachedInformers:] {
-		l.goes(func() {
+		l.start(func() {
 			if err := i.Replay(l.ctx); err != nil && l.ctx.Err() == nil {
 				l.logger.Error(err, "Replaying to handlers has ended")
 			}
@@ -241,14 +241,14 @@ func (l *loop) attach() {
 // waitForSync tells the machine when the informers that are registered now hold
 // a complete copy.
 func (l *loop) waitForSync() {
-	informers, _ := l.s.parts()
-	l.goes(func() {
+	informers, _ := l.s.components()
+	l.start(func() {
 		checkers := make([]cache.DoneChecker, len(informers))
 		for n, i := range informers {
 			checkers[n] = i.HasSyncedChecker()
 		}
 		if cache.WaitFor(l.ctx, "sharded informers of ring "+l.s.cfg.Name, checkers...) {
-			l.post(everyIncarnation, claim.Synced{})
+			l.post(anyIncarnation, claim.Synced{})
 		}
 	})
 }
@@ -273,7 +273,7 @@ func (s *Sharder) ownerReference(ctx context.Context) *metav1.OwnerReference {
 // watchFailed is called by the Lease watch on each of its errors.
 func (l *loop) watchFailed(err error) {
 	if forbidden := l.s.forbidden(err, "watch"); forbidden != nil {
-		l.post(everyIncarnation, refused{forbidden})
+		l.post(anyIncarnation, refused{forbidden})
 		return
 	}
 	l.logger.V(2).Info("The Lease watch has failed and will be tried again", "err", err)
@@ -281,7 +281,7 @@ func (l *loop) watchFailed(err error) {
 
 // afterlife decides what comes after a machine has ended: another one, or the end
 // of Run. again is false for the latter.
-func (l *loop) afterlife() (again bool, err error) {
+func (l *loop) handleEnd() (again bool, err error) {
 	reason := l.ended
 	if errors.Is(reason, claim.ErrStopped) {
 		l.logger.Info("Left the ring", "member", l.holder)
@@ -303,16 +303,16 @@ func (l *loop) afterlife() (again bool, err error) {
 		return false, nil
 	}
 	if errors.Is(reason, claim.ErrVanished) {
-		l.doubtOwner()
+		l.dropSuspectOwnerRef()
 	}
-	l.incarnate(l.holder)
+	l.startIncarnation(l.holder)
 	return true, nil
 }
 
 // doubtOwner gives up the owner reference if the Lease is deleted again and again:
 // with a UID that no Pod has, the garbage collector takes every Lease that this member
 // makes, and each time what it claimed has to wait.
-func (l *loop) doubtOwner() {
+func (l *loop) dropSuspectOwnerRef() {
 	if time.Since(l.lostAt) > 20*l.s.cfg.LeaseDuration {
 		l.lost = 0
 	}
@@ -324,12 +324,12 @@ func (l *loop) doubtOwner() {
 }
 
 // incarnate makes a new machine: a new member under the same name.
-func (l *loop) incarnate(predecessor string) {
+func (l *loop) startIncarnation(predecessor string) {
 	c := l.s.cfg
 	var tombs []claim.Tombstone
 	if predecessor != "" {
 		tombs = l.machine.Tombstones()
-		l.past = l.past.plus(l.machine.Stats())
+		l.retiredStats = l.retiredStats.plus(l.machine.Stats())
 		l.holder = l.s.newHolder()
 	} else {
 		l.holder = l.s.Identity()
@@ -343,8 +343,8 @@ func (l *loop) incarnate(predecessor string) {
 		Predecessor: predecessor, Tombstones: tombs,
 		Parameters:    c.parameters(),
 		LeaseDuration: c.LeaseDuration, RenewDeadline: c.RenewDeadline, RenewPeriod: c.RenewPeriod,
-		WatchLagLimit: c.EchoLimit, DrainTimeout: c.DrainTimeout, Coalesce: coalesce,
-		StartupSettle: c.Settle, Quarantine: c.Quarantine, CacheSyncTimeout: c.CacheWait,
+		WatchLagLimit: c.WatchLagLimit, DrainTimeout: c.DrainTimeout, Coalesce: coalesce,
+		StartupSettle: c.StartupSettle, Quarantine: c.Quarantine, CacheSyncTimeout: c.CacheSyncTimeout,
 	})
 	l.logger.Info("Joining the ring", "member", l.holder)
 	l.step(claim.Tick{})

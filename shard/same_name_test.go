@@ -77,7 +77,7 @@ func TestSameName_AHeldLeaseVanishesNextToASlowPeer(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					cluster := shardtest.NewCluster()
 					old := start(t, cluster.Client("old"), "op-0", withPodUID(t, "uid-1"))
-					w := newWire(cluster.Client("peer"), seed)
+					w := newFaultyClient(cluster.Client("peer"), seed)
 					peer := start(t, w, "op-1", withPodUID(t, "uid-p"))
 					time.Sleep(10 * time.Second)
 					oneOwnerEach(t, old, peer)
@@ -169,7 +169,7 @@ func TestSameName_WhatHasEndedBlocksNothing(t *testing.T) {
 						time.Sleep(5 * time.Second)
 						test.leave(cluster, old)
 					}
-					time.Sleep(2500 * time.Millisecond) // a second of it is Settle
+					time.Sleep(2500 * time.Millisecond) // a second of it is StartupSettle
 					oneOwnerEach(t, fresh)
 					_ = fresh.end()
 				})

@@ -37,12 +37,12 @@ type Sharder struct {
 	holder   atomic.Pointer[string]
 	metrics  *metrics
 
-	written written // by work whose requests go through WrapTransport
+	writes writeTracker // by work whose requests go through WrapTransport
 
 	mu        sync.Mutex // guards what follows; never held across a call out
 	faults    []error    // of NewInformer, WrapInformer and NewQueue; Run returns them
 	informers []*informer.Informer
-	caches    []*copied // the informers as caches
+	kindCaches    []*kindCache // the informers as caches
 	queues    []queue
 	running   bool
 	added     chan struct{} // capacity 1: informers or queues were added
@@ -85,7 +85,7 @@ func New(client kubernetes.Interface, cfg Config) (*Sharder, error) {
 		started: time.Now(),
 		added:   make(chan struct{}, 1),
 		ask:     make(chan func(*loop)),
-		written: written{byKind: map[string]*lastWrite{}},
+		writes: writeTracker{byKind: map[string]*kindWrites{}},
 	}
 	s.snapshot.Store(emptySnapshot(cfg.parameters()))
 	s.status.Store(&status{})
@@ -120,11 +120,11 @@ func (s *Sharder) fault(format string, args ...any) {
 }
 
 // add registers an informer or a queue.
-func (s *Sharder) add(c *copied, q queue) {
+func (s *Sharder) add(c *kindCache, q queue) {
 	s.mu.Lock()
 	if c != nil {
 		s.informers = append(s.informers, c.Informer)
-		s.caches = append(s.caches, c)
+		s.kindCaches = append(s.kindCaches, c)
 	}
 	if q != nil {
 		s.queues = append(s.queues, q)
@@ -137,17 +137,17 @@ func (s *Sharder) add(c *copied, q queue) {
 }
 
 // parts returns what is registered.
-func (s *Sharder) parts() ([]*informer.Informer, []queue) {
+func (s *Sharder) components() ([]*informer.Informer, []queue) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.informers[:len(s.informers):len(s.informers)], s.queues[:len(s.queues):len(s.queues)]
 }
 
 // copies returns the informers that are registered, as caches.
-func (s *Sharder) copies() []*copied {
+func (s *Sharder) caches() []*kindCache {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.caches[:len(s.caches):len(s.caches)]
+	return s.kindCaches[:len(s.kindCaches):len(s.kindCaches)]
 }
 
 // begin makes sure that Run is called once and with a set-up that can work.

@@ -41,7 +41,7 @@ import (
 //
 // From the answers to writes the transport learns how far this member has written. The
 // member that gets its partitions waits until its informers show as much; see
-// Config.CacheWait. It can't learn that from answers that nobody reads.
+// Config.CacheSyncTimeout. It can't learn that from answers that nobody reads.
 //
 //	config.Wrap(shard.WrapTransport)
 func WrapTransport(next http.RoundTripper) http.RoundTripper {
@@ -80,9 +80,9 @@ func (g *guard) RoundTrip(r *http.Request) (*http.Response, error) {
 	case response.StatusCode == http.StatusSwitchingProtocols:
 		letGo() // the body is a connection of the caller's
 	default:
-		answer := &answer{ReadCloser: response.Body, done: done}
+		answer := &trackedBody{ReadCloser: response.Body, done: done}
 		if s, ok := permit.Owner.(*Sharder); ok {
-			answer.witness = newWitness(s, r, response)
+			answer.observer = newResponseObserver(s, r, response)
 		}
 		response.Body = answer
 	}
@@ -154,19 +154,19 @@ func outlive(request context.Context, permit workqueue.Assignment, head <-chan s
 
 // answer is the body of a response: the request has its answer when it is closed, or was
 // read to its end.
-type answer struct {
+type trackedBody struct {
 	io.ReadCloser
 	done    func()
-	witness *witness // nil if the answer tells nothing
+	observer *responseObserver // nil if the answer tells nothing
 }
 
 // Read implements io.Reader.
-func (a *answer) Read(p []byte) (int, error) {
+func (a *trackedBody) Read(p []byte) (int, error) {
 	n, err := a.ReadCloser.Read(p)
-	if a.witness != nil {
-		a.witness.take(p[:n])
+	if a.observer != nil {
+		a.observer.take(p[:n])
 		if errors.Is(err, io.EOF) {
-			a.witness.end()
+			a.observer.end()
 		}
 	}
 	if err != nil {
@@ -175,10 +175,10 @@ func (a *answer) Read(p []byte) (int, error) {
 	return n, err
 }
 
-func (a *answer) Close() error {
+func (a *trackedBody) Close() error {
 	defer a.done()
-	if a.witness != nil {
-		a.witness.end() // who decodes an object may stop at its last byte
+	if a.observer != nil {
+		a.observer.end() // who decodes an object may stop at its last byte
 	}
 	return a.ReadCloser.Close()
 }

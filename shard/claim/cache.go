@@ -55,7 +55,7 @@ func (m *Machine) watermarksReached(marks Watermarks) {
 
 // Awaited returns the marks that partitions would wait for, nil if there are none.
 // The caller says with [CaughtUp] when its copies have come that far, the sooner the
-// better: a mark is good for [Config.CacheWait] after it was first seen.
+// better: a mark is good for [Config.CacheSyncTimeout] after it was first seen.
 func (m *Machine) PendingWatermarks() Watermarks {
 	if m.stage != joining && m.stage != serving {
 		return nil
@@ -78,7 +78,7 @@ func (m *Machine) missing(counts func(watermark) bool) (missing Watermarks) {
 
 // holdBack reports whether a claimed partition has to wait for the caches, given what
 // Awaited returns now. It does
-// so for CacheWait at most, however many marks are published meanwhile.
+// so for CacheSyncTimeout at most, however many marks are published meanwhile.
 func (m *Machine) mustWaitForCache(partition int, awaited Watermarks) bool {
 	since := &m.parts.heldSince[partition]
 	switch {

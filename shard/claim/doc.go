@@ -44,7 +44,7 @@
 //     all delay it at the worst.
 //   - C8: A partition that was released becomes active only when the caller has said
 //     that its copies of objects have come as far as the marks on the Leases that the
-//     machine has seen, or after [Config.CacheWait]. Partitions that are active
+//     machine has seen, or after [Config.CacheSyncTimeout]. Partitions that are active
 //     are never touched by this.
 //   - C9: At most four evictions and deletions of other members' Leases, and one list,
 //     are under way at once. A renewal that is due is sent before them, and before the

@@ -31,11 +31,11 @@ type Config struct {
 	WatchLagLimit     time.Duration // own writes must come back through the watch within it
 	DrainTimeout  time.Duration
 	Coalesce      time.Duration // waits so long for more claims and releases to put into one write
-	// Settle is how long a new member that sees nobody at work waits for others that
+	// StartupSettle is how long a new member that sees nobody at work waits for others that
 	// start at the same time, before it claims everything. While one of them is
 	// joining it waits up to five times as long. 0 for not at all.
 	StartupSettle time.Duration
-	// CacheWait is how long a claimed partition waits at the most for [CaughtUp], and
+	// CacheSyncTimeout is how long a claimed partition waits at the most for [CaughtUp], and
 	// how long a mark counts. 0 for not at all.
 	CacheSyncTimeout time.Duration
 	// Quarantine makes a new member wait one lease duration before it claims

@@ -20,9 +20,9 @@ const maxAnswer = 3 << 20
 
 // witness keeps what the caller reads of the answer to a write, to find out which
 // version the object has now. It changes nothing of what the caller gets, and when.
-type witness struct {
+type responseObserver struct {
 	s       *Sharder
-	parse   func([]byte) (answered, bool)
+	parse   func([]byte) (observedWrite, bool)
 	created bool
 
 	mu    sync.Mutex   // guards what follows: a body may be closed while it is read
@@ -33,17 +33,17 @@ type witness struct {
 // newWitness returns nil if the answer can't tell anything: errors, the answers to
 // deletions (mostly a Status, or the object as it was), unknown encodings; or if
 // this member has no cache.
-func newWitness(s *Sharder, r *http.Request, response *http.Response) *witness {
+func newResponseObserver(s *Sharder, r *http.Request, response *http.Response) *responseObserver {
 	switch r.Method {
 	case http.MethodPost, http.MethodPut, http.MethodPatch:
 	default:
 		return nil
 	}
 	if response.StatusCode != http.StatusOK && response.StatusCode != http.StatusCreated ||
-		response.Header.Get("Content-Encoding") != "" || len(s.copies()) == 0 {
+		response.Header.Get("Content-Encoding") != "" || len(s.caches()) == 0 {
 		return nil
 	}
-	w := &witness{s: s, created: response.StatusCode == http.StatusCreated}
+	w := &responseObserver{s: s, created: response.StatusCode == http.StatusCreated}
 	switch mediaType, _, _ := strings.Cut(response.Header.Get("Content-Type"), ";"); strings.TrimSpace(mediaType) {
 	case runtime.ContentTypeJSON:
 		w.parse = parseJSON
@@ -59,7 +59,7 @@ func newWitness(s *Sharder, r *http.Request, response *http.Response) *witness {
 }
 
 // take keeps what the caller has read.
-func (w *witness) take(p []byte) {
+func (w *responseObserver) take(p []byte) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if !w.ended && w.read.Len()+len(p) <= maxAnswer {
@@ -71,7 +71,7 @@ func (w *witness) take(p []byte) {
 
 // end notes the write. It does so before the caller knows that it has read
 // everything, and so before the work that the write belongs to can end.
-func (w *witness) end() {
+func (w *responseObserver) end() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.ended {
@@ -86,7 +86,7 @@ func (w *witness) end() {
 }
 
 // parseJSON reads an object up to its metadata, which the API server sends first.
-func parseJSON(text []byte) (a answered, ok bool) {
+func parseJSON(text []byte) (a observedWrite, ok bool) {
 	d := json.NewDecoder(bytes.NewReader(text))
 	if start, err := d.Token(); err != nil || start != json.Delim('{') {
 		return a, false
@@ -118,7 +118,7 @@ func parseJSON(text []byte) (a answered, ok bool) {
 var protobufMagic = []byte("k8s\x00")
 
 // parseProtobuf reads the metadata, which is the first field of every object.
-func parseProtobuf(text []byte) (a answered, ok bool) {
+func parseProtobuf(text []byte) (a observedWrite, ok bool) {
 	text, found := bytes.CutPrefix(text, protobufMagic)
 	if !found {
 		return a, false
@@ -128,6 +128,6 @@ func parseProtobuf(text []byte) (a answered, ok bool) {
 	if envelope.Unmarshal(text) != nil || object.Unmarshal(envelope.Raw) != nil {
 		return a, false
 	}
-	a = answered{kind: envelope.Kind, namespace: object.Namespace, name: object.Name, version: object.ResourceVersion}
+	a = observedWrite{kind: envelope.Kind, namespace: object.Namespace, name: object.Name, version: object.ResourceVersion}
 	return a, a.kind != "" && a.version != ""
 }

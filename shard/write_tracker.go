@@ -20,43 +20,43 @@ const shownWithin = time.Second
 const maxKinds = 64
 
 // written remembers how far the work of this member has written, by kind.
-type written struct {
+type writeTracker struct {
 	mu     sync.Mutex
-	byKind map[string]*lastWrite // guarded by mu
+	byKind map[string]*kindWrites // guarded by mu
 }
 
-type lastWrite struct {
+type kindWrites struct {
 	// version is the highest that was written to an object that the own informer
 	// selects: peers have the same informers, and theirs will show it.
 	version string
 	// fresh is the last object that was created and that the own informer has not
 	// shown yet; nil if there is none.
-	fresh *creation
+	fresh *pendingCreate
 	// unselected says that the informer did not show the last creation of which is
 	// known whether it did: such objects are not waited for.
 	unselected bool
 }
 
 // creation is an object that was created, and its highest version.
-type creation struct {
+type pendingCreate struct {
 	key     string
 	version string
 	at      time.Time
 }
 
 // answered is an object as the API server has answered a write with it.
-type answered struct {
+type observedWrite struct {
 	kind, namespace, name, version string
 	created                        bool
 }
 
 // wrote notes a write that the API server has confirmed. Called by the transport.
-func (s *Sharder) wrote(a answered) {
+func (s *Sharder) wrote(a observedWrite) {
 	if !higher(a.version, "") {
 		return // nobody could compare
 	}
 	known, may := false, false
-	for _, c := range s.copies() {
+	for _, c := range s.caches() {
 		known = known || c.is(a.kind)
 		may = may || c.mayBe(a.kind)
 	}
@@ -64,7 +64,7 @@ func (s *Sharder) wrote(a answered) {
 		return // nobody has a cache of it
 	}
 	key := cache.NewObjectName(a.namespace, a.name).String()
-	w := &s.written
+	w := &s.writes
 	before := w.fresh()[a.kind].key
 	stored, shown := s.stored(a.kind, key), s.stored(a.kind, before)
 	now := time.Now()
@@ -75,7 +75,7 @@ func (s *Sharder) wrote(a answered) {
 		if len(w.byKind) >= maxKinds {
 			return
 		}
-		last = &lastWrite{}
+		last = &kindWrites{}
 		w.byKind[a.kind] = last
 	}
 	last.resolve(before, shown, now)
@@ -86,20 +86,20 @@ func (s *Sharder) wrote(a answered) {
 	case last.fresh != nil && last.fresh.key == key:
 		last.fresh.version = a.version
 	case a.created:
-		last.fresh = &creation{key: key, version: a.version, at: now}
+		last.fresh = &pendingCreate{key: key, version: a.version, at: now}
 	}
 	// Of an update the informer would hold the object, if it selected it.
 }
 
 // selects notes a write to an object that the informer selects.
-func (l *lastWrite) selects(version string) {
+func (l *kindWrites) selects(version string) {
 	if higher(version, l.version) {
 		l.version = version
 	}
 }
 
 // resolve notes what is known by now of the last creation, if it was of that key.
-func (l *lastWrite) resolve(key string, shown bool, now time.Time) {
+func (l *kindWrites) resolve(key string, shown bool, now time.Time) {
 	switch c := l.fresh; {
 	case c == nil || c.key != key:
 	case shown:
@@ -115,7 +115,7 @@ func (s *Sharder) stored(kind, key string) bool {
 	if key == "" {
 		return false
 	}
-	for _, c := range s.copiesOf(kind) {
+	for _, c := range s.cachesFor(kind) {
 		if _, exists, _ := c.GetStore().GetByKey(key); exists {
 			return true
 		}
@@ -126,14 +126,14 @@ func (s *Sharder) stored(kind, key string) bool {
 // marks returns how far this member has written, as far as it matters to who has the
 // same informers. A creation that the own informer has not shown within a second was
 // of an object that it does not select; until one is shown again, none counts.
-func (s *Sharder) marks() claim.Watermarks {
+func (s *Sharder) watermarks() claim.Watermarks {
 	now := time.Now()
-	w := &s.written
+	w := &s.writes
 	// The informers are asked while no lock is held.
 	fresh := w.fresh()
 	copied, shown := map[string]bool{}, map[string]bool{}
 	for kind, c := range fresh {
-		copied[kind], shown[kind] = len(s.copiesOf(kind)) > 0, s.stored(kind, c.key)
+		copied[kind], shown[kind] = len(s.cachesFor(kind)) > 0, s.stored(kind, c.key)
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -153,12 +153,12 @@ func (s *Sharder) marks() claim.Watermarks {
 
 // fresh returns the creations that were not shown yet, by kind; the zero value for
 // kinds without one.
-func (w *written) fresh() map[string]creation {
+func (w *writeTracker) fresh() map[string]pendingCreate {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	fresh := map[string]creation{}
+	fresh := map[string]pendingCreate{}
 	for kind, last := range w.byKind {
-		fresh[kind] = creation{}
+		fresh[kind] = pendingCreate{}
 		if last.fresh != nil {
 			fresh[kind] = *last.fresh
 		}

@@ -153,7 +153,7 @@ func TestWrapTransport_LearnsHowFarAMemberHasWritten(t *testing.T) {
 			if c.want != "" {
 				want["Deployment"] = c.want
 			}
-			if diff := cmp.Diff(want, s.marks()); diff != "" { // before the body is closed
+			if diff := cmp.Diff(want, s.watermarks()); diff != "" { // before the body is closed
 				t.Errorf("marks (-want +got):\n%s", diff)
 			}
 			_ = body.Close()
@@ -172,7 +172,7 @@ func TestWrapTransport_TheHighestWriteCounts(t *testing.T) {
 		}
 		_ = body.Close()
 	}
-	if diff := cmp.Diff(claim.Watermarks{"Deployment": "1000"}, s.marks()); diff != "" {
+	if diff := cmp.Diff(claim.Watermarks{"Deployment": "1000"}, s.watermarks()); diff != "" {
 		t.Errorf("marks (-want +got):\n%s", diff)
 	}
 }
@@ -184,7 +184,7 @@ func TestWrapTransport_OnlyWorkCounts(t *testing.T) {
 	if _, err := io.ReadAll(body); err != nil {
 		t.Fatal(err)
 	}
-	if marks := s.marks(); len(marks) > 0 {
+	if marks := s.watermarks(); len(marks) > 0 {
 		t.Errorf("marks %v", marks)
 	}
 }
@@ -232,7 +232,7 @@ func TestKindOf(t *testing.T) {
 // Where there is nothing to compare, nobody waits.
 func TestReached(t *testing.T) {
 	s, _ := writing(t)
-	deployments := s.copies()[0]
+	deployments := s.caches()[0]
 	check := func(version string, want bool) {
 		t.Helper()
 		if got := len(s.reached(claim.Watermarks{"Deployment": version})) == 1; got != want {
@@ -288,7 +288,7 @@ func BenchmarkWitness(b *testing.B) {
 					}
 				})
 			}
-			if len(s.written.fresh()) == 0 {
+			if len(s.writes.fresh()) == 0 {
 				b.Error("nothing was learnt")
 			}
 		}
