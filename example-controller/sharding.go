@@ -31,7 +31,7 @@ func shardConfig(o options, stillRunning func(items []string), r *recorder) shar
 		RenewPeriod:   o.heartbeat,
 		DrainTimeout:  o.drainTimeout,
 		Partitions:    o.partitions,
-		OnOverrun:  stillRunning,
+		OnOverrun:     stillRunning,
 		OnChange:      r.changed,
 	}
 }

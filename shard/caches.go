@@ -167,5 +167,5 @@ func (l *loop) logCacheLag(partitions uint64) {
 		have[kind] = shown(l.s.cachesFor(kind))
 	}
 	logger.Info("Activated partitions although the caches have not reached what their former owners wrote", "member", l.holder,
-		"partitions", partitions, "written", lagging, "cached", have)
+		"partitions", partitions, "watermarks", lagging, "cached", have)
 }

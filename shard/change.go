@@ -73,9 +73,9 @@ type changes struct {
 	since     time.Time     // when the call under way has begun; zero if there is none
 
 	// What OnChange knows when it has seen the queue.
-	member             string
+	member                 string
 	joined, fencedNotified bool
-	active             map[int]bool
+	active                 map[int]bool
 }
 
 // numbered is a change in the queue. Numbers rise.

@@ -23,7 +23,7 @@ const (
 	DefaultLeaseDuration  = 15 * time.Second
 	DefaultDrainTimeout   = 30 * time.Second
 	DefaultDeletionWindow = 60 * time.Second
-	DefaultStartupSettle         = time.Second
+	DefaultStartupSettle  = time.Second
 	DefaultCacheWait      = 5 * time.Second
 )
 
@@ -65,7 +65,7 @@ type Config struct {
 	LeasePrefix string
 	// LeaseLabels are put on this member's Lease in addition to the label that names the
 	// ring. Members find each other by that one alone, so that these may differ, and
-	// change in a rolling update. None may have the prefix operator-scaling.dev/.
+	// change in a rolling update. None may have the prefix operator-scaling.tom-ludwig.github.io/.
 	LeaseLabels map[string]string
 
 	// Key says which objects stay together. Default ByName. ByController and

@@ -63,12 +63,16 @@ func TestConfig_ValidateNamesEveryFault(t *testing.T) {
 		"bad prefix":   {func(c *shard.Config) { c.LeasePrefix = "-x" }, []string{"LeasePrefix:"}},
 		"bad label":    {func(c *shard.Config) { c.LeaseLabels = map[string]string{"a b": "c"} }, []string{"LeaseLabels:"}},
 		"label of the ring": {
-			func(c *shard.Config) { c.LeaseLabels = map[string]string{"operator-scaling.dev/ring": "foo"} },
-			[]string{`LeaseLabels: "operator-scaling.dev/ring": labels with the prefix operator-scaling.dev/ are set by this library`},
+			func(c *shard.Config) {
+				c.LeaseLabels = map[string]string{"operator-scaling.tom-ludwig.github.io/ring": "foo"}
+			},
+			[]string{`LeaseLabels: "operator-scaling.tom-ludwig.github.io/ring": labels with the prefix operator-scaling.tom-ludwig.github.io/ are set by this library`},
 		},
 		"label of this project": {
-			func(c *shard.Config) { c.LeaseLabels = map[string]string{"operator-scaling.dev/team": "x"} },
-			[]string{`LeaseLabels: "operator-scaling.dev/team"`},
+			func(c *shard.Config) {
+				c.LeaseLabels = map[string]string{"operator-scaling.tom-ludwig.github.io/team": "x"}
+			},
+			[]string{`LeaseLabels: "operator-scaling.tom-ludwig.github.io/team"`},
 		},
 		"dependent's key": {func(c *shard.Config) { c.Key = shard.ByController }, []string{"Key: controller is for the informers of dependents"}},
 		"no function":     {func(c *shard.Config) { c.Key = shard.ByFunc("x", nil) }, []string{"Key:"}},

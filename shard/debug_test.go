@@ -101,7 +101,7 @@ func TestStatusPage_EachMemberHasAColor(t *testing.T) {
 // putMember adds a Lease of a member that does nothing. Its record is that of the first Lease.
 func putMember(cluster *shardtest.Cluster, name, pod string) {
 	l := cluster.Leases(namespace)[0]
-	l.Annotations["operator-scaling.dev/member"] = pod
+	l.Annotations["operator-scaling.tom-ludwig.github.io/member"] = pod
 	holder := pod + "_1"
 	l.Name, l.Spec.HolderIdentity = "foo-"+name, &holder
 	cluster.Put(&l)

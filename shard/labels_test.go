@@ -60,7 +60,7 @@ func TestLeaseLabels_ARollingUpdateDoesNotDivideTheRing(t *testing.T) {
 			}
 			for _, l := range cluster.Leases(namespace) {
 				got := maps.Clone(l.Labels)
-				delete(got, "operator-scaling.dev/ring")
+				delete(got, "operator-scaling.tom-ludwig.github.io/ring")
 				if !maps.Equal(got, labels) {
 					t.Errorf("step %d: the Lease %s has the labels %v, want %v", n+1, l.Name, got, labels)
 				}

@@ -156,7 +156,7 @@ func TestR29_TombstoneEndsUnderChurn(t *testing.T) {
 			for range 9 {
 				time.Sleep(time.Second)
 				for _, l := range cluster.Leases(namespace) {
-					if l.Annotations["operator-scaling.dev/tombstones"] != "" {
+					if l.Annotations["operator-scaling.tom-ludwig.github.io/tombstones"] != "" {
 						seen = time.Since(crash)
 					}
 				}

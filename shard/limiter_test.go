@@ -107,7 +107,7 @@ func (l slowLeases) Create(ctx context.Context, x *coordinationv1.Lease, o metav
 }
 
 func (l slowLeases) Update(ctx context.Context, x *coordinationv1.Lease, o metav1.UpdateOptions) (*coordinationv1.Lease, error) {
-	verb, evicts := "update", x.Annotations["operator-scaling.dev/evicted-by"] != ""
+	verb, evicts := "update", x.Annotations["operator-scaling.tom-ludwig.github.io/evicted-by"] != ""
 	if evicts {
 		verb = "evict"
 	}

@@ -30,7 +30,7 @@ type loop struct {
 
 	events  chan taggedEvent
 	answers chan taggedEvent // to requests; taken before events
-	idle    chan struct{}   // capacity 1: some work that was cancelled has ended
+	idle    chan struct{}    // capacity 1: some work that was cancelled has ended
 
 	watch       *lease.Watch
 	client      *lease.Client
@@ -48,13 +48,13 @@ type loop struct {
 	lost        int // Leases that were deleted, one soon after the other
 	lostAt      time.Time
 
-	watermarks    claim.Watermarks // published: how far this member had written at its last release; immutable
-	catching bool        // a mark is awaited that the informers have not reached
+	watermarks claim.Watermarks // published: how far this member had written at its last release; immutable
+	catching   bool             // a mark is awaited that the informers have not reached
 
 	attachedInformers, attachedQueues int
 
-	retiredStats      counts            // of earlier machines
-	wanted    map[int]time.Time // since when a partition is wanted but not active
+	retiredStats  counts            // of earlier machines
+	wanted        map[int]time.Time // since when a partition is wanted but not active
 	drainLoggedAt time.Time
 
 	fence     *fence      // with a goroutine of its own

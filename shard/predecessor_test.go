@@ -139,9 +139,9 @@ func TestP06_AnEmptyRingAndALeaseWithoutDurationDoNoHarm(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cluster := shardtest.NewCluster()
 		holder := "x_1"
-		for n, record := range []map[string]string{nil, {"operator-scaling.dev/protocol": "1"}} {
+		for n, record := range []map[string]string{nil, {"operator-scaling.tom-ludwig.github.io/protocol": "1"}} {
 			cluster.Put(&coordinationv1.Lease{
-				ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: fmt.Sprint("foo-x", n), Labels: map[string]string{"operator-scaling.dev/ring": "foo"}, Annotations: record},
+				ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: fmt.Sprint("foo-x", n), Labels: map[string]string{"operator-scaling.tom-ludwig.github.io/ring": "foo"}, Annotations: record},
 				Spec:       coordinationv1.LeaseSpec{HolderIdentity: &holder},
 			})
 		}

@@ -152,15 +152,15 @@ func TestRun_ALeaseOfSomebodyElseIsLeftAlone(t *testing.T) {
 func TestG8_GarbageIsIgnoredAndCounted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cluster := shardtest.NewCluster()
-		ringLabel := map[string]string{"operator-scaling.dev/ring": "foo"}
+		ringLabel := map[string]string{"operator-scaling.tom-ludwig.github.io/ring": "foo"}
 		holder, seconds := "x_1", int32(15)
 		put := func(ns, name string, labels, annotations map[string]string, spec coordinationv1.LeaseSpec) {
 			cluster.Put(&coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: name, Labels: labels, Annotations: annotations}, Spec: spec})
 		}
-		record := map[string]string{"operator-scaling.dev/protocol": "1"}
+		record := map[string]string{"operator-scaling.tom-ludwig.github.io/protocol": "1"}
 		put(namespace, "no-record", ringLabel, nil, coordinationv1.LeaseSpec{HolderIdentity: &holder})
 		put(namespace, "no-holder", ringLabel, record, coordinationv1.LeaseSpec{})
-		put(namespace, "other-ring", map[string]string{"operator-scaling.dev/ring": "bar"}, record, coordinationv1.LeaseSpec{HolderIdentity: &holder})
+		put(namespace, "other-ring", map[string]string{"operator-scaling.tom-ludwig.github.io/ring": "bar"}, record, coordinationv1.LeaseSpec{HolderIdentity: &holder})
 		put("elsewhere", "foo-z", ringLabel, record, coordinationv1.LeaseSpec{HolderIdentity: &holder, LeaseDurationSeconds: &seconds})
 		a := start(t, cluster.Client("a"), "a")
 		b := start(t, cluster.Client("b"), "b")
@@ -172,7 +172,7 @@ func TestG8_GarbageIsIgnoredAndCounted(t *testing.T) {
 
 		// One that may be a member's, but can't be read, blocks what is free until it
 		// was silent for its duration; then it is voided and swept.
-		put(namespace, "garbage", ringLabel, map[string]string{"operator-scaling.dev/protocol": "1", "operator-scaling.dev/claims": "?!", "operator-scaling.dev/seq": "x"},
+		put(namespace, "garbage", ringLabel, map[string]string{"operator-scaling.tom-ludwig.github.io/protocol": "1", "operator-scaling.tom-ludwig.github.io/claims": "?!", "operator-scaling.tom-ludwig.github.io/seq": "x"},
 			coordinationv1.LeaseSpec{HolderIdentity: &holder})
 		time.Sleep(time.Second)
 		c := start(t, cluster.Client("c"), "c")

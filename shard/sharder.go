@@ -39,14 +39,14 @@ type Sharder struct {
 
 	writes writeTracker // by work whose requests go through WrapTransport
 
-	mu        sync.Mutex // guards what follows; never held across a call out
-	faults    []error    // of NewInformer, WrapInformer and NewQueue; Run returns them
-	informers []*informer.Informer
-	kindCaches    []*kindCache // the informers as caches
-	queues    []queue
-	running   bool
-	added     chan struct{} // capacity 1: informers or queues were added
-	ask       chan func(*loop)
+	mu         sync.Mutex // guards what follows; never held across a call out
+	faults     []error    // of NewInformer, WrapInformer and NewQueue; Run returns them
+	informers  []*informer.Informer
+	kindCaches []*kindCache // the informers as caches
+	queues     []queue
+	running    bool
+	added      chan struct{} // capacity 1: informers or queues were added
+	ask        chan func(*loop)
 }
 
 // queue is what the loop needs of a *workqueue.Queue of any item type.
@@ -85,7 +85,7 @@ func New(client kubernetes.Interface, cfg Config) (*Sharder, error) {
 		started: time.Now(),
 		added:   make(chan struct{}, 1),
 		ask:     make(chan func(*loop)),
-		writes: writeTracker{byKind: map[string]*kindWrites{}},
+		writes:  writeTracker{byKind: map[string]*kindWrites{}},
 	}
 	s.snapshot.Store(emptySnapshot(cfg.parameters()))
 	s.status.Store(&status{})

@@ -13,7 +13,7 @@ import (
 )
 
 // AnnotationToken is the annotation in which [StampToken] puts the token.
-const AnnotationToken = "operator-scaling.dev/token"
+const AnnotationToken = "operator-scaling.tom-ludwig.github.io/token"
 
 // TokenFromContext returns the token of the partition that a piece of work belongs
 // to, for a context from the Context of a queue: the resourceVersion of the write by

@@ -156,7 +156,7 @@ func outlive(request context.Context, permit workqueue.Assignment, head <-chan s
 // read to its end.
 type trackedBody struct {
 	io.ReadCloser
-	done    func()
+	done     func()
 	observer *responseObserver // nil if the answer tells nothing
 }
 

@@ -78,7 +78,7 @@ type Options[T comparable] struct {
 // All may be called from any goroutine at any time.
 type Queue[T comparable] struct {
 	owner    Ownership
-	timed  TimedOwnership // owner, if it is one
+	timed    TimedOwnership // owner, if it is one
 	point    func(item T) (uint64, error)
 	recorder Recorder
 	limiter  workqueue.TypedRateLimiter[T]

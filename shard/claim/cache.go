@@ -121,7 +121,9 @@ func (m *Machine) cacheTimes(at func(Time)) {
 
 // Lagging returns the marks that the caches have not reached, whether they are
 // still waited for or not.
-func (m *Machine) UnreachedWatermarks() Watermarks { return m.missing(func(watermark) bool { return true }) }
+func (m *Machine) UnreachedWatermarks() Watermarks {
+	return m.missing(func(watermark) bool { return true })
+}
 
 // restartCacheWaits gives the caches their whole time again, after a gap in which this
 // member may not have run.

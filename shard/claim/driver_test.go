@@ -25,10 +25,10 @@ type driver struct {
 	leases  map[string]Lease // on the server
 	version uint64
 	uids    int
-	unowned []time.Duration // of all activations
-	hang    bool            // evictions and deletions of others' Leases are not answered
-	hung    []Action        // those
-	lists   func(ListLeases)      // answers lists, if it is not nil
+	unowned []time.Duration  // of all activations
+	hang    bool             // evictions and deletions of others' Leases are not answered
+	hung    []Action         // those
+	lists   func(ListLeases) // answers lists, if it is not nil
 }
 
 const testPartitions = 8

@@ -120,18 +120,18 @@ type (
 	}
 )
 
-func (Tick) event()     {}
-func (LeaseObserved) event() {}
-func (LeaseDeleted) event() {}
-func (Synced) event()   {}
-func (Stop) event()     {}
-func (Idle) event()     {}
+func (Tick) event()              {}
+func (LeaseObserved) event()     {}
+func (LeaseDeleted) event()      {}
+func (Synced) event()            {}
+func (Stop) event()              {}
+func (Idle) event()              {}
 func (WatermarksReached) event() {}
-func (GetResult) event()      {}
-func (WriteResult) event()    {}
-func (DeleteResult) event()  {}
-func (ListResult) event()   {}
-func (EvictResult) event()  {}
+func (GetResult) event()         {}
+func (WriteResult) event()       {}
+func (DeleteResult) event()      {}
+func (ListResult) event()        {}
+func (EvictResult) event()       {}
 
 // An Action is something that the caller of [Machine.Step] must do, in order.
 // Requests are answered by exactly one event with the same Op, also when they
@@ -215,17 +215,17 @@ type (
 	Ended struct{ Reason error }
 )
 
-func (GetLease) action()       {}
-func (CreateLease) action()    {}
-func (WriteLease) action()    {}
-func (DeleteLease) action()    {}
-func (ListLeases) action()      {}
-func (EvictLease) action()     {}
-func (Relist) action()    {}
-func (Claimed) action()   {}
-func (Activated) action() {}
-func (Drain) action()     {}
-func (Released) action()  {}
-func (Fenced) action()    {}
-func (Unfenced) action()  {}
-func (Ended) action()     {}
+func (GetLease) action()    {}
+func (CreateLease) action() {}
+func (WriteLease) action()  {}
+func (DeleteLease) action() {}
+func (ListLeases) action()  {}
+func (EvictLease) action()  {}
+func (Relist) action()      {}
+func (Claimed) action()     {}
+func (Activated) action()   {}
+func (Drain) action()       {}
+func (Released) action()    {}
+func (Fenced) action()      {}
+func (Unfenced) action()    {}
+func (Ended) action()       {}

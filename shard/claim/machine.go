@@ -28,7 +28,7 @@ type Config struct {
 	LeaseDuration time.Duration // peers wait this long before they evict
 	RenewDeadline time.Duration // from the send time of a confirmed renewal to the fence
 	RenewPeriod   time.Duration // between renewals; jittered downwards by up to a tenth
-	WatchLagLimit     time.Duration // own writes must come back through the watch within it
+	WatchLagLimit time.Duration // own writes must come back through the watch within it
 	DrainTimeout  time.Duration
 	Coalesce      time.Duration // waits so long for more claims and releases to put into one write
 	// StartupSettle is how long a new member that sees nobody at work waits for others that
@@ -88,21 +88,21 @@ type Machine struct {
 	own            own
 	peers          map[string]*peer     // by Lease name, without the own
 	removals       map[uint64]struct{}  // evictions and deletions of peers' Leases under way, by Op
-	tombstones          map[string]tombstone // by holder
-	expiredHolders         map[string]Time      // holders whose tombstone has run out: not to be adopted again, until when
-	watchProbe           watchProbe
+	tombstones     map[string]tombstone // by holder
+	expiredHolders map[string]Time      // holders whose tombstone has run out: not to be adopted again, until when
+	watchProbe     watchProbe
 	tombGeneration int
 
-	synced     bool // the informers hold a complete copy
-	stopAsked  bool
-	stoppedAt  Time
-	known      bool // a first quorum list was taken
-	knownAt    Time
-	servedAt   Time // when this member became active
-	changedAt  Time // when a held Lease last came or went, or changed its phase
-	hasSettled bool // it has waited for others long enough
-	otherHolder      otherHolder
-	sameNameLeases  map[string]sameNameLease // by UID
+	synced         bool // the informers hold a complete copy
+	stopAsked      bool
+	stoppedAt      Time
+	known          bool // a first quorum list was taken
+	knownAt        Time
+	servedAt       Time // when this member became active
+	changedAt      Time // when a held Lease last came or went, or changed its phase
+	hasSettled     bool // it has waited for others long enough
+	otherHolder    otherHolder
+	sameNameLeases map[string]sameNameLease // by UID
 
 	inForce      ring.Parameters // what the fleet places by
 	incompatible bool            // those are for another key: nothing is wanted
@@ -135,17 +135,17 @@ type Stats struct {
 // New returns a machine that has done nothing yet: give it a [Tick].
 func New(cfg Config) *Machine {
 	m := &Machine{
-		cfg:       cfg,
-		rand:      rand.New(rand.NewPCG(xxh3.HashString(cfg.Holder), xxh3.HashString(cfg.Lease))),
-		peers:     map[string]*peer{},
-		removals:  map[uint64]struct{}{},
+		cfg:            cfg,
+		rand:           rand.New(rand.NewPCG(xxh3.HashString(cfg.Holder), xxh3.HashString(cfg.Lease))),
+		peers:          map[string]*peer{},
+		removals:       map[uint64]struct{}{},
 		tombstones:     map[string]tombstone{},
-		expiredHolders:    map[string]Time{},
+		expiredHolders: map[string]Time{},
 		sameNameLeases: map[string]sameNameLease{},
-		inForce:   cfg.Parameters,
-		viewDirty: true,
-		list:      listing{gone: map[string]bool{}},
-		caches:    caches{published: map[string]watermark{}, reached: Watermarks{}},
+		inForce:        cfg.Parameters,
+		viewDirty:      true,
+		list:           listing{gone: map[string]bool{}},
+		caches:         caches{published: map[string]watermark{}, reached: Watermarks{}},
 	}
 	m.own.fenced = true
 	m.parts = newPartitions(cfg.Parameters)

@@ -26,7 +26,7 @@ type own struct {
 	fenced      bool // also before the first confirmed write
 	confirmedAt Time // when the last confirmation came; zero before the first
 	phase       Phase
-	tombstones       int // generation of the tombstones in the last confirmed write
+	tombstones  int // generation of the tombstones in the last confirmed write
 
 	renewAt  Time // when the next renewal is due
 	retryAt  Time // nothing is sent before it, after a failure
@@ -35,14 +35,14 @@ type own struct {
 
 // request is one to the own Lease that is under way.
 type request struct {
-	id       uint64
-	kind     kind
-	sent     Time
-	seq      uint64
-	phase    Phase
-	tombstones    int
-	claiming ring.Set // becomes claimed if the write is confirmed
-	released ring.Set // given up with it, whatever becomes of it
+	id         uint64
+	kind       kind
+	sent       Time
+	seq        uint64
+	phase      Phase
+	tombstones int
+	claiming   ring.Set // becomes claimed if the write is confirmed
+	released   ring.Set // given up with it, whatever becomes of it
 }
 
 type kind uint8

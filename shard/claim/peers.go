@@ -16,18 +16,18 @@ import (
 
 // peer is another member's Lease as the watch shows it.
 type peer struct {
-	lease     Lease
-	changedAt Time // when its holder or seq was last seen to change, or the timers were restarted
-	changeSeenAt   Time // when its holder or seq was last seen to change
-	op        uint64
-	opVersion string // the version on the condition of which op was sent
-	retryAt   Time   // no eviction before it
-	failures  int    // of evictions, in a row, with an unknown outcome
+	lease        Lease
+	changedAt    Time // when its holder or seq was last seen to change, or the timers were restarted
+	changeSeenAt Time // when its holder or seq was last seen to change
+	op           uint64
+	opVersion    string // the version on the condition of which op was sent
+	retryAt      Time   // no eviction before it
+	failures     int    // of evictions, in a row, with an unknown outcome
 	// suspectAt is set after a refused eviction: if the watch still shows the
 	// refused version then, it is stale.
 	suspectAt      Time
 	suspectVersion string
-	refusedOp        uint64 // the last op at suspectAt: a list that was sent later shows whether the Lease is there
+	refusedOp      uint64 // the last op at suspectAt: a list that was sent later shows whether the Lease is there
 	sweepAt        Time   // when a void Lease may be deleted
 }
 

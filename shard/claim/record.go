@@ -15,7 +15,7 @@ type Phase string
 // The phases. Only active members are on the ring.
 const (
 	PhaseJoining  Phase = "joining"
-	PhaseActive  Phase = "active"
+	PhaseActive   Phase = "active"
 	PhaseDraining Phase = "draining"
 )
 

@@ -37,7 +37,7 @@ type cache struct {
 	lag     time.Duration
 	since   time.Duration // when the machine was made: it has not seen what was on Leases that were gone by then
 	written uint64        // highest version that the process has written
-	marks   Watermarks         // as of the last release
+	marks   Watermarks    // as of the last release
 	lookAt  time.Duration
 }
 

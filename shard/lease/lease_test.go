@@ -43,7 +43,7 @@ func record(member string) claim.Record {
 		Member: member, Holder: member + "_1", PodUID: "uid", Duration: 15 * time.Second, Phase: claim.PhaseActive, Seq: 3,
 		Fingerprint: p.Fingerprint(), Parameters: p, Claims: claims,
 		Tombstones: []claim.Tombstone{{Lease: "foo-z", Holder: "z_1", Claims: claim.Claims{Everything: true}}},
-		Watermarks:      claim.Watermarks{"Foo": "1000", "Deployment": "999"},
+		Watermarks: claim.Watermarks{"Foo": "1000", "Deployment": "999"},
 	}
 }
 
@@ -126,10 +126,10 @@ func TestL3L4_WhatCanNotBeReadIsTakenForTheWorst(t *testing.T) {
 	holder, zero := "x_1", int32(0)
 	ours := func(annotations ...string) *coordinationv1.Lease {
 		l := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{
-			Name: "foo-x", Labels: map[string]string{lease.LabelRing: "foo"}, Annotations: map[string]string{"operator-scaling.dev/protocol": "1"},
+			Name: "foo-x", Labels: map[string]string{lease.LabelRing: "foo"}, Annotations: map[string]string{"operator-scaling.tom-ludwig.github.io/protocol": "1"},
 		}, Spec: coordinationv1.LeaseSpec{HolderIdentity: &holder}}
 		for i := 0; i < len(annotations); i += 2 {
-			l.Annotations["operator-scaling.dev/"+annotations[i]] = annotations[i+1]
+			l.Annotations["operator-scaling.tom-ludwig.github.io/"+annotations[i]] = annotations[i+1]
 		}
 		return l
 	}
@@ -169,11 +169,11 @@ func TestL3L4_WhatCanNotBeReadIsTakenForTheWorst(t *testing.T) {
 }
 
 // Marks delay those who read them. What can't be read delays nobody.
-func TestMarksThatCanNotBeReadAreIgnored(t *testing.T) {
+func TestWatermarksThatCanNotBeReadAreIgnored(t *testing.T) {
 	l := func(holder, written string) *coordinationv1.Lease {
 		return &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{
 			Labels:      map[string]string{lease.LabelRing: "foo"},
-			Annotations: map[string]string{"operator-scaling.dev/protocol": "1", "operator-scaling.dev/written": written},
+			Annotations: map[string]string{"operator-scaling.tom-ludwig.github.io/protocol": "1", "operator-scaling.tom-ludwig.github.io/watermarks": written},
 		}, Spec: coordinationv1.LeaseSpec{HolderIdentity: &holder}}
 	}
 	many := strings.TrimSuffix(strings.Repeat("Foo=1,", 5000), ",")
@@ -184,7 +184,7 @@ func TestMarksThatCanNotBeReadAreIgnored(t *testing.T) {
 	for _, written := range []string{"garbage", "Foo=", "=1", "Foo=01", "Foo=0", "Foo=-1", "Foo=1,", "Foo=1,,Bar=2", "Foo=1.5", "F o=1", "Foo=" + strings.Repeat("9", 41), many, strings.Join(kinds, ",")} {
 		for _, holder := range []string{"x_1", ""} { // they count on a void Lease too
 			decoded, faults, err := lease.Decode(l(holder, written), "foo")
-			if err != nil || faults == nil || !strings.Contains(faults.Error(), "written") || decoded.Record.Watermarks != nil {
+			if err != nil || faults == nil || !strings.Contains(faults.Error(), "watermarks") || decoded.Record.Watermarks != nil {
 				t.Errorf("%.40q: %v %v %v", written, err, faults, decoded.Record.Watermarks)
 			}
 		}
@@ -198,7 +198,7 @@ func TestMarksThatCanNotBeReadAreIgnored(t *testing.T) {
 	}
 }
 
-func TestMarksAreBounded(t *testing.T) {
+func TestWatermarksAreBounded(t *testing.T) {
 	ctx := context.Background()
 	client := lease.NewClient(config(shardtest.NewCluster(), "a"))
 	r := record("a")
@@ -222,9 +222,9 @@ func FuzzDecode(f *testing.F) {
 		l := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{
 			Labels: map[string]string{lease.LabelRing: "foo"},
 			Annotations: map[string]string{
-				"operator-scaling.dev/protocol": protocol, "operator-scaling.dev/phase": phase, "operator-scaling.dev/claims": claims,
-				"operator-scaling.dev/seq": seq, "operator-scaling.dev/tombstones": tombstones, "operator-scaling.dev/parameters": claims,
-				"operator-scaling.dev/written": written,
+				"operator-scaling.tom-ludwig.github.io/protocol": protocol, "operator-scaling.tom-ludwig.github.io/phase": phase, "operator-scaling.tom-ludwig.github.io/claims": claims,
+				"operator-scaling.tom-ludwig.github.io/seq": seq, "operator-scaling.tom-ludwig.github.io/tombstones": tombstones, "operator-scaling.tom-ludwig.github.io/parameters": claims,
+				"operator-scaling.tom-ludwig.github.io/watermarks": written,
 			},
 		}, Spec: coordinationv1.LeaseSpec{HolderIdentity: &holder, LeaseDurationSeconds: &seconds}}
 		decoded, _, err := lease.Decode(l, "foo")
@@ -429,7 +429,7 @@ func TestEvictionIsOneRequestThatLeavesAMinimalRecord(t *testing.T) {
 	left := cluster.Leases("default")[0]
 	for key := range left.Annotations {
 		switch key {
-		case "operator-scaling.dev/protocol", "operator-scaling.dev/member", "operator-scaling.dev/evicted-by":
+		case "operator-scaling.tom-ludwig.github.io/protocol", "operator-scaling.tom-ludwig.github.io/member", "operator-scaling.tom-ludwig.github.io/evicted-by":
 		default:
 			t.Errorf("annotation %s is left", key)
 		}

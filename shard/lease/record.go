@@ -20,20 +20,20 @@ import (
 )
 
 // LabelRing is the label that names the ring to which a Lease belongs.
-const LabelRing = "operator-scaling.dev/ring"
+const LabelRing = "operator-scaling.tom-ludwig.github.io/ring"
 
 // The annotations of a record.
 const (
-	annotationProtocol   = "operator-scaling.dev/protocol"
-	annotationMember     = "operator-scaling.dev/member"
-	annotationPodUID     = "operator-scaling.dev/pod-uid"
-	annotationPhase      = "operator-scaling.dev/phase"
-	annotationClaims     = "operator-scaling.dev/claims"
-	annotationSeq        = "operator-scaling.dev/seq"
-	annotationParameters = "operator-scaling.dev/parameters"
-	annotationTombstones = "operator-scaling.dev/tombstones"
-	annotationWritten    = "operator-scaling.dev/written"
-	annotationEvictedBy  = "operator-scaling.dev/evicted-by"
+	annotationProtocol   = "operator-scaling.tom-ludwig.github.io/protocol"
+	annotationMember     = "operator-scaling.tom-ludwig.github.io/member"
+	annotationPodUID     = "operator-scaling.tom-ludwig.github.io/pod-uid"
+	annotationPhase      = "operator-scaling.tom-ludwig.github.io/phase"
+	annotationClaims     = "operator-scaling.tom-ludwig.github.io/claims"
+	annotationSeq        = "operator-scaling.tom-ludwig.github.io/seq"
+	annotationParameters = "operator-scaling.tom-ludwig.github.io/parameters"
+	annotationTombstones = "operator-scaling.tom-ludwig.github.io/tombstones"
+	annotationWatermarks = "operator-scaling.tom-ludwig.github.io/watermarks"
+	annotationEvictedBy  = "operator-scaling.tom-ludwig.github.io/evicted-by"
 )
 
 // protocol is the version of the rules by which members read each other's claims.
@@ -71,7 +71,7 @@ func encode(l *coordinationv1.Lease, r claim.Record, now time.Time) {
 	set(annotationSeq, strconv.FormatUint(r.Seq, 10))
 	set(annotationParameters, r.Fingerprint)
 	set(annotationTombstones, encodeTombstones(r.Tombstones))
-	set(annotationWritten, encodeMarks(r.Watermarks))
+	set(annotationWatermarks, encodeWatermarks(r.Watermarks))
 	set(annotationEvictedBy, r.EvictedBy)
 }
 
@@ -143,8 +143,8 @@ func Decode(l *coordinationv1.Lease, ringName string) (lease claim.Lease, faults
 		r.Claims = claim.Claims{}
 		errs = nil // nobody acts on it
 	}
-	if r.Watermarks, parseErr = decodeMarks(l.Annotations[annotationWritten]); parseErr != nil {
-		fault("written: %w: ignored", parseErr)
+	if r.Watermarks, parseErr = decodeWatermarks(l.Annotations[annotationWatermarks]); parseErr != nil {
+		fault("watermarks: %w: ignored", parseErr)
 	}
 	return claim.Lease{
 		Name:    l.Name,

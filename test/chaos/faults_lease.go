@@ -50,14 +50,16 @@ var leaseFaults = []kind{
 		return nil
 	}},
 	{"claims on a Lease made unreadable", anySeat, func(ctx context.Context, a *arena, s *seat, _ *Injection) error {
-		if err := a.insist(ctx, func(ctx context.Context) error { return a.editLease(ctx, s, "operator-scaling.dev/claims", "garbage") }); err != nil {
+		if err := a.insist(ctx, func(ctx context.Context) error {
+			return a.editLease(ctx, s, "operator-scaling.tom-ludwig.github.io/claims", "garbage")
+		}); err != nil {
 			return err
 		}
 		return a.sleep(ctx, a.options.LeaseDuration)
 	}},
 	{"ring parameters on a Lease removed", anySeat, func(ctx context.Context, a *arena, s *seat, _ *Injection) error {
 		if err := a.insist(ctx, func(ctx context.Context) error {
-			return a.editLease(ctx, s, "operator-scaling.dev/parameters", "v9 unknown")
+			return a.editLease(ctx, s, "operator-scaling.tom-ludwig.github.io/parameters", "v9 unknown")
 		}); err != nil {
 			return err
 		}

@@ -184,7 +184,7 @@ func evictions(log []history.LeaseVersion) (evicted, writes int) {
 	for _, v := range log {
 		writes++
 		void := v.Lease == nil || v.Lease.Spec.HolderIdentity == nil || *v.Lease.Spec.HolderIdentity == ""
-		if v.Lease != nil && void && held[v.Name] && v.Lease.Annotations["operator-scaling.dev/evicted-by"] != "" {
+		if v.Lease != nil && void && held[v.Name] && v.Lease.Annotations["operator-scaling.tom-ludwig.github.io/evicted-by"] != "" {
 			evicted++
 		}
 		held[v.Name] = !void

@@ -17,7 +17,7 @@ import (
 	"github.com/tom-ludwig/operator-scaling/test/replica"
 )
 
-const annotations = "operator-scaling.dev/" // what a record's begin with
+const annotations = "operator-scaling.tom-ludwig.github.io/" // what a record's begin with
 
 // garbage makes a Lease that is none.
 func (w *world) garbage(name string, change func(*coordinationv1.Lease)) *coordinationv1.Lease {

@@ -81,11 +81,11 @@ func parse(t *testing.T, script string) (leases []LeaseVersion, foos []FooVersio
 			ObjectMeta: metav1.ObjectMeta{
 				Name: l.Name, Labels: map[string]string{lease.LabelRing: "ring"},
 				Annotations: map[string]string{
-					"operator-scaling.dev/protocol":   "1",
-					"operator-scaling.dev/member":     member,
-					"operator-scaling.dev/phase":      "active",
-					"operator-scaling.dev/parameters": parameters.Fingerprint(),
-					"operator-scaling.dev/claims":     parameters.Fingerprint() + ":" + claimed.Encode(),
+					"operator-scaling.tom-ludwig.github.io/protocol":   "1",
+					"operator-scaling.tom-ludwig.github.io/member":     member,
+					"operator-scaling.tom-ludwig.github.io/phase":      "active",
+					"operator-scaling.tom-ludwig.github.io/parameters": parameters.Fingerprint(),
+					"operator-scaling.tom-ludwig.github.io/claims":     parameters.Fingerprint() + ":" + claimed.Encode(),
 				},
 			},
 			Spec: coordinationv1.LeaseSpec{HolderIdentity: &holder, RenewTime: &sent, LeaseDurationSeconds: new(int32(15))},

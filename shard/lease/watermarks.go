@@ -15,50 +15,50 @@ import (
 	"github.com/tom-ludwig/operator-scaling/shard/claim"
 )
 
-// maxMarks bounds the kinds in the annotation, and with maxVersion its size.
+// maxWatermarks bounds the kinds in the annotation, and with maxVersion its size.
 const (
-	maxMarks   = 16
-	maxVersion = 40
+	maxWatermarks = 16
+	maxVersion    = 40
 )
 
 var kindPattern = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9]{0,62}$`)
 
-// encodeMarks writes "<kind>=<resourceVersion>", sorted and separated by commas.
+// encodeWatermarks writes "<kind>=<resourceVersion>", sorted and separated by commas.
 // What a reader would refuse is left out, and so are kinds above the bound, the
 // last by name: the same ones each time.
-func encodeMarks(marks claim.Watermarks) string {
+func encodeWatermarks(watermarks claim.Watermarks) string {
 	var list []string
-	for _, kind := range slices.Sorted(maps.Keys(marks)) {
-		if len(list) < maxMarks && checkMark(kind, marks[kind]) == nil {
-			list = append(list, kind+"="+marks[kind])
+	for _, kind := range slices.Sorted(maps.Keys(watermarks)) {
+		if len(list) < maxWatermarks && checkWatermark(kind, watermarks[kind]) == nil {
+			list = append(list, kind+"="+watermarks[kind])
 		}
 	}
 	return strings.Join(list, ",")
 }
 
-// decodeMarks reads what encodeMarks wrote. With an error it returns no marks:
+// decodeWatermarks reads what encodeWatermarks wrote. With an error it returns no watermarks:
 // they would only make this member wait.
-func decodeMarks(text string) (claim.Watermarks, error) {
+func decodeWatermarks(text string) (claim.Watermarks, error) {
 	if text == "" {
 		return nil, nil
 	}
-	if len(text) > maxMarks*(63+1+maxVersion+1) {
+	if len(text) > maxWatermarks*(63+1+maxVersion+1) {
 		return nil, fmt.Errorf("%d bytes are too many", len(text))
 	}
-	marks := claim.Watermarks{}
+	watermarks := claim.Watermarks{}
 	for entry := range strings.SplitSeq(text, ",") {
 		kind, version, _ := strings.Cut(entry, "=")
-		if err := checkMark(kind, version); err != nil {
+		if err := checkWatermark(kind, version); err != nil {
 			return nil, err
 		}
-		if marks[kind] = version; len(marks) > maxMarks {
-			return nil, fmt.Errorf("more than %d kinds", maxMarks)
+		if watermarks[kind] = version; len(watermarks) > maxWatermarks {
+			return nil, fmt.Errorf("more than %d kinds", maxWatermarks)
 		}
 	}
-	return marks, nil
+	return watermarks, nil
 }
 
-func checkMark(kind, version string) error {
+func checkWatermark(kind, version string) error {
 	if !kindPattern.MatchString(kind) {
 		return fmt.Errorf("%.100q is no kind", kind)
 	}
