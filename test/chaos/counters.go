@@ -15,14 +15,14 @@ type Counters struct{ Refused, Contested, Fences, Conflicts float64 }
 
 // follow asks all processes again and again until the context ends: what one has
 // counted is gone when it is killed.
-func (a *arena) follow(ctx context.Context) {
+func (a *environment) follow(ctx context.Context) {
 	for a.sleep(ctx, 300*time.Millisecond) == nil {
 		a.ask(ctx, 500*time.Millisecond)
 	}
 }
 
 // ask asks all processes, and gives each that long: it may be paused.
-func (a *arena) ask(ctx context.Context, limit time.Duration) {
+func (a *environment) ask(ctx context.Context, limit time.Duration) {
 	for _, s := range a.everySeat() {
 		p, err := s.present()
 		if err != nil {
@@ -62,7 +62,7 @@ func askOne(ctx context.Context, p *replica.Process) (c Counters, err error) {
 }
 
 // total adds up what all processes have counted.
-func (a *arena) total() (sum Counters) {
+func (a *environment) total() (sum Counters) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, c := range a.seen {

@@ -12,29 +12,29 @@ import (
 
 // Crashes at the worst points: the gateway holds the process there.
 var crashFaults = []kind{
-	{"SIGKILL after a claim is committed, before it is known", theVisitor, func(ctx context.Context, a *arena, s *seat, i *Injection) error {
-		// Partitions come to this seat when the visitor leaves.
+	{"SIGKILL after a claim is committed, before it is known", theVisitor, func(ctx context.Context, a *environment, s *replicaHarness, i *Injection) error {
+		// Partitions come to this replica when the visitor leaves.
 		return a.crash(ctx, s, i, false, faultproxy.LeaseWrite, faultproxy.Rule{Action: faultproxy.DropAnswer, Hang: true}, faultproxy.AnswerDropped)
 	}},
-	{"SIGKILL before the list", theVisitor, func(ctx context.Context, a *arena, s *seat, i *Injection) error {
+	{"SIGKILL before the list", theVisitor, func(ctx context.Context, a *environment, s *replicaHarness, i *Injection) error {
 		return a.crash(ctx, s, i, false, faultproxy.LeaseRead, faultproxy.Rule{Action: faultproxy.Stall}, faultproxy.WasStalled)
 	}},
-	{"SIGKILL in a drain", theVisitor, func(ctx context.Context, a *arena, s *seat, i *Injection) error {
+	{"SIGKILL in a drain", theVisitor, func(ctx context.Context, a *environment, s *replicaHarness, i *Injection) error {
 		// A write that takes long holds the drain that the visitor causes.
 		return a.crash(ctx, s, i, true, faultproxy.ObjectWrite, faultproxy.Rule{Action: faultproxy.Delay, Delay: time.Second}, faultproxy.WasDelayed)
 	}},
-	{"SIGKILL after a release is sent, which arrives later", theVisitor, func(ctx context.Context, a *arena, s *seat, i *Injection) error {
+	{"SIGKILL after a release is sent, which arrives later", theVisitor, func(ctx context.Context, a *environment, s *replicaHarness, i *Injection) error {
 		return a.crash(ctx, s, i, true, faultproxy.LeaseWrite, faultproxy.Rule{Action: faultproxy.Stall, Late: true}, faultproxy.WasStalled)
 	}},
 }
 
-// crash makes partitions move away from a seat, by a visitor that joins, or to it,
-// by one that leaves, and kills the seat's process when the rule has hit it.
-func (a *arena) crash(ctx context.Context, s *seat, i *Injection, away bool, which faultproxy.Class, rule faultproxy.Rule, effect faultproxy.Effect) error {
+// crash makes partitions move away from a replica, by a visitor that joins, or to it,
+// by one that leaves, and kills the replica's process when the rule has hit it.
+func (a *environment) crash(ctx context.Context, s *replicaHarness, i *Injection, away bool, which faultproxy.Class, rule faultproxy.Rule, effect faultproxy.Effect) error {
 	if err := i.visitor.occupy(ctx, true); err != nil {
 		return err
 	}
-	defer i.visitor.lose()
+	defer i.visitor.kill()
 	if !away {
 		if err := a.waitReady(ctx, i.visitor, 2*a.options.LeaseDuration); err != nil {
 			return err
@@ -42,7 +42,7 @@ func (a *arena) crash(ctx context.Context, s *seat, i *Injection, away bool, whi
 		if err := a.sleep(ctx, time.Second); err != nil {
 			return err
 		}
-		if err := i.visitor.vacate().Terminate(); err != nil {
+		if err := i.visitor.disableRestart().Terminate(); err != nil {
 			i.note("%v", err)
 		}
 	} else if err := a.waitMember(ctx, i.visitor.pod); err != nil {
@@ -63,12 +63,12 @@ func (a *arena) crash(ctx context.Context, s *seat, i *Injection, away bool, whi
 	if err := a.sleep(ctx, time.Second); err != nil {
 		return err
 	}
-	s.heal() // what is late arrives now
+	s.clearFaults() // what is late arrives now
 	return a.sleep(ctx, a.options.LeaseDuration/2)
 }
 
 // waitMember waits until a Lease of that name says that its member is about to join.
-func (a *arena) waitMember(ctx context.Context, pod string) error {
+func (a *environment) waitMember(ctx context.Context, pod string) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*a.options.LeaseDuration)
 	defer cancel()
 	return a.eventually(ctx, func(ctx context.Context) error { return a.leaseExists(ctx, pod) })

@@ -13,13 +13,13 @@ import (
 )
 
 var leaseFaults = []kind{
-	{"Lease deleted by hand", anySeat, func(ctx context.Context, a *arena, s *seat, _ *Injection) error {
+	{"Lease deleted by hand", anySeat, func(ctx context.Context, a *environment, s *replicaHarness, _ *Injection) error {
 		if err := a.deleteLease(ctx, s); err != nil {
 			return err
 		}
 		return a.sleep(ctx, a.options.LeaseDuration)
 	}},
-	{"Lease deleted by hand while a member joins", theVisitor, func(ctx context.Context, a *arena, s *seat, i *Injection) error {
+	{"Lease deleted by hand while a member joins", theVisitor, func(ctx context.Context, a *environment, s *replicaHarness, i *Injection) error {
 		if err := i.visitor.occupy(ctx, true); err != nil {
 			return err
 		}
@@ -36,7 +36,7 @@ var leaseFaults = []kind{
 		}
 		return err
 	}},
-	{"Lease edited all the time: conflicts", anySeat, func(ctx context.Context, a *arena, s *seat, i *Injection) error {
+	{"Lease edited all the time: conflicts", anySeat, func(ctx context.Context, a *environment, s *replicaHarness, i *Injection) error {
 		edits := 0
 		for end := time.Now().Add(a.options.LeaseDuration); time.Now().Before(end); {
 			if err := a.editLease(ctx, s, "example.com/edit", fmt.Sprint(edits)); err == nil {
@@ -49,7 +49,7 @@ var leaseFaults = []kind{
 		i.note("%d edits", edits)
 		return nil
 	}},
-	{"claims on a Lease made unreadable", anySeat, func(ctx context.Context, a *arena, s *seat, _ *Injection) error {
+	{"claims on a Lease made unreadable", anySeat, func(ctx context.Context, a *environment, s *replicaHarness, _ *Injection) error {
 		if err := a.insist(ctx, func(ctx context.Context) error {
 			return a.editLease(ctx, s, "operator-scaling.tom-ludwig.github.io/claims", "garbage")
 		}); err != nil {
@@ -57,7 +57,7 @@ var leaseFaults = []kind{
 		}
 		return a.sleep(ctx, a.options.LeaseDuration)
 	}},
-	{"ring parameters on a Lease removed", anySeat, func(ctx context.Context, a *arena, s *seat, _ *Injection) error {
+	{"ring parameters on a Lease removed", anySeat, func(ctx context.Context, a *environment, s *replicaHarness, _ *Injection) error {
 		if err := a.insist(ctx, func(ctx context.Context) error {
 			return a.editLease(ctx, s, "operator-scaling.tom-ludwig.github.io/parameters", "v9 unknown")
 		}); err != nil {
@@ -67,15 +67,15 @@ var leaseFaults = []kind{
 	}},
 }
 
-// deleteLease deletes the seat's Lease, as soon as the server lets it.
-func (a *arena) deleteLease(ctx context.Context, s *seat) error {
+// deleteLease deletes the replica's Lease, as soon as the server lets it.
+func (a *environment) deleteLease(ctx context.Context, s *replicaHarness) error {
 	return a.insist(ctx, func(ctx context.Context) error {
 		return a.kube.CoordinationV1().Leases(namespace).Delete(ctx, leasePrefix+s.pod, metav1.DeleteOptions{})
 	})
 }
 
 // insist tries again while a fault of the servers lasts.
-func (a *arena) insist(ctx context.Context, f func(context.Context) error) error {
+func (a *environment) insist(ctx context.Context, f func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, a.options.Outage+patience)
 	defer cancel()
 	return a.eventually(ctx, func(ctx context.Context) error {
@@ -86,7 +86,7 @@ func (a *arena) insist(ctx context.Context, f func(context.Context) error) error
 }
 
 // editLease sets an annotation, without a condition.
-func (a *arena) editLease(ctx context.Context, s *seat, annotation, value string) error {
+func (a *environment) editLease(ctx context.Context, s *replicaHarness, annotation, value string) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	patch := fmt.Sprintf(`{"metadata":{"annotations":{%q:%q}}}`, annotation, value)
@@ -95,7 +95,7 @@ func (a *arena) editLease(ctx context.Context, s *seat, annotation, value string
 }
 
 // leaseExists returns an error if there is no Lease for the Pod.
-func (a *arena) leaseExists(ctx context.Context, pod string) error {
+func (a *environment) leaseExists(ctx context.Context, pod string) error {
 	_, err := a.kube.CoordinationV1().Leases(namespace).Get(ctx, leasePrefix+pod, metav1.GetOptions{})
 	return err
 }

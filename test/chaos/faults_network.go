@@ -32,7 +32,7 @@ var networkFaults = []kind{
 	{"everything: black hole", aGateway, requests(faultproxy.Requests, faultproxy.Rule{Action: faultproxy.Stall}, 2)},
 	{"everything: 429", aGateway, requests(faultproxy.Requests, faultproxy.Rule{Action: faultproxy.Fail, Status: http.StatusTooManyRequests, Probability: 0.7}, 1)},
 	{"everything: 500", aGateway, requests(faultproxy.Requests, faultproxy.Rule{Action: faultproxy.Fail, Status: http.StatusInternalServerError, Probability: 0.7}, 1)},
-	{"slow watches, and a member lost", theFleet, func(ctx context.Context, a *arena, _ *seat, i *Injection) error {
+	{"slow watches, and a member lost", theFleet, func(ctx context.Context, a *environment, _ *replicaHarness, i *Injection) error {
 		// Who sees late that a peer was evicted tries to evict it too.
 		defer a.slowWatches(250 * time.Millisecond)()
 		if err := i.visitor.occupy(ctx, true); err != nil {
@@ -41,14 +41,14 @@ var networkFaults = []kind{
 		if err := a.waitReady(ctx, i.visitor, 2*a.options.LeaseDuration); err != nil {
 			i.note("%v", err)
 		}
-		i.visitor.lose()
+		i.visitor.kill()
 		return a.sleep(ctx, a.options.LeaseDuration+3*time.Second)
 	}},
-	{"slow watches, and members that come and go at once", theFleet, func(ctx context.Context, a *arena, _ *seat, i *Injection) error {
+	{"slow watches, and members that come and go at once", theFleet, func(ctx context.Context, a *environment, _ *replicaHarness, i *Injection) error {
 		// Partitions are released, and a moment later somebody joins: who has seen only
 		// the one claims what the other has claimed.
 		defer a.slowWatches(900 * time.Millisecond)()
-		leaving, coming := a.visitors[0], a.visitors[1]
+		leaving, coming := a.surgeReplicas[0], a.surgeReplicas[1]
 		if err := leaving.occupy(ctx, true); err != nil {
 			return err
 		}
@@ -74,7 +74,7 @@ var networkFaults = []kind{
 	}},
 
 	// Through a tunnel: TLS and HTTP/2 from end to end, all requests on one connection.
-	{"cable: cut", aTunnel, func(ctx context.Context, a *arena, s *seat, _ *Injection) error {
+	{"cable: cut", aTunnel, func(ctx context.Context, a *environment, s *replicaHarness, _ *Injection) error {
 		s.tunnel.Cut()
 		return a.sleep(ctx, a.options.LeaseDuration/2)
 	}},
@@ -86,25 +86,25 @@ var networkFaults = []kind{
 	{"cable: slow", aTunnel, cable(faultproxy.Cable{Delay: 150 * time.Millisecond}, 1)},
 }
 
-// slowWatches delays what the gateways' seats see of Leases, each by another time, until
+// slowWatches delays what the gateways' replicas see of Leases, each by another time, until
 // the function that it returns is called.
-func (a *arena) slowWatches(least time.Duration) (heal func()) {
-	for n, s := range a.seats {
+func (a *environment) slowWatches(least time.Duration) (clearFaults func()) {
+	for n, s := range a.replicas {
 		if s.gateway != nil {
 			slow := faultproxy.Rule{Action: faultproxy.Delay, Delay: least + time.Duration(n)*50*time.Millisecond}
 			a.check(s.gateway.Set(faultproxy.LeaseWatch, slow))
 		}
 	}
 	return func() {
-		for _, s := range a.seats {
-			s.heal()
+		for _, s := range a.replicas {
+			s.clearFaults()
 		}
 	}
 }
 
 // requests sets a rule of a gateway for a number of lease durations.
-func requests(which faultproxy.Class, rule faultproxy.Rule, durations float64) func(context.Context, *arena, *seat, *Injection) error {
-	return func(ctx context.Context, a *arena, s *seat, i *Injection) error {
+func requests(which faultproxy.Class, rule faultproxy.Rule, durations float64) func(context.Context, *environment, *replicaHarness, *Injection) error {
+	return func(ctx context.Context, a *environment, s *replicaHarness, i *Injection) error {
 		before := s.gateway.Counts()
 		if err := s.gateway.Set(which, rule); err != nil {
 			return err
@@ -113,7 +113,7 @@ func requests(which faultproxy.Class, rule faultproxy.Rule, durations float64) f
 			s.gateway.Cut(which)
 		}
 		err := a.sleep(ctx, time.Duration(durations*float64(a.options.LeaseDuration)))
-		s.heal()
+		s.clearFaults()
 		hits := 0
 		i.toHit = true
 		for _, effect := range []faultproxy.Effect{faultproxy.WasCut, faultproxy.WasStalled, faultproxy.WasDelayed, faultproxy.WasFailed, faultproxy.AnswerDropped} {
@@ -125,9 +125,9 @@ func requests(which faultproxy.Class, rule faultproxy.Rule, durations float64) f
 	}
 }
 
-// moving runs a fault on one seat while the visitor joins, and again while it leaves.
-func moving(fault func(context.Context, *arena, *seat, *Injection) error) func(context.Context, *arena, *seat, *Injection) error {
-	return func(ctx context.Context, a *arena, s *seat, i *Injection) error {
+// moving runs a fault on one replica while the visitor joins, and again while it leaves.
+func moving(fault func(context.Context, *environment, *replicaHarness, *Injection) error) func(context.Context, *environment, *replicaHarness, *Injection) error {
+	return func(ctx context.Context, a *environment, s *replicaHarness, i *Injection) error {
 		if err := i.visitor.occupy(ctx, true); err != nil {
 			return err
 		}
@@ -139,7 +139,7 @@ func moving(fault func(context.Context, *arena, *seat, *Injection) error) func(c
 		if err == nil {
 			err = a.waitReady(ctx, i.visitor, 2*a.options.LeaseDuration)
 		}
-		p := i.visitor.vacate()
+		p := i.visitor.disableRestart()
 		if terminateErr := p.Terminate(); terminateErr != nil {
 			i.note("%v", terminateErr)
 		}
@@ -158,8 +158,8 @@ func moving(fault func(context.Context, *arena, *seat, *Injection) error) func(c
 }
 
 // cable sets the state of a tunnel for a number of lease durations.
-func cable(state faultproxy.Cable, durations float64) func(context.Context, *arena, *seat, *Injection) error {
-	return func(ctx context.Context, a *arena, s *seat, _ *Injection) error {
+func cable(state faultproxy.Cable, durations float64) func(context.Context, *environment, *replicaHarness, *Injection) error {
+	return func(ctx context.Context, a *environment, s *replicaHarness, _ *Injection) error {
 		s.tunnel.Set(state)
 		if state.Refuse {
 			s.tunnel.Cut()

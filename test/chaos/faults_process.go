@@ -13,38 +13,38 @@ import (
 )
 
 var processFaults = []kind{
-	{"SIGKILL, restarted in its Pod", anySeat, func(ctx context.Context, a *arena, s *seat, _ *Injection) error {
+	{"SIGKILL, restarted in its Pod", anySeat, func(ctx context.Context, a *environment, s *replicaHarness, _ *Injection) error {
 		p, err := s.present()
 		if err != nil {
 			return err
 		}
-		p.Kill() // and the seat starts it again
+		p.Kill() // and the replica starts it again
 		return a.sleep(ctx, a.options.LeaseDuration/2)
 	}},
-	{"SIGKILL, comes back as another Pod", anySeat, func(ctx context.Context, a *arena, s *seat, _ *Injection) error {
-		s.lose()
+	{"SIGKILL, comes back as another Pod", anySeat, func(ctx context.Context, a *environment, s *replicaHarness, _ *Injection) error {
+		s.kill()
 		if err := a.sleep(ctx, a.options.LeaseDuration+2*time.Second); err != nil {
 			return err
 		}
 		return s.occupy(ctx, true)
 	}},
-	{"SIGKILL, another Pod at once", anySeat, func(ctx context.Context, a *arena, s *seat, _ *Injection) error {
-		s.lose()
+	{"SIGKILL, another Pod at once", anySeat, func(ctx context.Context, a *environment, s *replicaHarness, _ *Injection) error {
+		s.kill()
 		if err := s.occupy(ctx, true); err != nil {
 			return err
 		}
 		return a.sleep(ctx, a.options.LeaseDuration+2*time.Second)
 	}},
-	{"SIGSTOP for half the renew deadline", anySeat, func(ctx context.Context, a *arena, s *seat, i *Injection) error {
+	{"SIGSTOP for half the renew deadline", anySeat, func(ctx context.Context, a *environment, s *replicaHarness, i *Injection) error {
 		return pause(ctx, a, s, i, a.options.renewDeadline()/2)
 	}},
-	{"SIGSTOP past the fence", anySeat, func(ctx context.Context, a *arena, s *seat, i *Injection) error {
+	{"SIGSTOP past the fence", anySeat, func(ctx context.Context, a *environment, s *replicaHarness, i *Injection) error {
 		return pause(ctx, a, s, i, (a.options.renewDeadline()+a.options.LeaseDuration)/2)
 	}},
-	{"SIGSTOP for two lease durations", anySeat, func(ctx context.Context, a *arena, s *seat, i *Injection) error {
+	{"SIGSTOP for two lease durations", anySeat, func(ctx context.Context, a *environment, s *replicaHarness, i *Injection) error {
 		return pause(ctx, a, s, i, 2*a.options.LeaseDuration)
 	}},
-	{"SIGSTOP in a reconcile, for two lease durations", aGateway, func(ctx context.Context, a *arena, s *seat, i *Injection) error {
+	{"SIGSTOP in a reconcile, for two lease durations", aGateway, func(ctx context.Context, a *environment, s *replicaHarness, i *Injection) error {
 		// Writes that take long: at any moment one is under way.
 		if err := s.gateway.Set(faultproxy.ObjectWrite, faultproxy.Rule{Action: faultproxy.Delay, Delay: 500 * time.Millisecond}); err != nil {
 			return err
@@ -54,7 +54,7 @@ var processFaults = []kind{
 		}
 		return pause(ctx, a, s, i, 2*a.options.LeaseDuration)
 	}},
-	{"SIGTERM, comes back as another Pod", anySeat, func(ctx context.Context, a *arena, s *seat, i *Injection) error {
+	{"SIGTERM, comes back as another Pod", anySeat, func(ctx context.Context, a *environment, s *replicaHarness, i *Injection) error {
 		began := time.Now()
 		if err := s.leave(); err != nil {
 			i.note("%v", err)
@@ -65,8 +65,8 @@ var processFaults = []kind{
 		}
 		return s.occupy(ctx, true)
 	}},
-	{"rolling restart", theFleet, func(ctx context.Context, a *arena, _ *seat, i *Injection) error {
-		for _, s := range a.seats {
+	{"rolling restart", theFleet, func(ctx context.Context, a *environment, _ *replicaHarness, i *Injection) error {
+		for _, s := range a.replicas {
 			if err := s.leave(); err != nil {
 				i.note("%v", err)
 			}
@@ -79,14 +79,14 @@ var processFaults = []kind{
 		}
 		return nil
 	}},
-	{"SIGTERM to half of the fleet at once", theFleet, func(ctx context.Context, a *arena, _ *seat, i *Injection) error {
+	{"SIGTERM to half of the fleet at once", theFleet, func(ctx context.Context, a *environment, _ *replicaHarness, i *Injection) error {
 		var wait sync.WaitGroup
-		notes := make([]error, len(a.seats)/2)
-		for n, s := range a.seats[:len(notes)] {
+		notes := make([]error, len(a.replicas)/2)
+		for n, s := range a.replicas[:len(notes)] {
 			wait.Go(func() { notes[n] = s.leave() })
 		}
 		wait.Wait()
-		for n, s := range a.seats[:len(notes)] {
+		for n, s := range a.replicas[:len(notes)] {
 			if notes[n] != nil {
 				i.note("%v", notes[n])
 			}
@@ -96,30 +96,30 @@ var processFaults = []kind{
 		}
 		return nil
 	}},
-	{"a replica more, for a while", theVisitor, func(ctx context.Context, a *arena, _ *seat, i *Injection) error {
+	{"a replica more, for a while", theVisitor, func(ctx context.Context, a *environment, _ *replicaHarness, i *Injection) error {
 		return a.visit(ctx, i, a.options.LeaseDuration)
 	}},
-	{"duplicate identity in the same Pod", anySeat, func(ctx context.Context, a *arena, s *seat, i *Injection) error {
+	{"duplicate identity in the same Pod", anySeat, func(ctx context.Context, a *environment, s *replicaHarness, i *Injection) error {
 		return duplicate(ctx, a, s, i, false)
 	}},
-	{"duplicate name in another Pod", anySeat, func(ctx context.Context, a *arena, s *seat, i *Injection) error {
+	{"duplicate name in another Pod", anySeat, func(ctx context.Context, a *environment, s *replicaHarness, i *Injection) error {
 		return duplicate(ctx, a, s, i, true)
 	}},
-	{"slow reconciles while partitions move", theVisitor, func(ctx context.Context, a *arena, s *seat, i *Injection) error {
+	{"slow reconciles while partitions move", theVisitor, func(ctx context.Context, a *environment, s *replicaHarness, i *Injection) error {
 		if err := s.gateway.Set(faultproxy.ObjectWrite, faultproxy.Rule{Action: faultproxy.Delay, Delay: 2 * time.Second}); err != nil {
 			return err
 		}
 		return a.visit(ctx, i, a.options.LeaseDuration)
 	}},
 	// With the servers away too, it would be fenced, break the write off, and end well.
-	{"a reconcile that does not end, and SIGTERM", aSeatAndServer, func(ctx context.Context, a *arena, s *seat, i *Injection) error {
+	{"a reconcile that does not end, and SIGTERM", aSeatAndServer, func(ctx context.Context, a *environment, s *replicaHarness, i *Injection) error {
 		if err := s.gateway.Set(faultproxy.ObjectWrite, faultproxy.Rule{Action: faultproxy.Stall}); err != nil {
 			return err
 		}
 		if err := a.hit(ctx, s, faultproxy.ObjectWrite, faultproxy.WasStalled, a.options.LeaseDuration); err != nil {
 			return err
 		}
-		p := s.vacate()
+		p := s.disableRestart()
 		err := p.Stop()
 		i.note("exit code %d", p.ExitCode())
 		if p.ExitCode() == 0 {
@@ -128,13 +128,13 @@ var processFaults = []kind{
 		if err == nil {
 			i.note("no error")
 		}
-		s.heal()
+		s.clearFaults()
 		return s.occupy(ctx, false)
 	}},
 }
 
 // pause stops the execution of a process for a while.
-func pause(ctx context.Context, a *arena, s *seat, i *Injection, d time.Duration) error {
+func pause(ctx context.Context, a *environment, s *replicaHarness, i *Injection, d time.Duration) error {
 	p, err := s.present()
 	if err != nil {
 		return err
@@ -152,7 +152,7 @@ func pause(ctx context.Context, a *arena, s *seat, i *Injection, d time.Duration
 
 // duplicate starts a second process with the identity of one that runs, and ends
 // one of the two.
-func duplicate(ctx context.Context, a *arena, s *seat, i *Injection, otherPod bool) error {
+func duplicate(ctx context.Context, a *environment, s *replicaHarness, i *Injection, otherPod bool) error {
 	s.mu.Lock()
 	uid := s.uid
 	s.mu.Unlock()
@@ -182,7 +182,7 @@ func duplicate(ctx context.Context, a *arena, s *seat, i *Injection, otherPod bo
 }
 
 // visit lets the visitor join, stay and leave, so that partitions move twice.
-func (a *arena) visit(ctx context.Context, i *Injection, stay time.Duration) error {
+func (a *environment) visit(ctx context.Context, i *Injection, stay time.Duration) error {
 	if err := i.visitor.occupy(ctx, true); err != nil {
 		return err
 	}
@@ -196,9 +196,9 @@ func (a *arena) visit(ctx context.Context, i *Injection, stay time.Duration) err
 	return err
 }
 
-// waitReady waits until the process of a seat is on the ring, or for as long as
+// waitReady waits until the process of a replica is on the ring, or for as long as
 // that may take.
-func (a *arena) waitReady(ctx context.Context, s *seat, most time.Duration) error {
+func (a *environment) waitReady(ctx context.Context, s *replicaHarness, most time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, most)
 	defer cancel()
 	if err := a.eventually(ctx, func(ctx context.Context) error {
@@ -214,7 +214,7 @@ func (a *arena) waitReady(ctx context.Context, s *seat, most time.Duration) erro
 }
 
 // hit waits until a gateway's rule has had an effect.
-func (a *arena) hit(ctx context.Context, s *seat, which faultproxy.Class, effect faultproxy.Effect, most time.Duration) error {
+func (a *environment) hit(ctx context.Context, s *replicaHarness, which faultproxy.Class, effect faultproxy.Effect, most time.Duration) error {
 	before := s.gateway.Counts().Of(which, effect)
 	for end := time.Now().Add(most); s.gateway.Counts().Of(which, effect) == before; {
 		if time.Now().After(end) {

@@ -12,11 +12,11 @@ import (
 )
 
 var serverFaults = []kind{
-	{"kube-apiserver killed and restarted", theServer, func(ctx context.Context, a *arena, _ *seat, _ *Injection) error {
+	{"kube-apiserver killed and restarted", theServer, func(ctx context.Context, a *environment, _ *replicaHarness, _ *Injection) error {
 		a.cp.APIServer.Kill()
 		return a.cp.APIServer.Start(ctx)
 	}},
-	{"kube-apiserver away for long", theServer, func(ctx context.Context, a *arena, _ *seat, i *Injection) error {
+	{"kube-apiserver away for long", theServer, func(ctx context.Context, a *environment, _ *replicaHarness, i *Injection) error {
 		i.note("for %v", a.options.Outage)
 		a.cp.APIServer.Kill()
 		if err := a.sleep(ctx, a.options.Outage); err != nil {
@@ -24,19 +24,19 @@ var serverFaults = []kind{
 		}
 		return a.cp.APIServer.Start(ctx)
 	}},
-	{"kube-apiserver paused", theServer, func(ctx context.Context, a *arena, _ *seat, _ *Injection) error {
+	{"kube-apiserver paused", theServer, func(ctx context.Context, a *environment, _ *replicaHarness, _ *Injection) error {
 		return freeze(ctx, a, a.cp.APIServer, 2*a.options.LeaseDuration)
 	}},
-	{"etcd paused", theServer, func(ctx context.Context, a *arena, _ *seat, _ *Injection) error {
+	{"etcd paused", theServer, func(ctx context.Context, a *environment, _ *replicaHarness, _ *Injection) error {
 		return freeze(ctx, a, a.cp.Etcd, a.options.LeaseDuration)
 	}},
-	{"watches from a second API server that is stale", aSeatAndServer, func(ctx context.Context, a *arena, s *seat, _ *Injection) error {
+	{"watches from a second API server that is stale", aSeatAndServer, func(ctx context.Context, a *environment, s *replicaHarness, _ *Injection) error {
 		return stale(ctx, a, s, faultproxy.Watches)
 	}},
-	{"everything from a second API server that is stale", aSeatAndServer, func(ctx context.Context, a *arena, s *seat, _ *Injection) error {
+	{"everything from a second API server that is stale", aSeatAndServer, func(ctx context.Context, a *environment, s *replicaHarness, _ *Injection) error {
 		return stale(ctx, a, s, faultproxy.Requests)
 	}},
-	{"reads from the second API server, writes to the first", aSeatAndServer, func(ctx context.Context, a *arena, s *seat, i *Injection) error {
+	{"reads from the second API server, writes to the first", aSeatAndServer, func(ctx context.Context, a *environment, s *replicaHarness, i *Injection) error {
 		s.gateway.Route(faultproxy.Watches|faultproxy.Reads, 1)
 		s.gateway.Cut(faultproxy.Watches)
 		return a.sleep(ctx, a.options.LeaseDuration)
@@ -44,7 +44,7 @@ var serverFaults = []kind{
 }
 
 // freeze pauses a server.
-func freeze(ctx context.Context, a *arena, s *controlplane.Server, d time.Duration) error {
+func freeze(ctx context.Context, a *environment, s *controlplane.Server, d time.Duration) error {
 	if err := s.Pause(); err != nil {
 		return err
 	}
@@ -55,9 +55,9 @@ func freeze(ctx context.Context, a *arena, s *controlplane.Server, d time.Durati
 	return err
 }
 
-// stale leads a seat's requests to the second API server, then cuts that one off
+// stale leads a replica's requests to the second API server, then cuts that one off
 // from etcd: its watch cache stands still, and it does not know.
-func stale(ctx context.Context, a *arena, s *seat, which faultproxy.Class) error {
+func stale(ctx context.Context, a *environment, s *replicaHarness, which faultproxy.Class) error {
 	s.gateway.Route(which, 1)
 	s.gateway.Cut(which)
 	if err := a.sleep(ctx, time.Second); err != nil {
@@ -67,7 +67,7 @@ func stale(ctx context.Context, a *arena, s *seat, which faultproxy.Class) error
 	err := a.sleep(ctx, 2*a.options.LeaseDuration)
 	a.etcdLine.Set(cableOK)
 	if err == nil {
-		err = a.sleep(ctx, time.Second) // it catches up, and the seat with it
+		err = a.sleep(ctx, time.Second) // it catches up, and the replica with it
 	}
 	s.gateway.Route(which, 0)
 	s.gateway.Cut(which)

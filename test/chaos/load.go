@@ -24,7 +24,7 @@ func foo(name string) *v1alpha1.Foo {
 	}
 }
 
-func (a *arena) createFoos(ctx context.Context) error {
+func (a *environment) createFoos(ctx context.Context) error {
 	for i := range a.options.Objects {
 		if _, err := a.foos.Create(ctx, foo(fmt.Sprintf("foo-%d", i)), metav1.CreateOptions{}); err != nil {
 			return err
@@ -37,14 +37,14 @@ func (a *arena) createFoos(ctx context.Context) error {
 // it returns is called, which returns how many changes there were. It asks nobody's
 // leave: who changes an object does not know which replica has it, or that there is
 // a fault. A request that fails is not repeated.
-func (a *arena) load() (stop func() int) {
-	const hands = 4
+func (a *environment) load() (stop func() int) {
+	const concurrency = 4
 	ctx, cancel := context.WithCancel(a.ctx)
 	var changes, next atomic.Int64
 	var wait sync.WaitGroup
-	for range hands {
+	for range concurrency {
 		wait.Go(func() {
-			ticker := time.NewTicker(time.Duration(hands * float64(time.Second) / a.options.Rate))
+			ticker := time.NewTicker(time.Duration(concurrency * float64(time.Second) / a.options.Rate))
 			defer ticker.Stop()
 			for {
 				select {
@@ -70,7 +70,7 @@ func (a *arena) load() (stop func() int) {
 }
 
 // change makes the n-th change.
-func (a *arena) change(ctx context.Context, n int64) error {
+func (a *environment) change(ctx context.Context, n int64) error {
 	const lifetime = 20 // changes between the making of a Foo and its end, in tens
 	if n%10 == 0 {
 		if _, err := a.foos.Create(ctx, foo(fmt.Sprintf("passing-%d", n/10)), metav1.CreateOptions{}); err != nil {

@@ -56,7 +56,7 @@ func (r *Result) breach(check, format string, args ...any) {
 }
 
 // breach notes something that must not be while the run goes on.
-func (a *arena) breach(check, format string, args ...any) {
+func (a *environment) breach(check, format string, args ...any) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.breaches = append(a.breaches, Breach{check, fmt.Sprintf(format, args...)})

@@ -40,8 +40,8 @@ func Run(ctx context.Context, options Options) (*Result, error) {
 	return r, nil
 }
 
-func (a *arena) run(ctx context.Context) (*Result, error) {
-	for _, s := range a.seats {
+func (a *environment) run(ctx context.Context) (*Result, error) {
+	for _, s := range a.replicas {
 		if err := s.occupy(ctx, true); err != nil {
 			return nil, err
 		}
@@ -88,11 +88,11 @@ func (a *arena) run(ctx context.Context) (*Result, error) {
 	return r, a.err
 }
 
-// converged returns nil if the seats' processes own every partition between them,
+// converged returns nil if the replicas' processes own every partition between them,
 // and each Foo was worked on at its present version.
-func (a *arena) converged(ctx context.Context) error {
+func (a *environment) converged(ctx context.Context) error {
 	active := 0
-	for _, s := range a.seats {
+	for _, s := range a.replicas {
 		p, err := s.present()
 		if err != nil {
 			return err
@@ -131,7 +131,7 @@ func (a *arena) converged(ctx context.Context) error {
 }
 
 // judge compares what the replicas have recorded with what etcd has seen.
-func (a *arena) judge(ctx context.Context, r *Result) error {
+func (a *environment) judge(ctx context.Context, r *Result) error {
 	foos, err := a.foos.List(ctx, metav1.ListOptions{})
 	if err != nil {
 		return err

@@ -21,7 +21,7 @@ import (
 )
 
 // as lets a replica act as a user of the control plane.
-func (w *world) as(name string, config *rest.Config) func(*replica.Config) {
+func (w *harness) as(name string, config *rest.Config) func(*replica.Config) {
 	w.t.Helper()
 	path := filepath.Join(w.dir, name+".kubeconfig")
 	if err := controlplane.WriteKubeconfig(path, config); err != nil {
@@ -31,7 +31,7 @@ func (w *world) as(name string, config *rest.Config) func(*replica.Config) {
 }
 
 // waitExit waits until a process has ended by itself, and returns its exit code.
-func (w *world) waitExit(p *replica.Process) int {
+func (w *harness) waitExit(p *replica.Process) int {
 	w.t.Helper()
 	w.eventually(p.String()+" ends", func(context.Context) error {
 		if !p.Ended() {
@@ -50,7 +50,7 @@ func TestMissingAccess(t *testing.T) {
 }
 
 func testMissingAccess(t *attempt) {
-	w := newWorld(t)
+	w := newHarness(t)
 	stranger, err := w.plane.cp.User("stranger-to-" + w.namespace)
 	if err != nil {
 		t.Fatal(err)
@@ -87,7 +87,7 @@ func testMissingAccess(t *attempt) {
 
 // waitAllowed waits until the API server knows that a user may list Leases: its
 // authorizer learns of a new role in its own time.
-func (w *world) waitAllowed(config *rest.Config) {
+func (w *harness) waitAllowed(config *rest.Config) {
 	w.t.Helper()
 	client := mustClient(w.t, config)
 	w.eventually("the role is in force", func(ctx context.Context) error {
@@ -97,7 +97,7 @@ func (w *world) waitAllowed(config *rest.Config) {
 }
 
 // grant gives a ServiceAccount verbs on Leases.
-func (w *world) grant(account string, verbs ...string) {
+func (w *harness) grant(account string, verbs ...string) {
 	w.t.Helper()
 	_, err := w.kube.RbacV1().Roles(w.namespace).Create(w.t.Context(), &rbacv1.Role{
 		ObjectMeta: metav1.ObjectMeta{Name: account},
@@ -126,7 +126,7 @@ func TestManifestsAllowWhatIsNeeded(t *testing.T) {
 
 func testManifestsAllowWhatIsNeeded(t *attempt) {
 	const objects = 30
-	w := newWorld(t)
+	w := newHarness(t)
 	// A kustomization loads nothing from above its folder, but for other ones.
 	overlay := filepath.Join(w.dir, "overlay")
 	if err := os.MkdirAll(overlay, 0o755); err != nil {

@@ -22,7 +22,7 @@ func TestChildrenReachTheOwnerOfTheirParent(t *testing.T) {
 
 func testChildrenReachTheOwnerOfTheirParent(t *attempt) {
 	const objects, members = 90, 3
-	w := newWorld(t)
+	w := newHarness(t)
 	w.createFoos(0, objects)
 	replicas := w.startMany(0, members)
 	p := w.waitWorked(replicas...)

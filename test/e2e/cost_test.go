@@ -23,7 +23,7 @@ func TestCostOfAMembershipChange(t *testing.T) {
 
 func testCostOfAMembershipChange(t *attempt) {
 	const members = 4
-	w := newWorld(t)
+	w := newHarness(t)
 	w.template.LeaseDuration = shard.DefaultLeaseDuration // nobody is to be evicted by mistake
 	replicas := w.startMany(0, members)
 	w.waitPlaced(replicas...)
@@ -62,7 +62,7 @@ func testCostOfAMembershipChange(t *attempt) {
 
 // claimWrites counts the versions of the replicas' Leases in which something else than
 // a time and a counter has changed.
-func (w *world) claimWrites(replicas []*replica.Process) int {
+func (w *harness) claimWrites(replicas []*replica.Process) int {
 	w.t.Helper()
 	w.sync()
 	writes := 0

@@ -27,7 +27,7 @@ func TestKillWithDefaults(t *testing.T) {
 
 func testKill(t *attempt, duration time.Duration) {
 	const objects, members = 300, 3
-	w := newWorld(t)
+	w := newHarness(t)
 	w.template.LeaseDuration = duration
 	w.createFoos(0, objects)
 	replicas := w.startMany(0, members)

@@ -110,7 +110,7 @@ func testDeletion(t *attempt) {
 }
 
 // isAsItShould judges one of the first 40 Foos.
-func (w *world) isAsItShould(name string, i int, before map[string]appsv1.Deployment) error {
+func (w *harness) isAsItShould(name string, i int, before map[string]appsv1.Deployment) error {
 	_, err := w.foos.Get(w.t.Context(), name, metav1.GetOptions{})
 	if i < 30 && !apierrors.IsNotFound(err) {
 		return fmt.Errorf("Foo %s is there: %w", name, errOr(err, "found"))
@@ -131,19 +131,19 @@ func (w *world) isAsItShould(name string, i int, before map[string]appsv1.Deploy
 	return nil
 }
 
-func (w *world) deleteFoos(from, to int, how metav1.DeletionPropagation) {
+func (w *harness) deleteFoos(from, to int, how metav1.DeletionPropagation) {
 	w.t.Helper()
 	w.eachFoo(from, to, func(name string) error {
 		return w.foos.Delete(w.t.Context(), name, metav1.DeleteOptions{PropagationPolicy: &how})
 	})
 }
 
-func (w *world) deleteDeployment(name string) error {
+func (w *harness) deleteDeployment(name string) error {
 	return w.kube.AppsV1().Deployments(w.namespace).Delete(w.t.Context(), name, metav1.DeleteOptions{})
 }
 
 // deployments returns all Deployments by name.
-func (w *world) deployments() map[string]appsv1.Deployment {
+func (w *harness) deployments() map[string]appsv1.Deployment {
 	w.t.Helper()
 	list, err := w.kube.AppsV1().Deployments(w.namespace).List(w.t.Context(), metav1.ListOptions{})
 	if err != nil {
@@ -157,7 +157,7 @@ func (w *world) deployments() map[string]appsv1.Deployment {
 }
 
 // patchDeployment changes a Deployment from outside; subresource may be "status".
-func (w *world) patchDeployment(name, patch string, subresource ...string) error {
+func (w *harness) patchDeployment(name, patch string, subresource ...string) error {
 	_, err := w.kube.AppsV1().Deployments(w.namespace).Patch(w.t.Context(), name, types.MergePatchType, []byte(patch), metav1.PatchOptions{}, subresource...)
 	return err
 }

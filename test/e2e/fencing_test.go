@@ -39,7 +39,7 @@ func wantRefused(t *attempt, what string, err error, text string) {
 }
 
 // refusals returns the lines of the replicas' logs that tell of refused requests.
-func (w *world) refusals() (lines []string) {
+func (w *harness) refusals() (lines []string) {
 	w.t.Helper()
 	for _, r := range w.all() {
 		text, err := os.ReadFile(r.LogFile())
@@ -56,7 +56,7 @@ func (w *world) refusals() (lines []string) {
 }
 
 // tokens returns the tokens of a Foo's status and of its Deployment, 0 for none.
-func (w *world) tokens(ctx context.Context, name string) (status, deployment int64, err error) {
+func (w *harness) tokens(ctx context.Context, name string) (status, deployment int64, err error) {
 	foo, err := w.foos.Get(ctx, name, metav1.GetOptions{})
 	if err != nil {
 		return 0, 0, err
@@ -72,7 +72,7 @@ func (w *world) tokens(ctx context.Context, name string) (status, deployment int
 
 // waitRepaired waits until the owner has given a Deployment its one replica, and a
 // token that is at least as high.
-func (w *world) waitRepaired(name string, atLeast int64) {
+func (w *harness) waitRepaired(name string, atLeast int64) {
 	w.t.Helper()
 	w.eventually("Deployment "+name+" is repaired", func(ctx context.Context) error {
 		d, err := w.kube.AppsV1().Deployments(w.namespace).Get(ctx, name, metav1.GetOptions{})
@@ -116,7 +116,7 @@ const byHand, byLate = 500, 600
 // late sends what an owner of the Foo might send at this moment, without the
 // condition that nobody has written in between. The requests are under way when it
 // returns; they arrive when the function that it returns is called.
-func (w *world) late(config *rest.Config, name string) (arrive func() map[string]error, token int64) {
+func (w *harness) late(config *rest.Config, name string) (arrive func() map[string]error, token int64) {
 	w.t.Helper()
 	d, err := w.kube.AppsV1().Deployments(w.namespace).Get(w.t.Context(), name, metav1.GetOptions{})
 	if err != nil {
@@ -169,7 +169,7 @@ func (w *world) late(config *rest.Config, name string) (arrive func() map[string
 }
 
 // ownedBy returns a Foo that a replica owns.
-func (w *world) ownedBy(p placement, r *replica.Process, objects int) string {
+func (w *harness) ownedBy(p placement, r *replica.Process, objects int) string {
 	w.t.Helper()
 	for i := range objects {
 		if name := fmt.Sprintf("foo-%d", i); p.of(w.key(name)) == r.Pod() {
@@ -190,7 +190,7 @@ func TestFencing(t *testing.T) {
 
 func testFencing(t *attempt) {
 	const objects = 60
-	w := newWorld(t)
+	w := newHarness(t)
 	w.allow()
 	account, err := w.plane.cp.ServiceAccount(operatorNamespace, operatorAccount)
 	if err != nil {
@@ -288,7 +288,7 @@ func testFencing(t *attempt) {
 }
 
 // judge sends what an owner of the Foo may write, and may not.
-func (w *world) judge(o operator, name string, old int64) {
+func (w *harness) judge(o operator, name string, old int64) {
 	w.t.Helper()
 	status, deployment, err := w.tokens(w.t.Context(), name)
 	if err != nil {
@@ -316,7 +316,7 @@ func (w *world) judge(o operator, name string, old int64) {
 
 // meddle does to the tokens of a Foo what a human may do, and what the manifest
 // says to do about it.
-func (w *world) meddle(name string) {
+func (w *harness) meddle(name string) {
 	w.t.Helper()
 	_, token, err := w.tokens(w.t.Context(), name)
 	if err != nil {

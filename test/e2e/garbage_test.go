@@ -20,7 +20,7 @@ import (
 const annotations = "operator-scaling.tom-ludwig.github.io/" // what a record's begin with
 
 // garbage makes a Lease that is none.
-func (w *world) garbage(name string, change func(*coordinationv1.Lease)) *coordinationv1.Lease {
+func (w *harness) garbage(name string, change func(*coordinationv1.Lease)) *coordinationv1.Lease {
 	w.t.Helper()
 	holder, seconds, now := "ghost_1", int32(leaseDuration/time.Second), metav1.NowMicro()
 	l := &coordinationv1.Lease{
@@ -49,7 +49,7 @@ func TestGarbageLeases(t *testing.T) {
 
 func testGarbageLeases(t *attempt) {
 	const objects = 60
-	w := newWorld(t)
+	w := newHarness(t)
 	w.createFoos(0, objects)
 	replicas := w.startMany(0, 2)
 	before := w.waitWorked(replicas...)
@@ -157,7 +157,7 @@ func TestNameOfTheLeaseIsTaken(t *testing.T) {
 }
 
 func testNameOfTheLeaseIsTaken(t *attempt) {
-	w := newWorld(t)
+	w := newHarness(t)
 	taken := w.garbage(w.leaseName("op-0"), func(l *coordinationv1.Lease) { l.Labels, l.Annotations = nil, nil })
 	p := w.start("op-0")
 	if code := w.waitExit(p); code != 1 {

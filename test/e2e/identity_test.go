@@ -27,7 +27,7 @@ func TestRestartInTheSamePod(t *testing.T) {
 
 func testRestartInTheSamePod(t *attempt) {
 	const objects = 60
-	w := newWorld(t)
+	w := newHarness(t)
 	w.template.LeaseDuration = shard.DefaultLeaseDuration // so that at once can be told from later
 	w.createFoos(0, objects)
 	replicas := w.startMany(0, 2)
@@ -68,7 +68,7 @@ func TestDuplicateIdentity(t *testing.T) {
 }
 
 func testDuplicateIdentity(t *attempt) {
-	duplicate(t, func(*world) {})
+	duplicate(t, func(*harness) {})
 }
 
 // The same name in another Pod: one that was deleted by force while its process
@@ -80,7 +80,7 @@ func TestDuplicateNameInAnotherPod(t *testing.T) {
 }
 
 func testDuplicateName(t *attempt) {
-	duplicate(t, func(w *world) {
+	duplicate(t, func(w *harness) {
 		uid := w.pod("op-0")
 		if err := w.kube.CoreV1().Pods(w.namespace).Delete(w.t.Context(), "op-0", metav1.DeleteOptions{GracePeriodSeconds: new(int64)}); err != nil {
 			w.t.Fatal(err)
@@ -91,9 +91,9 @@ func testDuplicateName(t *attempt) {
 	})
 }
 
-func duplicate(t *attempt, between func(*world)) {
+func duplicate(t *attempt, between func(*harness)) {
 	const objects = 30
-	w := newWorld(t)
+	w := newHarness(t)
 	w.createFoos(0, objects)
 	replicas := w.startMany(0, 2)
 	w.waitWorked(replicas...)
@@ -142,7 +142,7 @@ func duplicate(t *attempt, between func(*world)) {
 }
 
 // holders returns who has held the Lease of a Pod so far, in order.
-func (w *world) holders(pod string) []string {
+func (w *harness) holders(pod string) []string {
 	w.t.Helper()
 	w.sync()
 	var holders []string

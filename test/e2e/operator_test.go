@@ -26,12 +26,12 @@ import (
 
 // operator is what a test does in the operator's name.
 type operator struct {
-	w           *world
+	w           *harness
 	deployments kubernetes.Interface
 	foos        foosv1alpha1.FooInterface
 }
 
-func (w *world) operator(config *rest.Config) operator {
+func (w *harness) operator(config *rest.Config) operator {
 	w.t.Helper()
 	foos, err := versioned.NewForConfig(config)
 	if err != nil {
@@ -42,7 +42,7 @@ func (w *world) operator(config *rest.Config) operator {
 
 // allow gives the operator in this world what the manifests give it in a cluster,
 // and a rule for patches, which the example does without.
-func (w *world) allow() {
+func (w *harness) allow() {
 	w.t.Helper()
 	content, err := os.Open(manifests("rbac.yaml"))
 	if err != nil {

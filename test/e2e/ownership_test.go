@@ -23,7 +23,7 @@ import (
 
 // leases reads the ring's Leases from the API server, void ones included, and what
 // can be made of those with faults.
-func (w *world) leases(ctx context.Context) ([]claim.Lease, error) {
+func (w *harness) leases(ctx context.Context) ([]claim.Lease, error) {
 	list, err := w.kube.CoordinationV1().Leases(w.leasesIn).List(ctx, metav1.ListOptions{LabelSelector: lease.LabelRing + "=" + w.ring})
 	if err != nil {
 		return nil, err
@@ -60,7 +60,7 @@ func (p placement) counts(keys []string) map[string]int {
 
 // placed returns who owns what, if the members are exactly the given replicas, and
 // each partition is claimed by one and active there, and nothing moves.
-func (w *world) placed(ctx context.Context, replicas ...*replica.Process) (placement, error) {
+func (w *harness) placed(ctx context.Context, replicas ...*replica.Process) (placement, error) {
 	p := placement{owner: map[int]string{}}
 	leases, err := w.leases(ctx)
 	if err != nil {
@@ -123,7 +123,7 @@ func (w *world) placed(ctx context.Context, replicas ...*replica.Process) (place
 }
 
 // waitPlaced waits until the replicas own everything, each partition by one.
-func (w *world) waitPlaced(replicas ...*replica.Process) placement {
+func (w *harness) waitPlaced(replicas ...*replica.Process) placement {
 	w.t.Helper()
 	var p placement
 	w.eventually(fmt.Sprintf("%d replicas own everything", len(replicas)), func(ctx context.Context) (err error) {
@@ -135,7 +135,7 @@ func (w *world) waitPlaced(replicas ...*replica.Process) placement {
 
 // waitWorked waits until the replicas own everything, and each Foo was worked on at
 // its last version by its owner.
-func (w *world) waitWorked(replicas ...*replica.Process) placement {
+func (w *harness) waitWorked(replicas ...*replica.Process) placement {
 	w.t.Helper()
 	var p placement
 	w.eventually("each Foo is worked on by its owner", func(ctx context.Context) error {
@@ -165,7 +165,7 @@ func (w *world) waitWorked(replicas ...*replica.Process) placement {
 }
 
 // waitQuiet waits until no replica has begun to work on anything for a while.
-func (w *world) waitQuiet(quiet time.Duration) {
+func (w *harness) waitQuiet(quiet time.Duration) {
 	w.t.Helper()
 	last, since := -1, time.Now()
 	w.eventually("the replicas have nothing to do", func(context.Context) error {
@@ -181,7 +181,7 @@ func (w *world) waitQuiet(quiet time.Duration) {
 
 // starts counts the reconciles that have begun since a time, of the keys for which
 // the condition holds; nil for all.
-func (w *world) starts(which func(process, key string) bool, since int64) int {
+func (w *harness) starts(which func(process, key string) bool, since int64) int {
 	w.t.Helper()
 	n := 0
 	for _, h := range w.histories() {
@@ -195,7 +195,7 @@ func (w *world) starts(which func(process, key string) bool, since int64) int {
 }
 
 // metric sums up a metric over replicas.
-func (w *world) metric(replicas []*replica.Process, name string, labels ...string) float64 {
+func (w *harness) metric(replicas []*replica.Process, name string, labels ...string) float64 {
 	w.t.Helper()
 	total := 0.0
 	for _, r := range replicas {
@@ -209,10 +209,10 @@ func (w *world) metric(replicas []*replica.Process, name string, labels ...strin
 }
 
 // leaseName is that of the Lease of a Pod.
-func (w *world) leaseName(pod string) string { return lease.Name(w.ring+"-", pod) }
+func (w *harness) leaseName(pod string) string { return lease.Name(w.ring+"-", pod) }
 
 // placedNow returns who claims what at this moment, settled or not.
-func (w *world) placedNow() placement {
+func (w *harness) placedNow() placement {
 	w.t.Helper()
 	p := placement{owner: map[int]string{}}
 	leases, err := w.leases(w.t.Context())

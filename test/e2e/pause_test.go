@@ -20,7 +20,7 @@ func TestPausedForLongerThanTheLease(t *testing.T) {
 
 func testPausedForLongerThanTheLease(t *attempt) {
 	const objects = 60
-	w := newWorld(t)
+	w := newHarness(t)
 	w.createFoos(0, objects)
 	replicas := w.startMany(0, 2, args("--reconcile-delay=200ms"))
 	w.waitWorked(replicas...)

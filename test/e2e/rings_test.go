@@ -21,7 +21,7 @@ func TestTwoRingsInOneNamespace(t *testing.T) {
 
 func testTwoRingsInOneNamespace(t *attempt) {
 	const objects = 60
-	a := newWorld(t)
+	a := newHarness(t)
 	b := a.beside("other")
 	a.createFoos(0, objects)
 	b.createFoos(0, objects)
@@ -69,7 +69,7 @@ func testTwoRingsInOneNamespace(t *attempt) {
 	if foreign := a.metric(ofA[1:], "sharding_lease_faults_total") + b.metric(ofB, "sharding_lease_faults_total"); foreign != 0 {
 		t.Errorf("%v Leases could not be read: one ring has seen the other's", foreign)
 	}
-	for _, w := range []*world{a, b} {
+	for _, w := range []*harness{a, b} {
 		for _, h := range w.histories() {
 			for _, r := range h.Records {
 				if r.Key != "" && !strings.HasPrefix(r.Key, w.namespace+"/") {

@@ -22,7 +22,7 @@ func TestRollingUpdateOfTheRingParameters(t *testing.T) {
 
 func testRollingUpdateOfTheRingParameters(t *attempt) {
 	const objects, members, partitions = 120, 3, 251
-	w := newWorld(t)
+	w := newHarness(t)
 	w.workAlone = true
 	w.createFoos(0, objects)
 	replicas := w.startMany(0, members)

@@ -17,7 +17,7 @@ func TestScaleUnderConstantChange(t *testing.T) {
 
 func testScaleUnderConstantChange(t *attempt) {
 	const objects = 200
-	w := newWorld(t)
+	w := newHarness(t)
 	w.createFoos(0, objects)
 	replicas := w.startMany(0, 1)
 	w.waitPlaced(replicas...)

@@ -25,7 +25,7 @@ func testStartOnExistingObjects(t *attempt) {
 	if testing.Short() {
 		objects = 300
 	}
-	w := newWorld(t)
+	w := newHarness(t)
 	// Nothing but the start is to happen: no member may fall silent on a machine
 	// that is busy.
 	w.template.LeaseDuration = shard.DefaultLeaseDuration

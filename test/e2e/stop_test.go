@@ -30,7 +30,7 @@ func TestGracefulStop(t *testing.T) {
 
 func testGracefulStop(t *attempt) {
 	const objects, members = 300, 4
-	w := newWorld(t)
+	w := newHarness(t)
 	w.template.LeaseDuration = shard.DefaultLeaseDuration // nobody is to be evicted by mistake
 	w.template.Workers = 32                               // the wait for a worker is not what is measured
 	w.createFoos(0, objects)

@@ -49,7 +49,7 @@ const (
 )
 
 // world is what one test works in: a namespace, with a ring of its own.
-type world struct {
+type harness struct {
 	t         *attempt
 	plane     *plane
 	namespace string // of the Foos
@@ -69,23 +69,23 @@ type world struct {
 
 // newWorld makes a world without replicas. When the test ends, the replicas are
 // killed, and if it has failed, the ends of their logs shown.
-func newWorld(t *attempt) *world {
+func newHarness(t *attempt) *harness {
 	t.Helper()
 	return newWorldOn(t, shared.plane)
 }
 
 // newWorldOn makes a world on a control plane of the test's own.
-func newWorldOn(t *attempt, p *plane) *world {
+func newWorldOn(t *attempt, p *plane) *harness {
 	t.Helper()
 	name := namespaceFor(t)
-	return makeWorld(t, p, name, name, "ring")
+	return makeHarness(t, p, name, name, "ring")
 }
 
 // beside makes a world with Foos of its own, whose ring of another name has its
 // Leases and Pods where w's are.
-func (w *world) beside(ring string) *world {
+func (w *harness) beside(ring string) *harness {
 	w.t.Helper()
-	return makeWorld(w.t, w.plane, w.namespace+"-"+ring, w.leasesIn, ring)
+	return makeHarness(w.t, w.plane, w.namespace+"-"+ring, w.leasesIn, ring)
 }
 
 // namespaceFor makes a name of the test's.
@@ -101,9 +101,9 @@ func namespaceFor(t testing.TB) string {
 	return strings.Trim(name[:min(len(name), 40)], "-") + "-" + strconv.FormatInt(rand.Int64N(36*36*36*36), 36)
 }
 
-func makeWorld(t *attempt, p *plane, namespace, leasesIn, ring string) *world {
+func makeHarness(t *attempt, p *plane, namespace, leasesIn, ring string) *harness {
 	t.Helper()
-	w := &world{t: t, plane: p, namespace: namespace, leasesIn: leasesIn, ring: ring, dir: filepath.Join(shared.dir, namespace)}
+	w := &harness{t: t, plane: p, namespace: namespace, leasesIn: leasesIn, ring: ring, dir: filepath.Join(shared.dir, namespace)}
 	if err := os.MkdirAll(w.dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -132,7 +132,7 @@ func makeWorld(t *attempt, p *plane, namespace, leasesIn, ring string) *world {
 }
 
 // end kills what runs, and shows the logs of a test that has failed.
-func (w *world) end() {
+func (w *harness) end() {
 	for _, p := range w.all() {
 		p.Kill()
 	}
@@ -147,7 +147,7 @@ func (w *world) end() {
 }
 
 // all returns every process that was ever started, in that order.
-func (w *world) all() []*replica.Process {
+func (w *harness) all() []*replica.Process {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return slices.Clone(w.processes)
@@ -155,7 +155,7 @@ func (w *world) all() []*replica.Process {
 
 // pod creates a Pod of that name, unless there is one, and returns its UID: a
 // replica's identity is that of a real object.
-func (w *world) pod(name string) types.UID {
+func (w *harness) pod(name string) types.UID {
 	w.t.Helper()
 	pods := w.kube.CoreV1().Pods(w.leasesIn)
 	pod, err := pods.Create(w.t.Context(), &corev1.Pod{
@@ -184,7 +184,7 @@ func (w *world) pod(name string) types.UID {
 }
 
 // start starts a replica in the Pod of that name and does not wait for it.
-func (w *world) start(pod string, changes ...func(*replica.Config)) *replica.Process {
+func (w *harness) start(pod string, changes ...func(*replica.Config)) *replica.Process {
 	w.t.Helper()
 	c := w.template
 	c.Pod, c.PodUID = pod, string(w.pod(pod))
@@ -214,7 +214,7 @@ func (w *world) start(pod string, changes ...func(*replica.Config)) *replica.Pro
 }
 
 // startMany starts replicas op-from to op-(to-1), as a StatefulSet names them.
-func (w *world) startMany(from, to int, changes ...func(*replica.Config)) []*replica.Process {
+func (w *harness) startMany(from, to int, changes ...func(*replica.Config)) []*replica.Process {
 	w.t.Helper()
 	for i := from; i < to; i++ {
 		w.pod(fmt.Sprintf("op-%d", i)) // so that the processes start together
@@ -227,7 +227,7 @@ func (w *world) startMany(from, to int, changes ...func(*replica.Config)) []*rep
 }
 
 // stop ends replicas in the ordinary way, all at once.
-func (w *world) stop(processes ...*replica.Process) {
+func (w *harness) stop(processes ...*replica.Process) {
 	w.t.Helper()
 	var wait sync.WaitGroup
 	for _, p := range processes {
@@ -246,7 +246,7 @@ func args(flags ...string) func(*replica.Config) {
 }
 
 // createFoos creates foo-from to foo-(to-1).
-func (w *world) createFoos(from, to int) {
+func (w *harness) createFoos(from, to int) {
 	w.t.Helper()
 	w.eachFoo(from, to, func(name string) error {
 		replicas := int32(1)
@@ -259,7 +259,7 @@ func (w *world) createFoos(from, to int) {
 }
 
 // eachFoo calls f for foo-from to foo-(to-1), a few at a time.
-func (w *world) eachFoo(from, to int, f func(name string) error) {
+func (w *harness) eachFoo(from, to int, f func(name string) error) {
 	w.t.Helper()
 	names := make(chan string)
 	var wait sync.WaitGroup
@@ -283,10 +283,10 @@ func (w *world) eachFoo(from, to int, f func(name string) error) {
 }
 
 // key returns the key of a Foo as it is recorded.
-func (w *world) key(name string) string { return w.namespace + "/" + name }
+func (w *harness) key(name string) string { return w.namespace + "/" + name }
 
 // listFoos returns all Foos by name.
-func (w *world) listFoos() (map[string]v1alpha1.Foo, error) {
+func (w *harness) listFoos() (map[string]v1alpha1.Foo, error) {
 	list, err := w.foos.List(w.t.Context(), metav1.ListOptions{})
 	if err != nil {
 		return nil, err
@@ -301,7 +301,7 @@ func (w *world) listFoos() (map[string]v1alpha1.Foo, error) {
 // churn changes Foos at random, at about the given rate if the server can keep up,
 // until the function that it returns is called, which returns how many changes
 // there were.
-func (w *world) churn(foos int, perSecond float64) (stop func() int) {
+func (w *harness) churn(foos int, perSecond float64) (stop func() int) {
 	const hands = 4
 	ctx, cancel := context.WithCancel(w.t.Context())
 	var changes, next atomic.Int64
@@ -334,7 +334,7 @@ func (w *world) churn(foos int, perSecond float64) (stop func() int) {
 }
 
 // patchFoo changes a Foo from outside, without a condition.
-func (w *world) patchFoo(name, patch string) error {
+func (w *harness) patchFoo(name, patch string) error {
 	_, err := w.foos.Patch(w.t.Context(), name, types.MergePatchType, []byte(patch), metav1.PatchOptions{})
 	return err
 }
@@ -343,7 +343,7 @@ func (w *world) patchFoo(name, patch string) error {
 func now() int64 { return record.Now() }
 
 // histories returns what all replicas have recorded.
-func (w *world) histories() []checker.Process {
+func (w *harness) histories() []checker.Process {
 	w.t.Helper()
 	var all []checker.Process
 	for _, p := range w.all() {
@@ -359,7 +359,7 @@ func (w *world) histories() []checker.Process {
 // check judges the run so far: nothing may have been worked on by two at once, and
 // with final, each Foo must have been worked on at its last version. Call it when
 // nothing changes any more, and before the replicas are stopped for good.
-func (w *world) check(final bool) *checker.Report {
+func (w *harness) check(final bool) *checker.Report {
 	w.t.Helper()
 	options := checker.Options{End: now(), WritesRecorded: true, WorkAlone: w.workAlone}
 	if final {
@@ -402,7 +402,7 @@ func (w *world) check(final bool) *checker.Report {
 }
 
 // eventually waits until f returns nil, and fails the test if it doesn't in time.
-func (w *world) eventually(what string, f func(context.Context) error) {
+func (w *harness) eventually(what string, f func(context.Context) error) {
 	w.t.Helper()
 	if err := w.plane.eventually(w.t.Context(), f); err != nil {
 		w.t.Fatalf("%s: %v", what, err)
@@ -410,7 +410,7 @@ func (w *world) eventually(what string, f func(context.Context) error) {
 }
 
 // sync waits until all that has happened so far is in the history.
-func (w *world) sync() {
+func (w *harness) sync() {
 	w.t.Helper()
 	ctx, cancel := context.WithTimeout(w.t.Context(), silence)
 	defer cancel()

@@ -21,15 +21,15 @@ import (
 // restartDelay is how long it takes until a process that has ended is started again.
 const restartDelay = 300 * time.Millisecond
 
-// seat is the place of one replica: the name of a Pod, and the way from it to the
-// API server, either a gateway or a tunnel. While the seat is occupied, a process
+// replica is the place of one replica: the name of a Pod, and the way from it to the
+// API server, either a gateway or a tunnel. While the replica is occupied, a process
 // that ends by itself is started again in the same Pod, as a kubelet does it.
-type seat struct {
-	arena      *arena
-	pod        string
-	kubeconfig string
-	gateway    *faultproxy.Gateway // nil: it has a tunnel
-	tunnel     *faultproxy.Tunnel  // nil: it has a gateway
+type replicaHarness struct {
+	environment *environment
+	pod         string
+	kubeconfig  string
+	gateway     *faultproxy.Gateway // nil: it has a tunnel
+	tunnel      *faultproxy.Tunnel  // nil: it has a gateway
 
 	inUse sync.Mutex // by a fault
 
@@ -39,9 +39,9 @@ type seat struct {
 	process  *replica.Process // the present one, or the last; nil before the first
 }
 
-// newSeat makes an empty seat with its way to the API server.
-func (a *arena) newSeat(pod string, withGateway bool) (_ *seat, err error) {
-	s := &seat{arena: a, pod: pod, kubeconfig: filepath.Join(a.options.Dir, pod+".kubeconfig")}
+// newSeat makes an empty replica with its way to the API server.
+func (a *environment) newSeat(pod string, withGateway bool) (_ *replicaHarness, err error) {
+	s := &replicaHarness{environment: a, pod: pod, kubeconfig: filepath.Join(a.options.Dir, pod+".kubeconfig")}
 	var config *rest.Config
 	if withGateway {
 		stale := a.cp.Admin()
@@ -65,7 +65,7 @@ func (a *arena) newSeat(pod string, withGateway bool) (_ *seat, err error) {
 }
 
 // close ends the way to the API server; the process must have ended.
-func (s *seat) close() {
+func (s *replicaHarness) close() {
 	if s.gateway != nil {
 		s.gateway.Close()
 	}
@@ -74,9 +74,9 @@ func (s *seat) close() {
 	}
 }
 
-// occupy starts a process in a new Pod of the seat's name, or in the same one.
-func (s *seat) occupy(ctx context.Context, newPod bool) error {
-	uid, err := s.arena.podUID(ctx, s.pod, newPod)
+// occupy starts a process in a new Pod of the replica's name, or in the same one.
+func (s *replicaHarness) occupy(ctx context.Context, newPod bool) error {
+	uid, err := s.environment.podUID(ctx, s.pod, newPod)
 	if err != nil {
 		return err
 	}
@@ -86,8 +86,8 @@ func (s *seat) occupy(ctx context.Context, newPod bool) error {
 	return s.start()
 }
 
-// start starts a process in the seat's Pod, and again whenever one ends by itself.
-func (s *seat) start() error {
+// start starts a process in the replica's Pod, and again whenever one ends by itself.
+func (s *replicaHarness) start() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.occupied = true
@@ -95,19 +95,19 @@ func (s *seat) start() error {
 }
 
 // startLocked is start for who holds mu.
-func (s *seat) startLocked() error {
-	p, err := s.arena.startReplica(s.pod, s.uid, s.kubeconfig)
+func (s *replicaHarness) startLocked() error {
+	p, err := s.environment.startReplica(s.pod, s.uid, s.kubeconfig)
 	if err != nil {
 		return err
 	}
 	s.process = p
-	s.arena.wait.Go(func() {
+	s.environment.wait.Go(func() {
 		select {
 		case <-p.Exited():
-		case <-s.arena.ctx.Done():
+		case <-s.environment.ctx.Done():
 			return
 		}
-		if s.arena.sleep(s.arena.ctx, restartDelay) != nil {
+		if s.environment.sleep(s.environment.ctx, restartDelay) != nil {
 			return
 		}
 		s.mu.Lock()
@@ -115,16 +115,16 @@ func (s *seat) startLocked() error {
 		if !s.occupied || s.process != p {
 			return
 		}
-		s.arena.ended(p)
+		s.environment.ended(p)
 		if err := s.startLocked(); err != nil {
-			s.arena.fail(err)
+			s.environment.fail(err)
 		}
 	})
 	return nil
 }
 
-// present returns the process of the seat, or an error if nobody sits there.
-func (s *seat) present() (*replica.Process, error) {
+// present returns the process of the replica, or an error if nobody sits there.
+func (s *replicaHarness) present() (*replica.Process, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.process == nil || s.process.Ended() {
@@ -133,25 +133,25 @@ func (s *seat) present() (*replica.Process, error) {
 	return s.process, nil
 }
 
-// leave empties the seat in the ordinary way: SIGTERM. It is noted if the process
+// leave empties the replica in the ordinary way: SIGTERM. It is noted if the process
 // does not end with code 0, which under faults it need not.
-func (s *seat) leave() error {
-	p := s.vacate()
+func (s *replicaHarness) leave() error {
+	p := s.disableRestart()
 	if p == nil || p.Ended() {
 		return nil
 	}
 	return p.Stop()
 }
 
-// lose empties the seat with SIGKILL, as if its node had gone.
-func (s *seat) lose() {
-	if p := s.vacate(); p != nil {
+// lose empties the replica with SIGKILL, as if its node had gone.
+func (s *replicaHarness) kill() {
+	if p := s.disableRestart(); p != nil {
 		p.Kill()
 	}
 }
 
 // vacate says that what ends now is not to be started again.
-func (s *seat) vacate() *replica.Process {
+func (s *replicaHarness) disableRestart() *replica.Process {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.occupied = false
@@ -159,9 +159,9 @@ func (s *seat) vacate() *replica.Process {
 }
 
 // heal takes all faults off the way to the API server.
-func (s *seat) heal() {
+func (s *replicaHarness) clearFaults() {
 	if s.gateway != nil {
-		s.arena.check(s.gateway.Set(faultproxy.Requests, faultproxy.Rule{}))
+		s.environment.check(s.gateway.Set(faultproxy.Requests, faultproxy.Rule{}))
 		s.gateway.Route(faultproxy.Requests, 0)
 	}
 	if s.tunnel != nil {
@@ -170,7 +170,7 @@ func (s *seat) heal() {
 }
 
 // startReplica starts one process.
-func (a *arena) startReplica(pod, uid, kubeconfig string) (*replica.Process, error) {
+func (a *environment) startReplica(pod, uid, kubeconfig string) (*replica.Process, error) {
 	o := a.options
 	p, err := replica.Start(replica.Config{
 		Binary: a.binary, Kubeconfig: kubeconfig, Dir: o.Dir,
@@ -192,7 +192,7 @@ func (a *arena) startReplica(pod, uid, kubeconfig string) (*replica.Process, err
 }
 
 // all returns every process that was ever started, in that order.
-func (a *arena) all() []*replica.Process {
+func (a *environment) all() []*replica.Process {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return slices.Clone(a.processes)

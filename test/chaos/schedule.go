@@ -15,19 +15,19 @@ import (
 )
 
 // hands is how many faults there are at a time.
-const hands = 3
+const concurrency = 3
 
 // scope is what a fault needs for itself while it lasts.
 type scope uint8
 
 const (
-	anySeat        scope = iota // one seat
-	aGateway                    // one seat that has a gateway
-	aTunnel                     // one seat that has a tunnel
-	theFleet                    // all seats
-	theServer                   // what all seats depend on
-	aSeatAndServer              // one seat with a gateway, and what all seats depend on
-	theVisitor                  // one seat with a gateway, and the visitor's
+	anySeat        scope = iota // one replica
+	aGateway                    // one replica that has a gateway
+	aTunnel                     // one replica that has a tunnel
+	theFleet                    // all replicas
+	theServer                   // what all replicas depend on
+	aSeatAndServer              // one replica with a gateway, and what all replicas depend on
+	theVisitor                  // one replica with a gateway, and the visitor's
 )
 
 // kind is one kind of fault.
@@ -36,7 +36,7 @@ type kind struct {
 	scope scope
 	// run injects it and returns when it is over. An error says that it could not be
 	// injected this time.
-	run func(ctx context.Context, a *arena, s *seat, i *Injection) error
+	run func(ctx context.Context, a *environment, s *replicaHarness, i *Injection) error
 }
 
 // kinds are all faults there are.
@@ -51,8 +51,8 @@ type Injection struct {
 	Note   string // what came of it
 	Failed bool   // it could not be injected
 
-	visitor *seat // for faults of the scope theVisitor and theFleet
-	toHit   bool  // it is a fault only if it has hit something
+	visitor *replicaHarness // for faults of the scope theVisitor and theFleet
+	toHit   bool            // it is a fault only if it has hit something
 	hits    int
 }
 
@@ -73,7 +73,7 @@ const (
 // play injects every kind that was asked for once, in random order, and goes on
 // until the time has come. Those that need the whole fleet come at the end of each
 // round, one after the other; of the others there are several at a time.
-func (a *arena) play(ctx context.Context, until time.Time) error {
+func (a *environment) play(ctx context.Context, until time.Time) error {
 	for round := 0; round == 0 || time.Now().Before(until); round++ {
 		enough := func() bool { return ctx.Err() != nil || round > 0 && time.Now().After(until) }
 		var some, whole []kind
@@ -84,18 +84,18 @@ func (a *arena) play(ctx context.Context, until time.Time) error {
 				some = append(some, k)
 			}
 		}
-		deck := &deck{cards: some, tried: map[string]int{}}
+		schedule := &schedule{cards: some, tried: map[string]int{}}
 		var wait sync.WaitGroup
-		for range hands {
+		for range concurrency {
 			wait.Go(func() {
-				for !enough() && deck.left() > 0 {
-					k, i, s, free := deck.take(a)
+				for !enough() && schedule.left() > 0 {
+					k, i, s, free := schedule.take(a)
 					if free == nil {
 						_ = a.sleep(ctx, 50*time.Millisecond)
 						continue
 					}
 					if !a.inject(ctx, k, i, s) {
-						deck.again(k)
+						schedule.again(k)
 					}
 					free()
 				}
@@ -104,7 +104,7 @@ func (a *arena) play(ctx context.Context, until time.Time) error {
 		wait.Wait()
 		for _, k := range whole {
 			for try := 0; try < tries && !enough(); try++ {
-				if a.inject(ctx, k, &Injection{Target: everybody, visitor: a.visitors[0]}, nil) {
+				if a.inject(ctx, k, &Injection{Target: everybody, visitor: a.surgeReplicas[0]}, nil) {
 					break
 				}
 			}
@@ -117,7 +117,7 @@ func (a *arena) play(ctx context.Context, until time.Time) error {
 }
 
 // shuffled returns the kinds that were asked for in random order.
-func (a *arena) shuffled() []kind {
+func (a *environment) shuffled() []kind {
 	cards := slices.DeleteFunc(slices.Clone(kinds), func(k kind) bool { return !slices.Contains(a.options.Kinds, k.name) })
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -129,15 +129,15 @@ func (a *arena) shuffled() []kind {
 // be in its way.
 const tries = 3
 
-// deck is what is still to be injected in a round.
-type deck struct {
+// schedule is what is still to be injected in a round.
+type schedule struct {
 	mu    sync.Mutex
 	cards []kind
 	tried map[string]int
 }
 
 // again puts a card back that could not be injected.
-func (d *deck) again(k kind) {
+func (d *schedule) again(k kind) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.tried[k.name]++; d.tried[k.name] < tries {
@@ -145,7 +145,7 @@ func (d *deck) again(k kind) {
 	}
 }
 
-func (d *deck) left() int {
+func (d *schedule) left() int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return len(d.cards)
@@ -153,7 +153,7 @@ func (d *deck) left() int {
 
 // take takes the first card for which all that it needs is free, and that with it.
 // free is nil if there is none at this moment.
-func (d *deck) take(a *arena) (k kind, i *Injection, s *seat, free func()) {
+func (d *schedule) take(a *environment) (k kind, i *Injection, s *replicaHarness, free func()) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for n, k := range d.cards {
@@ -166,7 +166,7 @@ func (d *deck) take(a *arena) (k kind, i *Injection, s *seat, free func()) {
 }
 
 // take takes what a fault needs, if all of it is free.
-func (a *arena) take(sc scope) (i *Injection, s *seat, free func()) {
+func (a *environment) take(sc scope) (i *Injection, s *replicaHarness, free func()) {
 	var taken []*sync.Mutex
 	grab := func(m *sync.Mutex) bool {
 		if !m.TryLock() {
@@ -186,15 +186,15 @@ func (a *arena) take(sc scope) (i *Injection, s *seat, free func()) {
 		complete = grab(&a.server)
 	}
 	if sc == theVisitor {
-		n := slices.IndexFunc(a.visitors, func(v *seat) bool { return grab(&v.inUse) })
+		n := slices.IndexFunc(a.surgeReplicas, func(v *replicaHarness) bool { return grab(&v.inUse) })
 		if complete = n >= 0; complete {
-			i.visitor = a.visitors[n]
+			i.visitor = a.surgeReplicas[n]
 		}
 	}
 	if sc != theServer && complete {
-		first := a.draw(len(a.seats))
-		order := append(slices.Clone(a.seats[first:]), a.seats[:first]...)
-		n := slices.IndexFunc(order, func(s *seat) bool {
+		first := a.draw(len(a.replicas))
+		order := append(slices.Clone(a.replicas[first:]), a.replicas[:first]...)
+		n := slices.IndexFunc(order, func(s *replicaHarness) bool {
 			fits := sc == anySeat || (sc == aTunnel) == (s.tunnel != nil)
 			return fits && grab(&s.inUse)
 		})
@@ -212,7 +212,7 @@ func (a *arena) take(sc scope) (i *Injection, s *seat, free func()) {
 
 // inject injects a fault and leaves its target alone for a moment. It reports whether
 // the fault could be injected.
-func (a *arena) inject(ctx context.Context, k kind, i *Injection, s *seat) bool {
+func (a *environment) inject(ctx context.Context, k kind, i *Injection, s *replicaHarness) bool {
 	i.Kind, i.From = k.name, record.Now()
 	a.mu.Lock()
 	a.injections = append(a.injections, i)
@@ -228,15 +228,15 @@ func (a *arena) inject(ctx context.Context, k kind, i *Injection, s *seat) bool 
 		a.say("%-12s %s: %v", i.Target, k.name, err)
 	}
 	if s != nil {
-		s.heal()
+		s.clearFaults()
 	}
 	i.To = record.Now()
 	_ = a.sleep(ctx, a.between(0, a.options.LeaseDuration/2))
 	return !i.Failed
 }
 
-// healAll takes all faults away and fills the seats, for the end of a run.
-func (a *arena) healAll(ctx context.Context) error {
+// healAll takes all faults away and fills the replicas, for the end of a run.
+func (a *environment) healAll(ctx context.Context) error {
 	a.etcdLine.Set(cableOK)
 	_ = a.cp.Etcd.Resume() // it may not be paused
 	if a.cp.APIServer.PID() == 0 {
@@ -247,14 +247,14 @@ func (a *arena) healAll(ctx context.Context) error {
 	_ = a.cp.APIServer.Resume()
 	var errs []error
 	for _, s := range a.everySeat() {
-		s.heal()
+		s.clearFaults()
 	}
-	for _, v := range a.visitors {
+	for _, v := range a.surgeReplicas {
 		if err := v.leave(); err != nil { // which it may, after what was done to it
 			a.say("%s: %v", v.pod, err)
 		}
 	}
-	for _, s := range a.seats {
+	for _, s := range a.replicas {
 		p, err := s.present()
 		s.mu.Lock()
 		occupied := s.occupied

@@ -37,8 +37,8 @@ const (
 	patience       = 10 * time.Minute // for what must come in the end, on however busy a machine
 )
 
-// arena is all that runs.
-type arena struct {
+// environment is all that runs.
+type environment struct {
 	options  Options
 	cp       *controlplane.ControlPlane
 	second   *controlplane.Server // finds etcd through etcdLine
@@ -48,9 +48,9 @@ type arena struct {
 	foos     foosv1alpha1.FooInterface
 	log      *history.Log
 
-	seats    []*seat
-	visitors []*seat    // come and go, to make partitions move
-	server   sync.Mutex // held by who does something to a server that all use
+	replicas      []*replicaHarness
+	surgeReplicas []*replicaHarness // come and go, to make partitions move
+	server        sync.Mutex        // held by who does something to a server that all use
 
 	ctx    context.Context // ends when no process is to be started any more
 	cancel context.CancelFunc
@@ -68,8 +68,8 @@ type arena struct {
 }
 
 // open builds and starts everything but the replicas.
-func open(ctx context.Context, o Options) (_ *arena, err error) {
-	a := &arena{
+func open(ctx context.Context, o Options) (_ *environment, err error) {
+	a := &environment{
 		options: o,
 		random:  rand.New(rand.NewPCG(o.Seed, 1)),
 		seen:    map[*replica.Process]Counters{},
@@ -103,11 +103,11 @@ func open(ctx context.Context, o Options) (_ *arena, err error) {
 	if a.second, err = a.cp.StartSecondAPIServer(starting, "http://"+a.etcdLine.Address()); err != nil {
 		return nil, err
 	}
-	return a, a.furnish(starting)
+	return a, a.setup(starting)
 }
 
-// furnish creates what the replicas work on, and their seats.
-func (a *arena) furnish(ctx context.Context) (err error) {
+// furnish creates what the replicas work on, and their replicas.
+func (a *environment) setup(ctx context.Context) (err error) {
 	if a.kube, err = kubernetes.NewForConfig(a.cp.Admin()); err != nil {
 		return err
 	}
@@ -142,23 +142,23 @@ func (a *arena) furnish(ctx context.Context) (err error) {
 		if err != nil {
 			return err
 		}
-		a.seats = append(a.seats, s)
+		a.replicas = append(a.replicas, s)
 	}
 	for _, pod := range []string{"visitor-a", "visitor-b"} {
 		v, err := a.newSeat(pod, true)
 		if err != nil {
 			return err
 		}
-		a.visitors = append(a.visitors, v)
+		a.surgeReplicas = append(a.surgeReplicas, v)
 	}
 	return nil
 }
 
 // close ends everything, in whatever state it is.
-func (a *arena) close() {
+func (a *environment) close() {
 	a.cancel()
 	for _, s := range a.everySeat() {
-		s.vacate()
+		s.disableRestart()
 	}
 	for _, p := range a.all() {
 		p.Kill()
@@ -181,13 +181,13 @@ func (a *arena) close() {
 	}
 }
 
-func (a *arena) everySeat() []*seat {
-	return append(a.seats[:len(a.seats):len(a.seats)], a.visitors...)
+func (a *environment) everySeat() []*replicaHarness {
+	return append(a.replicas[:len(a.replicas):len(a.replicas)], a.surgeReplicas...)
 }
 
 // podUID returns the UID of the Pod of that name, which is created if need be, or
 // replaced by a new one.
-func (a *arena) podUID(ctx context.Context, name string, replace bool) (string, error) {
+func (a *environment) podUID(ctx context.Context, name string, replace bool) (string, error) {
 	pods := a.kube.CoreV1().Pods(namespace)
 	var uid string
 	err := a.insist(ctx, func(ctx context.Context) error {
@@ -216,7 +216,7 @@ func (a *arena) podUID(ctx context.Context, name string, replace bool) (string, 
 }
 
 // eventually waits until f returns nil: the API server may be away.
-func (a *arena) eventually(ctx context.Context, f func(context.Context) error) error {
+func (a *environment) eventually(ctx context.Context, f func(context.Context) error) error {
 	for {
 		err := f(ctx)
 		if err == nil {
@@ -229,7 +229,7 @@ func (a *arena) eventually(ctx context.Context, f func(context.Context) error) e
 }
 
 // sleep waits, or returns the cause of the end of the context.
-func (a *arena) sleep(ctx context.Context, d time.Duration) error {
+func (a *environment) sleep(ctx context.Context, d time.Duration) error {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
@@ -241,19 +241,19 @@ func (a *arena) sleep(ctx context.Context, d time.Duration) error {
 }
 
 // draw returns a random number below n.
-func (a *arena) draw(n int) int {
+func (a *environment) draw(n int) int {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.random.IntN(n)
 }
 
 // between returns a random time.
-func (a *arena) between(from, to time.Duration) time.Duration {
+func (a *environment) between(from, to time.Duration) time.Duration {
 	return from + time.Duration(a.draw(int(max(to-from, 1)/time.Millisecond)+1))*time.Millisecond
 }
 
 // fail notes a mistake of the harness: the run proves nothing.
-func (a *arena) fail(err error) {
+func (a *environment) fail(err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.err == nil {
@@ -262,7 +262,7 @@ func (a *arena) fail(err error) {
 }
 
 // check notes an error that only a mistake in the harness can cause.
-func (a *arena) check(err error) {
+func (a *environment) check(err error) {
 	if err != nil {
 		a.fail(err)
 	}
@@ -270,7 +270,7 @@ func (a *arena) check(err error) {
 
 // ended notes that a process has ended and is started again, and whether it has ended
 // by itself.
-func (a *arena) ended(p *replica.Process) {
+func (a *environment) ended(p *replica.Process) {
 	if p.ExitCode() >= 0 { // else it was killed
 		a.mu.Lock()
 		a.exits++
@@ -279,7 +279,7 @@ func (a *arena) ended(p *replica.Process) {
 	a.say("%s has ended with code %d, and is started again", p, p.ExitCode())
 }
 
-func (a *arena) say(format string, args ...any) {
+func (a *environment) say(format string, args ...any) {
 	fmt.Fprintf(a.options.Progress, time.Now().Format(time.TimeOnly)+" "+format+"\n", args...)
 }
 
