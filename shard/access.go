@@ -15,13 +15,13 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// leaseVerbs are what a member does with Leases.
+// leaseVerbs are the verbs that a member uses on Leases.
 var leaseVerbs = []string{"get", "list", "watch", "create", "update", "delete"}
 
-// checkAccess asks the API server whether this process may do all that a member
-// does, so that a missing rule is named at the start and not by the first request
-// that needs it: for "delete" that would be the shutdown. It fails only if access
-// is surely refused.
+// checkAccess asks the API server whether this process may do everything that a member
+// does, so that a missing rule is reported at the start and not by the first request
+// that needs it: for "delete" that would be at shutdown. It returns an error only if it is
+// certain that access is refused.
 func (s *Sharder) checkAccess(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
@@ -33,15 +33,14 @@ func (s *Sharder) checkAccess(ctx context.Context) error {
 			}},
 		}, metav1.CreateOptions{})
 		if err != nil {
-			return nil // the requests themselves will tell
+			return nil // the requests themselves will show a missing rule
 		}
 		if !review.Status.Allowed {
 			denied = append(denied, verb)
 		}
 	}
 	if len(denied) == len(leaseVerbs) {
-		// A server that doesn't answer such reviews, a fake one for instance, denies
-		// everything.
+		// A server without such reviews, for instance a fake one, seems to deny everything.
 		_, err := s.api.leases.Leases(s.cfg.Namespace).List(ctx, metav1.ListOptions{Limit: 1})
 		if !apierrors.IsForbidden(err) {
 			return nil
@@ -53,8 +52,8 @@ func (s *Sharder) checkAccess(ctx context.Context) error {
 	return nil
 }
 
-// forbidden returns the error for a request that was refused, or nil if err is
-// something else.
+// forbidden returns an error with the missing rule if err is that access is forbidden, or
+// nil if err is something else.
 func (s *Sharder) forbidden(err error, verb string) error {
 	if !apierrors.IsForbidden(err) {
 		return nil

@@ -13,66 +13,67 @@ import (
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
 )
 
-// ChangeKind says what a [Change] is about.
+// ChangeKind is the type of a [Change].
 type ChangeKind string
 
 const (
-	// Joined: this member has its place on the ring.
+	// Joined: this member is on the ring.
 	Joined ChangeKind = "joined"
 	// Activated: work on the partitions is allowed. It may have begun already.
 	Activated ChangeKind = "activated"
-	// Draining: nothing new is begun on the partitions, the contexts of what is in
-	// flight have ended. They are active again if Activated follows, and not Released.
+	// Draining: no new work begins on the partitions, and the contexts of the work in
+	// flight have ended. The partitions are active again if Activated follows instead of
+	// Released.
 	Draining ChangeKind = "draining"
-	// Released comes after the last work on the partitions. The write that lets peers
-	// have them waits until OnChange has returned; see [Config.OnChange] for how long. It
-	// may come for partitions that never were active.
+	// Released follows the last work on the partitions. The write that makes them
+	// available to peers waits until OnChange has returned; see [Config.OnChange] for how
+	// long. Released may be reported for partitions that were never active.
 	Released ChangeKind = "released"
-	// Fenced: this member may not act on what it owns. Work was refused from the
-	// fence on, and the contexts of what was in flight have ended. A process that was
-	// paused at the fence calls it when it runs again.
+	// Fenced: this member may not act on what it owns. Work is refused since the
+	// fence, and the contexts of the work in flight have ended. A process that was
+	// paused at the fence reports this when it runs again.
 	Fenced ChangeKind = "fenced"
-	// Unfenced: it may act again on what is active.
+	// Unfenced: this member may act again on its active partitions.
 	Unfenced ChangeKind = "unfenced"
-	// Left: this member has given up everything, or lost it. With the reason
-	// [ErrChangesDropped] it has not: the changes that follow say what it has.
+	// Left: this member has given up or lost everything. With the reason
+	// [ErrChangesDropped] it has not: the changes that follow describe what it has.
 	Left ChangeKind = "left"
 )
 
 // Change is a step of this member on the ring, for [Config.OnChange].
 type Change struct {
 	Kind ChangeKind
-	// Member is the identity that it is about; see [Sharder.Identity].
+	// Member is the identity of the member; see [Sharder.Identity].
 	Member string
-	// Partitions are those that were activated, drained or released, in ascending
-	// order; nil for the other kinds.
+	// Partitions are the partitions that were activated, drained or released, in ascending
+	// order; nil for the other changes.
 	Partitions []int
-	// Err is why the member left; nil for a stop that was asked for.
+	// Err is the reason why the member left; nil for a requested stop.
 	Err error
 }
 
 // maxChanges is how many changes may wait for an OnChange that does not return.
 const maxChanges = 1000
 
-// changes delivers the steps of this member to Config.OnChange, in their order, on a
-// goroutine of its own: OnChange is the user's, and may block for as long as it likes.
-// No method but deliver calls it, and only await waits.
+// changes delivers the steps of this member to Config.OnChange, in order, on a
+// goroutine of its own: OnChange is the user's code and may block for any time.
+// Only deliver calls OnChange, and only await waits for it.
 type changes struct {
 	call   func(Change)  // Config.OnChange; nil for none
-	posted chan struct{} // capacity 1: something has changed for deliver
+	posted chan struct{} // capacity 1: wakes deliver
 	done   chan struct{} // closed when deliver has returned
 
 	mu     sync.Mutex
 	queue  []numbered
 	last   uint64 // number of the change that was posted last
 	closed bool   // no change follows
-	given  bool   // up: nothing is delivered any more
+	given  bool   // giveUp was called: no further change is delivered
 
 	delivered uint64        // number of the last change from which OnChange has returned
 	progress  chan struct{} // closed when that number rises
-	since     time.Time     // when the call under way has begun; zero if there is none
+	since     time.Time     // when the call in progress began; zero if there is none
 
-	// What OnChange knows when it has seen the queue.
+	// The state that OnChange knows after the whole queue has been delivered.
 	member                 string
 	joined, fencedNotified bool
 	active                 map[int]bool
@@ -91,7 +92,7 @@ func newChanges(call func(Change)) *changes {
 	}
 }
 
-// tell posts a change.
+// notify posts a change.
 func (l *loop) notify(kind ChangeKind, partitions ring.Set, err error) {
 	c := Change{Kind: kind, Member: l.holder, Err: err}
 	if l.s.cfg.OnChange != nil {
@@ -102,8 +103,8 @@ func (l *loop) notify(kind ChangeKind, partitions ring.Set, err error) {
 	l.changes.post(c)
 }
 
-// post queues a change for OnChange, and never blocks. A fence is reported once until
-// it is lifted; so are Joined and Left.
+// post queues a change for OnChange, and never blocks. Fenced is posted only once until
+// the fence is lifted; Joined and Left alternate in the same way.
 func (c *changes) post(change Change) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -140,7 +141,7 @@ func (c *changes) post(change Change) {
 	signal(c.posted)
 }
 
-// coalesce replaces all changes that wait by what this member has now.
+// coalesce replaces all waiting changes by changes that describe what this member has now.
 func (c *changes) coalesce() {
 	c.queue = nil
 	add := func(change Change) {
@@ -210,8 +211,9 @@ func (c *changes) number() uint64 {
 	return c.last
 }
 
-// await returns when OnChange has returned from a change and all before it, when it has
-// not returned for that long from one of them, or with the context.
+// await returns when OnChange has returned from the change with this number and from all
+// changes before it, when one of these calls has lasted for the given time, or when the
+// context ends.
 func (c *changes) await(ctx context.Context, number uint64, most time.Duration) {
 	timer := time.NewTimer(most)
 	defer timer.Stop()
@@ -233,7 +235,7 @@ func (c *changes) await(ctx context.Context, number uint64, most time.Duration) 
 	}
 }
 
-// stuck returns for how long the call of OnChange that is under way has lasted.
+// stuck returns how long the call of OnChange in progress has lasted, 0 if there is none.
 func (c *changes) stuck() time.Duration {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -243,7 +245,7 @@ func (c *changes) stuck() time.Duration {
 	return time.Since(c.since)
 }
 
-// close says that no change follows.
+// close declares that no change follows.
 func (c *changes) close() {
 	c.mu.Lock()
 	c.closed = true
@@ -251,7 +253,7 @@ func (c *changes) close() {
 	signal(c.posted)
 }
 
-// giveUp lets deliver return after the call that is under way.
+// giveUp makes deliver return after the call in progress.
 func (c *changes) giveUp() {
 	c.mu.Lock()
 	c.given = true

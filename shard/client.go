@@ -13,22 +13,22 @@ import (
 	"k8s.io/client-go/util/flowcontrol"
 )
 
-// clients are the parts of the API that a member uses.
+// clients has the clients for the API groups that a member uses.
 type clients struct {
 	leases  coordinationv1.LeasesGetter
 	pods    corev1.PodsGetter
 	reviews authorizationv1.SelfSubjectAccessReviewsGetter
 }
 
-// newClients takes them from the clientset, but for its rate limiter: a heartbeat must
-// not wait behind anything. All else stays as the clientset has it, because the requests
-// are those of its own REST clients: the HTTP client, and with it authentication, TLS,
-// impersonation, user agent and wrappers; the address and its path prefix; the content
-// type.
+// newClients returns the clients of the clientset, without its rate limiter: a heartbeat
+// must not wait behind other requests. Everything else stays as in the clientset, because
+// the requests come from its own REST clients: the HTTP client, and with it
+// authentication, TLS, impersonation, user agent and wrappers; the address and its path
+// prefix; the content type.
 //
-// Only client-go's own types are treated so. A fake, or a clientset that wraps another
-// one, has methods that must be called: its requests go wherever it sends them, through
-// its own limiter, too.
+// This applies only to client-go's own types. The methods of a fake, or of a clientset
+// that wraps another one, must be called: such a clientset decides where its requests go,
+// and applies its own rate limiter, too.
 func newClients(clientset kubernetes.Interface) clients {
 	c := clients{leases: clientset.CoordinationV1(), pods: clientset.CoreV1(), reviews: clientset.AuthorizationV1()}
 	if generated, ok := c.leases.(*coordinationv1.CoordinationV1Client); ok && hasREST(generated.RESTClient()) {
@@ -43,13 +43,13 @@ func newClients(clientset kubernetes.Interface) clients {
 	return c
 }
 
-// hasREST reports whether there is a client, and not a nil pointer in an interface.
+// hasREST reports whether c is a client, and neither nil nor an interface with a nil pointer.
 func hasREST(c rest.Interface) bool {
 	r, ok := c.(*rest.RESTClient)
 	return c != nil && (!ok || r != nil)
 }
 
-// unlimited is a REST client whose requests wait for no rate limiter.
+// unthrottled is a REST client whose requests do not wait for a rate limiter.
 type unthrottled struct{ rest.Interface }
 
 func (u unthrottled) GetRateLimiter() flowcontrol.RateLimiter { return nil }
@@ -64,11 +64,11 @@ func (u unthrottled) Patch(t types.PatchType) *rest.Request {
 	return u.Interface.Patch(t).Throttle(nil)
 }
 
-// impatient is a REST client that returns at once what a server answers with Retry-After.
-// client-go would wait for as long as the server asks for and send the request again, up
-// to ten times within one call: a heartbeat would use up all of its time there, and a
-// watch could not be started again meanwhile. The member retries by itself, with a
-// backoff, and the next try may meet a server that is not busy and does not shut down.
+// unretried is a REST client that returns a response with Retry-After at once.
+// client-go would wait as long as the server asks and send the request again, up
+// to ten times within one call: a heartbeat would spend all of its time there, and a
+// watch could not be restarted in the meantime. The member itself retries, with a
+// backoff, and the next attempt may reach a server that is not busy and not shutting down.
 type unretried struct{ rest.Interface }
 
 func (i unretried) Verb(verb string) *rest.Request { return i.Interface.Verb(verb).MaxRetries(0) }

@@ -20,64 +20,65 @@ import (
 
 // The defaults of [Config].
 const (
-	DefaultLeaseDuration  = 15 * time.Second
-	DefaultDrainTimeout   = 30 * time.Second
-	DefaultDeletionWindow = 60 * time.Second
-	DefaultStartupSettle  = time.Second
-	DefaultCacheWait      = 5 * time.Second
+	DefaultLeaseDuration    = 15 * time.Second
+	DefaultDrainTimeout     = 30 * time.Second
+	DefaultDeletionWindow   = 60 * time.Second
+	DefaultStartupSettle    = time.Second
+	DefaultCacheSyncTimeout = 5 * time.Second
 )
 
-// The environment variables that [Config] reads, to be set by the downward API.
+// The environment variables that [Config] reads. Set them from the downward API.
 const (
 	EnvPodName      = "POD_NAME"
 	EnvPodNamespace = "POD_NAMESPACE"
 	EnvPodUID       = "POD_UID"
 )
 
-// coalesce is how long claims and releases are collected before they are written:
-// a change of members reaches a member as a handful of watch events.
+// coalesce is how long claims and releases are collected before they are written,
+// because a change of members arrives as a handful of watch events.
 const coalesce = 20 * time.Millisecond
 
-// minDrift is the difference between the rates of two clocks that a
-// configuration must tolerate at the least.
+// minDrift is the smallest difference between the rates of two clocks that a
+// configuration must tolerate.
 const minDrift = 0.05
 
-// Config says who this member is and how its ring works. Only Name is required;
-// the zero value of every other field stands for its default. All members of a
-// ring should have the same Name, Key, Partitions, VirtualNodes and Load; while a
-// rolling update changes them, the oldest member's are in force for all.
+// Config identifies this member and configures its ring. Only Name is required;
+// the zero value of every other field means its default. All members of a
+// ring should have the same Name, Key, Partitions, VirtualNodes and Load. While a
+// rolling update changes them, the values of the oldest member apply to all.
 type Config struct {
-	// Name names the ring: all replicas of one operator, and nobody else in the
-	// namespace. At most 63 characters, a valid label value and DNS name.
+	// Name identifies the ring. All replicas of one operator share it, and nothing else in
+	// the namespace may use it. At most 63 characters, a valid label value and DNS name.
 	Name string
-	// PodName is this member's name on the ring, unique among the replicas and the
-	// same after a restart in place. Default: the environment variable POD_NAME,
+	// PodName is this member's name on the ring. It is unique among the replicas and stays
+	// the same after a restart in place. Default: the environment variable POD_NAME,
 	// else the host name.
 	PodName string
-	// Namespace holds the Leases. Default: the environment variable POD_NAMESPACE,
-	// else that of the service account.
+	// Namespace is the namespace of the Leases. Default: the environment variable
+	// POD_NAMESPACE, else the namespace of the service account.
 	Namespace string
-	// PodUID is the UID of this member's Pod. With it the Lease is owned by the
-	// Pod, and a container that restarts takes its Lease over at once. Default: the
+	// PodUID is the UID of this member's Pod. If it is set, the Pod owns the Lease, and a
+	// container that restarts takes over its Lease at once. Default: the
 	// environment variable POD_UID, else read from the Pod if that is allowed, else none.
 	PodUID string
-	// LeasePrefix is put before PodName to name the Lease. Default: Name and "-".
+	// LeasePrefix and PodName form the name of the Lease. Default: Name and "-".
 	LeasePrefix string
-	// LeaseLabels are put on this member's Lease in addition to the label that names the
-	// ring. Members find each other by that one alone, so that these may differ, and
-	// change in a rolling update. None may have the prefix operator-scaling.tom-ludwig.github.io/.
+	// LeaseLabels are set on this member's Lease in addition to the label that names the
+	// ring. Members find each other only by the label of the ring, so LeaseLabels may differ
+	// between members and change in a rolling update. None may have the prefix
+	// operator-scaling.tom-ludwig.github.io/.
 	LeaseLabels map[string]string
 
-	// Key says which objects stay together. Default ByName. ByController and
+	// Key determines which objects stay together. Default ByName. ByController and
 	// ByClusterController are for the informers of dependents, not for the ring.
 	Key Key
-	// Partitions is the number of slices of the hash space that are handed from
-	// member to member; 1 to 65536, default 509.
+	// Partitions is the number of slices of the hash space; a slice is the unit of
+	// ownership. 1 to 65536, default 509.
 	Partitions int
-	// VirtualNodes is the number of places of each member in the hash space; 1 to
+	// VirtualNodes is the number of positions of each member in the hash space; 1 to
 	// 1000, default 20.
 	VirtualNodes int
-	// Load bounds a member's share: at most ceil(Partitions / members × Load)
+	// Load limits a member's share: at most ceil(Partitions / members × Load)
 	// partitions. At least 1, default 1.25.
 	Load float64
 
@@ -85,63 +86,65 @@ type Config struct {
 	// at least one; default 15 s.
 	LeaseDuration time.Duration
 	// RenewDeadline is how long after the send time of its last confirmed renewal a
-	// member may work. Default 3/5 of LeaseDuration. Together with StopGracePeriod it must
-	// be so much below LeaseDuration that clocks may differ in rate by 5 %:
+	// member may work. Default 3/5 of LeaseDuration. The sum of RenewDeadline and
+	// StopGracePeriod must be low enough for clocks whose rates differ by 5 %:
 	// LeaseDuration × 0.95 > (RenewDeadline + StopGracePeriod) × 1.05.
 	RenewDeadline time.Duration
 	// RenewPeriod is the time between two heartbeats; less than half of
 	// RenewDeadline. Default 1/5 of LeaseDuration.
 	RenewPeriod time.Duration
-	// StopGracePeriod is how long work may take to stop after its context was cancelled
-	// by the fence. Default 2/15 of LeaseDuration.
+	// StopGracePeriod is how long work may take to stop after the fence has cancelled its
+	// context. Default 2/15 of LeaseDuration.
 	StopGracePeriod time.Duration
-	// WatchLagLimit is the time in which an own heartbeat must come back through the
-	// watch. At least RenewPeriod, less than LeaseDuration; default 2/5 of it.
+	// WatchLagLimit is the time within which the watch must show this member its own
+	// heartbeat. At least RenewPeriod, less than LeaseDuration; default 2/5 of LeaseDuration.
 	WatchLagLimit time.Duration
 	// DrainTimeout is how long work on a partition that is to be handed over may
 	// take to end after its context was cancelled. Default 30 s.
 	DrainTimeout time.Duration
-	// DeletionWindow is how long a member remembers deletions of objects that are
-	// not its own, to deliver them if it gains them. Default 60 s.
+	// DeletionWindow is how long a member remembers deletions of objects that it does
+	// not own, to deliver them if it gains their partitions. Default 60 s.
 	DeletionWindow time.Duration
-	// StartupSettle is how long a new member that sees nobody at work waits for others
-	// that start at the same time, before it claims everything; up to five times as
-	// long while one of them is joining. Default 1 s.
+	// StartupSettle is how long a new member that sees no active member waits for others
+	// that start at the same time, before it claims all partitions. It waits up to five
+	// times as long while one of them is joining. Default 1 s.
 	StartupSettle time.Duration
-	// CacheSyncTimeout is how long a member that gains partitions waits at the most for its
-	// informers to show what their former owners wrote last through [WrapTransport].
-	// Informers that are up to date, which they are within milliseconds, cost no wait;
-	// those of a member that was cut off need a while until they watch again. Default 5 s.
+	// CacheSyncTimeout is how long a member that gains partitions waits, at most, for its
+	// informers to show what the former owners wrote last through [WrapTransport].
+	// Informers that are up to date cause no wait, and usually they are up to date within
+	// milliseconds. The informers of a member that was cut off need a while until they
+	// watch again. Default 5 s.
 	CacheSyncTimeout time.Duration
 	// Quarantine makes a new member wait one LeaseDuration before it claims
-	// anything. Needed only if Leases may be deleted by hand while every member
+	// anything. It is needed only if Leases may be deleted by hand while every member
 	// that knew of them is deleted, too. Default off.
 	Quarantine bool
 
-	// OnOverrun is called if work is in flight at the fence plus StopGracePeriod, with
-	// the items: peers may start on them from now on. A process that can't stop
-	// its work should exit here. Called on a goroutine of its own, whatever else is
-	// blocked, once for each fence and not while an earlier call is under way. Run
-	// waits for it, but not longer than StopGracePeriod. Default: log.
+	// OnOverrun is called with the items of the work that is still in flight
+	// StopGracePeriod after the fence. From then on, peers may work on the same items. A
+	// process that cannot stop its work should exit here. OnOverrun is called on a
+	// goroutine of its own, whatever else is blocked, once for each fence, but not while an
+	// earlier call is in progress. Run waits for it, but not longer than StopGracePeriod.
+	// Default: log.
 	OnOverrun func(items []string)
-	// OnChange is called with each step of this member on the ring, in their order, one
-	// at a time: for audits, or for work that goes with a partition and not with an
-	// object. It is called on a goroutine of its own, and may use this Sharder.
+	// OnChange is called with each step of this member on the ring, in order and one
+	// at a time. It is meant for audits, or for work that belongs to a partition and not to
+	// an object. It is called on a goroutine of its own, and may use this Sharder.
 	//
-	// It may be slow, but then learns late of what follows. No heartbeat, no fence and no
-	// other partition waits for it. Only the write that lets peers have partitions waits
-	// until OnChange has returned from their Draining and Released, though not
-	// longer than StopGracePeriod or half of RenewPeriod: within that time it must have stopped
-	// what goes with them. If more than 1000 changes wait, they are replaced by a Left with
-	// the reason [ErrChangesDropped] and by what this member has then: Joined, Activated,
-	// Fenced. Run returns when all changes are delivered, but does not wait longer than
-	// StopGracePeriod for it. Default: none.
+	// It may be slow, but then it learns late of the changes that follow. No heartbeat, no
+	// fence and no other partition waits for it. Only the write that makes partitions
+	// available to peers waits until OnChange has returned from their Draining and Released,
+	// but not longer than StopGracePeriod or half of RenewPeriod: within that time OnChange
+	// must have stopped the work that belongs to them. If more than 1000 changes wait, they
+	// are replaced by a Left with the reason [ErrChangesDropped] and by what this member has
+	// then: Joined, Activated, Fenced. Run returns when all changes are delivered, but does
+	// not wait for that longer than StopGracePeriod. Default: none.
 	OnChange func(Change)
 }
 
 // DefaultConfig returns the defaults for the ring of the given name, with the
-// identity that the environment gives. Times that are derived from LeaseDuration
-// are left at zero, so that they follow when it is changed.
+// identity from the environment. Times that are derived from LeaseDuration
+// stay zero, so that they follow when LeaseDuration is changed.
 func DefaultConfig(name string) Config { return Config{Name: name}.withIdentity().withConstants() }
 
 // WithPodName returns a copy with another PodName.
@@ -162,8 +165,8 @@ func (c Config) WithLeaseLabels(labels map[string]string) Config {
 // WithKey returns a copy with another Key.
 func (c Config) WithKey(key Key) Config { c.Key = key; return c }
 
-// WithHeartbeat returns a copy that sends a heartbeat at each interval and whose
-// Lease lasts for the given duration. The other times are derived from the duration.
+// WithHeartbeat returns a copy with another interval between heartbeats and another
+// duration of the Lease. The other times are derived from the duration.
 func (c Config) WithHeartbeat(interval, duration time.Duration) Config {
 	c.RenewPeriod, c.LeaseDuration = interval, duration
 	c.RenewDeadline, c.StopGracePeriod, c.WatchLagLimit = 0, 0, 0
@@ -176,8 +179,8 @@ func (c Config) WithHashRing(partitions, virtualNodes int, load float64) Config 
 	return c
 }
 
-// WithDefaults returns a copy in which every field that was zero has its default, as
-// [New] uses it.
+// WithDefaults returns a copy in which every field that was zero has its default.
+// [New] uses this copy.
 func (c Config) WithDefaults() Config { return c.withIdentity().withConstants().withTimes() }
 
 func (c Config) withIdentity() Config {
@@ -185,7 +188,7 @@ func (c Config) withIdentity() Config {
 		c.PodName = os.Getenv(EnvPodName)
 	}
 	if c.PodName == "" {
-		host, _ := os.Hostname() // an empty name is refused by Validate
+		host, _ := os.Hostname() // Validate rejects an empty name
 		c.PodName = strings.ToLower(host)
 	}
 	if c.Namespace == "" {
@@ -215,12 +218,12 @@ func (c Config) withConstants() Config {
 	c.DrainTimeout = or(c.DrainTimeout, DefaultDrainTimeout)
 	c.DeletionWindow = or(c.DeletionWindow, DefaultDeletionWindow)
 	c.StartupSettle = or(c.StartupSettle, DefaultStartupSettle)
-	c.CacheSyncTimeout = or(c.CacheSyncTimeout, DefaultCacheWait)
+	c.CacheSyncTimeout = or(c.CacheSyncTimeout, DefaultCacheSyncTimeout)
 	c.LeaseDuration = or(c.LeaseDuration, DefaultLeaseDuration)
 	return c
 }
 
-// withTimes derives what is not set from the lease duration.
+// withTimes derives the times that are not set from LeaseDuration.
 func (c Config) withTimes() Config {
 	c.RenewDeadline = or(c.RenewDeadline, c.LeaseDuration*3/5)
 	c.RenewPeriod = or(c.RenewPeriod, c.LeaseDuration/5)
@@ -241,8 +244,8 @@ func (c Config) parameters() ring.Parameters {
 	return ring.Parameters{Key: c.Key.Name(), Partitions: c.Partitions, VirtualNodes: c.VirtualNodes, Load: c.Load}
 }
 
-// Validate names every fault of the configuration with its defaults, joined with
-// errors.Join. [New] calls it.
+// Validate checks the configuration with its defaults and returns every error, joined
+// with errors.Join. [New] calls it.
 func (c Config) Validate() error {
 	c = c.WithDefaults()
 	var errs []error
@@ -252,31 +255,31 @@ func (c Config) Validate() error {
 	if c.Name == "" {
 		fault("Name", "is required: it names the ring, e.g. the operator's name")
 	} else if problems := validation.IsDNS1123Label(c.Name); len(problems) > 0 {
-		fault("Name", "%q can't name a ring: %s", c.Name, strings.Join(problems, "; "))
+		fault("Name", "%q is not a valid ring name: %s", c.Name, strings.Join(problems, "; "))
 	}
 	if c.PodName == "" {
 		fault("PodName", "is not known: set the environment variable %s from the downward API (metadata.name)", EnvPodName)
 	} else if problems := validation.IsDNS1123Subdomain(c.PodName); len(problems) > 0 {
-		fault("PodName", "%q is no name of a Pod: %s", c.PodName, strings.Join(problems, "; "))
+		fault("PodName", "%q is not a valid Pod name: %s", c.PodName, strings.Join(problems, "; "))
 	}
 	if c.Namespace == "" {
 		fault("Namespace", "is not known: set the environment variable %s from the downward API (metadata.namespace)", EnvPodNamespace)
 	} else if problems := validation.IsDNS1123Label(c.Namespace); len(problems) > 0 {
-		fault("Namespace", "%q is no name of a namespace: %s", c.Namespace, strings.Join(problems, "; "))
+		fault("Namespace", "%q is not a valid namespace name: %s", c.Namespace, strings.Join(problems, "; "))
 	}
 	if problems := validation.IsDNS1123Subdomain(c.LeasePrefix + "x"); len(problems) > 0 {
-		fault("LeasePrefix", "%q can't begin the name of a Lease: %s", c.LeasePrefix, strings.Join(problems, "; "))
+		fault("LeasePrefix", "%q is not a valid prefix of a Lease name: %s", c.LeasePrefix, strings.Join(problems, "; "))
 	}
 	for key, value := range c.LeaseLabels {
 		if problems := append(validation.IsQualifiedName(key), validation.IsValidLabelValue(value)...); len(problems) > 0 {
-			fault("LeaseLabels", "%q=%q is no label: %s", key, value, strings.Join(problems, "; "))
+			fault("LeaseLabels", "%q=%q is not a valid label: %s", key, value, strings.Join(problems, "; "))
 		}
 		if prefix, _, _ := strings.Cut(lease.LabelRing, "/"); strings.HasPrefix(key, prefix+"/") {
-			fault("LeaseLabels", "%q: labels with the prefix %s/ are set by this library; choose another prefix", key, prefix)
+			fault("LeaseLabels", "%q: the prefix %s/ is reserved for this library; choose another prefix", key, prefix)
 		}
 	}
 	if c.Key.Name() == ByController.Name() || c.Key.Name() == ByClusterController.Name() {
-		fault("Key", "%s is for the informers of dependents; a ring needs a key of its own", c.Key.Name())
+		fault("Key", "%s is only for the informers of dependents; choose another key for the ring", c.Key.Name())
 	} else if _, err := c.Key.Resolve(c.Key); err != nil {
 		fault("Key", "%v", err)
 	}
@@ -287,12 +290,12 @@ func (c Config) Validate() error {
 	if len(errs) == 0 {
 		return nil
 	}
-	return fmt.Errorf("shard: the configuration can't work: %w", errors.Join(errs...))
+	return fmt.Errorf("shard: invalid configuration: %w", errors.Join(errs...))
 }
 
 func (c Config) validateTimes(fault func(field, format string, args ...any)) {
 	if c.LeaseDuration < time.Second || c.LeaseDuration%time.Second != 0 || c.LeaseDuration > math.MaxInt32*time.Second {
-		fault("LeaseDuration", "%v must be whole seconds, at least one", c.LeaseDuration)
+		fault("LeaseDuration", "%v must be a whole number of seconds, at least one", c.LeaseDuration)
 	}
 	for _, f := range []struct {
 		name  string
@@ -308,14 +311,14 @@ func (c Config) validateTimes(fault func(field, format string, args ...any)) {
 		{"CacheSyncTimeout", c.CacheSyncTimeout},
 	} {
 		if f.value <= 0 {
-			fault(f.name, "%v must be above 0", f.value)
+			fault(f.name, "%v must be greater than 0", f.value)
 		}
 	}
 	if c.RenewDeadline <= 2*c.RenewPeriod {
 		fault("RenewDeadline", "%v must be more than twice RenewPeriod (%v): one lost heartbeat must not stop a member", c.RenewDeadline, c.RenewPeriod)
 	}
 	if c.Drift() < minDrift {
-		fault("LeaseDuration", "%v leaves too little room over RenewDeadline + StopGracePeriod (%v): clocks may differ in rate by %.1f %% only, and %.0f %% are required",
+		fault("LeaseDuration", "%v is too close to RenewDeadline + StopGracePeriod (%v): it tolerates clocks whose rates differ by %.1f %%, but %.0f %% are required",
 			c.LeaseDuration, c.RenewDeadline+c.StopGracePeriod, 100*c.Drift(), 100*minDrift)
 	}
 	if c.WatchLagLimit < c.RenewPeriod || c.WatchLagLimit >= c.LeaseDuration {

@@ -66,7 +66,7 @@ func TestConfig_ValidateNamesEveryFault(t *testing.T) {
 			func(c *shard.Config) {
 				c.LeaseLabels = map[string]string{"operator-scaling.tom-ludwig.github.io/ring": "foo"}
 			},
-			[]string{`LeaseLabels: "operator-scaling.tom-ludwig.github.io/ring": labels with the prefix operator-scaling.tom-ludwig.github.io/ are set by this library`},
+			[]string{`LeaseLabels: "operator-scaling.tom-ludwig.github.io/ring": the prefix operator-scaling.tom-ludwig.github.io/ is reserved for this library`},
 		},
 		"label of this project": {
 			func(c *shard.Config) {
@@ -74,7 +74,7 @@ func TestConfig_ValidateNamesEveryFault(t *testing.T) {
 			},
 			[]string{`LeaseLabels: "operator-scaling.tom-ludwig.github.io/team"`},
 		},
-		"dependent's key": {func(c *shard.Config) { c.Key = shard.ByController }, []string{"Key: controller is for the informers of dependents"}},
+		"dependent's key": {func(c *shard.Config) { c.Key = shard.ByController }, []string{"Key: controller is only for the informers of dependents"}},
 		"no function":     {func(c *shard.Config) { c.Key = shard.ByFunc("x", nil) }, []string{"Key:"}},
 		"bad key name": {func(c *shard.Config) {
 			c.Key = shard.ByFunc("Not/Good", func(metav1.Object) string { return "" })
@@ -82,9 +82,9 @@ func TestConfig_ValidateNamesEveryFault(t *testing.T) {
 		"partitions":      {func(c *shard.Config) { c.Partitions = -1 }, []string{"partitions: -1"}},
 		"load":            {func(c *shard.Config) { c.Load = 0.5 }, []string{"load: 0.5"}},
 		"virtual nodes":   {func(c *shard.Config) { c.VirtualNodes = -3 }, []string{"virtual nodes: -3"}},
-		"part of seconds": {func(c *shard.Config) { c.LeaseDuration = 1500 * time.Millisecond }, []string{"LeaseDuration: 1.5s must be whole seconds"}},
+		"part of seconds": {func(c *shard.Config) { c.LeaseDuration = 1500 * time.Millisecond }, []string{"LeaseDuration: 1.5s must be a whole number of seconds"}},
 		"slow heartbeat":  {func(c *shard.Config) { c.RenewPeriod = 5 * time.Second }, []string{"RenewDeadline: 9s must be more than twice RenewPeriod"}},
-		"no margin":       {func(c *shard.Config) { c.RenewDeadline = 14 * time.Second }, []string{"leaves too little room"}},
+		"no margin":       {func(c *shard.Config) { c.RenewDeadline = 14 * time.Second }, []string{"is too close to RenewDeadline"}},
 		"echo":            {func(c *shard.Config) { c.WatchLagLimit = time.Second }, []string{"WatchLagLimit:"}},
 		"several":         {func(c *shard.Config) { c.Name, c.Load, c.DrainTimeout = "", 0.1, -1 }, []string{"Name:", "load:", "DrainTimeout:"}},
 	}

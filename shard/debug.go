@@ -20,14 +20,14 @@ import (
 // Report is what [Sharder.DebugHandler] shows.
 type Report struct {
 	Ring       string         `json:"ring"`
-	Parameters string         `json:"parameters"` // fingerprint of those in force
+	Parameters string         `json:"parameters"` // fingerprint of the parameters in force
 	Member     string         `json:"member"`
 	Problem    string         `json:"problem,omitempty"` // why this member is not ready
 	Fenced     bool           `json:"fenced"`
 	FenceIn    string         `json:"fenceIn,omitempty"`
 	States     map[string]int `json:"states"`   // partitions by state
-	Blockers   map[string]int `json:"blockers"` // who claims what this member wants: holder -> partitions
-	InFlight   []string       `json:"inFlight"` // items and how long they have been worked on
+	Blockers   map[string]int `json:"blockers"` // by holder: partitions that it claims and this member wants
+	InFlight   []string       `json:"inFlight"` // items, and how long work on them has been running
 	Members    []MemberReport `json:"members"`
 	Partitions []PartReport   `json:"partitions"`
 }
@@ -35,23 +35,23 @@ type Report struct {
 // MemberReport is one Lease of the ring.
 type MemberReport struct {
 	Lease  string `json:"lease"`
-	Pod    string `json:"pod"`    // as the owner of a partition is named
+	Pod    string `json:"pod"`    // the name that PartReport.Owner uses
 	Holder string `json:"holder"` // "" if void
 	Phase  string `json:"phase"`
 	Self   bool   `json:"self"`
-	Silent string `json:"silent,omitempty"` // since its Lease was seen to change
-	Should int    `json:"should"`           // partitions that the ring gives it
+	Silent string `json:"silent,omitempty"` // time since the last change of the Lease was seen
+	Should int    `json:"should"`           // partitions that the ring assigns to it
 	Claims int    `json:"claims"`           // partitions that it claims; -1 for everything
 }
 
 // PartReport is one partition.
 type PartReport struct {
-	Owner string `json:"owner"` // by the ring
-	State string `json:"state"` // for this member
+	Owner string `json:"owner"` // the member that the ring assigns it to
+	State string `json:"state"` // on this member
 	Token string `json:"token,omitempty"`
 }
 
-// report is made on the loop's goroutine.
+// report creates a Report. It runs on the loop's goroutine.
 func (l *loop) report() Report {
 	s := l.s
 	now := s.snapshot.Load()
@@ -107,15 +107,15 @@ func (l *loop) report() Report {
 	return r
 }
 
-// debugView is what the page shows: a report, and the colors of its members.
+// debugView is the data of the page: a report, and the colors of its members.
 type debugView struct {
 	Report
 	Colors  []color
 	classes map[string]int // index in Colors, by Pod
 }
 
-// color is made of numbers only. The template puts them into a style sheet, and
-// text from a Lease must never get there.
+// color contains only numbers. The template writes them into a style sheet, and
+// text from a Lease must never appear there.
 type color struct {
 	Hue       int // degrees
 	Lightness int // percent
@@ -147,10 +147,10 @@ func (v debugView) Class(pod string) int {
 	return -1
 }
 
-// colors gives each Pod a color of its own, as far from the others as their number allows.
-// It depends on the names alone, so that all members show a Pod in the same color. A hash
-// picks it, so that most Pods keep theirs when others come and go. Beyond about 500 Pods,
-// colors repeat.
+// colors gives each Pod a color of its own, as different from the others as their number
+// allows. The color depends only on the names, so that all members show a Pod in the same
+// color. A hash selects it, so that most Pods keep their color when other Pods start or
+// stop. With more than about 500 Pods, colors repeat.
 func colors(pods []string) []color {
 	const lightest, step, shades = 60, 12, 3 // neighbors in hue differ in lightness too
 	slots := 12
@@ -160,7 +160,7 @@ func colors(pods []string) []color {
 	taken := make([]bool, slots)
 	all := make([]color, len(pods))
 	for n, pod := range pods {
-		gap := slots / (2 * len(pods)) // such a place always exists
+		gap := slots / (2 * len(pods)) // a slot with this distance always exists
 		slot := int(xxh3.HashString(pod) % uint64(slots))
 		for crowded(taken, slot, gap) {
 			slot = (slot + 1) % slots
@@ -183,7 +183,7 @@ func crowded(taken []bool, slot, gap int) bool {
 
 // DebugHandler serves a page that shows the ring as this member sees it: members,
 // partitions, claims, and work in flight. With ?format=json it serves a [Report].
-// It only reads.
+// It changes nothing.
 func (s *Sharder) DebugHandler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, request *http.Request) {
 		ctx, cancel := context.WithTimeout(request.Context(), 2*time.Second)
@@ -195,7 +195,7 @@ func (s *Sharder) DebugHandler() http.Handler {
 		}
 		if request.URL.Query().Get("format") == "json" {
 			w.Header().Set("Content-Type", "application/json")
-			_ = json.NewEncoder(w).Encode(r) // the client has gone; nobody is left to be told
+			_ = json.NewEncoder(w).Encode(r) // it fails only if the client has disconnected
 			return
 		}
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
@@ -220,14 +220,14 @@ td,b,li{overflow-wrap:anywhere;unicode-bidi:isolate}
 <h1>Ring {{.Ring}}</h1>
 <p>This member: <b>{{.Member}}</b>{{if and .FenceIn (not .Fenced)}}, fence in {{.FenceIn}} unless it renews{{end}}. Parameters in force: {{.Parameters}}. <a href="?format=json">JSON</a></p>
 {{if .Problem}}<p class="bad">Not ready: {{.Problem}}</p>{{end}}
-{{if .Fenced}}<p class="bad">Fenced: nothing is worked on.</p>{{end}}
+{{if .Fenced}}<p class="bad">Fenced: this member does no work.</p>{{end}}
 <h2>Members</h2>
-<table><tr><th>Lease</th><th>Holder</th><th>Phase</th><th>Last change seen</th><th class="n">Partitions by the ring</th><th class="n">Claimed</th></tr>
+<table><tr><th>Lease</th><th>Holder</th><th>Phase</th><th>Last change seen</th><th class="n">Assigned partitions</th><th class="n">Claimed</th></tr>
 {{range .Members}}<tr><td><span class="dot c{{$.Class .Pod}}"></span>{{.Lease}}{{if .Self}} (this one){{end}}</td><td>{{.Holder}}</td><td>{{.Phase}}</td><td>{{.Silent}}</td><td class="n">{{.Should}}</td><td class="n">{{if lt .Claims 0}}everything{{else}}{{.Claims}}{{end}}</td></tr>
 {{end}}</table>
 {{if .Blockers}}<h2>Waiting for</h2><table><tr><th>Holder</th><th class="n">Partitions that it still claims</th></tr>{{range $holder, $n := .Blockers}}<tr><td>{{$holder}}</td><td class="n">{{$n}}</td></tr>{{end}}</table>{{end}}
 <h2>Partitions</h2>
-<p>Color: owner by the ring. Framed: active here ({{index .States "active"}}). Dashed: claimed here and not active ({{index .States "pending"}}).</p>
+<p>Color: owner. Solid frame: active here ({{index .States "active"}}). Dashed frame: claimed here and not active ({{index .States "pending"}}).</p>
 <div class="map">{{range $p, $v := .Partitions}}<i class="{{$v.State}} c{{$.Class $v.Owner}}" title="{{$p}}: {{$v.Owner}}, here {{$v.State}}"></i>{{end}}</div>
 {{if .InFlight}}<h2>In flight</h2><ul>{{range .InFlight}}<li>{{.}}</li>{{end}}</ul>{{end}}
 </body></html>

@@ -12,47 +12,47 @@ import (
 	"github.com/tom-ludwig/operator-scaling/workqueue"
 )
 
-// ErrLostOwnership is the error of a request that [WrapTransport] has not sent. The
-// cause is wrapped beside it: [ErrDraining], [ErrFenced], or that Done was called.
+// ErrLostOwnership is the error of a request that [WrapTransport] has not sent. The error
+// also wraps the cause: [ErrDraining], [ErrFenced], or that Done was called.
 // Stop and call Done: the item needs no retry.
-var ErrLostOwnership = errors.New("this member may not work on the object any more")
+var ErrLostOwnership = errors.New("lost ownership of the object")
 
-// The causes with which a context of a queue's Context ends (context.Cause). A
-// reconciler that meets one stops and calls Done, which adds the item again: the queue
-// hands it out if its partition stays or comes back, and drops it if it isn't this
-// member's any more. A reconciler that adds it again itself, rate limited, does no harm.
+// The causes (context.Cause) with which a context from a queue's Context ends. A
+// reconciler that receives one stops and calls Done. Done adds the item again: the queue
+// hands it out if this member keeps its partition or gains it again, and drops it
+// otherwise. It does no harm if the reconciler itself adds the item again, rate limited.
 var (
-	// ErrDraining: the item's partition is being drained, to be given to another member.
+	// ErrDraining: the item's partition is being drained for a handover to another member.
 	ErrDraining = workqueue.ErrDraining
 	// ErrFenced: no renewal was confirmed in time.
 	ErrFenced = workqueue.ErrFenced
 )
 
-// ErrChangesDropped is the reason of a [Left] with which Config.OnChange, after it has
-// not returned for so long that a thousand changes were waiting, starts anew: what
-// follows says what this member has now.
+// ErrChangesDropped is the reason of a [Left] that replaces the waiting changes after
+// Config.OnChange was so slow that more than a thousand of them were waiting. The changes
+// that follow describe what this member has now.
 var ErrChangesDropped = errors.New("changes were dropped because OnChange is too slow")
 
-// Errors that [Sharder.Run] returns, to be tested with errors.Is. After any of
-// them the process should exit with a non-zero code, so that it is started afresh.
+// Errors that [Sharder.Run] returns. Test for them with errors.Is. After any of
+// them the process should exit with a non-zero code, so that it is restarted.
 var (
 	// ErrDrainTimeout: a piece of work did not end within Config.DrainTimeout after
-	// its context was cancelled. Its partition was not released: the member has given up
-	// its Lease by no longer renewing it, and peers take over when it has run out.
+	// its context was cancelled. Its partition was not released. The member no longer
+	// renews its Lease, and peers take over when the Lease has expired.
 	ErrDrainTimeout = claim.ErrDrainTimeout
-	// ErrStaleWatch: writes to the own Lease succeed but don't come back through
-	// the watch, although it was started again several times.
+	// ErrStaleWatch: writes to this member's Lease succeed, but the watch does not show
+	// them, although it was restarted several times.
 	ErrStaleWatch = claim.ErrStaleWatch
-	// ErrForeignLease: a Lease with the name of this member's is there already and
-	// is none of this ring. Choose another Config.LeasePrefix.
+	// ErrForeignLease: a Lease with the name of this member's Lease already exists and
+	// does not belong to this ring. Choose another Config.LeasePrefix.
 	ErrForeignLease = lease.ErrForeign
-	// ErrForbidden: the API server refuses access to Leases. The error names the
+	// ErrForbidden: the API server refuses access to Leases. The error contains the
 	// missing RBAC rule.
 	ErrForbidden = errors.New("access to Leases is forbidden")
 	// ErrAlreadyRun: Run was called twice.
 	ErrAlreadyRun = errors.New("Run may be called once")
-	// ErrNoOwnerKey: ByController can't be used with the ring's key.
+	// ErrNoOwnerKey: ByController cannot be used with the ring's key.
 	ErrNoOwnerKey = ring.ErrNoOwnerKey
-	// ErrNoItemKey: the key of a queue's items can't be told; see [WithItemKey].
-	ErrNoItemKey = errors.New("the ring's key can't be told from an item of the queue")
+	// ErrNoItemKey: the key of a queue's items cannot be determined; see [WithItemKey].
+	ErrNoItemKey = errors.New("the ring's key cannot be determined from an item of the queue")
 )

@@ -13,35 +13,35 @@ import (
 	"github.com/tom-ludwig/operator-scaling/shard/claim"
 )
 
-// clockPeriod is the time between two looks at the clocks before a deadline. No timer
-// wakes up when the wall clock is set, or when the machine runs again after it was
-// frozen and the monotonic clock has stood still.
+// clockPeriod is the time between two checks of the clocks before a deadline. No timer
+// fires when the wall clock is set, or when the computer resumes after it was suspended
+// while the monotonic clock stood still.
 const clockPeriod = 100 * time.Millisecond
 
 // fence stops all work when the deadline has passed. It has a goroutine of its own, so
 // that it does not depend on the loop: a loop that is blocked by a log sink, by the
-// computation of a ring or by anything else publishes no fence, and peers evict this
-// member all the same.
+// computation of a ring or by anything else publishes no fence, but peers still evict
+// this member.
 //
-// The goroutine calls nothing that can block before it has ended the contexts of all
-// work: no logger and no function of the user. It takes three locks, each for a few
-// instructions, and nothing is called out to while one of them is held: mu,
-// Sharder.mu and that of the queue.
+// Before the goroutine has ended the contexts of all work, it calls nothing that can
+// block: no logger and no function of the user. It takes three locks, each for a few
+// instructions: mu, Sharder.mu and the lock of the queue. No other code is called while
+// one of them is held.
 //
-// The machine notices the same deadline at its next event. Whoever is first stops the
-// work; only the loop lifts the fence, when a renewal was confirmed.
+// The machine notices the same deadline at its next event. The first of the two stops the
+// work. Only the loop lifts the fence, when a renewal was confirmed.
 type fence struct {
 	s       *Sharder
 	changes *changes
 	moved   chan struct{} // capacity 1: there is a new deadline, or a new overrun
-	ask     chan func()   // runs on the goroutine; for tests that pause the whole process
+	ask     chan func()   // functions to run on the goroutine; for tests that pause the whole process
 
 	mu        sync.Mutex
-	down      bool      // work was stopped, and the fence was not lifted since
-	overrunAt time.Time // when the stopped work should have ended; zero if not down or reported
+	down      bool      // work was stopped, and the fence has not been lifted since
+	overrunAt time.Time // when the stopped work should have ended; zero if not down or already reported
 	fences    uint64    // how often work was stopped
 
-	reporting chan struct{} // closed when the last report has ended; nil before the first; the goroutine's
+	reporting chan struct{} // closed when the last report has ended; nil before the first; owned by the goroutine
 }
 
 func newFence(s *Sharder, c *changes) *fence {
@@ -71,9 +71,9 @@ func (f *fence) run(ctx context.Context) {
 	}
 }
 
-// pause is how long the goroutine may sleep.
+// pause returns how long the goroutine may sleep.
 func (f *fence) pause(deadline *claim.Time) time.Duration {
-	next := time.Hour // until moved says otherwise
+	next := time.Hour // unless moved wakes the goroutine
 	if deadline != nil {
 		now := f.s.now()
 		next = min(clockPeriod, deadline.Mono-now.Mono, deadline.Wall-now.Wall)
@@ -86,10 +86,10 @@ func (f *fence) pause(deadline *claim.Time) time.Duration {
 	return max(next, time.Millisecond)
 }
 
-// stop ends the contexts of all work: the given deadline has passed, or with nil, the
-// machine says so. Nothing happens if the deadline was replaced by a later one
-// meanwhile: the renewal that it comes from was confirmed, so no peer has evicted
-// this member, and the work may go on.
+// stop ends the contexts of all work, because the given deadline has passed or, with nil,
+// because the machine requires it. It does nothing if a later deadline has replaced the
+// given one: the renewal behind the later deadline was confirmed, so no peer has evicted
+// this member, and the work may continue.
 func (f *fence) stop(passed *claim.Time) {
 	f.mu.Lock()
 	if passed == nil {
@@ -108,7 +108,8 @@ func (f *fence) stop(passed *claim.Time) {
 
 	_, queues := f.s.components()
 	for _, q := range queues {
-		// Not what is handed out under a new deadline, if the fence is lifted just now.
+		// This does not end work that is handed out under a new deadline, if the fence is
+		// lifted at the same moment.
 		q.FenceIf(f.s.Fenced)
 	}
 	if passed == nil {
@@ -134,8 +135,8 @@ func (f *fence) lift(deadline *claim.Time) (wasDown bool) {
 }
 
 // checkOverrun reports work that still runs although it should have stopped after the
-// fence: from now on peers may work on the same objects. While a report is under way
-// there is no other.
+// fence: from now on peers may work on the same objects. It starts no report while another
+// one is in progress.
 func (f *fence) checkOverrun(ctx context.Context) {
 	f.mu.Lock()
 	due := !f.overrunAt.IsZero() && !time.Now().Before(f.overrunAt)
@@ -162,7 +163,7 @@ func (f *fence) checkOverrun(ctx context.Context) {
 }
 
 // report reports work that still runs after the fence. The hook may end the process, so
-// the log comes first; but a log sink that blocks does not delay the hook for long.
+// report writes the log first; but a log sink that blocks does not delay the hook for long.
 func (f *fence) report(ctx context.Context) {
 	const logWithin = 100 * time.Millisecond
 	items := f.s.items(everything)

@@ -347,7 +347,7 @@ func TestFence_RacesWithRenewals(t *testing.T) {
 			if len(d.changes) == 0 || len(d.changes)%2 != 0 {
 				t.Errorf("seed %d: %d changes", seed, len(d.changes))
 			}
-			unnoticed += log.count("Work was stopped at the fence; a renewal")
+			unnoticed += log.count("Work was stopped at the fence, and resumes")
 			if err := a.end(); err != nil {
 				t.Error(err)
 			}

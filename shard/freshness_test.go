@@ -323,7 +323,7 @@ func TestCacheSyncTimeout_IsBounded(t *testing.T) {
 		b.view.hold(true)
 		a.write(t, name, "default", name)
 		a.close(t)
-		time.Sleep(shard.DefaultCacheWait + 200*time.Millisecond)
+		time.Sleep(shard.DefaultCacheSyncTimeout + 200*time.Millisecond)
 		if !b.OwnsKey("default/" + name) {
 			t.Error("b still waits")
 		}

@@ -38,55 +38,55 @@ func (l *loop) newStatus() *status {
 	}
 }
 
-// blockers counts the partitions that are wanted and not active yet by the Pods of
-// those who claim them.
+// blockers counts the partitions that this member wants and that are not active yet, by
+// the Pod of the member that claims them.
 func (l *loop) blockers() map[string]int {
 	if len(l.wanted) == 0 {
 		return nil
 	}
 	byPod := map[string]int{}
 	for holder, n := range l.machine.Blockers() {
-		pod, _, _ := strings.Cut(holder, "_") // no Pod has an underscore in its name
+		pod, _, _ := strings.Cut(holder, "_") // a Pod name contains no underscore
 		byPod[pod] += n
 	}
 	return byPod
 }
 
-// Healthy returns nil while the process is of use: a liveness probe. A member
-// that is fenced or waits is healthy: a restart would not help it. Before Run it
-// is healthy.
+// Healthy is for a liveness probe. It returns nil unless the loop has hung. A member
+// that is fenced or waiting is healthy, because a restart would not help. Before Run the
+// member is healthy.
 func (s *Sharder) Healthy() error {
 	now := s.status.Load()
 	if limit := 2 * s.cfg.LeaseDuration; !now.at.IsZero() && time.Since(now.at) > limit {
-		return fmt.Errorf("the loop of ring %s has not moved for %v", s.cfg.Name, time.Since(now.at).Round(time.Second))
+		return fmt.Errorf("the loop of ring %s has made no progress for %v", s.cfg.Name, time.Since(now.at).Round(time.Second))
 	}
 	return nil
 }
 
-// Ready returns nil while this member is on the ring and not fenced: a readiness
-// probe. A member that must wait until all members that use another Config.Key have left
-// is ready, or a rolling update would wait for it for ever.
+// Ready is for a readiness probe. It returns nil while this member is on the ring and not
+// fenced. A member that must wait until all members with another Config.Key have left
+// is also ready. Otherwise a rolling update would wait for it forever.
 func (s *Sharder) Ready() error {
 	now := s.status.Load()
 	switch {
 	case now.duplicate != "":
-		return fmt.Errorf("another live process, %s, has the Lease of Pod %s: each replica needs a name of its own", now.duplicate, s.cfg.PodName)
+		return fmt.Errorf("another live process, %s, holds the Lease of Pod %s: each replica needs a name of its own", now.duplicate, s.cfg.PodName)
 	case now.incompatible:
 		return nil
 	case !now.serving:
-		return errors.New("this member has not joined the ring: its informers have not synced, or its Lease is not held yet")
+		return errors.New("this member has not joined the ring: its informers have not synced, or it does not hold its Lease yet")
 	case s.Fenced():
 		return errors.New("this member is fenced: no renewal of its Lease was confirmed in time")
 	}
 	return nil
 }
 
-// HealthHandler answers 200 or 500 with the reason: [Sharder.Healthy].
+// HealthHandler serves [Sharder.Healthy]: status 200, or 500 with the reason.
 func (s *Sharder) HealthHandler() http.Handler {
 	return probe(s.Healthy, http.StatusInternalServerError)
 }
 
-// ReadyHandler answers 200 or 503 with the reason: [Sharder.Ready].
+// ReadyHandler serves [Sharder.Ready]: status 200, or 503 with the reason.
 func (s *Sharder) ReadyHandler() http.Handler { return probe(s.Ready, http.StatusServiceUnavailable) }
 
 func probe(check func() error, code int) http.Handler {

@@ -14,8 +14,8 @@ import (
 	"github.com/tom-ludwig/operator-scaling/workqueue"
 )
 
-// reportIdle tells the machine which of the partitions that are being drained
-// have no work in flight any more.
+// reportIdle reports to the machine which of the draining partitions no longer have work
+// in flight.
 func (l *loop) reportIdle() {
 	if l.ended != nil {
 		return
@@ -36,7 +36,7 @@ func (l *loop) reportIdle() {
 	}
 }
 
-// tellBlocked says, every few seconds, what a drain is waiting for.
+// logBlockedDrain logs, every few seconds, what a drain is waiting for.
 func (l *loop) logBlockedDrain() {
 	const every = 5 * time.Second
 	if time.Since(l.drainLoggedAt) < every {
@@ -51,13 +51,14 @@ func (l *loop) logBlockedDrain() {
 		l.logger.Error(nil, "OnChange has not returned; later changes wait for it", "member", l.holder, "running", d)
 	}
 	if blockers := l.machine.Blockers(); len(blockers) > 0 && l.machine.Serving() {
-		l.logger.V(2).Info("Partitions of this member are still claimed by others", "member", l.holder, "blockers", blockers)
+		l.logger.V(2).Info("Other members still claim partitions of this member", "member", l.holder, "blockers", blockers)
 	}
 }
 
 func everything(workqueue.Work) bool { return true }
 
-// items lists work in flight for people: item and how long it has been running.
+// items lists work in flight in readable form: each item and how long work on it has been
+// running.
 func (s *Sharder) items(which func(workqueue.Work) bool) []string {
 	var items []string
 	_, queues := s.components()
@@ -86,5 +87,5 @@ func (l *loop) stuckWork() string {
 	if len(items) == 0 {
 		return ""
 	}
-	return "; still at work on " + strings.Join(items, ", ")
+	return "; work in flight: " + strings.Join(items, ", ")
 }

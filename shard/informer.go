@@ -14,33 +14,34 @@ import (
 	"github.com/tom-ludwig/operator-scaling/informer"
 )
 
-// NewInformer mirrors cache.NewSharedIndexInformer: its handlers see only the
-// objects that this member may work on, by the ring's key. The store, and so the
-// listers, hold all objects.
+// NewInformer has the parameters of cache.NewSharedIndexInformer. The handlers of the
+// informer see only the objects that this member may work on, by the ring's key. The
+// store, and therefore the listers, hold all objects.
 //
-// Register it in a generated factory with InformerFor, so that listers and
+// Register the informer in a generated factory with InformerFor, so that listers and
 // Informer() use it too, or run it yourself.
 func NewInformer(s *Sharder, lw cache.ListerWatcher, exampleObject runtime.Object, defaultEventHandlerResyncPeriod time.Duration, indexers cache.Indexers) *informer.Informer {
 	return wrap(s, cache.NewSharedIndexInformer(lw, exampleObject, defaultEventHandlerResyncPeriod, indexers), s.cfg.Key, kindOf(exampleObject))
 }
 
-// WrapInformer makes a sharded informer of one that exists, for instance one of a
-// factory. The key says to which object's owner an object belongs: the ring's own
-// key for the objects that are reconciled, [ByController] for their dependents.
-// Handlers must be added to the informer that is returned; either of the two may
-// be run, or the factory that the inner one comes from.
+// WrapInformer makes a sharded informer from an existing one, for instance one from a
+// factory. The key determines which member owns an object: use the ring's own key for the
+// objects that are reconciled, and [ByController] for their dependents.
+// Add the handlers to the informer that is returned. Run either of the two informers, or
+// the factory that the inner one comes from.
 //
-// A key that can't work on this ring is reported by [Sharder.Run].
+// [Sharder.Run] returns an error if the key cannot be used on this ring.
 func WrapInformer(s *Sharder, inner cache.SharedIndexInformer, key Key) *informer.Informer {
 	return wrap(s, inner, key, "")
 }
 
-// wrap is WrapInformer for objects of a kind, "" if the objects themselves must tell.
+// wrap is WrapInformer for objects of the given kind. With kind "" the kind is read from
+// the objects themselves.
 func wrap(s *Sharder, inner cache.SharedIndexInformer, key Key, kind string) *informer.Informer {
 	resolved, err := key.Resolve(s.cfg.Key)
 	if err != nil {
 		s.fault("shard: WrapInformer: %w", err)
-		resolved = ByName // never used: Run refuses
+		resolved = ByName // never used: Run returns the error
 	}
 	i := informer.Wrap(inner, informer.Options{
 		Ownership: s,

@@ -9,8 +9,8 @@ import (
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
 )
 
-// A Key says which string of an object is hashed, and so which objects stay
-// together on one member.
+// A Key determines which string of an object is hashed, and therefore which objects
+// stay together on one member.
 type Key = ring.Key
 
 // The keys. The first three are for Config.Key; the other two are for the
@@ -22,13 +22,13 @@ var (
 	ByNamespace = ring.ByNamespace
 	// ByUID hashes metadata.uid as kube-apiserver does.
 	ByUID = ring.ByUID
-	// ByController places a dependent beside its controlling owner.
+	// ByController places a dependent on the same member as its controlling owner.
 	ByController = ring.ByController
 	// ByClusterController is ByController for owners that are cluster-scoped.
 	ByClusterController = ring.ByClusterController
 )
 
-// ByFunc makes a key of a function of your own. The name goes into the ring's
-// fingerprint: change it whenever the function changes its answers. The function
-// must be pure and is called from many goroutines.
+// ByFunc makes a key from your own function. The name is part of the ring's
+// fingerprint: change it whenever the function returns different results. The function
+// must be pure, and is called from many goroutines.
 func ByFunc(name string, of func(metav1.Object) string) Key { return ring.ByFunc(name, of) }

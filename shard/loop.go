@@ -18,19 +18,19 @@ import (
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
 )
 
-// loop is the goroutine of Run: all of its fields belong to it, but for those that
-// say otherwise.
+// loop is the goroutine of Run. It owns all of its fields, unless the comment on a field
+// states otherwise.
 type loop struct {
 	s      *Sharder
-	ctx    context.Context // of everything that Run started
+	ctx    context.Context // of everything that Run starts
 	cancel context.CancelFunc
 	logger klog.Logger
 	wait   sync.WaitGroup
 	owner  *metav1.OwnerReference
 
 	events  chan taggedEvent
-	answers chan taggedEvent // to requests; taken before events
-	idle    chan struct{}    // capacity 1: some work that was cancelled has ended
+	results chan taggedEvent // of requests; handled before events
+	idle    chan struct{}    // capacity 1: cancelled work has ended
 
 	watch       *lease.Watch
 	client      *lease.Client
@@ -38,36 +38,36 @@ type loop struct {
 	incarnation int
 	holder      string
 	podUID      string // "" if it is not known
-	takeOver    bool   // no other process of this Pod has a part in the ring
+	takeOver    bool   // no other process of this Pod takes part in the ring
 	synced      bool
 	stopping    bool
-	ended       error // why the machine ended, nil while it lives
+	ended       error // why the machine ended; nil while it runs
 	endedAt     time.Time
-	vanished    []claim.Event // since the machine ended
+	deleted     []claim.Event // deletions of Leases since the machine ended
 	fatal       error
-	lost        int // Leases that were deleted, one soon after the other
+	lost        int // how many of this member's Leases were deleted in quick succession
 	lostAt      time.Time
 
-	watermarks claim.Watermarks // published: how far this member had written at its last release; immutable
-	catching   bool             // a mark is awaited that the informers have not reached
+	watermarks claim.Watermarks // published: the last writes of this member at its last release; immutable
+	catching   bool             // the machine waits for a watermark that the informers have not reached
 
 	attachedInformers, attachedQueues int
 
 	retiredStats  counts            // of earlier machines
-	wanted        map[int]time.Time // since when a partition is wanted but not active
+	wanted        map[int]time.Time // since when a partition has been wanted but not active
 	drainLoggedAt time.Time
 
 	fence     *fence      // with a goroutine of its own
 	changes   *changes    // for OnChange, likewise
-	published *claim.Time // the machine's deadline when it was published last; nil while the machine is fenced
+	published *claim.Time // the machine's deadline that was published last; nil while the machine is fenced
 	releases  uint64      // number of the last Released that the next write must wait for; 0 for none
 
 	faultMu sync.Mutex
-	faults  map[string]string // by Lease: what was logged of it last; guarded by faultMu
+	faults  map[string]string // by Lease: the error that was logged last; guarded by faultMu
 }
 
-// incarnated is an event for one incarnation, so that an answer that comes late
-// is not taken for one to its successor's request.
+// taggedEvent is an event for one incarnation, so that a late result of a request
+// is not treated as the result of a request of the next incarnation.
 type taggedEvent struct {
 	incarnation int
 	event       any // a claim.Event, or refused
@@ -75,7 +75,7 @@ type taggedEvent struct {
 
 const anyIncarnation = 0
 
-// post gives an event to the loop, from any other goroutine.
+// post sends an event to the loop, from any other goroutine.
 func (l *loop) post(incarnation int, e any) {
 	select {
 	case l.events <- taggedEvent{incarnation, e}:
@@ -83,24 +83,24 @@ func (l *loop) post(incarnation int, e any) {
 	}
 }
 
-// refused is an event of the loop's own: a request was refused before this member
-// has joined. It ends Run.
+// refused is an event for the loop itself and not for the machine: the API server refused
+// a request. It ends Run if this member has not joined.
 type refused struct{ err error }
 
-// answer is post for the answer to a request.
-func (l *loop) answer(incarnation int, e claim.Event) {
+// postResult is post for the result of a request.
+func (l *loop) postResult(incarnation int, e claim.Event) {
 	select {
-	case l.answers <- taggedEvent{incarnation, e}:
+	case l.results <- taggedEvent{incarnation, e}:
 	case <-l.ctx.Done():
 	}
 }
 
-// takeAnswers handles the answers that are there: a flood of events from the watch must
-// not keep a renewal's answer waiting until the fence.
+// handleResults handles all waiting results, so that many events from the watch do not
+// delay the result of a renewal until the fence.
 func (l *loop) handleResults() {
 	for {
 		select {
-		case e := <-l.answers:
+		case e := <-l.results:
 			l.handlePosted(e)
 		default:
 			return
@@ -108,7 +108,7 @@ func (l *loop) handleResults() {
 	}
 }
 
-// take handles an event that another goroutine has posted.
+// handlePosted handles an event that another goroutine has posted.
 func (l *loop) handlePosted(e taggedEvent) {
 	if e.incarnation != anyIncarnation && e.incarnation != l.incarnation {
 		return
@@ -117,25 +117,26 @@ func (l *loop) handlePosted(e taggedEvent) {
 	case claim.Event:
 		l.step(e)
 	case refused:
-		// Once this member has joined, a refusal may be a passing mistake of those who
-		// change the rules: the fence guards what it owns meanwhile.
+		// After this member has joined, a refusal may be temporary, for instance a mistake
+		// in a change of the RBAC rules. Until it is fixed, the fence protects what this
+		// member owns.
 		if !l.changes.hasJoined() {
 			l.fatal = e.err
 		} else {
-			l.logger.Error(e.err, "A request was refused", "member", l.holder)
+			l.logger.Error(e.err, "The API server refused a request", "member", l.holder)
 		}
 	}
 }
 
-// step gives one event to the machine and does what it asks for.
+// step passes one event to the machine and carries out its actions.
 func (l *loop) step(e claim.Event) {
 	switch e.(type) {
 	case claim.Synced:
 		l.synced = true
 	case claim.LeaseDeleted:
 		if l.ended != nil {
-			// The next machine must know: there may still be a process behind it.
-			l.vanished = append(l.vanished, e)
+			// The next machine must learn of it: the process of that Lease may still run.
+			l.deleted = append(l.deleted, e)
 		}
 	}
 	if l.ended != nil {
@@ -157,8 +158,8 @@ func (l *loop) step(e claim.Event) {
 	if n := l.machine.Stats().CacheWaitsGivenUp - givenUp; n > 0 {
 		l.logCacheLag(n)
 	}
-	// Readers see the new state before anybody is told of the change: who is told
-	// looks again.
+	// Readers see the new state before informers, queues and OnChange are notified of the
+	// change, because they read the state when they are notified.
 	l.publish(actions)
 	for _, action := range actions {
 		l.do(action)
@@ -173,23 +174,23 @@ func (l *loop) step(e claim.Event) {
 // publish makes the machine's state known to State, Fenced and the metrics.
 func (l *loop) publish(actions []claim.Action) {
 	if deadline, ok := l.machine.Fence(); ok {
-		// Compared with what was published, and not with what stands there: the fence takes
-		// a deadline away that has passed, although the machine may not have noticed yet.
+		// Compare with the deadline that the loop published, and not with the current value:
+		// the fence removes a deadline that has passed, even if the machine has not noticed yet.
 		if l.published == nil || *l.published != deadline {
 			unnoticed := l.fence.lift(&deadline) && l.published != nil
 			l.published = &deadline
 			if unnoticed {
-				defer l.logger.Info("Work was stopped at the fence; a renewal of the Lease has lifted it", "member", l.holder)
+				defer l.logger.Info("Work was stopped at the fence, and resumes because a renewal of the Lease was confirmed", "member", l.holder)
 			}
-			// A Get may have found the member fenced, by the clock, in the moment before
-			// this renewal was known, and put its item aside.
+			// Just before this renewal was known, a Get may have found the member fenced, by
+			// the clock, and parked its item.
 			_, queues := l.s.components()
 			for _, q := range queues {
 				q.Readmit()
 			}
 		}
 	} else if l.published != nil {
-		// Here, and not only by the action: what comes before that may block.
+		// Here, and not only in the action, because the actions before it may block.
 		l.fence.stop(nil)
 		l.published = nil
 	}
@@ -199,7 +200,7 @@ func (l *loop) publish(actions []claim.Action) {
 		next := &snapshot{ring: view, states: l.machine.States(), partitions: p.Partitions, tokens: make([]string, p.Partitions)}
 		ended := l.machine.Ended()
 		if ended {
-			next = emptySnapshot(l.s.cfg.parameters()) // whatever it claimed, it may not work on it any more
+			next = emptySnapshot(l.s.cfg.parameters()) // it may no longer work on anything that it claimed
 		}
 		for partition := range next.tokens {
 			if ended {
@@ -250,7 +251,7 @@ func (l *loop) do(a claim.Action) {
 		}
 		l.notify(Draining, a.Partitions, nil)
 	case claim.Released:
-		l.watermarks = l.s.watermarks() // the work on them has ended, and the write that withdraws them is yet to be sent
+		l.watermarks = l.s.watermarks() // the work has ended, and the write that withdraws the claims is not sent yet
 		l.logger.V(2).Info("Released", "member", l.holder, "partitions", a.Partitions.Len())
 		l.notify(Released, a.Partitions, nil)
 		l.releases = l.changes.number()
@@ -258,7 +259,7 @@ func (l *loop) do(a claim.Action) {
 			i.Released(a.Partitions)
 		}
 		for _, q := range queues {
-			q.Readmit() // drops what is parked
+			q.Readmit() // drops the parked items of these partitions
 		}
 	case claim.Fenced:
 		l.stopWork()
@@ -266,26 +267,26 @@ func (l *loop) do(a claim.Action) {
 	case claim.Ended:
 		l.end(a.Reason)
 	case claim.Relist:
-		l.logger.Info("The Lease watch shows nothing new; starting it again", "member", l.holder)
+		l.logger.Info("Lease watch is stale, restarting it", "member", l.holder)
 		l.watch.Relist()
 	default:
 		l.request(a)
 	}
 }
 
-// stopWork stops all work, if the fence has not: the member may not act until it has
-// renewed its Lease.
+// stopWork stops all work, unless the fence has already stopped it: the member may not act
+// until it has renewed its Lease.
 func (l *loop) stopWork() {
 	l.fence.stop(nil)
 	if l.machine != nil && !l.machine.Ended() { // else Left follows
 		l.notify(Fenced, ring.Set{}, nil)
 	}
 	if l.machine != nil && l.machine.Serving() && !l.stopping && l.ended == nil {
-		l.logger.Info("Fenced: no renewal of the Lease was confirmed in time; nothing is worked on until one is", "member", l.holder)
+		l.logger.Info("Fenced: no renewal of the Lease was confirmed in time; work resumes after the next confirmed renewal", "member", l.holder)
 	}
 }
 
-// end lets go of everything: the machine has ended.
+// end handles the end of the machine: this member owns nothing from now on.
 func (l *loop) end(reason error) {
 	l.ended, l.endedAt = reason, time.Now()
 	l.stopWork()

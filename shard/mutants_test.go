@@ -137,7 +137,7 @@ var mutants = mutation.Package{
 		}}},
 		{Name: "breaks writes off for their callers", Edits: []mutation.Edit{{
 			File: "transport.go",
-			Old:  "\tletGo = func() {\n\t\tclose(left)\n",
+			Old:  "\tdetach = func() {\n\t\tclose(left)\n",
 			New: `	giveUp := func() bool { return true }
 	if MUTANT_ON {
 		giveUp = context.AfterFunc(request, func() {
@@ -146,7 +146,7 @@ var mutants = mutation.Package{
 			}
 		})
 	}
-	letGo = func() {
+	detach = func() {
 		close(left)
 		giveUp()
 `,

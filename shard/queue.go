@@ -15,11 +15,11 @@ import (
 	"github.com/tom-ludwig/operator-scaling/workqueue"
 )
 
-// Keyed may be implemented by the items of a queue: ShardKey returns the key
-// string of the object that the item stands for, as Config.Key would.
+// Keyed may be implemented by the items of a queue. ShardKey returns the same key
+// string as Config.Key returns for the object that the item refers to.
 type Keyed interface{ ShardKey() string }
 
-// QueueOption changes a queue that [NewQueue] makes.
+// QueueOption configures a queue that [NewQueue] creates.
 type QueueOption[T comparable] func(*queueOptions[T])
 
 type queueOptions[T comparable] struct {
@@ -27,24 +27,25 @@ type queueOptions[T comparable] struct {
 	key    func(T) string
 }
 
-// WithQueueConfig passes client-go's options on to every layer of the queue: Name,
+// WithQueueConfig passes client-go's options to every layer of the queue: Name,
 // MetricsProvider, Clock and DelayingQueue; see workqueue.Options.
 func WithQueueConfig[T comparable](config clientworkqueue.TypedRateLimitingQueueConfig[T]) QueueOption[T] {
 	return func(o *queueOptions[T]) { o.config = config }
 }
 
-// WithItemKey says which key string an item stands for, as Config.Key would make
-// it of the object. It must be pure, and is called for each Add and each Get.
+// WithItemKey sets the function that returns the key string of an item, the same string as
+// Config.Key returns for the object. The function must be pure. It is called for each Add
+// and each Get.
 func WithItemKey[T comparable](key func(item T) string) QueueOption[T] {
 	return func(o *queueOptions[T]) { o.key = key }
 }
 
-// NewQueue makes a rate limiting queue that admits and hands out only what this
+// NewQueue creates a rate limiting queue that admits and hands out only what this
 // member may work on. Items of the types cache.ObjectName, types.NamespacedName
 // and string ("namespace/name") need no key function on rings by name or by
-// namespace; items of other types implement [Keyed], or come with [WithItemKey].
+// namespace. Items of other types must implement [Keyed], or the queue needs [WithItemKey].
 //
-// Where the key can't be told, [Sharder.Run] says so before anything starts.
+// If the key cannot be determined, [Sharder.Run] returns an error before anything starts.
 func NewQueue[T comparable](s *Sharder, rateLimiter clientworkqueue.TypedRateLimiter[T], options ...QueueOption[T]) *workqueue.Queue[T] {
 	var o queueOptions[T]
 	for _, option := range options {
@@ -53,7 +54,7 @@ func NewQueue[T comparable](s *Sharder, rateLimiter clientworkqueue.TypedRateLim
 	point := pointOf(s, o.key)
 	if point == nil {
 		var item T
-		s.fault("shard: NewQueue: items of type %T on a ring by %q: %w; use WithItemKey, or let the items have a method ShardKey", item, s.cfg.Key.Name(), ErrNoItemKey)
+		s.fault("shard: NewQueue: items of type %T on a ring by %q: %w; use WithItemKey, or give the items a ShardKey method", item, s.cfg.Key.Name(), ErrNoItemKey)
 		point = func(T) (uint64, error) { return 0, ErrNoItemKey }
 	}
 	q := workqueue.New(rateLimiter, workqueue.Options[T]{
@@ -66,8 +67,8 @@ func NewQueue[T comparable](s *Sharder, rateLimiter clientworkqueue.TypedRateLim
 	return q
 }
 
-// pointOf returns the function that hashes items, nil if there is none. The
-// functions for names don't allocate.
+// pointOf returns the function that hashes items, or nil if there is none. The
+// functions for names do not allocate.
 func pointOf[T comparable](s *Sharder, key func(T) string) func(T) (uint64, error) {
 	if key != nil {
 		return func(item T) (uint64, error) { return s.hash(key(item)), nil }

@@ -16,19 +16,19 @@ import (
 	"github.com/tom-ludwig/operator-scaling/shard/lease"
 )
 
-// request sends a request to the API server on a goroutine of its own; its answer
-// comes back as an event of this incarnation.
+// request sends a request to the API server on a goroutine of its own. The result
+// is posted as an event for this incarnation.
 func (l *loop) request(a claim.Action) {
 	incarnation, client := l.incarnation, l.client
 	send := func(timeout time.Duration, verb string, f func(context.Context) (claim.Event, error)) {
 		l.start(func() {
 			ctx, cancel := context.WithTimeout(l.ctx, timeout)
 			defer cancel()
-			answer, err := f(ctx)
+			result, err := f(ctx)
 			if err != nil && l.ctx.Err() == nil {
 				l.requestFailed(incarnation, verb, err)
 			}
-			l.answer(incarnation, answer)
+			l.postResult(incarnation, result)
 		})
 	}
 	switch a := a.(type) {
@@ -36,7 +36,7 @@ func (l *loop) request(a claim.Action) {
 		send(a.Timeout, "get", func(ctx context.Context) (claim.Event, error) {
 			found, outcome, err := client.Get(ctx)
 			if errors.Is(err, lease.ErrForeign) && strings.HasPrefix(found.Record.Holder, l.s.cfg.PodName+"_") {
-				err = nil // somebody took the record off this Pod's Lease; the machine will judge it
+				err = nil // another client removed the record from this Pod's Lease; the machine decides what to do
 			}
 			return claim.GetResult{Op: a.Op, Outcome: outcome, Lease: found}, err
 		})
@@ -46,12 +46,12 @@ func (l *loop) request(a claim.Action) {
 			return claim.WriteResult{Op: a.Op, Outcome: outcome, Lease: created}, err
 		})
 	case claim.WriteLease:
-		// Later writes carry them on: who lists after this one must see them too.
+		// Later writes repeat the watermarks, because a member may list the Leases only then.
 		a.Record.Watermarks = l.watermarks
 		released := l.releases
 		l.releases = 0
 		send(a.Timeout, "update", func(ctx context.Context) (claim.Event, error) {
-			// What goes with the partitions outside of the queues ends in OnChange.
+			// OnChange stops the work that belongs to the partitions but not to a queue.
 			l.changes.await(ctx, released, min(l.s.cfg.StopGracePeriod, l.s.cfg.RenewPeriod/2))
 			updated, outcome, err := client.Update(ctx, a.UID, a.Version, a.Record)
 			return claim.WriteResult{Op: a.Op, Outcome: outcome, Lease: updated}, err
@@ -77,8 +77,8 @@ func (l *loop) request(a claim.Action) {
 	}
 }
 
-// requestFailed judges a failure on the goroutine of the request. Most are the
-// machine's to handle; some can only be mended by a person.
+// requestFailed handles the error of a request, on the goroutine of the request. The
+// machine handles most errors; some need an administrator.
 func (l *loop) requestFailed(incarnation int, verb string, err error) {
 	if forbidden := l.s.forbidden(err, verb); forbidden != nil {
 		l.post(incarnation, refused{forbidden})
@@ -90,14 +90,14 @@ func (l *loop) requestFailed(incarnation int, verb string, err error) {
 	}
 }
 
-// leaseFault counts and logs a Lease that can't be read. Called by the watch and
-// by requests, on their goroutines; the same fault is logged once.
+// leaseFault counts and logs a Lease that cannot be read. The watch and the requests call
+// it, on their goroutines. The same error of a Lease is logged only once.
 func (l *loop) leaseFault(name string, err error) {
-	kind := "malformed"
+	reason := "malformed"
 	if errors.Is(err, lease.ErrForeign) {
-		kind = "foreign"
+		reason = "foreign"
 	}
-	l.s.metrics.leaseFaults.WithLabelValues(kind).Inc()
+	l.s.metrics.leaseFaults.WithLabelValues(reason).Inc()
 	l.faultMu.Lock()
 	known := l.faults[name] == err.Error()
 	if len(l.faults) > 1000 {
@@ -106,6 +106,6 @@ func (l *loop) leaseFault(name string, err error) {
 	l.faults[name] = err.Error()
 	l.faultMu.Unlock()
 	if !known {
-		l.logger.Info("A Lease can't be read as a member's record", "lease", name, "kind", kind, "err", err)
+		l.logger.Info("A Lease has no valid record of a member", "lease", name, "reason", reason, "err", err)
 	}
 }

@@ -18,24 +18,25 @@ import (
 )
 
 // Run joins the ring and takes part in it until the context is done. Then it
-// drains what is in flight, releases what it owns, deletes its Lease and returns
-// nil, after everything that it started has ended; for Config.OnChange and
-// Config.OnOverrun it waits no longer than Config.StopGracePeriod. Workers must go on calling
-// Done until Run has returned, or at least for what they have in hand.
+// drains the work in flight, releases what the member owns, deletes its Lease and returns
+// nil, after everything that Run started has ended. It waits for Config.OnChange and
+// Config.OnOverrun no longer than Config.StopGracePeriod. Workers must continue to call
+// Done until Run has returned, or at least for the items that they hold.
 //
 // The member joins the ring when all informers made with [NewInformer] and
-// [WrapInformer] before Run have synced; start them before or beside Run. If the
+// [WrapInformer] before Run have synced. Start them before Run or at the same time. If the
 // member loses its Lease it stops all work and joins again.
 //
-// Run returns an error at once if the set-up can't work, or if access to Leases is
-// forbidden; later ones are listed with [ErrDrainTimeout]. It may be called once.
+// Run returns an error at once if the setup is invalid, or if access to Leases is
+// forbidden. The errors that it may return later are listed with [ErrDrainTimeout]. It may
+// be called once.
 func (s *Sharder) Run(ctx context.Context) error {
 	if err := s.begin(); err != nil {
 		return err
 	}
 	logger := klog.LoggerWithValues(klog.FromContext(ctx), "ring", s.cfg.Name, "pod", s.cfg.PodName)
-	// The context of everything that Run starts: it must outlive ctx, because the
-	// end of ctx is where draining and releasing begin.
+	// The context of everything that Run starts: it must outlive ctx, because draining and
+	// releasing begin when ctx ends.
 	inner, cancel := context.WithCancel(klog.NewContext(context.WithoutCancel(ctx), logger))
 	defer cancel()
 
@@ -49,7 +50,7 @@ func (s *Sharder) Run(ctx context.Context) error {
 	lock := newPodLock(s.cfg, podUID)
 	defer lock.release()
 	if !s.waitForPod(klog.NewContext(ctx, logger), lock) {
-		return nil // asked to stop
+		return nil // ctx has ended
 	}
 	l := &loop{
 		s:        s,
@@ -57,7 +58,7 @@ func (s *Sharder) Run(ctx context.Context) error {
 		logger:   logger,
 		cancel:   cancel,
 		events:   make(chan taggedEvent, 64),
-		answers:  make(chan taggedEvent, 64),
+		results:  make(chan taggedEvent, 64),
 		idle:     make(chan struct{}, 1),
 		takeOver: lock.held(),
 		podUID:   podUID,
@@ -68,8 +69,8 @@ func (s *Sharder) Run(ctx context.Context) error {
 	}
 	l.fence = newFence(s, l.changes)
 	l.watch = lease.NewWatch(l.leaseConfig(""), s.client)
-	// In this order: no work is handed out any more, then all goroutines end, then
-	// the functions of the user, then the identity is given up.
+	// In this order: no more work is handed out; all goroutines end; the functions of the
+	// user return; the lock on the identity is released.
 	defer l.awaitCalls()
 	defer l.wait.Wait()
 	defer cancel()
@@ -83,9 +84,9 @@ func (s *Sharder) Run(ctx context.Context) error {
 	return l.run(ctx)
 }
 
-// awaitCalls lets OnChange have the changes that are left, and waits for it and for a
-// report of work that is still running. Both are the user's, and may wait for Run, or
-// for ever: it waits no longer than StopGracePeriod.
+// awaitCalls waits until OnChange has received the remaining changes and OnOverrun has
+// returned. Both are functions of the user, and may wait for Run or block forever.
+// Therefore awaitCalls waits no longer than StopGracePeriod.
 func (l *loop) awaitCalls() {
 	l.changes.close()
 	timer := time.NewTimer(l.s.cfg.StopGracePeriod)
@@ -104,23 +105,23 @@ func (l *loop) awaitCalls() {
 		case <-done:
 		case <-timer.C:
 			timer.Reset(0) // for the other one
-			l.logger.Error(nil, "A function of the configuration has not returned; Run returns without it", "function", name, "waited", l.s.cfg.StopGracePeriod)
+			l.logger.Error(nil, "A function of the configuration has not returned; Run does not wait for it any longer", "function", name, "waited", l.s.cfg.StopGracePeriod)
 		}
 	}
 	l.changes.giveUp()
 }
 
 // waitForPod waits until no other live process of this Pod takes part in the ring. Only
-// who holds the Pod's lock ever holds a Lease of this Pod's UID, so that whoever gets
-// the lock may void the one that it finds: its process is dead. It returns false if the
-// context ends first.
+// the process with the Pod's lock ever holds a Lease with this Pod's UID. A process that
+// gets the lock may therefore void the Lease that it finds, because the process that held
+// it is dead. waitForPod returns false if the context ends first.
 func (s *Sharder) waitForPod(ctx context.Context, lock *podLock) bool {
 	const period = 100 * time.Millisecond
 	if !lock.usable() || lock.try() {
 		return true
 	}
 	logger := klog.FromContext(ctx)
-	logger.Error(nil, "Another live process has this member's identity; this one waits until it has gone", "podUID", s.cfg.PodUID)
+	logger.Error(nil, "Another live process has this member's identity; waiting until it exits", "podUID", s.cfg.PodUID)
 	s.status.Store(&status{duplicate: "with the same name and Pod UID"})
 	ticker := time.NewTicker(period)
 	defer ticker.Stop()
@@ -131,12 +132,12 @@ func (s *Sharder) waitForPod(ctx context.Context, lock *podLock) bool {
 			return false
 		}
 	}
-	logger.Info("The other process with this member's identity has gone")
+	logger.Info("The other process with this member's identity has exited")
 	s.status.Store(&status{})
 	return true
 }
 
-// leaseConfig is that of the own Lease for one incarnation.
+// leaseConfig returns the configuration of this member's Lease for one incarnation.
 func (l *loop) leaseConfig(holder string) lease.Config {
 	c := l.s.cfg
 	return lease.Config{
@@ -151,7 +152,8 @@ func (l *loop) leaseConfig(holder string) lease.Config {
 	}
 }
 
-// goes runs f until it returns; the only place that starts goroutines of the loop.
+// start runs f on a new goroutine, which Run waits for. Goroutines of the loop are
+// started only here.
 func (l *loop) start(f func()) { l.wait.Go(f) }
 
 // run is the loop that owns all state.
@@ -171,7 +173,7 @@ func (l *loop) run(ctx context.Context) error {
 	stop := ctx.Done()
 	for {
 		select {
-		case e := <-l.answers:
+		case e := <-l.results:
 			l.handlePosted(e)
 		case e := <-l.events:
 			l.handleResults()
@@ -203,7 +205,7 @@ func (l *loop) run(ctx context.Context) error {
 	}
 }
 
-// pause is how long the loop may wait for the next event.
+// pause returns how long the loop may wait for the next event.
 func (l *loop) pause() time.Duration {
 	if l.ended != nil {
 		return 50 * time.Millisecond
@@ -215,14 +217,14 @@ func (l *loop) pause() time.Duration {
 	return max(next, time.Millisecond)
 }
 
-// attach starts the replays of informers that are new, and hears of the ends of
-// work from queues that are new.
+// startNewComponents starts the replays of new informers, and subscribes to the end of
+// work in new queues.
 func (l *loop) startNewComponents() {
 	informers, queues := l.s.components()
 	for _, i := range informers[l.attachedInformers:] {
 		l.start(func() {
 			if err := i.Replay(l.ctx); err != nil && l.ctx.Err() == nil {
-				l.logger.Error(err, "Replaying to handlers has ended")
+				l.logger.Error(err, "The replay to handlers has ended")
 			}
 		})
 	}
@@ -238,8 +240,7 @@ func (l *loop) startNewComponents() {
 	l.attachedInformers, l.attachedQueues = len(informers), len(queues)
 }
 
-// waitForSync tells the machine when the informers that are registered now hold
-// a complete copy.
+// waitForSync notifies the machine when the informers that are registered now have synced.
 func (l *loop) waitForSync() {
 	informers, _ := l.s.components()
 	l.start(func() {
@@ -254,15 +255,15 @@ func (l *loop) waitForSync() {
 }
 
 // ownerReference returns the reference to this member's Pod, from the configured
-// UID or else from the Pod itself. Nil if neither can be had:
-// the Lease then runs out, and peers clear it away.
+// UID or else from the Pod itself. It returns nil if neither is available:
+// the Lease then expires, and peers delete it.
 func (s *Sharder) ownerReference(ctx context.Context) *metav1.OwnerReference {
 	if s.cfg.PodUID == "" {
 		ctx, cancel := context.WithTimeout(ctx, s.cfg.RenewPeriod)
 		defer cancel()
 		pod, err := s.api.pods.Pods(s.cfg.Namespace).Get(ctx, s.cfg.PodName, metav1.GetOptions{})
 		if err != nil {
-			klog.FromContext(ctx).V(2).Info("The Lease gets no owner reference: set "+EnvPodUID+" from the downward API (metadata.uid)", "err", err)
+			klog.FromContext(ctx).V(2).Info("The Lease has no owner reference: set "+EnvPodUID+" from the downward API (metadata.uid)", "err", err)
 			return nil
 		}
 		return podReference(pod.Name, string(pod.UID))
@@ -270,17 +271,17 @@ func (s *Sharder) ownerReference(ctx context.Context) *metav1.OwnerReference {
 	return podReference(s.cfg.PodName, s.cfg.PodUID)
 }
 
-// watchFailed is called by the Lease watch on each of its errors.
+// watchFailed handles an error of the Lease watch. The watch calls it for each error.
 func (l *loop) watchFailed(err error) {
 	if forbidden := l.s.forbidden(err, "watch"); forbidden != nil {
 		l.post(anyIncarnation, refused{forbidden})
 		return
 	}
-	l.logger.V(2).Info("The Lease watch has failed and will be tried again", "err", err)
+	l.logger.V(2).Info("The Lease watch failed and will be retried", "err", err)
 }
 
-// afterlife decides what comes after a machine has ended: another one, or the end
-// of Run. again is false for the latter.
+// handleEnd decides what happens after a machine has ended: a new one starts (again is
+// true), or Run returns err (again is false).
 func (l *loop) handleEnd() (again bool, err error) {
 	reason := l.ended
 	if errors.Is(reason, claim.ErrStopped) {
@@ -290,8 +291,8 @@ func (l *loop) handleEnd() (again bool, err error) {
 	if errors.Is(reason, claim.ErrDrainTimeout) || errors.Is(reason, claim.ErrStaleWatch) {
 		return false, fmt.Errorf("shard: ring %s, member %s: %w%s", l.s.cfg.Name, l.holder, reason, l.stuckWork())
 	}
-	// The Lease was lost. Peers may own everything; join again when the last piece
-	// of work has stopped, so that this process never works for two incarnations.
+	// The Lease was lost, and peers may own everything. Join again only when all work
+	// has stopped, so that this process never works for two incarnations.
 	if l.s.workInFlight() > 0 {
 		if time.Since(l.endedAt) >= l.s.cfg.DrainTimeout {
 			return false, fmt.Errorf("shard: ring %s, member %s: after %w: %w%s", l.s.cfg.Name, l.holder, reason, ErrDrainTimeout, l.stuckWork())
@@ -309,26 +310,26 @@ func (l *loop) handleEnd() (again bool, err error) {
 	return true, nil
 }
 
-// doubtOwner gives up the owner reference if the Lease is deleted again and again:
-// with a UID that no Pod has, the garbage collector takes every Lease that this member
-// makes, and each time what it claimed has to wait.
+// dropSuspectOwnerRef removes the owner reference if the Lease is deleted repeatedly: if
+// no Pod has the UID, the garbage collector deletes every Lease that this member creates,
+// and each time the partitions that it claimed have to wait.
 func (l *loop) dropSuspectOwnerRef() {
 	if time.Since(l.lostAt) > 20*l.s.cfg.LeaseDuration {
 		l.lost = 0
 	}
 	l.lost, l.lostAt = l.lost+1, time.Now()
 	if l.lost >= 3 && l.owner != nil {
-		l.logger.Error(nil, "The Lease was deleted several times in a short time; it is made without an owner reference from now on. Is "+EnvPodUID+" the UID of this Pod?", "podUID", l.owner.UID)
+		l.logger.Error(nil, "The Lease was deleted several times in a short time; creating it without an owner reference from now on. Check that "+EnvPodUID+" is the UID of this Pod", "podUID", l.owner.UID)
 		l.owner = nil
 	}
 }
 
-// incarnate makes a new machine: a new member under the same name.
+// startIncarnation creates a new machine: a new member with the same name.
 func (l *loop) startIncarnation(predecessor string) {
 	c := l.s.cfg
-	var tombs []claim.Tombstone
+	var tombstones []claim.Tombstone
 	if predecessor != "" {
-		tombs = l.machine.Tombstones()
+		tombstones = l.machine.Tombstones()
 		l.retiredStats = l.retiredStats.plus(l.machine.Stats())
 		l.holder = l.s.newHolder()
 	} else {
@@ -340,7 +341,7 @@ func (l *loop) startIncarnation(predecessor string) {
 	l.machine = claim.New(claim.Config{
 		Member: c.PodName, Lease: lease.Name(c.LeasePrefix, c.PodName), Holder: l.holder,
 		PodUID: l.podUID, TakeOver: l.takeOver,
-		Predecessor: predecessor, Tombstones: tombs,
+		Predecessor: predecessor, Tombstones: tombstones,
 		Parameters:    c.parameters(),
 		LeaseDuration: c.LeaseDuration, RenewDeadline: c.RenewDeadline, RenewPeriod: c.RenewPeriod,
 		WatchLagLimit: c.WatchLagLimit, DrainTimeout: c.DrainTimeout, Coalesce: coalesce,
@@ -351,8 +352,8 @@ func (l *loop) startIncarnation(predecessor string) {
 	for _, known := range l.watch.Leases() {
 		l.step(claim.LeaseObserved{Lease: known})
 	}
-	missed := l.vanished
-	l.vanished = nil
+	missed := l.deleted
+	l.deleted = nil
 	for _, e := range missed {
 		l.step(e)
 	}

@@ -20,8 +20,8 @@ import (
 	"github.com/tom-ludwig/operator-scaling/workqueue"
 )
 
-// Sharder is this process's part in a ring: make it with [New], make its
-// informers and queues, then call [Sharder.Run]. All methods but Run may be called
+// Sharder represents this process on a ring. Create it with [New], create its
+// informers and queues, then call [Sharder.Run]. All methods except Run may be called
 // from any goroutine at any time.
 type Sharder struct {
 	cfg     Config
@@ -39,7 +39,7 @@ type Sharder struct {
 
 	writes writeTracker // by work whose requests go through WrapTransport
 
-	mu         sync.Mutex // guards what follows; never held across a call out
+	mu         sync.Mutex // guards the fields below; not held while calling other code
 	faults     []error    // of NewInformer, WrapInformer and NewQueue; Run returns them
 	informers  []*informer.Informer
 	kindCaches []*kindCache // the informers as caches
@@ -49,7 +49,7 @@ type Sharder struct {
 	ask        chan func(*loop)
 }
 
-// queue is what the loop needs of a *workqueue.Queue of any item type.
+// queue has the methods of a *workqueue.Queue, of any item type, that the loop needs.
 type queue interface {
 	Readmit()
 	Drain(draining func(point uint64) bool)
@@ -59,16 +59,16 @@ type queue interface {
 	Parked() int
 }
 
-// New checks the configuration, after putting in the defaults, and returns a
-// Sharder. It starts nothing and sends nothing: until Run, this member owns nothing.
+// New applies the defaults, validates the configuration and returns a Sharder. It starts
+// nothing and sends nothing: until Run, this member owns nothing.
 //
-// Any clientset of [kubernetes.NewForConfig] will do, with client-go's default limit of 5
-// requests a second and bursts of 10, and also one that workers use, too: what a member
-// sends uses the clientset's HTTP client, address and content type, but does not wait in
-// its rate limiter. A clientset that is not client-go's own, a wrapper for instance, is
-// used as it is. Build what it wraps from a rest.Config with QPS -1, which means no
-// limit. With a limit of 5 requests a second all works, but later: a member that has to
-// evict 60 others by itself needs 13 seconds more.
+// Any clientset from [kubernetes.NewForConfig] is suitable, with client-go's default limit
+// of 5 requests a second and bursts of 10, and workers may use it, too: the requests of a
+// member use the clientset's HTTP client, address and content type, but do not wait in
+// its rate limiter. A clientset that is not client-go's own, for instance a wrapper, is
+// used as it is. Build the clientset that it wraps from a rest.Config with QPS -1, which
+// means no limit. With a limit of 5 requests a second everything works, but later: a
+// member that has to evict 60 others by itself needs 13 seconds more.
 func New(client kubernetes.Interface, cfg Config) (*Sharder, error) {
 	cfg = cfg.WithDefaults()
 	if err := cfg.Validate(); err != nil {
@@ -94,16 +94,16 @@ func New(client kubernetes.Interface, cfg Config) (*Sharder, error) {
 	return s, nil
 }
 
-// newHolder begins a new incarnation.
+// newHolder sets a new identity, for a new incarnation.
 func (s *Sharder) newHolder() string {
 	holder := s.cfg.PodName + "_" + string(uuid.NewUUID())
 	s.holder.Store(&holder)
 	return holder
 }
 
-// Identity returns this member's identity as it stands on its Lease:
+// Identity returns this member's identity as written on its Lease:
 // "<pod>_<incarnation>". It changes when the member has lost its Lease and joins
-// again, never while a piece of work is in flight.
+// again, but never while work is in flight.
 func (s *Sharder) Identity() string { return *s.holder.Load() }
 
 // PodName returns this member's name on the ring.
@@ -112,7 +112,7 @@ func (s *Sharder) PodName() string { return s.cfg.PodName }
 // Config returns the configuration with its defaults.
 func (s *Sharder) Config() Config { return s.cfg }
 
-// fault notes a mistake in the set-up, for Run to return.
+// fault records an error in the setup. Run returns it.
 func (s *Sharder) fault(format string, args ...any) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -136,21 +136,21 @@ func (s *Sharder) add(c *kindCache, q queue) {
 	}
 }
 
-// parts returns what is registered.
+// components returns the registered informers and queues.
 func (s *Sharder) components() ([]*informer.Informer, []queue) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.informers[:len(s.informers):len(s.informers)], s.queues[:len(s.queues):len(s.queues)]
 }
 
-// copies returns the informers that are registered, as caches.
+// caches returns the registered informers, as caches.
 func (s *Sharder) caches() []*kindCache {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.kindCaches[:len(s.kindCaches):len(s.kindCaches)]
 }
 
-// begin makes sure that Run is called once and with a set-up that can work.
+// begin makes sure that Run is called only once, and returns the errors in the setup.
 func (s *Sharder) begin() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -164,13 +164,13 @@ func (s *Sharder) begin() error {
 	return nil
 }
 
-// inspect runs f on the loop's goroutine, where all state is at hand. It returns
-// false if the loop doesn't take it before the context ends.
+// inspect runs f on the loop's goroutine, which owns all state. It returns
+// false if the loop does not accept f before the context ends.
 func (s *Sharder) inspect(ctx context.Context, f func(*loop)) bool {
 	done := make(chan struct{})
 	select {
 	case s.ask <- func(l *loop) { defer close(done); f(l) }:
-		<-done // the loop has taken it and will run it
+		<-done // the loop has accepted it and will run it
 		return true
 	case <-ctx.Done():
 		return false

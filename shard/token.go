@@ -16,10 +16,11 @@ import (
 const AnnotationToken = "operator-scaling.tom-ludwig.github.io/token"
 
 // TokenFromContext returns the token of the partition that a piece of work belongs
-// to, for a context from the Context of a queue: the resourceVersion of the write by
-// which this member claimed it. Tokens of one partition strictly increase, as
-// numbers, from owner to owner, so that a server can refuse the writes of an earlier one. It
-// returns false for other contexts, and when the claim is gone.
+// to, for a context from the Context of a queue. The token is the resourceVersion of the
+// write with which this member claimed the partition. The tokens of one partition strictly
+// increase, as numbers, from owner to owner, so that a server can refuse the writes of an
+// earlier owner. TokenFromContext returns false for other contexts, and when this member
+// no longer claims the partition.
 func TokenFromContext(ctx context.Context) (string, bool) {
 	p, ok := workqueue.FromContext(ctx)
 	if !ok {
@@ -34,13 +35,13 @@ func TokenFromContext(ctx context.Context) (string, bool) {
 	return token, token != ""
 }
 
-// StampToken puts the token of [TokenFromContext] on an object that is about to be
-// written. Without a token it takes the annotation away: a writer that can't show a
-// token of its own must not pass for the one that has written before.
+// StampToken sets the token of [TokenFromContext] on an object that is about to be
+// written. Without a token it removes the annotation, so that a writer without a token
+// does not write with the token of an earlier writer.
 //
-// Call it once it is clear that something else is to be written, and on a copy: a
-// token that differs is no reason for a write, and objects of listers are not yours
-// to change. A patch must contain the annotation that it sets.
+// Call it only when there is something else to write: a different token alone is no reason
+// for a write. Call it on a copy, because objects from listers must not be modified. A
+// patch must contain the annotation that StampToken sets.
 func StampToken(ctx context.Context, object metav1.Object) {
 	annotations := object.GetAnnotations()
 	token, ok := TokenFromContext(ctx)

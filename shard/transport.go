@@ -14,34 +14,36 @@ import (
 	"github.com/tom-ludwig/operator-scaling/workqueue"
 )
 
-// WrapTransport is for the Wrap of a rest.Config: the clients that are made of it
-// don't send a mutating request whose context comes from the Context of a queue of
-// [NewQueue] and has lost its partition, or whose member is fenced. Such a request
-// fails with an error that is [ErrLostOwnership]. Both clocks are read for each
-// mutating request, so that a process that was paused between its last check and the request
-// does not send it. Other requests, and those with other contexts, pass.
+// WrapTransport is for the Wrap method of a rest.Config. It applies to mutating requests
+// whose context comes from the Context of a queue from [NewQueue]. Clients made from the
+// rest.Config do not send such a request if this member has lost the partition or is
+// fenced. The request then fails with an error that is [ErrLostOwnership]. Both clocks
+// are read for each of these requests, so that a process that was paused between its last
+// check and the request does not send it. Requests that do not mutate, and requests with
+// other contexts, are always sent.
 //
-// A mutating request that is under way is broken off at the fence and at its deadline,
-// and by nothing else: not by a drain, and not by whoever cancels a context that was
-// derived from the queue's, on SIGTERM for instance. The server might carry it out all
-// the same, after the next owner has begun. The handover waits for the answer, even
-// if the worker does not and calls Done.
+// Only the fence and the request's deadline abort a mutating request in progress. A drain
+// does not abort it, nor does the cancellation of a context that was derived from the
+// queue's, for instance on SIGTERM: the server might still carry out the request, after
+// the next owner has begun. The handover waits for the response, even if the worker does
+// not wait and calls Done.
 //
-// So who cancels a mutating request on purpose gets its answer nevertheless, when it
-// comes. To stop waiting for a server that does not answer takes a deadline: that of the
-// context, http.Client.Timeout, or Timeout of the rest.Config. Behind a deadline there is
-// no promise: the server may carry out the request when another member works on the
-// object, and only a resourceVersion or a token ([StampToken]) makes it fail. A deadline
-// that is longer than the server takes for its slowest answer (60 s, unless
-// kube-apiserver's --request-timeout says otherwise) leaves the promise whole.
-// A handover waits for Config.DrainTimeout at the most.
+// A caller that cancels a mutating request therefore still receives its response, when it
+// arrives. To stop waiting for a server that does not respond, set a deadline: on the
+// context, as http.Client.Timeout, or as Timeout of the rest.Config. After a deadline there
+// is no guarantee: the server may carry out the request while another member works on the
+// object, and only a resourceVersion or a token ([StampToken]) makes it fail. The guarantee
+// holds if the deadline is longer than the server's slowest response (60 s by default, see
+// --request-timeout of kube-apiserver).
+// A handover waits at most for Config.DrainTimeout.
 //
 // A request that was not sent because its caller's context had ended fails with the
-// cause of that, and not with [ErrLostOwnership]: its item is the worker's to retry.
+// cause of that context, and not with [ErrLostOwnership]: the worker must retry its item.
 //
-// From the answers to writes the transport learns how far this member has written. The
-// member that gets its partitions waits until its informers show as much; see
-// Config.CacheSyncTimeout. It can't learn that from answers that nobody reads.
+// The transport reads the resourceVersions in the responses to writes. The member that
+// gains the partitions waits until its informers have reached them; see
+// Config.CacheSyncTimeout. The transport learns nothing from a response that the caller
+// does not read.
 //
 //	config.Wrap(shard.WrapTransport)
 func WrapTransport(next http.RoundTripper) http.RoundTripper {
@@ -56,32 +58,32 @@ func (g *guard) RoundTrip(r *http.Request) (*http.Response, error) {
 	case http.MethodGet, http.MethodHead, http.MethodOptions:
 		return g.next.RoundTrip(r)
 	}
-	permit, ok := workqueue.FromContext(r.Context())
+	assignment, ok := workqueue.FromContext(r.Context())
 	if !ok {
 		return g.next.RoundTrip(r)
 	}
 	if cause := workqueue.Check(r.Context()); cause != nil {
 		return nil, refuse(r, cause)
 	}
-	// From here until its answer the request counts as work in flight: its caller may be
-	// gone before, and Done called.
-	answered, cause := permit.Begin()
+	// From here until its response the request counts as work in flight: the caller may
+	// return earlier, and call Done.
+	answered, cause := assignment.Begin()
 	if cause != nil {
 		return nil, refuse(r, cause)
 	}
-	defer answered() // when the head of the answer is there, the server has carried it out
+	defer answered() // the server has carried out the request when the response header arrives
 	head := make(chan struct{})
 	defer close(head)
-	ctx, done, letGo := outlive(r.Context(), permit, head)
+	ctx, done, detach := outlive(r.Context(), assignment, head)
 	response, err := g.next.RoundTrip(r.WithContext(ctx))
 	switch {
 	case err != nil || response.Body == nil:
 		done()
 	case response.StatusCode == http.StatusSwitchingProtocols:
-		letGo() // the body is a connection of the caller's
+		detach() // the body is a connection that belongs to the caller
 	default:
 		answer := &trackedBody{ReadCloser: response.Body, done: done}
-		if s, ok := permit.Owner.(*Sharder); ok {
+		if s, ok := assignment.Owner.(*Sharder); ok {
 			answer.observer = newResponseObserver(s, r, response)
 		}
 		response.Body = answer
@@ -102,15 +104,15 @@ func refuse(r *http.Request, cause error) error {
 	return fmt.Errorf("%s %s was not sent: %w", r.Method, r.URL.Path, cause)
 }
 
-// fencePeriod is the time between two looks at the fence for a request whose work
+// fencePeriod is the time between two checks of the fence, for a request whose work
 // has ended for another reason.
 const fencePeriod = 50 * time.Millisecond
 
 // outlive returns a context for a request of a piece of work. It ends at the deadline of
-// the request's own context and at the fence, and once the head of the answer is there,
-// at Done too. One of these must be called: done when the answer was read; or letGo, after
-// which nothing but the deadline ends the context.
-func outlive(request context.Context, permit workqueue.Assignment, head <-chan struct{}) (ctx context.Context, done, letGo func()) {
+// the request's own context and at the fence. After the response header has arrived, it
+// also ends at Done. The caller must call one of the two functions: done when the response
+// has been read; or detach, after which only the deadline ends the context.
+func outlive(request context.Context, assignment workqueue.Assignment, head <-chan struct{}) (ctx context.Context, done, detach func()) {
 	ctx = context.WithoutCancel(request)
 	inTime := func() {}
 	if deadline, ok := request.Deadline(); ok {
@@ -118,7 +120,7 @@ func outlive(request context.Context, permit workqueue.Assignment, head <-chan s
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	left := make(chan struct{})
-	work := permit.Context() // the request's may be one that the caller has derived
+	work := assignment.Context() // the request's context may be one that the caller derived
 	stop := context.AfterFunc(work, func() {
 		cause, over := context.Cause(work), head
 		if errors.Is(cause, workqueue.ErrDraining) {
@@ -135,13 +137,13 @@ func outlive(request context.Context, permit workqueue.Assignment, head <-chan s
 				return
 			case <-time.After(fencePeriod):
 			}
-			if permit.Owner.Fenced() {
+			if assignment.Owner.Fenced() {
 				cause = workqueue.ErrFenced
 			}
 		}
 		cancel(cause)
 	})
-	letGo = func() {
+	detach = func() {
 		close(left)
 		stop()
 	}
@@ -149,15 +151,15 @@ func outlive(request context.Context, permit workqueue.Assignment, head <-chan s
 		stop()
 		cancel(nil)
 		inTime()
-	}, letGo
+	}, detach
 }
 
-// answer is the body of a response: the request has its answer when it is closed, or was
-// read to its end.
+// trackedBody is the body of a response. The response is complete when the body is closed
+// or has been read to its end.
 type trackedBody struct {
 	io.ReadCloser
 	done     func()
-	observer *responseObserver // nil if the answer tells nothing
+	observer *responseObserver // nil if the response needs no observer
 }
 
 // Read implements io.Reader.
@@ -170,7 +172,7 @@ func (a *trackedBody) Read(p []byte) (int, error) {
 		}
 	}
 	if err != nil {
-		a.done() // who reads to the end need not close, for net/http to use the connection again
+		a.done() // net/http reuses a connection whose body was read to the end, even without Close
 	}
 	return n, err
 }
@@ -178,10 +180,10 @@ func (a *trackedBody) Read(p []byte) (int, error) {
 func (a *trackedBody) Close() error {
 	defer a.done()
 	if a.observer != nil {
-		a.observer.end() // who decodes an object may stop at its last byte
+		a.observer.end() // a decoder may stop at the last byte of an object, before io.EOF
 	}
 	return a.ReadCloser.Close()
 }
 
-// WrappedRoundTripper lets client-go find the transport inside.
+// WrappedRoundTripper gives client-go access to the wrapped transport.
 func (g *guard) WrappedRoundTripper() http.RoundTripper { return g.next }
