@@ -12,26 +12,27 @@ import (
 	"github.com/tom-ludwig/operator-scaling/example-controller/record"
 )
 
-// Options say what is known about a run. The zero value is of use.
+// Options describe what is known about a run. The zero value is valid.
 type Options struct {
-	// End is when the run ended; later records are not looked at. Set it before the
-	// replicas are stopped for good, or what they give up then counts as a gap.
-	// 0: the time of the last record.
+	// End is when the run ended; later records are ignored. Set it before the replicas
+	// are stopped for good. Otherwise the partitions that they release then count as
+	// gaps. 0: the time of the last record.
 	End int64
-	// Final has the version of each object that there was in the end, in the terms
-	// of [record.Record.Version]; [record.Gone] for one whose deletion must have
-	// been worked on. Nil: losses are not looked for.
+	// Final has the version of each object that existed at the end, as in
+	// [record.Record.Version]; [record.Gone] for an object whose deletion must have
+	// been processed. Nil: losses are not checked.
 	Final map[string]string
-	// WritesRecorded says that each request that changes something was recorded.
-	// After a pause a process is then taken to be at work only when it writes;
-	// without, for as long as its work lasts.
+	// WritesRecorded means that every mutating request was recorded. After a pause, a
+	// process then counts as working only at the times of its writes. Otherwise it
+	// counts as working until its work ends.
 	WritesRecorded bool
-	// WorkAlone leaves out what was recorded of partitions. For runs in which their
-	// number changes: the same number then means another partition.
+	// WorkAlone ignores the records about partitions. Use it for runs in which the
+	// number of partitions changes, because the same partition number then stands for
+	// different partitions.
 	WorkAlone bool
 }
 
-// Check looks at what all processes of a run have recorded.
+// Check checks the records of all processes of a run.
 func Check(processes []Process, options Options) *Report {
 	r := &Report{Begin: begin(processes), End: options.End, ReconcilesByKey: map[string]int{}}
 	if r.End == 0 {
@@ -83,8 +84,8 @@ func Check(processes []Process, options Options) *Report {
 	return r
 }
 
-// span is a time from the start to the end of something: of work on a key, or of
-// the ownership of a partition. 0 < from <= to.
+// span is the time from the start to the end of work on a key, or of the ownership
+// of a partition. 0 < from <= to.
 type span struct {
 	subject   string
 	partition int // -1 if it is not known
@@ -92,16 +93,16 @@ type span struct {
 	member    string
 	from, to  int64
 	open      bool  // no end was recorded
-	why       Cause // it ended; "" if it was still there at the end of the run
-	left      int64 // when the process was known to be out, 0 if it was not
-	leftWhy   Cause // how
+	why       Cause // why it ended; "" if it lasted until the end of the run
+	left      int64 // when the process had left or died, 0 if it had not
+	leftWhy   Cause // whether it left or died
 	start     record.Record
 	failed    bool    // work that returned an error
 	writes    []int64 // when requests were sent
-	held      int64   // until when a fenced process kept the partition; 0 if it was not fenced
+	held      int64   // when a fenced process stopped keeping the partition; 0 if it was not fenced
 }
 
-// piece is a part of a span in which it can collide with another's.
+// piece is the part of a span in which it can overlap another span.
 type piece struct {
 	*span
 	from, to int64
@@ -109,8 +110,8 @@ type piece struct {
 
 func byStart(a, b *span) int { return cmp.Compare(a.from, b.from) }
 
-// atWork returns the parts of a piece of work in which its process ran. With
-// onlyWrites it counts after a pause only as often as it has written.
+// atWork returns the parts of a span in which its process ran. With onlyWrites, only
+// the times of its writes count after a pause.
 func (s *span) atWork(onlyWrites bool) []piece {
 	var pieces []piece
 	from, paused := s.from, false
@@ -166,7 +167,7 @@ func overlaps(spans []*span, pieces func(*span) []piece) []Overlap {
 
 	var found []Overlap
 	seen := map[[2]*span]bool{}
-	var last piece // of those so far the one that ends last
+	var last piece // the piece seen so far that ends last
 	for _, next := range all {
 		if last.span != nil && next.from < last.to && next.span != last.span && !seen[[2]*span{last.span, next.span}] {
 			seen[[2]*span{last.span, next.span}] = true
@@ -194,7 +195,7 @@ func (s *span) describe() Span {
 	}
 }
 
-// losses finds the objects whose final version was not worked on.
+// losses finds the objects whose final version was not processed.
 func losses(final map[string]string, work map[string][]*span) []Loss {
 	var found []Loss
 	for _, key := range slices.Sorted(maps.Keys(final)) {
@@ -214,7 +215,7 @@ func losses(final map[string]string, work map[string][]*span) []Loss {
 	return found
 }
 
-// checkOrder finds tokens and versions of a key that go down.
+// checkOrder finds tokens and versions of a key that decrease.
 func (r *Report) checkOrder(key string, spans []*span) {
 	type use struct {
 		*span
@@ -241,7 +242,7 @@ func (r *Report) checkOrder(key string, spans []*span) {
 		}
 		switch now.Value = u.start.Version; {
 		case now.Value == record.Gone:
-			version = Use{} // an object of the same name begins anew
+			version = Use{} // a new object with the same name starts over
 		case isNumber(now.Value) && u.at == u.from:
 			if less(now.Value, version.Value) {
 				r.VersionDrops = append(r.VersionDrops, Drop{Key: key, Before: version, After: now})
@@ -300,7 +301,7 @@ func keysByPartition(work map[string][]*span) map[int]int {
 	return count
 }
 
-// partitionOf is the partition of the key that a record is about, -1 if it does not say.
+// partitionOf returns the partition of the record's key, -1 if the record does not have it.
 func partitionOf(rec record.Record) int {
 	if len(rec.Partitions) != 1 {
 		return -1

@@ -12,8 +12,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// clean is a run without a fault: B takes partition 2 over from A, with one
-// millisecond without an owner.
+// clean is a run without a fault: B takes over partition 2 from A, and the partition has
+// no owner for one millisecond.
 const clean = `
 A   1 join
 A   2 activate p=1,2
@@ -60,28 +60,28 @@ func TestCleanRunHasNoFaults(t *testing.T) {
 	}
 }
 
-// Each case takes one line of the clean run away, or puts another in its place, and
-// names everything that is then found besides the gap of the handover.
+// Each case removes or replaces one line of the clean run, and lists everything that
+// is then found in addition to the gap of the handover.
 func TestEachFaultIsFound(t *testing.T) {
 	for name, c := range map[string]struct {
 		old, new string
 		want     []string
 	}{
-		"F1_WorkOfTwo": {
+		"F1_TwoProcessesWork": {
 			old: "A  70 start x", new: "B  75 start x rv=2 p=1\nB 78 end x rv=2 p=1\nA  70 start x",
 			want: []string{"overlap x 75-78 A B"},
 		},
-		"F1_NoEndIsUntilTheEndOfTheRun": {
+		"F1_OpenWorkLastsUntilTheEndOfTheRun": {
 			old: "A  38 end   y rv=1 token=5 p=2",
 			want: []string{
 				"overlap y 50-60 A B", "overlap y 100-110 A B",
 			},
 		},
-		"F1_NoEndIsUntilDeath": {
+		"F1_OpenWorkLastsUntilDeath": {
 			old: "A  38 end   y rv=1 token=5 p=2", new: "A 81 died",
-			want: []string{"overlap y 50-60 A B", "gap partition 1 81-110 after death of A, nobody, 1 keys"},
+			want: []string{"overlap y 50-60 A B", "gap partition 1 81-110 after death of A, no owner, 1 keys"},
 		},
-		"F1_TwiceInOneProcess": {
+		"F1_TwoInOneProcess": {
 			old: "A  20 write x", new: "A 20 start x rv=1 p=1\nA 25 end x rv=1 p=1",
 			want: []string{"overlap x 20-25 A A"},
 		},
@@ -89,33 +89,33 @@ func TestEachFaultIsFound(t *testing.T) {
 			old:  "A  40 release p=2",
 			want: []string{"-", "twice partition 2 41-110 A B"},
 		},
-		"F2_ReleaseIsLate": {
+		"F2_LateRelease": {
 			old: "A  40 release p=2", new: "A 42 release p=2",
 			want: []string{"-", "twice partition 2 41-42 A B"},
 		},
-		"F3_TokenGoesDown": {
+		"F3_TokenDecreases": {
 			old: "B  50 start y rv=2 token=9", new: "B 50 start y rv=2 token=4",
 			want: []string{"token y A 5, B 4"},
 		},
-		"F3_TokensAreNumbersOfAnyLength": {
+		"F3_TokensCanHaveAnyLength": {
 			old: "B 100 start y rv=3 token=9", new: "B 100 start y rv=3 token=10000000000000000000000",
 		},
-		"F4_LastVersionIsMissing": {
+		"F4_LastVersionNotProcessed": {
 			old: "B 100 start y rv=3", new: "B 100 start y rv=2",
 			want: []string{`loss y want 3 got "2"`},
 		},
-		"F4_LastVersionHasFailed": {
+		"F4_LastVersionFailed": {
 			old: "B 110 end   y", new: "B 110 end y err=conflict",
 			want: []string{`loss y want 3 got "2"`},
 		},
-		"F4_LastVersionIsUnfinished": {
+		"F4_LastVersionUnfinished": {
 			old: "B 110 end   y rv=3 token=9 p=2", new: "B 110 leave",
 			want: []string{`loss y want 3 got "2"`},
 		},
-		"F5_NobodyTakesOver": {
+		"F5_NoTakeover": {
 			old: "B  41 activate p=2",
 			want: []string{
-				"-", "gap partition 2 40-110 after release of A, nobody, 1 keys",
+				"-", "gap partition 2 40-110 after release of A, no owner, 1 keys",
 			},
 		},
 		"F5_OwnerDies": {
@@ -123,16 +123,16 @@ func TestEachFaultIsFound(t *testing.T) {
 			want: []string{
 				`loss y want 3 got "2"`,
 				cleanGap, "gap partition 2 105-109 after death of B, A, 1 keys",
-				"problem A at 109 belongs to no work that was begun",
+				"problem A at 109 does not belong to any work that was started",
 			},
 		},
 		"F5_OwnerIsFenced": {
 			old: "A  70 start x rv=2 token=5 p=1", new: "A 62 fence\nA 65 resume\nA 70 start x rv=2 token=5 p=1",
 			want: []string{"gap partition 1 62-65 after fence of A, A, 1 keys", cleanGap},
 		},
-		"F5_OwnerIsFencedToTheEnd": {
+		"F5_OwnerIsFencedUntilTheEnd": {
 			old: "A  80 end ", new: "A 80 fence\nA 80 end ",
-			want: []string{"gap partition 1 80-110 after fence of A, nobody, 1 keys", cleanGap},
+			want: []string{"gap partition 1 80-110 after fence of A, no owner, 1 keys", cleanGap},
 		},
 		"F5_OwnerIsPaused": {
 			old: "A  70 start x", new: "A 62 paused 65\nA  70 start x",
@@ -140,23 +140,23 @@ func TestEachFaultIsFound(t *testing.T) {
 		},
 		"F5_OwnerLeaves": {
 			old: "A  80 end ", new: "A 80 leave\nA 80 end ",
-			want: []string{"gap partition 1 80-110 after leave of A, nobody, 1 keys", cleanGap},
+			want: []string{"gap partition 1 80-110 after leave of A, no owner, 1 keys", cleanGap},
 		},
 		"F5_OwnerJoinsAgain": {
 			old: "A  80 end ", new: "A 80 join\nA 81 activate p=1\nA 81 end ",
 			want: []string{"gap partition 1 80-81 after leave of A, A, 1 keys", cleanGap},
 		},
-		"F6_VersionGoesDown": {
+		"F6_VersionDecreases": {
 			old: "B  50 start y rv=2", new: "B 50 start y rv=0",
 			want: []string{cleanGap, "version y A 1, B 0"},
 		},
-		"F6_VersionBeginsAnew": {
+		"F6_VersionStartsOver": {
 			old: "A  32 start y rv=1", new: "A 32 start y rv=8\nA 33 end y\nA 34 start y rv=gone",
 		},
-		"F7_RecordOfTheDead": {
+		"F7_RecordAfterDeath": {
 			old: "A  80 end ", new: "A 79 died\nA 80 end ",
 			want: []string{
-				"gap partition 1 79-110 after death of A, nobody, 1 keys", cleanGap,
+				"gap partition 1 79-110 after death of A, no owner, 1 keys", cleanGap,
 				"problem A at 80 was written after the process died",
 			},
 		},
@@ -164,7 +164,7 @@ func TestEachFaultIsFound(t *testing.T) {
 			old: "A  10 start x rv=1 token=5 p=1",
 			want: []string{
 				cleanGap,
-				"problem A at 20 belongs to no work that was begun", "problem A at 30 belongs to no work that was begun",
+				"problem A at 20 does not belong to any work that was started", "problem A at 30 does not belong to any work that was started",
 			},
 		},
 		"F7_OutOfOrder": {
@@ -173,9 +173,9 @@ func TestEachFaultIsFound(t *testing.T) {
 		},
 		"F7_UnknownEvent": {
 			old: "B   3 join", new: "B 3 jion",
-			want: []string{cleanGap, "problem B at 3 is of an unknown kind"},
+			want: []string{cleanGap, "problem B at 3 has an unknown event type"},
 		},
-		"F7_TokenIsNoNumber": {
+		"F7_TokenIsNotANumber": {
 			old: "B  50 start y rv=2 token=9", new: "B 50 start y rv=2 token=nine",
 			want: []string{cleanGap, "problem B at 50 has a token that is not a number"},
 		},
@@ -189,10 +189,10 @@ func TestEachFaultIsFound(t *testing.T) {
 			got := findings(r)
 			want := c.want
 			switch {
-			case len(want) > 0 && want[0] == "-": // the gap of the handover is not there either
+			case len(want) > 0 && want[0] == "-": // without the gap of the handover
 				want = want[1:]
 			case !strings.Contains(strings.Join(want, "\n"), cleanGap):
-				// The gap is listed after overlaps, tokens and losses, in the order of partitions.
+				// The gap is listed after overlaps, tokens and losses, ordered by partition.
 				i := 0
 				for i < len(want) && (!strings.HasPrefix(want[i], "gap") || strings.HasPrefix(want[i], "gap partition 1")) {
 					i++
@@ -225,8 +225,8 @@ func TestEndCutsTheRun(t *testing.T) {
 	}
 }
 
-// A process is paused in the middle of its work for so long that another one takes
-// over, and wakes up.
+// A process is paused during its work for so long that another one takes over, and
+// then resumes.
 func TestF1_PausedWork(t *testing.T) {
 	const script = `
 A  10 start x rv=1 token=5
@@ -257,7 +257,7 @@ B  90 end x
 			r := Check(parse(t, c.script), Options{WritesRecorded: c.writes})
 			var got []string
 			for _, line := range findings(r) {
-				if !strings.HasPrefix(line, "gap ") { // of work, not what this is about
+				if !strings.HasPrefix(line, "gap ") { // this test is not about gaps
 					got = append(got, line)
 				}
 			}
@@ -268,8 +268,8 @@ B  90 end x
 	}
 }
 
-// A paused owner cannot withdraw: what it says of itself proves nothing, but the
-// time counts as unowned.
+// A paused owner cannot withdraw. Its own records do not prove anything, but the time
+// counts as unowned.
 func TestF2_F5_PausedOwner(t *testing.T) {
 	r := Check(parse(t, `
 A  1 activate p=1
@@ -282,7 +282,7 @@ B 99 start x p=1
 		t.Errorf("findings (-want +got):\n%s", diff)
 	}
 	if r.Handovers != 1 {
-		t.Errorf("%d handovers, want 1: a wink of the former owner is none", r.Handovers)
+		t.Errorf("%d handovers, want 1: the former owner's short activity is not a handover", r.Handovers)
 	}
 }
 
@@ -304,25 +304,25 @@ A  45 end z
 		final  map[string]string
 		want   []string
 	}{
-		"OwnerGoesOn": {script, nil, []string{
+		"OwnerKeepsRunning": {script, nil, []string{
 			"gap x 20-50 after unknown of A, B, 1 keys",
 			"gap z 45-90 after unknown of A, B, 1 keys",
 		}},
 		"OwnerDies": {script + "A 47 died\n", nil, []string{
 			"gap x 47-50 after death of A, B, 1 keys",
-			"gap y 47-95 after death of A, nobody, 1 keys",
+			"gap y 47-95 after death of A, no owner, 1 keys",
 			"gap z 47-90 after death of A, B, 1 keys",
 		}},
 		"OwnerLeaves": {script + "A 46 leave\n", nil, []string{
 			"gap x 46-50 after leave of A, B, 1 keys",
-			"gap y 46-95 after leave of A, nobody, 1 keys",
+			"gap y 46-95 after leave of A, no owner, 1 keys",
 			"gap z 46-90 after leave of A, B, 1 keys",
 		}},
-		"ObjectsThatAreGone": {script + "A 47 died\n", map[string]string{"x": "2", "z": "1"}, []string{
+		"DeletedObjects": {script + "A 47 died\n", map[string]string{"x": "2", "z": "1"}, []string{
 			"gap x 47-50 after death of A, B, 1 keys",
 			"gap z 47-90 after death of A, B, 1 keys",
 		}},
-		"ObjectsWhoseDeletionWasWorkedOn": {strings.Replace(script, "y rv=1", "y rv=gone", 1) + "A 47 died\n", nil, []string{
+		"ObjectsWhoseDeletionWasProcessed": {strings.Replace(script, "y rv=1", "y rv=gone", 1) + "A 47 died\n", nil, []string{
 			"gap x 47-50 after death of A, B, 1 keys",
 			"gap z 47-90 after death of A, B, 1 keys",
 		}},
@@ -370,9 +370,9 @@ func overlapsOf(r *Report) []string {
 	return lines
 }
 
-// What is activated while the member is fenced is owned once the fence is lifted,
-// or when the member has joined anew.
-func TestF5_ActivatedBehindTheFence(t *testing.T) {
+// A partition that is activated while the member is fenced is owned once the member
+// resumes, or has joined again.
+func TestF5_ActivatedWhileFenced(t *testing.T) {
 	for _, lift := range []string{"A 30 resume", "A 29 join\nA 30 activate p=1"} {
 		r := Check(parse(t, `
 A 10 activate p=1
@@ -386,7 +386,7 @@ A 20 activate p=1
 	}
 }
 
-func TestProcessesEnds(t *testing.T) {
+func TestHowProcessesEnd(t *testing.T) {
 	r := Check(parse(t, `
 A 1 join
 A 10 leave
@@ -407,7 +407,7 @@ C 30 start x
 	}
 }
 
-func TestUnownedIsSummedUpByCause(t *testing.T) {
+func TestUnownedIsSummarizedByCause(t *testing.T) {
 	var script strings.Builder
 	for i := range 100 { // partition i is without an owner for i+1 ms
 		fmt.Fprintf(&script, "A 1000 activate p=%d\n", i)
@@ -432,13 +432,13 @@ func TestUnownedIsSummedUpByCause(t *testing.T) {
 	}
 }
 
-// After a change of their number, partition 2 of one process has nothing to do
-// with partition 2 of another.
+// After the number of partitions changes, partition 2 of one process is unrelated to
+// partition 2 of another.
 func TestWorkAloneIgnoresPartitions(t *testing.T) {
 	script := strings.Replace(clean, "A  40 release p=2", "", 1)
 	options := cleanOptions
 	if r := Check(parse(t, script), options); len(r.ActiveTwice) == 0 {
-		t.Error("partition 2 is not found to be active twice")
+		t.Error("partition 2 was not reported as active on two members")
 	}
 	options.WorkAlone = true
 	if r := Check(parse(t, script), options); len(r.ActiveTwice) != 0 || r.Handovers != 0 || r.Err() != nil {

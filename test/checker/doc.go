@@ -1,42 +1,43 @@
 // Copyright The Operator Scaling Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Package checker reads what replica processes have recorded of their work (see
-// package record of the example controller) and finds what must not happen: two at
-// work on one object, an object without an owner, an object that nobody brought up
-// to date.
+// Package checker reads the records that replica processes have written about their
+// work (see package record of the example controller) and finds what must not happen:
+// two processes that work on one object at the same time, an object without an owner,
+// an object whose last version no replica has processed.
 //
-// It knows nothing of Kubernetes, of rings or of the library's code: it believes
-// what was recorded, and what the one who ran the test saw from outside: when a
-// process was killed, when it was paused, which objects there were in the end.
+// It knows nothing about Kubernetes, rings or the library's code. It relies on the
+// records, and on what the caller observed from outside: when a process was killed,
+// when it was paused, and which objects existed at the end.
 //
 // # Findings
 //
-//   - F1, overlap: two pieces of work on one key at the same time. Work that was
-//     begun and has no recorded end lasts until its process died, or until the end
-//     of the run if nobody says that it died. Time in which a process was paused
-//     is not work; see [Options.WritesRecorded] for what it does afterwards.
+//   - F1, overlap: two pieces of work on one key at the same time. Work that started
+//     and has no recorded end lasts until its process died, or until the end of the run
+//     if the caller does not report a death. Time in which a process was paused does not
+//     count as work; see [Options.WritesRecorded] for what it does afterwards.
 //   - F2, double ownership: two processes active on one partition at the same time,
-//     even if neither had work there. What a process says of itself in the span in
-//     which it was paused is no evidence: its fence was not awake either.
+//     even if neither had work there. What a process recorded about itself while it was
+//     paused is not evidence: it could not check its fence either.
 //   - F3, token drop: work, or a write, under a lower fencing token than an earlier
 //     one on the same key had.
-//   - F4, loss: an object whose last version nobody worked on without an error.
+//   - F4, loss: an object on whose last version no process finished work without an
+//     error.
 //   - F5, gap: time without an owner, with the reason why the former owner stopped.
-//     How much of it is too much is for the caller to say.
+//     The caller decides how long is too long.
 //   - F6, version drop: work on an older version of an object than was worked on
-//     before. Nothing is broken by it as long as writes are conditional.
-//   - F7, problem: records that contradict themselves or what the caller knows.
+//     before. This is harmless as long as writes are conditional.
+//   - F7, problem: records that contradict each other or what the caller knows.
 //
-// Of n pieces of work on a key, each that overlaps an earlier one is found, together
-// with the earlier one that lasts longest; not every pair is listed.
+// Of n pieces of work on a key, each that overlaps an earlier one is reported together
+// with the earlier one that lasts longest. Not every pair is listed.
 //
 // # What it cannot see
 //
-// That a request was on its way when its process was paused, or longer than the
-// work in which it was sent. Ownership is compared by number of partition: a run in
-// which the number of partitions changes must be judged by work alone, with
-// [Options.WorkAlone].
+// The checker cannot see a request that was in flight when its process was paused, or
+// that was in flight for longer than the work in which it was sent. It compares
+// ownership by partition number. Check a run in which the number of partitions changes
+// by its work only, with [Options.WorkAlone].
 //
-// Everything is sorted once: the time is O(n log n) in the number of records.
+// Everything is sorted once, so the time is O(n log n) in the number of records.
 package checker

@@ -47,11 +47,11 @@ func Example() {
 	//
 	//      1  overlapping work
 	//         default/foo, for 2ms at 2ms: a from 0s to 4ms, b from 2ms to 8ms
-	//      0  partition active twice
-	//      0  token went down
-	//      1  last version not worked on
-	//         default/foo: is at 2, was worked on at 1
+	//      0  partition active on two members
+	//      0  token decreased
+	//      1  last version not processed
+	//         default/foo: is at version 2, last processed at version 1
 	//      0  impossible record
-	//      0  version went down
+	//      0  version decreased
 	//      0  times without an owner
 }

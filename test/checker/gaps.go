@@ -10,16 +10,16 @@ import (
 	"github.com/tom-ludwig/operator-scaling/example-controller/record"
 )
 
-// Cause is why an owner stopped being one.
+// Cause is the reason why an owner stopped owning a partition or a key.
 type Cause string
 
 const (
-	Released Cause = "release" // it gave the partition up
-	Left     Cause = "leave"   // it gave everything up
-	Fenced   Cause = "fence"   // it could not be sure of its place any more
-	Died     Cause = "death"   // its process ended without a word
+	Released Cause = "release" // it released the partition
+	Left     Cause = "leave"   // it released everything
+	Fenced   Cause = "fence"   // its last confirmed renewal was too old
+	Died     Cause = "death"   // its process ended without leaving
 	Paused   Cause = "pause"   // its process did not run
-	Unknown  Cause = "unknown" // there are records of work alone, and its process went on
+	Unknown  Cause = "unknown" // there are only records of work, and its process kept running
 )
 
 // ownershipGaps finds the times in which a partition had no owner, from the first
@@ -41,7 +41,7 @@ func ownershipGaps(spans []*span, end int64) (gaps []Gap, handovers int) {
 	}
 	slices.SortStableFunc(tenures, func(a, b tenure) int { return cmp.Compare(a.from, b.from) })
 
-	last := tenures[0] // of those so far the one that ends last
+	last := tenures[0] // the tenure seen so far that ends last
 	for _, next := range tenures[1:] {
 		if next.from > last.to {
 			gaps = append(gaps, Gap{
@@ -50,7 +50,7 @@ func ownershipGaps(spans []*span, end int64) (gaps []Gap, handovers int) {
 			})
 		}
 		if next.to < last.to {
-			continue // as short as the moment that a process needs to see that it was paused
+			continue // the moment that a process needs to notice that it was paused
 		}
 		if next.process != last.process {
 			handovers++
@@ -66,10 +66,10 @@ func ownershipGaps(spans []*span, end int64) (gaps []Gap, handovers int) {
 	return gaps, handovers
 }
 
-// workGaps estimates from work alone the times in which nobody owned a key: from
-// when a process was last at work on it, or was known to be out, to when the next
-// one begins. The former owner may have owned the key for longer than it worked on
-// it, so a gap after one that went on (Unknown) is an upper bound.
+// workGaps estimates from work alone the times in which a key had no owner: from when
+// a process last worked on it, or had left or died, to when the next one starts. The
+// former owner may have owned the key for longer than it worked on it, so a gap after
+// an owner that kept running (Unknown) is an upper bound.
 func workGaps(key string, spans []*span, end int64, final map[string]string) (gaps []Gap) {
 	add := func(last *span, to int64, after string) {
 		g := Gap{
@@ -83,7 +83,7 @@ func workGaps(key string, spans []*span, end int64, final map[string]string) (ga
 			gaps = append(gaps, g)
 		}
 	}
-	last := spans[0] // of those so far the one that ends last
+	last := spans[0] // the span seen so far that ends last
 	for _, next := range spans[1:] {
 		if next.process != last.process {
 			add(last, next.from, next.process.Name)

@@ -8,26 +8,26 @@ import (
 	"slices"
 )
 
-// Life is what one process was over time, for a picture or a closer look. All
+// Life is the state of one process over time, for charts and detailed analysis. All
 // times are within the run, and From <= To everywhere.
 type Life struct {
 	Process string
 	// Members are its identities, in the order in which it took them.
 	Members []string
-	// Begin is its first record; 0 if it has none. End is when it had died or had
-	// left for good, or the end of the run.
+	// Begin is the time of its first record; 0 if it has none. End is when it had died
+	// or left for good, or the end of the run.
 	Begin, End int64
-	// Ended says how: [Left], [Died], or "" if it went on. A process that was
-	// killed after it had left is one that left.
+	// Ended is how it ended: [Left], [Died], or "" if it kept running. A process that
+	// was killed after it had left counts as one that left.
 	Ended Cause
-	// Owned has what it was active on, in the order of partitions and times.
+	// Owned has the partitions on which it was active, ordered by partition and time.
 	Owned []Ownership
-	// Joined, Fenced and Paused are the times in which it had its place on the
-	// ring, was fenced, and did not run.
+	// Joined, Fenced and Paused are the times in which it was on the ring, was fenced,
+	// and did not run.
 	Joined, Fenced, Paused []Interval
 }
 
-// Interval is a time. From <= To.
+// Interval is a time span. From <= To.
 type Interval struct{ From, To int64 }
 
 // Ownership is the time in which a process was active on a partition.
@@ -36,17 +36,18 @@ type Ownership struct {
 	Partition int
 	Member    string
 	From, To  int64
-	// Held is until when the process kept the partition fenced, without working
-	// on it: until it resumed, released it, left or died. It is To otherwise.
+	// Held is when the process stopped keeping the partition while fenced, without
+	// working on it: when it resumed, released it, left or died. Otherwise it equals To.
 	Held int64
-	// Cause is why it ended, "" if it had not when the run did.
+	// Cause is why it ended, "" if it lasted until the end of the run.
 	Cause Cause
-	// Open says that no end was recorded.
+	// Open means that no end was recorded.
 	Open bool
 }
 
-// Lives says what each process was up to the end of the run, in the order of the
-// processes. It is how [Check] reads their records; end is as [Options.End].
+// Lives returns the state of each process over time, until the end of the run, in the
+// order of the processes. [Check] reads their records in the same way. atEnd has the
+// meaning of [Options.End].
 func Lives(processes []Process, atEnd int64) []Life {
 	if atEnd == 0 {
 		atEnd = end(processes)
@@ -88,7 +89,7 @@ func (r *reading) life(end int64) Life {
 	return l
 }
 
-// begun adds an interval without an end, unless the last one has none either.
+// begun adds an interval without an end, unless the last one has no end yet.
 func begun(all []Interval, at int64) []Interval {
 	if n := len(all); n > 0 && all[n-1].To == 0 {
 		return all
@@ -96,7 +97,7 @@ func begun(all []Interval, at int64) []Interval {
 	return append(all, Interval{From: at})
 }
 
-// ended gives the last interval its end, if it has none.
+// ended ends the last interval, if it has no end yet.
 func ended(all []Interval, at int64) []Interval {
 	if n := len(all); n > 0 && all[n-1].To == 0 {
 		all[n-1].To = max(at, all[n-1].From)
@@ -104,9 +105,9 @@ func ended(all []Interval, at int64) []Interval {
 	return all
 }
 
-// letGo notes that a partition which was kept while fenced is kept no longer, or is
-// worked on again.
-func (r *reading) letGo(partition int, at int64) {
+// endHeld notes that the process no longer keeps a partition that it kept while fenced,
+// or works on it again.
+func (r *reading) endHeld(partition int, at int64) {
 	spans := r.owned[partition]
 	if len(spans) == 0 {
 		return
@@ -116,8 +117,8 @@ func (r *reading) letGo(partition int, at int64) {
 	}
 }
 
-func (r *reading) letGoAll(at int64) {
+func (r *reading) endAllHeld(at int64) {
 	for p := range r.active {
-		r.letGo(p, at)
+		r.endHeld(p, at)
 	}
 }

@@ -66,7 +66,7 @@ func text(all []Interval) string {
 	return b.String()
 }
 
-func TestFindingsAreWhatErrCounts(t *testing.T) {
+func TestFindingsMatchErr(t *testing.T) {
 	r := Check(parse(t, `
 A  1 activate p=1
 A  2 start x rv=1 token=5 p=1
@@ -79,7 +79,7 @@ B  5 end   x rv=2 token=4 p=1
 	for _, f := range r.Findings() {
 		got = append(got, fmt.Sprintf("%d %s", f.Time/1e6, f.Kind))
 	}
-	want := []string{"4 overlapping work", "3 partition active twice", "4 token went down", "0 last version not worked on"}
+	want := []string{"4 overlapping work", "3 partition active on two members", "4 token decreased", "0 last version not processed"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("findings (-want +got):\n%s", diff)
 	}

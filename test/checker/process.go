@@ -10,7 +10,7 @@ import (
 	"github.com/tom-ludwig/operator-scaling/example-controller/record"
 )
 
-// reading is what the records of one process amount to.
+// reading is what the records of one process say.
 type reading struct {
 	process  *Process
 	end      int64 // of the run, or the process's death
@@ -20,15 +20,15 @@ type reading struct {
 	summary  Summary
 	problems []Problem
 
-	working map[string][]*span // begun and not ended, by key
+	working map[string][]*span // started and not ended, by key
 	active  map[int]*span      // by partition; nil while the member is fenced
 	fenced  bool
 	keys    map[string]bool
 
-	joins, fences []Interval // the last one has no end while it lasts
+	joins, fences []Interval // the last one has no end while it continues
 }
 
-// read goes through the records of a process up to the end of the run.
+// read reads the records of a process up to the end of the run.
 func read(p *Process, end int64) *reading {
 	r := &reading{
 		process: p,
@@ -104,7 +104,7 @@ func (r *reading) step(rec record.Record) {
 		r.summary.Released += len(rec.Partitions)
 		for _, p := range rec.Partitions {
 			r.close(p, rec.Time, Released)
-			r.letGo(p, rec.Time)
+			r.endHeld(p, rec.Time)
 			delete(r.active, p)
 		}
 	case record.Fence:
@@ -125,11 +125,11 @@ func (r *reading) step(rec record.Record) {
 			r.joins = begun(r.joins, rec.Time)
 		}
 		r.closeAll(rec.Time, Left)
-		r.letGoAll(rec.Time)
+		r.endAllHeld(rec.Time)
 		clear(r.active)
 		r.fenced = false
 	default:
-		r.problem(rec, "is of an unknown kind")
+		r.problem(rec, "has an unknown event type")
 	}
 }
 
@@ -137,7 +137,7 @@ func (r *reading) step(rec record.Record) {
 func (r *reading) current(rec record.Record) *span {
 	open := r.working[rec.Key]
 	if len(open) == 0 {
-		r.problem(rec, "belongs to no work that was begun")
+		r.problem(rec, "does not belong to any work that was started")
 		return nil
 	}
 	return open[len(open)-1]
@@ -147,7 +147,7 @@ func (r *reading) open(partition int, rec record.Record) {
 	if r.fenced || r.active[partition] != nil {
 		return
 	}
-	r.letGo(partition, rec.Time)
+	r.endHeld(partition, rec.Time)
 	s := &span{
 		subject: partitionName(partition), partition: partition, process: r.process, member: rec.Member,
 		from: rec.Time, start: record.Record{Token: rec.Token},
@@ -169,12 +169,12 @@ func (r *reading) closeAll(at int64, why Cause) {
 	}
 }
 
-// finish ends what was not ended when the records did.
+// finish ends everything that is open when the records end.
 func (r *reading) finish() {
 	left, why := r.left()
 	r.summary.Left, r.summary.Died = why == Left, why == Died
 	r.closeOpen(why)
-	r.letGoAll(r.end)
+	r.endAllHeld(r.end)
 	for _, key := range slices.Sorted(maps.Keys(r.working)) {
 		for _, s := range r.working[key] {
 			s.to, s.open = max(s.from, r.end), true
@@ -187,8 +187,8 @@ func (r *reading) finish() {
 	r.summary.Keys = len(r.keys)
 }
 
-// closeOpen ends what is owned when the records end: at the process's death, or
-// with the run.
+// closeOpen ends what is owned when the records end: at the process's death, or at the
+// end of the run.
 func (r *reading) closeOpen(why Cause) {
 	for p, s := range r.active {
 		r.summary.Owned++
@@ -199,7 +199,7 @@ func (r *reading) closeOpen(why Cause) {
 	}
 }
 
-// left returns when and how the process went out of the run; 0 and "" if it did not.
+// left returns when and how the process left or died; 0 and "" if it did neither.
 func (r *reading) left() (int64, Cause) {
 	var at int64
 	var why Cause

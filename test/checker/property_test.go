@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-// TestAgainstEachMillisecond draws small random runs and judges them a second time
-// by looking at every millisecond of them.
+// TestAgainstEachMillisecond generates small random runs and checks them a second time,
+// millisecond by millisecond.
 func TestAgainstEachMillisecond(t *testing.T) {
 	const length, processes = 40, 4
 	overlapping, gapped := 0, 0
@@ -41,8 +41,8 @@ func TestAgainstEachMillisecond(t *testing.T) {
 		}
 		fmt.Fprintf(&script, "Z %d join\n", length)
 
-		// Each work that intersects an earlier one must be found, whichever comes first
-		// of those that begin together.
+		// Each piece of work that overlaps an earlier one must be found. Of those that
+		// start together, any may count as the earlier one.
 		wantOverlaps := 0
 		for i, a := range work {
 			for j, b := range work {
@@ -81,7 +81,7 @@ func TestAgainstEachMillisecond(t *testing.T) {
 		gapped += min(1, wantUnowned)
 	}
 	if overlapping < 1000 || gapped < 1000 {
-		t.Errorf("only %d runs had overlaps and %d had gaps: the draw proves little", overlapping, gapped)
+		t.Errorf("only %d runs had overlaps and %d had gaps: too few to prove much", overlapping, gapped)
 	}
 }
 

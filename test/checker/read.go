@@ -16,20 +16,20 @@ import (
 	"github.com/tom-ludwig/operator-scaling/example-controller/record"
 )
 
-// Process is what one replica process has recorded, and what is known about it.
+// Process has the records of one replica process, and what is known about it.
 // Times are those of [record.Now].
 type Process struct {
-	// Name in the report; it should be unique.
+	// Name is its name in the report; it should be unique.
 	Name string
-	// Records in the order of their times.
+	// Records are ordered by time.
 	Records []record.Record
-	// Torn says that the last line was incomplete, as a kill may leave it.
+	// Torn means that the last line was incomplete, which can happen after a kill.
 	Torn bool
 
-	// Death is a time at which the process did certainly not run any more, for
-	// example when the parent had waited for it. 0: it ran until the end.
+	// Death is a time at which the process was certainly no longer running, for example
+	// when the parent had waited for it. 0: it ran until the end.
 	Death int64
-	// Pauses are the times in which the process certainly did not run, in order.
+	// Pauses are the times in which the process was certainly not running, in order.
 	Pauses []Pause
 }
 
@@ -37,7 +37,7 @@ type Process struct {
 // before SIGCONT was. To is 0 if it was never resumed.
 type Pause struct{ From, To int64 }
 
-// ReadFile reads the records of a process, which is named for the file.
+// ReadFile reads the records of a process. The process gets the name of the file.
 func ReadFile(path string) (Process, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -48,8 +48,8 @@ func ReadFile(path string) (Process, error) {
 	return Read(strings.TrimSuffix(name, filepath.Ext(name)), f)
 }
 
-// Read reads the records of a process. An incomplete last line is left out: what
-// it would have said had not happened yet. Any other fault is an error.
+// Read reads the records of a process. It ignores an incomplete last line, because what
+// that line would have recorded had not happened yet. Any other defect is an error.
 func Read(name string, r io.Reader) (Process, error) {
 	p := Process{Name: name}
 	lines := bufio.NewReader(r)

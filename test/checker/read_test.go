@@ -14,7 +14,7 @@ import (
 	"github.com/tom-ludwig/operator-scaling/example-controller/record"
 )
 
-func TestReadWhatAWriterWrote(t *testing.T) {
+func TestReadReadsWhatWriterWrote(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "op-0.records")
 	w, err := record.Open(path, func() string { return "op-0_1" })
 	if err != nil {
@@ -34,7 +34,7 @@ func TestReadWhatAWriterWrote(t *testing.T) {
 	}
 }
 
-func TestReadLeavesOutATornLine(t *testing.T) {
+func TestReadIgnoresATornLine(t *testing.T) {
 	const line = `{"t":5,"e":"join","member":"a"}` + "\n"
 	p, err := Read("a", strings.NewReader(line+line[:12]))
 	if err != nil {

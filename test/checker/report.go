@@ -12,7 +12,7 @@ import (
 	"github.com/tom-ludwig/operator-scaling/example-controller/record"
 )
 
-// Report is what a check has found. Times are those of [record.Now].
+// Report has the findings of a check. Times are those of [record.Now].
 type Report struct {
 	Begin int64 `json:"begin"` // the first record
 	End   int64 `json:"end"`   // of the run
@@ -26,19 +26,20 @@ type Report struct {
 	Problems     []Problem `json:"problems"`     // F7
 
 	Processes []Summary `json:"processes"`
-	// Unowned sums up the gaps, by what caused them.
+	// Unowned summarizes the gaps by cause.
 	Unowned map[Cause]Durations `json:"unowned"`
-	// Handovers counts how often a partition came to another process, Moves how
-	// often a key did.
+	// Handovers counts how often a partition moved to another process, Moves how often
+	// a key did.
 	Handovers int `json:"handovers"`
 	Moves     int `json:"moves"`
-	// Reconciles counts all work begun, Failed what ended with an error.
+	// Reconciles counts all reconciles that started, Failed those that ended with an
+	// error.
 	Reconciles int `json:"reconciles"`
 	Failed     int `json:"failed"`
-	// KeysByReconciles says how many keys were worked on how often: 1,000 objects
-	// that were each worked on once are {1: 1000}.
+	// KeysByReconciles maps a number of reconciles to the number of keys that had so
+	// many: 1,000 objects that were each reconciled once are {1: 1000}.
 	KeysByReconciles map[int]int `json:"keysByReconciles"`
-	// ReconcilesByKey counts the work begun on each key.
+	// ReconcilesByKey counts the reconciles of each key that started.
 	ReconcilesByKey map[string]int `json:"-"`
 }
 
@@ -48,16 +49,16 @@ type Span struct {
 	Member  string `json:"member"`
 	From    int64  `json:"from"`
 	To      int64  `json:"to"`
-	// Open says that no end was recorded.
+	// Open means that no end was recorded.
 	Open    bool   `json:"open,omitempty"`
 	Version string `json:"version,omitempty"`
 	Token   string `json:"token,omitempty"`
 }
 
-// Overlap is a time in which two did what only one may do.
+// Overlap is a time in which two spans overlap although only one is allowed.
 type Overlap struct {
 	Subject string `json:"subject"` // a key, or "partition 17"
-	// Partition is that of the subject, -1 if it is not known.
+	// Partition is the partition of the subject, -1 if it is not known.
 	Partition int   `json:"partition"`
 	From      int64 `json:"from"`
 	To        int64 `json:"to"`
@@ -65,25 +66,25 @@ type Overlap struct {
 	B         Span  `json:"b"`
 }
 
-// Gap is a time in which nobody owned a key or a partition.
+// Gap is a time in which a key or a partition had no owner.
 type Gap struct {
 	Subject string `json:"subject"` // a key, or "partition 17"
-	// Partition is that of the subject, -1 if it is not known.
+	// Partition is the partition of the subject, -1 if it is not known.
 	Partition int   `json:"partition"`
 	From      int64 `json:"from"`
 	To        int64 `json:"to"`
-	// Cause is why the former owner, Before, stopped.
+	// Cause is why the previous owner, Before, stopped.
 	Cause  Cause  `json:"cause"`
 	Before string `json:"before"`
-	// After is the next owner. If there was none, the gap is Open and ends with
-	// the run.
+	// After is the next owner. If there was none, the gap is Open and ends at the end
+	// of the run.
 	After string `json:"after,omitempty"`
 	Open  bool   `json:"open,omitempty"`
-	// Keys is how many of the keys that were worked on it concerns.
+	// Keys is the number of affected keys, among the keys that were worked on.
 	Keys int `json:"keys"`
 }
 
-// Duration is how long the gap was.
+// Duration returns the length of the gap.
 func (g Gap) Duration() time.Duration { return time.Duration(g.To - g.From) }
 
 // Use is the use of a token or of a version.
@@ -105,47 +106,47 @@ type Drop struct {
 type Loss struct {
 	Key  string `json:"key"`
 	Want string `json:"want"`
-	// Got is the version that was worked on last without an error; empty if none was.
+	// Got is the last version that was worked on without an error; empty if there is none.
 	Got string `json:"got,omitempty"`
 }
 
-// Problem is a record that cannot be.
+// Problem is an impossible record.
 type Problem struct {
 	Process string        `json:"process"`
 	Record  record.Record `json:"record"`
 	What    string        `json:"what"`
 }
 
-// Summary is what one process has done.
+// Summary summarizes what one process did.
 type Summary struct {
 	Process    string   `json:"process"`
 	Members    []string `json:"members"`    // its identities
-	Reconciles int      `json:"reconciles"` // begun
+	Reconciles int      `json:"reconciles"` // started
 	Failed     int      `json:"failed"`     // ended with an error
 	Unfinished int      `json:"unfinished"` // without an end
 	Keys       int      `json:"keys"`       // different ones
 	Activated  int      `json:"activated"`  // partitions gained
-	Released   int      `json:"released"`   // partitions given up
-	Owned      int      `json:"owned"`      // partitions in the end, or when it died
+	Released   int      `json:"released"`   // partitions released
+	Owned      int      `json:"owned"`      // partitions at the end, or when it died
 	Joins      int      `json:"joins"`
 	Fences     int      `json:"fences"`
-	Left       bool     `json:"left,omitempty"` // the last it said is that it has given up everything
-	Died       bool     `json:"died,omitempty"` // without having left
+	Left       bool     `json:"left,omitempty"` // it released everything and did not join again
+	Died       bool     `json:"died,omitempty"` // without leaving first
 	Torn       bool     `json:"torn,omitempty"` // the last record is incomplete
 }
 
-// Durations sums up a number of gaps. JSON has them in nanoseconds.
+// Durations summarizes gaps. In JSON, durations are in nanoseconds.
 type Durations struct {
 	Count int           `json:"count"`
 	P50   time.Duration `json:"p50"`
 	P99   time.Duration `json:"p99"`
 	Max   time.Duration `json:"max"`
-	// Open is how many of them had not ended when the run did.
+	// Open is the number of gaps that had not ended at the end of the run.
 	Open int `json:"open"`
 }
 
-// Err returns an error that counts the findings that must never be there: overlaps,
-// double ownership, token drops, losses and problems. It is nil if there are none.
+// Err returns an error that counts the findings that must never occur: overlaps, double
+// ownership, token drops, losses and problems. It is nil if there are none.
 func (r *Report) Err() error {
 	var errs []error
 	for _, f := range r.faults() {
@@ -156,7 +157,7 @@ func (r *Report) Err() error {
 	return errors.Join(errs...)
 }
 
-// countKey adds up what was done to a key.
+// countKey counts the work on a key.
 func (r *Report) countKey(spans []*span) {
 	r.Reconciles += len(spans)
 	for i, s := range spans {
@@ -194,7 +195,7 @@ func durations(gaps []Gap) Durations {
 		}
 	}
 	slices.Sort(all)
-	// The smallest value that at least the given share of all do not exceed.
+	// The smallest value that at least the given percentage of the values do not exceed.
 	quantile := func(percent int) time.Duration { return all[(len(all)*percent+99)/100-1] }
 	d.P50, d.P99, d.Max = quantile(50), quantile(99), all[len(all)-1]
 	return d

@@ -13,11 +13,11 @@ import (
 	"github.com/tom-ludwig/operator-scaling/example-controller/record"
 )
 
-// parse makes processes of a script. A line is
+// parse turns a script into processes. A line is
 //
 //	PROCESS TIME EVENT [KEY] [rv=V] [token=T] [p=P,P…] [err=E]
 //
-// or, of what the one who runs the test knows,
+// or, for what the caller knows,
 //
 //	PROCESS TIME died
 //	PROCESS TIME paused UNTIL
@@ -66,7 +66,7 @@ func parse(t testing.TB, script string) []Process {
 					r.Partitions = append(r.Partitions, partition)
 				}
 			default:
-				t.Fatalf("%q: what is %s?", line, field)
+				t.Fatalf("%q: unknown field %s", line, field)
 			}
 		}
 		p.Records = append(p.Records, r)
@@ -82,7 +82,7 @@ func ms(t testing.TB, s string) int64 {
 	return n * 1e6
 }
 
-// findings puts a report in lines, for comparison.
+// findings lists a report line by line, for comparison.
 func findings(r *Report) []string {
 	var lines []string
 	add := func(format string, args ...any) { lines = append(lines, fmt.Sprintf(format, args...)) }
@@ -101,7 +101,7 @@ func findings(r *Report) []string {
 	for _, g := range r.Gaps {
 		after := g.After
 		if g.Open {
-			after = "nobody"
+			after = "no owner"
 		}
 		add("gap %s %d-%d after %s of %s, %s, %d keys", g.Subject, g.From/1e6, g.To/1e6, g.Cause, g.Before, after, g.Keys)
 	}

@@ -27,7 +27,7 @@ func (r *Report) WriteJSON(w io.Writer) error {
 
 // WriteText writes the report as tables, with the first findings of each kind.
 func (r *Report) WriteText(w io.Writer) error {
-	var b bytes.Buffer // takes every write, so that one error is left to look at
+	var b bytes.Buffer // its writes never fail, so there is only one error to check
 	fmt.Fprintf(&b, "%s: %d processes, %d keys, %d reconciles (%d failed)\n",
 		round(time.Duration(r.End-r.Begin)), len(r.Processes), len(r.ReconcilesByKey), r.Reconciles, r.Failed)
 	fmt.Fprintf(&b, "handovers: %d of partitions, %d of keys\n", r.Handovers, r.Moves)
@@ -75,18 +75,18 @@ type finding struct {
 	name  string
 	count int
 	line  func(i int) string
-	time  func(i int) int64 // nil: it has none
+	time  func(i int) int64 // nil: it has no time
 }
 
-// Finding is one of the findings that must never be there.
+// Finding is one of the findings that must never occur.
 type Finding struct {
 	Kind string
 	Text string
-	// Time is when it began; 0 for what was never done, such as a loss.
+	// Time is when it started; 0 if it has no time, as for a loss.
 	Time int64
 }
 
-// Findings lists what [Report.Err] counts, kind by kind.
+// Findings lists the findings that [Report.Err] counts, grouped by kind.
 func (r *Report) Findings() []Finding {
 	var all []Finding
 	for _, f := range r.faults() {
@@ -101,7 +101,7 @@ func (r *Report) Findings() []Finding {
 	return all
 }
 
-// faults are the findings that must never be there.
+// faults returns the findings that must never occur.
 func (r *Report) faults() []finding {
 	overlap := func(o Overlap) string {
 		return fmt.Sprintf("%s, for %s at %s: %s, %s", o.Subject, round(time.Duration(o.To-o.From)), r.at(o.From), r.span(o.A), r.span(o.B))
@@ -112,19 +112,19 @@ func (r *Report) faults() []finding {
 			func(i int) string { return overlap(r.Overlaps[i]) }, func(i int) int64 { return r.Overlaps[i].From },
 		},
 		{
-			"partition active twice", len(r.ActiveTwice),
+			"partition active on two members", len(r.ActiveTwice),
 			func(i int) string { return overlap(r.ActiveTwice[i]) }, func(i int) int64 { return r.ActiveTwice[i].From },
 		},
 		{
-			"token went down", len(r.TokenDrops),
+			"token decreased", len(r.TokenDrops),
 			func(i int) string { return r.drop(r.TokenDrops[i]) }, func(i int) int64 { return r.TokenDrops[i].After.Time },
 		},
-		{"last version not worked on", len(r.Losses), func(i int) string {
+		{"last version not processed", len(r.Losses), func(i int) string {
 			l := r.Losses[i]
 			if l.Got == "" {
-				return fmt.Sprintf("%s: nobody has finished work on it", l.Key)
+				return fmt.Sprintf("%s: no replica finished processing it", l.Key)
 			}
-			return fmt.Sprintf("%s: is at %s, was worked on at %s", l.Key, l.Want, l.Got)
+			return fmt.Sprintf("%s: is at version %s, last processed at version %s", l.Key, l.Want, l.Got)
 		}, nil},
 		{"impossible record", len(r.Problems), func(i int) string {
 			p := r.Problems[i]
@@ -133,10 +133,10 @@ func (r *Report) faults() []finding {
 	}
 }
 
-// oddities are the findings that the text lists and that need not be faults.
+// oddities returns findings that the text lists and that are not necessarily faults.
 func (r *Report) oddities() []finding {
 	return []finding{
-		{"version went down", len(r.VersionDrops), func(i int) string { return r.drop(r.VersionDrops[i]) }, nil},
+		{"version decreased", len(r.VersionDrops), func(i int) string { return r.drop(r.VersionDrops[i]) }, nil},
 	}
 }
 
@@ -148,12 +148,12 @@ func (r *Report) drop(d Drop) string {
 func (r *Report) span(s Span) string {
 	to := "to " + r.at(s.To)
 	if s.Open {
-		to = "without an end"
+		to = "without a recorded end"
 	}
 	return fmt.Sprintf("%s from %s %s", s.Process, r.at(s.From), to)
 }
 
-// at is a time as the readers of a report count it: from its beginning.
+// at formats a time relative to the start of the report.
 func (r *Report) at(t int64) string { return round(time.Duration(t - r.Begin)).String() }
 
 func (r *Report) histogram() string {
@@ -168,7 +168,7 @@ func (r *Report) histogram() string {
 	return strings.Join(parts, ", ")
 }
 
-// round keeps what can be read: microseconds below a second, else milliseconds.
+// round rounds to microseconds below a second, otherwise to milliseconds.
 func round(d time.Duration) time.Duration {
 	if d < time.Second {
 		return d.Round(time.Microsecond)

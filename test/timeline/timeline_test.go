@@ -301,7 +301,7 @@ func TestVerdict(t *testing.T) {
 		t.Error("a clean run has not passed")
 	}
 	page := string(write(t, misdeed(run, origin+int64(30*time.Second), time.Second, 7)))
-	if !strings.Contains(page, `class="verdict failed"`) || !strings.Contains(page, "default/lost: nobody has finished work on it") {
+	if !strings.Contains(page, `class="verdict failed"`) || !strings.Contains(page, "default/lost: no replica finished processing it") {
 		t.Error("a run with overlaps and a loss has not failed, or the loss is not listed")
 	}
 	if err := Write(io.Discard, Run{}); err == nil {
