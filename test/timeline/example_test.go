@@ -12,8 +12,8 @@ import (
 	"github.com/tom-ludwig/operator-scaling/test/timeline"
 )
 
-// A replica is killed; the picture shows when, and that nobody took its partitions
-// over.
+// A replica is killed; the chart shows when, and that no other replica took over its
+// partitions.
 func Example() {
 	a, err := checker.Read("op-0.001", strings.NewReader(`
 {"t":1000000,"e":"activate","member":"op-0_1f3c","partitions":[0,1]}

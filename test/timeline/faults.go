@@ -23,8 +23,8 @@ const (
 	faultKinds  = 8  // colours in the style sheet
 )
 
-// faultBar is drawn from From to To, its label from From to Room, where the next
-// fault of its line begins.
+// faultBar is drawn from From to To, and its label from From to Room, where the next
+// fault of its line starts.
 type faultBar struct {
 	Name, Label    string
 	Kind           int // colour
@@ -33,16 +33,16 @@ type faultBar struct {
 	Moment         bool
 }
 
-// shade is the time of a fault that is on for all processes.
+// shade is the time of a fault that affects all processes.
 type shade struct {
 	From, To number
 	Kind     int
 	Title    string
 }
 
-// faultRows packs the faults on each target into as few lines as show them side by
-// side. Faults on processes are put together by Pod, as in one run there may be
-// hundreds of processes.
+// faultRows packs the faults on each target into as few lines as possible without
+// overlaps. Faults on processes are grouped by Pod, because one run can have hundreds
+// of processes.
 func faultRows(faults []Fault, a axis, pods pods) ([]shade, []faultRow) {
 	kinds := kindsOf(faults)
 	byTarget := map[string][]Fault{}
@@ -63,7 +63,7 @@ func faultRows(faults []Fault, a axis, pods pods) ([]shade, []faultRow) {
 		}
 		byTarget[target] = append(byTarget[target], f)
 	}
-	// What hits everything first, then parts of the control plane, then Pods.
+	// Faults that affect everything first, then parts of the control plane, then Pods.
 	targets := slices.SortedFunc(maps.Keys(byTarget), func(x, y string) int {
 		_, podX := pods.by[x]
 		_, podY := pods.by[y]
@@ -87,7 +87,7 @@ func faultRows(faults []Fault, a axis, pods pods) ([]shade, []faultRow) {
 	return shades, rows
 }
 
-// kindsOf numbers the kinds of faults for their colours.
+// kindsOf assigns a colour number to each fault name.
 func kindsOf(faults []Fault) map[string]int {
 	kinds := map[string]int{}
 	for _, f := range faults {
@@ -99,8 +99,9 @@ func kindsOf(faults []Fault) map[string]int {
 	return kinds
 }
 
-// pack puts faults into lines in which they do not overlap. A fault opens a second
-// line to have room for the label of the one before it, a third only if need be.
+// pack distributes faults over lines in which they do not overlap. A fault moves to a
+// second line to leave room for the label of the fault before it, and to a third one
+// only if necessary.
 func pack(faults []Fault, kinds map[string]int, a axis) ([]faultBar, int) {
 	slices.SortStableFunc(faults, func(x, y Fault) int { return cmp.Compare(x.From, y.From) })
 	perPixel := a.width() / assumedWidth
@@ -137,7 +138,7 @@ func pack(faults []Fault, kinds map[string]int, a axis) ([]faultBar, int) {
 	return bars, len(lines) * faultHeight
 }
 
-// describe is a fault in words.
+// describe describes a fault in words.
 func describe(f Fault, a axis) string {
 	var b strings.Builder
 	b.WriteString(f.Name)

@@ -13,7 +13,7 @@ import (
 	"github.com/tom-ludwig/operator-scaling/test/checker"
 )
 
-// Faults in one line must not hide one another, and none may be missing.
+// Faults in one line must not hide each other, and none may be missing.
 func TestFaultsDoNotOverlap(t *testing.T) {
 	a := axis{begin: 0, end: 1e9}
 	pods := podsOf(nil)
@@ -45,11 +45,11 @@ func TestFaultsDoNotOverlap(t *testing.T) {
 			}
 		}
 		if n != len(faults) {
-			t.Fatalf("seed %d: %d faults are drawn, want %d", seed, n, len(faults))
+			t.Fatalf("seed %d: %d faults drawn, want %d", seed, n, len(faults))
 		}
 	}
 	if stacked < 3 {
-		t.Errorf("at most %d lines: the draw proves little", stacked)
+		t.Errorf("at most %d lines: too few to prove much", stacked)
 	}
 }
 
@@ -73,11 +73,11 @@ func TestFaultsAreGroupedByPod(t *testing.T) {
 		t.Errorf("rows (-want +got):\n%s", diff)
 	}
 	if len(shades) != 2 {
-		t.Errorf("%d faults are shaded, want 2: those that hit no process alone", len(shades))
+		t.Errorf("%d faults are shaded, want the 2 that affect more than one process", len(shades))
 	}
 }
 
-func TestPodsHaveTheirOwnColours(t *testing.T) {
+func TestEachPodHasItsOwnColour(t *testing.T) {
 	var lives []checker.Life
 	for i := range len(palette) {
 		lives = append(lives, checker.Life{Process: fmt.Sprintf("op-%d.%03d", i, i)}, checker.Life{Process: fmt.Sprintf("op-%d.%03d", i, i+50)})

@@ -31,7 +31,7 @@ type unowned struct {
 type findings struct {
 	Kind string
 	All  []finding
-	More int // that are not listed
+	More int // number of findings that are not listed
 }
 
 type finding struct {
@@ -41,7 +41,7 @@ type finding struct {
 	Label   string
 }
 
-// header fills in what the report says.
+// header fills in the figures and findings of the report.
 func (p *page) header(run Run) {
 	r, a := run.Report, newAxis(run)
 	died, left := 0, 0
@@ -62,8 +62,8 @@ func (p *page) header(run Run) {
 		count("faults", len(run.Faults), false),
 		{Name: "reconciles", Value: fmt.Sprintf("%d (%d failed)", r.Reconciles, r.Failed)},
 		{Name: "handovers", Value: fmt.Sprintf("%d of partitions, %d of keys", r.Handovers, r.Moves)},
-		count("overlaps of work", len(r.Overlaps), true),
-		count("partitions active twice", len(r.ActiveTwice), true),
+		count("overlapping work", len(r.Overlaps), true),
+		count("partitions active on two members", len(r.ActiveTwice), true),
 		count("losses", len(r.Losses), true),
 		count("token drops", len(r.TokenDrops), true),
 		count("impossible records", len(r.Problems), true),
@@ -74,7 +74,7 @@ func (p *page) header(run Run) {
 	}
 	all := r.Findings()
 	p.Passed = len(all) == 0
-	p.Verdict = "passed: nothing was found that must never be"
+	p.Verdict = "passed: no findings"
 	if !p.Passed {
 		p.Verdict = fmt.Sprintf("failed: %d findings", len(all))
 		if len(all) == 1 {

@@ -14,8 +14,8 @@ import (
 
 const (
 	laneHeight = 54 // of a line of processes, in pixels
-	chartBase  = 46 // where the step chart stands, from the top of its line
-	chartSize  = 32 // its height at the most partitions that any process owned
+	chartBase  = 46 // bottom of the step chart, from the top of its line
+	chartSize  = 32 // height of the step chart for the largest number of partitions that any process owned
 )
 
 // lane has the processes of a Pod.
@@ -38,15 +38,15 @@ type laneLife struct {
 	Most           int
 }
 
-// laneName is what tells a process from others of its Pod. It is written from From
-// on, and has room until Room.
+// laneName distinguishes a process from the other processes of its Pod. It starts at
+// From and has room until Room.
 type laneName struct {
 	Name       string
 	From, Room number
 	Top        int
 }
 
-// mark is a moment in the life of a process.
+// mark marks a point in time of a process.
 type mark struct {
 	At          number
 	Top, Height int
@@ -151,14 +151,14 @@ func drawLife(l checker.Life, class string, top, most int, a axis) laneLife {
 	return drawn
 }
 
-// step says how many partitions a process is active on from a time on.
+// step is the number of partitions on which a process is active, starting at a time.
 type step struct {
 	at    int64
 	owned int
 }
 
-// ownedSteps counts what a process owned. What is open at the end of what is drawn
-// stays open.
+// ownedSteps counts the partitions that a process owned. Ownership that is open at the
+// end of the drawn time stays open.
 func ownedSteps(l checker.Life, a axis) []step {
 	changes := map[int64]int{}
 	for _, s := range l.Owned {
@@ -190,7 +190,7 @@ func endMark(l checker.Life, top int, a axis) []mark {
 	m := mark{At: a.at(at), Top: top, Height: laneHeight, Class: "end"}
 	switch l.Ended {
 	case checker.Died:
-		m.Sign, m.Title = "✕", l.Process+" had died at "+a.since(l.End)
+		m.Sign, m.Title = "✕", l.Process+" died before "+a.since(l.End)
 	case checker.Left:
 		m.Sign, m.Title = "▾", l.Process+" left at "+a.since(l.End)
 	default:

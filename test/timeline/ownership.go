@@ -11,13 +11,14 @@ import (
 	"github.com/tom-ludwig/operator-scaling/test/checker"
 )
 
-// ownership is the chart of who owned what.
+// ownership is the chart of the owners of all partitions.
 type ownership struct {
 	Partitions int
 	Row        int // height of a partition, in pixels
 	Height     int
 	Labels     []label
-	// From the back to the front: what was kept without work on it, what was owned.
+	// From back to front: partitions that were kept without work on them, partitions
+	// that were owned.
 	Kept, Owned []group
 	Gaps        []gapGroup
 	Overlaps    []overlap
@@ -25,14 +26,14 @@ type ownership struct {
 
 type label struct{ Top, Partition int }
 
-// group has the rectangles of one process that look alike.
+// group has the rectangles of one process with the same style.
 type group struct {
 	Class   string
 	Process string
 	Rects   []rect
 }
 
-// rect is the time of one process on partitions that lie together.
+// rect is a time of one process on adjacent partitions.
 type rect struct {
 	X, W number // in milliseconds. W >= 0
 	Y, H int    // in pixels
@@ -50,7 +51,7 @@ type overlap struct {
 	Title string
 }
 
-// stretch is a time on one partition, before stretches are put together.
+// stretch is a time on one partition, before stretches are merged.
 type stretch struct {
 	partition int
 	from, to  int64 // clipped
@@ -99,8 +100,8 @@ func drawOwnership(run Run, lives []checker.Life, a axis, pods pods) ownership {
 	return o
 }
 
-// stretches cuts what a process owned into the times in which it was active and
-// ran, was fenced, and was active but stopped.
+// stretches splits what a process owned into the times in which it was active and
+// running, was fenced, and was active but paused.
 func stretches(l checker.Life, a axis) (owned, fenced, paused []stretch) {
 	add := func(to *[]stretch, s checker.Ownership, from, until int64, end string) {
 		if from, until, ok := a.clip(from, until); ok {
@@ -139,8 +140,8 @@ func ending(s checker.Ownership) string {
 	return string(s.Cause)
 }
 
-// merge puts stretches of equal times on partitions that lie together into one
-// rectangle each: the file of a long run is a fraction of the size.
+// merge combines stretches of equal times on adjacent partitions into one rectangle
+// each. This reduces the file size of a long run to a fraction.
 func (o *ownership) merge(all []stretch, a axis) []rect {
 	slices.SortStableFunc(all, func(x, y stretch) int {
 		return cmp.Or(cmp.Compare(x.from, y.from), cmp.Compare(x.to, y.to), cmp.Compare(x.end, y.end), cmp.Compare(x.partition, y.partition))
@@ -159,7 +160,7 @@ func (o *ownership) merge(all []stretch, a axis) []rect {
 	return rects
 }
 
-// gaps are drawn unseen, so that the pointer finds them.
+// gaps draws the gaps invisibly, so that the tooltip can describe them.
 func (o *ownership) gaps(gaps []checker.Gap, a axis) {
 	type kind struct {
 		cause         checker.Cause
@@ -189,7 +190,7 @@ func (o *ownership) overlaps(r *checker.Report, a axis) {
 		all  []checker.Overlap
 	}{
 		{"two owners of ", r.ActiveTwice},
-		{"two at work on ", r.Overlaps},
+		{"two processes work on ", r.Overlaps},
 	} {
 		for _, found := range kind.all {
 			from, to, ok := a.clip(found.From, found.To)

@@ -13,10 +13,10 @@ import (
 	"github.com/tom-ludwig/operator-scaling/test/checker"
 )
 
-// palette has the colours of Pods, light and dark. They are those of Okabe and Ito,
-// and of Paul Tol after them, which people with any of the usual colour blindnesses
-// tell apart; without red and vermilion, which are for overlaps alone, and in an
-// order that keeps neighbours apart in lightness as well.
+// palette has the colours of Pods, light and dark. They are the colours of Okabe and
+// Ito, followed by those of Paul Tol, which people with any common form of colour
+// blindness can distinguish. Red and vermilion are left out, because they are reserved
+// for overlaps. The order makes neighbours differ in lightness as well.
 var palette = [][2]string{
 	{"#0072b2", "#3d9be0"}, // blue
 	{"#e69f00", "#e69f00"}, // orange
@@ -43,15 +43,15 @@ func podStyles() string {
 	return ":root{" + light.String() + "}\n@media(prefers-color-scheme:dark){:root{" + dark.String() + "}}\n" + classes.String()
 }
 
-// pod is the place in which processes follow one another.
+// pod has the processes that ran one after another under one Pod name.
 type pod struct {
 	Name   string
 	Colour int // of the palette
 	lives  []int
 }
 
-// pods are those of a run, in the order of their names, with numbers in the order of
-// their value. The order is what gives them their colours.
+// pods has the Pods of a run, sorted by name, with numbers sorted by value. The order
+// determines their colours.
 type pods struct {
 	list []pod
 	of   []int          // by process
@@ -76,13 +76,13 @@ func podsOf(lives []checker.Life) pods {
 		p.list[at].lives = append(p.list[at].lives, i)
 	}
 	for i, l := range lives {
-		p.by[l.Process] = p.of[i] // a process's name says more than a Pod's
+		p.by[l.Process] = p.of[i] // the name of a process takes precedence over that of a Pod
 	}
 	return p
 }
 
-// podName takes the Pod out of a member's name, "op-0_1f3c", or, for a process
-// that was nobody, the number off the process's, "op-0.003".
+// podName extracts the Pod from a member's name, such as "op-0_1f3c". For a process that
+// was never a member, it removes the number from the process's name, such as "op-0.003".
 func podName(l checker.Life) string {
 	for _, member := range l.Members {
 		if i := strings.LastIndexByte(member, '_'); i > 0 {
@@ -97,7 +97,7 @@ func podName(l checker.Life) string {
 	return l.Process
 }
 
-// compareNames puts op-2 before op-10.
+// compareNames sorts op-2 before op-10.
 func compareNames(a, b string) int {
 	stemA, numberA := cutNumber(a)
 	stemB, numberB := cutNumber(b)
@@ -109,7 +109,8 @@ func cutNumber(s string) (stem, number string) {
 	return stem, s[len(stem):]
 }
 
-// class is how a process looks: in the colour of its Pod, every other one paler.
+// class returns the CSS class of a process: the colour of its Pod, paler for every
+// second process.
 func (p pods) class(life int) string {
 	at := p.list[p.of[life]]
 	class := "c" + strconv.Itoa(at.Colour)

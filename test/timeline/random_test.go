@@ -14,8 +14,9 @@ import (
 	"github.com/tom-ludwig/operator-scaling/test/checker"
 )
 
-// fleet draws a run of replicas that come and go, with the records that they would
-// have written. It is no model of the library: just likely enough to look at.
+// fleet generates a run of replicas that join and leave, with the records that they
+// would have written. It does not model the library; it is only realistic enough to
+// look at.
 type fleet struct {
 	random     *rand.Rand
 	now        int64
@@ -29,7 +30,7 @@ type fleet struct {
 
 const origin = int64(50 * time.Second)
 
-// randomRun makes changes of membership, evenly spread.
+// randomRun generates evenly spread membership changes.
 func randomRun(seed uint64, partitions, pods, changes int, length time.Duration) Run {
 	f := &fleet{random: rand.New(rand.NewPCG(seed, 1)), now: origin, partitions: partitions, owner: make([]*checker.Process, partitions)}
 	for i := range pods {
@@ -117,7 +118,7 @@ func (f *fleet) stop() {
 	f.settle()
 }
 
-// pause stops a process for long enough to be evicted, and lets it join again.
+// pause pauses a process for long enough that it is evicted, and makes it join again.
 func (f *fleet) pause(d time.Duration) {
 	p := f.pick()
 	from := f.now
@@ -136,7 +137,7 @@ func (f *fleet) pause(d time.Duration) {
 	f.settle()
 }
 
-// outage fences everybody, and all resume.
+// outage fences all members; then all resume.
 func (f *fleet) outage(d time.Duration) {
 	from := f.now
 	f.pass(d * 2 / 3)
@@ -158,7 +159,7 @@ func (f *fleet) forget(p *checker.Process) {
 	}
 }
 
-// settle gives each partition to the live process that scores highest on it.
+// settle assigns each partition to the live process with the highest score for it.
 func (f *fleet) settle() {
 	gained := map[*checker.Process][]int{}
 	lost := map[*checker.Process][]int{}
@@ -207,9 +208,9 @@ func (f *fleet) work() {
 	}
 }
 
-// misdeed adds to a run what must never be: two owners of a partition, and two at
-// work on a key.
-func misdeed(run Run, at int64, d time.Duration, partition int) Run {
+// withViolations adds violations to a run: two owners of a partition, and two processes
+// that work on one key.
+func withViolations(run Run, at int64, d time.Duration, partition int) Run {
 	p := checker.Process{Name: "rogue.999", Records: []record.Record{
 		{Time: at, Event: record.Activate, Member: "rogue_1", Partitions: []int{partition, partition + 1}},
 		{Time: at + 1, Event: record.Start, Member: "rogue_1", Key: "default/x", Partitions: []int{partition}},

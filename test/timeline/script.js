@@ -9,7 +9,7 @@
   const patterns = [...document.querySelectorAll('pattern')].map(p => [p, p.getAttribute('patternTransform').replace(/^scale\([^)]*\)/, '')]);
   const first = chart.querySelector('.axis span');
   const faults = [...chart.querySelectorAll('.fault')];
-  // What is seen, in milliseconds.
+  // The visible time, in milliseconds.
   let from = 0, width = whole;
 
   const text = ms => {
@@ -22,7 +22,7 @@
     }
     return a >= 1000 ? Number(ms.toFixed(0)) / 1000 + 's' : a >= 1 ? Number(ms.toFixed(2)) + 'ms' : Math.round(ms * 1000) + 'µs';
   };
-  // Times are told from the beginning of the run, which need not be that of the picture.
+  // Times are shown relative to the start of the run, which can differ from the start of the chart.
   const origin = Number(chart.dataset.origin);
 
   const ticks = () => {
@@ -72,7 +72,7 @@
     ({ in: () => zoom(0.5, f + w / 2), out: () => zoom(2, f + w / 2), left: () => move(-0.3), right: () => move(0.3), all: () => later(0, whole) })[what]();
   };
 
-  // The time under the pointer; null left of the charts.
+  // The time under the pointer; null to the left of the charts.
   const timeAt = event => {
     const box = axis.getBoundingClientRect();
     return box.left > event.clientX ? null : from + (event.clientX - box.left) / box.width * width;
@@ -91,12 +91,12 @@
     const svg = rect.ownerSVGElement;
     return Math.floor((event.clientY - svg.getBoundingClientRect().top) / Number(svg.dataset.row));
   };
-  const spell = (target, event, t) => {
+  const describe = (target, event, t) => {
     const own = target.closest('[data-tip]');
     if (own) return own.dataset.tip + (own.tagName === 'rect' ? '\n' + interval(own) : '');
     const gap = target.closest('[data-cause]');
     if (gap) {
-      return 'partition ' + partitionAt(target, event) + ': nobody, after ' + gap.dataset.cause + ' of ' + gap.dataset.before +
+      return 'partition ' + partitionAt(target, event) + ': no owner, after ' + gap.dataset.cause + ' of ' + gap.dataset.before +
         '\n' + interval(target) + (gap.dataset.after ? ', then ' + gap.dataset.after : '');
     }
     const g = target.closest('[data-process]');
@@ -106,13 +106,13 @@
       const steps = (g.dataset.steps || '').split(' ').map(Number);
       for (let i = 0; i + 1 < steps.length; i += 2) if (t >= steps[i]) owned = steps[i + 1];
       const state = ['fenced', 'paused', 'joined'].find(c => target.classList.contains(c));
-      return g.dataset.process + ': active on ' + owned + ' partitions' + (state ? '\n' + (state === 'paused' ? 'stopped' : state) + ' ' + interval(target) : '');
+      return g.dataset.process + ': active on ' + owned + ' partitions' + (state ? '\n' + state + ' ' + interval(target) : '');
     }
-    const how = g.classList.contains('fenced') ? ', fenced' : g.classList.contains('paused') ? ', stopped' : '';
+    const how = g.classList.contains('fenced') ? ', fenced' : g.classList.contains('paused') ? ', paused' : '';
     const end = target.dataset.end;
     return g.dataset.process + how + ': partition ' + partitionAt(target, event) +
-      (partitions(target).startsWith('partitions') ? ' (as ' + partitions(target) + ')' : '') + '\n' + interval(target) +
-      (end === 'end' ? ', to the end of the run' : end ? ', until ' + end : '');
+      (partitions(target).startsWith('partitions') ? ' (of ' + partitions(target) + ')' : '') + '\n' + interval(target) +
+      (end === 'end' ? ', until the end of the run' : end ? ', until ' + end : '');
   };
 
   const cursor = document.createElement('div');
@@ -137,7 +137,7 @@
     }
     const mark = event.target.closest('[title]');
     const on = faults.filter(f => Number(f.dataset.to) >= t && t >= Number(f.dataset.from)).map(f => '• ' + f.dataset.tip);
-    tip.textContent = [text(t + origin), spell(event.target, event, t) || (mark ? mark.title : ''), on.length ? 'faults that are on:\n' + on.join('\n') : ''].filter(Boolean).join('\n');
+    tip.textContent = [text(t + origin), describe(event.target, event, t) || (mark ? mark.title : ''), on.length ? 'active faults:\n' + on.join('\n') : ''].filter(Boolean).join('\n');
     tip.style.left = Math.min(event.clientX + 16, window.innerWidth - tip.offsetWidth - 8) + 'px';
     tip.style.top = (event.clientY + 20 + tip.offsetHeight > window.innerHeight ? event.clientY - tip.offsetHeight - 12 : event.clientY + 20) + 'px';
   });
@@ -162,7 +162,7 @@
     if (event.ctrlKey) zoom(turn > 0 ? 1.25 : 0.8, t); else move(turn > 0 ? 0.1 : -0.1);
   }, { passive: false });
 
-  // One Pod alone, until it is clicked again.
+  // Show only one Pod, until it is clicked again.
   let only = null;
   document.querySelectorAll('.legend .pod').forEach(p => p.addEventListener('click', () => {
     only = only === p.dataset.pod ? null : p.dataset.pod;
@@ -180,7 +180,7 @@
     later(Number(a.dataset.at) - w / 2, w);
   }));
   document.querySelector('.tools').hidden = false;
-  // The tooltip says more than titles, which would come up beside it.
+  // The tooltip has more information than titles, which would appear in addition to it.
   document.querySelectorAll('svg.plot title').forEach(t => t.remove());
   chart.querySelectorAll('.fault').forEach(f => f.removeAttribute('title'));
   window.addEventListener('resize', () => later(...now()));

@@ -16,31 +16,31 @@ import (
 	"github.com/tom-ludwig/operator-scaling/test/checker"
 )
 
-// Run is what is drawn. Times are those of record.Now.
+// Run is the run to draw. Times are those of record.Now.
 type Run struct {
 	Title string
-	// Processes and what was found in them. The report is required; it must be
-	// that of these processes.
+	// Processes are the processes of the run, Report the findings about them. The report
+	// is required; it must be that of these processes.
 	Processes []checker.Process
 	Report    *checker.Report
 	Faults    []Fault
-	// Begin and End are the time that is drawn. 0: the report's. What lies outside
+	// Begin and End limit the time that is drawn. 0: the report's. Everything outside
 	// is left out.
 	Begin, End int64
-	// Partitions is how many there are. 0: as many as were owned.
+	// Partitions is the number of partitions. 0: as many as were owned.
 	Partitions int
 }
 
-// Fault is something that was done to the run.
+// Fault is a fault that was injected into the run.
 type Fault struct {
 	// Name is its kind, for example "SIGSTOP" or "outage".
 	Name string
-	// Target is the name of a process, or what else was hit, for example
+	// Target is the name of a process, or of another target, for example
 	// "kube-apiserver" or "etcd"; empty for everything.
 	Target string
-	// From and To are its time. To 0 is a moment.
+	// From and To are its start and end. If To is 0, the fault is momentary.
 	From, To int64
-	// Note is shown with it.
+	// Note is additional text that is shown with the fault.
 	Note string
 }
 
@@ -63,7 +63,7 @@ func Write(w io.Writer, run Run) error {
 		return errors.New("draw a run: it has no report")
 	}
 	p := draw(run)
-	var b bytes.Buffer // so that a failure leaves no half page
+	var b bytes.Buffer // so that a failure does not write an incomplete page
 	if err := pageTemplate.Execute(&b, p); err != nil {
 		return fmt.Errorf("draw a run: %w", err)
 	}
@@ -71,7 +71,7 @@ func Write(w io.Writer, run Run) error {
 	return err
 }
 
-// xmlRune replaces what XML has no way to say, not even escaped.
+// xmlRune replaces characters that XML does not allow, not even escaped.
 func xmlRune(r rune) rune {
 	switch {
 	case r == '\t', r == '\n', r == '\r', r >= ' ' && r != 0xfffe && r != 0xffff:
@@ -124,14 +124,14 @@ func draw(run Run) page {
 	return p
 }
 
-// assumedWidth is how many pixels the charts are taken to be wide where that must be
-// guessed: for the slant of hatching, and for the room that a label has.
+// assumedWidth is the assumed width of the charts in pixels, where it must be estimated:
+// for the angle of hatching, and for the space that a label has.
 const assumedWidth = 1400
 
-// axis turns times into places: milliseconds after the beginning of what is drawn.
+// axis converts times into positions: milliseconds after the start of the drawn time.
 type axis struct {
 	begin, end int64
-	origin     int64 // from when on times are counted for the reader
+	origin     int64 // the zero of the times that the reader sees
 }
 
 func newAxis(run Run) axis {
@@ -142,11 +142,11 @@ func newAxis(run Run) axis {
 	if a.end == 0 {
 		a.end = run.Report.End
 	}
-	a.end = max(a.end, a.begin+int64(time.Microsecond)) // something must be divided by it
+	a.end = max(a.end, a.begin+int64(time.Microsecond)) // avoids a division by zero
 	return a
 }
 
-// number is written with three decimals at most: microseconds, as the unit is a millisecond.
+// number is written with at most three decimals: microseconds, as the unit is a millisecond.
 type number float64
 
 func (n number) String() string {
@@ -156,13 +156,13 @@ func (n number) String() string {
 
 func (a axis) width() number { return a.at(a.end) }
 
-// at is the place of a time, which may be outside.
+// at returns the position of a time, which may be outside the drawn time.
 func (a axis) at(t int64) number {
 	return number((t-a.begin)/int64(time.Microsecond)) / 1000
 }
 
-// clip cuts a time to what is drawn. ok is false if nothing is left of it; a moment
-// inside stays.
+// clip limits a time span to the drawn time. ok is false if nothing is left of it; a
+// moment inside stays.
 func (a axis) clip(from, to int64) (int64, int64, bool) {
 	if to < a.begin || from > a.end {
 		return 0, 0, false
@@ -177,7 +177,7 @@ type tick struct {
 	Label string
 }
 
-// ticks are at round times, about ten of them.
+// ticks returns about ten ticks at round times.
 func (a axis) ticks() []tick {
 	span := time.Duration(a.end - a.begin)
 	step := time.Microsecond
@@ -197,10 +197,10 @@ func (a axis) ticks() []tick {
 	return all
 }
 
-// since is a time as the reader counts it: from the beginning of the run.
+// since formats a time relative to the start of the run.
 func (a axis) since(t int64) string { return short(time.Duration(t - a.origin)) }
 
-// short rounds to what can be read.
+// short formats a duration, rounded for readers.
 func short(d time.Duration) string {
 	switch {
 	case d == 0:

@@ -24,16 +24,16 @@ import (
 	"github.com/tom-ludwig/operator-scaling/test/checker"
 )
 
-var keep = flag.String("keep", "", "directory to write example pictures to, to be looked at")
+var keep = flag.String("keep", "", "directory for example charts, to look at")
 
-// TestKeep writes pictures for a person: go test ./timeline -args -keep=/some/directory
+// TestKeep writes charts for a person to look at: go test ./timeline -args -keep=/some/directory
 func TestKeep(t *testing.T) {
 	if *keep == "" {
 		t.Skip("-keep is not given")
 	}
 	for name, run := range map[string]Run{
 		"small":  randomRun(1, 64, 4, 8, 3*time.Minute),
-		"failed": misdeed(randomRun(2, 100, 8, 14, 5*time.Minute), origin+int64(70*time.Second), 3*time.Second, 40),
+		"failed": withViolations(randomRun(2, 100, 8, 14, 5*time.Minute), origin+int64(70*time.Second), 3*time.Second, 40),
 		"large":  randomRun(3, 128, 6, 200, 15*time.Minute),
 		"many":   randomRun(4, 509, 10, 40, 15*time.Minute),
 	} {
@@ -55,20 +55,20 @@ func write(t testing.TB, run Run) []byte {
 	return b.Bytes()
 }
 
-// drawn is a rectangle of the chart of who owned what, found in the file.
+// drawn is a rectangle of the ownership chart, found in the file.
 type drawn struct {
-	layer      string // kept, owned, gaps, overlaps
-	class      string
-	process    string
-	from, to   int64 // microseconds after the beginning of the picture
-	top, under int   // partitions
+	layer       string // kept, owned, gaps, overlaps
+	class       string
+	process     string
+	from, to    int64 // microseconds after the start of the chart
+	top, bottom int   // partitions
 }
 
 func (d drawn) String() string {
-	return fmt.Sprintf("%s %q %s %d-%d µs, partitions %d-%d", d.layer, d.class, d.process, d.from, d.to, d.top, d.under)
+	return fmt.Sprintf("%s %q %s %d-%d µs, partitions %d-%d", d.layer, d.class, d.process, d.from, d.to, d.top, d.bottom)
 }
 
-// parse reads a picture as XML, strictly, and returns what the chart shows.
+// parse reads a page as strict XML and returns what the chart shows.
 func parse(t testing.TB, page []byte) []drawn {
 	t.Helper()
 	var all []drawn
@@ -122,7 +122,7 @@ func parse(t testing.TB, page []byte) []drawn {
 				continue // of a lane
 			}
 			d.top = int(y) / 1000 / row
-			d.under = d.top + int(h)/1000/row - 1
+			d.bottom = d.top + int(h)/1000/row - 1
 			all = append(all, d)
 		}
 	}
@@ -132,8 +132,8 @@ func event(at int, e record.Event, partitions ...int) record.Record {
 	return record.Record{Time: int64(at) * 1e6, Event: e, Member: "m_1", Partitions: partitions}
 }
 
-// A run of 100 ms: a owns 0 to 3, gives 2 and 3 to b, is fenced and resumes; b is
-// stopped; partition 3 is activated too early.
+// A run of 100 ms: a owns 0 to 3, hands 2 and 3 over to b, is fenced and resumes; b is
+// paused; b activates partition 3 too early.
 func scripted() Run {
 	a := checker.Process{Name: "a", Records: []record.Record{
 		event(1, record.Join), event(11, record.Activate, 0, 1, 2, 3),
@@ -177,16 +177,16 @@ func TestScriptedRun(t *testing.T) {
 func TestD1_SameInputSameBytes(t *testing.T) {
 	for range 5 {
 		if !bytes.Equal(write(t, randomRun(7, 64, 5, 20, time.Minute)), write(t, randomRun(7, 64, 5, 20, time.Minute))) {
-			t.Fatal("two pictures of one run differ")
+			t.Fatal("two charts of one run differ")
 		}
 	}
 }
 
-// TestD2_EachOwnershipIsDrawn takes the rectangles apart again: what was active on
-// each partition must be there, to the microsecond, and nothing else.
+// TestD2_EachOwnershipIsDrawn splits the rectangles again: exactly the ownership of each
+// partition must be drawn, to the microsecond, and nothing else.
 func TestD2_EachOwnershipIsDrawn(t *testing.T) {
 	for seed := range uint64(12) {
-		run := misdeed(randomRun(seed, 40, 5, 25, 2*time.Minute), origin+int64(30*time.Second), time.Second, 7)
+		run := withViolations(randomRun(seed, 40, 5, 25, 2*time.Minute), origin+int64(30*time.Second), time.Second, 7)
 		if seed%3 == 1 { // only a part of it
 			run.Begin = run.Report.Begin + int64(20*time.Second)
 			run.End = run.Report.End - int64(30*time.Second)
@@ -234,7 +234,7 @@ func checkDrawn(t testing.TB, run Run) {
 		if d.layer != "owned" && d.layer != "kept" {
 			continue
 		}
-		for p := d.top; p <= d.under; p++ {
+		for p := d.top; p <= d.bottom; p++ {
 			got[cell{d.layer, d.process, p, d.from, d.to}]++
 		}
 	}
@@ -244,7 +244,7 @@ func checkDrawn(t testing.TB, run Run) {
 }
 
 func TestD3_EachOverlapIsDrawn(t *testing.T) {
-	run := misdeed(randomRun(1, 40, 5, 25, 2*time.Minute), origin+int64(30*time.Second), time.Second, 7)
+	run := withViolations(randomRun(1, 40, 5, 25, 2*time.Minute), origin+int64(30*time.Second), time.Second, 7)
 	want := len(run.Report.ActiveTwice) + len(run.Report.Overlaps)
 	got := 0
 	for _, d := range parse(t, write(t, run)) {
@@ -253,7 +253,7 @@ func TestD3_EachOverlapIsDrawn(t *testing.T) {
 		}
 	}
 	if want < 2 || got != want {
-		t.Errorf("%d overlaps are drawn, want %d, and more than one", got, want)
+		t.Errorf("%d overlaps drawn, want %d, and at least 2", got, want)
 	}
 }
 
@@ -275,8 +275,8 @@ func TestD4_NamesAreEscaped(t *testing.T) {
 	}
 }
 
-func TestPageNeedsNothingElse(t *testing.T) {
-	page := write(t, misdeed(randomRun(1, 40, 5, 25, 2*time.Minute), origin+int64(30*time.Second), time.Second, 7))
+func TestPageIsSelfContained(t *testing.T) {
+	page := write(t, withViolations(randomRun(1, 40, 5, 25, 2*time.Minute), origin+int64(30*time.Second), time.Second, 7))
 	links := regexp.MustCompile(`(?:https?:|@import|src=|url\(|href=)[^\s>]*`)
 	for _, link := range links.FindAll(page, -1) {
 		l := string(link)
@@ -291,7 +291,7 @@ func TestPageNeedsNothingElse(t *testing.T) {
 func TestLongRunStaysSmall(t *testing.T) {
 	run := randomRun(3, 128, 6, 200, 15*time.Minute)
 	if n := len(write(t, run)); n > 5<<20 {
-		t.Errorf("%d bytes, want 5 MB at most", n)
+		t.Errorf("%d bytes, want at most 5 MB", n)
 	}
 }
 
@@ -300,7 +300,7 @@ func TestVerdict(t *testing.T) {
 	if page := string(write(t, run)); !strings.Contains(page, `class="verdict passed"`) || strings.Contains(page, `class="verdict failed"`) {
 		t.Error("a clean run has not passed")
 	}
-	page := string(write(t, misdeed(run, origin+int64(30*time.Second), time.Second, 7)))
+	page := string(write(t, withViolations(run, origin+int64(30*time.Second), time.Second, 7)))
 	if !strings.Contains(page, `class="verdict failed"`) || !strings.Contains(page, "default/lost: no replica finished processing it") {
 		t.Error("a run with overlaps and a loss has not failed, or the loss is not listed")
 	}
@@ -308,7 +308,7 @@ func TestVerdict(t *testing.T) {
 		t.Error("a run without a report was drawn")
 	}
 	if page := string(write(t, Run{Report: checker.Check(nil, checker.Options{})})); strings.Contains(page, "NaN") || strings.Contains(page, "Inf") {
-		t.Error("a run in which nothing was recorded is drawn with impossible numbers")
+		t.Error("a run without records is drawn with NaN or Inf")
 	}
 }
 
@@ -326,7 +326,7 @@ func TestTicksAreFewAndRound(t *testing.T) {
 	}
 }
 
-// FuzzWrite draws whatever was recorded, in any order.
+// FuzzWrite draws arbitrary records in any order.
 func FuzzWrite(f *testing.F) {
 	f.Add([]byte{0, 4, 1, 1, 9, 2, 0, 5, 3, 2, 6, 3, 0, 7, 9, 4, 8, 0})
 	f.Add([]byte{0, 3, 9, 0, 6, 1, 0, 7, 200, 1, 3, 2, 1, 3, 9, 0, 10, 4, 1, 11, 30})
