@@ -18,7 +18,7 @@ import (
 	"github.com/tom-ludwig/operator-scaling/test/chaos"
 )
 
-// short are the faults of the short form of make chaos: a crash, a pause, a stop, and
+// short has the faults of the short form of make chaos: a crash, a pause, a stop, and
 // Lease writes that do not arrive.
 var short = []string{
 	"SIGKILL, comes back as another Pod", "SIGSTOP past the fence", "SIGTERM, comes back as another Pod", "Lease writes: black hole",
@@ -36,7 +36,7 @@ func TestShortRun(t *testing.T) {
 		}
 		defer func() {
 			if t.Failed() && ctx.Err() == nil {
-				t.Logf("the picture, the logs and the records are in %s", dir)
+				t.Logf("the timeline, the logs and the records are in %s", dir)
 			} else {
 				_ = os.RemoveAll(dir)
 			}
@@ -61,7 +61,7 @@ func TestShortRun(t *testing.T) {
 		}
 		t.Log("\n" + text.String())
 		if r.TooSlow() && try < 5 {
-			t.Logf("run %d does not count, the machine was too slow: %v", try, r.Err())
+			t.Logf("run %d does not count, because the machine was too slow: %v", try, r.Err())
 			continue
 		}
 		if err := r.Err(); err != nil {
@@ -76,21 +76,21 @@ func TestShortRun(t *testing.T) {
 	}
 }
 
-// serverLogs returns the ends of the servers' logs.
+// serverLogs returns the last part of each server's log.
 func serverLogs(dir string) string {
 	var text strings.Builder
-	logs, _ := filepath.Glob(filepath.Join(dir, "control-plane", "*.log")) // the pattern is good
+	logs, _ := filepath.Glob(filepath.Join(dir, "control-plane", "*.log")) // the pattern is valid
 	for _, path := range logs {
 		content, err := os.ReadFile(path)
 		if err != nil {
 			content = []byte(err.Error())
 		}
-		fmt.Fprintf(&text, "the end of %s:\n%s\n", path, content[max(0, len(content)-4000):])
+		fmt.Fprintf(&text, "end of %s:\n%s\n", path, content[max(0, len(content)-4000):])
 	}
 	return text.String()
 }
 
-// progress shows the lines of a run with the test's.
+// progress writes the progress of a run to the test's log.
 type progress struct{ t *testing.T }
 
 func (p progress) Write(line []byte) (int, error) {
@@ -102,6 +102,6 @@ func TestInterruptedRunEnds(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, err := chaos.Run(ctx, chaos.Options{Dir: t.TempDir()}); err == nil {
-		t.Error("a run that was interrupted has a result")
+		t.Error("an interrupted run returned a result")
 	}
 }

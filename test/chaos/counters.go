@@ -10,21 +10,22 @@ import (
 	"github.com/tom-ludwig/operator-scaling/test/replica"
 )
 
-// Counters are what processes have said of themselves.
+// Counters are values of the processes' own metrics.
 type Counters struct{ Refused, Contested, Fences, Conflicts float64 }
 
-// follow asks all processes again and again until the context ends: what one has
-// counted is gone when it is killed.
+// follow reads the metrics of all processes repeatedly until the context ends, because
+// the counts of a process are lost when it is killed.
 func (a *environment) follow(ctx context.Context) {
 	for a.sleep(ctx, 300*time.Millisecond) == nil {
 		a.ask(ctx, 500*time.Millisecond)
 	}
 }
 
-// ask asks all processes, and gives each that long: it may be paused.
+// ask reads the metrics of all processes. limit is the time for each, because it may be
+// paused.
 func (a *environment) ask(ctx context.Context, limit time.Duration) {
-	for _, s := range a.everySeat() {
-		p, err := s.present()
+	for _, s := range a.allReplicas() {
+		p, err := s.running()
 		if err != nil {
 			continue
 		}
@@ -61,7 +62,7 @@ func askOne(ctx context.Context, p *replica.Process) (c Counters, err error) {
 	return c, nil
 }
 
-// total adds up what all processes have counted.
+// total adds up the counts of all processes.
 func (a *environment) total() (sum Counters) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -34,10 +34,10 @@ const (
 	leasePrefix    = ringName + "-"
 	reconcileDelay = 30 * time.Millisecond
 	drainTimeout   = 6 * time.Second
-	patience       = 10 * time.Minute // for what must come in the end, on however busy a machine
+	patience       = 10 * time.Minute // for conditions that must become true eventually, even on a busy machine
 )
 
-// environment is all that runs.
+// environment has everything that runs.
 type environment struct {
 	options  Options
 	cp       *controlplane.ControlPlane
@@ -49,10 +49,10 @@ type environment struct {
 	log      *history.Log
 
 	replicas      []*replicaHarness
-	surgeReplicas []*replicaHarness // come and go, to make partitions move
-	server        sync.Mutex        // held by who does something to a server that all use
+	surgeReplicas []*replicaHarness // join and leave, to make partitions move
+	server        sync.Mutex        // held while a fault affects a server that all replicas use
 
-	ctx    context.Context // ends when no process is to be started any more
+	ctx    context.Context // ends when no more processes may be started
 	cancel context.CancelFunc
 	wait   sync.WaitGroup
 
@@ -60,14 +60,14 @@ type environment struct {
 	random     *rand.Rand
 	processes  []*replica.Process
 	injections []*Injection
-	exits      int // processes that have ended by themselves
+	exits      int // processes that exited on their own
 	machine    heartbeat.Monitor
-	err        error // the first mistake of the harness itself
+	err        error // the first error of the harness itself
 	seen       map[*replica.Process]Counters
 	breaches   []Breach
 }
 
-// open builds and starts everything but the replicas.
+// open builds and starts everything except the replicas.
 func open(ctx context.Context, o Options) (_ *environment, err error) {
 	a := &environment{
 		options: o,
@@ -83,7 +83,7 @@ func open(ctx context.Context, o Options) (_ *environment, err error) {
 	if err := os.MkdirAll(o.Dir, 0o755); err != nil {
 		return nil, err
 	}
-	a.say("building the replicas and the control plane")
+	a.logf("building the replicas and the control plane")
 	if a.binary, err = replica.Build(ctx, o.Dir, o.BuildFlags...); err != nil {
 		return nil, err
 	}
@@ -91,7 +91,7 @@ func open(ctx context.Context, o Options) (_ *environment, err error) {
 	if err != nil {
 		return nil, err
 	}
-	a.say("starting etcd and two API servers")
+	a.logf("starting etcd and two API servers")
 	starting, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	if a.cp, err = controlplane.Start(starting, controlplane.Options{Binary: plane, Dir: filepath.Join(o.Dir, "control-plane")}); err != nil {
@@ -106,7 +106,7 @@ func open(ctx context.Context, o Options) (_ *environment, err error) {
 	return a, a.setup(starting)
 }
 
-// furnish creates what the replicas work on, and their replicas.
+// setup creates the objects that the replicas work on, and the replicas' harnesses.
 func (a *environment) setup(ctx context.Context) (err error) {
 	if a.kube, err = kubernetes.NewForConfig(a.cp.Admin()); err != nil {
 		return err
@@ -137,15 +137,15 @@ func (a *environment) setup(ctx context.Context) (err error) {
 		return err
 	}
 	for i := range a.options.Replicas {
-		// Gateways can tell requests apart, tunnels have HTTP/2 and TLS in them.
-		s, err := a.newSeat(fmt.Sprintf("op-%d", i), i%2 == 0)
+		// Gateways distinguish requests; tunnels carry HTTP/2 and TLS.
+		s, err := a.newReplica(fmt.Sprintf("op-%d", i), i%2 == 0)
 		if err != nil {
 			return err
 		}
 		a.replicas = append(a.replicas, s)
 	}
-	for _, pod := range []string{"visitor-a", "visitor-b"} {
-		v, err := a.newSeat(pod, true)
+	for _, pod := range []string{"surge-a", "surge-b"} {
+		v, err := a.newReplica(pod, true)
 		if err != nil {
 			return err
 		}
@@ -154,23 +154,23 @@ func (a *environment) setup(ctx context.Context) (err error) {
 	return nil
 }
 
-// close ends everything, in whatever state it is.
+// close stops everything, in any state.
 func (a *environment) close() {
 	a.cancel()
-	for _, s := range a.everySeat() {
+	for _, s := range a.allReplicas() {
 		s.disableRestart()
 	}
 	for _, p := range a.all() {
 		p.Kill()
 	}
 	a.wait.Wait()
-	for _, p := range a.all() { // one may have been started meanwhile
+	for _, p := range a.all() { // one may have been started in the meantime
 		p.Kill()
 	}
 	if a.log != nil {
 		a.log.Close()
 	}
-	for _, s := range a.everySeat() {
+	for _, s := range a.allReplicas() {
 		s.close()
 	}
 	if a.cp != nil {
@@ -181,16 +181,16 @@ func (a *environment) close() {
 	}
 }
 
-func (a *environment) everySeat() []*replicaHarness {
+func (a *environment) allReplicas() []*replicaHarness {
 	return append(a.replicas[:len(a.replicas):len(a.replicas)], a.surgeReplicas...)
 }
 
-// podUID returns the UID of the Pod of that name, which is created if need be, or
-// replaced by a new one.
+// podUID returns the UID of the Pod with that name. It creates the Pod if it does not
+// exist, and replaces it by a new one if replace is set.
 func (a *environment) podUID(ctx context.Context, name string, replace bool) (string, error) {
 	pods := a.kube.CoreV1().Pods(namespace)
 	var uid string
-	err := a.insist(ctx, func(ctx context.Context) error {
+	err := a.retry(ctx, func(ctx context.Context) error {
 		if replace {
 			if err := pods.Delete(ctx, name, metav1.DeleteOptions{GracePeriodSeconds: new(int64)}); err != nil && !apierrors.IsNotFound(err) {
 				return err
@@ -210,12 +210,12 @@ func (a *environment) podUID(ctx context.Context, name string, replace bool) (st
 		return err
 	})
 	if err != nil {
-		return "", fmt.Errorf("make the Pod %s: %w", name, err)
+		return "", fmt.Errorf("create Pod %s: %w", name, err)
 	}
 	return uid, nil
 }
 
-// eventually waits until f returns nil: the API server may be away.
+// eventually waits until f returns nil, because the API server may be unavailable.
 func (a *environment) eventually(ctx context.Context, f func(context.Context) error) error {
 	for {
 		err := f(ctx)
@@ -228,7 +228,7 @@ func (a *environment) eventually(ctx context.Context, f func(context.Context) er
 	}
 }
 
-// sleep waits, or returns the cause of the end of the context.
+// sleep waits. If the context ends first, it returns the cause.
 func (a *environment) sleep(ctx context.Context, d time.Duration) error {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -247,12 +247,12 @@ func (a *environment) draw(n int) int {
 	return a.random.IntN(n)
 }
 
-// between returns a random time.
+// between returns a random duration.
 func (a *environment) between(from, to time.Duration) time.Duration {
 	return from + time.Duration(a.draw(int(max(to-from, 1)/time.Millisecond)+1))*time.Millisecond
 }
 
-// fail notes a mistake of the harness: the run proves nothing.
+// fail notes an error of the harness: the run proves nothing.
 func (a *environment) fail(err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -261,32 +261,31 @@ func (a *environment) fail(err error) {
 	}
 }
 
-// check notes an error that only a mistake in the harness can cause.
+// check notes an error that only a bug in the harness can cause.
 func (a *environment) check(err error) {
 	if err != nil {
 		a.fail(err)
 	}
 }
 
-// ended notes that a process has ended and is started again, and whether it has ended
-// by itself.
+// ended notes that a process has ended and is restarted, and whether it exited on its own.
 func (a *environment) ended(p *replica.Process) {
-	if p.ExitCode() >= 0 { // else it was killed
+	if p.ExitCode() >= 0 { // otherwise it was killed
 		a.mu.Lock()
 		a.exits++
 		a.mu.Unlock()
 	}
-	a.say("%s has ended with code %d, and is started again", p, p.ExitCode())
+	a.logf("%s exited with code %d and is restarted", p, p.ExitCode())
 }
 
-func (a *environment) say(format string, args ...any) {
+func (a *environment) logf(format string, args ...any) {
 	fmt.Fprintf(a.options.Progress, time.Now().Format(time.TimeOnly)+" "+format+"\n", args...)
 }
 
 func hostOf(address string) string {
 	u, err := url.Parse(address)
 	if err != nil {
-		return address // refused by whoever dials it
+		return address // dialing it fails
 	}
 	return u.Host
 }

@@ -10,42 +10,43 @@ import (
 	"github.com/tom-ludwig/operator-scaling/test/faultproxy"
 )
 
-// Crashes at the worst points: the gateway holds the process there.
+// Crashes at the worst points, at which the gateway holds the process.
 var crashFaults = []kind{
-	{"SIGKILL after a claim is committed, before it is known", theVisitor, func(ctx context.Context, a *environment, s *replicaHarness, i *Injection) error {
-		// Partitions come to this replica when the visitor leaves.
+	{"SIGKILL after a claim is committed, before the response arrives", aSurgeReplica, func(ctx context.Context, a *environment, s *replicaHarness, i *Injection) error {
+		// Partitions move to this replica when the surge replica leaves.
 		return a.crash(ctx, s, i, false, faultproxy.LeaseWrite, faultproxy.Rule{Action: faultproxy.DropAnswer, Hang: true}, faultproxy.AnswerDropped)
 	}},
-	{"SIGKILL before the list", theVisitor, func(ctx context.Context, a *environment, s *replicaHarness, i *Injection) error {
+	{"SIGKILL before the list", aSurgeReplica, func(ctx context.Context, a *environment, s *replicaHarness, i *Injection) error {
 		return a.crash(ctx, s, i, false, faultproxy.LeaseRead, faultproxy.Rule{Action: faultproxy.Stall}, faultproxy.WasStalled)
 	}},
-	{"SIGKILL in a drain", theVisitor, func(ctx context.Context, a *environment, s *replicaHarness, i *Injection) error {
-		// A write that takes long holds the drain that the visitor causes.
+	{"SIGKILL during a drain", aSurgeReplica, func(ctx context.Context, a *environment, s *replicaHarness, i *Injection) error {
+		// A slow write blocks the drain that the surge replica causes.
 		return a.crash(ctx, s, i, true, faultproxy.ObjectWrite, faultproxy.Rule{Action: faultproxy.Delay, Delay: time.Second}, faultproxy.WasDelayed)
 	}},
-	{"SIGKILL after a release is sent, which arrives later", theVisitor, func(ctx context.Context, a *environment, s *replicaHarness, i *Injection) error {
+	{"SIGKILL after a release is sent, before it arrives", aSurgeReplica, func(ctx context.Context, a *environment, s *replicaHarness, i *Injection) error {
 		return a.crash(ctx, s, i, true, faultproxy.LeaseWrite, faultproxy.Rule{Action: faultproxy.Stall, Late: true}, faultproxy.WasStalled)
 	}},
 }
 
-// crash makes partitions move away from a replica, by a visitor that joins, or to it,
-// by one that leaves, and kills the replica's process when the rule has hit it.
+// crash makes partitions move away from a replica, by a surge replica that joins, or to
+// it, by a surge replica that leaves. It kills the replica's process when the rule has
+// taken effect.
 func (a *environment) crash(ctx context.Context, s *replicaHarness, i *Injection, away bool, which faultproxy.Class, rule faultproxy.Rule, effect faultproxy.Effect) error {
-	if err := i.visitor.occupy(ctx, true); err != nil {
+	if err := i.surge.startPod(ctx, true); err != nil {
 		return err
 	}
-	defer i.visitor.kill()
+	defer i.surge.kill()
 	if !away {
-		if err := a.waitReady(ctx, i.visitor, 2*a.options.LeaseDuration); err != nil {
+		if err := a.waitReady(ctx, i.surge, 2*a.options.LeaseDuration); err != nil {
 			return err
 		}
 		if err := a.sleep(ctx, time.Second); err != nil {
 			return err
 		}
-		if err := i.visitor.disableRestart().Terminate(); err != nil {
+		if err := i.surge.disableRestart().Terminate(); err != nil {
 			i.note("%v", err)
 		}
-	} else if err := a.waitMember(ctx, i.visitor.pod); err != nil {
+	} else if err := a.waitMember(ctx, i.surge.pod); err != nil {
 		return err
 	}
 	if err := s.gateway.Set(which, rule); err != nil {
@@ -54,7 +55,7 @@ func (a *environment) crash(ctx context.Context, s *replicaHarness, i *Injection
 	if err := a.hit(ctx, s, which, effect, a.options.LeaseDuration); err != nil {
 		return err
 	}
-	p, err := s.present()
+	p, err := s.running()
 	if err != nil {
 		return err
 	}
@@ -63,11 +64,11 @@ func (a *environment) crash(ctx context.Context, s *replicaHarness, i *Injection
 	if err := a.sleep(ctx, time.Second); err != nil {
 		return err
 	}
-	s.clearFaults() // what is late arrives now
+	s.clearFaults() // delayed requests arrive now
 	return a.sleep(ctx, a.options.LeaseDuration/2)
 }
 
-// waitMember waits until a Lease of that name says that its member is about to join.
+// waitMember waits until the Pod has a Lease, so that its member is about to join.
 func (a *environment) waitMember(ctx context.Context, pod string) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*a.options.LeaseDuration)
 	defer cancel()

@@ -13,17 +13,17 @@ import (
 )
 
 var leaseFaults = []kind{
-	{"Lease deleted by hand", anySeat, func(ctx context.Context, a *environment, s *replicaHarness, _ *Injection) error {
+	{"Lease deleted by hand", anyReplica, func(ctx context.Context, a *environment, s *replicaHarness, _ *Injection) error {
 		if err := a.deleteLease(ctx, s); err != nil {
 			return err
 		}
 		return a.sleep(ctx, a.options.LeaseDuration)
 	}},
-	{"Lease deleted by hand while a member joins", theVisitor, func(ctx context.Context, a *environment, s *replicaHarness, i *Injection) error {
-		if err := i.visitor.occupy(ctx, true); err != nil {
+	{"Lease deleted by hand while a member joins", aSurgeReplica, func(ctx context.Context, a *environment, s *replicaHarness, i *Injection) error {
+		if err := i.surge.startPod(ctx, true); err != nil {
 			return err
 		}
-		// At about the time when the newcomer takes its first list.
+		// At about the time when the new member does its first list.
 		if err := a.sleep(ctx, a.between(500*time.Millisecond, 1500*time.Millisecond)); err != nil {
 			return err
 		}
@@ -31,12 +31,12 @@ var leaseFaults = []kind{
 		if err == nil {
 			err = a.sleep(ctx, a.options.LeaseDuration)
 		}
-		if leaveErr := i.visitor.leave(); leaveErr != nil {
-			i.note("%v", leaveErr)
+		if stopErr := i.surge.stop(); stopErr != nil {
+			i.note("%v", stopErr)
 		}
 		return err
 	}},
-	{"Lease edited all the time: conflicts", anySeat, func(ctx context.Context, a *environment, s *replicaHarness, i *Injection) error {
+	{"Lease edited continuously: conflicts", anyReplica, func(ctx context.Context, a *environment, s *replicaHarness, i *Injection) error {
 		edits := 0
 		for end := time.Now().Add(a.options.LeaseDuration); time.Now().Before(end); {
 			if err := a.editLease(ctx, s, "example.com/edit", fmt.Sprint(edits)); err == nil {
@@ -49,16 +49,16 @@ var leaseFaults = []kind{
 		i.note("%d edits", edits)
 		return nil
 	}},
-	{"claims on a Lease made unreadable", anySeat, func(ctx context.Context, a *environment, s *replicaHarness, _ *Injection) error {
-		if err := a.insist(ctx, func(ctx context.Context) error {
+	{"claims on a Lease made unreadable", anyReplica, func(ctx context.Context, a *environment, s *replicaHarness, _ *Injection) error {
+		if err := a.retry(ctx, func(ctx context.Context) error {
 			return a.editLease(ctx, s, "operator-scaling.tom-ludwig.github.io/claims", "garbage")
 		}); err != nil {
 			return err
 		}
 		return a.sleep(ctx, a.options.LeaseDuration)
 	}},
-	{"ring parameters on a Lease removed", anySeat, func(ctx context.Context, a *environment, s *replicaHarness, _ *Injection) error {
-		if err := a.insist(ctx, func(ctx context.Context) error {
+	{"ring parameters on a Lease made unreadable", anyReplica, func(ctx context.Context, a *environment, s *replicaHarness, _ *Injection) error {
+		if err := a.retry(ctx, func(ctx context.Context) error {
 			return a.editLease(ctx, s, "operator-scaling.tom-ludwig.github.io/parameters", "v9 unknown")
 		}); err != nil {
 			return err
@@ -67,15 +67,15 @@ var leaseFaults = []kind{
 	}},
 }
 
-// deleteLease deletes the replica's Lease, as soon as the server lets it.
+// deleteLease deletes the replica's Lease, as soon as the server accepts the request.
 func (a *environment) deleteLease(ctx context.Context, s *replicaHarness) error {
-	return a.insist(ctx, func(ctx context.Context) error {
+	return a.retry(ctx, func(ctx context.Context) error {
 		return a.kube.CoordinationV1().Leases(namespace).Delete(ctx, leasePrefix+s.pod, metav1.DeleteOptions{})
 	})
 }
 
-// insist tries again while a fault of the servers lasts.
-func (a *environment) insist(ctx context.Context, f func(context.Context) error) error {
+// retry retries while a fault of the servers lasts.
+func (a *environment) retry(ctx context.Context, f func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, a.options.Outage+patience)
 	defer cancel()
 	return a.eventually(ctx, func(ctx context.Context) error {
@@ -85,7 +85,7 @@ func (a *environment) insist(ctx context.Context, f func(context.Context) error)
 	})
 }
 
-// editLease sets an annotation, without a condition.
+// editLease sets an annotation unconditionally.
 func (a *environment) editLease(ctx context.Context, s *replicaHarness, annotation, value string) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()

@@ -13,39 +13,39 @@ import (
 )
 
 var processFaults = []kind{
-	{"SIGKILL, restarted in its Pod", anySeat, func(ctx context.Context, a *environment, s *replicaHarness, _ *Injection) error {
-		p, err := s.present()
+	{"SIGKILL, restarted in its Pod", anyReplica, func(ctx context.Context, a *environment, s *replicaHarness, _ *Injection) error {
+		p, err := s.running()
 		if err != nil {
 			return err
 		}
-		p.Kill() // and the replica starts it again
+		p.Kill() // the harness restarts it
 		return a.sleep(ctx, a.options.LeaseDuration/2)
 	}},
-	{"SIGKILL, comes back as another Pod", anySeat, func(ctx context.Context, a *environment, s *replicaHarness, _ *Injection) error {
+	{"SIGKILL, comes back as another Pod", anyReplica, func(ctx context.Context, a *environment, s *replicaHarness, _ *Injection) error {
 		s.kill()
 		if err := a.sleep(ctx, a.options.LeaseDuration+2*time.Second); err != nil {
 			return err
 		}
-		return s.occupy(ctx, true)
+		return s.startPod(ctx, true)
 	}},
-	{"SIGKILL, another Pod at once", anySeat, func(ctx context.Context, a *environment, s *replicaHarness, _ *Injection) error {
+	{"SIGKILL, another Pod at once", anyReplica, func(ctx context.Context, a *environment, s *replicaHarness, _ *Injection) error {
 		s.kill()
-		if err := s.occupy(ctx, true); err != nil {
+		if err := s.startPod(ctx, true); err != nil {
 			return err
 		}
 		return a.sleep(ctx, a.options.LeaseDuration+2*time.Second)
 	}},
-	{"SIGSTOP for half the renew deadline", anySeat, func(ctx context.Context, a *environment, s *replicaHarness, i *Injection) error {
+	{"SIGSTOP for half the renew deadline", anyReplica, func(ctx context.Context, a *environment, s *replicaHarness, i *Injection) error {
 		return pause(ctx, a, s, i, a.options.renewDeadline()/2)
 	}},
-	{"SIGSTOP past the fence", anySeat, func(ctx context.Context, a *environment, s *replicaHarness, i *Injection) error {
+	{"SIGSTOP past the fence", anyReplica, func(ctx context.Context, a *environment, s *replicaHarness, i *Injection) error {
 		return pause(ctx, a, s, i, (a.options.renewDeadline()+a.options.LeaseDuration)/2)
 	}},
-	{"SIGSTOP for two lease durations", anySeat, func(ctx context.Context, a *environment, s *replicaHarness, i *Injection) error {
+	{"SIGSTOP for two lease durations", anyReplica, func(ctx context.Context, a *environment, s *replicaHarness, i *Injection) error {
 		return pause(ctx, a, s, i, 2*a.options.LeaseDuration)
 	}},
-	{"SIGSTOP in a reconcile, for two lease durations", aGateway, func(ctx context.Context, a *environment, s *replicaHarness, i *Injection) error {
-		// Writes that take long: at any moment one is under way.
+	{"SIGSTOP during a reconcile, for two lease durations", aGateway, func(ctx context.Context, a *environment, s *replicaHarness, i *Injection) error {
+		// Slow writes, so that one is in flight at any moment.
 		if err := s.gateway.Set(faultproxy.ObjectWrite, faultproxy.Rule{Action: faultproxy.Delay, Delay: 500 * time.Millisecond}); err != nil {
 			return err
 		}
@@ -54,23 +54,23 @@ var processFaults = []kind{
 		}
 		return pause(ctx, a, s, i, 2*a.options.LeaseDuration)
 	}},
-	{"SIGTERM, comes back as another Pod", anySeat, func(ctx context.Context, a *environment, s *replicaHarness, i *Injection) error {
+	{"SIGTERM, comes back as another Pod", anyReplica, func(ctx context.Context, a *environment, s *replicaHarness, i *Injection) error {
 		began := time.Now()
-		if err := s.leave(); err != nil {
+		if err := s.stop(); err != nil {
 			i.note("%v", err)
 		}
 		i.note("exited after %v", time.Since(began).Round(time.Millisecond))
 		if err := a.sleep(ctx, a.between(0, a.options.LeaseDuration)); err != nil {
 			return err
 		}
-		return s.occupy(ctx, true)
+		return s.startPod(ctx, true)
 	}},
 	{"rolling restart", theFleet, func(ctx context.Context, a *environment, _ *replicaHarness, i *Injection) error {
 		for _, s := range a.replicas {
-			if err := s.leave(); err != nil {
+			if err := s.stop(); err != nil {
 				i.note("%v", err)
 			}
-			if err := s.occupy(ctx, true); err != nil {
+			if err := s.startPod(ctx, true); err != nil {
 				return err
 			}
 			if err := a.waitReady(ctx, s, 2*a.options.LeaseDuration); err != nil {
@@ -83,36 +83,37 @@ var processFaults = []kind{
 		var wait sync.WaitGroup
 		notes := make([]error, len(a.replicas)/2)
 		for n, s := range a.replicas[:len(notes)] {
-			wait.Go(func() { notes[n] = s.leave() })
+			wait.Go(func() { notes[n] = s.stop() })
 		}
 		wait.Wait()
 		for n, s := range a.replicas[:len(notes)] {
 			if notes[n] != nil {
 				i.note("%v", notes[n])
 			}
-			if err := s.occupy(ctx, true); err != nil {
+			if err := s.startPod(ctx, true); err != nil {
 				return err
 			}
 		}
 		return nil
 	}},
-	{"a replica more, for a while", theVisitor, func(ctx context.Context, a *environment, _ *replicaHarness, i *Injection) error {
-		return a.visit(ctx, i, a.options.LeaseDuration)
+	{"one more replica for a while", aSurgeReplica, func(ctx context.Context, a *environment, _ *replicaHarness, i *Injection) error {
+		return a.surge(ctx, i, a.options.LeaseDuration)
 	}},
-	{"duplicate identity in the same Pod", anySeat, func(ctx context.Context, a *environment, s *replicaHarness, i *Injection) error {
+	{"duplicate identity in the same Pod", anyReplica, func(ctx context.Context, a *environment, s *replicaHarness, i *Injection) error {
 		return duplicate(ctx, a, s, i, false)
 	}},
-	{"duplicate name in another Pod", anySeat, func(ctx context.Context, a *environment, s *replicaHarness, i *Injection) error {
+	{"duplicate name in another Pod", anyReplica, func(ctx context.Context, a *environment, s *replicaHarness, i *Injection) error {
 		return duplicate(ctx, a, s, i, true)
 	}},
-	{"slow reconciles while partitions move", theVisitor, func(ctx context.Context, a *environment, s *replicaHarness, i *Injection) error {
+	{"slow reconciles while partitions move", aSurgeReplica, func(ctx context.Context, a *environment, s *replicaHarness, i *Injection) error {
 		if err := s.gateway.Set(faultproxy.ObjectWrite, faultproxy.Rule{Action: faultproxy.Delay, Delay: 2 * time.Second}); err != nil {
 			return err
 		}
-		return a.visit(ctx, i, a.options.LeaseDuration)
+		return a.surge(ctx, i, a.options.LeaseDuration)
 	}},
-	// With the servers away too, it would be fenced, break the write off, and end well.
-	{"a reconcile that does not end, and SIGTERM", aSeatAndServer, func(ctx context.Context, a *environment, s *replicaHarness, i *Injection) error {
+	// If the servers were unavailable too, the replica would be fenced, cancel the write,
+	// and exit with code 0.
+	{"SIGTERM during a reconcile that does not end", aReplicaAndServer, func(ctx context.Context, a *environment, s *replicaHarness, i *Injection) error {
 		if err := s.gateway.Set(faultproxy.ObjectWrite, faultproxy.Rule{Action: faultproxy.Stall}); err != nil {
 			return err
 		}
@@ -123,19 +124,19 @@ var processFaults = []kind{
 		err := p.Stop()
 		i.note("exit code %d", p.ExitCode())
 		if p.ExitCode() == 0 {
-			a.breach("V1", "%s was stopped while a write of it did not end, and has exited with 0", p)
+			a.breach("V1", "%s was stopped during a write that did not end, and exited with code 0", p)
 		}
 		if err == nil {
 			i.note("no error")
 		}
 		s.clearFaults()
-		return s.occupy(ctx, false)
+		return s.startPod(ctx, false)
 	}},
 }
 
-// pause stops the execution of a process for a while.
+// pause pauses a process for a while.
 func pause(ctx context.Context, a *environment, s *replicaHarness, i *Injection, d time.Duration) error {
-	p, err := s.present()
+	p, err := s.running()
 	if err != nil {
 		return err
 	}
@@ -150,8 +151,8 @@ func pause(ctx context.Context, a *environment, s *replicaHarness, i *Injection,
 	return err
 }
 
-// duplicate starts a second process with the identity of one that runs, and ends
-// one of the two.
+// duplicate starts a second process with the identity of a running one, and ends one of
+// the two.
 func duplicate(ctx context.Context, a *environment, s *replicaHarness, i *Injection, otherPod bool) error {
 	s.mu.Lock()
 	uid := s.uid
@@ -168,41 +169,41 @@ func duplicate(ctx context.Context, a *environment, s *replicaHarness, i *Inject
 		return err
 	}
 	if a.draw(2) == 0 {
-		i.note("the second one goes")
+		i.note("the second process stops")
 		if err := second.Stop(); err != nil {
 			i.note("%v", err)
 		}
 		return nil
 	}
-	i.note("the first one goes")
-	if p, err := s.present(); err == nil {
-		p.Kill() // and is started again, as a third one
+	i.note("the first process is killed")
+	if p, err := s.running(); err == nil {
+		p.Kill() // the harness restarts it, as a third process
 	}
 	return a.sleep(ctx, a.options.LeaseDuration)
 }
 
-// visit lets the visitor join, stay and leave, so that partitions move twice.
-func (a *environment) visit(ctx context.Context, i *Injection, stay time.Duration) error {
-	if err := i.visitor.occupy(ctx, true); err != nil {
+// surge makes the surge replica join, stay and leave, so that partitions move twice.
+func (a *environment) surge(ctx context.Context, i *Injection, stay time.Duration) error {
+	if err := i.surge.startPod(ctx, true); err != nil {
 		return err
 	}
-	if err := a.waitReady(ctx, i.visitor, 2*a.options.LeaseDuration); err != nil {
+	if err := a.waitReady(ctx, i.surge, 2*a.options.LeaseDuration); err != nil {
 		i.note("%v", err)
 	}
 	err := a.sleep(ctx, stay)
-	if leaveErr := i.visitor.leave(); leaveErr != nil {
-		i.note("%v", leaveErr)
+	if stopErr := i.surge.stop(); stopErr != nil {
+		i.note("%v", stopErr)
 	}
 	return err
 }
 
-// waitReady waits until the process of a replica is on the ring, or for as long as
-// that may take.
+// waitReady waits until the process of a replica is on the ring, at most for the given
+// time.
 func (a *environment) waitReady(ctx context.Context, s *replicaHarness, most time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, most)
 	defer cancel()
 	if err := a.eventually(ctx, func(ctx context.Context) error {
-		p, err := s.present()
+		p, err := s.running()
 		if err != nil {
 			return err
 		}

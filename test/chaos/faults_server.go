@@ -16,7 +16,7 @@ var serverFaults = []kind{
 		a.cp.APIServer.Kill()
 		return a.cp.APIServer.Start(ctx)
 	}},
-	{"kube-apiserver away for long", theServer, func(ctx context.Context, a *environment, _ *replicaHarness, i *Injection) error {
+	{"kube-apiserver down for a long time", theServer, func(ctx context.Context, a *environment, _ *replicaHarness, i *Injection) error {
 		i.note("for %v", a.options.Outage)
 		a.cp.APIServer.Kill()
 		if err := a.sleep(ctx, a.options.Outage); err != nil {
@@ -30,20 +30,20 @@ var serverFaults = []kind{
 	{"etcd paused", theServer, func(ctx context.Context, a *environment, _ *replicaHarness, _ *Injection) error {
 		return freeze(ctx, a, a.cp.Etcd, a.options.LeaseDuration)
 	}},
-	{"watches from a second API server that is stale", aSeatAndServer, func(ctx context.Context, a *environment, s *replicaHarness, _ *Injection) error {
+	{"watches from a stale second API server", aReplicaAndServer, func(ctx context.Context, a *environment, s *replicaHarness, _ *Injection) error {
 		return stale(ctx, a, s, faultproxy.Watches)
 	}},
-	{"everything from a second API server that is stale", aSeatAndServer, func(ctx context.Context, a *environment, s *replicaHarness, _ *Injection) error {
+	{"everything from a stale second API server", aReplicaAndServer, func(ctx context.Context, a *environment, s *replicaHarness, _ *Injection) error {
 		return stale(ctx, a, s, faultproxy.Requests)
 	}},
-	{"reads from the second API server, writes to the first", aSeatAndServer, func(ctx context.Context, a *environment, s *replicaHarness, i *Injection) error {
+	{"reads from the second API server, writes to the first", aReplicaAndServer, func(ctx context.Context, a *environment, s *replicaHarness, i *Injection) error {
 		s.gateway.Route(faultproxy.Watches|faultproxy.Reads, 1)
 		s.gateway.Cut(faultproxy.Watches)
 		return a.sleep(ctx, a.options.LeaseDuration)
 	}},
 }
 
-// freeze pauses a server.
+// freeze pauses a server for a while.
 func freeze(ctx context.Context, a *environment, s *controlplane.Server, d time.Duration) error {
 	if err := s.Pause(); err != nil {
 		return err
@@ -55,8 +55,8 @@ func freeze(ctx context.Context, a *environment, s *controlplane.Server, d time.
 	return err
 }
 
-// stale leads a replica's requests to the second API server, then cuts that one off
-// from etcd: its watch cache stands still, and it does not know.
+// stale routes a replica's requests to the second API server, then disconnects that
+// server from etcd. Its watch cache becomes stale, and the server does not notice.
 func stale(ctx context.Context, a *environment, s *replicaHarness, which faultproxy.Class) error {
 	s.gateway.Route(which, 1)
 	s.gateway.Cut(which)
@@ -67,7 +67,7 @@ func stale(ctx context.Context, a *environment, s *replicaHarness, which faultpr
 	err := a.sleep(ctx, 2*a.options.LeaseDuration)
 	a.etcdLine.Set(cableOK)
 	if err == nil {
-		err = a.sleep(ctx, time.Second) // it catches up, and the replica with it
+		err = a.sleep(ctx, time.Second) // the server catches up, and so does the replica
 	}
 	s.gateway.Route(which, 0)
 	s.gateway.Cut(which)

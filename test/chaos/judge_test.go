@@ -17,7 +17,7 @@ import (
 
 const ms = int64(time.Millisecond)
 
-// passed returns the result of a run in which nothing is wrong.
+// passed returns the result of a run without breaches.
 func passed() *Result {
 	r := &Result{
 		Options:   Options{Dir: "x"}.withDefaults(),
@@ -38,12 +38,12 @@ func TestJudgeFindsEachBreach(t *testing.T) {
 		want   string
 	}{
 		"nothing":               {func(*Result) {}, ""},
-		"V1 two at work":        {func(r *Result) { r.Records.Overlaps = []checker.Overlap{overlap} }, "V1"},
+		"V1 two work":           {func(r *Result) { r.Records.Overlaps = []checker.Overlap{overlap} }, "V1"},
 		"V1 two active":         {func(r *Result) { r.Records.ActiveTwice = []checker.Overlap{overlap} }, "V1"},
 		"V1 impossible records": {func(r *Result) { r.Records.Problems = []checker.Problem{{Process: "x"}} }, "V1"},
 		"V2 token":              {func(r *Result) { r.Records.TokenDrops = []checker.Drop{{Key: "ns/foo"}} }, "V2"},
 		"V3 loss":               {func(r *Result) { r.Records.Losses = []checker.Loss{{Key: "ns/foo"}} }, "V3"},
-		"V4 orphan":             {func(r *Result) { r.Records.Gaps = []checker.Gap{{From: 1, To: 2, Open: true}} }, "V4"},
+		"V4 no owner":           {func(r *Result) { r.Records.Gaps = []checker.Gap{{From: 1, To: 2, Open: true}} }, "V4"},
 		"V4 far too long":       {func(r *Result) { r.Records.Gaps = []checker.Gap{{To: int64(10 * time.Minute)}} }, "V4"},
 		"V4 as long as an outage": {func(r *Result) {
 			r.Records.Gaps = []checker.Gap{{From: 1, To: int64(time.Minute)}}
@@ -77,15 +77,15 @@ func TestJudgeFindsEachBreach(t *testing.T) {
 				t.Fatal(err)
 			}
 			if strings.Contains(text.String(), "\nPASSED") != (c.want == "") {
-				t.Errorf("the report says:\n%s", &text)
+				t.Errorf("the report is:\n%s", &text)
 			}
 		})
 	}
 }
 
-// A gap is put down to the fault on the former owner, then to one on all, then to one
-// on the next owner.
-func TestUnownedTimesAreSortedByFault(t *testing.T) {
+// A gap is attributed to the fault on the previous owner, then to one on all replicas,
+// then to one on the next owner.
+func TestUnownedTimesAreAttributedToFaults(t *testing.T) {
 	const s = int64(time.Second)
 	r := passed()
 	r.Injections = []Injection{
@@ -100,9 +100,9 @@ func TestUnownedTimesAreSortedByFault(t *testing.T) {
 	}
 	gap("op-0.001", "op-1.002", 100, 105) // the first kill
 	gap("op-2.003", "op-2.003", 203, 219) // the outage, and nothing else
-	gap("op-1.002", "op-2.003", 206, 221) // slow, beside the outage
-	gap("op-0.004", "op-1.002", 300, 307) // the second kill, beside a slow heir
-	gap("op-2.003", "op-3.005", 400, 401) // nothing
+	gap("op-1.002", "op-2.003", 206, 221) // slow, in addition to the outage
+	gap("op-0.004", "op-1.002", 300, 307) // the second kill, and the next owner is slow
+	gap("op-2.003", "op-3.005", 400, 401) // no fault
 	unowned := r.unowned()
 	for kind, want := range map[string]times{
 		"kill":   {all: []time.Duration{5 * time.Second, 7 * time.Second}, alone: []time.Duration{5 * time.Second}},
@@ -133,22 +133,22 @@ func TestOptionsAreChecked(t *testing.T) {
 	}
 }
 
-func TestKindsHaveNamesOfTheirOwn(t *testing.T) {
+func TestKindsHaveUniqueNames(t *testing.T) {
 	names := Kinds()
 	slices.Sort(names)
 	if len(slices.Compact(slices.Clone(names))) != len(names) {
-		t.Errorf("two faults have one name: %q", names)
+		t.Errorf("two faults have the same name: %q", names)
 	}
 	for _, name := range names {
 		if strings.Contains(name, ";") {
-			t.Errorf("%q can't be given on a command line", name)
+			t.Errorf("%q cannot be passed to -only, which separates names by semicolons", name)
 		}
 	}
 }
 
-// The starts of two records make an overlap, if nothing ends it: the judge believes
-// the checker, whose own tests say the rest.
-func TestRecordsOfTwoAtWorkAreABreach(t *testing.T) {
+// Overlapping work in two records is a breach. The rest is covered by the tests of the
+// checker, on which judge relies.
+func TestOverlappingRecordsAreABreach(t *testing.T) {
 	work := func(name string, from, to int64) checker.Process {
 		return checker.Process{Name: name, Records: []record.Record{
 			{Time: from * ms, Event: record.Start, Member: name, Key: "ns/foo", Version: "1"},

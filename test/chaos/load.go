@@ -33,10 +33,10 @@ func (a *environment) createFoos(ctx context.Context) error {
 	return nil
 }
 
-// load changes Foos at random, and makes and deletes a few, until the function that
-// it returns is called, which returns how many changes there were. It asks nobody's
-// leave: who changes an object does not know which replica has it, or that there is
-// a fault. A request that fails is not repeated.
+// load changes random Foos, and creates and deletes a few, until the returned function
+// is called. That function returns the number of changes. As for real clients, the load
+// does not depend on which replica owns an object, or on whether a fault is active. A
+// failed request is not retried.
 func (a *environment) load() (stop func() int) {
 	const concurrency = 4
 	ctx, cancel := context.WithCancel(a.ctx)
@@ -71,13 +71,13 @@ func (a *environment) load() (stop func() int) {
 
 // change makes the n-th change.
 func (a *environment) change(ctx context.Context, n int64) error {
-	const lifetime = 20 // changes between the making of a Foo and its end, in tens
+	const lifetime = 20 // changes between the creation of a Foo and its deletion, in tens
 	if n%10 == 0 {
-		if _, err := a.foos.Create(ctx, foo(fmt.Sprintf("passing-%d", n/10)), metav1.CreateOptions{}); err != nil {
+		if _, err := a.foos.Create(ctx, foo(fmt.Sprintf("temporary-%d", n/10)), metav1.CreateOptions{}); err != nil {
 			return err
 		}
 		if old := n/10 - lifetime; old > 0 {
-			return a.foos.Delete(ctx, fmt.Sprintf("passing-%d", old), metav1.DeleteOptions{})
+			return a.foos.Delete(ctx, fmt.Sprintf("temporary-%d", old), metav1.DeleteOptions{})
 		}
 		return nil
 	}

@@ -17,10 +17,10 @@ import (
 	"github.com/tom-ludwig/operator-scaling/test/replica"
 )
 
-var mutants = flag.Bool("mutants", false, "run TestMutantsAreCaught, some two minutes for each")
+var mutants = flag.Bool("mutants", false, "run TestMutantsAreCaught, about two minutes for each")
 
-// rules are taken out of the replicas, as the mutants of the state machine and of the
-// loop are next to their own tests. One build of the replica serves all of them.
+// rules are removed from the replicas. The other mutants of the state machine and of the
+// loop are next to their own tests. One build of the replica serves all of these rules.
 var rules = []mutation.Package{
 	{Name: "claim", Dir: "shard/claim", Mutants: []mutation.Mutant{
 		{Name: "has no fence", Edits: []mutation.Edit{{
@@ -43,8 +43,8 @@ var rules = []mutation.Package{
 	}},
 }
 
-// TestMutantsAreCaught checks the checks: replicas without one rule must not pass. The
-// faults are those against which the rule stands; the other rules are taken out in the
+// TestMutantsAreCaught tests the checks: replicas without one rule must not pass. The
+// faults are those against which the rule protects; the other rules are removed in the
 // simulations, which are faster.
 func TestMutantsAreCaught(t *testing.T) {
 	if !*mutants {
@@ -84,7 +84,7 @@ func TestMutantsAreCaught(t *testing.T) {
 			_, verdict, _ := strings.Cut(text.String(), "FAILED")
 			t.Log("FAILED" + verdict)
 			if !slices.ContainsFunc(r.Breaches, func(b chaos.Breach) bool { return b.Check == "V1" || b.Check == "V5" }) {
-				t.Error("it has passed; V1 or V5 must find it")
+				t.Error("the run passed; V1 or V5 must find the missing rule")
 			}
 		})
 	}

@@ -13,36 +13,38 @@ import (
 
 // Options of a run. Dir is required; zero means the default.
 type Options struct {
-	// Dir is the folder for the report, the picture, logs and records. It is made
-	// if need be.
+	// Dir is the directory for the report, the timeline, logs and records. It is created
+	// if it does not exist.
 	Dir string
-	// Duration is how long faults are injected, at least: each kind is injected
-	// once in any case. Default 10 minutes. Starting, settling and judging come on
-	// top, about a minute and a half.
+	// Duration is the minimum time during which faults are injected: each kind is
+	// injected once in any case. Default 10 minutes. Starting, settling and checking take
+	// about another minute and a half.
 	Duration time.Duration
-	// Seed decides the order of the faults, their targets and their times. What the
-	// processes make of them depends on the machine.
+	// Seed determines the order of the faults, their targets and their times. Their
+	// effects on the processes depend on the machine.
 	Seed uint64
 	// Replicas is the number of Pods; default 5, at least 3.
 	Replicas int
 	// Objects is the number of Foos; default 120.
 	Objects int
-	// Rate is the number of changes of Foos a second; default 30.
+	// Rate is the number of changes of Foos per second; default 30.
 	Rate float64
-	// Partitions is that of the ring; default 64, so that a person can tell them
-	// apart in the picture.
+	// Partitions is the number of partitions of the ring; default 64, so that a person
+	// can distinguish them in the timeline.
 	Partitions int
-	// LeaseDuration is that of the members; default 5 s.
+	// LeaseDuration is the lease duration of the members; default 5 s.
 	LeaseDuration time.Duration
-	// Outage is how long the API server is away in the longest fault; default one minute.
+	// Outage is the time for which the API server is unavailable in the longest fault;
+	// default one minute.
 	Outage time.Duration
 	// Kinds are the faults to inject, by name; default all.
 	Kinds []string
-	// BuildFlags are further flags for the build of the replicas, Env further
-	// environment for them: to see that a replica with a mistake in it is caught.
+	// BuildFlags are additional flags for the build of the replicas, Env additional
+	// environment variables for them. They serve to show that the checks catch a faulty
+	// replica.
 	BuildFlags []string
 	Env        []string
-	// Progress gets a line for each fault. Default: nobody.
+	// Progress receives a line for each fault. Default: discarded.
 	Progress io.Writer `json:"-"`
 }
 
@@ -85,17 +87,17 @@ func (o Options) validate() error {
 		fault("Dir is not set")
 	}
 	if o.Replicas < 3 {
-		fault("%d replicas: fewer than 3 leave nobody to take over", o.Replicas)
+		fault("%d replicas: at least 3 are needed, so that others can take over", o.Replicas)
 	}
 	if o.Objects < 1 || o.Rate <= 0 || o.Partitions < 1 || o.Duration < 0 || o.Outage < 0 {
-		fault("objects, rate and partitions must be above 0, times not below")
+		fault("objects, rate and partitions must be greater than 0; durations must not be negative")
 	}
 	if o.LeaseDuration < time.Second || o.LeaseDuration%time.Second != 0 {
-		fault("a lease duration of %v: Leases have whole seconds", o.LeaseDuration)
+		fault("lease duration %v: must be whole seconds, at least one", o.LeaseDuration)
 	}
 	for _, name := range o.Kinds {
 		if !slices.ContainsFunc(kinds, func(k kind) bool { return k.name == name }) {
-			fault("there is no fault %q", name)
+			fault("unknown fault %q", name)
 		}
 	}
 	return errors.Join(errs...)
@@ -109,5 +111,5 @@ func Kinds() (names []string) {
 	return names
 }
 
-// renewDeadline is the library's for the lease duration.
+// renewDeadline returns the library's renew deadline for the lease duration.
 func (o Options) renewDeadline() time.Duration { return o.LeaseDuration * 3 / 5 }

@@ -18,12 +18,12 @@ import (
 	"github.com/tom-ludwig/operator-scaling/test/replica"
 )
 
-// restartDelay is how long it takes until a process that has ended is started again.
+// restartDelay is the time between the end of a process and its restart.
 const restartDelay = 300 * time.Millisecond
 
-// replica is the place of one replica: the name of a Pod, and the way from it to the
-// API server, either a gateway or a tunnel. While the replica is occupied, a process
-// that ends by itself is started again in the same Pod, as a kubelet does it.
+// replicaHarness runs the processes of one replica: it has the name of a Pod, and the
+// connection from it to the API server, either a gateway or a tunnel. While restart is
+// set, a process that exits on its own is restarted in the same Pod, as a kubelet does.
 type replicaHarness struct {
 	environment *environment
 	pod         string
@@ -33,14 +33,14 @@ type replicaHarness struct {
 
 	inUse sync.Mutex // by a fault
 
-	mu       sync.Mutex
-	uid      string
-	occupied bool
-	process  *replica.Process // the present one, or the last; nil before the first
+	mu      sync.Mutex
+	uid     string
+	restart bool
+	process *replica.Process // the current or last process; nil before the first
 }
 
-// newSeat makes an empty replica with its way to the API server.
-func (a *environment) newSeat(pod string, withGateway bool) (_ *replicaHarness, err error) {
+// newReplica returns a replica without a process, with its connection to the API server.
+func (a *environment) newReplica(pod string, withGateway bool) (_ *replicaHarness, err error) {
 	s := &replicaHarness{environment: a, pod: pod, kubeconfig: filepath.Join(a.options.Dir, pod+".kubeconfig")}
 	var config *rest.Config
 	if withGateway {
@@ -64,7 +64,7 @@ func (a *environment) newSeat(pod string, withGateway bool) (_ *replicaHarness, 
 	return s, nil
 }
 
-// close ends the way to the API server; the process must have ended.
+// close closes the connection to the API server. The process must have ended.
 func (s *replicaHarness) close() {
 	if s.gateway != nil {
 		s.gateway.Close()
@@ -74,8 +74,8 @@ func (s *replicaHarness) close() {
 	}
 }
 
-// occupy starts a process in a new Pod of the replica's name, or in the same one.
-func (s *replicaHarness) occupy(ctx context.Context, newPod bool) error {
+// startPod starts a process in a new Pod with the replica's name, or in the same Pod.
+func (s *replicaHarness) startPod(ctx context.Context, newPod bool) error {
 	uid, err := s.environment.podUID(ctx, s.pod, newPod)
 	if err != nil {
 		return err
@@ -86,15 +86,15 @@ func (s *replicaHarness) occupy(ctx context.Context, newPod bool) error {
 	return s.start()
 }
 
-// start starts a process in the replica's Pod, and again whenever one ends by itself.
+// start starts a process in the replica's Pod, and restarts it whenever it exits on its own.
 func (s *replicaHarness) start() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.occupied = true
+	s.restart = true
 	return s.startLocked()
 }
 
-// startLocked is start for who holds mu.
+// startLocked is start for callers that hold mu.
 func (s *replicaHarness) startLocked() error {
 	p, err := s.environment.startReplica(s.pod, s.uid, s.kubeconfig)
 	if err != nil {
@@ -112,7 +112,7 @@ func (s *replicaHarness) startLocked() error {
 		}
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		if !s.occupied || s.process != p {
+		if !s.restart || s.process != p {
 			return
 		}
 		s.environment.ended(p)
@@ -123,19 +123,19 @@ func (s *replicaHarness) startLocked() error {
 	return nil
 }
 
-// present returns the process of the replica, or an error if nobody sits there.
-func (s *replicaHarness) present() (*replica.Process, error) {
+// running returns the process of the replica, or an error if none is running.
+func (s *replicaHarness) running() (*replica.Process, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.process == nil || s.process.Ended() {
-		return nil, fmt.Errorf("%s: no process at this moment", s.pod)
+		return nil, fmt.Errorf("%s: no process is running", s.pod)
 	}
 	return s.process, nil
 }
 
-// leave empties the replica in the ordinary way: SIGTERM. It is noted if the process
-// does not end with code 0, which under faults it need not.
-func (s *replicaHarness) leave() error {
+// stop stops the process with SIGTERM and disables restarts. It returns an error if the
+// process does not exit with code 0, which can happen under faults.
+func (s *replicaHarness) stop() error {
 	p := s.disableRestart()
 	if p == nil || p.Ended() {
 		return nil
@@ -143,22 +143,22 @@ func (s *replicaHarness) leave() error {
 	return p.Stop()
 }
 
-// lose empties the replica with SIGKILL, as if its node had gone.
+// kill kills the process with SIGKILL and disables restarts, as if its node had failed.
 func (s *replicaHarness) kill() {
 	if p := s.disableRestart(); p != nil {
 		p.Kill()
 	}
 }
 
-// vacate says that what ends now is not to be started again.
+// disableRestart disables restarts, and returns the current or last process.
 func (s *replicaHarness) disableRestart() *replica.Process {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.occupied = false
+	s.restart = false
 	return s.process
 }
 
-// heal takes all faults off the way to the API server.
+// clearFaults removes all faults from the connection to the API server.
 func (s *replicaHarness) clearFaults() {
 	if s.gateway != nil {
 		s.environment.check(s.gateway.Set(faultproxy.Requests, faultproxy.Rule{}))

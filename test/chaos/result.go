@@ -14,21 +14,22 @@ import (
 	"github.com/tom-ludwig/operator-scaling/test/e2e/history"
 )
 
-// Result is what a run has shown.
+// Result is the result of a run.
 type Result struct {
 	Options    Options
 	Injections []Injection
 	Faulty     time.Duration // how long faults were injected
-	Settled    time.Duration // from their end until all was as it should be
-	Changes    int           // of objects, from outside
-	Stalls     time.Duration // how long the machine stood still, and this process with it
-	Exits      int           // processes that have ended by themselves
+	Settled    time.Duration // from their end until the replicas converged
+	Changes    int           // of objects, by the load
+	Stalls     time.Duration // how long the machine, and with it this process, was stalled
+	Exits      int           // processes that exited on their own
 	Records    *checker.Report
 	History    history.Result
-	// Evictions are those that etcd has seen, LeaseWrites all versions of all Leases.
+	// Evictions counts the evictions in the history of etcd, LeaseWrites all versions of
+	// all Leases.
 	Evictions   int
 	LeaseWrites int
-	// Breaches are what must not be; a run without any has passed.
+	// Breaches are the violations found. A run without breaches has passed.
 	Breaches []Breach
 
 	Counted Counters
@@ -36,7 +37,7 @@ type Result struct {
 	processes []checker.Process
 }
 
-// Breach is something that must not be.
+// Breach is a violation of a check.
 type Breach struct {
 	Check string // "V1" to "V6"
 	What  string
@@ -55,7 +56,7 @@ func (r *Result) breach(check, format string, args ...any) {
 	r.Breaches = append(r.Breaches, Breach{check, fmt.Sprintf(format, args...)})
 }
 
-// breach notes something that must not be while the run goes on.
+// breach notes a violation during the run.
 func (a *environment) breach(check, format string, args ...any) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -66,30 +67,30 @@ func (a *environment) breach(check, format string, args ...any) {
 func (r *Result) judge() {
 	c := r.Records
 	for _, o := range c.Overlaps {
-		r.breach("V1", "%s was worked on by %s and %s at the same time, for %v", o.Subject, o.A.Process, o.B.Process, time.Duration(o.To-o.From))
+		r.breach("V1", "%s and %s worked on %s at the same time, for %v", o.A.Process, o.B.Process, o.Subject, time.Duration(o.To-o.From))
 	}
 	for _, o := range c.ActiveTwice {
-		r.breach("V1", "%s was active at %s and %s at the same time, for %v", o.Subject, o.A.Process, o.B.Process, time.Duration(o.To-o.From))
+		r.breach("V1", "%s was active on %s and %s at the same time, for %v", o.Subject, o.A.Process, o.B.Process, time.Duration(o.To-o.From))
 	}
 	for _, d := range c.TokenDrops {
-		r.breach("V2", "%s: %s worked under the token %s, after %s had worked under %s", d.Key, d.After.Process, d.After.Value, d.Before.Process, d.Before.Value)
+		r.breach("V2", "%s: %s worked under token %s, after %s had worked under token %s", d.Key, d.After.Process, d.After.Value, d.Before.Process, d.Before.Value)
 	}
 	for _, l := range c.Losses {
-		r.breach("V3", "%s is at version %s, and was worked on at %q last", l.Key, l.Want, l.Got)
+		r.breach("V3", "%s is at version %s, but was last processed at version %q", l.Key, l.Want, l.Got)
 	}
 	for _, p := range c.Problems {
-		r.breach("V1", "the records of %s: a %s record %s", p.Process, p.Record.Event, p.What)
+		r.breach("V1", "records of %s: a %s record %s", p.Process, p.Record.Event, p.What)
 	}
 	for _, g := range c.Gaps {
-		// Three faults at a time may hit one owner after the other, and then the machine
-		// may be busy.
+		// Three concurrent faults may hit one owner after the other, and the machine may be
+		// busy as well.
 		limit := 4*r.Options.LeaseDuration + drainTimeout + 15*time.Second + 2*r.Stalls
-		if slices.ContainsFunc(r.faultsOn(g), func(i Injection) bool { return i.Target == servers || i.Target == everybody }) {
+		if slices.ContainsFunc(r.faultsOn(g), func(i Injection) bool { return i.Target == servers || i.Target == wholeFleet }) {
 			limit += r.Options.Outage + 15*time.Second
 		}
 		switch {
 		case g.Open:
-			r.breach("V4", "%s has no owner in the end, since %v, after %s of %s", g.Subject, g.Duration().Round(time.Millisecond), g.Cause, g.Before)
+			r.breach("V4", "%s has no owner at the end of the run, for %v so far, after %s of %s", g.Subject, g.Duration().Round(time.Millisecond), g.Cause, g.Before)
 		case g.Duration() > limit:
 			r.breach("V4", "%s had no owner for %v, after %s of %s", g.Subject, g.Duration().Round(time.Millisecond), g.Cause, g.Before)
 		}
@@ -100,8 +101,8 @@ func (r *Result) judge() {
 	r.judgeEmptiness()
 }
 
-// judgeEmptiness is V6. A run with some kinds of faults only is there to look at
-// these, and need not have everything.
+// judgeEmptiness is V6. A run with only some kinds of faults serves to examine these,
+// and does not have to exercise everything.
 func (r *Result) judgeEmptiness() {
 	injected := map[string]int{}
 	for _, i := range r.Injections {
@@ -126,21 +127,21 @@ func (r *Result) judgeEmptiness() {
 		{"refused evictions", int(r.Counted.Refused), 1},
 		{"contested claims", int(r.Counted.Contested), 1},
 		{"fence trips", int(r.Counted.Fences), 8},
-		{"conflicts of Lease writes", int(r.Counted.Conflicts), 8},
+		{"Lease write conflicts", int(r.Counted.Conflicts), 8},
 	} {
 		if m.have < m.least {
-			r.breach("V6", "%d %s, and at least %d are needed for the run to count", m.have, m.what, m.least)
+			r.breach("V6", "%d %s; a run needs at least %d to count", m.have, m.what, m.least)
 		}
 	}
 }
 
-// TooSlow reports whether a run has failed only because the machine was so slow that too
-// little happened in it. Such a run proves nothing, and may be made again.
+// TooSlow reports whether a run failed only because the machine was so slow that too
+// little happened in it. Such a run proves nothing and may be repeated.
 func (r *Result) TooSlow() bool {
 	return len(r.Breaches) > 0 && !slices.ContainsFunc(r.Breaches, func(b Breach) bool { return b.Check != "V6" })
 }
 
-// first shortens a list of breaches for people.
+// first formats the first n breaches.
 func first(n int, breaches []Breach) string {
 	var s strings.Builder
 	for i, b := range breaches {

@@ -17,9 +17,9 @@ import (
 	"github.com/tom-ludwig/operator-scaling/test/e2e/history"
 )
 
-// Run runs everything, writes the report and the picture into the folder, and
-// returns what was found; see [Result.Err]. An error says that the run itself could not
-// be made. Nothing is left running.
+// Run runs everything, writes the report and the timeline into the directory, and
+// returns the findings; see [Result.Err]. An error means that the run itself failed. No
+// process is left running.
 func Run(ctx context.Context, options Options) (*Result, error) {
 	o := options.withDefaults()
 	if err := o.validate(); err != nil {
@@ -42,7 +42,7 @@ func Run(ctx context.Context, options Options) (*Result, error) {
 
 func (a *environment) run(ctx context.Context) (*Result, error) {
 	for _, s := range a.replicas {
-		if err := s.occupy(ctx, true); err != nil {
+		if err := s.startPod(ctx, true); err != nil {
 			return nil, err
 		}
 	}
@@ -60,14 +60,14 @@ func (a *environment) run(ctx context.Context) (*Result, error) {
 	a.wait.Go(func() {
 		a.machine.Watch(asking, "the machine", func(context.Context) (bool, error) { return true, nil })
 	})
-	playErr := a.play(ctx, began.Add(a.options.Duration))
+	scheduleErr := a.runSchedule(ctx, began.Add(a.options.Duration))
 	faults := time.Since(began)
-	a.say("no more faults; waiting until everything is as it should be")
-	if err := errors.Join(playErr, a.healAll(ctx)); err != nil {
+	a.logf("no more faults; waiting for the replicas to converge")
+	if err := errors.Join(scheduleErr, a.clearAllFaults(ctx)); err != nil {
 		stopLoad()
 		return nil, err
 	}
-	_ = a.sleep(ctx, a.options.LeaseDuration) // the load goes on for a while without faults
+	_ = a.sleep(ctx, a.options.LeaseDuration) // the load continues for a while without faults
 	r := &Result{Options: a.options, Faulty: faults, Changes: stopLoad()}
 	settling, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
@@ -88,12 +88,12 @@ func (a *environment) run(ctx context.Context) (*Result, error) {
 	return r, a.err
 }
 
-// converged returns nil if the replicas' processes own every partition between them,
-// and each Foo was worked on at its present version.
+// converged returns nil if the replicas' processes together own every partition, and
+// each Foo was processed at its current version.
 func (a *environment) converged(ctx context.Context) error {
 	active := 0
 	for _, s := range a.replicas {
-		p, err := s.present()
+		p, err := s.running()
 		if err != nil {
 			return err
 		}
@@ -125,12 +125,12 @@ func (a *environment) converged(ctx context.Context) error {
 		}
 	}
 	if n > 0 {
-		return fmt.Errorf("%d of %d Foos were not worked on at their last version, such as %s", n, len(foos.Items), behind)
+		return fmt.Errorf("%d of %d Foos were not processed at their last version, for example %s", n, len(foos.Items), behind)
 	}
 	return nil
 }
 
-// judge compares what the replicas have recorded with what etcd has seen.
+// judge compares the records of the replicas with the history of etcd.
 func (a *environment) judge(ctx context.Context, r *Result) error {
 	foos, err := a.foos.List(ctx, metav1.ListOptions{})
 	if err != nil {
@@ -158,8 +158,8 @@ func (a *environment) judge(ctx context.Context, r *Result) error {
 		if len(r.Records.Losses) == 0 || tries == 100 {
 			break
 		}
-		// A status can be read a moment before the work that wrote it is on record as
-		// ended.
+		// A status can be visible a moment before the end of the work that wrote it is
+		// recorded.
 		if err := a.sleep(ctx, 100*time.Millisecond); err != nil {
 			return err
 		}

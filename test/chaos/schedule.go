@@ -14,49 +14,49 @@ import (
 	"github.com/tom-ludwig/operator-scaling/example-controller/record"
 )
 
-// hands is how many faults there are at a time.
+// concurrency is the number of faults that are injected at the same time.
 const concurrency = 3
 
-// scope is what a fault needs for itself while it lasts.
+// scope is what a fault needs exclusively while it lasts.
 type scope uint8
 
 const (
-	anySeat        scope = iota // one replica
-	aGateway                    // one replica that has a gateway
-	aTunnel                     // one replica that has a tunnel
-	theFleet                    // all replicas
-	theServer                   // what all replicas depend on
-	aSeatAndServer              // one replica with a gateway, and what all replicas depend on
-	theVisitor                  // one replica with a gateway, and the visitor's
+	anyReplica        scope = iota // one replica
+	aGateway                       // one replica that has a gateway
+	aTunnel                        // one replica that has a tunnel
+	theFleet                       // all replicas
+	theServer                      // what all replicas depend on
+	aReplicaAndServer              // one replica with a gateway, and what all replicas depend on
+	aSurgeReplica                  // one replica with a gateway, and one surge replica
 )
 
 // kind is one kind of fault.
 type kind struct {
 	name  string
 	scope scope
-	// run injects it and returns when it is over. An error says that it could not be
-	// injected this time.
+	// run injects the fault and returns when it is over. An error means that it could not
+	// be injected this time.
 	run func(ctx context.Context, a *environment, s *replicaHarness, i *Injection) error
 }
 
-// kinds are all faults there are.
+// kinds has all faults.
 var kinds = slices.Concat(processFaults, networkFaults, serverFaults, leaseFaults, crashFaults)
 
 // Injection is one fault that was injected. Times are those of record.Now.
 type Injection struct {
 	Kind   string
-	Target string // the Pod, or what else was hit
+	Target string // the Pod, or another target
 	From   int64
 	To     int64
-	Note   string // what came of it
+	Note   string // its effects
 	Failed bool   // it could not be injected
 
-	visitor *replicaHarness // for faults of the scope theVisitor and theFleet
-	toHit   bool            // it is a fault only if it has hit something
-	hits    int
+	surge *replicaHarness // for faults of the scopes aSurgeReplica and theFleet
+	toHit bool            // it counts only if it has hit something
+	hits  int
 }
 
-// note says what came of the fault.
+// note adds a note about the effects of the fault.
 func (i *Injection) note(format string, args ...any) {
 	if i.Note != "" {
 		i.Note += "; "
@@ -64,16 +64,16 @@ func (i *Injection) note(format string, args ...any) {
 	i.Note += fmt.Sprintf(format, args...)
 }
 
-// Targets that are no Pod.
+// Targets that are not Pods.
 const (
-	servers   = "API server"
-	everybody = "fleet"
+	servers    = "API server"
+	wholeFleet = "fleet"
 )
 
-// play injects every kind that was asked for once, in random order, and goes on
-// until the time has come. Those that need the whole fleet come at the end of each
-// round, one after the other; of the others there are several at a time.
-func (a *environment) play(ctx context.Context, until time.Time) error {
+// runSchedule injects every requested kind once, in random order, and repeats this until
+// the given time. Faults that need the whole fleet come at the end of each round, one
+// after the other; the others run concurrently.
+func (a *environment) runSchedule(ctx context.Context, until time.Time) error {
 	for round := 0; round == 0 || time.Now().Before(until); round++ {
 		enough := func() bool { return ctx.Err() != nil || round > 0 && time.Now().After(until) }
 		var some, whole []kind
@@ -84,7 +84,7 @@ func (a *environment) play(ctx context.Context, until time.Time) error {
 				some = append(some, k)
 			}
 		}
-		schedule := &schedule{cards: some, tried: map[string]int{}}
+		schedule := &schedule{pending: some, tried: map[string]int{}}
 		var wait sync.WaitGroup
 		for range concurrency {
 			wait.Go(func() {
@@ -95,7 +95,7 @@ func (a *environment) play(ctx context.Context, until time.Time) error {
 						continue
 					}
 					if !a.inject(ctx, k, i, s) {
-						schedule.again(k)
+						schedule.putBack(k)
 					}
 					free()
 				}
@@ -104,7 +104,7 @@ func (a *environment) play(ctx context.Context, until time.Time) error {
 		wait.Wait()
 		for _, k := range whole {
 			for try := 0; try < tries && !enough(); try++ {
-				if a.inject(ctx, k, &Injection{Target: everybody, visitor: a.surgeReplicas[0]}, nil) {
+				if a.inject(ctx, k, &Injection{Target: wholeFleet, surge: a.surgeReplicas[0]}, nil) {
 					break
 				}
 			}
@@ -116,56 +116,56 @@ func (a *environment) play(ctx context.Context, until time.Time) error {
 	return nil
 }
 
-// shuffled returns the kinds that were asked for in random order.
+// shuffled returns the requested kinds in random order.
 func (a *environment) shuffled() []kind {
-	cards := slices.DeleteFunc(slices.Clone(kinds), func(k kind) bool { return !slices.Contains(a.options.Kinds, k.name) })
+	pending := slices.DeleteFunc(slices.Clone(kinds), func(k kind) bool { return !slices.Contains(a.options.Kinds, k.name) })
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.random.Shuffle(len(cards), func(i, j int) { cards[i], cards[j] = cards[j], cards[i] })
-	return cards
+	a.random.Shuffle(len(pending), func(i, j int) { pending[i], pending[j] = pending[j], pending[i] })
+	return pending
 }
 
-// tries is how often a fault is tried in a round: another one, on the servers say, may
-// be in its way.
+// tries is how often a fault is tried in a round, because another fault, for example on
+// the servers, may prevent it.
 const tries = 3
 
-// schedule is what is still to be injected in a round.
+// schedule has the faults that are still to be injected in a round.
 type schedule struct {
-	mu    sync.Mutex
-	cards []kind
-	tried map[string]int
+	mu      sync.Mutex
+	pending []kind
+	tried   map[string]int
 }
 
-// again puts a card back that could not be injected.
-func (d *schedule) again(k kind) {
+// putBack returns a fault that could not be injected to the schedule.
+func (d *schedule) putBack(k kind) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.tried[k.name]++; d.tried[k.name] < tries {
-		d.cards = append(d.cards, k)
+		d.pending = append(d.pending, k)
 	}
 }
 
 func (d *schedule) left() int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return len(d.cards)
+	return len(d.pending)
 }
 
-// take takes the first card for which all that it needs is free, and that with it.
-// free is nil if there is none at this moment.
+// take takes the first fault for which everything that it needs is free, and reserves
+// that. free is nil if there is no such fault at the moment.
 func (d *schedule) take(a *environment) (k kind, i *Injection, s *replicaHarness, free func()) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for n, k := range d.cards {
+	for n, k := range d.pending {
 		if i, s, free := a.take(k.scope); free != nil {
-			d.cards = slices.Delete(d.cards, n, n+1)
+			d.pending = slices.Delete(d.pending, n, n+1)
 			return k, i, s, free
 		}
 	}
 	return kind{}, nil, nil, nil
 }
 
-// take takes what a fault needs, if all of it is free.
+// take reserves what a fault needs, if all of it is free.
 func (a *environment) take(sc scope) (i *Injection, s *replicaHarness, free func()) {
 	var taken []*sync.Mutex
 	grab := func(m *sync.Mutex) bool {
@@ -182,20 +182,20 @@ func (a *environment) take(sc scope) (i *Injection, s *replicaHarness, free func
 	}
 	i = &Injection{Target: servers}
 	complete := true
-	if sc == theServer || sc == aSeatAndServer {
+	if sc == theServer || sc == aReplicaAndServer {
 		complete = grab(&a.server)
 	}
-	if sc == theVisitor {
+	if sc == aSurgeReplica {
 		n := slices.IndexFunc(a.surgeReplicas, func(v *replicaHarness) bool { return grab(&v.inUse) })
 		if complete = n >= 0; complete {
-			i.visitor = a.surgeReplicas[n]
+			i.surge = a.surgeReplicas[n]
 		}
 	}
 	if sc != theServer && complete {
 		first := a.draw(len(a.replicas))
 		order := append(slices.Clone(a.replicas[first:]), a.replicas[:first]...)
 		n := slices.IndexFunc(order, func(s *replicaHarness) bool {
-			fits := sc == anySeat || (sc == aTunnel) == (s.tunnel != nil)
+			fits := sc == anyReplica || (sc == aTunnel) == (s.tunnel != nil)
 			return fits && grab(&s.inUse)
 		})
 		if complete = n >= 0; complete {
@@ -210,14 +210,14 @@ func (a *environment) take(sc scope) (i *Injection, s *replicaHarness, free func
 	return i, s, release
 }
 
-// inject injects a fault and leaves its target alone for a moment. It reports whether
-// the fault could be injected.
+// inject injects a fault, then leaves its target alone for a short time. It reports
+// whether the fault could be injected.
 func (a *environment) inject(ctx context.Context, k kind, i *Injection, s *replicaHarness) bool {
 	i.Kind, i.From = k.name, record.Now()
 	a.mu.Lock()
 	a.injections = append(a.injections, i)
 	a.mu.Unlock()
-	a.say("%-12s %s", i.Target, k.name)
+	a.logf("%-12s %s", i.Target, k.name)
 	err := k.run(ctx, a, s, i)
 	if err == nil && i.toHit && i.hits == 0 {
 		err = errors.New("nothing was hit")
@@ -225,7 +225,7 @@ func (a *environment) inject(ctx context.Context, k kind, i *Injection, s *repli
 	if err != nil && ctx.Err() == nil {
 		i.Failed = true
 		i.note("%v", err)
-		a.say("%-12s %s: %v", i.Target, k.name, err)
+		a.logf("%-12s %s: %v", i.Target, k.name, err)
 	}
 	if s != nil {
 		s.clearFaults()
@@ -235,8 +235,8 @@ func (a *environment) inject(ctx context.Context, k kind, i *Injection, s *repli
 	return !i.Failed
 }
 
-// healAll takes all faults away and fills the replicas, for the end of a run.
-func (a *environment) healAll(ctx context.Context) error {
+// clearAllFaults removes all faults and starts all replicas, for the end of a run.
+func (a *environment) clearAllFaults(ctx context.Context) error {
 	a.etcdLine.Set(cableOK)
 	_ = a.cp.Etcd.Resume() // it may not be paused
 	if a.cp.APIServer.PID() == 0 {
@@ -246,22 +246,22 @@ func (a *environment) healAll(ctx context.Context) error {
 	}
 	_ = a.cp.APIServer.Resume()
 	var errs []error
-	for _, s := range a.everySeat() {
+	for _, s := range a.allReplicas() {
 		s.clearFaults()
 	}
 	for _, v := range a.surgeReplicas {
-		if err := v.leave(); err != nil { // which it may, after what was done to it
-			a.say("%s: %v", v.pod, err)
+		if err := v.stop(); err != nil { // possible after a fault
+			a.logf("%s: %v", v.pod, err)
 		}
 	}
 	for _, s := range a.replicas {
-		p, err := s.present()
+		p, err := s.running()
 		s.mu.Lock()
-		occupied := s.occupied
+		restart := s.restart
 		s.mu.Unlock()
 		switch {
-		case !occupied:
-			errs = append(errs, s.occupy(ctx, true))
+		case !restart:
+			errs = append(errs, s.startPod(ctx, true))
 		case err == nil:
 			_ = p.Resume() // it may not be paused
 		}

@@ -11,16 +11,16 @@ import (
 	"github.com/tom-ludwig/operator-scaling/test/checker"
 )
 
-// times are the times without an owner that one kind of fault has caused, sorted.
+// times has the times without an owner that one kind of fault caused, sorted.
 type times struct {
 	all []time.Duration
-	// alone are those during which no other fault was on one of the two replicas, or
-	// on the servers.
+	// alone has those during which no other fault was active on either of the two
+	// replicas, or on the servers.
 	alone []time.Duration
 }
 
-// unowned sorts the times in which a partition had no owner by the fault that was
-// on the former owner, or else on all; "" for none.
+// unowned groups the times in which a partition had no owner by the fault that was active
+// on the previous owner, or otherwise on all; "" for none.
 func (r *Result) unowned() map[string]times {
 	byKind := map[string]times{}
 	for _, g := range r.Records.Gaps {
@@ -43,20 +43,21 @@ func (r *Result) unowned() map[string]times {
 	return byKind
 }
 
-// faultsOn returns the faults that may have to do with a gap, the most likely one
-// first: on the former owner, then on the servers or the fleet, then on the next owner.
-// A fault has effects until what it stopped has been taken over.
+// faultsOn returns the faults that may have caused a gap, the most likely one first: on
+// the previous owner, then on the servers or the fleet, then on the next owner. A fault
+// has effects until another member has taken over the partitions of the member that it
+// stopped.
 func (r *Result) faultsOn(g checker.Gap) (causes []Injection) {
 	after := int64(r.Options.LeaseDuration + 2*time.Second)
 	on := func(process, target string) bool { return process != "" && podOf(process) == target }
 	for _, which := range []func(Injection) bool{
 		func(i Injection) bool { return on(g.Before, i.Target) && i.From <= g.From },
-		func(i Injection) bool { return (i.Target == everybody || i.Target == servers) && i.From <= g.From },
+		func(i Injection) bool { return (i.Target == wholeFleet || i.Target == servers) && i.From <= g.From },
 		func(i Injection) bool { return on(g.After, i.Target) && !on(g.Before, i.Target) || i.From > g.From },
 	} {
 		for _, i := range slices.Backward(r.Injections) {
 			near := i.From <= g.To && g.From <= i.To+after
-			touches := on(g.Before, i.Target) || on(g.After, i.Target) || i.Target == everybody || i.Target == servers
+			touches := on(g.Before, i.Target) || on(g.After, i.Target) || i.Target == wholeFleet || i.Target == servers
 			if near && touches && which(i) && !slices.Contains(causes, i) {
 				causes = append(causes, i)
 			}
@@ -73,8 +74,8 @@ func podOf(process string) string {
 	return process
 }
 
-// quantile returns the smallest of the sorted times that at least the given share of
-// all do not exceed.
+// quantile returns the smallest of the sorted times that at least the given percentage of
+// them do not exceed.
 func quantile(sorted []time.Duration, percent int) time.Duration {
 	if len(sorted) == 0 {
 		return 0
@@ -82,9 +83,9 @@ func quantile(sorted []time.Duration, percent int) time.Duration {
 	return sorted[(len(sorted)*percent+99)/100-1]
 }
 
-// older counts the reconciles that began with an older version of their object than
-// another process had worked on before: with a cache that was behind. Nothing is broken
-// by it, as long as writes are conditional.
+// older counts the reconciles that started with an older version of their object than
+// another process had worked on before, because their cache lagged. This is harmless as
+// long as writes are conditional.
 func (r *Result) older() (n int) {
 	for _, d := range r.Records.VersionDrops {
 		if d.Before.Process != d.After.Process {

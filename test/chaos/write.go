@@ -19,7 +19,7 @@ import (
 	"github.com/tom-ludwig/operator-scaling/test/timeline"
 )
 
-// The files of a run in its folder.
+// The files that a run writes into its directory.
 const (
 	TextFile     = "report.txt"
 	JSONFile     = "report.json"
@@ -32,7 +32,7 @@ func (r *Result) WriteText(w io.Writer) error {
 	fmt.Fprintf(&b, "seed %d: %d faults in %v on %d replicas, %d objects, %d changes; lease duration %v; %d processes\n\n",
 		r.Options.Seed, len(r.Injections), r.Faulty.Round(time.Second), r.Options.Replicas, r.Options.Objects, r.Changes, r.Options.LeaseDuration, len(r.processes))
 	table := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "FAULT\tTIMES\tMOVES\tUNOWNED P50\tP99\tMAX\tMAX WITH OTHER FAULTS")
+	fmt.Fprintln(table, "FAULT\tTIMES\tMOVES\tNO OWNER P50\tP99\tMAX\tMAX WITH OTHER FAULTS")
 	unowned := r.unowned()
 	injected := map[string]int{}
 	for _, i := range r.Injections {
@@ -55,11 +55,11 @@ func (r *Result) WriteText(w io.Writer) error {
 		fmt.Fprintf(table, "%s\t%d\t%d\t%v\t%v\t%v\t%v\n", name, injected[kind], len(t.all),
 			short(quantile(t.alone, 50)), short(quantile(t.alone, 99)), short(quantile(t.alone, 100)), short(quantile(t.all, 100)))
 	}
-	_ = table.Flush() // a buffer takes everything
+	_ = table.Flush() // writes to a buffer do not fail
 
 	fmt.Fprintln(&b)
 	table = tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "THE FORMER OWNER\tMOVES\tUNOWNED P50\tP99\tMAX")
+	fmt.Fprintln(table, "PREVIOUS OWNER\tMOVES\tNO OWNER P50\tP99\tMAX")
 	for _, cause := range slices.Sorted(maps.Keys(r.Records.Unowned)) {
 		d := r.Records.Unowned[cause]
 		fmt.Fprintf(table, "%s\t%d\t%v\t%v\t%v\n", causeText(cause), d.Count, short(d.P50), short(d.P99), short(d.Max))
@@ -70,22 +70,22 @@ func (r *Result) WriteText(w io.Writer) error {
 	fmt.Fprintln(&b)
 	table = tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 	row := func(what string, value any) { fmt.Fprintf(table, "%v\t%s\n", value, what) }
-	row("objects worked on by two at once (V1)", len(c.Overlaps))
-	row("partitions active at two at once (V1)", len(c.ActiveTwice))
-	row("tokens that went down (V2)", len(c.TokenDrops))
-	row("objects not worked on at their last version (V3)", len(c.Losses))
+	row("objects that two replicas worked on at the same time (V1)", len(c.Overlaps))
+	row("partitions active on two members at the same time (V1)", len(c.ActiveTwice))
+	row("tokens that decreased (V2)", len(c.TokenDrops))
+	row("objects not processed at their last version (V3)", len(c.Losses))
 	row("findings in the history of etcd (V5)", len(r.History.Findings))
-	row("reconciles on an older version than the last owner's", r.older())
+	row("reconciles on an older version than the previous owner's", r.older())
 	row("reconciles", c.Reconciles)
-	row("handovers of partitions (V6)", c.Handovers)
+	row("partition handovers (V6)", c.Handovers)
 	row("evictions (V6)", r.Evictions)
 	row("refused evictions (V6)", r.Counted.Refused)
 	row("contested claims (V6)", r.Counted.Contested)
 	row("fence trips (V6)", r.Counted.Fences)
-	row("conflicts of Lease writes (V6)", r.Counted.Conflicts)
-	row("processes that ended by themselves", r.Exits)
-	row("Lease versions that etcd has seen", r.LeaseWrites)
-	row("until all was as it should be, after the last fault", r.Settled.Round(100*time.Millisecond))
+	row("Lease write conflicts (V6)", r.Counted.Conflicts)
+	row("processes that exited on their own", r.Exits)
+	row("Lease versions in the history of etcd", r.LeaseWrites)
+	row("from the last fault until the replicas converged", r.Settled.Round(100*time.Millisecond))
 	_ = table.Flush()
 	if len(r.Breaches) == 0 {
 		fmt.Fprintln(&b, "\nPASSED")
@@ -99,9 +99,9 @@ func (r *Result) WriteText(w io.Writer) error {
 func causeText(c checker.Cause) string {
 	switch c {
 	case checker.Released:
-		return "has released"
+		return "released the partition"
 	case checker.Left:
-		return "has left, or lost its Lease"
+		return "left, or lost its Lease"
 	case checker.Fenced:
 		return "was fenced"
 	case checker.Died:
