@@ -18,31 +18,32 @@ import (
 	"github.com/tom-ludwig/operator-scaling/shard/claim"
 )
 
-// Config is what a [Client] and a [Watch] need to know.
+// Config configures a [Client] and a [Watch].
 type Config struct {
-	// Leases is the API of the namespace that the ring lives in.
+	// Leases is the API for the Leases in the ring's namespace.
 	Leases clientcoordinationv1.LeaseInterface
-	// Ring names the ring: a valid label value.
+	// Ring is the name of the ring: a valid label value.
 	Ring string
-	// Name is the name of the own Lease; see [Name].
+	// Name is the name of this member's Lease; see [Name].
 	Name string
-	// Holder is voided in the name of: it stands on the Leases that this member evicts.
+	// Holder is this member's holder identity. The Leases that this member evicts record it.
 	Holder string
-	// Labels are put on the member's Lease in addition to [LabelRing]. No Lease is
+	// Labels are set on the member's Lease in addition to [LabelRing]. No Lease is
 	// selected by them.
 	Labels map[string]string
-	// Owner makes the own Lease a dependent of the Pod, so that it is collected
-	// with it. Nil for none.
+	// Owner makes the member's Lease a dependent of the Pod, so that the garbage collector
+	// deletes it with the Pod. Nil for none.
 	Owner *metav1.OwnerReference
-	// Acquired is when this incarnation started, for people who read the Lease.
+	// Acquired is when this incarnation started. It is informational.
 	Acquired time.Time
-	// Faults is told of each record that has faults and of each foreign Lease. Nil for nobody.
+	// Faults is called for each record that has faults and for each foreign Lease. It may
+	// be nil.
 	Faults func(lease string, err error)
 }
 
-// Selector returns the label selector for all Leases of the ring: by [LabelRing] alone.
-// Members that selected by different labels would not see each other, and each would
-// own everything.
+// Selector returns the label selector for all Leases of the ring: by [LabelRing] alone
+// (R1). Members that selected by different labels would not see each other, and each
+// would own everything.
 func (c Config) Selector() string {
 	return metav1.FormatLabelSelector(&metav1.LabelSelector{MatchLabels: map[string]string{LabelRing: c.Ring}})
 }
@@ -56,7 +57,7 @@ func (c Config) labels() map[string]string {
 	return labels
 }
 
-// decode reads a Lease and tells of its faults.
+// decode decodes a Lease and reports its faults.
 func (c Config) decode(l *coordinationv1.Lease) (claim.Lease, error) {
 	decoded, faults, err := Decode(l, c.Ring)
 	if c.Faults != nil && (faults != nil || err != nil) {
@@ -69,16 +70,16 @@ func (c Config) decode(l *coordinationv1.Lease) (claim.Lease, error) {
 	return decoded, err
 }
 
-// Client carries out single requests on Leases. Each method returns, beside the
-// error for people, what the state machine is to conclude from it.
+// Client carries out single requests on Leases. Each method returns an error for logs and
+// the outcome for the state machine.
 type Client struct{ cfg Config }
 
 // NewClient returns a client that has done nothing yet.
 func NewClient(cfg Config) *Client { return &Client{cfg: cfg} }
 
-// Get reads the own Lease with a quorum read. A Lease of that name that is no
-// record of this ring is returned with the outcome OK and [ErrForeign]; only its
-// Name, UID, Version and Holder are set.
+// Get reads this member's Lease with a quorum read. If the Lease of that name is foreign,
+// Get returns it with the outcome OK and [ErrForeign]: its Name, UID, Version, Finalizers
+// and Holder are those of the object, and it claims everything.
 func (c *Client) Get(ctx context.Context) (claim.Lease, claim.Outcome, error) {
 	l, err := c.cfg.Leases.Get(ctx, c.cfg.Name, metav1.GetOptions{})
 	if err != nil {
@@ -96,7 +97,7 @@ func (c *Client) Get(ctx context.Context) (claim.Lease, claim.Outcome, error) {
 	return decoded, claim.OK, err
 }
 
-// Create creates the own Lease.
+// Create creates this member's Lease.
 func (c *Client) Create(ctx context.Context, r claim.Record) (claim.Lease, claim.Outcome, error) {
 	l := c.own(r)
 	created, err := c.cfg.Leases.Create(ctx, l, metav1.CreateOptions{})
@@ -106,8 +107,8 @@ func (c *Client) Create(ctx context.Context, r claim.Record) (claim.Lease, claim
 	return claim.Lease{Name: created.Name, UID: string(created.UID), Version: created.ResourceVersion, Created: created.CreationTimestamp.Time, Record: r}, claim.OK, nil
 }
 
-// Update writes the own Lease if it is at the given version. A record without a
-// holder voids it.
+// Update writes this member's Lease if it has the given UID and resourceVersion. A record
+// without a holder voids it.
 func (c *Client) Update(ctx context.Context, uid, version string, r claim.Record) (claim.Lease, claim.Outcome, error) {
 	l := c.own(r)
 	l.UID, l.ResourceVersion = types.UID(uid), version
@@ -118,7 +119,7 @@ func (c *Client) Update(ctx context.Context, uid, version string, r claim.Record
 	return claim.Lease{Name: updated.Name, UID: string(updated.UID), Version: updated.ResourceVersion, Created: updated.CreationTimestamp.Time, Record: r}, claim.OK, nil
 }
 
-// Delete deletes a Lease if it is at the given version.
+// Delete deletes a Lease if it has the given UID and resourceVersion.
 func (c *Client) Delete(ctx context.Context, name, uid, version string) (claim.Outcome, error) {
 	typed := types.UID(uid)
 	err := c.cfg.Leases.Delete(ctx, name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &typed, ResourceVersion: &version}})
@@ -143,19 +144,19 @@ func (c *Client) List(ctx context.Context) ([]claim.Lease, claim.Outcome, error)
 	return leases, claim.OK, nil
 }
 
-// Evict voids another member's Lease if it is at the version that was seen: with one
-// update, because a read first would double the requests at the worst moment, when many
-// members have died at once.
+// Evict voids another member's Lease if it still has the resourceVersion that this member
+// has seen (R23). It sends one update (R27), because a read before it would double the
+// requests at the worst moment, when many members have died at once.
 //
-// The update replaces the whole Lease, and only what the void Lease needs is written: a
-// Lease that is full to the limit of its annotations can be evicted too. What is kept:
-// the owner, so that the garbage collector takes the Lease with its Pod even if no
-// member is left that would delete it; and finalizers, which belong to others. Labels
-// and annotations that others have put on the Lease are lost, as they are with each
-// renewal of its holder.
+// The update replaces the whole Lease with a minimal record, so that a Lease whose
+// annotations have reached the size limit can be evicted too. It keeps the owner
+// reference, so that the garbage collector deletes the Lease with its Pod even if no
+// member is left to delete it; and it keeps finalizers, which belong to other clients.
+// Labels and annotations of other clients are lost, as they are with each renewal of the
+// Lease's holder.
 func (c *Client) Evict(ctx context.Context, e claim.EvictLease) (claim.Lease, claim.Outcome, error) {
 	if e.UID == "" || e.Version == "" {
-		// Without them the update would hit any holder, or create a Lease.
+		// Without them the update would void the Lease of any holder, or create a Lease.
 		return claim.Lease{}, claim.Conflict, fmt.Errorf("evict the holder of lease %s: UID %q and version %q must be known", e.Name, e.UID, e.Version)
 	}
 	updated, err := c.cfg.Leases.Update(ctx, c.void(e), metav1.UpdateOptions{})
@@ -169,8 +170,8 @@ func (c *Client) Evict(ctx context.Context, e claim.EvictLease) (claim.Lease, cl
 	return decoded, claim.OK, nil
 }
 
-// The longest name of a Pod, and more than any UID has. What is longer was put there by
-// somebody else and is not kept.
+// The maximum length of a Pod name, and a length that no UID reaches. Longer values were
+// written by another client and are not kept.
 const (
 	maxPodName = 253
 	maxUID     = 128
@@ -197,8 +198,8 @@ func (c *Client) void(e claim.EvictLease) *coordinationv1.Lease {
 	return l
 }
 
-// own returns the own Lease with the record. It is written whole: nothing that
-// anybody else put on it survives.
+// own returns this member's Lease with the record. A write replaces the whole Lease:
+// nothing that other clients put on it survives.
 func (c *Client) own(r claim.Record) *coordinationv1.Lease {
 	l := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: c.cfg.Name, Labels: c.cfg.labels()}}
 	if c.cfg.Owner != nil {
@@ -210,8 +211,8 @@ func (c *Client) own(r claim.Record) *coordinationv1.Lease {
 	return l
 }
 
-// outcome classes an error by what is certain. Everything else, refusals
-// included, is Unknown: it costs one more read.
+// outcome classifies an error by what it makes certain. All other errors, including
+// refusals, are Unknown: that only costs one more read.
 func outcome(err error) claim.Outcome {
 	switch {
 	case err == nil:

@@ -49,7 +49,7 @@ func record(member string) claim.Record {
 
 var compareSets = cmp.Comparer(func(a, b ring.Set) bool { return a.Equal(b) })
 
-func TestRecordsComeBackAsTheyWere(t *testing.T) {
+func TestRecordsRoundTrip(t *testing.T) {
 	ctx := context.Background()
 	client := lease.NewClient(config(shardtest.NewCluster(), "a"))
 	want := record("a")
@@ -67,7 +67,7 @@ func TestRecordsComeBackAsTheyWere(t *testing.T) {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(want, got.Record, compareSets); diff != "" {
-		t.Errorf("the record has changed on its way (-want +got):\n%s", diff)
+		t.Errorf("the record differs after a round trip (-want +got):\n%s", diff)
 	}
 	if got.Version != updated.Version || got.UID != created.UID {
 		t.Errorf("got version %s, uid %s", got.Version, got.UID)
@@ -85,7 +85,7 @@ func TestL1_OutcomesSayOnlyWhatIsCertain(t *testing.T) {
 		}
 	}
 	_, outcome, _ := client.Get(ctx)
-	want("read of nothing", outcome, claim.NotFound)
+	want("read of a missing Lease", outcome, claim.NotFound)
 	created, outcome, _ := client.Create(ctx, record("a"))
 	want("create", outcome, claim.OK)
 	_, outcome, _ = client.Create(ctx, record("a"))
@@ -95,10 +95,10 @@ func TestL1_OutcomesSayOnlyWhatIsCertain(t *testing.T) {
 	_, outcome, _ = client.Evict(ctx, claim.EvictLease{Name: "foo-a", UID: created.UID, Version: "1"})
 	want("eviction of an old version", outcome, claim.Conflict)
 	outcome, _ = client.Delete(ctx, "foo-a", "another", created.Version)
-	want("deletion of another", outcome, claim.Conflict)
+	want("deletion of another Lease", outcome, claim.Conflict)
 	cluster.Break("a", shardtest.LostAnswer)
 	_, outcome, _ = client.Update(ctx, created.UID, created.Version, record("a"))
-	want("update without an answer", outcome, claim.Unknown)
+	want("update without a response", outcome, claim.Unknown)
 	cluster.Break("a", shardtest.None)
 	cluster.Remove("default", "foo-a")
 	_, outcome, _ = client.Update(ctx, created.UID, created.Version, record("a"))
@@ -122,7 +122,7 @@ func TestEvictionVoids(t *testing.T) {
 	}
 }
 
-func TestL3L4_WhatCanNotBeReadIsTakenForTheWorst(t *testing.T) {
+func TestL3L4_UnreadableValuesAreTreatedAsTheWorstCase(t *testing.T) {
 	holder, zero := "x_1", int32(0)
 	ours := func(annotations ...string) *coordinationv1.Lease {
 		l := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{
@@ -144,12 +144,12 @@ func TestL3L4_WhatCanNotBeReadIsTakenForTheWorst(t *testing.T) {
 		t.Errorf("no record: %v", err)
 	}
 	for name, l := range map[string]*coordinationv1.Lease{
-		"no claims":          ours(),
-		"garbage claims":     ours("claims", "garbage"),
-		"claims cut off":     ours("claims", ring.DefaultParameters().Fingerprint()+":AAAA"),
-		"another protocol":   ours("protocol", "2", "claims", ring.DefaultParameters().Fingerprint()+":"+ring.NewSet(509).Encode()),
-		"another placement":  ours("claims", "xxh3/name/509/20/1.25/consistent-v9:"+ring.NewSet(509).Encode()),
-		"too many to be had": ours("claims", "xxh3/name/999999999/20/1.25/consistent-v1.1.0:AA"),
+		"no claims":           ours(),
+		"garbage claims":      ours("claims", "garbage"),
+		"truncated claims":    ours("claims", ring.DefaultParameters().Fingerprint()+":AAAA"),
+		"another protocol":    ours("protocol", "2", "claims", ring.DefaultParameters().Fingerprint()+":"+ring.NewSet(509).Encode()),
+		"another placement":   ours("claims", "xxh3/name/509/20/1.25/consistent-v9:"+ring.NewSet(509).Encode()),
+		"too many partitions": ours("claims", "xxh3/name/999999999/20/1.25/consistent-v1.1.0:AA"),
 	} {
 		decoded, faults, err := lease.Decode(l, "foo")
 		if err != nil || faults == nil || !decoded.Record.Claims.Everything || decoded.Record.Phase == claim.PhaseActive {
@@ -159,7 +159,7 @@ func TestL3L4_WhatCanNotBeReadIsTakenForTheWorst(t *testing.T) {
 	noDuration := ours()
 	noDuration.Spec.LeaseDurationSeconds = &zero
 	if decoded, _, _ := lease.Decode(noDuration, "foo"); decoded.Record.Duration <= 0 {
-		t.Error("a Lease without a duration lasts for no time")
+		t.Error("a Lease without a duration has the duration 0")
 	}
 	void := ours("claims", "garbage")
 	void.Spec.HolderIdentity = nil
@@ -168,8 +168,8 @@ func TestL3L4_WhatCanNotBeReadIsTakenForTheWorst(t *testing.T) {
 	}
 }
 
-// Marks delay those who read them. What can't be read delays nobody.
-func TestWatermarksThatCanNotBeReadAreIgnored(t *testing.T) {
+// Watermarks delay the members that read them. Unreadable watermarks delay no member.
+func TestUnreadableWatermarksAreIgnored(t *testing.T) {
 	l := func(holder, written string) *coordinationv1.Lease {
 		return &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{
 			Labels:      map[string]string{lease.LabelRing: "foo"},
@@ -182,7 +182,7 @@ func TestWatermarksThatCanNotBeReadAreIgnored(t *testing.T) {
 		kinds = append(kinds, fmt.Sprintf("Kind%d=1", i))
 	}
 	for _, written := range []string{"garbage", "Foo=", "=1", "Foo=01", "Foo=0", "Foo=-1", "Foo=1,", "Foo=1,,Bar=2", "Foo=1.5", "F o=1", "Foo=" + strings.Repeat("9", 41), many, strings.Join(kinds, ",")} {
-		for _, holder := range []string{"x_1", ""} { // they count on a void Lease too
+		for _, holder := range []string{"x_1", ""} { // watermarks on a void Lease count, too
 			decoded, faults, err := lease.Decode(l(holder, written), "foo")
 			if err != nil || faults == nil || !strings.Contains(faults.Error(), "watermarks") || decoded.Record.Watermarks != nil {
 				t.Errorf("%.40q: %v %v %v", written, err, faults, decoded.Record.Watermarks)
@@ -229,7 +229,7 @@ func FuzzDecode(f *testing.F) {
 		}, Spec: coordinationv1.LeaseSpec{HolderIdentity: &holder, LeaseDurationSeconds: &seconds}}
 		decoded, _, err := lease.Decode(l, "foo")
 		if err != nil {
-			t.Fatalf("a Lease of the ring was refused: %v", err)
+			t.Fatalf("a Lease of the ring was rejected: %v", err)
 		}
 		if r := decoded.Record; r.Duration <= 0 || r.Void() && !r.Claims.Empty() || len(r.Watermarks) > 16 {
 			t.Errorf("%+v", r)
@@ -237,7 +237,7 @@ func FuzzDecode(f *testing.F) {
 	})
 }
 
-func TestName_FitsAndTellsPodsApart(t *testing.T) {
+func TestName_FitsAndDistinguishesPods(t *testing.T) {
 	long := strings.Repeat("x", 250)
 	names := map[string]bool{}
 	for _, pod := range []string{"a", "b", long + "-a", long + "-b", strings.Repeat("y.", 126) + "z"} {
@@ -252,8 +252,8 @@ func TestName_FitsAndTellsPodsApart(t *testing.T) {
 	}
 }
 
-// A dead connection shows no error: Relist makes the watch show the present.
-func TestWatch_RelistShowsWhatADeadStreamDidNot(t *testing.T) {
+// A dead connection returns no error: Relist makes the watch show the current state.
+func TestWatch_RelistShowsWhatADeadStreamMissed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cluster := shardtest.NewCluster()
 		c := config(cluster, "a")
@@ -273,7 +273,7 @@ func TestWatch_RelistShowsWhatADeadStreamDidNot(t *testing.T) {
 		if e, ok := (<-events).(claim.LeaseObserved); !ok || e.Lease.Version != created.Version {
 			t.Errorf("the watch began with %+v", e)
 		}
-		// The stream goes dead: no event, no error. (Heal ends streams, so don't.)
+		// The stream goes dead: no event, no error. (Break with None would end the stream.)
 		cluster.Break("a", shardtest.Unreachable)
 		updated, _, err := other.Update(t.Context(), created.UID, created.Version, record("b"))
 		if err != nil {
@@ -286,15 +286,15 @@ func TestWatch_RelistShowsWhatADeadStreamDidNot(t *testing.T) {
 		cluster.Mend("a")
 		time.Sleep(time.Minute)
 		if len(events) != 0 {
-			t.Fatal("the dead stream came back by itself")
+			t.Fatal("the dead stream recovered by itself")
 		}
 		w.Relist()
 		time.Sleep(5 * time.Second)
 		if e, ok := (<-events).(claim.LeaseObserved); !ok || e.Lease.Version != updated.Version {
 			t.Errorf("after a relist the watch shows %+v", e)
 		}
-		// It is deleted and made again while the stream is dead: its end is shown, though
-		// not in its final state.
+		// The Lease is deleted and created again while the stream is dead: the watch shows
+		// its end, but not its final state.
 		cluster.Break("a", shardtest.Unreachable)
 		cluster.Remove("default", updated.Name)
 		again, _, err := other.Create(t.Context(), record("b"))
@@ -305,12 +305,12 @@ func TestWatch_RelistShowsWhatADeadStreamDidNot(t *testing.T) {
 		w.Relist()
 		time.Sleep(5 * time.Second)
 		if e, ok := (<-events).(claim.LeaseDeleted); !ok || e.Last.UID != updated.UID || e.Final {
-			t.Errorf("in the place of a deletion the watch shows %+v", e)
+			t.Errorf("instead of a deletion the watch shows %+v", e)
 		}
 		if e, ok := (<-events).(claim.LeaseObserved); !ok || e.Lease.UID != again.UID {
 			t.Errorf("after it the watch shows %+v", e)
 		}
-		// It is deleted and made again while the stream works.
+		// The Lease is deleted and created again while the stream works.
 		cluster.Remove("default", updated.Name)
 		if _, _, err = other.Create(t.Context(), record("b")); err != nil {
 			t.Fatal(err)
@@ -320,7 +320,7 @@ func TestWatch_RelistShowsWhatADeadStreamDidNot(t *testing.T) {
 			t.Errorf("the watch shows the deletion as %+v", e)
 		}
 		<-events
-		// Somebody takes the record off; then the Lease goes.
+		// Another client removes the record; then the Lease is deleted.
 		stripped := cluster.Leases("default")[0]
 		stripped.Annotations = nil
 		cluster.Put(&stripped)
@@ -335,9 +335,9 @@ func TestWatch_RelistShowsWhatADeadStreamDidNot(t *testing.T) {
 	})
 }
 
-// The longer an outage, the longer client-go's informers wait before they look
-// again: up to a minute. By then a member would have given its watch up for dead.
-func TestWatch_IsBackSoonAfterALongOutage(t *testing.T) {
+// The longer an outage, the longer client-go's informers wait before they retry: up to a
+// minute. By then a member would have given up on its watch.
+func TestWatch_RecoversSoonAfterALongOutage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cluster := shardtest.NewCluster()
 		w := lease.NewWatch(config(cluster, "a"), cluster.Client("a"))
@@ -350,7 +350,7 @@ func TestWatch_IsBackSoonAfterALongOutage(t *testing.T) {
 		}()
 		synctest.Wait()
 		cluster.Break("a", shardtest.Unreachable)
-		w.Relist() // the stream ends, and there is no new one
+		w.Relist() // the stream ends, and no new stream can be opened
 		time.Sleep(5 * time.Minute)
 		if n := failures.Load(); n < 100 {
 			t.Errorf("tried %d times in five minutes", n)
@@ -380,8 +380,8 @@ func ExampleName() {
 	// Output: foo-operator-foo-operator-6d9f8-x2x4z
 }
 
-// An eviction leaves a void Lease that says no more than it must: it has to be possible
-// for a Lease that is as large as the API server allows.
+// An eviction leaves a void Lease with a minimal record: it must be possible to evict the
+// holder of a Lease that is as large as the API server allows.
 func TestEvictionIsOneRequestThatLeavesAMinimalRecord(t *testing.T) {
 	ctx := context.Background()
 	cluster := shardtest.NewCluster()
@@ -409,7 +409,7 @@ func TestEvictionIsOneRequestThatLeavesAMinimalRecord(t *testing.T) {
 	for what, change := range map[string]func(*claim.EvictLease){
 		"an older version":      func(e *claim.EvictLease) { e.Version = "1" },
 		"another Lease":         func(e *claim.EvictLease) { e.UID = "another" },
-		"whatever is there":     func(e *claim.EvictLease) { e.Version = "" },
+		"any version":           func(e *claim.EvictLease) { e.Version = "" },
 		"any Lease of the name": func(e *claim.EvictLease) { e.UID = "" },
 	} {
 		wrong := evict
@@ -441,7 +441,7 @@ func TestEvictionIsOneRequestThatLeavesAMinimalRecord(t *testing.T) {
 		t.Errorf("owners %v", left.OwnerReferences)
 	}
 
-	// What somebody has made of the record is not taken over.
+	// Overlong values that another client wrote to the record are not kept.
 	cluster.Put(&full)
 	full = cluster.Leases("default")[0]
 	evict.Version, evict.Member = full.ResourceVersion, strings.Repeat("x", 250<<10)
@@ -452,7 +452,7 @@ func TestEvictionIsOneRequestThatLeavesAMinimalRecord(t *testing.T) {
 		t.Errorf("owners %v", left.OwnerReferences)
 	}
 
-	// Of a Lease that was deleted nothing is left, and nothing is created.
+	// The eviction of a deleted Lease creates nothing.
 	cluster.Remove("default", "foo-a")
 	if _, outcome, _ := b.Evict(ctx, evict); outcome != claim.Conflict || len(cluster.Leases("default")) > 0 {
 		t.Errorf("the eviction of a deleted Lease: %v", outcome)

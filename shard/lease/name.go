@@ -10,12 +10,12 @@ import (
 	"github.com/zeebo/xxh3"
 )
 
-// maxName is what the API server allows for the name of a Lease.
+// maxName is the maximum length of a Lease name.
 const maxName = 253
 
-// Name returns the name of a member's Lease: the prefix and the Pod's name. If
-// that is longer than a name may be, its end is replaced by a hash of the whole,
-// so that it stays the same in every life of the Pod and differs between Pods.
+// Name returns the name of a member's Lease: the prefix and the Pod name. If that exceeds
+// the maximum length, its end is replaced by a hash of the whole name, so that the name
+// is stable for each Pod name and differs between Pods.
 func Name(prefix, pod string) string {
 	name := prefix + pod
 	if len(name) <= maxName {

@@ -39,14 +39,14 @@ const (
 // protocol is the version of the rules by which members read each other's claims.
 const protocol = "1"
 
-// fallbackDuration is that of a Lease which doesn't say how long it lasts.
+// fallbackDuration is the duration of a Lease without a valid leaseDurationSeconds.
 const fallbackDuration = 15 * time.Second
 
-// ErrForeign says that a Lease is not a record of a member of this ring.
+// ErrForeign is the error for a Lease that is not the record of a member of this ring.
 var ErrForeign = errors.New("not a Lease of this ring")
 
-// encode writes the record on the Lease, whose name and metadata are kept. now is
-// the wall clock.
+// encode writes the record to the Lease and keeps its name and metadata. now is the wall
+// clock.
 func encode(l *coordinationv1.Lease, r claim.Record, now time.Time) {
 	if l.Annotations == nil {
 		l.Annotations = map[string]string{}
@@ -75,10 +75,9 @@ func encode(l *coordinationv1.Lease, r claim.Record, now time.Time) {
 	set(annotationEvictedBy, r.EvictedBy)
 }
 
-// Decode reads the record of a member of the given ring. It fails with
-// [ErrForeign] for any other Lease. Faults within a record don't make it fail:
-// they are returned as a second error, joined, beside a record that assumes the
-// worst.
+// Decode decodes the record of a member of the given ring. For any other Lease it returns
+// [ErrForeign] as err. Faults within a record are not an err: Decode returns them joined, as
+// faults, together with a record that assumes the worst.
 func Decode(l *coordinationv1.Lease, ringName string) (lease claim.Lease, faults error, err error) {
 	if l.Labels[LabelRing] != ringName {
 		return claim.Lease{}, nil, fmt.Errorf("lease %s/%s: label %s is %q instead of %q: %w", l.Namespace, l.Name, LabelRing, l.Labels[LabelRing], ringName, ErrForeign)
@@ -99,7 +98,7 @@ func Decode(l *coordinationv1.Lease, ringName string) (lease claim.Lease, faults
 		Duration:    fallbackDuration,
 	}
 	if l.Spec.HolderIdentity == nil {
-		fault("holderIdentity is missing: taken for void")
+		fault("holderIdentity is missing: treated as void")
 	} else {
 		r.Holder = *l.Spec.HolderIdentity
 	}
@@ -112,7 +111,7 @@ func Decode(l *coordinationv1.Lease, ringName string) (lease claim.Lease, faults
 	if seconds := l.Spec.LeaseDurationSeconds; seconds != nil && *seconds > 0 {
 		r.Duration = time.Duration(*seconds) * time.Second
 	} else {
-		fault("leaseDurationSeconds is missing or not above 0: taken for %v", fallbackDuration)
+		fault("leaseDurationSeconds is missing or not positive: treated as %v", fallbackDuration)
 	}
 	if l.Spec.RenewTime == nil {
 		fault("renewTime is missing")
@@ -120,7 +119,7 @@ func Decode(l *coordinationv1.Lease, ringName string) (lease claim.Lease, faults
 	switch r.Phase {
 	case claim.PhaseJoining, claim.PhaseActive, claim.PhaseDraining:
 	default:
-		fault("phase %.40q is none that is known: not on the ring", r.Phase)
+		fault("unknown phase %.40q: the member is not on the ring", r.Phase)
 		r.Phase = claim.PhaseDraining
 	}
 	var parseErr error
@@ -134,14 +133,14 @@ func Decode(l *coordinationv1.Lease, ringName string) (lease claim.Lease, faults
 		fault("tombstones: %w", parseErr)
 	}
 	if version != protocol {
-		fault("protocol %.40q is not %q: claims everything", version, protocol)
+		fault("protocol %.40q is not %q: treated as claiming everything", version, protocol)
 		r.Claims = claim.Claims{Everything: true}
 	} else if r.Claims, parseErr = decodeClaims(l.Annotations[annotationClaims]); parseErr != nil {
-		fault("claims: %w: claims everything", parseErr)
+		fault("claims: %w: treated as claiming everything", parseErr)
 	}
 	if r.Void() {
 		r.Claims = claim.Claims{}
-		errs = nil // nobody acts on it
+		errs = nil // no member acts on them
 	}
 	if r.Watermarks, parseErr = decodeWatermarks(l.Annotations[annotationWatermarks]); parseErr != nil {
 		fault("watermarks: %w: ignored", parseErr)
@@ -157,7 +156,7 @@ func Decode(l *coordinationv1.Lease, ringName string) (lease claim.Lease, faults
 	}, errors.Join(errs...), nil
 }
 
-// encodeClaims writes "<fingerprint of the parameters>:<set>".
+// encodeClaims returns "<fingerprint of the parameters>:<set>".
 func encodeClaims(c claim.Claims) string {
 	if c.Everything {
 		return "everything"
@@ -168,7 +167,8 @@ func encodeClaims(c claim.Claims) string {
 	return c.Parameters.Fingerprint() + ":" + c.Set.Encode()
 }
 
-// decodeClaims reads what encodeClaims wrote. With an error it returns claims to everything.
+// decodeClaims decodes the result of encodeClaims. If it returns an error, the claims
+// that it returns claim everything (R2).
 func decodeClaims(text string) (claim.Claims, error) {
 	everything := claim.Claims{Everything: true}
 	if text == "everything" {
@@ -189,22 +189,22 @@ func decodeClaims(text string) (claim.Claims, error) {
 	return claim.Claims{Parameters: p, Set: s}, nil
 }
 
-// tombstone is the form of a claim.Tombstone in the annotation.
+// tombstone is the JSON form of a claim.Tombstone in the annotation.
 type tombstone struct {
 	Lease  string `json:"lease"`
 	Holder string `json:"holder"`
 	Claims string `json:"claims"`
 }
 
-func encodeTombstones(tombs []claim.Tombstone) string {
-	if len(tombs) == 0 {
+func encodeTombstones(tombstones []claim.Tombstone) string {
+	if len(tombstones) == 0 {
 		return ""
 	}
-	list := make([]tombstone, len(tombs))
-	for i, t := range tombs {
+	list := make([]tombstone, len(tombstones))
+	for i, t := range tombstones {
 		list[i] = tombstone{t.Lease, t.Holder, encodeClaims(t.Claims)}
 	}
-	text, _ := json.Marshal(list) // strings can't fail
+	text, _ := json.Marshal(list) // Marshal cannot fail on strings
 	return string(text)
 }
 
@@ -216,10 +216,10 @@ func decodeTombstones(text string) ([]claim.Tombstone, error) {
 	if err := json.Unmarshal([]byte(text), &list); err != nil {
 		return nil, err
 	}
-	tombs := make([]claim.Tombstone, 0, len(list))
+	tombstones := make([]claim.Tombstone, 0, len(list))
 	for _, t := range list {
-		claims, _ := decodeClaims(t.Claims) // claims everything if it can't be read
-		tombs = append(tombs, claim.Tombstone{Lease: t.Lease, Holder: t.Holder, Claims: claims})
+		claims, _ := decodeClaims(t.Claims) // unreadable claims claim everything
+		tombstones = append(tombstones, claim.Tombstone{Lease: t.Lease, Holder: t.Holder, Claims: claims})
 	}
-	return tombs, nil
+	return tombstones, nil
 }

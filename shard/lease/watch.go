@@ -24,28 +24,28 @@ import (
 	"github.com/tom-ludwig/operator-scaling/shard/claim"
 )
 
-// Watch shows all Leases of a ring, by a client-go reflector on one namespace and
-// one label selector.
+// Watch watches all Leases of a ring with a client-go reflector, in one namespace and
+// with one label selector.
 //
-// It is not an informer, because of how long those wait: after an outage of a
-// minute, or when the watch was started again a few times, an informer tries again
-// only after half a minute, and until then this member would gain nothing. The
-// reflector here waits a second at the most.
+// It is not an informer, because informers back off for too long: after an outage of a
+// minute, or after a few restarts of the watch, an informer retries only after half a
+// minute, and until then this member would gain no partitions. The reflector here waits
+// at most a second, plus up to half a second of jitter.
 type Watch struct {
 	cfg       Config
 	reflector *cache.Reflector
-	restart   atomic.Pointer[func()] // called by Relist, once; replaced for each request and each stream
+	restart   atomic.Pointer[func()] // Relist calls it once; replaced for each request and each stream
 
-	// Set by Run before the reflector starts, used on its goroutine.
+	// Run sets these before the reflector starts; its goroutine uses them.
 	deliver func(claim.Event)
 	failed  func(error)
 
 	mu    sync.Mutex
-	shown map[string]claim.Lease // by name; guarded by mu, written by the reflector's goroutine alone
+	shown map[string]claim.Lease // by name; guarded by mu, written only by the reflector's goroutine
 }
 
-// NewWatch returns a watch that [Watch.Run] starts. clientset is the one
-// that cfg.Leases belongs to: client-go asks it whether it can stream lists.
+// NewWatch returns a watch that [Watch.Run] starts. clientset is the clientset of
+// cfg.Leases: client-go determines from it whether lists can be streamed.
 func NewWatch(cfg Config, clientset any) *Watch {
 	w := &Watch{cfg: cfg, shown: map[string]claim.Lease{}}
 	backoff := retry
@@ -69,41 +69,42 @@ func NewWatch(cfg Config, clientset any) *Watch {
 		}, clientset),
 		&coordinationv1.Lease{}, (*store)(w), cache.ReflectorOptions{
 			Name:    "leases of ring " + cfg.Ring,
-			Backoff: &backoff, // when a stream has ended and can't be resumed
+			Backoff: &backoff, // when a stream has ended and cannot be resumed
 		})
 	return w
 }
 
-// Run watches until the context is done, and calls deliver with [claim.Observed]
-// and [claim.Vanished] events from one goroutine, in order. failed is told of
-// each error of a list or watch, from any goroutine. Run returns nil, after
-// everything that it started has ended. It may be called once.
+// Run watches until the context is done. It calls deliver with [claim.LeaseObserved] and
+// [claim.LeaseDeleted] events, in order and from one goroutine, and failed with each error
+// of a list or watch, from any goroutine. Run returns nil after everything that it started
+// has ended. It may be called only once.
 func (w *Watch) Run(ctx context.Context, deliver func(claim.Event), failed func(error)) error {
 	w.deliver, w.failed = deliver, failed
 	w.reflector.RunWithContext(ctx)
 	return nil
 }
 
-// retry is how long is waited between two tries: up to a second, and half of it.
+// retry is the delay between two attempts: up to a second, plus up to half of that as
+// jitter.
 var retry = wait.Backoff{Duration: 100 * time.Millisecond, Factor: 2, Jitter: 0.5, Steps: 10, Cap: time.Second}
 
-// errRelist is why a request has ended that Relist did not wait for.
-var errRelist = errors.New("there was no answer, and the watch is to start again")
+// errRelist is the cause for which Relist cancels a request without a response.
+var errRelist = errors.New("no response before the watch was restarted")
 
-// persist sends a request until it is answered by something that the reflector can
-// go on from. Whatever else it were told, it would hand to the process's global
-// error handlers before it tries again.
+// persist repeats a request until it gets a response that the reflector can handle by
+// itself. The reflector would pass any other error to the process's global error handlers
+// before it retries.
 //
-// Relist breaks off a request that has no answer yet: client-go sets no time limit for
-// lists and watches, and a server may never answer. done must be called when the answer,
-// or the stream that it is, is not needed any more.
+// Relist cancels a request that has no response yet: client-go sets no timeout for lists
+// and watches, and a server may never respond. The caller must call done when it no longer
+// needs the response or the stream.
 func persist[T any](ctx context.Context, w *Watch, request func(context.Context) (T, error)) (answer T, done context.CancelFunc, err error) {
 	backoff := retry
 	for {
 		attempt, cancel := context.WithCancelCause(ctx)
 		done = func() { cancel(nil) }
-		breakOff := func() { cancel(errRelist) }
-		w.restart.Store(&breakOff)
+		restart := func() { cancel(errRelist) }
+		w.restart.Store(&restart)
 		answer, err = request(attempt)
 		if err == nil || ctx.Err() != nil {
 			return answer, done, err
@@ -113,9 +114,9 @@ func persist[T any](ctx context.Context, w *Watch, request func(context.Context)
 		}
 		w.failed(err)
 		switch {
-		case apierrors.IsResourceExpired(err), apierrors.IsGone(err), // list anew
-			apierrors.IsTimeout(err),                              // the cache is behind the version asked for
-			apierrors.IsInvalid(err), apierrors.IsBadRequest(err): // lists can't be streamed
+		case apierrors.IsResourceExpired(err), apierrors.IsGone(err), // the reflector lists again
+			apierrors.IsTimeout(err),                              // the watch cache is behind the requested version
+			apierrors.IsInvalid(err), apierrors.IsBadRequest(err): // lists cannot be streamed
 			return answer, done, err
 		}
 		done()
@@ -127,14 +128,14 @@ func persist[T any](ctx context.Context, w *Watch, request func(context.Context)
 	}
 }
 
-// Leases returns those that the watch shows at the moment.
+// Leases returns the Leases that the watch currently shows, in no particular order.
 func (w *Watch) Leases() []claim.Lease {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return slices.Collect(maps.Values(w.shown))
 }
 
-// store is what the reflector writes to. It turns what comes into events.
+// store is the store that the reflector writes to. It turns changes into events.
 type store Watch
 
 func (s *store) Add(obj any) error { return s.Update(obj) }
@@ -146,15 +147,15 @@ func (s *store) Update(obj any) error {
 	}
 	decoded, err := s.cfg.decode(l)
 	if err != nil {
-		// Somebody took the record off a Lease: its member may still be at work.
+		// Another client removed the record from the Lease: its member may still be at work.
 		s.vanish(l.Name, nil)
 		return nil
 	}
 	s.mu.Lock()
-	last, was := s.shown[l.Name]
+	last, ok := s.shown[l.Name]
 	s.mu.Unlock()
-	if was && last.UID != decoded.UID {
-		s.vanish(l.Name, nil) // a list shows that it was deleted and made again
+	if ok && last.UID != decoded.UID {
+		s.vanish(l.Name, nil) // a list shows that it was deleted and created again
 	}
 	s.mu.Lock()
 	s.shown[l.Name] = decoded
@@ -176,22 +177,22 @@ func (s *store) Delete(obj any) error {
 	return nil
 }
 
-// vanish tells of the end of a Lease in its final state, or without one in the
-// last that was shown, if any was.
+// vanish reports the end of a Lease with its final state. Without a final state it reports
+// the last state that the watch has shown, if any.
 func (s *store) vanish(name string, final *claim.Lease) {
 	s.mu.Lock()
-	last, was := s.shown[name]
+	last, ok := s.shown[name]
 	delete(s.shown, name)
 	s.mu.Unlock()
 	if final != nil {
-		last, was = *final, true
+		last, ok = *final, true
 	}
-	if was {
+	if ok {
 		s.deliver(claim.LeaseDeleted{Last: last, Final: final != nil})
 	}
 }
 
-// Replace takes a list: what is not in it has vanished.
+// Replace handles a list: Leases that are not in it are gone.
 func (s *store) Replace(list []any, _ string) error {
 	listed := make(map[string]bool, len(list))
 	for _, obj := range list {
@@ -214,18 +215,18 @@ func (s *store) Replace(list []any, _ string) error {
 
 func (s *store) Resync() error { return nil }
 
-// Relist makes the watch start again from a list, on a new stream: the present
-// one may be a connection that is dead without an error. A request for a list or a
-// stream that has no answer yet is sent again.
+// Relist restarts the watch from a list, on a new stream: the connection of the present
+// stream may be dead without an error. A list or watch request that has no response yet is
+// sent again.
 func (w *Watch) Relist() {
 	if restart := w.restart.Swap(nil); restart != nil {
 		(*restart)()
 	}
 }
 
-// restartable passes a stream on until Relist asks for another. It then answers
-// as the API server does when a version has become too old, because that is what
-// makes a reflector list again instead of resuming. done is called at the end.
+// restartable forwards a stream until Relist requests a new one. It then returns the error
+// that the API server returns for a version that is too old, because after that error a
+// reflector lists again instead of resuming. done is called at the end.
 func (w *Watch) restartable(inner watch.Interface, done func()) watch.Interface {
 	restart := make(chan struct{})
 	end := sync.OnceFunc(func() { close(restart) })
@@ -235,11 +236,11 @@ func (w *Watch) restartable(inner watch.Interface, done func()) watch.Interface 
 	return s
 }
 
-// stream is a watch that can be ended from outside. Its goroutine lives as long
-// as the reflector, under Watch.Run, uses it.
+// stream is a watch that Relist can end. Its goroutine runs as long as the reflector,
+// under Watch.Run, uses it.
 type stream struct {
 	inner   watch.Interface
-	done    func() // frees what belongs to the request
+	done    func() // releases the resources of the request
 	events  chan watch.Event
 	stopped chan struct{}
 	once    sync.Once
@@ -278,6 +279,6 @@ func (s *stream) pass(restart <-chan struct{}) {
 }
 
 func expired() *metav1.Status {
-	status := apierrors.NewResourceExpired("the watch of the Leases was started again").Status()
+	status := apierrors.NewResourceExpired("the watch of the Leases was restarted").Status()
 	return &status
 }

@@ -23,9 +23,9 @@ const (
 
 var kindPattern = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9]{0,62}$`)
 
-// encodeWatermarks writes "<kind>=<resourceVersion>", sorted and separated by commas.
-// What a reader would refuse is left out, and so are kinds above the bound, the
-// last by name: the same ones each time.
+// encodeWatermarks returns "<kind>=<resourceVersion>" for each kind, sorted and separated
+// by commas. It omits watermarks that a reader would reject. If there are more kinds than
+// the bound, it omits the last ones by name, so that it omits the same ones each time.
 func encodeWatermarks(watermarks claim.Watermarks) string {
 	var list []string
 	for _, kind := range slices.Sorted(maps.Keys(watermarks)) {
@@ -36,14 +36,14 @@ func encodeWatermarks(watermarks claim.Watermarks) string {
 	return strings.Join(list, ",")
 }
 
-// decodeWatermarks reads what encodeWatermarks wrote. With an error it returns no watermarks:
-// they would only make this member wait.
+// decodeWatermarks decodes the result of encodeWatermarks. If it returns an error, it
+// returns no watermarks: they would only make this member wait.
 func decodeWatermarks(text string) (claim.Watermarks, error) {
 	if text == "" {
 		return nil, nil
 	}
 	if len(text) > maxWatermarks*(63+1+maxVersion+1) {
-		return nil, fmt.Errorf("%d bytes are too many", len(text))
+		return nil, fmt.Errorf("%d bytes exceed the size limit", len(text))
 	}
 	watermarks := claim.Watermarks{}
 	for entry := range strings.SplitSeq(text, ",") {
@@ -60,10 +60,10 @@ func decodeWatermarks(text string) (claim.Watermarks, error) {
 
 func checkWatermark(kind, version string) error {
 	if !kindPattern.MatchString(kind) {
-		return fmt.Errorf("%.100q is no kind", kind)
+		return fmt.Errorf("%.100q is not a valid kind", kind)
 	}
 	if _, err := resourceversion.CompareResourceVersion(version, version); err != nil || len(version) > maxVersion {
-		return fmt.Errorf("kind %s: %.100q is no resourceVersion that can be compared", kind, version)
+		return fmt.Errorf("kind %s: %.100q is not a comparable resourceVersion", kind, version)
 	}
 	return nil
 }
