@@ -15,8 +15,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// movement is what membership changes cost under some parameters, as means over
-// the samples unless it says otherwise.
+// movement is the cost of membership changes under some parameters. The values are means
+// over the samples unless noted otherwise.
 type movement struct {
 	ideal    float64 // partitions / members of the larger ring
 	moved    float64 // partitions that change their owner
@@ -25,11 +25,11 @@ type movement struct {
 	fullest  float64 // partitions of the fullest member / average, before the change
 }
 
-// samples is how many different members come or go, or how many Deployments are tried.
+// samples is how many different members join or leave, or how many Deployments are tried.
 const samples = 20
 
-// change returns the members before and after one member came or went. n is the
-// count before.
+// change returns the members before and after one member has joined or left. n is the
+// number of members before.
 func change(style string, n, delta, sample int) (before, after []string, ok bool) {
 	larger := max(n, n+delta)
 	var all []string
@@ -87,7 +87,7 @@ func measure(t testing.TB, p Parameters, style string, n, delta int) movement {
 	return m
 }
 
-// both is the mean (and the worst) of StatefulSet and Deployment names.
+// both returns the mean (and the worst) of StatefulSet and Deployment names.
 func both(t testing.TB, p Parameters, n, delta int) movement {
 	a, b := measure(t, p, "StatefulSet", n, delta), measure(t, p, "Deployment", n, delta)
 	return movement{
@@ -96,9 +96,9 @@ func both(t testing.TB, p Parameters, n, delta int) movement {
 	}
 }
 
-// BenchmarkMovement measures how many partitions change their owner when one
-// member comes to n or goes from n, against the ideal: those of the new member,
-// partitions/(n+1), or of the one that went, partitions/n. It reports the default
+// BenchmarkMovement measures how many partitions change their owner when one member
+// joins or leaves a ring of n, compared with the ideal: those of the new member,
+// partitions/(n+1), or of the one that left, partitions/n. It reports the default
 // parameters as metrics, and prints a table that compares them with others.
 func BenchmarkMovement(b *testing.B) {
 	for _, style := range []string{"StatefulSet", "Deployment"} {
@@ -123,7 +123,7 @@ func BenchmarkMovement(b *testing.B) {
 	}
 
 	b.Run("table", func(b *testing.B) {
-		// Not b.Log, which cuts after ten lines.
+		// Not b.Log, which truncates its output after ten lines.
 		fmt.Printf("\npartitions moved / ideal when one member comes to n (+1) or goes from n (-1): mean, worst,\n"+
 			"and the part that moved between members that stay; fullest member / average\n%s", movementTable(b))
 		for b.Loop() { // measures nothing
@@ -177,7 +177,7 @@ func BenchmarkNew(b *testing.B) {
 	}
 }
 
-// sink keeps results alive.
+// sink keeps the compiler from removing the benchmarked calls.
 var sink uint64
 
 func BenchmarkPoint(b *testing.B) {

@@ -12,8 +12,8 @@ import (
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
 )
 
-// An object lies at a point of the hash space, the point in a partition, and the
-// ring names the member that should own it.
+// An object is hashed to a point of the hash space, the point lies in a partition, and the
+// ring determines the member that should own that partition.
 func Example() {
 	r, err := ring.New(ring.DefaultParameters(), []string{"op-2", "op-0", "op-1"}) // in any order
 	if err != nil {
@@ -35,7 +35,7 @@ func Example() {
 	// op-2: 139 partitions
 }
 
-// A Deployment is placed where the Foo that controls it is.
+// A Deployment has the same key, and so the same owner, as the Foo that controls it.
 func ExampleKey_Resolve() {
 	foo := &metav1.ObjectMeta{Namespace: "default", Name: "example-foo"}
 	deployment := &metav1.ObjectMeta{
@@ -77,7 +77,7 @@ func ExampleRing_Relocated() {
 	// 112 of 509 partitions move, 112 of them to op-3
 }
 
-// Two members with other partition counts can still tell whether they claim the
+// Two members with different partition counts can still determine whether they claim the
 // same part of the hash space.
 func ExampleSet_Overlaps() {
 	half := ring.NewSet(2)

@@ -12,8 +12,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// FuzzRing: whatever the parameters and the names of members, there is either an
-// error that Validate names, or a ring that keeps R1, R2 and R3.
+// FuzzRing: for any parameters and member names, New returns either the error of Validate
+// or a ring that satisfies R1, R2 and R3.
 func FuzzRing(f *testing.F) {
 	f.Add("name", 509, 20, 1.25, "op-0\nop-1\nop-2")
 	f.Add("name", 1, 1, 1.0, "op-1\nop-11\nop-1")
@@ -49,7 +49,7 @@ func FuzzRing(f *testing.F) {
 	})
 }
 
-// FuzzDecodeSet: text is refused or is exactly what Encode writes.
+// FuzzDecodeSet: text is either rejected or exactly what Encode returns.
 func FuzzDecodeSet(f *testing.F) {
 	for _, partitions := range []int{1, 8, 12, 64, 65, 509} {
 		f.Add(FullSet(partitions).Encode(), partitions)
@@ -62,7 +62,7 @@ func FuzzDecodeSet(f *testing.F) {
 		s, err := DecodeSet(text, partitions)
 		if err != nil {
 			if !s.Equal(Set{}) {
-				t.Fatal("a set beside an error")
+				t.Fatal("a set in addition to an error")
 			}
 			return
 		}
@@ -82,7 +82,7 @@ func FuzzDecodeSet(f *testing.F) {
 	})
 }
 
-// FuzzParseFingerprint: text is refused or is exactly what Fingerprint writes.
+// FuzzParseFingerprint: text is either rejected or exactly what Fingerprint returns.
 func FuzzParseFingerprint(f *testing.F) {
 	f.Add(DefaultParameters().Fingerprint())
 	f.Add("fnv1a/uid/509/20/1.25/consistent-v1.1.0")
@@ -93,12 +93,12 @@ func FuzzParseFingerprint(f *testing.F) {
 		p, err := ParseFingerprint(text)
 		if err != nil {
 			if p != (Parameters{}) || len(err.Error()) > 2000 {
-				t.Fatalf("parameters %+v beside an error of %d characters", p, len(err.Error()))
+				t.Fatalf("parameters %+v in addition to an error of %d characters", p, len(err.Error()))
 			}
 			return
 		}
 		if err := p.Validate(); err != nil {
-			t.Fatalf("%q has impossible parameters: %v", text, err)
+			t.Fatalf("%q has invalid parameters: %v", text, err)
 		}
 		if p.Fingerprint() != text {
 			t.Fatalf("%q is read as %q", text, p.Fingerprint())
@@ -119,7 +119,7 @@ func FuzzRangeOf(f *testing.F) {
 			if first <= last {
 				t.Fatalf("RangeOf(%d, %d) = %#x to %#x, though there is none", partition, partitions, first, last)
 			}
-			_ = PartitionOf(point, partitions) // means nothing, but must not panic
+			_ = PartitionOf(point, partitions) // the result is meaningless, but it must not panic
 			return
 		}
 		if first > last {

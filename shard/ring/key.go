@@ -12,22 +12,22 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// A Key says which string of an object is hashed. Objects with equal keys always
+// A Key determines which string of an object is hashed. Objects with equal keys always
 // have the same owner.
 //
-// Each ring has one key: [ByName], [ByNamespace], [ByUID], or a user's own made by
-// [ByFunc]. Dependent objects are placed beside their controlling owner with
-// [ByController] or [ByClusterController], which mean "the key that the ring has
-// for the owner" and are resolved with [Key.Resolve].
+// Each ring has one key: [ByName], [ByNamespace], [ByUID], or a custom key from
+// [ByFunc]. With [ByController] or [ByClusterController], dependent objects have the
+// same owning member as their controlling owner. These two mean "the key that the ring
+// uses for the controlling owner" and are resolved with [Key.Resolve].
 type Key struct {
 	name string
 	of   func(metav1.Object) string
 	// pair returns the two parts of a key that is a namespaced name, so that it can
-	// be hashed without being put together. Nil for other keys.
+	// be hashed without concatenation. Nil for other keys.
 	pair func(metav1.Object) (namespace, name string)
 	// ofOwner derives the key of the controlling owner of an object in the given
-	// namespace ("" if the owner is cluster-scoped). Nil if a reference does not
-	// tell enough of the owner.
+	// namespace ("" if the owner is cluster-scoped). Nil if an owner reference does not
+	// contain what the key needs.
 	ofOwner func(namespace string, owner *metav1.OwnerReference) string
 }
 
@@ -46,9 +46,9 @@ var (
 		pair:    func(o metav1.Object) (string, string) { return o.GetNamespace(), o.GetName() },
 		ofOwner: func(ns string, ref *metav1.OwnerReference) string { return NamespacedName(ns, ref.Name) },
 	}
-	// ByNamespace hashes the namespace, so that one member owns all of it. A
-	// cluster-scoped object is hashed by its name (a Namespace thus lands beside
-	// its contents).
+	// ByNamespace hashes the namespace, so that one member owns all objects in it. A
+	// cluster-scoped object is hashed by its name (so a Namespace has the same owner as
+	// the objects in it).
 	ByNamespace = Key{
 		name: "namespace",
 		of: func(o metav1.Object) string {
@@ -71,28 +71,29 @@ var (
 		of:      func(o metav1.Object) string { return string(o.GetUID()) },
 		ofOwner: func(_ string, ref *metav1.OwnerReference) string { return string(ref.UID) },
 	}
-	// ByController places a dependent object where its controlling owner
-	// (metadata.ownerReferences with controller: true) lies, by the ring's own key.
-	// An object without a controller is placed by itself.
+	// ByController uses the ring's key of a dependent object's controlling owner
+	// (metadata.ownerReferences with controller: true). An object without a controller
+	// uses its own key.
 	ByController = Key{name: keyByController}
-	// ByClusterController is ByController for owners that are cluster-scoped while
-	// their dependents live in namespaces: an owner reference does not say so.
+	// ByClusterController is ByController for cluster-scoped owners of namespaced
+	// dependents: an owner reference does not contain the scope of the owner.
 	ByClusterController = Key{name: keyByClusterController}
 )
 
-// ErrNoOwnerKey says that the key of an owner can't be told from an owner reference.
-var ErrNoOwnerKey = errors.New("the ring's key can't be derived from an owner reference")
+// ErrNoOwnerKey is the error for a ring whose key cannot be derived from an owner
+// reference.
+var ErrNoOwnerKey = errors.New("the ring's key cannot be derived from an owner reference")
 
-// ByFunc makes a key of a user's own function. The name goes into the ring's
-// fingerprint: change it whenever the function changes its answers, so that
-// members of two versions don't take each other's partitions for comparable.
+// ByFunc returns a key from a custom function. The name becomes part of the ring's
+// fingerprint: change it whenever the function returns different strings, so that
+// members of different versions do not treat each other's partitions as comparable.
 //
-// The function must be pure, must not keep or change the object, and is called
-// from many goroutines, once or twice for each event. The string is hashed with
-// xxh3-64, on a ring of ByUID with FNV-1a-64.
+// The function must be pure and must not keep or change the object. It is called from
+// many goroutines, once or twice for each event. The string is hashed with xxh3-64, on a
+// ring with the key ByUID with FNV-1a-64.
 //
-// Given to an informer, the function returns the key of the ring for the object
-// that the informer's object belongs to.
+// As the key of an informer, the function must return the ring's key of the object that
+// the informer's object belongs to.
 func ByFunc(name string, of func(metav1.Object) string) Key {
 	return Key{name: "custom-" + name, of: of}
 }
@@ -101,22 +102,22 @@ func ByFunc(name string, of func(metav1.Object) string) Key {
 func (k Key) Name() string { return k.name }
 
 // Of returns the string to hash. It may only be called on a key that is not
-// relative to the ring's (see [Key.Resolve]).
+// relative to the ring's key (see [Key.Resolve]).
 func (k Key) Of(obj metav1.Object) string { return k.of(obj) }
 
 // Resolve returns the key to use for an informer on a ring whose key is ringKey:
 // k itself, or for [ByController] and [ByClusterController] the key of the owner.
-// It fails with [ErrNoOwnerKey] for those two on a ring with a custom key, and for
-// the zero Key.
+// It returns [ErrNoOwnerKey] for those two on a ring with a custom key, and another
+// error for the zero Key.
 func (k Key) Resolve(ringKey Key) (Key, error) {
 	switch k.name {
 	case keyByController, keyByClusterController:
 	default:
 		if k.of == nil {
-			return Key{}, errors.New("the zero Key can't be used: take ByName, ByNamespace, ByUID, ByController or ByFunc with a function")
+			return Key{}, errors.New("the zero Key is not valid: use ByName, ByNamespace, ByUID, ByController or ByFunc with a function")
 		}
 		if ringKey.name == keyByUID {
-			k.pair = nil // a pair is hashed with xxh3, all keys of this ring with FNV-1a
+			k.pair = nil // pairs are hashed with xxh3, but all keys of this ring with FNV-1a
 		}
 		return k, nil
 	}
@@ -144,9 +145,8 @@ func (k Key) Resolve(ringKey Key) (Key, error) {
 	return resolved, nil
 }
 
-// Point returns the point of the hash space at which the object lies, for a
-// resolved key and the hash function of the ring. It does not allocate for keys
-// by name, namespace or UID.
+// Point returns the object's point of the hash space, for a resolved key and the hash
+// function of the ring. It does not allocate for keys by name, namespace or UID.
 func (k Key) Point(obj metav1.Object, hash Hash) uint64 {
 	if k.pair != nil {
 		return PointOfName(k.pair(obj))
@@ -154,14 +154,14 @@ func (k Key) Point(obj metav1.Object, hash Hash) uint64 {
 	return hash(k.of(obj))
 }
 
-// PointOfName is the point of a namespaced name: xxh3-64 of [NamespacedName], without
-// putting the string together.
+// PointOfName returns the point of a namespaced name: the xxh3-64 of [NamespacedName],
+// without concatenating the string.
 func PointOfName(namespace, name string) uint64 {
 	if namespace == "" {
 		return xxh3.HashString(name)
 	}
-	// The longest possible: a namespace of 63 characters and a name of 253. A
-	// longer one makes append allocate.
+	// The maximum length of a key: a namespace of 63 characters and a name of 253. For a
+	// longer key append allocates.
 	var buffer [63 + 1 + 253]byte
 	key := append(buffer[:0], namespace...)
 	key = append(key, '/')
@@ -169,7 +169,7 @@ func PointOfName(namespace, name string) uint64 {
 	return xxh3.Hash(key)
 }
 
-// NamespacedName is the key of an object on a ring by name.
+// NamespacedName returns the key of an object on a ring with the key ByName.
 func NamespacedName(namespace, name string) string {
 	if namespace == "" {
 		return name
@@ -188,7 +188,7 @@ func HashOf(ringKey Key) Hash {
 	return xxh3.HashString
 }
 
-// hashName names the hash function in a fingerprint.
+// hashName returns the name of the hash function in a fingerprint.
 func hashName(key string) string {
 	if key == keyByUID {
 		return "fnv1a"
@@ -196,8 +196,8 @@ func hashName(key string) string {
 	return "xxh3"
 }
 
-// fnv1a is FNV-1a-64. The standard library's needs a hash.Hash and a []byte,
-// which on the hot path is an allocation.
+// fnv1a is FNV-1a-64. The implementation in the standard library needs a hash.Hash and a
+// []byte, which would be an allocation on the hot path.
 func fnv1a(s string) uint64 {
 	const offset, prime = 14695981039346656037, 1099511628211
 	h := uint64(offset)
@@ -208,7 +208,7 @@ func fnv1a(s string) uint64 {
 	return h
 }
 
-// PartitionOf returns the partition in which a point lies: the high 64 bits of
+// PartitionOf returns the partition that contains the point: the high 64 bits of
 // point × partitions, so that each partition is a contiguous range of points
 // (Lemire, "Fast Random Integer Generation in an Interval", 2019). partitions
 // must be at least 1.

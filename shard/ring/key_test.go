@@ -25,7 +25,7 @@ func object(namespace, name, uid string, owners ...metav1.OwnerReference) *metav
 	return &metav1.ObjectMeta{Namespace: namespace, Name: name, UID: types.UID(uid), OwnerReferences: owners}
 }
 
-// controllerRef is the reference that a controller puts on what it makes.
+// controllerRef is the owner reference that a controller sets on an object that it creates.
 func controllerRef(owner metav1.Object) metav1.OwnerReference {
 	return *metav1.NewControllerRef(owner, schema.GroupVersionKind{Group: "example.com", Version: "v1", Kind: "Foo"})
 }
@@ -54,7 +54,7 @@ func TestKeyOf(t *testing.T) {
 		{ByName, cluster, "cart"},
 		{ByNamespace, namespaced, "shop"},
 		{ByNamespace, cluster, "cart"},
-		{ByNamespace, object("", "shop", "uid-3"), "shop"}, // the Namespace lies beside its contents
+		{ByNamespace, object("", "shop", "uid-3"), "shop"}, // the Namespace has the same key as the objects in it
 		{ByUID, namespaced, "uid-1"},
 		{ByUID, cluster, "uid-2"},
 		{byLabel, labelled, "blue"},
@@ -78,13 +78,13 @@ func TestKeyNames(t *testing.T) {
 			t.Errorf("name %q, want %q", k.Name(), want)
 		}
 	}
-	// A user's function can't pass for one of ours.
+	// A custom key cannot have the name of a built-in one.
 	if k := ByFunc("uid", byLabel.of); k.Name() == ByUID.Name() || HashOf(k)("x") != xxh3.HashString("x") {
-		t.Errorf("ByFunc(%q) is taken for ByUID", "uid")
+		t.Errorf("ByFunc(%q) is treated as ByUID", "uid")
 	}
 }
 
-// Queues hash the name that an item is, informers the object.
+// Queues hash the item, which is the object's name; informers hash the object.
 func TestByNameIsTheNameOfItemsInQueues(t *testing.T) {
 	for _, o := range []*metav1.ObjectMeta{object("shop", "cart", ""), object("", "cart", "")} {
 		want := HashOf(ByName)(ByName.Of(o))
@@ -115,7 +115,7 @@ func TestPointOfNameIsTheHashOfTheString(t *testing.T) {
 	}
 }
 
-func TestChildLandsWhereItsParentDoes(t *testing.T) {
+func TestAChildHasTheOwnerOfItsParent(t *testing.T) {
 	parent := object("shop", "cart", "uid-parent")
 	clusterParent := object("", "cart", "uid-cluster-parent")
 	other := controllerRef(object("shop", "bystander", "uid-bystander"))
@@ -151,7 +151,7 @@ func TestChildLandsWhereItsParentDoes(t *testing.T) {
 			if got := key.Point(c.child, hash); got != parentPoint {
 				t.Errorf("the child lies at %#x, its parent at %#x", got, parentPoint)
 			}
-			// The parent's own informer may well use the same key: a parent has no controller.
+			// The parent's informer may use the same key: a parent has no controller.
 			if got := key.Point(c.parent, hash); got != parentPoint {
 				t.Errorf("with the child's key the parent lies at %#x, by its own at %#x", got, parentPoint)
 			}
@@ -159,7 +159,7 @@ func TestChildLandsWhereItsParentDoes(t *testing.T) {
 	}
 }
 
-func TestObjectsWithoutControllerArePlacedByThemselves(t *testing.T) {
+func TestObjectsWithoutControllerUseTheirOwnKey(t *testing.T) {
 	ref := controllerRef(object("shop", "cart", "uid-parent"))
 	ref.Controller = nil
 	orphan := object("shop", "orphan", "uid-orphan", ref)
@@ -200,13 +200,13 @@ func TestResolve(t *testing.T) {
 			t.Errorf("%q on a ring by %q became %q", c.key.Name(), c.ring.Name(), k.Name())
 		}
 		if err != nil && c.want != nil && (!strings.Contains(err.Error(), fmt.Sprintf("%q", c.key.Name())) || !strings.Contains(err.Error(), "ByFunc")) {
-			t.Errorf("error %q does not name the key and the way out", err)
+			t.Errorf("error %q does not name the key and the solution", err)
 		}
 	}
 }
 
-// All keys of a ring share its hash function: else what an informer computes from
-// an object and a queue from its name would differ.
+// All keys of a ring use the same hash function. Otherwise an informer would compute another
+// point from an object than a queue computes from its name.
 func TestResolvedKeysUseTheHashOfTheRing(t *testing.T) {
 	child := object("shop", "cart-7f9c", "uid-child", controllerRef(object("shop", "cart", "uid-parent")))
 	child.Labels = map[string]string{"team": "blue"}
@@ -265,8 +265,8 @@ func TestByUIDHashesAsTheServerDoes(t *testing.T) {
 	}
 }
 
-// Members on different processors must agree. Keys of more than 240 bytes go through
-// vector instructions where there are any, so some are longer.
+// Members on different processors must compute the same hash. For keys of more than 240
+// bytes xxh3 uses vector instructions where available, so some keys here are longer.
 func TestR1_NamesAreHashedWithXXH3(t *testing.T) {
 	for _, c := range []struct {
 		key  string
@@ -288,7 +288,7 @@ func TestR1_NamesAreHashedWithXXH3(t *testing.T) {
 	}
 }
 
-// partitionCounts yields counts of every size, and a few random ones.
+// partitionCounts returns counts of every size, and a few random ones.
 func partitionCounts(rng *rand.Rand) []int {
 	counts := []int{1, 2, 3, 7, 63, 64, 65, 127, 128, 255, 256, 257, 509, 512, 1021, 4096, MaxPartitions - 1, MaxPartitions}
 	for range 10 {
@@ -309,7 +309,7 @@ func TestR5_RangesTileTheSpace(t *testing.T) {
 				t.Fatalf("partition %d of %d is %#x to %#x, but starts at %#x", p, partitions, first, last, next)
 			}
 			if PartitionOf(first, partitions) != p || PartitionOf(last, partitions) != p {
-				t.Fatalf("partition %d of %d is %#x to %#x, where lie the partitions %d and %d", p, partitions, first, last, PartitionOf(first, partitions), PartitionOf(last, partitions))
+				t.Fatalf("partition %d of %d is %#x to %#x, but these points lie in the partitions %d and %d", p, partitions, first, last, PartitionOf(first, partitions), PartitionOf(last, partitions))
 			}
 			smallest, largest = min(smallest, last-first), max(largest, last-first)
 			next = last + 1
@@ -320,7 +320,7 @@ func TestR5_RangesTileTheSpace(t *testing.T) {
 		if largest-smallest > 1 {
 			t.Errorf("the sizes of %d partitions range from %d to %d", partitions, smallest, largest)
 		}
-		// Against the definition, in arithmetic without limits.
+		// Compare with the definition, in arbitrary-precision arithmetic.
 		for range 20 {
 			point := rng.Uint64()
 			want := new(big.Int).SetUint64(point)

@@ -20,26 +20,26 @@ const (
 	DefaultLoad         = 1.25
 )
 
-// MaxPartitions bounds the claims that a member keeps on its Lease: one bit a
-// partition is 8 KiB at the most, well below what an annotation may hold.
+// MaxPartitions bounds the size of the claims on a member's Lease: one bit for each
+// partition is at most 8 KiB, well below the size limit of annotations.
 const MaxPartitions = 1 << 16
 
-// MaxVirtualNodes bounds the time that it takes to compute a ring: about a second
-// for 100 members. Far fewer are of use (see BenchmarkMovement).
+// MaxVirtualNodes bounds the time to compute a ring: about a second for 100 members. Far
+// fewer virtual nodes are useful (see BenchmarkMovement).
 const MaxVirtualNodes = 1000
 
-// placement names the code that maps partitions to members. Version 1.0 of the
-// library changed where its virtual nodes lie, so members that run different
-// versions would disagree with each other: the version is part of the fingerprint.
+// placement identifies the code that maps partitions to members. Version 1.0 of the
+// library changed the places of its virtual nodes, so members that run different versions
+// would compute different rings: the version is part of the fingerprint.
 const placement = "consistent-v1.1.0"
 
-// placementSample is what sampleOfPlacement returns for the version that
-// placement names.
+// placementSample is the result of sampleOfPlacement for the version in placement.
 const placementSample = 0x01300450bde794c7
 
-// placementInUse is placement, unless the program was built with a version of the
-// library (or of the hash) that places otherwise. An operator's go.mod may select a newer one
-// than this module asks for, so the version in our own go.mod proves nothing.
+// placementInUse returns placement, unless the program was built with a version of the
+// library (or of the hash) that computes another placement. An operator's go.mod may
+// select a newer version than this module requires, so the version in this module's
+// go.mod proves nothing.
 var placementInUse = sync.OnceValue(func() string {
 	if sample := sampleOfPlacement(); sample != placementSample {
 		return fmt.Sprintf("consistent-%016x", sample)
@@ -47,8 +47,9 @@ var placementInUse = sync.OnceValue(func() string {
 	return placement
 })
 
-// sampleOfPlacement is a hash over one placement: StatefulSet names with two
-// digits, and a load low enough that the bound decides about some partitions.
+// sampleOfPlacement returns a hash of one placement: of members with StatefulSet Pod names
+// of up to two digits, and with a load so low that the bound determines the owner of some
+// partitions.
 func sampleOfPlacement() uint64 {
 	members := make([]string, 12)
 	for i := range members {
@@ -56,7 +57,7 @@ func sampleOfPlacement() uint64 {
 	}
 	r, err := New(Parameters{Key: ByName.Name(), Partitions: 256, VirtualNodes: 20, Load: 1.1}, members)
 	if err != nil {
-		panic(fmt.Sprintf("ring: the sample of the placement: %v", err)) // its parameters are possible
+		panic(fmt.Sprintf("ring: placement sample: %v", err)) // cannot happen: its parameters are valid
 	}
 	owners := make([]byte, len(r.owner))
 	for partition, owner := range r.owner {
@@ -65,24 +66,24 @@ func sampleOfPlacement() uint64 {
 	return fnv1a(string(owners))
 }
 
-// Parameters are what a ring depends on beside its members. Members with
-// different parameters compute different rings, so the parameters stand on each
-// member's Lease.
+// Parameters are the inputs of a ring in addition to its members. Members with different
+// parameters compute different rings, so each member publishes its parameters on its Lease.
 type Parameters struct {
-	// Key names how keys are derived: [Key.Name] of the ring's key.
+	// Key identifies how keys are derived: [Key.Name] of the ring's key.
 	Key string
 	// Partitions is the number of partitions, 1 to MaxPartitions. More partitions
-	// spread objects more evenly and cost more on the Lease.
+	// spread objects more evenly and need more space on the Lease.
 	Partitions int
 	// VirtualNodes is the number of places that a member has in the hash space,
-	// 1 to MaxVirtualNodes. More of them move less when a member comes or goes.
+	// 1 to MaxVirtualNodes. With more of them, fewer partitions move when a member joins
+	// or leaves.
 	VirtualNodes int
-	// Load bounds what a member owns: at most ceil(Partitions / members × Load)
+	// Load bounds how much a member owns: at most ceil(Partitions / members × Load)
 	// partitions. At least 1.
 	Load float64
 }
 
-// DefaultParameters are those of the key [ByName].
+// DefaultParameters returns the defaults for a ring with the key [ByName].
 func DefaultParameters() Parameters {
 	return Parameters{
 		Key:          ByName.Name(),
@@ -94,13 +95,13 @@ func DefaultParameters() Parameters {
 
 var keyName = regexp.MustCompile(`^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$`)
 
-// Validate names every fault, joined with errors.Join. It returns nil if the
-// parameters are possible.
+// Validate returns every fault, joined with errors.Join, or nil if the parameters are
+// valid.
 func (p Parameters) Validate() error {
 	var errs []error
 	switch {
 	case p.Key == keyByController || p.Key == keyByClusterController:
-		errs = append(errs, fmt.Errorf("key: %q is relative to the key of a ring and can't be a ring's own", p.Key))
+		errs = append(errs, fmt.Errorf("key: %q is relative to the key of a ring and cannot be the key of a ring itself", p.Key))
 	case !keyName.MatchString(p.Key):
 		errs = append(errs, fmt.Errorf("key: name %.100q must be 1 to 63 lower-case letters, digits, '-' or '.', starting and ending with a letter or digit", p.Key))
 	}
@@ -116,8 +117,8 @@ func (p Parameters) Validate() error {
 	return errors.Join(errs...)
 }
 
-// Fingerprint is the canonical text of the parameters, including the hash
-// function and the version of the placement code. [ParseFingerprint] reads it.
+// Fingerprint returns the canonical text of the parameters, including the hash
+// function and the version of the placement code. [ParseFingerprint] parses it.
 // Members whose fingerprints are equal compute equal rings.
 func (p Parameters) Fingerprint() string {
 	return strings.Join([]string{
@@ -127,12 +128,12 @@ func (p Parameters) Fingerprint() string {
 	}, "/")
 }
 
-// maxFingerprint is more than any fingerprint of possible parameters takes. What
-// is longer is refused unread, and kept out of errors and logs.
+// maxFingerprint is longer than any fingerprint of valid parameters. A longer text is
+// rejected without being parsed, and kept out of errors and logs.
 const maxFingerprint = 256
 
-// ParseFingerprint reads what [Parameters.Fingerprint] wrote. It refuses a
-// fingerprint that this version of the package can't compute the same ring for.
+// ParseFingerprint parses the result of [Parameters.Fingerprint]. It rejects a
+// fingerprint for which this version of the package cannot compute the same ring.
 func ParseFingerprint(text string) (Parameters, error) {
 	if len(text) > maxFingerprint {
 		return Parameters{}, fmt.Errorf("ring parameters %.100q: %d characters, more than %d", text, len(text), maxFingerprint)
@@ -160,7 +161,7 @@ func ParseFingerprint(text string) (Parameters, error) {
 		return Parameters{}, fmt.Errorf("ring parameters %.100q: %w", text, err)
 	}
 	if p.Fingerprint() != text {
-		return Parameters{}, fmt.Errorf("ring parameters %.100q: written by a version that places objects differently (this one would write %q)", text, p.Fingerprint())
+		return Parameters{}, fmt.Errorf("ring parameters %.100q: written by a version that computes another placement (this version would write %q)", text, p.Fingerprint())
 	}
 	return p, nil
 }

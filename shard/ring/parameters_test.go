@@ -76,7 +76,7 @@ func TestR4_ImpossibleParametersAreNamed(t *testing.T) {
 	}
 }
 
-func TestFingerprintIsReadBack(t *testing.T) {
+func TestFingerprintRoundTrips(t *testing.T) {
 	uid := DefaultParameters()
 	uid.Key = ByUID.Name()
 	longest := parameters(MaxPartitions, MaxVirtualNodes, 1.0000000000000002e+300)
@@ -107,7 +107,7 @@ func TestFingerprintIsReadBack(t *testing.T) {
 	}
 }
 
-func TestFingerprintTellsParametersApart(t *testing.T) {
+func TestDifferentParametersHaveDifferentFingerprints(t *testing.T) {
 	seen := make(map[string]Parameters)
 	for _, key := range []string{"name", "namespace", "uid", "custom-a", "custom-b"} {
 		for _, partitions := range []int{509, 5, 510} {
@@ -125,14 +125,14 @@ func TestFingerprintTellsParametersApart(t *testing.T) {
 	}
 }
 
-func TestR1_ForeignFingerprintsAreRefused(t *testing.T) {
+func TestR1_FingerprintsOfOtherVersionsAreRejected(t *testing.T) {
 	for name, text := range map[string]string{
 		"empty":                     "",
 		"a field too few":           "xxh3/name/509/20/1.25",
 		"a field too many":          "xxh3/name/509/20/1.25/consistent-v1.1.0/",
 		"an earlier library":        "xxh3/name/509/20/1.25/consistent-v0.10.0",
 		"a later library":           "xxh3/name/509/20/1.25/consistent-v1.2.0",
-		"a library that is unknown": "xxh3/name/509/20/1.25/consistent-0123456789abcdef",
+		"an unknown library":        "xxh3/name/509/20/1.25/consistent-0123456789abcdef",
 		"another hash":              "fnv1a/name/509/20/1.25/consistent-v1.1.0",
 		"another hash of UIDs":      "xxh3/uid/509/20/1.25/consistent-v1.1.0",
 		"an unknown hash":           "sha1/name/509/20/1.25/consistent-v1.1.0",
@@ -160,14 +160,14 @@ func TestR1_ForeignFingerprintsAreRefused(t *testing.T) {
 		if err == nil {
 			t.Errorf("%s: ParseFingerprint(%q) = %+v", name, text, p)
 		} else if p != (Parameters{}) {
-			t.Errorf("%s: parameters %+v beside an error", name, p)
+			t.Errorf("%s: parameters %+v in addition to an error", name, p)
 		} else if !strings.HasPrefix(err.Error(), "ring parameters ") || len(err.Error()) > 1000 {
 			t.Errorf("%s: error of %d characters %.200q", name, len(err.Error()), err)
 		}
 	}
 }
 
-// Equal fingerprints are equal rings: what a fingerprint says about the library must be true.
+// Equal fingerprints must mean equal rings: the library version in a fingerprint must be right.
 func TestR1_PlacementNamesTheLibrary(t *testing.T) {
 	mod, err := os.ReadFile("../../go.mod")
 	if err != nil {
@@ -178,21 +178,21 @@ func TestR1_PlacementNamesTheLibrary(t *testing.T) {
 		t.Fatal("go.mod does not require github.com/buraksezer/consistent")
 	}
 	if want := "consistent-" + string(match[1]); placement != want {
-		t.Errorf("placement is %q, go.mod selects %q.\nIf TestR1_GoldenPlacement passes then the new version places as the old one did, and placement keeps its name: "+
-			"a new one makes fleets switch for nothing. Let this test accept both. Otherwise change placement, placementSample and the golden values.", placement, want)
+		t.Errorf("placement is %q, go.mod selects %q.\nIf TestR1_GoldenPlacement passes, then the new version computes the same placement as the old one, and placement keeps its name: "+
+			"a new name would make fleets switch without need. Let this test accept both. Otherwise change placement, placementSample and the golden values.", placement, want)
 	}
 	if got := sampleOfPlacement(); got != placementSample {
-		t.Errorf("the sample of the placement is %#016x, want %#016x", got, uint64(placementSample))
+		t.Errorf("the placement sample is %#016x, want %#016x", got, uint64(placementSample))
 	}
 	if placementInUse() != placement {
-		t.Errorf("fingerprints say %q, want %q", placementInUse(), placement)
+		t.Errorf("fingerprints contain %q, want %q", placementInUse(), placement)
 	}
 }
 
 func TestSameKeys(t *testing.T) {
 	p, q := DefaultParameters(), parameters(1021, 100, 2)
 	if !p.SameKeys(q) || !q.SameKeys(p) {
-		t.Error("the key alone decides")
+		t.Error("only the key must decide")
 	}
 	q = p
 	q.Key = ByNamespace.Name()

@@ -11,20 +11,19 @@ import (
 	"github.com/zeebo/xxh3"
 )
 
-// Ring is an immutable placement of partitions on members.
+// Ring is an immutable assignment of partitions to members.
 type Ring struct {
 	parameters Parameters
 	members    []string // sorted, unique
 	owner      []int32  // partition -> index into members; empty without members
 }
 
-// New computes the ring of the given members. Their order does not matter and a
-// name that is given twice counts once. The only error is that of
-// [Parameters.Validate].
+// New computes the ring of the given members. Their order does not matter, and a
+// duplicate name counts once. The only error is that of [Parameters.Validate].
 //
-// The ring is always computed afresh and never by adding to or removing from an
-// earlier one: the library's Add and Remove leave a state that depends on the
-// order of the calls.
+// The ring is always computed from scratch, never by adding members to or removing them
+// from an earlier one: the result of the library's Add and Remove depends on the order of
+// the calls.
 func New(p Parameters, members []string) (*Ring, error) {
 	if err := p.Validate(); err != nil {
 		return nil, fmt.Errorf("ring: %w", err)
@@ -53,7 +52,7 @@ func New(p Parameters, members []string) (*Ring, error) {
 	return r, nil
 }
 
-// Parameters returns what the ring was computed with.
+// Parameters returns the parameters that the ring was computed with.
 func (r *Ring) Parameters() Parameters { return r.parameters }
 
 // Members returns the names of the members, sorted.
@@ -68,12 +67,12 @@ func (r *Ring) Owner(partition int) (string, bool) {
 	return r.members[r.owner[partition]], true
 }
 
-// OwnerOf returns the member that should own the partition in which the point lies.
+// OwnerOf returns the member that should own the partition that contains the point.
 func (r *Ring) OwnerOf(point uint64) (string, bool) {
 	return r.Owner(PartitionOf(point, r.parameters.Partitions))
 }
 
-// Owned returns the partitions that the member should own: none if it isn't on the ring.
+// Owned returns the partitions that the member should own: none if it is not on the ring.
 func (r *Ring) Owned(member string) Set {
 	s := NewSet(r.parameters.Partitions)
 	i, found := slices.BinarySearch(r.members, member)
@@ -88,9 +87,9 @@ func (r *Ring) Owned(member string) Set {
 	return s
 }
 
-// Relocated counts the partitions that have another owner on r than on the
-// earlier ring. Partitions without an owner before don't count. If the partition
-// counts differ, every partition counts.
+// Relocated returns the number of partitions that have another owner on r than on the
+// earlier ring. Partitions that had no owner before do not count. If the partition counts
+// differ, every partition counts.
 func (r *Ring) Relocated(earlier *Ring) int {
 	if earlier == nil || len(earlier.owner) == 0 || len(r.owner) == 0 {
 		return 0
@@ -107,20 +106,20 @@ func (r *Ring) Relocated(earlier *Ring) int {
 	return moved
 }
 
-// distinctPlaces returns the library's own key of a virtual node, changed only if
-// it hashes to the place of an earlier one.
+// distinctPlaces returns a function that returns the library's own key of a virtual node,
+// changed only if it hashes to the place of an earlier one.
 //
-// The library keeps one member per place. A member whose places are all taken by
+// The library keeps one member for each place. A member whose places are all occupied by
 // others could own nothing, and the library panics when the remaining members
 // have too little room ("not enough room to distribute partitions"). Names that
-// collide under xxh3 are easy to make. With distinct places every member can be
+// collide under xxh3 are easy to construct. With distinct places every member can be
 // reached from every partition, and there is always room, because
 // members × ceil(partitions / members × load) >= partitions: for the partition
 // and member counts that fit into memory the quotient never rounds down to an
 // integer below it, and a load of at least 1 never makes the product smaller.
 //
-// The library asks for the keys in the order of its members, which is sorted, so
-// the answer is still a pure function of the set of members.
+// The library requests the keys in the order of its members, which is sorted, so
+// the result is still a pure function of the set of members.
 func distinctPlaces(virtualNodes int) func(member string, i int) []byte {
 	taken := make(map[uint64]struct{}, virtualNodes)
 	return func(member string, i int) []byte {

@@ -15,7 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// parameters returns the defaults with another count of partitions, virtual nodes and load.
+// parameters returns the defaults with other partitions, virtual nodes and load.
 func parameters(partitions, virtualNodes int, load float64) Parameters {
 	p := DefaultParameters()
 	p.Partitions, p.VirtualNodes, p.Load = partitions, virtualNodes, load
@@ -34,7 +34,7 @@ func statefulSet(n int) []string {
 // podSuffix is the alphabet of the random parts of the names of a Deployment's Pods.
 const podSuffix = "bcdfghjklmnpqrstvwxz2456789"
 
-// deployment returns n names as the Pods of a Deployment have them.
+// deployment returns n names like those of the Pods of a Deployment.
 func deployment(rng *rand.Rand, n int) []string {
 	random := func(n int) string {
 		s := make([]byte, n)
@@ -78,7 +78,7 @@ func newRing(t testing.TB, p Parameters, members []string) *Ring {
 	return r
 }
 
-// owners writes a placement out, for comparison.
+// owners returns the owner of each partition, for comparison.
 func owners(r *Ring) []string {
 	all := make([]string, r.Parameters().Partitions)
 	for p := range all {
@@ -135,7 +135,7 @@ func TestR1_OrderOfMembersDoesNotMatter(t *testing.T) {
 					check(t, want, members)
 					for range 3 {
 						shuffled := slices.Clone(members)
-						for range rng.IntN(3) { // a name that is given twice counts once
+						for range rng.IntN(3) { // a duplicate name counts once
 							shuffled = append(shuffled, members[rng.IntN(n)])
 						}
 						rng.Shuffle(len(shuffled), func(i, j int) { shuffled[i], shuffled[j] = shuffled[j], shuffled[i] })
@@ -155,9 +155,9 @@ func TestR1_OrderOfMembersDoesNotMatter(t *testing.T) {
 }
 
 // In v0.10 of the library the virtual nodes of a member were hashed by its name
-// followed by their number, so that op-1's 11th and op-11's 1st fell on the same
-// place, where the member that was added last won. With 12 Pods of a StatefulSet
-// two replicas disagreed for ever.
+// followed by their number, so that op-1's 11th and op-11's 1st had the same place,
+// which the member that was added last got. With 12 Pods of a StatefulSet two replicas
+// computed different rings for ever.
 func TestR1_NamesThatEndInDigits(t *testing.T) {
 	rng := rand.New(rand.NewPCG(2, 2))
 	members := statefulSet(50)
@@ -187,9 +187,9 @@ func TestR1_NamesThatEndInDigits(t *testing.T) {
 	}
 }
 
-// If this test fails, then the library, the hash or the code around them places
-// partitions otherwise than released versions do, and members of two versions
-// disagree: a new name of the placement (parameters.go) is due.
+// If this test fails, then the library, the hash or the code that uses them computes another
+// placement than released versions, and members of two versions compute different rings:
+// change the constant placement (parameters.go).
 func TestR1_GoldenPlacement(t *testing.T) {
 	pods := []string{
 		"foo-operator-6d4b75cb6d-2xkqz", "foo-operator-6d4b75cb6d-7hw9v", "foo-operator-6d4b75cb6d-bm58t",
@@ -252,7 +252,7 @@ func TestR2_EmptyRingOwnsNothing(t *testing.T) {
 		}
 	}
 	if owner, found := new(Ring).OwnerOf(1); found {
-		t.Errorf("the zero Ring says that %q owns a point", owner)
+		t.Errorf("on the zero Ring %q owns a point", owner)
 	}
 }
 
@@ -264,7 +264,7 @@ func TestR2_OutOfRange(t *testing.T) {
 		}
 	}
 	if s := r.Owned("op-3"); !s.Empty() || s.Partitions() != DefaultPartitions {
-		t.Errorf("a stranger owns %d of %d partitions", s.Len(), s.Partitions())
+		t.Errorf("a member that is not on the ring owns %d of %d partitions", s.Len(), s.Partitions())
 	}
 }
 
@@ -279,7 +279,7 @@ func TestR2_OwnerOfAPointIsThatOfItsPartition(t *testing.T) {
 			t.Fatalf("OwnerOf(%#x) = %q, the owner of partition %d is %q", point, got, PartitionOf(point, DefaultPartitions), want)
 		}
 		if !r.Owned(got).HasPoint(point) {
-			t.Fatalf("Owned(%q) has not the point %#x", got, point)
+			t.Fatalf("Owned(%q) does not contain the point %#x", got, point)
 		}
 	}
 }
@@ -361,9 +361,9 @@ func TestR4_ExtremeParameters(t *testing.T) {
 }
 
 // colliding returns n names whose virtual nodes of the same number all have the
-// same hash, as long as the number has one or two digits. xxh3 multiplies pairs of 8
-// bytes that it has mixed with a constant each: the last 8 bytes of these names make one factor
-// zero, so that the 8 bytes before don't matter.
+// same hash, as long as the number has one or two digits. xxh3 mixes each 8 bytes with a
+// constant and multiplies them in pairs: the last 8 bytes of these names make one factor
+// zero, so that the 8 bytes before do not matter.
 func colliding(n int) []string {
 	const zeroFactor = "\x72\x40\xa4\xa4\xb7\xb3\x67\x1f"
 	names := make([]string, n)
@@ -373,14 +373,14 @@ func colliding(n int) []string {
 	return names
 }
 
-// Where all virtual nodes of a member fall on places that are taken, the library
-// forgets the member, and panics for lack of room.
+// If all places of a member's virtual nodes are occupied, the library drops the member and
+// panics because of a lack of room.
 func TestR4_CollidingNames(t *testing.T) {
 	names := colliding(2)
 	for i := range DefaultVirtualNodes {
 		a, b := fmt.Sprintf("%d:%s", i, names[0]), fmt.Sprintf("%d:%s", i, names[1])
 		if a == b || (hasher{}).Sum64([]byte(a)) != (hasher{}).Sum64([]byte(b)) {
-			t.Fatalf("%q and %q don't collide: the test tests nothing", a, b)
+			t.Fatalf("%q and %q do not collide: the test tests nothing", a, b)
 		}
 	}
 	for _, n := range []int{2, 3, 10} {
@@ -403,7 +403,7 @@ func TestR4_OddNames(t *testing.T) {
 	check(t, newRing(t, DefaultParameters(), members), members)
 }
 
-func TestR4_ImpossibleParametersAreAnError(t *testing.T) {
+func TestR4_InvalidParametersAreAnError(t *testing.T) {
 	for _, p := range []Parameters{{}, parameters(0, 20, 1.25), parameters(509, 0, 1.25), parameters(509, 20, 0.99)} {
 		if r, err := New(p, statefulSet(3)); err == nil || r != nil {
 			t.Errorf("New(%+v) = %v, %v", p, r, err)
@@ -433,10 +433,10 @@ func TestRelocated(t *testing.T) {
 		later, earlier *Ring
 		want           int
 	}{
-		{"one member more", four, three, moved},
-		{"one member less", three, four, moved},
+		{"a member joins", four, three, moved},
+		{"a member leaves", three, four, moved},
 		{"the same", three, newRing(t, p, []string{"op-2", "op-0", "op-1"}), 0},
-		{"all members others", three, newRing(t, p, []string{"a", "b", "c"}), p.Partitions},
+		{"all members replaced", three, newRing(t, p, []string{"a", "b", "c"}), p.Partitions},
 		{"from nothing", three, none, 0},
 		{"to nothing", none, three, 0},
 		{"no ring before", three, nil, 0},

@@ -11,8 +11,8 @@ import (
 	"math/bits"
 )
 
-// Set is a set of partitions under one partition count. The zero Set is empty,
-// has no partitions to add, and overlaps nothing.
+// Set is a set of partitions under one partition count. The zero Set is empty, no
+// partition can be added to it, and it overlaps with nothing.
 type Set struct {
 	partitions int
 	words      []uint64 // bit p%64 of word p/64; no bit at or above partitions is set
@@ -27,7 +27,8 @@ func NewSet(partitions int) Set {
 	return Set{partitions: partitions, words: make([]uint64, (partitions+63)/64)}
 }
 
-// FullSet returns the set of all partitions, for a count that [NewSet] takes.
+// FullSet returns the set of all partitions. For a count that is not between 1 and
+// [MaxPartitions] it is the zero Set.
 func FullSet(partitions int) Set {
 	s := NewSet(partitions)
 	for p := range s.partitions {
@@ -36,34 +37,34 @@ func FullSet(partitions int) Set {
 	return s
 }
 
-// Partitions is the partition count that the set is for.
+// Partitions returns the partition count of the set.
 func (s Set) Partitions() int { return s.partitions }
 
-// Has reports whether the set holds the partition; false for one out of range.
+// Has reports whether the set contains the partition: false if it is out of range.
 func (s Set) Has(partition int) bool {
 	return partition >= 0 && partition < s.partitions && s.words[partition/64]&(1<<(partition%64)) != 0
 }
 
-// HasPoint reports whether the set holds the partition in which the point lies.
+// HasPoint reports whether the set contains the partition that contains the point.
 func (s Set) HasPoint(point uint64) bool {
 	return s.partitions > 0 && s.Has(PartitionOf(point, s.partitions))
 }
 
-// Add puts a partition into the set. One out of range is ignored.
+// Add adds a partition to the set. It ignores a partition that is out of range.
 func (s Set) Add(partition int) {
 	if partition >= 0 && partition < s.partitions {
 		s.words[partition/64] |= 1 << (partition % 64)
 	}
 }
 
-// Remove takes a partition out of the set.
+// Remove removes a partition from the set.
 func (s Set) Remove(partition int) {
 	if partition >= 0 && partition < s.partitions {
 		s.words[partition/64] &^= 1 << (partition % 64)
 	}
 }
 
-// Len counts the partitions in the set.
+// Len returns the number of partitions in the set.
 func (s Set) Len() int {
 	n := 0
 	for _, w := range s.words {
@@ -72,7 +73,7 @@ func (s Set) Len() int {
 	return n
 }
 
-// Empty reports whether the set holds nothing.
+// Empty reports whether the set contains no partitions.
 func (s Set) Empty() bool {
 	for _, w := range s.words {
 		if w != 0 {
@@ -87,7 +88,7 @@ func (s Set) Clone() Set {
 	return Set{partitions: s.partitions, words: append([]uint64(nil), s.words...)}
 }
 
-// Equal reports whether both sets hold the same partitions under the same count.
+// Equal reports whether both sets contain the same partitions under the same count.
 func (s Set) Equal(other Set) bool {
 	if s.partitions != other.partitions {
 		return false
@@ -100,7 +101,7 @@ func (s Set) Equal(other Set) bool {
 	return true
 }
 
-// All yields the partitions in rising order.
+// All yields the partitions in ascending order.
 func (s Set) All() iter.Seq[int] {
 	return func(yield func(int) bool) {
 		for i, w := range s.words {
@@ -113,7 +114,7 @@ func (s Set) All() iter.Seq[int] {
 	}
 }
 
-// Overlaps reports whether some point of the hash space lies in both sets. The
+// Overlaps reports whether any point of the hash space lies in both sets. The
 // sets may be for different partition counts; they must be for the same keys
 // (see [Parameters.SameKeys]).
 func (s Set) Overlaps(other Set) bool {
@@ -136,7 +137,7 @@ func (s Set) Overlaps(other Set) bool {
 	return false
 }
 
-// OverlapsPartition reports whether some point of the given partition, under the
+// OverlapsPartition reports whether any point of the given partition, under the
 // given count, lies in the set.
 func (s Set) OverlapsPartition(partition, partitions int) bool {
 	if s.partitions == 0 || partition < 0 || partition >= partitions {
@@ -154,7 +155,7 @@ func (s Set) OverlapsPartition(partition, partitions int) bool {
 	return false
 }
 
-// Encode writes the set as unpadded URL-safe base64 of its bits, the lowest
+// Encode returns the set as unpadded URL-safe base64 of its bits, the lowest
 // partition in the lowest bit of the first byte: 86 characters for 509 partitions.
 func (s Set) Encode() string {
 	raw := make([]byte, 8*len(s.words))
@@ -164,12 +165,12 @@ func (s Set) Encode() string {
 	return base64.RawURLEncoding.EncodeToString(raw[:(s.partitions+7)/8])
 }
 
-// DecodeSet reads what [Set.Encode] wrote for the given partition count (1 to
-// [MaxPartitions]). It refuses any other text: of another length, with other
+// DecodeSet decodes the result of [Set.Encode] for the given partition count (1 to
+// [MaxPartitions]). It rejects any other text: of another length, with other
 // characters, or with bits beyond the last partition.
 func DecodeSet(text string, partitions int) (Set, error) {
 	if partitions < 1 || partitions > MaxPartitions {
-		return Set{}, fmt.Errorf("partition set: %d partitions are not between 1 and %d", partitions, MaxPartitions)
+		return Set{}, fmt.Errorf("partition set: partition count %d is not between 1 and %d", partitions, MaxPartitions)
 	}
 	size := (partitions + 7) / 8
 	if want := base64.RawURLEncoding.EncodedLen(size); len(text) != want {

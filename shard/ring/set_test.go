@@ -13,7 +13,7 @@ import (
 	"testing"
 )
 
-// model is a set of partitions that is easily seen to be right.
+// model is a set of partitions that is obviously correct.
 type model map[int]bool
 
 func (m model) sorted() []int { return slices.Sorted(maps.Keys(m)) }
@@ -80,7 +80,7 @@ func TestSetAgainstAModel(t *testing.T) {
 			t.Fatalf("%d of %d partitions in a full set", c.Len(), partitions)
 		}
 
-		for range 50 { // HasPoint against the definition of a partition
+		for range 50 { // compare HasPoint with the definition of a partition
 			point := rng.Uint64()
 			if s.HasPoint(point) != m[PartitionOf(point, partitions)] {
 				t.Fatalf("HasPoint(%#x) = %v in a set of %d", point, s.HasPoint(point), partitions)
@@ -99,7 +99,7 @@ func TestSetEqual(t *testing.T) {
 	if !a.Equal(b) {
 		t.Error("the same partitions are not equal")
 	}
-	c := NewSet(510) // as many words
+	c := NewSet(510) // the same number of words
 	c.Add(508)
 	if a.Equal(c) || c.Equal(a) || NewSet(1).Equal(NewSet(2)) || NewSet(64).Equal(NewSet(65)) || NewSet(1).Equal(Set{}) {
 		t.Error("sets under different counts are equal")
@@ -121,7 +121,7 @@ func TestSetAllStops(t *testing.T) {
 	}
 }
 
-func TestR4_ZeroSetAndImpossibleSizes(t *testing.T) {
+func TestR4_ZeroSetAndInvalidSizes(t *testing.T) {
 	sets := []Set{{}}
 	for _, partitions := range []int{0, -1, -64, -1000, math.MinInt, MaxPartitions + 1, math.MaxInt} {
 		sets = append(sets, NewSet(partitions), FullSet(partitions))
@@ -154,7 +154,7 @@ func TestR4_ZeroSetAndImpossibleSizes(t *testing.T) {
 	}
 }
 
-// rangesOverlap is what Overlaps means: some point lies in a partition of each.
+// rangesOverlap is the definition of Overlaps: some point lies in a partition of each.
 func rangesOverlap(a, b Set) bool {
 	for p := range a.All() {
 		firstA, lastA := RangeOf(p, a.Partitions())
@@ -175,7 +175,7 @@ func TestR5_OverlapsAgainstBruteForce(t *testing.T) {
 	for _, p := range counts {
 		for _, q := range counts {
 			for range 20 {
-				// Few partitions in both, so that both answers occur.
+				// Few partitions in both, so that both results occur.
 				share := 1.5 / math.Sqrt(float64(max(p, q)))
 				a, _ := random(rng, p, share*rng.Float64())
 				b, _ := random(rng, q, share*rng.Float64())
@@ -195,7 +195,7 @@ func TestR5_OverlapsAgainstBruteForce(t *testing.T) {
 		}
 	}
 	if overlaps < 200 || none < 200 {
-		t.Errorf("%d overlaps and %d others: too few of one kind", overlaps, none)
+		t.Errorf("%d sets overlap and %d do not: too few of one of them", overlaps, none)
 	}
 }
 
@@ -215,7 +215,7 @@ func TestR5_OverlapsPartitionAgainstBruteForce(t *testing.T) {
 	}
 }
 
-// Neighbours touch but do not overlap, however the counts divide.
+// Adjacent ranges touch but do not overlap, whatever the partition counts.
 func TestR5_DisjointHalvesDoNotOverlap(t *testing.T) {
 	for _, c := range []struct{ p, q int }{{2, 4}, {2, 1024}, {4, 1020}, {10, 1000}, {2, MaxPartitions}} {
 		low, high := NewSet(c.p), NewSet(c.q)
@@ -230,12 +230,12 @@ func TestR5_DisjointHalvesDoNotOverlap(t *testing.T) {
 		}
 		high.Add(c.q/2 - 1)
 		if !low.Overlaps(high) || !high.Overlaps(low) {
-			t.Errorf("more than a half of %d and %d partitions don't overlap", c.p, c.q)
+			t.Errorf("more than a half of %d and %d partitions do not overlap", c.p, c.q)
 		}
 	}
 }
 
-func TestEncodeIsReadBack(t *testing.T) {
+func TestEncodeRoundTrips(t *testing.T) {
 	rng := rand.New(rand.NewPCG(4, 4))
 	for _, partitions := range []int{1, 2, 7, 8, 9, 63, 64, 65, 127, 128, 129, 509, 1021, 4096, MaxPartitions} {
 		for _, share := range []float64{0, 0.01, 0.5, 1} {
@@ -264,13 +264,13 @@ func TestEncodeFormat(t *testing.T) {
 	if got, want := s.Encode(), base64.RawURLEncoding.EncodeToString([]byte{0b11, 0b10}); got != want || got != "AwI" {
 		t.Errorf("0, 1 and 9 of 12 are %q, want %q", got, want)
 	}
-	// A Lease's annotations are limited to 256 KiB together.
+	// The annotations of an object are limited to 256 KiB in total.
 	if n := len(FullSet(MaxPartitions).Encode()); n > 11_000 {
 		t.Errorf("%d characters for %d partitions", n, MaxPartitions)
 	}
 }
 
-func TestR4_DecodeSetRefuses(t *testing.T) {
+func TestR4_DecodeSetRejects(t *testing.T) {
 	valid := FullSet(12).Encode()
 	if _, err := DecodeSet(valid, 12); err != nil {
 		t.Fatal(err)
@@ -306,7 +306,7 @@ func TestR4_DecodeSetRefuses(t *testing.T) {
 			continue
 		}
 		if !s.Equal(Set{}) {
-			t.Errorf("%s: a set beside an error", name)
+			t.Errorf("%s: a set in addition to an error", name)
 		}
 		if !strings.HasPrefix(err.Error(), "partition set: ") || len(err.Error()) > 200 {
 			t.Errorf("%s: error of %d characters: %.200s", name, len(err.Error()), err)
@@ -321,6 +321,6 @@ func TestStateString(t *testing.T) {
 		}
 	}
 	if (*new(State)) != NotOwned {
-		t.Error("the zero State allows something")
+		t.Error("the zero State allows work")
 	}
 }

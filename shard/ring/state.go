@@ -3,18 +3,18 @@
 
 package ring
 
-// State is what a member may do with a partition, or with a point of the hash
+// State determines what a member may do with a partition, or with a point of the hash
 // space that lies in it.
 type State uint8
 
 const (
 	// NotOwned partitions are owned by another member, or by none. Work on them is
-	// dropped: whoever activates the partition sees all of its objects again.
+	// dropped: the objects are replayed to the member that activates the partition.
 	NotOwned State = iota
-	// Pending partitions are claimed by this member but not active: on their way
-	// in, or being drained. Work on them is parked.
+	// Pending partitions are claimed by this member but not active: they are about to
+	// become active, or they are being drained. Work on them is parked.
 	Pending
-	// Active partitions are this member's to work on, unless it is fenced.
+	// Active partitions may be worked on by this member, unless it is fenced.
 	Active
 )
 
