@@ -24,12 +24,12 @@ import (
 	clienttesting "k8s.io/client-go/testing"
 )
 
-// Cluster is an API server for Leases, in memory, with the semantics that
-// ownership depends on and that client-go's fake clientset lacks: writes on the
-// condition of a resourceVersion and a UID, conflicts, preconditions of deletions,
-// one rising resourceVersion, watches in order.
+// Cluster is an in-memory API server for Leases, with the semantics that ownership
+// depends on and that client-go's fake clientset lacks: writes on the condition of a
+// resourceVersion and a UID, conflicts, preconditions of deletions, one increasing
+// resourceVersion, and watches in order.
 //
-// Each member gets a client of its own, so that its requests can be made to fail.
+// Each member gets its own client, so that a test can make its requests fail.
 // All methods may be called from any goroutine.
 type Cluster struct {
 	mu       sync.Mutex
@@ -44,16 +44,16 @@ type Cluster struct {
 type Fault uint8
 
 const (
-	// None: the request succeeds or fails by its own merits.
+	// None: no fault; the request reaches the server and its sender gets the response.
 	None Fault = iota
-	// Unreachable: the request fails without having reached the server.
+	// Unreachable: the request fails before it reaches the server.
 	Unreachable
-	// LostAnswer: the request is carried out, but its sender gets an error.
+	// LostAnswer: the request is carried out, but the client gets an error.
 	LostAnswer
 )
 
-// ErrFault is the error of a request that was made to fail.
-var ErrFault = errors.New("shardtest: no answer from the API server")
+// ErrFault is the error of a request that [Cluster.Break] makes fail.
+var ErrFault = errors.New("shardtest: no response from the API server")
 
 // NewCluster returns an empty cluster.
 func NewCluster() *Cluster {
@@ -65,8 +65,8 @@ func NewCluster() *Cluster {
 	}
 }
 
-// Client returns the clientset of a member. Objects other than Leases live in this
-// clientset alone, with the semantics of client-go's fake.
+// Client returns the clientset of a member. Objects other than Leases exist only in this
+// clientset, with the semantics of client-go's fake clientset.
 func (c *Cluster) Client(member string, objects ...runtime.Object) *fake.Clientset {
 	client := fake.NewClientset(objects...)
 	client.PrependReactor("*", "leases", func(action clienttesting.Action) (bool, runtime.Object, error) {
@@ -90,9 +90,9 @@ func (c *Cluster) Client(member string, objects ...runtime.Object) *fake.Clients
 	return client
 }
 
-// Break makes all further requests of a member fail in the given way, and cuts
-// its watches off from new events; with None it heals them: watches are then
-// ended, so that they are started again.
+// Break makes all further requests of a member fail in the given way, and stops the
+// delivery of new events to its watches. With None it clears the fault and closes the
+// member's watches, so that the client starts them again.
 func (c *Cluster) Break(member string, f Fault) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -106,9 +106,9 @@ func (c *Cluster) Break(member string, f Fault) {
 	}
 }
 
-// Mend lets a member's requests through again, but leaves its watches as they
-// are: what happened since Break is not shown by them, and nothing that happens from
-// now on either, as on a connection that is dead without an error.
+// Mend clears the fault of a member's requests, but leaves its watches open and dead: they
+// show neither what happened since Break nor anything that happens later, as on a
+// connection that is dead without an error.
 func (c *Cluster) Mend(member string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -133,7 +133,7 @@ func (c *Cluster) Leases(namespace string) []coordinationv1.Lease {
 	return c.list(namespace, labels.Everything())
 }
 
-// History returns every state that any Lease has had, in the order of the writes.
+// History returns every state of every Lease, in the order of the writes.
 // A deletion is an entry with a deletionTimestamp.
 func (c *Cluster) History() []coordinationv1.Lease {
 	c.mu.Lock()
@@ -141,8 +141,7 @@ func (c *Cluster) History() []coordinationv1.Lease {
 	return slices.Clone(c.history)
 }
 
-// Put creates or overwrites a Lease without any condition, as somebody with
-// kubectl would.
+// Put creates or overwrites a Lease without any condition, as a user with kubectl would.
 func (c *Cluster) Put(lease *coordinationv1.Lease) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -193,7 +192,7 @@ func (c *Cluster) serve(action clienttesting.Action) (runtime.Object, error) {
 			Items:    c.list(a.GetNamespace(), a.GetListRestrictions().Labels),
 		}, nil
 	}
-	return nil, fmt.Errorf("shardtest: a cluster can't %s Leases", action.GetVerb())
+	return nil, fmt.Errorf("shardtest: verb %q is not supported for Leases", action.GetVerb())
 }
 
 func (c *Cluster) create(l *coordinationv1.Lease) (runtime.Object, error) {
@@ -281,8 +280,8 @@ func cmpString(a, b string) int {
 	return 0
 }
 
-// watcher is one watch. It holds everything that happened since it began, so that
-// nobody waits for its reader.
+// watcher is one watch. It buffers all events until its client reads them, so that no
+// write waits for the client.
 type watcher struct {
 	member    string
 	namespace string
@@ -290,11 +289,11 @@ type watcher struct {
 	cluster   *Cluster
 	events    chan watch.Event
 	ended     bool
-	dead      bool // shows nothing any more
+	dead      bool // it shows no events any more
 }
 
-// watchBuffer is how many events a watch holds before it is ended: its reader
-// then starts again from a list, as with a server that has compacted.
+// watchBuffer is how many events a watch buffers before it is closed: its client then
+// starts again from a list, as after a compaction of etcd.
 const watchBuffer = 10_000
 
 func (c *Cluster) watch(member string, a clienttesting.WatchAction) (watch.Interface, error) {
@@ -318,7 +317,7 @@ type change struct {
 	lease *coordinationv1.Lease
 }
 
-// since replays what happened after a version.
+// since returns the changes after a resourceVersion.
 func (c *Cluster) since(version uint64) []change {
 	var changes []change
 	known := map[types.UID]bool{}

@@ -63,7 +63,7 @@ func TestT1_WatchesResumeAndShowEverything(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer w.Stop()
-	cluster.Break("b", shardtest.Unreachable) // somebody else's trouble
+	cluster.Break("b", shardtest.Unreachable) // a fault of another member
 	_, _ = leases.Update(ctx, x, metav1.UpdateOptions{})
 	cluster.Remove("default", "x")
 	got := fmt.Sprint((<-w.ResultChan()).Type, (<-w.ResultChan()).Type)

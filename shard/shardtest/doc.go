@@ -3,21 +3,21 @@
 
 // Package shardtest helps to test operators that use package shard.
 //
-// A [Cluster] is an API server for Leases in memory: several members can share it
-// within one test process, with testing/synctest to make time pass at once, and each
-// member's requests can be made to fail.
+// A [Cluster] is an in-memory API server for Leases. Several members can share it within
+// one test process, with testing/synctest as a fake clock, and a test can make each
+// member's requests fail. [Exclusive] detects work on one key by two members at once.
 //
 // # Guarantees
 //
-//   - T1: Leases behave as on a real API server in what ownership depends on:
-//     conditional writes, preconditions, conflicts, one rising resourceVersion, and
-//     watches that show every change in order and resume from a version.
+//   - T1: Leases behave as on a real API server in everything that ownership depends on:
+//     conditional writes, preconditions, conflicts, one increasing resourceVersion, and
+//     watches that show every change in order and resume from a resourceVersion.
 //
 // # What is not guaranteed
 //
-// Anything else of an API server: validation, defaulting, managed fields, quotas,
-// garbage collection. Objects other than Leases live in client-go's fake clientset,
-// one for each member.
+// The other functions of an API server: validation, defaulting, managed fields, quotas,
+// garbage collection. Objects other than Leases exist in client-go's fake clientset, one
+// for each member.
 //
 // # Concurrency
 //

@@ -10,18 +10,18 @@ import (
 	"time"
 )
 
-// Exclusive finds out whether a key is ever worked on by two at once, and what was
-// worked on last. Its zero value is ready for use. All methods may be called from
-// any goroutine.
+// Exclusive detects whether two pieces of work on one key ever overlap, and records the
+// version that each key was last worked on at. Its zero value is ready for use. All methods
+// may be called from any goroutine.
 type Exclusive struct {
 	mu       sync.Mutex
-	busy     map[string][]*Work // key -> under way
+	busy     map[string][]*Work // key -> work in flight
 	last     map[string]string  // key -> version of the last piece of work that was completed
 	overlaps []Overlap
 	total    int
 }
 
-// Work is one piece of work under way.
+// Work is one piece of work in flight.
 type Work struct {
 	Member  string
 	Key     string
@@ -35,14 +35,14 @@ type Overlap struct {
 	First, Second Work
 }
 
-// String tells who worked on what when.
+// String returns the key, and the member and the start time of both pieces of work.
 func (o Overlap) String() string {
 	return fmt.Sprintf("%s: %s since %s and %s since %s", o.First.Key,
 		o.First.Member, o.First.Since.Format(time.StampMicro), o.Second.Member, o.Second.Since.Format(time.StampMicro))
 }
 
-// Begin notes that a member begins to work on a key, at some version of its
-// object. Call it first thing in a reconciler, and [Work.End] last.
+// Begin records that a member starts to work on a key, at the given version of its object.
+// A reconciler must call it first, and [Work.End] last.
 func (x *Exclusive) Begin(member, key, version string) *Work {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -58,8 +58,8 @@ func (x *Exclusive) Begin(member, key, version string) *Work {
 	return w
 }
 
-// End notes that the work has ended, and whether it was completed: not if it was
-// broken off or failed.
+// End records that the work has ended, and whether it was completed. Work that was
+// cancelled or failed was not completed.
 func (w *Work) End(completed bool) {
 	x := w.x
 	x.mu.Lock()
@@ -70,16 +70,16 @@ func (w *Work) End(completed bool) {
 	}
 }
 
-// Overlaps returns what was found. A test should fail if it isn't empty.
+// Overlaps returns the overlaps that were detected. A test should fail if there are any.
 func (x *Exclusive) Overlaps() []Overlap {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	return slices.Clone(x.overlaps)
 }
 
-// Lost returns the keys whose last completed work was not at the version that is
-// wanted, sorted: with the versions that the objects have at the end of a test, the
-// objects that were forgotten.
+// Lost returns, sorted, the keys whose last completed work was not at the version in want.
+// If want has the versions of the objects at the end of a test, these are the objects whose
+// last version was not reconciled.
 func (x *Exclusive) Lost(want map[string]string) []string {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -93,7 +93,7 @@ func (x *Exclusive) Lost(want map[string]string) []string {
 	return lost
 }
 
-// Total is how many pieces of work have begun: a test without work proves nothing.
+// Total returns how many pieces of work have begun: a test without work proves nothing.
 func (x *Exclusive) Total() int {
 	x.mu.Lock()
 	defer x.mu.Unlock()
