@@ -9,8 +9,8 @@ import (
 	"k8s.io/client-go/util/workqueue"
 )
 
-// base is the Queue as client-go's layers above it see it: a plain queue. Its
-// ShutDown shuts down what is below, where the Queue's own starts at the top.
+// base is the Queue as client-go's layers above it see it: a plain queue. Its ShutDown
+// shuts down the layers below, whereas the Queue's ShutDown starts at the top layer.
 type base[T comparable] struct{ *Queue[T] }
 
 func (b base[T]) ShutDown() {

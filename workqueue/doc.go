@@ -1,89 +1,90 @@
 // Copyright The Operator Scaling Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Package workqueue is client-go's rate limiting queue for an operator whose replicas
+// Package workqueue provides client-go's rate limiting queue for an operator whose replicas
 // share the work: a [Queue] admits and hands out only what this member may work on.
 //
-// The filter sits between client-go's layers: rate limiting and delaying above it,
-// storage, de-duplication and the wait for Done below. What is added directly, by a
-// timer or after a failure is judged when it reaches the filter, and once more
-// by Get, since items wait. What may be worked on is told by an [Ownership]: a state
-// for each point of the hash space, and a fence for the member as a whole.
+// The filter sits between client-go's layers: rate limiting and delaying are above it;
+// storage, de-duplication and the wait for Done are below. An item is checked when it
+// reaches the filter, whether it was added directly, by a timer or after a failure. Get
+// checks it again, because items wait in the queue. An [Ownership] determines what this
+// member may work on: it has a state for each point of the hash space, and a fence for the
+// whole member.
 //
 //	State    Add                    Get
 //	Active   queue                  hand out; if the member is fenced: park
 //	Pending  park                   park
 //	NotOwned drop, forget retries   drop, forget retries
 //
-// Parked items form a set, as queued ones do. [Queue.Readmit] queues or drops them
-// when State or the fence has changed.
+// Parked items form a set, as queued items do. [Queue.Readmit] queues or drops them
+// after State or the fence has changed.
 //
 // # Guarantees
 //
-//   - Q1: Get returns an item only if, while it was in its hand, its point was active
-//     and the member not fenced.
-//   - Q2: Once State answers that a point is not active, InFlight lists all work on
-//     it, that of a Get included which had seen the point active and has not yet
-//     returned, and work that is done but has an effect under way ([Assignment.Begin]);
-//     and a point that it does not list has no work in flight until State
-//     says that it is active again. So "change State, Drain, wait until InFlight is free
-//     of the point, release" hands over nothing that is being worked on.
-//   - Q3: Nothing is lost: an item that is added while its point is active or pending
-//     is handed out after that Add, unless State says NotOwned before it is, or the
-//     queue is shut down.
-//   - Q4: Items that this member does not own are dropped, and the rate limiter forgets them, wherever they
-//     are met: in Add, when a timer fires, in Get, in Readmit.
-//   - Q5: While the member is fenced, Get returns nothing. Items stay with the queue and
-//     keep their order.
-//   - Q6: A context of [Queue.Context] ends with the cause [ErrDraining] when Drain
-//     meets its item, [ErrFenced] on Fence, [ErrDone] on Done, whichever is first, or at
-//     its parent's deadline; not when its parent is cancelled. An item for which no
-//     context was asked costs nothing.
-//   - Q7: Readmit, Drain, Fence, InFlight, OnDone, Parked and ParkedByState do not wait
-//     for work, and may be called from anywhere except the methods of Ownership. No
-//     lock is held while anything but the Ownership is called.
-//   - Q8: An item for which Options.Point returns an error belongs to no partition. It
-//     is handed out by the member on which it was added, so that it isn't lost and its
-//     reconciler can say what is wrong with it; counted; held back while the member
-//     is fenced, and cancelled by the fence; but no drain concerns it.
+//   - Q1: Get returns an item only if, at a moment after Get took it from the queue, its
+//     point was active and the member was not fenced.
+//   - Q2: Once State reports that a point is not active, InFlight lists all work on it.
+//     This includes the work of a Get that saw the point active and has not returned yet,
+//     and work that is done but still has an effect under way ([Assignment.Begin]). A point
+//     that InFlight does not list has no work in flight until State reports it active
+//     again. So "change State, Drain, wait until InFlight no longer lists the point,
+//     release" never hands over an item that is being worked on.
+//   - Q3: No item is lost: an item that is added while its point is active or pending is
+//     handed out after that Add, unless State reports NotOwned first or the queue is shut
+//     down.
+//   - Q4: Items that this member does not own are dropped, and the rate limiter forgets
+//     them, wherever the queue finds them: in Add, when a timer fires, in Get, in Readmit.
+//   - Q5: While the member is fenced, Get returns nothing. Items stay in the queue and keep
+//     their order.
+//   - Q6: A context of [Queue.Context] ends with the cause [ErrDraining] when Drain covers
+//     its item, [ErrFenced] on Fence, [ErrDone] on Done, whichever comes first, or at its
+//     parent's deadline. It does not end when its parent is cancelled. An item for which
+//     Context is not called costs nothing.
+//   - Q7: Readmit, Drain, Fence, InFlight, OnDone, Parked and ParkedByState do not wait for
+//     work. They may be called from anywhere except the methods of Ownership. The queue
+//     holds no lock while it calls anything but the Ownership.
+//   - Q8: An item for which Options.Point returns an error belongs to no partition. The
+//     member on which it was added hands it out, so that it is not lost and its reconciler
+//     can report what is wrong with it. It is counted. It is held back while the member is
+//     fenced, and its context is cancelled by the fence. No drain affects it.
 //   - Q9: For a member that owns everything and is never fenced, the queue is
 //     client-go's: its own tests pass on it.
-//   - Q10: ShutDown and ShutDownWithDrain mean what client-go means. What is parked is
+//   - Q10: ShutDown and ShutDownWithDrain have client-go's meaning. Parked items are
 //     dropped. Once ShutDown has been called, or ShutDownWithDrain has returned, no
 //     goroutine remains.
 //   - Q11: Work that a drain or a fence interrupts is not lost, whatever the worker does
-//     with the item: Done adds it again if Drain or Fence has met it since Get, if
-//     [Check] has answered [ErrFenced] to its work, or if its point is not active or the
-//     member fenced when Done is called. The item is then handed out again if
-//     its partition stays or comes back, and dropped if the partition goes to another
-//     member, whose informer shows it there. Done does not ask whether the work had come
-//     to its end in spite of all: an item may be handed out once more in vain. Nor does it
-//     matter whether the worker asked for a context. After ShutDown nothing is added.
+//     with the item. Done adds the item again if Drain or Fence has covered it since Get,
+//     if [Check] has returned [ErrFenced] to its work, or if its point is not active or the
+//     member is fenced when Done is called. The item is then handed out again if its
+//     partition stays or comes back. It is dropped if the partition moves to another
+//     member, whose informer delivers the object there. Done does not know whether the work
+//     was completed nevertheless, so an item may be handed out once more without need. It
+//     does not matter whether the worker called Context. After ShutDown nothing is added.
 //
-// # The duties of the owner of the state
+// # Obligations of the Ownership's owner
 //
-// First change what State and Fenced answer, then call: Readmit after every change;
-// Drain for points that were active; Fence when the member is fenced. Because Fenced
-// turns with the clock, a Get may find the member fenced for a moment that nobody else
-// has noticed: call Readmit after each renewal too. When the owner ends, Fenced must
-// answer true from then on, and Fence be called once more: the contexts of work in
-// flight end by nothing else, since ShutDown lets work end by itself and the
-// cancellation of a parent has no effect. Package shard does all this.
+// First change what State and Fenced return. Then call Readmit after every change, Drain for
+// points that were active, and Fence when the member is fenced. Because Fenced changes with
+// the clock, a Get may find the member fenced for a moment that no other code has noticed:
+// call Readmit after each renewal too. When the owner ends, Fenced must return true from then
+// on, and Fence must be called once more. Nothing else ends the contexts of work in flight:
+// ShutDown lets work finish by itself, and cancelling a parent has no effect. Package shard
+// does all this.
 //
 // # What is not guaranteed
 //
-//   - That work stops: a reconciler that ignores its context goes on. InFlight shows it.
-//   - That an item is handed out only once for one Add. A change of state between the
-//     two may cost a second time.
-//   - Order between parked items and others: parked ones queue behind what is queued
-//     when they are readmitted.
-//   - One worker for an item without a point (Q8) across members.
-//   - That client-go's own metrics see only work: an item that Get parks or drops was,
-//     for them, added, gotten and done.
+//   - That work stops: a reconciler that ignores its context continues. InFlight lists it.
+//   - That an item is handed out only once for one Add. If the state changes between the
+//     two, the item may be handed out a second time.
+//   - Order between parked items and others: when parked items are readmitted, they queue
+//     behind the items that are already queued.
+//   - That only one member at a time works on an item without a point (Q8).
+//   - That client-go's own metrics count only work: they count an item that Get parks or
+//     drops as added, gotten and done.
 //
 // # Concurrency
 //
-// All methods of a Queue may be called from any goroutine at any time. Every queue has
-// one goroutine, client-go's for timers, and with metrics another; both from New to
-// ShutDown.
+// All methods of a Queue may be called from any goroutine at any time. Every queue has one
+// goroutine, client-go's for timers, and a second one if it has metrics. Both run from New
+// to ShutDown.
 package workqueue

@@ -5,13 +5,13 @@ package workqueue
 
 import "errors"
 
-// The causes with which a context of [Queue.Context] ends, as context.Cause returns
-// them. Without one of them it ends only at the deadline of its parent.
+// The causes with which a context of [Queue.Context] ends, as context.Cause returns them.
+// Otherwise the context ends only at the deadline of its parent.
 var (
-	// ErrDraining: the item's partition is being drained, to be given to another
+	// ErrDraining: the item's partition is being drained for its handover to another
 	// member. Stop and call Done. The item needs no retry: Done adds it again, in case
 	// the partition stays.
-	ErrDraining = errors.New("workqueue: the item's partition is being released")
+	ErrDraining = errors.New("workqueue: the item's partition is being drained")
 	// ErrFenced: this member's last confirmed renewal is too old, so another member
 	// may take over at any moment. Stop and call Done. The item needs no retry: Done
 	// adds it again, and it stays here if this member renews in time.

@@ -15,8 +15,8 @@ import (
 	"github.com/tom-ludwig/operator-scaling/workqueue"
 )
 
-// ownership is what package shard implements: here one partition is this member's,
-// claimed or another's, and the others are not.
+// ownership implements what package shard implements for users. One partition has the
+// given state; this member owns no others.
 type ownership struct {
 	partition int
 	state     atomic.Uint32
@@ -31,9 +31,10 @@ func (o *ownership) State(point uint64) ring.State {
 
 func (o *ownership) Fenced() bool { return false }
 
-// The life of an item in a handover: parked while its partition is on its way in,
-// handed out once it is active, and cancelled when the partition has to go. Users get
-// their queue from shard.NewQueue, which does the part of the loop.
+// An item during a handover: it is parked while its partition is pending, handed out once
+// the partition is active, and its context is cancelled when the partition is drained.
+// Users get their queue from shard.NewQueue; the Sharder then does what "the loop" does
+// here.
 func Example() {
 	item := cache.ObjectName{Namespace: "default", Name: "foo"}
 	point := func(item cache.ObjectName) (uint64, error) { return ring.PointOfName(item.Namespace, item.Name), nil }
@@ -46,7 +47,7 @@ func Example() {
 		workqueue.Options[cache.ObjectName]{Ownership: own, Point: point})
 	defer queue.ShutDown()
 
-	queue.Add(cache.ObjectName{Namespace: "default", Name: "another-members"})
+	queue.Add(cache.ObjectName{Namespace: "default", Name: "of-another-member"})
 	queue.Add(item)
 	fmt.Println("queued:", queue.Len(), "parked:", queue.Parked())
 
@@ -59,12 +60,12 @@ func Example() {
 	ctx := queue.Context(context.Background(), got)
 	fmt.Println("working on", got)
 
-	// The loop: the partition is wanted elsewhere.
+	// The loop: another member wants the partition.
 	own.state.Store(uint32(ring.Pending))
 	queue.OnDone(func() { fmt.Println("in flight:", len(queue.InFlight())) })
 	queue.Drain(func(uint64) bool { return true })
 
-	// The worker notices, stops, and says so. The loop may release.
+	// The worker notices this, stops and calls Done. The loop may then release the partition.
 	<-ctx.Done()
 	fmt.Println(context.Cause(ctx))
 	queue.Done(got)
@@ -72,6 +73,6 @@ func Example() {
 	// Output:
 	// queued: 0 parked: 1
 	// working on default/foo
-	// workqueue: the item's partition is being released
+	// workqueue: the item's partition is being drained
 	// in flight: 0
 }

@@ -3,20 +3,20 @@
 
 package workqueue
 
-// fifo is the order in which client-go's queue hands out what is queued: a circular
-// buffer behind its interface workqueue.Queue, which calls it with its lock held.
-// client-go's own is a slice that is pushed to at the end and cut at the front, which
-// allocates nearly every time in a queue that is nearly empty. What this saves pays for
-// most of the filter.
+// fifo holds the queued items of client-go's queue in their order: a circular buffer that
+// implements workqueue.Queue. client-go calls it with its lock held. client-go's own
+// implementation is a slice that grows at the end and is cut at the front; in a queue that
+// is nearly empty it allocates on nearly every Push. What fifo saves pays for most of the
+// filter's cost.
 type fifo[T comparable] struct {
 	ring []T // its length is 0 or a power of two; slots that are not in use are zero
 	head int // index of the oldest; 0 <= head < len(ring), or 0
-	n    int // in use; 0 <= n <= len(ring)
+	n    int // number of items; 0 <= n <= len(ring)
 }
 
 const (
 	fifoStart = 16
-	fifoKept  = 1024 // a longer ring is let go when it is empty
+	fifoKept  = 1024 // a longer ring is freed when it is empty
 )
 
 // Touch implements workqueue.Queue: an item that is added again keeps its turn.
@@ -37,11 +37,11 @@ func (f *fifo[T]) Push(item T) {
 	f.n++
 }
 
-// Pop implements workqueue.Queue. Not called when Len is 0.
+// Pop implements workqueue.Queue. It is not called when Len is 0.
 func (f *fifo[T]) Pop() T {
 	var none T
 	item := f.ring[f.head]
-	f.ring[f.head] = none // keeps nothing alive
+	f.ring[f.head] = none // lets the garbage collector free the item
 	f.head = (f.head + 1) & (len(f.ring) - 1)
 	f.n--
 	if f.n == 0 && len(f.ring) > fifoKept {

@@ -12,21 +12,21 @@ import (
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
 )
 
-// Work is an item that Get has handed out and for which Done was not yet called; or
-// for which it was, while an effect begun with [Assignment.Begin] has not ended.
+// Work is an item that Get has handed out and for which Done was not called yet, or for
+// which Done was called while an effect begun with [Assignment.Begin] has not ended.
 type Work struct {
 	Item  any       // the item as it was added
-	Point uint64    // of the object that it stands for
+	Point uint64    // of the object that the item stands for
 	Since time.Time // when it was handed out, by the real clock
 }
 
-// place is where an item lies in the hash space.
+// location is an item's place in the hash space.
 type location struct {
 	point   uint64
-	unkeyed bool // Point has failed: the item belongs to no partition
+	unkeyed bool // Point returned an error: the item belongs to no partition
 }
 
-// state is what this member may do with items at a place, fence aside.
+// state returns what this member may do with items at a location, apart from the fence.
 func (q *Queue[T]) state(at location) ring.State {
 	if at.unkeyed {
 		return ring.Active
@@ -34,13 +34,13 @@ func (q *Queue[T]) state(at location) ring.State {
 	return q.owner.State(at.point)
 }
 
-// allowed reports whether this member may work at a place at this moment. Call it with mu
-// held.
+// allowed reports whether this member may work on items at a location at this moment. Call
+// it with mu held.
 func (q *Queue[T]) allowed(at location) bool {
 	return q.state(at) == ring.Active && !q.owner.Fenced()
 }
 
-// fence reports whether the member is fenced, and if it isn't, what time it is.
+// fence reports whether the member is fenced and, if it is not, the time since the epoch.
 func (q *Queue[T]) fence() (since time.Duration, fenced bool) {
 	if q.timed != nil {
 		now, fenced := q.timed.FencedAt()
@@ -52,16 +52,15 @@ func (q *Queue[T]) fence() (since time.Duration, fenced bool) {
 	return time.Since(q.epoch), false
 }
 
-// tryHandOut enters the item, which the inner queue has just given out, into the table
-// of what is in flight, if this member may work on it. Otherwise it gives it back,
-// parks or drops it, and returns false.
+// tryHandOut takes an item that the inner queue has just returned. If this member may work
+// on it, tryHandOut enters it into the table of work in flight. Otherwise it parks or drops
+// the item, calls the inner queue's Done, and returns false.
 //
-// That InFlight, called after a change of State, misses no Get that had still seen
-// the old state: tryHandOut asks State and enters the item within one critical section of
-// mu, and InFlight reads the table within another. If tryHandOut's comes first, InFlight
-// sees the entry, or Done has taken it out. If InFlight's comes first, so did the
-// change, and tryHandOut sees it. The same holds for Fenced and Fence, and for State and
-// Drain.
+// Why InFlight, called after a change of State, misses no Get that still saw the old state:
+// tryHandOut calls State and enters the item in one critical section of mu, and InFlight
+// reads the table in another. If tryHandOut's comes first, InFlight sees the entry, or Done
+// has removed it. If InFlight's comes first, the change came before it too, and tryHandOut
+// sees the change. The same holds for Fenced and Fence, and for State and Drain.
 func (q *Queue[T]) tryHandOut(item T) bool {
 	point, err := q.point(item)
 	at := location{point: point, unkeyed: err != nil}
@@ -74,7 +73,7 @@ func (q *Queue[T]) tryHandOut(item T) bool {
 		if since, fenced = q.fence(); !fenced {
 			q.inFlight.put(item, at, since)
 			if q.parked != nil {
-				delete(q.parked, item) // this hand-out is what it was waiting for
+				delete(q.parked, item) // this hand-out serves the parked item too
 			}
 			q.mu.Unlock()
 			if err != nil {
@@ -104,16 +103,16 @@ func (q *Queue[T]) tryHandOut(item T) bool {
 
 // Context returns a context for the work on an item that Get has handed out. It is
 // cancelled with the cause [ErrDraining] when the item's partition is drained, with
-// [ErrFenced] when the member is fenced, and with [ErrDone] by Done. It is
-// already cancelled if one of these has happened before. See [FromContext] for
-// what else it carries.
+// [ErrFenced] when the member is fenced, and with [ErrDone] by Done. If one of these has
+// already happened, the context is returned cancelled. See [FromContext] for what else it
+// carries.
 //
-// It has the values and the deadline of ctx, but does not end when ctx is cancelled: a
-// process that is asked to stop ends the context from which everything derives, and
-// work that breaks off at that moment, with a request under way, calls Done before the
-// server has answered. The drain that follows would find nothing to wait for, and the
-// next owner would begin while the server still carries out the request. So the drain
-// ends the work, and the caller's context does not.
+// It has the values and the deadline of ctx, but does not end when ctx is cancelled. A
+// process that shuts down cancels its root context. If that cancelled the work too, the work
+// could break off with a request under way and call Done before the server has responded.
+// The drain that follows would find nothing to wait for, and the next owner would begin
+// while the server still processes the request. Therefore the drain ends the work, and the
+// caller's context does not.
 func (q *Queue[T]) Context(ctx context.Context, item T) context.Context {
 	deadline, limited := ctx.Deadline()
 	ctx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
@@ -129,10 +128,11 @@ func (q *Queue[T]) Context(ctx context.Context, item T) context.Context {
 	if at.unkeyed {
 		return ctx
 	}
-	return context.WithValue(ctx, permitKey{}, Assignment{Owner: q.owner, Point: at.point, work: handedOut[T]{q, t, ctx}})
+	return context.WithValue(ctx, assignmentKey{}, Assignment{Owner: q.owner, Point: at.point, work: handedOut[T]{q, t, ctx}})
 }
 
-// attach lets the item's work own the context, or returns why it must not go on.
+// attach registers the context with the item's work, or returns the cause for which the work
+// must not continue.
 func (q *Queue[T]) attach(item T, cancel context.CancelCauseFunc) (location, *task, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -147,8 +147,8 @@ func (q *Queue[T]) attach(item T, cancel context.CancelCauseFunc) (location, *ta
 	return w.location, t, t.cause
 }
 
-// handedOut is what a Assignment knows of the work that it was made for: from one Get to
-// its Done, whatever becomes of the item later.
+// handedOut is an Assignment's link to its work: one hand-out, from Get to Done, whatever
+// happens to the item later.
 type handedOut[T comparable] struct {
 	q    *Queue[T]
 	task *task
@@ -157,7 +157,7 @@ type handedOut[T comparable] struct {
 
 func (h handedOut[T]) context() context.Context { return h.ctx }
 
-// refuse notes that an effect of the work is left out because the member is fenced.
+// refuse records that an effect of the work was refused because the member is fenced.
 func (h handedOut[T]) refuse() {
 	h.q.mu.Lock()
 	defer h.q.mu.Unlock()
@@ -182,7 +182,7 @@ func (h handedOut[T]) end() {
 	h.task.effects--
 	last := h.task.done && h.task.effects == 0
 	if last {
-		delete(h.q.unanswered, h.task)
+		delete(h.q.unfinished, h.task)
 	}
 	onDone := h.q.onDone
 	h.q.mu.Unlock()
@@ -191,9 +191,9 @@ func (h handedOut[T]) end() {
 	}
 }
 
-// Drain cancels the contexts of the work in flight on the points for which draining
-// answers true, and lets [Queue.OnDone] be told when it ends. State must already
-// answer that these points are not active. draining must not block, and is called
+// Drain cancels the contexts of the work in flight on the points for which draining returns
+// true. The function set with [Queue.OnDone] is called when that work ends. State must
+// already report that these points are not active. draining must not block; it is called
 // with no lock held. Drain does not wait.
 func (q *Queue[T]) Drain(draining func(point uint64) bool) {
 	hit := make(map[uint64]bool)
@@ -203,25 +203,25 @@ func (q *Queue[T]) Drain(draining func(point uint64) bool) {
 	for point := range hit {
 		hit[point] = draining(point)
 	}
-	// Nothing was handed out on these points meanwhile: State was changed before.
+	// Nothing was handed out on these points meanwhile, because State changed before.
 	q.end(ErrDraining, func(w *work) bool { return !w.unkeyed && hit[w.point] })
 }
 
-// Fence cancels the contexts of all work in flight. Fenced must already answer true.
-// Fence does not wait.
+// Fence cancels the contexts of all work in flight. Fenced must already return true. Fence
+// does not wait.
 func (q *Queue[T]) Fence() {
 	q.end(ErrFenced, func(*work) bool { return true })
 }
 
-// FenceIf is [Queue.Fence] if the member is still fenced when the work is marked: the
-// function says so, and is called with a lock held, like the Ownership. It is for those
-// who notice the fence while another goroutine may lift it: work that was handed out
-// after that is left alone.
+// FenceIf does what [Queue.Fence] does, if the member is still fenced when the work is
+// marked. The function fenced determines that; like the Ownership, it is called with a lock
+// held. Use FenceIf where one goroutine notices the fence while another may lift it: work
+// that was handed out after the fence was lifted is not affected.
 func (q *Queue[T]) FenceIf(fenced func() bool) {
 	q.end(ErrFenced, func(*work) bool { return fenced() })
 }
 
-// end marks the chosen work as over and cancels its contexts.
+// end marks the chosen work with the cause and cancels its contexts.
 func (q *Queue[T]) end(cause error, chosen func(*work) bool) {
 	var cancels []context.CancelCauseFunc
 	q.mu.Lock()
@@ -240,10 +240,9 @@ func (q *Queue[T]) end(cause error, chosen func(*work) bool) {
 	}
 }
 
-// InFlight lists the work in flight, the oldest first. After State has changed, a
-// point that is not active and not in the list has no work in flight, and gets none
-// until State says that it is active again. Items without a point (Q8) are not listed:
-// they belong to no partition.
+// InFlight lists the work in flight, oldest first. After State has changed, a point that is
+// not active and not in the list has no work in flight, and gets none until State reports it
+// active again. Items without a point (Q8) are not listed: they belong to no partition.
 func (q *Queue[T]) InFlight() []Work {
 	var list []Work
 	q.mu.Lock()
@@ -252,7 +251,7 @@ func (q *Queue[T]) InFlight() []Work {
 			list = append(list, q.describe(item, w))
 		}
 	})
-	for _, w := range q.unanswered {
+	for _, w := range q.unfinished {
 		list = append(list, w)
 	}
 	q.mu.Unlock()
@@ -264,10 +263,10 @@ func (q *Queue[T]) describe(item T, w *work) Work {
 	return Work{Item: item, Point: w.point, Since: q.epoch.Add(w.since)}
 }
 
-// OnDone sets the function that is called after each Done of an item that Drain or
-// Fence has cancelled, and after the last effect (see [Assignment.Begin]) of work that was
-// done before: by then it is out of InFlight. It is called on the worker's
-// goroutine with no lock held and must not block. Nil for none.
+// OnDone sets the function that is called after each Done of interrupted work (Q11), and
+// after the last effect (see [Assignment.Begin]) of work that was done before. By then
+// InFlight no longer lists the work. The function is called on the goroutine that calls Done
+// or ends the effect, with no lock held, and must not block. Nil means none.
 func (q *Queue[T]) OnDone(f func()) {
 	q.mu.Lock()
 	defer q.mu.Unlock()

@@ -10,17 +10,17 @@ import (
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
 )
 
-// parked is an item that waits for its partition to become active or for the fence to
-// lift.
+// parked is an item that waits for its partition to become active or for the fence to be
+// lifted.
 type parked struct {
 	location
 	arrival uint64 // the order in which items were parked
 }
 
-// park puts an item aside, unless it already is. Call it with mu held and only after
-// State or Fenced, asked with mu held, has said that the item must wait: Readmit
-// comes after every change of what they say and takes mu, so either it finds the item
-// here, or State and Fenced have answered for the time after the change.
+// park parks an item, unless it is already parked. Call it with mu held, and only after
+// State or Fenced, called with mu held, has determined that the item must wait. Readmit is
+// called after every change of their results and takes mu. So either Readmit finds the item
+// here, or State and Fenced already returned the result of the change.
 func (q *Queue[T]) park(item T, at location) (outcome func(Recorder)) {
 	if q.stopped {
 		return func(Recorder) { q.drop(item) }
@@ -38,7 +38,7 @@ func (q *Queue[T]) park(item T, at location) (outcome func(Recorder)) {
 
 func nothing(Recorder) {}
 
-// parkOrDrop is Add for an item whose point was not active a moment ago.
+// parkOrDrop is Add for an item whose point was not active when Add called State.
 func (q *Queue[T]) parkOrDrop(item T, point uint64) {
 	q.mu.Lock()
 	switch q.owner.State(point) {
@@ -55,19 +55,18 @@ func (q *Queue[T]) parkOrDrop(item T, point uint64) {
 	}
 }
 
-// drop forgets an item that is another member's, or that comes too late.
+// drop forgets an item that another member owns, or that was added after the shutdown.
 func (q *Queue[T]) drop(item T) {
 	q.limiter.Forget(item)
 	q.recorder.Dropped()
 }
 
-// Readmit looks at all parked items again: those that may be worked on are queued, in
-// the order in which they were parked; those whose partition is not this member's
-// any more are dropped and forgotten; the others stay.
+// Readmit checks all parked items again. Items that this member may work on are queued, in
+// the order in which they were parked. Items that this member no longer owns are dropped and
+// forgotten. The others stay parked.
 //
-// It must be called after every change of what State answers, and after Fenced has
-// turned false; a call too many costs next to nothing while nothing is parked. It does
-// not block.
+// Call it after every change of what State returns, and after Fenced has become false. An
+// unnecessary call costs next to nothing while nothing is parked. It does not block.
 func (q *Queue[T]) Readmit() {
 	type arrival struct {
 		item  T
@@ -107,15 +106,15 @@ func (q *Queue[T]) Readmit() {
 	}
 }
 
-// Parked counts the parked items.
+// Parked returns the number of parked items.
 func (q *Queue[T]) Parked() int {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return len(q.parked)
 }
 
-// ParkedByState counts the parked items by what State says of them now: pending ones
-// wait for their partition, active ones for the fence to lift. It asks State for each.
+// ParkedByState counts the parked items by their current state: pending items wait for their
+// partition, active items wait for the fence to be lifted. It calls State for each item.
 func (q *Queue[T]) ParkedByState() map[ring.State]int {
 	counts := make(map[ring.State]int)
 	q.mu.Lock()
@@ -126,7 +125,7 @@ func (q *Queue[T]) ParkedByState() map[ring.State]int {
 	return counts
 }
 
-// stopParking drops what is parked, and whatever would be parked from now on.
+// stopParking drops all parked items. Items that would be parked later are dropped too.
 func (q *Queue[T]) stopParking() {
 	q.mu.Lock()
 	q.stopped = true

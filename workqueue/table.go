@@ -8,21 +8,21 @@ import (
 	"time"
 )
 
-// work is what the queue knows of an item in flight.
+// work is what the queue knows about an item in flight.
 type work struct {
 	location
 	since time.Duration // since the queue's epoch
 	task  *task         // nil until Context, Drain or Fence needs it
 }
 
-// task is the part of work that few items need. It is guarded by the queue's mutex,
-// but for cancels, which belongs to Done once the work has left the table.
+// task is the part of work that few items need. The queue's mutex guards it, except for
+// cancels, which only Done uses once the work is no longer in the table.
 type task struct {
-	cause   error // why the work must end; nil while it may go on
+	cause   error // why the work must end; nil while it may continue
 	cancels []context.CancelCauseFunc
-	refused bool // Check found the member fenced, so an effect of the work was left out
+	refused bool // Check found the member fenced, so an effect of the work was refused
 	done    bool // Done was called
-	effects int  // begun with Assignment.Begin, and not ended; 0 <= effects
+	effects int  // begun with Assignment.Begin and not ended; 0 <= effects
 }
 
 // interrupted reports whether the work may have stopped before its end, because of a
@@ -42,17 +42,16 @@ func (t *task) cancelAll(cause error) {
 	}
 }
 
-// fewItems is how many items in flight are found faster by looking at each than in a
-// map. More of them than that are rare: a queue has no more than it has workers.
+// fewItems is the number of items up to which a linear search is faster than a map. More are
+// rare: a queue has no more items in flight than it has workers.
 const fewItems = 8
 
-// table holds the work in flight. The zero table is empty. It keeps the first few
-// items in a plain array: a map costs as much for each hand-out as the rest of the
-// filter together.
+// table holds the work in flight. The zero table is empty. It keeps the first few items in a
+// plain array: for each hand-out, a map would cost as much as the rest of the filter.
 type table[T comparable] struct {
 	few  [fewItems]slot[T]
-	n    int         // few[:n] is in use, in no order
-	many map[T]*work // what came while few was full
+	n    int         // few[:n] is in use, in no particular order
+	many map[T]*work // the items that were added while few was full
 }
 
 type slot[T comparable] struct {
@@ -60,7 +59,7 @@ type slot[T comparable] struct {
 	work work
 }
 
-// put enters an item that is not in the table.
+// put adds an item that is not in the table.
 func (t *table[T]) put(item T, at location, since time.Duration) {
 	if t.n < fewItems {
 		s := &t.few[t.n]
@@ -74,8 +73,8 @@ func (t *table[T]) put(item T, at location, since time.Duration) {
 	t.many[item] = &work{location: at, since: since}
 }
 
-// take removes an item and returns its work, if it is there.
-func (t *table[T]) take(item T) (w work, found bool) {
+// take removes an item and returns its work. ok is false if the item is not in the table.
+func (t *table[T]) take(item T) (w work, ok bool) {
 	for i := range t.few[:t.n] {
 		if s := &t.few[i]; s.item == item {
 			w = s.work
@@ -84,7 +83,7 @@ func (t *table[T]) take(item T) (w work, found bool) {
 			if s != last {
 				*s = *last
 			}
-			*last = slot[T]{} // keeps nothing alive
+			*last = slot[T]{} // lets the garbage collector free the item
 			return w, true
 		}
 	}
@@ -95,8 +94,8 @@ func (t *table[T]) take(item T) (w work, found bool) {
 	return w, false
 }
 
-// find returns the item's work, nil if it is not there. The pointer is good until the
-// next put or take.
+// find returns the item's work, or nil if the item is not in the table. The pointer is valid
+// until the next put or take.
 func (t *table[T]) find(item T) *work {
 	for i := range t.few[:t.n] {
 		if s := &t.few[i]; s.item == item {
@@ -106,7 +105,7 @@ func (t *table[T]) find(item T) *work {
 	return t.many[item]
 }
 
-// each calls f with all items, in no order.
+// each calls f for all items, in no particular order.
 func (t *table[T]) each(f func(item T, w *work)) {
 	for i := range t.few[:t.n] {
 		f(t.few[i].item, &t.few[i].work)
