@@ -20,11 +20,11 @@ import (
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
 )
 
-// cpuTime is what this process has used of the processors, 0 where that can't be told.
+// cpuTime returns the CPU time that this process has used, or 0 where it cannot be determined.
 var cpuTime = func() time.Duration { return 0 }
 
-// snapshotOwner answers as the shard package does: from an immutable snapshot
-// behind an atomic pointer.
+// snapshotOwner works as package shard does: it reads an immutable snapshot behind an atomic
+// pointer.
 type snapshotOwner struct {
 	states atomic.Pointer[[ring.DefaultPartitions]ring.State]
 }
@@ -42,7 +42,7 @@ func (o *snapshotOwner) all(state ring.State) ring.Set {
 	return ring.FullSet(ring.DefaultPartitions)
 }
 
-// pointByName hashes as the shard package does for a ring by name.
+// pointByName hashes as package shard does for a ring by name.
 func pointByName() func(any) (uint64, error) {
 	hash := ring.HashOf(ring.ByName)
 	return func(obj any) (uint64, error) {
@@ -54,30 +54,30 @@ func pointByName() func(any) (uint64, error) {
 	}
 }
 
-// tally is a handler that only counts.
-type tally struct {
+// countingHandler is a handler that only counts calls.
+type countingHandler struct {
 	n, goal atomic.Int64
 	reached chan struct{}
 }
 
-func newTally(goal int64) *tally {
-	c := &tally{reached: make(chan struct{}, 1)}
+func newCountingHandler(goal int64) *countingHandler {
+	c := &countingHandler{reached: make(chan struct{}, 1)}
 	c.goal.Store(goal)
 	return c
 }
 
-func (c *tally) count() {
+func (c *countingHandler) count() {
 	if c.n.Add(1) == c.goal.Load() {
 		c.reached <- struct{}{}
 	}
 }
-func (c *tally) OnAdd(any, bool)   { c.count() }
-func (c *tally) OnUpdate(_, _ any) { c.count() }
-func (c *tally) OnDelete(any)      { c.count() }
+func (c *countingHandler) OnAdd(any, bool)   { c.count() }
+func (c *countingHandler) OnUpdate(_, _ any) { c.count() }
+func (c *countingHandler) OnDelete(any)      { c.count() }
 
-// namer is the least handler of use: it makes the name that it would enqueue.
+// namer is the smallest useful handler: it creates the name that it would enqueue.
 type namer struct {
-	*tally
+	*countingHandler
 	name cache.ObjectName
 }
 
@@ -105,9 +105,8 @@ func bareAndWrapped(o *snapshotOwner, lw cache.ListerWatcher) (bare cache.Shared
 	return bare, Wrap(inner, Options{Ownership: o, Point: pointByName(), Recorder: &counter{}})
 }
 
-// BenchmarkHandler is what the filter adds to the call of a handler that does
-// nothing, for objects that the processor has in its caches, as it has when the
-// inner informer has just stored them.
+// BenchmarkHandler measures what the filter adds to the call of a handler that does nothing.
+// The objects are in the CPU caches, as they are when the inner informer has just stored them.
 func BenchmarkHandler(b *testing.B) {
 	const n = 100
 	before, after := pods(n, 0), pods(n, 1)
@@ -126,12 +125,12 @@ func BenchmarkHandler(b *testing.B) {
 				o := &snapshotOwner{}
 				o.all(ring.Active)
 				_, wrapped := bareAndWrapped(o, &cache.ListWatch{})
-				if _, err := wrapped.AddEventHandler(&tally{}); err != nil {
+				if _, err := wrapped.AddEventHandler(&countingHandler{}); err != nil {
 					b.Fatal(err)
 				}
 				var h cache.ResourceEventHandler = wrapped.filters[0]
 				if kind == "bare" {
-					h = &tally{}
+					h = &countingHandler{}
 				} else if test.state == ring.Active {
 					for _, pod := range before {
 						h.OnAdd(pod, false)
@@ -143,10 +142,10 @@ func BenchmarkHandler(b *testing.B) {
 				for b.Loop() {
 					test.call(h, i)
 					if i++; i%n == 0 && name == "update=passed" {
-						before, after = after, before // the next round takes each object back: "from" is always what was shown last
+						before, after = after, before // swap, so that "from" is always the version that was delivered last
 					}
 					if i%n == 0 && name == "delete=filtered" && kind == "wrapped" {
-						clear(wrapped.filters[0].deletions.byName) // as the window does
+						clear(wrapped.filters[0].deletions.byName) // as the end of the window does
 					}
 				}
 				b.ReportMetric(float64(cpuTime()-began)/float64(b.N), "cpu-ns/op")
@@ -155,14 +154,14 @@ func BenchmarkHandler(b *testing.B) {
 	}
 }
 
-// BenchmarkReplay activates everything in a store of 100,000 objects, for one
-// handler; beside it, what client-go takes to add a handler to such an informer.
+// BenchmarkReplay activates everything in a store of 100,000 objects, for one handler. For
+// comparison it measures how long client-go takes to add a handler to such an informer.
 func BenchmarkReplay(b *testing.B) {
 	const n = 100_000
 	o := &snapshotOwner{}
 	objects := pods(n, 0)
 	bare, wrapped := bareAndWrapped(o, listed(objects, watch.NewFake()))
-	if _, err := wrapped.AddEventHandler(&tally{}); err != nil {
+	if _, err := wrapped.AddEventHandler(&countingHandler{}); err != nil {
 		b.Fatal(err)
 	}
 	f := wrapped.filters[0]
@@ -206,7 +205,7 @@ func BenchmarkReplay(b *testing.B) {
 		}
 		b.ReportAllocs()
 		for b.Loop() {
-			h := newTally(n)
+			h := newCountingHandler(n)
 			handle, err := bare.AddEventHandler(h)
 			if err != nil {
 				b.Fatal(err)

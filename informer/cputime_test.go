@@ -10,8 +10,7 @@ import (
 	"time"
 )
 
-// What a process has used is a fairer measure than the clock, where other
-// processes share the processors.
+// CPU time is a fairer measure than the clock if other processes use the CPUs too.
 func init() {
 	cpuTime = func() time.Duration {
 		var used syscall.Rusage

@@ -14,29 +14,30 @@ import (
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
 )
 
-// A deletion that was seen is remembered whether or not the handler was told: work
-// that a handler was told of can still be dropped with its partition, and the
-// partition can come back from a member that never got to it.
+// A deletion is remembered whether or not it was delivered to the handler. The work that a
+// delivered deletion causes can still be dropped together with its partition, and the
+// partition can come back from a member that never did that work.
 type deletion struct {
 	name  cache.ObjectName
 	uid   types.UID // of the object that was deleted
-	obj   any       // what OnDelete gets: the object, or a cache.DeletedFinalStateUnknown
+	obj   any       // OnDelete's argument: the object, or a cache.DeletedFinalStateUnknown
 	point uint64
 	at    time.Time
-	seq   uint64 // in the order in which they were seen
-	told  bool   // the handler was told, and its partition was not released since
+	seq   uint64 // the order in which the deletions were observed
+	// delivered: it was delivered to the handler, and its partition was not released since.
+	delivered bool
 }
 
-// deletions are those of one handler, guarded by the filter's mutex.
+// deletions holds the remembered deletions of one handler. The filter's mutex guards it.
 type deletions struct {
-	window time.Duration // less than zero: nothing is remembered
+	window time.Duration // negative: nothing is remembered
 	byName map[cache.ObjectName][]*deletion
 	swept  time.Time
 	seq    uint64 // of the last one
 }
 
-// remember adds a deletion and, now and then, forgets those that no activation at
-// or after oldest will want.
+// remember adds a deletion and, from time to time, forgets those that no activation at or
+// after oldest needs.
 func (ds *deletions) remember(d *deletion, oldest time.Time) {
 	if ds.window < 0 {
 		return
@@ -52,38 +53,38 @@ func (ds *deletions) remember(d *deletion, oldest time.Time) {
 	ds.byName[d.name] = append(ds.byName[d.name], d)
 }
 
-// sweep forgets what had left the window at the time of the oldest activation that
-// is still to be worked off.
+// sweep forgets the deletions that were outside the window at the time of the oldest
+// activation that is still to be processed.
 func (ds *deletions) sweep(now, oldest time.Time) {
 	ds.swept = now
-	for name, of := range ds.byName {
-		ds.keep(name, slices.DeleteFunc(of, func(d *deletion) bool { return oldest.Sub(d.at) > ds.window }))
+	for name, list := range ds.byName {
+		ds.keep(name, slices.DeleteFunc(list, func(d *deletion) bool { return oldest.Sub(d.at) > ds.window }))
 	}
 }
 
-func (ds *deletions) keep(name cache.ObjectName, of []*deletion) {
-	if len(of) == 0 {
+func (ds *deletions) keep(name cache.ObjectName, list []*deletion) {
+	if len(list) == 0 {
 		delete(ds.byName, name)
 	} else {
-		ds.byName[name] = of
+		ds.byName[name] = list
 	}
 }
 
-// cameBack forgets the deletions of a name that were none: a watch by selector
-// reports an object that leaves the selection as deleted, and it may return.
-// Without UIDs (fakes have none) objects of one name can't be told apart.
-func (ds *deletions) cameBack(name cache.ObjectName, uid types.UID) {
-	if of := ds.byName[name]; len(of) > 0 {
-		ds.keep(name, slices.DeleteFunc(of, func(d *deletion) bool { return !differ(d.uid, uid) }))
+// forgetReturned forgets the apparent deletions of an object that exists again: a watch with
+// a selector reports an object that no longer matches as deleted, and it may match again
+// later. Without UIDs (fakes have none) objects of one name cannot be distinguished.
+func (ds *deletions) forgetReturned(name cache.ObjectName, uid types.UID) {
+	if list := ds.byName[name]; len(list) > 0 {
+		ds.keep(name, slices.DeleteFunc(list, func(d *deletion) bool { return !differ(d.uid, uid) }))
 	}
 }
 
-// untold returns the deletions that the handler was not told of and that happened
-// in the window before the given time, in their order.
-func (ds *deletions) untold(set ring.Set, before time.Time) []*deletion {
+// undelivered returns, in their order, the deletions that were not delivered to the handler
+// and that happened in the window before the given time.
+func (ds *deletions) undelivered(set ring.Set, before time.Time) []*deletion {
 	var found []*deletion
-	for _, of := range ds.byName {
-		for _, d := range of {
+	for _, list := range ds.byName {
+		for _, d := range list {
 			if ds.due(d, before) && set.HasPoint(d.point) {
 				found = append(found, d)
 			}
@@ -94,20 +95,21 @@ func (ds *deletions) untold(set ring.Set, before time.Time) []*deletion {
 }
 
 func (ds *deletions) due(d *deletion, at time.Time) bool {
-	return !d.told && at.Sub(d.at) <= ds.window
+	return !d.delivered && at.Sub(d.at) <= ds.window
 }
 
-// released makes the handler hear of deletions again should it get the partitions
-// back: what it was told may have been dropped with them.
+// released marks the deletions in the partitions as not delivered, so that they are delivered
+// again if the member gets the partitions back: the work that they caused may have been
+// dropped with the partitions.
 func (ds *deletions) released(set ring.Set) {
-	for _, of := range ds.byName {
-		for _, d := range of {
+	for _, list := range ds.byName {
+		for _, d := range list {
 			if set.HasPoint(d.point) {
-				d.told = false
+				d.delivered = false
 			}
 		}
 	}
 }
 
-// differ reports whether two UIDs are known to be those of two objects.
+// differ reports whether two UIDs are known to belong to two different objects.
 func differ(a, b types.UID) bool { return a != b && a != "" && b != "" }

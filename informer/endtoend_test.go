@@ -26,17 +26,17 @@ import (
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
 )
 
-// benchmarked is the number of objects in an end-to-end benchmark. They are updated
-// in chunks: client-go makes a handler that is more than 1024 events behind pay for it.
+// benchmarked is the number of objects in an end-to-end benchmark. They are updated in chunks,
+// because client-go becomes slower for a handler that is more than 1024 events behind.
 const benchmarked, chunk = 10_000, 500
 
-// A transport brings lists and updates of pods to an informer.
+// A transport delivers lists and updates of Pods to an informer.
 type transport func(b *testing.B, list []*corev1.Pod) (lw cache.ListerWatcher, send func(chunk []*corev1.Pod))
 
-// BenchmarkEndToEnd updates 10,000 objects, in turn through a bare informer and
-// through a wrapped one, and compares the medians. "fake" hands over pointers: what
-// remains is client-go's queues and store. "http" is the real client against a
-// server in this process, with JSON to decode.
+// BenchmarkEndToEnd updates 10,000 objects, alternately through a bare informer and through a
+// wrapped one, and compares the medians. "fake" passes pointers, so that only client-go's
+// queues and store remain. "http" uses the real client with a server in this process, and
+// decodes JSON.
 func BenchmarkEndToEnd(b *testing.B) {
 	for name, t := range map[string]transport{"fake": fakeWatch, "http": httpWatch} {
 		b.Run(name+"/passed", func(b *testing.B) { endToEnd(b, t, ring.Active) })
@@ -55,11 +55,11 @@ func endToEnd(b *testing.B, t transport, state ring.State) {
 		if wrap {
 			informer = wrapped
 		}
-		done := newTally(benchmarked)
+		done := newCountingHandler(benchmarked)
 		if wrap && state != ring.Active {
-			wrapped.recorder = countFiltered{done} // since the handler is not called
+			wrapped.recorder = countFiltered{done} // because the handler is not called
 		}
-		if _, err := informer.AddEventHandler(&namer{tally: done}); err != nil {
+		if _, err := informer.AddEventHandler(&namer{countingHandler: done}); err != nil {
 			b.Fatal(err)
 		}
 		running(b, informer)
@@ -79,7 +79,7 @@ func endToEnd(b *testing.B, t transport, state ring.State) {
 	i := 0
 	for b.Loop() {
 		i++
-		if i/2%2 == 0 { // neither always goes first
+		if i/2%2 == 0 { // alternate which of them runs first
 			times[0] = append(times[0], bare(rounds[i%2]))
 			times[1] = append(times[1], wrapped(rounds[i%2]))
 		} else {
@@ -87,7 +87,7 @@ func endToEnd(b *testing.B, t transport, state ring.State) {
 			times[0] = append(times[0], bare(rounds[i%2]))
 		}
 	}
-	b.ReportMetric(0, "ns/op") // of both together: says nothing
+	b.ReportMetric(0, "ns/op") // the sum of both: not meaningful
 	for kind, unit := range []string{"", "cpu-"} {
 		var medians [2]float64
 		for which, of := range times {
@@ -100,7 +100,7 @@ func endToEnd(b *testing.B, t transport, state ring.State) {
 	}
 }
 
-type countFiltered struct{ *tally }
+type countFiltered struct{ *countingHandler }
 
 func (c countFiltered) Record(o Outcome) {
 	if o == Filtered {
@@ -118,7 +118,7 @@ func fakeWatch(_ *testing.B, list []*corev1.Pod) (cache.ListerWatcher, func([]*c
 }
 
 func httpWatch(b *testing.B, objects []*corev1.Pod) (cache.ListerWatcher, func([]*corev1.Pod)) {
-	encoded := map[*corev1.Pod][]byte{} // by the first pod of each chunk, once
+	encoded := map[*corev1.Pod][]byte{} // by the first Pod of each chunk; encoded once
 	chunks, ended := make(chan []byte), make(chan struct{})
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
@@ -161,7 +161,7 @@ func httpWatch(b *testing.B, objects []*corev1.Pod) (cache.ListerWatcher, func([
 	}
 }
 
-// listed lists the objects and watches what the test sends.
+// listed returns a ListerWatcher that lists the objects and watches what the test sends.
 func listed(objects []*corev1.Pod, watcher watch.Interface) cache.ListerWatcher {
 	list := &corev1.PodList{}
 	for _, pod := range objects {
@@ -181,7 +181,7 @@ func running(b *testing.B, informer cache.SharedIndexInformer) {
 	b.Cleanup(func() { cancel(); <-ended })
 }
 
-// unstreamed has no watch lists.
+// unstreamed does not support watch lists.
 type unstreamed struct{ *cache.ListWatch }
 
 func (unstreamed) IsWatchListSemanticsUnSupported() bool { return true }

@@ -20,7 +20,7 @@ import (
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
 )
 
-// upperHalf owns the upper half of the hash space, once it is switched on.
+// upperHalf owns the upper half of the hash space once it is switched on.
 type upperHalf struct{ on atomic.Bool }
 
 func (o *upperHalf) State(point uint64) ring.State {
@@ -30,8 +30,8 @@ func (o *upperHalf) State(point uint64) ring.State {
 	return ring.NotOwned
 }
 
-// A handler sees the objects of a partition when it becomes active, wherever they
-// were in their lives by then.
+// A handler sees the objects of a partition when the partition becomes active, however long
+// ago they were created.
 func Example() {
 	var objects []runtime.Object
 	for _, name := range []string{"a", "b", "c", "d", "e", "f"} {
@@ -61,7 +61,7 @@ func Example() {
 	cache.WaitForCacheSync(ctx.Done(), registration.HasSynced)
 	fmt.Println("stored:", len(sharded.GetStore().List()), "shown:", seen.Load())
 
-	owner.on.Store(true) // first the state, then the news
+	owner.on.Store(true) // change the state first, then notify the informer
 	upper := ring.NewSet(2)
 	upper.Add(1)
 	sharded.Activated(upper)

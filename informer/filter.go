@@ -21,35 +21,35 @@ import (
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
 )
 
-// A filter stands between the inner informer and one handler.
+// A filter sits between the inner informer and one handler.
 //
-// Two goroutines call the handler: the inner informer's, with the stream of events,
-// and Replay's, with what a change of ownership brings. Each call is made under mu,
-// together with the check of ownership and the note of what was shown, so that the
-// handler sees one order.
+// Two goroutines call the handler: the inner informer's goroutine, with the stream of events,
+// and Replay's goroutine, with the results of a change of ownership. The filter makes each
+// call with mu held, and in the same critical section checks the ownership and records what
+// was delivered. So the handler sees one order.
 //
-// Why nothing is lost: the inner informer changes its store before it tells a
-// handler. Say that the stream brings version v of an object and the filter drops
-// it, because State does not answer Active. If the partition becomes active later,
-// Activated is called after State answers so, and the replay that it asks for reads
-// the store later still: it finds v or what came after v, and shows it. If the
-// partition was active already, the event would not have been dropped. Whether
-// Activated came before or after the drop makes no difference, only that the drop
-// saw State before the activation was published.
+// Why nothing is lost: the inner informer changes its store before it notifies a handler.
+// Assume that the stream delivers version v of an object and the filter drops it, because
+// State does not return Active. If the partition becomes active later, Activated is called
+// after State returns Active, and the replay that it requests reads the store later still: it
+// finds v or a later version, and delivers that. If the partition had been active already, the
+// event would not have been dropped. It does not matter whether Activated was called before or
+// after the drop; it only matters that the drop called State before the activation was
+// published.
 //
-// A replay may thus overtake the stream, never the other way round; what the stream
-// brings afterwards is recognised by its resourceVersion.
+// Therefore a replay may overtake the stream, but never the other way round. What the stream
+// delivers after being overtaken is recognized by its resourceVersion.
 //
-// Invariant: the handler has seen, or been relieved of by a later version, each
-// event that the stream has brought of an object in shown. So a replay has nothing
-// to tell of these: what is still to come will come by the stream.
+// Invariant: for each object in shown, the handler has seen every event that the stream has
+// delivered, or a later version that supersedes it. So a replay has nothing to add for these
+// objects: the stream will deliver what is still missing.
 type filter struct {
 	informer   *Informer
 	handler    cache.ResourceEventHandler
-	releases   ReleaseHandler // the handler, nil if it does not want to hear
+	releases   ReleaseHandler // the handler; nil if it is not a ReleaseHandler
 	logger     *klog.Logger   // nil: the default
-	mail       changeQueue
-	removed    chan struct{} // closed, under Informer.mu, when the handler is removed
+	changes    changeQueue
+	removed    chan struct{} // closed, with Informer.mu held, when the handler is removed
 	registered bool          // with the inner informer; guarded by Informer.mu
 	working    bool          // a goroutine of Replay serves it; guarded by Informer.mu
 
@@ -58,9 +58,9 @@ type filter struct {
 	deletions deletions
 }
 
-// shown is what a handler knows of an object.
+// shown is what a handler knows about an object.
 type shown struct {
-	obj   any // the last version that it was shown
+	obj   any // the last version that was delivered
 	point uint64
 }
 
@@ -71,25 +71,26 @@ func newFilter(i *Informer, handler cache.ResourceEventHandler, logger *klog.Log
 		handler:   handler,
 		releases:  releases,
 		logger:    logger,
-		mail:      changeQueue{posted: make(chan struct{}, 1)},
+		changes:   changeQueue{posted: make(chan struct{}, 1)},
 		removed:   make(chan struct{}),
 		shown:     map[cache.ObjectName]*shown{},
 		deletions: deletions{window: i.window},
 	}
 }
 
-// String is the handler, for client-go's errors.
+// String formats the handler, for client-go's errors.
 func (f *filter) String() string { return fmt.Sprint(f.handler) }
 
-// locatedObject is an object and where it lies.
+// locatedObject is an object and its point of the hash space.
 type locatedObject struct {
 	obj   any
-	meta  metav1.Object // nil for what is not an object
+	meta  metav1.Object // nil if obj is not an object
 	name  cache.ObjectName
 	point uint64
-	// err says why there is no point. An object without one is nobody's: were it
-	// everybody's, all members would work on it at once. But a handler that knows it
-	// from before hears of its update, as of one to a key that this member does not own, and of its deletion.
+	// err is the reason why there is no point. An object without a point belongs to no
+	// member: if it belonged to every member, all would work on it at once. But a handler that
+	// already knows the object is notified of its update, as of an update to a key that this
+	// member does not own, and of its deletion.
 	err error
 }
 
@@ -112,7 +113,7 @@ func (f *filter) activePoint(point uint64) bool {
 // OnAdd is called by the inner informer.
 func (f *filter) OnAdd(obj any, isInInitialList bool) {
 	s := f.locate(obj)
-	if !f.active(s) { // without the lock: nothing is noted of what is dropped here
+	if !f.active(s) { // without the lock: nothing is recorded about events that are dropped here
 		f.dropped(s)
 		return
 	}
@@ -121,10 +122,10 @@ func (f *filter) OnAdd(obj any, isInInitialList bool) {
 	e, known := f.shown[s.name]
 	switch {
 	case known && !newer(s.meta.GetResourceVersion(), version(e.obj)):
-		f.dropped(s) // a replay has shown it
+		f.dropped(s) // a replay has delivered it
 	case known:
 		f.update(e, e.obj, s)
-	case !f.active(s): // it was, before the lock was taken
+	case !f.active(s): // it was active before the lock was taken
 		f.dropped(s)
 	default:
 		f.deliverAdd(s, isInInitialList)
@@ -145,8 +146,9 @@ func (f *filter) OnUpdate(oldObj, newObj any) {
 	defer f.mu.Unlock()
 	e, known := f.shown[s.name]
 	if differ(oldMeta.GetUID(), s.meta.GetUID()) {
-		// One object was deleted and another created while nobody looked. Who sees the
-		// update can tell; the others must not miss the deletion.
+		// One object was deleted and another created while the watch was interrupted. A
+		// handler that sees the update can detect this; the others must not miss the
+		// deletion.
 		o := f.locate(oldObj)
 		f.deleted(o, cache.DeletedFinalStateUnknown{Key: o.name.String(), Obj: oldObj}, known && f.active(o))
 	}
@@ -160,11 +162,12 @@ func (f *filter) OnUpdate(oldObj, newObj any) {
 	}
 }
 
-// update shows the next version of an object that the handler knows.
+// update delivers the next version of an object that the handler knows.
 func (f *filter) update(e *shown, oldObj any, s locatedObject) {
 	leaving := !f.active(s)
 	if leaving && !f.activePoint(e.point) {
-		// Released will say so; until then the handler would lag behind.
+		// Released will release the object too, but until then the handler's version would
+		// be out of date.
 		f.dropped(s)
 		f.release(s.name, e)
 		return
@@ -175,11 +178,11 @@ func (f *filter) update(e *shown, oldObj any, s locatedObject) {
 		f.handler.OnUpdate(oldObj, s.obj)
 		return
 	}
-	// The object has moved from a key of this member's to another's. The handler
-	// hears of it, for the sake of the key that was left, and of nothing thereafter.
+	// The object has moved from a key that this member owns to a key that it does not own. The
+	// handler sees this update, because it matters to the old key, and nothing after it.
 	delete(f.shown, s.name)
 	f.handler.OnUpdate(oldObj, s.obj)
-	f.tellReleased(s.obj)
+	f.notifyReleased(s.obj)
 }
 
 // updateUnknown handles an update of an object that the handler does not know.
@@ -193,17 +196,17 @@ func (f *filter) updateUnknown(oldObj any, s locatedObject) {
 		f.dropped(s)
 		return
 	}
-	// The key that the object has left is active, but its replay has not got here
-	// and won't find the object any more.
+	// The key that the object has left is active, but its replay has not reached the object
+	// and will no longer find it.
 	f.record(Passed)
 	f.handler.OnAdd(oldObj, false)
 	f.handler.OnUpdate(oldObj, s.obj)
-	f.tellReleased(s.obj)
+	f.notifyReleased(s.obj)
 }
 
-// updateOvertaken handles an update to a version that a replay has shown already,
-// or has skipped. It matters only if the object has left a key by it, or was
-// replaced by another one.
+// updateOvertaken handles an update to a version that a replay has already delivered or
+// skipped. Such an update matters only if the object left a key by it, or was replaced by
+// another object.
 func (f *filter) updateOvertaken(e *shown, oldObj any, s locatedObject) {
 	o := f.locate(oldObj)
 	if f.active(o) && (o.point != e.point || differ(uid(oldObj), uid(s.obj))) {
@@ -220,7 +223,7 @@ func (f *filter) OnDelete(obj any) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	e, known := f.shown[s.name]
-	if s.err != nil && known { // its last state says where it lies
+	if s.err != nil && known { // use the point of its last known state
 		s = locatedObject{obj: e.obj, name: s.name, point: e.point}
 		s.meta, s.err = meta.Accessor(e.obj)
 	}
@@ -230,7 +233,7 @@ func (f *filter) OnDelete(obj any) {
 		return
 	}
 	if known && newer(version(e.obj), s.meta.GetResourceVersion()) && f.stored(s.name) != nil {
-		f.dropped(s) // it had left the selection, and a replay has shown it on its return
+		f.dropped(s) // it did not match the selector for a time, and a replay has delivered it again since
 		return
 	}
 	f.deleted(s, obj, active)
@@ -243,11 +246,11 @@ func (f *filter) OnDelete(obj any) {
 	f.handler.OnDelete(obj)
 }
 
-// locateDeleted looks into a cache.DeletedFinalStateUnknown. Its object may be
-// missing: then there is only a name.
+// locateDeleted locates a deleted object, also inside a cache.DeletedFinalStateUnknown. The
+// object may be missing there: then only its name is known.
 func (f *filter) locateDeleted(obj any) locatedObject {
-	unknown, is := obj.(cache.DeletedFinalStateUnknown)
-	if !is {
+	unknown, ok := obj.(cache.DeletedFinalStateUnknown)
+	if !ok {
 		return f.locate(obj)
 	}
 	if unknown.Obj != nil {
@@ -262,8 +265,8 @@ func (f *filter) locateDeleted(obj any) locatedObject {
 	return s
 }
 
-// deleteOvertaken handles the deletion of an object after which a replay has shown
-// another one of the same name.
+// deleteOvertaken handles the deletion of an object if a replay has already delivered another
+// object of the same name.
 func (f *filter) deleteOvertaken(s locatedObject, obj any, active bool) {
 	d := f.deleted(s, obj, false)
 	if !active {
@@ -271,19 +274,19 @@ func (f *filter) deleteOvertaken(s locatedObject, obj any, active bool) {
 		return
 	}
 	f.record(Passed)
-	f.tell(d)
+	f.deliverDelete(d)
 }
 
-// first shows an object that the handler does not know, after the deletions of its
-// predecessors.
+// deliverAdd delivers an object that the handler does not know, after the deletions of earlier
+// objects of the same name.
 func (f *filter) deliverAdd(s locatedObject, isInInitialList bool) {
-	if of := f.deletions.byName[s.name]; len(of) > 0 {
-		f.deletions.cameBack(s.name, s.meta.GetUID())
+	if list := f.deletions.byName[s.name]; len(list) > 0 {
+		f.deletions.forgetReturned(s.name, s.meta.GetUID())
 		now := time.Now()
 		for _, d := range f.deletions.byName[s.name] {
 			if f.deletions.due(d, now) && f.activePoint(d.point) {
 				f.record(ReplayedDeletion)
-				f.tell(d)
+				f.deliverDelete(d)
 			}
 		}
 	}
@@ -292,39 +295,40 @@ func (f *filter) deliverAdd(s locatedObject, isInInitialList bool) {
 }
 
 // deleted remembers a deletion.
-func (f *filter) deleted(s locatedObject, obj any, told bool) *deletion {
+func (f *filter) deleted(s locatedObject, obj any, delivered bool) *deletion {
 	now := time.Now()
-	d := &deletion{name: s.name, uid: uid(s.obj), obj: obj, point: s.point, at: now, told: told}
+	d := &deletion{name: s.name, uid: uid(s.obj), obj: obj, point: s.point, at: now, delivered: delivered}
 	if s.err == nil {
-		f.deletions.remember(d, f.mail.oldest(now))
+		f.deletions.remember(d, f.changes.oldest(now))
 	}
 	return d
 }
 
-// tell shows a deletion. If the handler knows another object of that name, it sees
-// it anew: whoever goes by names would take it for the one that was deleted.
-func (f *filter) tell(d *deletion) {
-	d.told = true
+// deliverDelete delivers a deletion. If the handler knows another object of that name, the
+// object is then added again: a handler that identifies objects by name would otherwise treat
+// it as deleted.
+func (f *filter) deliverDelete(d *deletion) {
+	d.delivered = true
 	f.handler.OnDelete(d.obj)
 	if e, known := f.shown[d.name]; known {
 		f.handler.OnAdd(e.obj, false)
 	}
 }
 
-// release takes an object from the handler without saying that it was deleted.
+// release makes the handler forget an object, without a Delete.
 func (f *filter) release(name cache.ObjectName, e *shown) {
 	delete(f.shown, name)
-	f.tellReleased(e.obj)
+	f.notifyReleased(e.obj)
 }
 
-func (f *filter) tellReleased(obj any) {
+func (f *filter) notifyReleased(obj any) {
 	f.record(Released)
 	if f.releases != nil {
 		f.releases.OnReleased(obj)
 	}
 }
 
-// stored returns what the store has under the name, nil if nothing.
+// stored returns the stored object of that name, or nil if there is none.
 func (f *filter) stored(name cache.ObjectName) any {
 	obj, exists, err := f.informer.GetStore().GetByKey(name.String())
 	if err != nil || !exists {
@@ -333,7 +337,7 @@ func (f *filter) stored(name cache.ObjectName) any {
 	return obj
 }
 
-// dropped counts an event that is not shown.
+// dropped counts an event that is not delivered.
 func (f *filter) dropped(s locatedObject) {
 	if s.err == nil {
 		f.record(Filtered)
@@ -344,7 +348,7 @@ func (f *filter) dropped(s locatedObject) {
 	if f.logger != nil {
 		logger = *f.logger
 	}
-	utilruntime.HandleErrorWithLogger(logger, s.err, "No member works on an object, because its key can't be told", "object", s.name)
+	utilruntime.HandleErrorWithLogger(logger, s.err, "No member works on the object, because its key cannot be determined", "object", s.name)
 }
 
 func (f *filter) record(o Outcome) {
@@ -353,21 +357,21 @@ func (f *filter) record(o Outcome) {
 	}
 }
 
-// overtaken reports whether an update brings nothing new to a handler that was
-// shown the given version.
+// overtaken reports whether an update contains nothing new for a handler that has seen the
+// version shown.
 func overtaken(oldVersion, newVersion, shown string) bool {
 	switch shown {
 	case newVersion:
-		return oldVersion != newVersion // else it is a resync
+		return oldVersion != newVersion // equal: a resync
 	case oldVersion:
 		return false
 	}
 	return !newer(newVersion, shown)
 }
 
-// newer reports whether version a came after b. Versions that can't be compared
-// (some API servers' and most fakes') are taken for newer: to show something twice
-// does no harm, not to show it would.
+// newer reports whether version a is later than b. Versions that cannot be compared (some API
+// servers' and most fakes') are treated as newer: it is safe to deliver an object twice, but
+// not to miss it.
 func newer(a, b string) bool {
 	if a == b {
 		return false

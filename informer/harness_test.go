@@ -12,8 +12,8 @@ import (
 	"k8s.io/klog/v2"
 )
 
-// A harness drives one filter by hand: the test decides when the store changes, when
-// the stream brings what, and when replays happen. No goroutine is involved.
+// harness drives one filter directly: the test determines when the store changes, what the
+// stream delivers and when, and when replays happen. No goroutine is involved.
 type harness struct {
 	t *testing.T
 	*owner
@@ -23,64 +23,64 @@ type harness struct {
 	count *counter
 }
 
-func newRig(t *testing.T, o *owner) *harness {
+func newHarness(t *testing.T, o *owner) *harness {
 	inner := cache.NewSharedIndexInformer(&cache.ListWatch{}, &corev1.ConfigMap{}, 0, nil)
-	r := &harness{t: t, owner: o, j: &releaseJournal{}, count: &counter{}}
-	r.i = Wrap(inner, Options{Ownership: o, Point: pointOfLabel, Recorder: r.count})
-	if _, err := r.i.AddEventHandlerWithOptions(r.j, cache.HandlerOptions{Logger: &klog.Logger{}}); err != nil {
+	h := &harness{t: t, owner: o, j: &releaseJournal{}, count: &counter{}}
+	h.i = Wrap(inner, Options{Ownership: o, Point: pointOfLabel, Recorder: h.count})
+	if _, err := h.i.AddEventHandlerWithOptions(h.j, cache.HandlerOptions{Logger: &klog.Logger{}}); err != nil {
 		t.Fatal(err)
 	}
-	r.f = r.i.filters[0]
-	return r
+	h.f = h.i.filters[0]
+	return h
 }
 
-// The store is ahead of the stream: put and drop change it, OnAdd, OnUpdate and
-// OnDelete of r.f are the stream.
-func (r *harness) put(obj any) {
-	r.t.Helper()
-	if err := r.i.GetIndexer().Update(obj); err != nil {
-		r.t.Fatal(err)
+// put and drop change the store, which is ahead of the stream. Calls of h.f's OnAdd, OnUpdate
+// and OnDelete are the stream.
+func (h *harness) put(obj any) {
+	h.t.Helper()
+	if err := h.i.GetIndexer().Update(obj); err != nil {
+		h.t.Fatal(err)
 	}
 }
 
-func (r *harness) drop(obj any) {
-	r.t.Helper()
-	if err := r.i.GetIndexer().Delete(obj); err != nil {
-		r.t.Fatal(err)
+func (h *harness) drop(obj any) {
+	h.t.Helper()
+	if err := h.i.GetIndexer().Delete(obj); err != nil {
+		h.t.Fatal(err)
 	}
 }
 
-// created, updated and deleted do both at once.
-func (r *harness) created(obj any) {
-	r.put(obj)
-	r.f.OnAdd(obj, false)
+// created, updated and deleted change the store and deliver the event.
+func (h *harness) created(obj any) {
+	h.put(obj)
+	h.f.OnAdd(obj, false)
 }
 
-func (r *harness) updated(oldObj, newObj any) {
-	r.put(newObj)
-	r.f.OnUpdate(oldObj, newObj)
+func (h *harness) updated(oldObj, newObj any) {
+	h.put(newObj)
+	h.f.OnUpdate(oldObj, newObj)
 }
 
-func (r *harness) deleted(obj any) {
-	r.drop(obj)
-	r.f.OnDelete(obj)
+func (h *harness) deleted(obj any) {
+	h.drop(obj)
+	h.f.OnDelete(obj)
 }
 
-// replay works off the mail.
-func (r *harness) replay() {
-	r.t.Helper()
-	for c, ok := r.f.mail.first(); ok; c, ok = r.f.mail.first() {
-		if !r.f.apply(r.t.Context(), c) {
-			r.t.Fatal("interrupted")
+// replay processes all queued changes.
+func (h *harness) replay() {
+	h.t.Helper()
+	for c, ok := h.f.changes.first(); ok; c, ok = h.f.changes.first() {
+		if !h.f.apply(h.t.Context(), c) {
+			h.t.Fatal("interrupted")
 		}
-		r.f.mail.drop()
+		h.f.changes.drop()
 	}
 }
 
-// wants compares with what the handler has seen since the last call.
-func (r *harness) wants(lines ...string) {
-	r.t.Helper()
-	if diff := cmp.Diff(lines, r.j.take()); diff != "" {
-		r.t.Errorf("the handler saw (-want +got):\n%s", diff)
+// wants compares lines with what the handler has seen since the last call.
+func (h *harness) wants(lines ...string) {
+	h.t.Helper()
+	if diff := cmp.Diff(lines, h.j.take()); diff != "" {
+		h.t.Errorf("the handler saw (-want +got):\n%s", diff)
 	}
 }

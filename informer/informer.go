@@ -15,50 +15,51 @@ import (
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
 )
 
-// DefaultDeletionWindow is what a DeletionWindow of zero means.
+// DefaultDeletionWindow is used if DeletionWindow is zero.
 const DefaultDeletionWindow = 60 * time.Second
 
-// Ownership tells what this member may work on.
+// Ownership determines what this member may work on.
 type Ownership interface {
-	// State is asked at each event, from many goroutines, under a lock of the
-	// informer: it must be cheap and must not block.
+	// State returns what this member may do with a point of the hash space. It is called at
+	// each event, from many goroutines, with a lock of the informer held: it must be cheap
+	// and must not block.
 	State(point uint64) ring.State
 }
 
-// ReleaseHandler is implemented by a handler that wants to know when this member
-// loses an object to another one, for instance to forget what it keeps per object.
-// A handler that is added by AddTypedEventHandler can't be one: client-go hides it
-// behind an adapter.
+// ReleaseHandler is an optional interface of a handler that needs to know when this member
+// loses an object to another member, for example to free what it keeps per object. A handler
+// that is added by AddTypedEventHandler cannot be a ReleaseHandler: client-go hides it behind
+// an adapter.
 type ReleaseHandler interface {
 	cache.ResourceEventHandler
-	// OnReleased is called with the object as the handler has last seen it. Events
-	// of the object are not shown any more until the handler sees it by OnAdd again.
+	// OnReleased is called with the object as the handler last saw it. No more events of the
+	// object are delivered until the handler sees it by OnAdd again.
 	OnReleased(obj any)
 }
 
 // Options configure [Wrap].
 type Options struct {
-	// Ownership decides what is shown. Required.
+	// Ownership determines what is delivered. Required.
 	Ownership Ownership
-	// Point returns the point of the hash space at which an object lies. Required.
-	// It is called from many goroutines, once or twice for each event and handler
-	// and once for each stored object at a replay; never with a
-	// cache.DeletedFinalStateUnknown. Objects for which it fails are nobody's.
+	// Point returns an object's point of the hash space. Required. It is called from many
+	// goroutines, once or twice for each event and handler and once for each stored object
+	// at a replay; never with a cache.DeletedFinalStateUnknown. Objects for which it returns
+	// an error belong to no member.
 	Point func(obj any) (uint64, error)
-	// DeletionWindow is how long deletions are remembered, with the objects, in case
-	// that their partition becomes active (guarantee I4). Zero means
-	// [DefaultDeletionWindow], less than zero that they are not remembered.
+	// DeletionWindow is how long deletions are remembered, with the objects, in case their
+	// partition becomes active (guarantee I4). Zero means [DefaultDeletionWindow]. A negative
+	// value means that deletions are not remembered.
 	DeletionWindow time.Duration
-	// Recorder counts what becomes of events. Nil means that nobody counts.
+	// Recorder counts the outcomes of events. Nil means none.
 	Recorder Recorder
 }
 
-// Informer is a cache.SharedIndexInformer that shows its handlers only what this
-// member may work on. Make one with [Wrap].
+// Informer is a cache.SharedIndexInformer that shows its handlers only what this member may
+// work on. Create it with [Wrap].
 //
-// Everything but the registration of handlers is the inner informer's: it may be
-// run through either of the two, or by the factory that the inner one comes from,
-// and its store holds all objects, whoever owns them.
+// Everything but the registration of handlers is the inner informer's. It may be run through
+// either of the two, or by the factory that the inner informer comes from. Its store holds
+// all objects, whichever member owns them.
 type Informer struct {
 	cache.SharedIndexInformer
 	ownership Ownership
@@ -67,18 +68,17 @@ type Informer struct {
 	recorder  Recorder
 
 	replaying  atomic.Bool
-	registered chan struct{} // has room for one: tells Replay that a filter was registered
+	registered chan struct{} // capacity 1: notifies Replay that a filter was registered
 
-	// mu guards what follows. It is held for moments only, never while a handler or
-	// the inner informer is called, so that Activated and Released don't block.
+	// mu guards the fields below. It is held only briefly, and never while a handler or the
+	// inner informer is called, so that Activated and Released do not block.
 	mu      sync.Mutex
 	filters []*filter
 }
 
-// Wrap returns an informer that filters what the handlers added to it see of
-// inner, which may have been started and may have handlers of its own: those go on
-// seeing everything. Wrap starts nothing; see [Informer.Replay]. It panics without
-// Ownership or Point.
+// Wrap returns an informer that filters what its handlers see of inner. The inner informer
+// may already be started and may have handlers of its own: those continue to see everything.
+// Wrap starts nothing; see [Informer.Replay]. It panics without Ownership or Point.
 func Wrap(inner cache.SharedIndexInformer, o Options) *Informer {
 	if o.Ownership == nil || o.Point == nil {
 		panic("informer: Wrap needs Options.Ownership and Options.Point")
@@ -97,22 +97,22 @@ func Wrap(inner cache.SharedIndexInformer, o Options) *Informer {
 }
 
 // AddEventHandler adds a handler that sees what this member may work on. See
-// cache.SharedInformer; the handle that is returned belongs to this informer and
-// not to the inner one.
+// cache.SharedInformer. The returned handle belongs to this informer and not to the inner
+// one.
 func (i *Informer) AddEventHandler(handler cache.ResourceEventHandler) (cache.ResourceEventHandlerRegistration, error) {
 	return i.register(handler, nil, i.SharedIndexInformer.AddEventHandler)
 }
 
-// AddEventHandlerWithResyncPeriod is AddEventHandler with a resync period of the
-// handler's own. Resyncs show the objects that this member may work on.
+// AddEventHandlerWithResyncPeriod is AddEventHandler with the handler's own resync period.
+// Resyncs deliver the objects that this member may work on.
 func (i *Informer) AddEventHandlerWithResyncPeriod(handler cache.ResourceEventHandler, resyncPeriod time.Duration) (cache.ResourceEventHandlerRegistration, error) {
 	return i.register(handler, nil, func(h cache.ResourceEventHandler) (cache.ResourceEventHandlerRegistration, error) {
 		return i.SharedIndexInformer.AddEventHandlerWithResyncPeriod(h, resyncPeriod)
 	})
 }
 
-// AddEventHandlerWithOptions is AddEventHandler with a resync period and a logger
-// of the handler's own.
+// AddEventHandlerWithOptions is AddEventHandler with the handler's own resync period and
+// logger.
 func (i *Informer) AddEventHandlerWithOptions(handler cache.ResourceEventHandler, options cache.HandlerOptions) (cache.ResourceEventHandlerRegistration, error) {
 	return i.register(handler, options.Logger, func(h cache.ResourceEventHandler) (cache.ResourceEventHandlerRegistration, error) {
 		return i.SharedIndexInformer.AddEventHandlerWithOptions(h, options)
@@ -121,9 +121,9 @@ func (i *Informer) AddEventHandlerWithOptions(handler cache.ResourceEventHandler
 
 func (i *Informer) register(handler cache.ResourceEventHandler, logger *klog.Logger, add func(cache.ResourceEventHandler) (cache.ResourceEventHandlerRegistration, error)) (cache.ResourceEventHandlerRegistration, error) {
 	f := newFilter(i, handler, logger)
-	// First known to Activated, then to the inner informer: the other way round, a
-	// partition could become active after the handler has dropped an object of it
-	// and before Activated knows the handler.
+	// Add the filter to i.filters first, then to the inner informer. In the opposite order, a
+	// partition could become active after the filter has dropped one of its objects and
+	// before Activated can find the filter.
 	i.mu.Lock()
 	i.filters = append(i.filters, f)
 	i.mu.Unlock()
@@ -137,14 +137,13 @@ func (i *Informer) register(handler cache.ResourceEventHandler, logger *klog.Log
 	i.mu.Unlock()
 	select {
 	case i.registered <- struct{}{}:
-	default: // Replay has been told already
+	default: // a notification is already pending
 	}
 	return newRegistration(f, inner), nil
 }
 
-// RemoveEventHandler removes a handler. Like the inner informer's it is
-// asynchronous: a call that is under way goes on; use cache.ShutDownEventHandler to
-// wait for it.
+// RemoveEventHandler removes a handler. Like the inner informer's, it is asynchronous: a call
+// that is under way continues; use cache.ShutDownEventHandler to wait for it.
 func (i *Informer) RemoveEventHandler(handle cache.ResourceEventHandlerRegistration) error {
 	if r, ok := handle.(interface{ of() *registration }); ok {
 		i.forget(r.of().filter)
@@ -153,7 +152,7 @@ func (i *Informer) RemoveEventHandler(handle cache.ResourceEventHandlerRegistrat
 	return i.SharedIndexInformer.RemoveEventHandler(handle)
 }
 
-// forget ends the replays of a filter. A filter of another informer is left alone.
+// forget ends the replays of a filter. It ignores a filter of another informer.
 func (i *Informer) forget(f *filter) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -163,9 +162,9 @@ func (i *Informer) forget(f *filter) {
 	}
 }
 
-// Objects counts the stored objects by what this member may do with them, indexed
-// by ring.State. Objects that have no point count as not owned. It hashes each
-// stored object once: about 5 ms for 100,000.
+// Objects counts the stored objects by what this member may do with them, indexed by
+// ring.State. Objects without a point count as not owned. It hashes each stored object once:
+// about 5 ms for 100,000 objects.
 func (i *Informer) Objects() (count [ring.Active + 1]int) {
 	for _, obj := range i.GetStore().List() {
 		state := ring.NotOwned
@@ -177,8 +176,8 @@ func (i *Informer) Objects() (count [ring.Active + 1]int) {
 	return count
 }
 
-// A registration is the handle of a handler: the inner informer's, but that it
-// waits for replayed calls too.
+// registration is the handle of a handler: the inner informer's handle, which also waits for
+// replayed calls.
 type registration struct {
 	cache.ResourceEventHandlerRegistration // the inner informer's
 	filter                                 *filter
@@ -186,7 +185,7 @@ type registration struct {
 
 func (r *registration) of() *registration { return r }
 
-// A stoppable registration works with cache.ShutDownEventHandler.
+// stoppable is a registration that works with cache.ShutDownEventHandler.
 type stoppable struct {
 	*registration
 	inner interface{ ShutdownChan() <-chan struct{} }
@@ -200,12 +199,12 @@ func newRegistration(f *filter, inner cache.ResourceEventHandlerRegistration) ca
 	return r
 }
 
-// ShutdownChan returns a channel that is closed when a handler that was removed is
-// called no more. It waits for a call that a replay is making, which the inner
-// informer's channel knows nothing of. Like cache.ShutDownEventHandler, which
-// calls it, it must not be called by the handler itself.
+// ShutdownChan returns a channel that is closed when a removed handler is no longer called.
+// First it waits for a call that a replay is making, because the inner informer's channel
+// does not cover that. Like cache.ShutDownEventHandler, which calls it, it must not be called
+// by the handler itself.
 func (s *stoppable) ShutdownChan() <-chan struct{} {
-	s.filter.mu.Lock() // whoever takes it next sees that the filter was removed
+	s.filter.mu.Lock() // a replay that locks it next sees that the filter was removed
 	defer s.filter.mu.Unlock()
 	return s.inner.ShutdownChan()
 }

@@ -25,7 +25,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const partitions = 8
 
-// owner is an Ownership that a test changes at will.
+// owner is an Ownership that tests can change.
 type owner struct{ states [partitions]atomic.Uint32 }
 
 func (o *owner) State(point uint64) ring.State {
@@ -47,7 +47,7 @@ func everything() *owner {
 	return o
 }
 
-// pointOfLabel places an object in the partition that its label p names.
+// pointOfLabel returns a point in the partition that the object's label p names.
 func pointOfLabel(obj any) (uint64, error) {
 	m, err := meta.Accessor(obj)
 	if err != nil {
@@ -61,7 +61,7 @@ func pointOfLabel(obj any) (uint64, error) {
 	return first, nil
 }
 
-// object is name@version in a partition, with the name as its UID unless uid is given.
+// object returns the object name@version in a partition. Its UID is its name unless uid is given.
 func object(name string, version, partition int, uid ...string) *corev1.ConfigMap {
 	c := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{
 		Namespace: "ns", Name: name, UID: types.UID(name), ResourceVersion: strconv.Itoa(version),
@@ -76,8 +76,8 @@ func object(name string, version, partition int, uid ...string) *corev1.ConfigMa
 	return c
 }
 
-// journal is a handler that writes down what it sees. A non-nil hook is called
-// first, with what is to be written.
+// journal is a handler that records what it sees. A non-nil hook is called first, with the
+// line to be recorded.
 type journal struct {
 	mu    sync.Mutex
 	lines []string
@@ -94,7 +94,7 @@ func (j *journal) write(format string, args ...any) {
 	j.lines = append(j.lines, line)
 }
 
-// take returns what was written since it was last called.
+// take returns the lines recorded since its last call.
 func (j *journal) take() []string {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -114,14 +114,14 @@ func (j *journal) OnAdd(obj any, initial bool) {
 func (j *journal) OnUpdate(oldObj, newObj any) { j.write("update %s %s", label(oldObj), label(newObj)) }
 func (j *journal) OnDelete(obj any)            { j.write("delete %s", label(obj)) }
 
-// releaseJournal hears of releases too.
+// releaseJournal is a journal that records releases too.
 type releaseJournal struct{ journal }
 
 func (j *releaseJournal) OnReleased(obj any) { j.write("released %s", label(obj)) }
 
-// label writes name@version, with a UID that is not the name.
+// label formats an object as name@version, with its UID if that differs from the name.
 func label(obj any) string {
-	if d, is := obj.(cache.DeletedFinalStateUnknown); is {
+	if d, ok := obj.(cache.DeletedFinalStateUnknown); ok {
 		if d.Obj == nil {
 			return "unknown " + d.Key
 		}
@@ -137,7 +137,7 @@ func label(obj any) string {
 	return m.GetName() + "@" + m.GetResourceVersion()
 }
 
-// counter is a Recorder.
+// counter is a Recorder that counts each outcome.
 type counter [Outcomes]atomic.Int64
 
 func (c *counter) Record(o Outcome) { c[o].Add(1) }

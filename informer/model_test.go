@@ -20,288 +20,287 @@ import (
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
 )
 
-var seeds = flag.Int("seeds", 1000, "random schedules for TestModel; a single one is run by -run 'TestModel/seed=N$'")
+var seeds = flag.Int("seeds", 1000, "number of random schedules for TestModel; to run a single one: -run 'TestModel/seed=N$'")
 
-// A world is a server, an informer whose stream lags behind its store, and an owner
-// of changing partitions, all in one goroutine: what happens between any two steps
-// of a replay is up to the seed.
-type world struct {
+// sim simulates a server, an informer whose stream lags behind its store, and an owner of
+// changing partitions, all in one goroutine. The seed determines what happens between any two
+// steps of a replay.
+type sim struct {
 	*harness
 	*view
 	r       *rand.Rand
 	server  map[string]*corev1.ConfigMap
 	version int
 	uids    int
-	gone    map[types.UID]uint64 // reported as deleted and not back: the point where it was last
+	gone    map[types.UID]uint64 // reported as deleted and not back: its last point
 	ever    map[types.UID]bool   // was ever reported as deleted
-	left    []*corev1.ConfigMap  // left the selection and may come back
-	stream  []func()             // what the handler has yet to hear
+	left    []*corev1.ConfigMap  // no longer matches the selector; may match again
+	stream  []func()             // events that are not delivered to the filter yet
 
 	replaying  bool               // a replay is between two steps
-	releasedAt [partitions]int    // the view's clock when Released was dealt with
-	owned      [partitions]string // "", "draining" or "active"; what the shard's loop would think
+	releasedAt [partitions]int    // the view's clock when Released was processed
+	owned      [partitions]string // "", "draining" or "active", as the shard's loop sees it
 	gap        func()             // the call of Activated or Released that is due
 }
 
-func newWorld(t *testing.T, seed uint64) *world {
-	w := &world{
-		harness: newRig(t, &owner{}), view: newView(), r: rand.New(rand.NewPCG(seed, 1)),
+func newSim(t *testing.T, seed uint64) *sim {
+	s := &sim{
+		harness: newHarness(t, &owner{}), view: newView(), r: rand.New(rand.NewPCG(seed, 1)),
 		server: map[string]*corev1.ConfigMap{}, gone: map[types.UID]uint64{}, ever: map[types.UID]bool{},
 	}
-	w.view.state, w.view.gone = w.State, func(u types.UID) bool { return w.ever[u] }
-	w.f.handler, w.f.releases = w.view, w.view
-	w.i.point = func(obj any) (uint64, error) {
-		if w.replaying && w.f.mu.TryLock() { // between two steps
-			w.f.mu.Unlock()
-			w.replaying = false
-			for w.r.IntN(2) == 0 {
-				w.happen()
+	s.view.state, s.view.gone = s.State, func(u types.UID) bool { return s.ever[u] }
+	s.f.handler, s.f.releases = s.view, s.view
+	s.i.point = func(obj any) (uint64, error) {
+		if s.replaying && s.f.mu.TryLock() { // between two steps
+			s.f.mu.Unlock()
+			s.replaying = false
+			for s.r.IntN(2) == 0 {
+				s.happen()
 			}
-			w.replaying = true
+			s.replaying = true
 		}
 		return pointOfLabel(obj)
 	}
-	return w
+	return s
 }
 
-// happen does anything but work off the mail.
-func (w *world) happen() {
-	switch n := w.r.IntN(20); {
+// happen does anything except process a change of ownership.
+func (s *sim) happen() {
+	switch n := s.r.IntN(20); {
 	case n < 5:
-		w.change(true)
+		s.change(true)
 	case n < 14:
-		w.hear()
+		s.deliver()
 	case n == 14:
-		for range 1 + w.r.IntN(4) {
-			w.change(false)
+		for range 1 + s.r.IntN(4) {
+			s.change(false)
 		}
-		w.relist()
+		s.relist()
 	case n == 15:
-		for _, obj := range w.i.GetStore().List() {
-			w.tell(func() { w.f.OnUpdate(obj, obj) })
+		for _, obj := range s.i.GetStore().List() {
+			s.enqueue(func() { s.f.OnUpdate(obj, obj) })
 		}
 	default:
-		w.own()
+		s.own()
 	}
 }
 
-func (w *world) tell(event func()) { w.stream = append(w.stream, event) }
+func (s *sim) enqueue(event func()) { s.stream = append(s.stream, event) }
 
-func (w *world) hear() {
-	if len(w.stream) > 0 {
-		event := w.stream[0]
-		w.stream = w.stream[1:]
+func (s *sim) deliver() {
+	if len(s.stream) > 0 {
+		event := s.stream[0]
+		s.stream = s.stream[1:]
 		event()
 	}
 }
 
-func (w *world) next(name string, uid types.UID) *corev1.ConfigMap {
-	w.version++
-	return object(name, w.version, w.r.IntN(partitions), string(uid))
+func (s *sim) next(name string, uid types.UID) *corev1.ConfigMap {
+	s.version++
+	return object(name, s.version, s.r.IntN(partitions), string(uid))
 }
 
-func (w *world) newUID() types.UID { w.uids++; return types.UID(fmt.Sprint("u", w.uids)) }
+func (s *sim) newUID() types.UID { s.uids++; return types.UID(fmt.Sprint("u", s.uids)) }
 
-// change changes the server. If the watch works, the informer gets to know.
-func (w *world) change(watched bool) {
-	name := fmt.Sprint("o", w.r.IntN(6))
-	old := w.server[name]
+// change changes the server. If watched, the informer's watch delivers the change.
+func (s *sim) change(watched bool) {
+	name := fmt.Sprint("o", s.r.IntN(6))
+	old := s.server[name]
 	var now *corev1.ConfigMap
 	switch {
-	case old == nil && len(w.left) > 0 && w.r.IntN(3) == 0: // back into the selection
-		back := w.left[0]
-		w.left = w.left[1:]
-		if name = back.Name; w.server[name] != nil {
+	case old == nil && len(s.left) > 0 && s.r.IntN(3) == 0: // matches the selector again
+		back := s.left[0]
+		s.left = s.left[1:]
+		if name = back.Name; s.server[name] != nil {
 			return
 		}
-		now = w.next(name, back.UID)
+		now = s.next(name, back.UID)
 	case old == nil:
-		now = w.next(name, w.newUID())
-	case w.r.IntN(3) == 0: // deleted
-		if w.r.IntN(3) == 0 {
-			w.left = append(w.left, old)
+		now = s.next(name, s.newUID())
+	case s.r.IntN(3) == 0: // deleted
+		if s.r.IntN(3) == 0 {
+			s.left = append(s.left, old)
 		}
 	default:
-		now = w.next(name, old.UID)
-		if w.r.IntN(2) == 0 {
+		now = s.next(name, old.UID)
+		if s.r.IntN(2) == 0 {
 			now.Labels = old.Labels
 		}
 	}
-	w.server[name] = now
+	s.server[name] = now
 	if !watched {
 		return
 	}
 	switch {
 	case now == nil:
-		final := w.next(name, old.UID)
+		final := s.next(name, old.UID)
 		final.Labels = old.Labels
-		w.store(final, true)
+		s.store(final, true)
 	default:
-		w.store(now, false)
+		s.store(now, false)
 	}
 }
 
 // store puts one change into the store and the stream.
-func (w *world) store(now *corev1.ConfigMap, deleted bool) {
-	found := w.f.stored(cache.ObjectName{Namespace: "ns", Name: now.Name})
+func (s *sim) store(now *corev1.ConfigMap, deleted bool) {
+	found := s.f.stored(cache.ObjectName{Namespace: "ns", Name: now.Name})
 	switch {
 	case deleted:
-		w.drop(now)
-		w.vanished(now)
-		w.tell(func() { w.f.OnDelete(now) })
+		s.drop(now)
+		s.recordDeleted(now)
+		s.enqueue(func() { s.f.OnDelete(now) })
 	case found != nil:
 		old := found.(*corev1.ConfigMap)
 		if old.UID != now.UID {
-			w.vanished(old)
+			s.recordDeleted(old)
 		}
-		w.put(now)
-		delete(w.gone, now.UID)
-		w.tell(func() { w.f.OnUpdate(old, now) })
+		s.put(now)
+		delete(s.gone, now.UID)
+		s.enqueue(func() { s.f.OnUpdate(old, now) })
 	default:
-		w.put(now)
-		delete(w.gone, now.UID)
-		w.tell(func() { w.f.OnAdd(now, false) })
+		s.put(now)
+		delete(s.gone, now.UID)
+		s.enqueue(func() { s.f.OnAdd(now, false) })
 	}
 }
 
-func (w *world) vanished(obj *corev1.ConfigMap) {
-	w.gone[obj.UID], _ = pointOfLabel(obj)
-	w.ever[obj.UID] = true
+func (s *sim) recordDeleted(obj *corev1.ConfigMap) {
+	s.gone[obj.UID], _ = pointOfLabel(obj)
+	s.ever[obj.UID] = true
 }
 
-// relist replaces the store and then tells of the differences, deletions first.
-func (w *world) relist() {
+// relist replaces the store and then enqueues the differences, deletions first.
+func (s *sim) relist() {
 	var deletions, changes []func()
-	for _, o := range w.i.GetStore().List() {
+	for _, o := range s.i.GetStore().List() {
 		old := o.(*corev1.ConfigMap)
-		switch now := w.server[old.Name]; {
+		switch now := s.server[old.Name]; {
 		case now == nil:
-			w.vanished(old)
-			w.drop(old)
-			deletions = append(deletions, func() { w.f.OnDelete(cache.DeletedFinalStateUnknown{Key: "ns/" + old.Name, Obj: old}) })
+			s.recordDeleted(old)
+			s.drop(old)
+			deletions = append(deletions, func() { s.f.OnDelete(cache.DeletedFinalStateUnknown{Key: "ns/" + old.Name, Obj: old}) })
 		default:
 			if old.UID != now.UID {
-				w.vanished(old)
+				s.recordDeleted(old)
 			}
-			delete(w.gone, now.UID)
+			delete(s.gone, now.UID)
 			now = now.DeepCopy() // also if the version is the same: a resync
-			w.put(now)
-			changes = append(changes, func() { w.f.OnUpdate(old, now) })
+			s.put(now)
+			changes = append(changes, func() { s.f.OnUpdate(old, now) })
 		}
 	}
-	for name, now := range w.server {
-		if now != nil && w.f.stored(cache.ObjectName{Namespace: "ns", Name: name}) == nil {
-			w.put(now)
-			delete(w.gone, now.UID)
-			changes = append(changes, func() { w.f.OnAdd(now, false) })
+	for name, now := range s.server {
+		if now != nil && s.f.stored(cache.ObjectName{Namespace: "ns", Name: name}) == nil {
+			s.put(now)
+			delete(s.gone, now.UID)
+			changes = append(changes, func() { s.f.OnAdd(now, false) })
 		}
 	}
-	w.stream = append(append(w.stream, deletions...), changes...)
+	s.stream = append(append(s.stream, deletions...), changes...)
 }
 
-// own is the shard's loop: first the state changes, then the informer hears of it.
-func (w *world) own() {
-	if w.gap != nil {
-		w.gap()
-		w.gap = nil
+// own is the shard's loop: first it changes the state, then it notifies the informer.
+func (s *sim) own() {
+	if s.gap != nil {
+		s.gap()
+		s.gap = nil
 		return
 	}
 	set := ring.NewSet(partitions)
-	p := w.r.IntN(partitions)
-	was := w.owned[p]
+	p := s.r.IntN(partitions)
+	was := s.owned[p]
 	for q := range partitions { // all in the same position, or some
-		if w.owned[q] == was && (q == p || w.r.IntN(2) == 0) {
+		if s.owned[q] == was && (q == p || s.r.IntN(2) == 0) {
 			set.Add(q)
 		}
 	}
 	change := func(state ring.State, owned string) {
 		for q := range set.All() {
-			w.set(state, q)
-			w.owned[q] = owned
+			s.set(state, q)
+			s.owned[q] = owned
 		}
 	}
 	switch {
-	case was == "active" && w.r.IntN(2) == 0:
+	case was == "active" && s.r.IntN(2) == 0:
 		change(ring.Pending, "draining")
-	case was == "active" || was == "draining" && w.r.IntN(2) == 0:
+	case was == "active" || was == "draining" && s.r.IntN(2) == 0:
 		change(ring.NotOwned, "")
-		w.gap = func() { w.i.Released(set) }
+		s.gap = func() { s.i.Released(set) }
 	default:
 		change(ring.Active, "active")
-		w.gap = func() { w.i.Activated(set) }
+		s.gap = func() { s.i.Activated(set) }
 	}
 }
 
-// work deals with one change of ownership. With disturbance, anything happens
-// between its steps.
-func (w *world) work(disturbed bool) {
-	c, ok := w.f.mail.first()
+// work processes one change of ownership. If disturbed, anything may happen between its steps.
+func (s *sim) work(disturbed bool) {
+	c, ok := s.f.changes.first()
 	if !ok {
 		return
 	}
-	w.replaying = disturbed
-	w.f.apply(w.t.Context(), c)
-	w.replaying = false
-	w.f.mail.drop()
+	s.replaying = disturbed
+	s.f.apply(s.t.Context(), c)
+	s.replaying = false
+	s.f.changes.drop()
 	if !c.active {
 		for p := range c.set.All() {
-			w.releasedAt[p] = w.clock
+			s.releasedAt[p] = s.clock
 		}
 	}
 }
 
-func (w *world) run(steps int) {
+func (s *sim) run(steps int) {
 	for range steps {
-		if w.r.IntN(10) == 0 {
-			w.work(true)
+		if s.r.IntN(10) == 0 {
+			s.work(true)
 		} else {
-			w.happen()
+			s.happen()
 		}
-		if len(w.faults) > 0 {
+		if len(s.faults) > 0 {
 			return
 		}
 	}
-	if w.gap != nil {
-		w.gap()
+	if s.gap != nil {
+		s.gap()
 	}
-	w.relist() // brings what the watch has missed
-	for len(w.stream) > 0 || len(w.f.mail.changes) > 0 {
-		if w.r.IntN(2) == 0 {
-			w.hear()
+	s.relist() // enqueues what the watch has missed
+	for len(s.stream) > 0 || len(s.f.changes.list) > 0 {
+		if s.r.IntN(2) == 0 {
+			s.deliver()
 		} else {
-			w.work(false)
+			s.work(false)
 		}
 	}
-	w.settled(w.i.GetStore().List(), w.State)
-	for uid, point := range w.gone { // I4
-		if w.State(point) == ring.Active {
-			at, told := w.told[uid]
-			w.check(told && at > w.releasedAt[ring.PartitionOf(point, partitions)], "the deletion of %s was not told (%v, at %d)", uid, told, at)
+	s.settled(s.i.GetStore().List(), s.State)
+	for uid, point := range s.gone { // I4
+		if s.State(point) == ring.Active {
+			at, ok := s.deliveredAt[uid]
+			s.check(ok && at > s.releasedAt[ring.PartitionOf(point, partitions)], "the deletion of %s was not delivered (%v, at %d)", uid, ok, at)
 		}
 	}
 }
 
-// TestModel compares with a dumb model under random schedules (I1 to I6).
+// TestModel compares the filter with a simple model under random schedules (I1 to I6).
 func TestModel(t *testing.T) {
 	calls := 0
 	kinds := map[string]int{}
 	for seed := range uint64(*seeds) {
 		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
-			w := newWorld(t, seed)
-			w.run(400)
-			for _, line := range w.history {
+			s := newSim(t, seed)
+			s.run(400)
+			for _, line := range s.history {
 				kinds[strings.Fields(line)[0]]++
 			}
-			calls += len(w.history)
-			if len(w.faults) > 0 {
-				t.Errorf("%s\nhistory:\n%s", strings.Join(w.faults, "\n"), strings.Join(w.history, "\n"))
+			calls += len(s.history)
+			if len(s.faults) > 0 {
+				t.Errorf("%s\nhistory:\n%s", strings.Join(s.faults, "\n"), strings.Join(s.history, "\n"))
 			}
 		})
 	}
 	t.Logf("%d calls: %v", calls, kinds)
 }
 
-// TestModelConcurrent runs the real thing, several handlers, and everything at once.
+// TestModelConcurrent runs a real informer with several handlers, all concurrently.
 func TestModelConcurrent(t *testing.T) {
 	for seed := range uint64(30) {
 		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
@@ -359,7 +358,7 @@ func concurrently(t *testing.T, seed uint64) {
 		}
 	}()
 	time.Sleep(time.Second)
-	l.handler(t, views[1]) // while all this goes on
+	l.handler(t, views[1]) // while changes are under way
 	time.Sleep(10 * time.Second)
 	l.handler(t, views[2])
 	<-done
@@ -373,7 +372,7 @@ func concurrently(t *testing.T, seed uint64) {
 		}
 		for _, kind := range []string{"add", "update", "delete", "released"} {
 			if !slices.ContainsFunc(v.history, func(s string) bool { return strings.HasPrefix(s, kind) }) {
-				t.Errorf("handler %d has seen no %s", n, kind)
+				t.Errorf("handler %d has not seen any %s", n, kind)
 			}
 		}
 	}

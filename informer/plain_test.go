@@ -24,9 +24,9 @@ import (
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
 )
 
-// For an owner of everything, a handler sees exactly what one sees that is added to
-// the inner informer itself. See also TestUpstreamSharedInformer.
-func TestI7_OwnerOfEverythingSeesWhatThePlainInformerShows(t *testing.T) {
+// If the member owns everything, a handler sees exactly what a handler of the inner informer
+// sees. See also TestUpstreamSharedInformer.
+func TestI7_OwnerOfEverythingSeesWhatThePlainInformerDelivers(t *testing.T) {
 	for seed := range uint64(20) {
 		synctest.Test(t, func(t *testing.T) {
 			r := rand.New(rand.NewPCG(seed, 0))
@@ -56,7 +56,7 @@ func TestI7_OwnerOfEverythingSeesWhatThePlainInformerShows(t *testing.T) {
 				case r.IntN(3) == 0:
 					delete(live, name)
 					if r.IntN(3) == 0 {
-						l.source.DeleteDropWatch(old) // a relist will find it gone
+						l.source.DeleteDropWatch(old) // a relist will find that it is deleted
 					} else {
 						l.source.Delete(old)
 					}
@@ -66,30 +66,30 @@ func TestI7_OwnerOfEverythingSeesWhatThePlainInformerShows(t *testing.T) {
 				}
 				switch r.IntN(20) {
 				case 0:
-					l.source.ResetWatch() // the watch is told to relist
+					l.source.ResetWatch() // forces a relist
 					time.Sleep(time.Minute)
 				case 1, 2, 3:
 					synctest.Wait()
 				}
 			}
 			if late {
-				synctest.Wait() // or the two would be given different stores
+				synctest.Wait() // or the two would see different stores
 				add()
 			}
 			time.Sleep(time.Minute)
 			synctest.Wait()
 			got, want := wrapped.take(), plain.take()
-			if late { // two handlers are given the store in two orders
+			if late { // two handlers see the store in different orders
 				got, want = sorted(got), sorted(want)
 			}
 			if diff := cmp.Diff(want, got); diff != "" || len(want) == 0 {
-				t.Errorf("seed %d: the plain handler saw %d calls, the other one not the same (-plain +wrapped):\n%s", seed, len(want), diff)
+				t.Errorf("seed %d: the plain handler saw %d calls, the wrapped one differs (-plain +wrapped):\n%s", seed, len(want), diff)
 			}
 		})
 	}
 }
 
-func TestWrapOfAStartedInformer(t *testing.T) {
+func TestWrapAStartedInformer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLive(t, &owner{}, 0)
 		defer l.stop()
@@ -116,7 +116,7 @@ func TestWrapOfAStartedInformer(t *testing.T) {
 	})
 }
 
-func TestWrapRefusesWhatCanNotWork(t *testing.T) {
+func TestWrapRejectsMissingOptions(t *testing.T) {
 	defer func() {
 		if recover() == nil {
 			t.Error("no panic without Ownership and Point")
@@ -125,7 +125,7 @@ func TestWrapRefusesWhatCanNotWork(t *testing.T) {
 	Wrap(nil, Options{})
 }
 
-// A generated factory that is given the informer first uses it for everything:
+// A generated factory in which the informer is registered first uses it for everything:
 // listers, indexers, transforms, resyncs, Start, WaitForCacheSync, Shutdown.
 func TestGeneratedFactory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -152,12 +152,12 @@ func TestGeneratedFactory(t *testing.T) {
 			t.Fatal(err)
 		}
 		j := &journal{}
-		handle, err := typed.Informer().AddEventHandler(j) // by way of a typed one, since client-go v0.37
+		handle, err := typed.Informer().AddEventHandler(j) // through a typed one since client-go v0.37
 		if err != nil {
 			t.Fatal(err)
 		}
 		if len(i.filters) != 1 {
-			t.Fatal("the factory made another informer")
+			t.Fatal("the factory created another informer")
 		}
 
 		ctx, cancel := context.WithCancel(t.Context())
@@ -186,7 +186,7 @@ func TestGeneratedFactory(t *testing.T) {
 			t.Errorf("the lister has %v (%v), want both objects", all, err)
 		}
 		if other, err := typed.Lister().ConfigMaps("ns").Get("other"); err != nil || other.Data["transformed"] == "" {
-			t.Errorf("the lister has %v (%v), want it transformed", other, err)
+			t.Errorf("the lister has %v (%v), want it to be transformed", other, err)
 		}
 		if found, err := typed.Informer().GetIndexer().ByIndex("p", "1"); err != nil || len(found) != 1 {
 			t.Errorf("the index has %v (%v)", found, err)

@@ -3,23 +3,24 @@
 
 package informer
 
-// Outcome is what became of an event for one handler.
+// Outcome is the result of an event for one handler.
 type Outcome uint8
 
 const (
-	// Passed: an event of the inner informer was shown.
+	// Passed: an event of the inner informer was delivered.
 	Passed Outcome = iota
-	// Filtered: it was not, because this member may not work on the object, or
-	// because a replay had shown as much already.
+	// Filtered: it was not delivered, because this member may not work on the object, or
+	// because a replay had already delivered the same state or a later one.
 	Filtered
-	// Malformed: it was not, because the object's point can't be told.
+	// Malformed: it was not delivered, because the object's point cannot be determined.
 	Malformed
-	// Replayed: a stored object was shown as an Add because its partition became active.
+	// Replayed: a stored object was delivered as an Add because its partition became active.
 	Replayed
-	// ReplayedDeletion: a remembered deletion was shown for the same reason.
+	// ReplayedDeletion: a remembered deletion was delivered because its partition became
+	// active.
 	ReplayedDeletion
-	// Released: an object was taken from the handler because this member may not
-	// work on it any more.
+	// Released: the handler's knowledge of an object was dropped because this member may no
+	// longer work on it.
 	Released
 	// Outcomes is the number of outcomes.
 	Outcomes = iota
@@ -44,8 +45,8 @@ func (o Outcome) String() string {
 	return "unknown"
 }
 
-// Recorder counts outcomes. Record is called once for each event and handler, from
-// many goroutines and on the hot path: an atomic counter per outcome will do.
+// Recorder counts outcomes. Record is called once for each event and handler, from many
+// goroutines and on the hot path: use an atomic counter per outcome.
 type Recorder interface {
 	Record(o Outcome)
 }

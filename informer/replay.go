@@ -16,23 +16,23 @@ import (
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
 )
 
-// ErrReplaying says that Replay is running already.
-var ErrReplaying = errors.New("informer: Replay is running already")
+// ErrReplaying is returned by [Informer.Replay] if it is already running.
+var ErrReplaying = errors.New("informer: Replay is already running")
 
-// housekeeping is how often each filter lets go of what it need not keep.
+// housekeeping is how often each filter frees what it need not keep.
 const housekeeping = time.Minute
 
-// Activated makes the stored objects of the partitions known to all handlers, as
-// Adds, and the deletions of the last DeletionWindow before this call as Deletes.
-// To be called after State has begun to answer ring.Active for the partitions,
-// each time that it does. It does not block: Replay does the work.
+// Activated delivers the stored objects of the partitions to all handlers as Adds, and the
+// deletions within DeletionWindow before this call as Deletes. Call it each time that
+// partitions become active, after State has begun to return ring.Active for them. It does not
+// block: Replay does the work.
 func (i *Informer) Activated(set ring.Set) {
 	i.post(change{set: set.Clone(), active: true, at: time.Now()})
 }
 
-// Released makes all handlers forget the objects of the partitions. To be called
-// after State has ceased to answer ring.Active for them, and not later than
-// Activated is called for them again. It does not block: Replay does the work.
+// Released makes all handlers forget the objects of the partitions. Call it after State has
+// ceased to return ring.Active for them, and before Activated is called for them again. It
+// does not block: Replay does the work.
 func (i *Informer) Released(set ring.Set) {
 	i.post(change{set: set.Clone(), at: time.Now()})
 }
@@ -41,17 +41,17 @@ func (i *Informer) post(c change) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	for _, f := range i.filters {
-		f.mail.post(c)
+		f.changes.post(c)
 	}
 }
 
-// Replay does what Activated and Released ask for until ctx ends, and returns nil
-// after all that it started has ended. It serves each handler by a goroutine of
-// its own, so that a slow one delays only itself; a call that is under way when
-// ctx ends is waited for. What is left undone then is done by the next Replay.
+// Replay processes the calls of Activated and Released until ctx ends, and returns nil after
+// all its goroutines have ended. Each handler has its own goroutine, so that a slow handler
+// delays only itself. When ctx ends, Replay waits for calls that are under way; the next
+// Replay does the rest.
 //
-// It may run before, after and without the informer, but not twice at a time:
-// then it returns [ErrReplaying].
+// It may run before, after and without the informer. If it is already running, it returns
+// [ErrReplaying].
 func (i *Informer) Replay(ctx context.Context) error {
 	if !i.replaying.CompareAndSwap(false, true) {
 		return ErrReplaying
@@ -94,49 +94,49 @@ func (i *Informer) left(f *filter) {
 	f.working = false
 }
 
-// serve works off the mail of one filter.
+// serve processes the changes of one filter.
 func (f *filter) serve(ctx context.Context) {
 	ticker := time.NewTicker(housekeeping)
 	defer ticker.Stop()
 	for {
-		// A change is taken out when it has been dealt with, so that nothing is lost
-		// if ctx ends meanwhile. To deal with one twice does no harm.
-		for c, ok := f.mail.first(); ok; c, ok = f.mail.first() {
+		// A change is removed after it was processed, so that nothing is lost if ctx ends
+		// meanwhile. It is safe to process a change twice.
+		for c, ok := f.changes.first(); ok; c, ok = f.changes.first() {
 			if !f.apply(ctx, c) {
 				return
 			}
-			f.mail.drop()
+			f.changes.drop()
 		}
 		select {
 		case <-ctx.Done():
 			return
 		case <-f.removed:
 			return
-		case <-f.mail.posted:
+		case <-f.changes.posted:
 		case <-ticker.C:
 			f.tidy(ctx)
 		}
 	}
 }
 
-// apply returns false if it was interrupted.
+// apply processes one change. It returns false if it was interrupted.
 func (f *filter) apply(ctx context.Context, c change) bool {
 	if !c.active {
 		return f.releaseAll(ctx, c)
 	}
 	if f.informer.IsStopped() {
-		return true // its store is of the past, and its handlers have heard the last of it
+		return true // its store is out of date, and its handlers get no more events
 	}
-	for _, d := range f.untold(c) {
+	for _, d := range f.undelivered(c) {
 		if !f.step(ctx, func() { f.replayDeletion(d) }) {
 			return false
 		}
 	}
-	// The list only says where to look: by the time that its turn comes, the object
-	// may have changed.
+	// The list only provides the names: an object may have changed by the time that it is
+	// replayed.
 	for _, obj := range f.informer.GetStore().List() {
 		if point, err := f.informer.point(obj); err != nil || !c.set.HasPoint(point) {
-			continue // the stream has reported what is malformed
+			continue // the stream has reported malformed objects
 		}
 		if !f.step(ctx, func() { f.replay(obj) }) {
 			return false
@@ -145,9 +145,9 @@ func (f *filter) apply(ctx context.Context, c change) bool {
 	return true
 }
 
-// step does one thing under the lock, so that the stream of events gets its turn
-// between any two. It returns false, without doing it, if the work is to end.
-func (f *filter) step(ctx context.Context, do func()) (going bool) {
+// step runs do with the lock held; between two steps the stream of events can take the lock.
+// It returns false, without running do, if the replay must end.
+func (f *filter) step(ctx context.Context, do func()) (ok bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	select {
@@ -157,15 +157,15 @@ func (f *filter) step(ctx context.Context, do func()) (going bool) {
 		return false
 	default:
 	}
-	// Like client-go: if panics are not to crash the program, what made the handler
+	// As in client-go: if panics are not to crash the program, the event that made the handler
 	// panic is skipped.
 	defer utilruntime.HandleCrashWithContext(ctx)
-	going = true
+	ok = true
 	do()
-	return going
+	return ok
 }
 
-// replay shows what the store now has under the name of an object.
+// replay delivers the current stored version of an object.
 func (f *filter) replay(obj any) {
 	m, err := meta.Accessor(obj)
 	if err != nil {
@@ -173,7 +173,7 @@ func (f *filter) replay(obj any) {
 	}
 	name := cache.ObjectName{Namespace: m.GetNamespace(), Name: m.GetName()}
 	if _, known := f.shown[name]; known {
-		return // what the handler does not know of it is still to come by the stream
+		return // the stream will deliver what the handler does not know yet
 	}
 	now := f.stored(name)
 	if now == nil {
@@ -185,35 +185,35 @@ func (f *filter) replay(obj any) {
 	}
 }
 
-func (f *filter) untold(c change) []*deletion {
+func (f *filter) undelivered(c change) []*deletion {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.deletions.untold(c.set, c.at)
+	return f.deletions.undelivered(c.set, c.at)
 }
 
 func (f *filter) replayDeletion(d *deletion) {
-	if d.told || !f.activePoint(d.point) {
+	if d.delivered || !f.activePoint(d.point) {
 		return
 	}
 	if now := f.stored(d.name); now != nil && !differ(uid(now), d.uid) {
-		f.deletions.cameBack(d.name, d.uid)
+		f.deletions.forgetReturned(d.name, d.uid)
 		return
 	}
 	if e, known := f.shown[d.name]; known && !differ(uid(e.obj), d.uid) {
-		return // it had come back and was deleted again: that will come by the stream
+		return // it came back and was deleted again: the stream will deliver that
 	}
 	f.record(ReplayedDeletion)
-	f.tell(d)
+	f.deliverDelete(d)
 }
 
 func (f *filter) releaseAll(ctx context.Context, c change) bool {
 	for _, name := range f.releasable(c.set) {
-		going := f.step(ctx, func() {
+		ok := f.step(ctx, func() {
 			if e, known := f.shown[name]; known && c.set.HasPoint(e.point) {
 				f.release(name, e)
 			}
 		})
-		if !going {
+		if !ok {
 			return false
 		}
 	}
@@ -233,14 +233,14 @@ func (f *filter) releasable(set ring.Set) []cache.ObjectName {
 	return names
 }
 
-// tidy lets go of old deletions, and of copies of objects: client-go does not tell
-// a handler of an object that a relist has found unchanged, so without this the
-// filter would keep the copy from before the relist in memory, beside the store's.
+// tidy frees old deletions and duplicate copies of objects. client-go does not notify a
+// handler of an object that a relist found unchanged. Without tidy the filter would keep the
+// copy from before the relist in memory, in addition to the store's copy.
 func (f *filter) tidy(ctx context.Context) {
 	now := time.Now()
-	f.step(ctx, func() { f.deletions.sweep(now, f.mail.oldest(now)) })
+	f.step(ctx, func() { f.deletions.sweep(now, f.changes.oldest(now)) })
 	for _, obj := range f.informer.GetStore().List() {
-		going := f.step(ctx, func() {
+		ok := f.step(ctx, func() {
 			m, err := meta.Accessor(obj)
 			if err != nil {
 				return
@@ -250,7 +250,7 @@ func (f *filter) tidy(ctx context.Context) {
 				e.obj = obj
 			}
 		})
-		if !going {
+		if !ok {
 			return
 		}
 	}
@@ -263,46 +263,46 @@ type change struct {
 	at     time.Time
 }
 
-// changeQueue holds the changes that a filter has yet to deal with, in their order.
+// changeQueue holds the changes that a filter has not processed yet, in their order.
 type changeQueue struct {
-	posted chan struct{} // has room for one
+	posted chan struct{} // capacity 1: notifies serve of new changes
 
-	mu      sync.Mutex
-	changes []change
+	mu   sync.Mutex
+	list []change
 }
 
-// post never blocks.
-func (m *changeQueue) post(c change) {
-	m.mu.Lock()
-	m.changes = append(m.changes, c)
-	m.mu.Unlock()
+// post appends a change. It never blocks.
+func (q *changeQueue) post(c change) {
+	q.mu.Lock()
+	q.list = append(q.list, c)
+	q.mu.Unlock()
 	select {
-	case m.posted <- struct{}{}:
-	default: // told already
+	case q.posted <- struct{}{}:
+	default: // a notification is already pending
 	}
 }
 
-func (m *changeQueue) first() (change, bool) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if len(m.changes) == 0 {
+func (q *changeQueue) first() (change, bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if len(q.list) == 0 {
 		return change{}, false
 	}
-	return m.changes[0], true
+	return q.list[0], true
 }
 
-func (m *changeQueue) drop() {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.changes = m.changes[1:]
+func (q *changeQueue) drop() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.list = q.list[1:]
 }
 
-// oldest is the time of the oldest activation that is still to be dealt with, or
-// now if there is none.
-func (m *changeQueue) oldest(now time.Time) time.Time {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for _, c := range m.changes {
+// oldest returns the time of the oldest activation that is still to be processed, or now if
+// there is none.
+func (q *changeQueue) oldest(now time.Time) time.Time {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, c := range q.list {
 		if c.active {
 			return c.at
 		}

@@ -22,13 +22,13 @@ import (
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
 )
 
-// live is an informer that runs, in a synctest bubble.
+// live is a running informer in a synctest bubble.
 type live struct {
 	*owner
 	source *fcache.FakeControllerSource
 	i      *Informer
 	count  *counter
-	stop   func() // ends the informer and Replay, and waits for them
+	stop   func() // stops the informer and Replay, and waits for them
 }
 
 func newLive(t *testing.T, o *owner, resync time.Duration) *live {
@@ -76,7 +76,7 @@ func TestI3_ActivationReplays(t *testing.T) {
 			l.source.Add(object(fmt.Sprint("b", n), 0, 1))
 		}
 		synctest.Wait()
-		l.handler(t, after) // while Replay runs, and the informer
+		l.handler(t, after) // while Replay and the informer run
 		synctest.Wait()
 		wants := func(lines ...string) {
 			t.Helper()
@@ -99,67 +99,67 @@ func TestI3_ActivationReplays(t *testing.T) {
 	})
 }
 
-// A partition can become active between the drop of an event and Activated, or
-// before a handler is known to the inner informer.
+// A partition can become active after an event was dropped and before Activated, or before the
+// inner informer knows a handler.
 func TestI3_ReplayBeforeTheStream(t *testing.T) {
-	r := newRig(t, &owner{})
+	h := newHarness(t, &owner{})
 	a := object("a", 1, 0)
-	r.put(a)
-	r.f.OnAdd(a, true) // dropped
-	set := r.set(ring.Active, 0)
-	r.put(object("a", 2, 0)) // on its way
-	r.i.Activated(set)
-	r.replay()
-	r.wants("add a@2")
-	r.f.OnUpdate(a, object("a", 2, 0))
-	r.wants()
+	h.put(a)
+	h.f.OnAdd(a, true) // dropped
+	set := h.set(ring.Active, 0)
+	h.put(object("a", 2, 0)) // the stream has not delivered it yet
+	h.i.Activated(set)
+	h.replay()
+	h.wants("add a@2")
+	h.f.OnUpdate(a, object("a", 2, 0))
+	h.wants()
 }
 
 func TestI3_ChangesDuringTheReplay(t *testing.T) {
-	r := newRig(t, &owner{})
+	h := newHarness(t, &owner{})
 	for n := range 4 {
-		r.put(object(fmt.Sprint(n), 1, 0))
+		h.put(object(fmt.Sprint(n), 1, 0))
 	}
-	set := r.set(ring.Active, 0)
+	set := h.set(ring.Active, 0)
 	change := []func(obj any){
-		func(obj any) { r.drop(obj) },
-		func(obj any) { r.put(object(obj.(*corev1.ConfigMap).Name, 2, 1)) },
-		func(obj any) { r.put(object(obj.(*corev1.ConfigMap).Name, 3, 0)) },
+		func(obj any) { h.drop(obj) },
+		func(obj any) { h.put(object(obj.(*corev1.ConfigMap).Name, 2, 1)) },
+		func(obj any) { h.put(object(obj.(*corev1.ConfigMap).Name, 3, 0)) },
 	}
-	r.j.hook = func(string) { // the list was taken
-		for _, obj := range r.i.GetStore().List() {
-			if name := obj.(*corev1.ConfigMap).Name; r.f.shown[cache.ObjectName{Namespace: "ns", Name: name}] == nil && len(change) > 0 {
+	h.j.hook = func(string) { // the replay has taken its list
+		for _, obj := range h.i.GetStore().List() {
+			if name := obj.(*corev1.ConfigMap).Name; h.f.shown[cache.ObjectName{Namespace: "ns", Name: name}] == nil && len(change) > 0 {
 				change[0](obj)
 				change = change[1:]
 			}
 		}
 	}
-	r.i.Activated(set)
-	r.replay()
-	lines := r.j.take()
+	h.i.Activated(set)
+	h.replay()
+	lines := h.j.take()
 	if len(lines) != 2 || lines[1][len(lines[1])-2:] != "@3" {
-		t.Errorf("saw %v, want the first object, and the one that remained in its new version", lines)
+		t.Errorf("saw %v, want the first object, and the remaining one in its new version", lines)
 	}
 }
 
 func TestI3_InterruptedReplayIsResumed(t *testing.T) {
-	r := newRig(t, &owner{})
+	h := newHarness(t, &owner{})
 	for n := range 5 {
-		r.put(object(fmt.Sprint(n), 1, 0))
+		h.put(object(fmt.Sprint(n), 1, 0))
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	r.j.hook = func(string) { cancel() }
-	r.i.Activated(r.set(ring.Active, 0))
-	if err := r.i.Replay(ctx); err != nil {
+	h.j.hook = func(string) { cancel() }
+	h.i.Activated(h.set(ring.Active, 0))
+	if err := h.i.Replay(ctx); err != nil {
 		t.Fatal(err)
 	}
-	first := len(r.j.take())
+	first := len(h.j.take())
 	if first > 1 {
-		t.Errorf("%d calls after ctx had ended", first-1)
+		t.Errorf("%d calls after ctx ended", first-1)
 	}
-	r.j.hook = nil
-	r.replay()
-	if rest := len(r.j.take()); first+rest != 5 {
+	h.j.hook = nil
+	h.replay()
+	if rest := len(h.j.take()); first+rest != 5 {
 		t.Errorf("saw %d objects of 5", first+rest)
 	}
 }
@@ -172,15 +172,15 @@ func TestI8_HasSynced(t *testing.T) {
 		l.source.Add(object("mine", 0, 0))
 		l.source.Add(object("other", 0, 1))
 		synctest.Wait()
-		handling, goOn := make(chan struct{}, 2), make(chan struct{})
-		j := &journal{hook: func(string) { handling <- struct{}{}; <-goOn }}
+		handling, resume := make(chan struct{}, 2), make(chan struct{})
+		j := &journal{hook: func(string) { handling <- struct{}{}; <-resume }}
 		handle := l.handler(t, j)
 		<-handling
 		synctest.Wait()
 		if handle.HasSynced() {
-			t.Error("synced while the handler was at work on the initial list")
+			t.Error("synced while the handler was processing the initial list")
 		}
-		close(goOn)
+		close(resume)
 		synctest.Wait()
 		if !handle.HasSynced() || !cache.IsDone(handle.HasSyncedChecker()) {
 			t.Error("not synced after the initial list")
@@ -203,15 +203,15 @@ func TestI8_ShutDownWaitsForReplays(t *testing.T) {
 		l.source.Add(object("a", 0, 0))
 		l.source.Add(object("b", 0, 0))
 		synctest.Wait()
-		handling, goOn := make(chan struct{}, 2), make(chan struct{})
-		j := &journal{hook: func(string) { handling <- struct{}{}; <-goOn }}
+		handling, resume := make(chan struct{}, 2), make(chan struct{})
+		j := &journal{hook: func(string) { handling <- struct{}{}; <-resume }}
 		handle := l.handler(t, j)
 		synctest.Wait() // the initial list is dropped
 		l.i.Activated(l.set(ring.Active, 0))
 		<-handling
 		ended := make(chan error, 1)
 		go func() { ended <- cache.ShutDownEventHandler(l.i, handle) }()
-		for range 1000 { // not synctest.Wait, for which who waits for a mutex is at work
+		for range 1000 { // not synctest.Wait: a goroutine that waits for a mutex is not durably blocked
 			runtime.Gosched()
 		}
 		select {
@@ -219,13 +219,13 @@ func TestI8_ShutDownWaitsForReplays(t *testing.T) {
 			t.Errorf("ShutDownEventHandler returned (%v) while a replay was calling the handler", err)
 		default:
 		}
-		close(goOn)
+		close(resume)
 		if err := <-ended; err != nil {
 			t.Error(err)
 		}
 		synctest.Wait()
 		if lines := j.take(); len(lines) != 1 {
-			t.Errorf("%v: the handler was called after its shutdown had begun", lines)
+			t.Errorf("%v: the handler was called after its shutdown began", lines)
 		}
 	})
 }
@@ -261,32 +261,32 @@ func TestI8_RemoveFromWithinAHandler(t *testing.T) {
 	})
 }
 
-func TestI8_HandlesOfOthers(t *testing.T) {
-	r, other := newRig(t, everything()), newRig(t, everything())
+func TestI8_HandlesOfOtherInformers(t *testing.T) {
+	h, other := newHarness(t, everything()), newHarness(t, everything())
 	handle, err := other.i.AddEventHandler(&journal{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := r.i.RemoveEventHandler(handle); err != nil {
-		t.Errorf("client-go ignores the handle of another informer, got %v", err)
+	if err := h.i.RemoveEventHandler(handle); err != nil {
+		t.Errorf("error %v, but client-go ignores the handle of another informer", err)
 	}
 	if len(other.i.filters) != 2 {
 		t.Error("the other informer has lost a handler")
 	}
-	if err := r.i.RemoveEventHandler(nil); err == nil {
-		t.Error("client-go refuses what is no handle")
+	if err := h.i.RemoveEventHandler(nil); err == nil {
+		t.Error("no error, but client-go rejects a nil handle")
 	}
 }
 
-func TestI9_NobodyIsBlocked(t *testing.T) {
+func TestI9_SlowHandlerBlocksNoOther(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLive(t, &owner{}, 0)
 		defer l.stop()
 		l.source.Add(object("a", 0, 0))
 		l.source.Add(object("b", 0, 1))
 		synctest.Wait()
-		handling, goOn := make(chan struct{}, 4), make(chan struct{})
-		slow, fast := &journal{hook: func(string) { handling <- struct{}{}; <-goOn }}, &journal{}
+		handling, resume := make(chan struct{}, 4), make(chan struct{})
+		slow, fast := &journal{hook: func(string) { handling <- struct{}{}; <-resume }}, &journal{}
 		l.handler(t, slow)
 		l.handler(t, fast)
 		synctest.Wait()
@@ -299,7 +299,7 @@ func TestI9_NobodyIsBlocked(t *testing.T) {
 		if diff := cmp.Diff([]string{"add a@1", "add b@2"}, fast.take()); diff != "" {
 			t.Error(diff)
 		}
-		close(goOn)
+		close(resume)
 		synctest.Wait()
 		if diff := cmp.Diff([]string{"add a@1", "add b@2"}, slow.take()); diff != "" {
 			t.Error(diff)
@@ -307,18 +307,18 @@ func TestI9_NobodyIsBlocked(t *testing.T) {
 	})
 }
 
-func TestI9_ReplayWaitsForItsCalls(t *testing.T) {
+func TestI9_ReplayWaitsForHandlerCalls(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := newRig(t, &owner{})
-		r.put(object("a", 1, 0))
+		h := newHarness(t, &owner{})
+		h.put(object("a", 1, 0))
 		ctx, cancel := context.WithCancel(t.Context())
-		handling, goOn := make(chan struct{}, 1), make(chan struct{})
-		r.j.hook = func(string) { handling <- struct{}{}; <-goOn }
+		handling, resume := make(chan struct{}, 1), make(chan struct{})
+		h.j.hook = func(string) { handling <- struct{}{}; <-resume }
 		ended := make(chan error, 1)
-		go func() { ended <- r.i.Replay(ctx) }()
-		r.i.Activated(r.set(ring.Active, 0))
+		go func() { ended <- h.i.Replay(ctx) }()
+		h.i.Activated(h.set(ring.Active, 0))
 		<-handling
-		if err := r.i.Replay(ctx); !errors.Is(err, ErrReplaying) {
+		if err := h.i.Replay(ctx); !errors.Is(err, ErrReplaying) {
 			t.Errorf("a second Replay: %v", err)
 		}
 		cancel()
@@ -328,52 +328,52 @@ func TestI9_ReplayWaitsForItsCalls(t *testing.T) {
 			t.Error("Replay has returned while it was calling a handler")
 		default:
 		}
-		close(goOn)
+		close(resume)
 		if err := <-ended; err != nil {
 			t.Error(err)
 		}
 	})
 }
 
-// Like client-go, a program may choose to go on after a panic.
+// As with client-go, a program may choose to continue after a panic.
 func TestI9_PanicsOfHandlers(t *testing.T) {
 	defer func(old bool, handlers []func(context.Context, any)) {
 		utilruntime.ReallyCrash, utilruntime.PanicHandlers = old, handlers
 	}(utilruntime.ReallyCrash, utilruntime.PanicHandlers)
 	utilruntime.ReallyCrash, utilruntime.PanicHandlers = false, nil
 
-	r := newRig(t, &owner{})
+	h := newHarness(t, &owner{})
 	for n := range 3 {
-		r.put(object(fmt.Sprint(n), 1, 0))
+		h.put(object(fmt.Sprint(n), 1, 0))
 	}
 	panicked := false
-	r.j.hook = func(string) {
+	h.j.hook = func(string) {
 		if !panicked {
 			panicked = true
-			panic("of the handler")
+			panic("in the handler")
 		}
 	}
-	r.i.Activated(r.set(ring.Active, 0))
-	r.replay()
-	if lines := r.j.take(); len(lines) != 2 {
-		t.Errorf("%v: want the two objects after the panic", lines)
+	h.i.Activated(h.set(ring.Active, 0))
+	h.replay()
+	if lines := h.j.take(); len(lines) != 2 {
+		t.Errorf("saw %v, want the two objects after the panic", lines)
 	}
 }
 
-func TestTidyReleasesCopies(t *testing.T) {
-	r := newRig(t, everything())
+func TestTidyFreesCopies(t *testing.T) {
+	h := newHarness(t, everything())
 	before, changed := object("a", 1, 0), object("b", 1, 0)
-	r.created(before)
-	r.created(changed)
-	after := before.DeepCopy() // a relist brings it again, and client-go tells nobody
-	r.put(after)
-	r.put(object("b", 2, 0)) // on its way
-	r.f.tidy(t.Context())
-	if got := r.f.shown[cache.ObjectName{Namespace: "ns", Name: "a"}].obj; got != any(after) {
+	h.created(before)
+	h.created(changed)
+	after := before.DeepCopy() // a relist returns it again, and client-go notifies no handler
+	h.put(after)
+	h.put(object("b", 2, 0)) // the stream has not delivered it yet
+	h.f.tidy(t.Context())
+	if got := h.f.shown[cache.ObjectName{Namespace: "ns", Name: "a"}].obj; got != any(after) {
 		t.Error("the copy from before the relist is kept")
 	}
-	if got := r.f.shown[cache.ObjectName{Namespace: "ns", Name: "b"}].obj; got != any(changed) {
-		t.Error("a version was taken for shown that was not")
+	if got := h.f.shown[cache.ObjectName{Namespace: "ns", Name: "b"}].obj; got != any(changed) {
+		t.Error("a version that was not delivered is recorded as delivered")
 	}
 }
 
@@ -401,13 +401,13 @@ func TestStoppedInformerReplaysNothing(t *testing.T) {
 }
 
 func TestObjects(t *testing.T) {
-	r := newRig(t, &owner{})
-	r.set(ring.Active, 0)
-	r.set(ring.Pending, 1)
+	h := newHarness(t, &owner{})
+	h.set(ring.Active, 0)
+	h.set(ring.Pending, 1)
 	for n, p := range []int{0, 0, 0, 1, 1, 2, -1} {
-		r.put(object(fmt.Sprint(n), 1, p))
+		h.put(object(fmt.Sprint(n), 1, p))
 	}
-	if got, want := r.i.Objects(), [3]int{ring.NotOwned: 2, ring.Pending: 2, ring.Active: 3}; got != want {
+	if got, want := h.i.Objects(), [3]int{ring.NotOwned: 2, ring.Pending: 2, ring.Active: 3}; got != want {
 		t.Errorf("counted %v, want %v", got, want)
 	}
 }

@@ -14,16 +14,15 @@ import (
 	"testing"
 )
 
-// raceFlag is set if this test runs with the race detector: then so do those that it runs.
+// raceFlag is set if this test runs with the race detector; the tests that it runs then use it too.
 var raceFlag []string
 
 // TestUpstreamSharedInformer runs client-go's own tests for shared informers on an
 // Informer whose member owns everything (guarantee I7).
 //
-// The tests are read from the module cache and changed in a few places, listed in
-// edits: they make their informers by another function, and look inside them by
-// reflection. They go to the go command as an overlay, so that nothing is written
-// into this tree.
+// The tests are read from the module cache and changed in a few places (see edit): they create
+// their informers with another function, and read unexported fields by reflection. The go
+// command gets them as an overlay, so that nothing is written into this tree.
 func TestUpstreamSharedInformer(t *testing.T) {
 	root, clientGo := goList(t, "-m"), goList(t, "-m", "k8s.io/client-go")
 	read := func(name string) string {
@@ -54,7 +53,7 @@ func TestUpstreamSharedInformer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Upstream's tests need modules that ours don't: a go.mod of their own.
+	// Upstream's tests need modules that ours do not need, so they have their own go.mod.
 	for _, name := range []string{"go.mod", "go.sum"} {
 		content, err := os.ReadFile(filepath.Join(root, name))
 		if err != nil {
@@ -71,19 +70,19 @@ func TestUpstreamSharedInformer(t *testing.T) {
 
 	found := regexp.MustCompile(`(?m)^func (Test\w+)\(`).FindAllStringSubmatch(tests, -1)
 	if len(found) < 20 {
-		t.Errorf("found only %d tests in client-go: has it been reorganised?", len(found))
+		t.Errorf("found only %d tests in client-go: has it been reorganized?", len(found))
 	}
 	for _, test := range found {
 		if !strings.Contains(output, "--- PASS: "+test[1]+" ") {
 			t.Errorf("%s did not pass", test[1])
 		}
 	}
-	t.Logf("%d tests of client-go have passed, of %d", strings.Count("\n"+output, "\n--- PASS: "), len(found))
+	t.Logf("%d of client-go's tests passed, of %d", strings.Count("\n"+output, "\n--- PASS: "), len(found))
 }
 
-// runUpstream runs client-go's tests and returns what they print. They wait in real time
-// for 10 ms or 2 s until something must have happened, so those that fail are run again,
-// a few times: a slow machine is no fault of ours. A data race or a panic is.
+// runUpstream runs client-go's tests and returns their output. They wait in real time, 10 ms
+// or 2 s, until something must have happened. On a slow machine that may be too short, so
+// failed tests are run again a few times. A data race or a panic fails at once.
 func runUpstream(t *testing.T, dir, binary string) (output string) {
 	t.Helper()
 	pattern := "."
@@ -102,23 +101,23 @@ func runUpstream(t *testing.T, dir, binary string) (output string) {
 		for _, test := range regexp.MustCompile(`(?m)^--- FAIL: (\w+)`).FindAllStringSubmatch(string(text), -1) {
 			failed = append(failed, "^"+test[1]+"$")
 		}
-		pattern = "." // a goroutine is left, say
+		pattern = "." // for example, a goroutine was left running
 		if len(failed) > 0 {
 			pattern = strings.Join(failed, "|")
 		}
-		t.Logf("try %d: client-go's tests %v have failed, and are run again:\n%s", try, failed, text)
+		t.Logf("try %d: client-go's tests %v failed; running them again:\n%s", try, failed, text)
 	}
 }
 
-// edit makes client-go's tests test an Informer, from outside of package cache.
+// edit changes client-go's tests so that they test an Informer from outside package cache.
 func edit(t *testing.T, tests string) string {
 	return replace(
 		t, packageOf(t, tests),
 		`(?m)^import \(\n`, "import (\n\t. \"k8s.io/client-go/tools/cache\"\n",
-		// How informers are made.
+		// How informers are created.
 		`NewSharedInformer\(`, `newSharded(`,
 		`(newSharded\(.*\))\.\(\*sharedIndexInformer\)`, `$1`,
-		// Helpers that look inside; others of these names are in testdata.
+		// Helpers that use unexported fields; testdata has replacements of the same names.
 		`(?s)func (eventHandlerCount|isStarted|isRegistered)\(.*?\n}\n`, ``,
 		`informer\.processor\.getListener`, `getListener`,
 		`informer\.resyncCheckPeriod`, `resyncCheckPeriod(informer)`,
@@ -130,7 +129,7 @@ func packageOf(t *testing.T, file string) string {
 	return replace(t, file, `(?m)^package cache$`, "package upstream")
 }
 
-// replace fails the test if there is nothing to replace.
+// replace replaces each pattern. It fails the test if a pattern matches nothing.
 func replace(t *testing.T, text string, patternsAndReplacements ...string) string {
 	t.Helper()
 	for pair := range slices.Chunk(patternsAndReplacements, 2) {
@@ -143,7 +142,7 @@ func replace(t *testing.T, text string, patternsAndReplacements ...string) strin
 	return text
 }
 
-// run returns what the command has written, or fails the test with it.
+// run returns the command's output. If the command fails, it fails the test with the output.
 func run(t *testing.T, dir, name string, arguments ...string) string {
 	t.Helper()
 	command := exec.CommandContext(t.Context(), name, arguments...)

@@ -15,23 +15,23 @@ import (
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
 )
 
-// A view is a handler that knows, by name, what it was shown last, and checks that
-// each call follows from what came before (I1, I2, I5, I6).
+// view is a handler that keeps, by name, the latest version of each object it has seen, and
+// checks that each call is consistent with the calls before (I1, I2, I5, I6).
 type view struct {
-	state func(point uint64) ring.State // nil: can't be checked, because it changes meanwhile
+	state func(point uint64) ring.State // nil: cannot be checked, because it changes concurrently
 	gone  func(types.UID) bool          // was an object with this UID ever reported as deleted?
 
-	mu      sync.Mutex
-	known   map[string]*corev1.ConfigMap
-	readd   string            // name that must be added again by the next call
-	told    map[types.UID]int // when its deletion was last told
-	clock   int               // counts calls
-	history []string
-	faults  []string
+	mu          sync.Mutex
+	known       map[string]*corev1.ConfigMap
+	readd       string            // name that must be added again by the next call
+	deliveredAt map[types.UID]int // the clock when its deletion was last delivered
+	clock       int               // counts calls
+	history     []string
+	faults      []string
 }
 
 func newView() *view {
-	return &view{known: map[string]*corev1.ConfigMap{}, told: map[types.UID]int{}, gone: func(types.UID) bool { return true }}
+	return &view{known: map[string]*corev1.ConfigMap{}, deliveredAt: map[types.UID]int{}, gone: func(types.UID) bool { return true }}
 }
 
 func (v *view) call(format string, args ...any) {
@@ -83,7 +83,7 @@ func (v *view) OnUpdate(o, n any) {
 	v.check(v.readd == "", "%s must be added again", v.readd)
 	v.check(v.active(from) || v.active(to), "neither is active")
 	if from.UID != to.UID {
-		v.told[from.UID] = v.clock
+		v.deliveredAt[from.UID] = v.clock
 	}
 	if known == nil {
 		v.check(false, "not known")
@@ -99,7 +99,7 @@ func (v *view) OnDelete(o any) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.call("delete %s", label(o))
-	if unknown, is := o.(cache.DeletedFinalStateUnknown); is {
+	if unknown, ok := o.(cache.DeletedFinalStateUnknown); ok {
 		o = unknown.Obj
 	}
 	obj := o.(*corev1.ConfigMap)
@@ -107,7 +107,7 @@ func (v *view) OnDelete(o any) {
 	v.check(v.readd == "", "%s must be added again", v.readd)
 	v.check(v.gone(obj.UID), "was not deleted")
 	v.check(known != nil && known.UID == obj.UID || v.active(obj), "neither known nor active")
-	v.told[obj.UID] = v.clock
+	v.deliveredAt[obj.UID] = v.clock
 	if known != nil && known.UID != obj.UID {
 		v.readd = obj.Name
 		return
@@ -126,8 +126,8 @@ func (v *view) OnReleased(o any) {
 	delete(v.known, obj.Name)
 }
 
-// settled checks, when nothing is under way any more, that the view is what the
-// store holds and ownership allows (I3).
+// settled checks, when no more calls are under way, that the view equals what the store holds
+// and the ownership allows (I3).
 func (v *view) settled(stored []any, state func(uint64) ring.State) {
 	v.mu.Lock()
 	defer v.mu.Unlock()

@@ -1,9 +1,9 @@
 // Copyright The Operator Scaling Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Package upstream is made by TestUpstreamSharedInformer of client-go's own tests
-// for shared informers and of this file, which makes the informers that they test,
-// and looks inside for them where they do so themselves.
+// Package upstream is built by TestUpstreamSharedInformer from client-go's own tests for
+// shared informers and from this file. This file creates the informers that they test, and
+// reads unexported fields for them.
 package upstream
 
 import (
@@ -26,12 +26,12 @@ import (
 //go:linkname sharedProcessorRunHook k8s.io/client-go/tools/cache.sharedProcessorRunHook
 var sharedProcessorRunHook atomic.Pointer[func()]
 
-// everything is the ownership of a member that is alone.
+// everything is the ownership of a member that owns everything.
 type everything struct{}
 
 func (everything) State(uint64) ring.State { return ring.Active }
 
-// tests are those that made the sources.
+// tests maps each source to the test that created it.
 var tests sync.Map
 
 func newFakeControllerSource(tb testing.TB) *fcache.FakeControllerSource {
