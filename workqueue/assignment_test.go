@@ -14,17 +14,17 @@ import (
 	"github.com/tom-ludwig/operator-scaling/workqueue"
 )
 
-type permitOwner struct{ fenced bool }
+type fencedOwner struct{ fenced bool }
 
-func (permitOwner) State(uint64) ring.State { return ring.Active }
-func (o *permitOwner) Fenced() bool         { return o.fenced }
+func (fencedOwner) State(uint64) ring.State { return ring.Active }
+func (o *fencedOwner) Fenced() bool         { return o.fenced }
 
-func TestCheck_KnowsMoreThanTheContext(t *testing.T) {
-	owner := &permitOwner{}
+func TestCheck(t *testing.T) {
+	owner := &fencedOwner{}
 	q := workqueue.New(clientworkqueue.DefaultTypedControllerRateLimiter[string](), workqueue.Options[string]{
 		Ownership: owner,
 		Point: func(item string) (uint64, error) {
-			if item == "nowhere" {
+			if item == "unkeyed" {
 				return 0, errors.New("no point")
 			}
 			return 7, nil
@@ -38,45 +38,45 @@ func TestCheck_KnowsMoreThanTheContext(t *testing.T) {
 	}
 	ctx := work("a")
 	if p, ok := workqueue.FromContext(ctx); !ok || p.Point != 7 || p.Owner != workqueue.Ownership(owner) {
-		t.Errorf("permit %+v %v", p, ok)
+		t.Errorf("FromContext = %+v, %v", p, ok)
 	}
 	if err := workqueue.Check(ctx); err != nil {
 		t.Error(err)
 	}
-	owner.fenced = true // nobody has called Fence yet
+	owner.fenced = true // Fence was not called yet
 	if err := workqueue.Check(ctx); !errors.Is(err, workqueue.ErrFenced) || ctx.Err() != nil {
-		t.Errorf("check of a fenced member's work: %v", err)
+		t.Errorf("Check of a fenced member's work: %v", err)
 	}
 	owner.fenced = false
 	q.Done("a")
 	if err := workqueue.Check(ctx); !errors.Is(err, workqueue.ErrDone) {
-		t.Errorf("check of work that is done: %v", err)
+		t.Errorf("Check of work that is done: %v", err)
 	}
 	if q.Len() != 1 {
-		t.Fatal("what the fence had refused is not queued again")
+		t.Fatal("the item of the refused work is not queued again")
 	}
 	q.Get()
 	q.Done("a")
 	derived, cancel := context.WithCancel(work("a"))
 	cancel()
 	if err := workqueue.Check(derived); err != context.Canceled {
-		t.Errorf("check of a context that its caller has ended: %v", err)
+		t.Errorf("Check of a context that its caller ended: %v", err)
 	}
 	q.Drain(func(uint64) bool { return true })
 	if err := workqueue.Check(derived); err != workqueue.ErrDraining {
-		t.Errorf("check of a context that its caller has ended, while draining: %v", err)
+		t.Errorf("Check of a context that its caller ended, while draining: %v", err)
 	}
 	q.Done("a")
 	if q.Len() != 1 {
-		t.Fatal("what the drain has interrupted is not queued again")
+		t.Fatal("the item of the interrupted work is not queued again")
 	}
 	q.Get()
 	q.Done("a")
-	if _, ok := workqueue.FromContext(work("nowhere")); ok {
-		t.Error("an item that lies nowhere has a permit")
+	if _, ok := workqueue.FromContext(work("unkeyed")); ok {
+		t.Error("an item without a point has an assignment")
 	}
-	q.Done("nowhere")
+	q.Done("unkeyed")
 	if err := workqueue.Check(context.Background()); err != nil {
-		t.Errorf("check of a context of no queue: %v", err)
+		t.Errorf("Check of a context that comes from no queue: %v", err)
 	}
 }

@@ -17,15 +17,15 @@ import (
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
 )
 
-// The benchmarks measure Add, Get and Done of one item on client-go's queue ("bare")
-// and on this one, with a fence that
+// The benchmarks measure Add, Get and Done of one item on client-go's queue ("bare") and on this
+// one, with a fence that
 //
-//   - costs nothing ("noclock"): what is left is the filter's own cost;
+//   - costs nothing ("noclock"), so that only the filter's own cost remains;
 //   - reads the clock, after which the queue reads it again ("clock");
-//   - reads it for the queue as well, by TimedOwnership ("clocked").
+//   - reads it for the queue too, through TimedOwnership ("clocked").
 //
-// "metrics" is with a name and a metrics provider, as in production: client-go then
-// reads the clock four times itself.
+// "metrics" uses a name and a metrics provider, as in production: client-go itself then reads
+// the clock four times.
 
 func benchmarkItems() ([]string, []cache.ObjectName) {
 	names := make([]cache.ObjectName, 1000)
@@ -45,7 +45,7 @@ type noClock struct {
 
 func (o noClock) FencedAt() (time.Time, bool) { return o.now, false }
 
-// plain hides that an owner is TimedOwnership.
+// plain hides that an owner implements TimedOwnership.
 type plain struct{ Ownership }
 
 type candidate[T comparable] struct {
@@ -59,7 +59,7 @@ func candidates[T comparable](point func(T) (uint64, error)) []candidate[T] {
 	type config = workqueue.TypedRateLimitingQueueConfig[T]
 	sharded := func(name string, o Ownership) candidate[T] {
 		return candidate[T]{name, func(c config) workqueue.TypedRateLimitingInterface[T] {
-			return New(workqueue.DefaultTypedControllerRateLimiter[T](), Options[T]{Ownership: o, Point: point, Config: c, Recorder: new(counts)})
+			return New(workqueue.DefaultTypedControllerRateLimiter[T](), Options[T]{Ownership: o, Point: point, Config: c, Recorder: new(countingRecorder)})
 		}}
 	}
 	return []candidate[T]{
@@ -79,8 +79,8 @@ func configs[T comparable]() map[string]workqueue.TypedRateLimitingQueueConfig[T
 	}
 }
 
-// BenchmarkCycle gives time and allocations of each queue, with one worker and with
-// one for each processor.
+// BenchmarkCycle measures the time and allocations of each queue, with one worker and with one
+// per CPU.
 func BenchmarkCycle(b *testing.B) {
 	strings, names := benchmarkItems()
 	b.Run("string", func(b *testing.B) { benchmarkCycle(b, strings, pointOfString) })
@@ -104,8 +104,8 @@ func benchmarkCycle[T comparable](b *testing.B, items []T, point func(T) (uint64
 				b.ReportAllocs()
 				var workers atomic.Int64
 				b.RunParallel(func(pb *testing.PB) {
-					// Items of its own: what one adds never collapses with another's, so
-					// there is one to get for each.
+					// Each worker has its own items: they are never merged with another worker's,
+					// so there is one to get for each Add.
 					mine := items[int(workers.Add(1)-1)*100%len(items):][:100]
 					for i := 0; pb.Next(); i++ {
 						cycle(q, mine[i%len(mine)])
@@ -122,9 +122,9 @@ func cycle[T comparable](q workqueue.TypedRateLimitingInterface[T], item T) {
 	q.Done(item)
 }
 
-// BenchmarkRatio compares on a machine that is busy with other things: short runs of
-// the queues take turns, so that a disturbance meets all. Reported are the medians of
-// the bare queue's times and of the ratios to it.
+// BenchmarkRatio compares the queues on a machine that is also busy with other work. Short runs
+// of the queues alternate, so that a disturbance affects all of them. It reports the median of
+// the bare queue's times and the medians of the ratios to it.
 func BenchmarkRatio(b *testing.B) {
 	strings, names := benchmarkItems()
 	b.Run("string", func(b *testing.B) { benchmarkRatio(b, strings, pointOfString) })
@@ -161,7 +161,7 @@ func benchmarkRatio[T comparable](b *testing.B, items []T, point func(T) (uint64
 						ratios[i+1] = append(ratios[i+1], run(q)/unit)
 					}
 				}
-				b.ReportMetric(0, "ns/op") // of no meaning here
+				b.ReportMetric(0, "ns/op") // not meaningful here
 				b.ReportMetric(median(bare), "bare-ns")
 				for i, c := range candidates(point)[1:] {
 					b.ReportMetric(median(ratios[i+1]), c.name+"/bare")
@@ -182,7 +182,7 @@ func median(x []float64) float64 {
 	return x[len(x)/2]
 }
 
-// provider is a metrics provider that costs as little as one can that counts.
+// provider is a metrics provider that counts at the lowest possible cost.
 type provider struct{}
 
 type metric struct{ n atomic.Int64 }

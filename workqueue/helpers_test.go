@@ -19,7 +19,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// partitions of the ring that the tests' owner knows.
+// partitions is the number of partitions of the tests' owner.
 const partitions = 16
 
 // owner is an Ownership that tests can change.
@@ -49,7 +49,7 @@ func (o *owner) State(point uint64) ring.State {
 
 func (o *owner) Fenced() bool { return o.fenced.Load() }
 
-// clockedOwner reads the clock for its fence, as a real one does.
+// clockedOwner reads the clock for its fence, as a real Ownership does.
 type clockedOwner struct {
 	*owner
 	deadline time.Time
@@ -77,7 +77,7 @@ func pointOfName(item cache.ObjectName) (uint64, error) {
 	return ring.PointOfName(item.Namespace, item.Name), nil
 }
 
-// pointOfInt places item i in partition i, modulo their number.
+// pointOfInt returns a point in partition i for item i, modulo the number of partitions.
 func pointOfInt(item int) (uint64, error) {
 	if item < 0 {
 		return 0, errMalformed
@@ -92,29 +92,29 @@ func inPartition(partition int) func(point uint64) bool {
 
 var errMalformed = errors.New("no key")
 
-// counts is a Recorder.
-type counts struct {
+// countingRecorder is a Recorder.
+type countingRecorder struct {
 	passed, parked, readmitted, dropped, refused, malformed atomic.Int64
 }
 
-func (c *counts) Passed()              { c.passed.Add(1) }
-func (c *counts) Parked()              { c.parked.Add(1) }
-func (c *counts) Readmitted()          { c.readmitted.Add(1) }
-func (c *counts) Dropped()             { c.dropped.Add(1) }
-func (c *counts) Refused()             { c.refused.Add(1) }
-func (c *counts) Malformed(any, error) { c.malformed.Add(1) }
+func (c *countingRecorder) Passed()              { c.passed.Add(1) }
+func (c *countingRecorder) Parked()              { c.parked.Add(1) }
+func (c *countingRecorder) Readmitted()          { c.readmitted.Add(1) }
+func (c *countingRecorder) Dropped()             { c.dropped.Add(1) }
+func (c *countingRecorder) Refused()             { c.refused.Add(1) }
+func (c *countingRecorder) Malformed(any, error) { c.malformed.Add(1) }
 
-// tally is the values of counts.
-type tally struct{ Passed, Parked, Readmitted, Dropped, Refused, Malformed int64 }
+// counts holds the values of a countingRecorder.
+type counts struct{ Passed, Parked, Readmitted, Dropped, Refused, Malformed int64 }
 
-func (c *counts) tally() tally {
-	return tally{c.passed.Load(), c.parked.Load(), c.readmitted.Load(), c.dropped.Load(), c.refused.Load(), c.malformed.Load()}
+func (c *countingRecorder) counts() counts {
+	return counts{c.passed.Load(), c.parked.Load(), c.readmitted.Load(), c.dropped.Load(), c.refused.Load(), c.malformed.Load()}
 }
 
-// newQueue returns a queue of ints, which the test shuts down, and what it counts.
-func newQueue(t *testing.T, o Ownership) (*Queue[int], *counts) {
+// newQueue returns a queue of ints and its recorder. The queue is shut down when the test ends.
+func newQueue(t *testing.T, o Ownership) (*Queue[int], *countingRecorder) {
 	t.Helper()
-	c := new(counts)
+	c := new(countingRecorder)
 	q := New(workqueue.NewTypedItemExponentialFailureRateLimiter[int](time.Millisecond, time.Second), Options[int]{
 		Ownership: o, Point: pointOfInt, Recorder: c,
 	})
@@ -135,10 +135,10 @@ func get(t *testing.T, q *Queue[int]) int {
 	return item
 }
 
-// sift makes a worker meet all queued items, of which none may be handed out.
-func sift(t *testing.T, q *Queue[int], next int) {
+// rejectAll makes Get check all queued items, none of which may be handed out.
+func rejectAll(t *testing.T, q *Queue[int], next int) {
 	t.Helper()
-	q.Add(next) // an item that may, behind those that may not
+	q.Add(next) // this item may be handed out; it is queued behind the others
 	if item := get(t, q); item != next {
 		t.Fatalf("Get returned %d, on which no work is allowed", item)
 	}

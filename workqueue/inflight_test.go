@@ -16,12 +16,12 @@ import (
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
 )
 
-// workPastFew is a number of items in flight for which the table needs its map.
+// workPastFew is a number of items in flight at which the table needs its map.
 const workPastFew = fewItems + 4
 
-// The loop changes the state and lists what is in flight at the moment at which Get has
-// been told that it may work on the item, and before it can have entered it.
-func TestQ2_InFlightBesideGet(t *testing.T) {
+// The loop changes the state and lists the work in flight just after Get has learned that it
+// may work on the item, and before it can enter the item into the table.
+func TestQ2_InFlightDuringGet(t *testing.T) {
 	for _, asking := range []string{"State", "Fenced"} {
 		t.Run(asking, func(t *testing.T) {
 			var o owner
@@ -61,7 +61,7 @@ func TestQ2_InFlightBesideGet(t *testing.T) {
 			}()
 			select {
 			case list := <-listed:
-				t.Errorf("InFlight returned %v before Get had made up its mind", list)
+				t.Errorf("InFlight returned %v before Get had decided", list)
 				answer <- true
 				return
 			case <-time.After(20 * time.Millisecond): // InFlight waits for Get
@@ -103,7 +103,7 @@ func TestQ2_InFlightUntilDone(t *testing.T) {
 }
 
 func TestQ6_Causes(t *testing.T) {
-	byCaller := errors.New("the caller has given up")
+	byCaller := errors.New("the caller gave up")
 	for _, test := range []struct {
 		name string
 		end  func(*Queue[int], context.CancelCauseFunc)
@@ -143,14 +143,15 @@ func TestQ6_Causes(t *testing.T) {
 					t.Errorf("context %s: cause %v, want %v", name, got, test.want)
 				}
 				if ctx.Value(key{}) != "value" {
-					t.Errorf("context %s has not the values of its parent", name)
+					t.Errorf("context %s does not have the values of its parent", name)
 				}
 			}
 		})
 	}
 }
 
-// A deadline stays, and is let go of when the work ends for another reason.
+// The deadline of the parent still applies, and its timer is freed when the work ends for
+// another reason.
 func TestQ6_DeadlineOfTheParent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q, _ := newQueue(t, newOwner(ring.Active))
@@ -173,7 +174,7 @@ func TestQ6_DeadlineOfTheParent(t *testing.T) {
 		}
 		q.Done(1)
 		if n := q.Len(); n != 0 {
-			t.Errorf("%d queued: to retry after a deadline is the worker's business", n)
+			t.Errorf("%d queued, want none: retrying after a deadline is up to the worker", n)
 		}
 		q.Add(1)
 		get(t, q)
@@ -188,8 +189,8 @@ func TestQ6_DeadlineOfTheParent(t *testing.T) {
 	})
 }
 
-// FenceIf asks at the moment at which it marks the work.
-func TestQ6_AFenceThatWasLiftedEndsNothing(t *testing.T) {
+// FenceIf checks the fence when it marks the work.
+func TestQ6_LiftedFenceEndsNothing(t *testing.T) {
 	owner := newOwner(ring.Active)
 	q, _ := newQueue(t, owner)
 	q.Add(1)
@@ -197,17 +198,17 @@ func TestQ6_AFenceThatWasLiftedEndsNothing(t *testing.T) {
 	ctx := q.Context(t.Context(), 1)
 	q.FenceIf(owner.Fenced)
 	if ctx.Err() != nil {
-		t.Errorf("the context has ended although the member is not fenced: %v", context.Cause(ctx))
+		t.Errorf("the context ended although the member is not fenced: %v", context.Cause(ctx))
 	}
 	owner.fenced.Store(true)
 	q.FenceIf(owner.Fenced)
 	if context.Cause(ctx) != ErrFenced {
-		t.Errorf("the context has ended because of %v", context.Cause(ctx))
+		t.Errorf("the context ended with cause %v", context.Cause(ctx))
 	}
 	q.Done(1)
 }
 
-// A new hand-out of the same item has nothing to do with what ended the one before.
+// What ended one hand-out of an item does not affect the next.
 func TestQ6_ContextsBelongToOneHandOut(t *testing.T) {
 	q, _ := newQueue(t, newOwner(ring.Active))
 	q.Add(1)
@@ -234,7 +235,7 @@ func TestQ6_NotInFlight(t *testing.T) {
 	}
 }
 
-func TestQ6_ContextsCostNothingUnasked(t *testing.T) {
+func TestQ6_NoAllocationsWithoutContext(t *testing.T) {
 	q, _ := newQueue(t, clockedOwner{newOwner(ring.Active), time.Now().Add(time.Hour)})
 	if n := testing.AllocsPerRun(1000, func() {
 		q.Add(1)
@@ -245,31 +246,31 @@ func TestQ6_ContextsCostNothingUnasked(t *testing.T) {
 	}
 }
 
-func TestQ7_OnDoneTellsOfCancelledWork(t *testing.T) {
+func TestQ7_OnDoneIsCalledForCancelledWork(t *testing.T) {
 	q, _ := newQueue(t, newOwner(ring.Active))
-	var told []int
-	q.OnDone(func() { told = append(told, len(q.InFlight())) })
+	var inFlight []int
+	q.OnDone(func() { inFlight = append(inFlight, len(q.InFlight())) })
 	for item := range workPastFew {
 		q.Add(item)
 		get(t, q)
 	}
 	q.Context(t.Context(), 0)
 	q.Done(0)
-	if len(told) != 0 {
-		t.Errorf("told of an item that nobody has cancelled")
+	if len(inFlight) != 0 {
+		t.Errorf("OnDone was called for an item that was not cancelled")
 	}
 	q.Drain(inPartition(1))
 	q.Done(2)
 	q.Done(1)
-	if diff := cmp.Diff([]int{workPastFew - 3}, told); diff != "" {
-		t.Errorf("work in flight when told: %s", diff)
+	if diff := cmp.Diff([]int{workPastFew - 3}, inFlight); diff != "" {
+		t.Errorf("work in flight when OnDone was called: %s", diff)
 	}
 	q.Fence()
 	for item := 3; item < workPastFew; item++ {
 		q.Done(item)
 	}
-	if len(told) != workPastFew-2 || told[len(told)-1] != 0 {
-		t.Errorf("work in flight when told: %v", told)
+	if len(inFlight) != workPastFew-2 || inFlight[len(inFlight)-1] != 0 {
+		t.Errorf("work in flight when OnDone was called: %v", inFlight)
 	}
 	q.OnDone(nil)
 	q.Add(1)
@@ -278,11 +279,11 @@ func TestQ7_OnDoneTellsOfCancelledWork(t *testing.T) {
 	q.Done(1)
 }
 
-// Whatever the queue calls out to, except the Ownership, may call the queue.
-func TestQ7_CallsOutWithoutLock(t *testing.T) {
+// Everything that the queue calls, except the Ownership, may call the queue.
+func TestQ7_CallsWithoutLock(t *testing.T) {
 	var q *Queue[int]
 	o := newOwner(ring.Active)
-	// All but Context, which asks for the point itself.
+	// All but Context, which needs the item's point itself.
 	fromPoint := func() {
 		q.InFlight()
 		q.Parked()

@@ -14,9 +14,9 @@ import (
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
 )
 
-// A worker does what ErrDraining and ErrFenced ask for: it stops and calls Done. Each
-// test interrupts the work on item 1 in its way; then the state of its partition says
-// what becomes of it, before Done or after.
+// A worker does what ErrDraining and ErrFenced require: it stops and calls Done. Each test
+// interrupts the work on item 1 in a different way. Then the state of its partition, changed
+// before Done or after, determines what happens to the item.
 func TestQ11_InterruptedWorkIsDoneAgain(t *testing.T) {
 	drain := func(q *Queue[int], o *owner) {
 		o.set(1, ring.Pending)
@@ -37,39 +37,39 @@ func TestQ11_InterruptedWorkIsDoneAgain(t *testing.T) {
 		}
 	}
 	nothing := func(*Queue[int], *owner) {}
-	type tally struct{ Queued, Parked, Dropped, Requeues int }
+	type outcome struct{ Queued, Parked, Dropped, Requeues int }
 	for _, test := range []struct {
 		name                     string
 		interrupt, before, after func(*Queue[int], *owner)
-		want                     tally
+		want                     outcome
 	}{
-		{"nothing has happened", nothing, nothing, nothing, tally{Requeues: 2}},
-		{"drain called off after Done", drain, nothing, to(ring.Active), tally{Queued: 1, Requeues: 2}},
-		{"drain called off before Done", drain, to(ring.Active), nothing, tally{Queued: 1, Requeues: 2}},
-		{"drain has not ended", drain, nothing, nothing, tally{Parked: 1, Requeues: 2}},
-		{"partition released after Done", drain, nothing, to(ring.NotOwned), tally{Dropped: 1}},
-		{"partition released before Done", drain, to(ring.NotOwned), nothing, tally{Dropped: 1}},
-		{"partition has left and come back", drain, func(q *Queue[int], o *owner) {
+		{"no interruption", nothing, nothing, nothing, outcome{Requeues: 2}},
+		{"drain cancelled after Done", drain, nothing, to(ring.Active), outcome{Queued: 1, Requeues: 2}},
+		{"drain cancelled before Done", drain, to(ring.Active), nothing, outcome{Queued: 1, Requeues: 2}},
+		{"drain has not ended", drain, nothing, nothing, outcome{Parked: 1, Requeues: 2}},
+		{"partition released after Done", drain, nothing, to(ring.NotOwned), outcome{Dropped: 1}},
+		{"partition released before Done", drain, to(ring.NotOwned), nothing, outcome{Dropped: 1}},
+		{"partition released and activated again", drain, func(q *Queue[int], o *owner) {
 			to(ring.NotOwned)(q, o)
 			to(ring.Pending)(q, o)
-		}, to(ring.Active), tally{Queued: 1, Requeues: 2}},
-		{"fenced", fence, nothing, nothing, tally{Queued: 1, Requeues: 2}}, // Get parks it
-		{"fence lifted before Done", fence, unfence, nothing, tally{Queued: 1, Requeues: 2}},
-		{"fence lifted after Done", fence, nothing, unfence, tally{Queued: 1, Requeues: 2}},
-		{"everything lost at the fence", fence, to(ring.NotOwned), unfence, tally{Dropped: 1}},
-		{"everything lost, and joined again", fence, func(q *Queue[int], o *owner) {
+		}, to(ring.Active), outcome{Queued: 1, Requeues: 2}},
+		{"fenced", fence, nothing, nothing, outcome{Queued: 1, Requeues: 2}}, // Get parks it
+		{"fence lifted before Done", fence, unfence, nothing, outcome{Queued: 1, Requeues: 2}},
+		{"fence lifted after Done", fence, nothing, unfence, outcome{Queued: 1, Requeues: 2}},
+		{"everything lost at the fence", fence, to(ring.NotOwned), unfence, outcome{Dropped: 1}},
+		{"everything lost, then joined again", fence, func(q *Queue[int], o *owner) {
 			to(ring.NotOwned)(q, o)
 			unfence(q, o)
 			to(ring.Active)(q, o)
-		}, nothing, tally{Queued: 1, Requeues: 2}},
-		{"refused by the clock, which nobody else has noticed", func(q *Queue[int], o *owner) {
+		}, nothing, outcome{Queued: 1, Requeues: 2}},
+		{"refused by the clock, which no other code has noticed", func(q *Queue[int], o *owner) {
 			ctx := q.Context(context.Background(), 1)
 			o.fenced.Store(true)
 			if err := Check(ctx); err != ErrFenced {
 				t.Errorf("Check returned %v, want %v", err, ErrFenced)
 			}
 			o.fenced.Store(false)
-		}, nothing, nothing, tally{Queued: 1, Requeues: 2}},
+		}, nothing, nothing, outcome{Queued: 1, Requeues: 2}},
 	} {
 		for _, asked := range []bool{true, false} {
 			t.Run(test.name, func(t *testing.T) {
@@ -89,7 +89,7 @@ func TestQ11_InterruptedWorkIsDoneAgain(t *testing.T) {
 				}
 				q.Done(1)
 				test.after(q, o)
-				got := tally{q.Len(), q.Parked(), int(counted.dropped.Load()), q.NumRequeues(1)}
+				got := outcome{q.Len(), q.Parked(), int(counted.dropped.Load()), q.NumRequeues(1)}
 				if diff := cmp.Diff(test.want, got); diff != "" {
 					t.Error(diff)
 				}
@@ -98,8 +98,8 @@ func TestQ11_InterruptedWorkIsDoneAgain(t *testing.T) {
 	}
 }
 
-// A worker that adds the item again, as workers of other queues do, gets it once.
-func TestQ11_OnceForAnItemThatTheWorkerAddsToo(t *testing.T) {
+// If a worker adds the item again, as workers of other queues do, it gets the item only once.
+func TestQ11_OnceIfTheWorkerAddsTheItemToo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := newOwner(ring.Active)
 		q, _ := newQueue(t, o)
@@ -124,9 +124,9 @@ func TestQ11_OnceForAnItemThatTheWorkerAddsToo(t *testing.T) {
 	})
 }
 
-// Whatever the worker says to the rate limiter of an item that was dropped, before or
-// after Done, nothing of it is left when its timer has fired.
-func TestQ11_TheLimiterForgetsWhatIsDropped(t *testing.T) {
+// Whether the worker retries a dropped item before or after Done, the rate limiter has
+// forgotten the item once its timer has fired.
+func TestQ11_LimiterForgetsDroppedItems(t *testing.T) {
 	for name, retry := range map[string]func(q *Queue[int]){
 		"before Done": func(q *Queue[int]) { q.AddRateLimited(1); q.Done(1) },
 		"after Done":  func(q *Queue[int]) { q.Done(1); q.AddRateLimited(1) },
@@ -162,7 +162,7 @@ func TestQ11_TheLimiterForgetsWhatIsDropped(t *testing.T) {
 	}
 }
 
-func TestQ10_TheLimiterForgetsWhatShutDownDrops(t *testing.T) {
+func TestQ10_LimiterForgetsItemsDroppedByShutDown(t *testing.T) {
 	o := newOwner(ring.Pending)
 	q, _ := newQueue(t, o)
 	for item := range 2 {
@@ -176,8 +176,8 @@ func TestQ10_TheLimiterForgetsWhatShutDownDrops(t *testing.T) {
 	}
 }
 
-// Once the queue is shutting down, Done brings nothing back, and a drain ends.
-func TestQ11_ShutDownIsTheEnd(t *testing.T) {
+// Once the queue is shutting down, Done adds nothing again, and a drain ends.
+func TestQ11_NothingIsAddedAfterShutDown(t *testing.T) {
 	interrupts := map[string]func(*Queue[int], *owner){
 		"drain": func(q *Queue[int], o *owner) {
 			o.set(1, ring.Pending)
@@ -222,35 +222,35 @@ func TestQ11_ShutDownIsTheEnd(t *testing.T) {
 	}
 }
 
-// What is under way when Done is called keeps the drain waiting, not the next hand-out
-// here; and a drain that waits is told when it ends.
+// An effect that is under way when Done is called delays the drain, but not the next hand-out
+// on this member. OnDone is called when the effect ends.
 func TestQ2_EffectsOutliveDone(t *testing.T) {
 	for _, drainFirst := range []bool{true, false} {
 		o := newOwner(ring.Active)
 		q, _ := newQueue(t, o)
-		told := 0
-		q.OnDone(func() { told++ })
+		calls := 0
+		q.OnDone(func() { calls++ })
 		drain := func() {
 			o.set(1, ring.Pending)
 			q.Drain(inPartition(1))
 		}
 		q.Add(1)
 		get(t, q)
-		permit, _ := FromContext(q.Context(t.Context(), 1))
-		end, err := permit.Begin()
-		endToo, errToo := permit.Begin()
+		assignment, _ := FromContext(q.Context(t.Context(), 1))
+		end, err := assignment.Begin()
+		endToo, errToo := assignment.Begin()
 		if err != nil || errToo != nil {
 			t.Fatal(err, errToo)
 		}
 		if drainFirst {
 			drain()
-			if _, err := permit.Begin(); err != ErrDraining {
+			if _, err := assignment.Begin(); err != ErrDraining {
 				t.Errorf("an effect begins with error %v while draining", err)
 			}
 		}
 		q.Done(1)
 		if !drainFirst {
-			if _, err := permit.Begin(); err != ErrDone {
+			if _, err := assignment.Begin(); err != ErrDone {
 				t.Errorf("an effect begins with error %v after Done", err)
 			}
 			drain()
@@ -258,27 +258,27 @@ func TestQ2_EffectsOutliveDone(t *testing.T) {
 		if list := q.InFlight(); len(list) != 1 || list[0].Item != 1 {
 			t.Errorf("in flight: %v", list)
 		}
-		told = 0
+		calls = 0
 		end()
 		end()
-		if n := len(q.InFlight()); n != 1 || told != 0 {
-			t.Errorf("%d in flight, told %d times, while a second effect is under way", n, told)
+		if n := len(q.InFlight()); n != 1 || calls != 0 {
+			t.Errorf("%d in flight, OnDone called %d times, while a second effect is under way", n, calls)
 		}
 		endToo()
-		if n := len(q.InFlight()); n != 0 || told != 1 {
-			t.Errorf("%d in flight, told %d times, at the end", n, told)
+		if n := len(q.InFlight()); n != 0 || calls != 1 {
+			t.Errorf("%d in flight, OnDone called %d times, at the end", n, calls)
 		}
 	}
 }
 
-// The next hand-out of an item has effects of its own.
+// The next hand-out of an item has its own effects.
 func TestQ2_EffectsBelongToOneHandOut(t *testing.T) {
 	q, _ := newQueue(t, newOwner(ring.Active))
 	begin := func() func() {
 		q.Add(1)
 		get(t, q)
-		permit, _ := FromContext(q.Context(t.Context(), 1))
-		end, err := permit.Begin()
+		assignment, _ := FromContext(q.Context(t.Context(), 1))
+		end, err := assignment.Begin()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -304,9 +304,9 @@ func TestQ2_EffectsBelongToOneHandOut(t *testing.T) {
 	}
 }
 
-// The state of a partition changes before Drain meets the work on it. A worker that asks
-// for the state itself in between, and stops, is interrupted by the drain as well.
-func TestQ11_WorkThatEndsBetweenTheChangeOfStateAndDrain(t *testing.T) {
+// The state of a partition changes before Drain marks the work on it. Work also counts as
+// interrupted if its worker checks the state itself in between and stops.
+func TestQ11_WorkThatEndsBetweenStateChangeAndDrain(t *testing.T) {
 	o := newOwner(ring.Active)
 	q, _ := newQueue(t, o)
 	q.Add(1)
@@ -314,7 +314,7 @@ func TestQ11_WorkThatEndsBetweenTheChangeOfStateAndDrain(t *testing.T) {
 	o.set(1, ring.Pending)
 	q.Done(1) // the worker has seen that
 	q.Drain(inPartition(1))
-	o.set(1, ring.Active) // the drain is called off
+	o.set(1, ring.Active) // the drain is cancelled
 	q.Readmit()
 	if q.Len() != 1 {
 		t.Fatal("the item is lost")

@@ -18,24 +18,24 @@ import (
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
 )
 
-var seeds = flag.Int("seeds", 10, "how many schedules TestQ1Q2Q3_Model plays")
+var seeds = flag.Int("seeds", 10, "number of schedules that TestQ1Q2Q3_Model runs")
 
-// TestQ1Q2Q3_Model plays seeded schedules: workers, adders, and a loop that takes
-// partitions away ("publish, Drain, wait for InFlight, release"), gives them back, and
-// fences the member and lifts the fence. No item may be in a worker's hands while its
-// point is released or, if work stops at the fence, while the member is fenced; every
-// item that was added is handed out afterwards; and so is every item whose work was
-// interrupted, although its worker just stops, or its partition has left.
+// TestQ1Q2Q3_Model runs seeded schedules: workers, adders, and a loop that releases partitions
+// ("publish, Drain, wait for InFlight, release"), activates them again, fences the member and
+// lifts the fence. No worker may hold an item while its point is released or, if work stops at
+// the fence, while the member is fenced. Every item that was added is handed out afterwards.
+// So is every item whose work was interrupted, even if its worker just stops or its partition
+// was released.
 func TestQ1Q2Q3_Model(t *testing.T) {
 	for seed := range uint64(*seeds) {
-		// Without NotOwned nothing may be dropped at all. With it, the loop delivers all
-		// items again on activation, as an informer does.
-		for _, foreign := range []bool{false, true} {
+		// Without NotOwned, no item may be dropped. With NotOwned, the loop delivers all items
+		// again on activation, as an informer does.
+		for _, notOwned := range []bool{false, true} {
 			synctest.Test(t, func(t *testing.T) {
-				m := newModel(t, seed, foreign)
+				m := newModel(t, seed, notOwned)
 				m.play()
 				if t.Failed() {
-					t.Fatalf("seed %d, foreign %t", seed, foreign)
+					t.Fatalf("seed %d, notOwned %t", seed, notOwned)
 				}
 			})
 		}
@@ -49,17 +49,17 @@ const (
 )
 
 type model struct {
-	t       *testing.T
-	seed    uint64
-	foreign bool
-	owner   *owner
-	q       *Queue[int]
-	notice  chan struct{} // OnDone
+	t        *testing.T
+	seed     uint64
+	notOwned bool
+	owner    *owner
+	q        *Queue[int]
+	notice   chan struct{} // OnDone
 
-	released [partitions]atomic.Bool  // no work allowed: the loop has seen InFlight free of it
-	left     [partitions]bool         // it was another member's since it was last active
-	held     [partitions]atomic.Int64 // items in workers' hands
-	added    [modelItems]atomic.Int64 // Adds that have begun, each with a number
+	released [partitions]atomic.Bool  // no work is allowed: InFlight no longer lists the partition
+	left     [partitions]bool         // another member owned it since it was last active
+	held     [partitions]atomic.Int64 // items that workers hold
+	added    [modelItems]atomic.Int64 // the number of Adds that have begun
 	served   [modelItems]atomic.Int64 // the last Add that had begun when the item was handed out
 	handOuts atomic.Int64
 	obeyed   atomic.Int64 // pieces of work that stopped because they were interrupted
@@ -67,8 +67,8 @@ type model struct {
 	waits    int
 }
 
-func newModel(t *testing.T, seed uint64, foreign bool) *model {
-	m := &model{t: t, seed: seed, foreign: foreign, owner: newOwner(ring.Active), notice: make(chan struct{}, 1)}
+func newModel(t *testing.T, seed uint64, notOwned bool) *model {
+	m := &model{t: t, seed: seed, notOwned: notOwned, owner: newOwner(ring.Active), notice: make(chan struct{}, 1)}
 	m.q = New(workqueue.NewTypedItemExponentialFailureRateLimiter[int](time.Microsecond, time.Millisecond), Options[int]{
 		Ownership: m.owner, Point: pointOfInt,
 	})
@@ -94,7 +94,7 @@ func (m *model) play() {
 	close(stop)
 	adders.Wait()
 	time.Sleep(time.Minute) // all timers fire
-	synctest.Wait()         // the workers have worked everything off
+	synctest.Wait()         // the workers have processed everything
 	for item := range modelItems {
 		if added, served := m.added[item].Load(), m.served[item].Load(); served < added {
 			m.t.Errorf("item %d was added %d times and not handed out after Add %d", item, added, served)
@@ -106,14 +106,14 @@ func (m *model) play() {
 	m.q.ShutDown()
 	workers.Wait()
 	if m.handOuts.Load() < 500 || m.drains < 20 || m.waits < 5 || m.obeyed.Load() < 5 {
-		m.t.Errorf("the run was empty: %d hand-outs, %d drains, %d of them waited, %d pieces of work interrupted",
+		m.t.Errorf("the run tested too little: %d hand-outs, %d drains, %d of them waited, %d pieces of work interrupted",
 			m.handOuts.Load(), m.drains, m.waits, m.obeyed.Load())
 	}
 }
 
 func (m *model) random(role int) *rand.Rand { return rand.New(rand.NewPCG(m.seed, uint64(role))) }
 
-// put adds an item in one of the ways that there are.
+// put adds an item with a randomly chosen method.
 func (m *model) put(random *rand.Rand, item int) {
 	m.added[item].Add(1)
 	switch random.IntN(4) {
@@ -152,21 +152,21 @@ func (m *model) work(random *rand.Rand) {
 		m.handOuts.Add(1)
 		check := func(when string) {
 			if m.released[partition].Load() {
-				m.t.Errorf("%s: item %d is in a worker's hands, and its partition is released", when, item)
+				m.t.Errorf("%s: a worker holds item %d, but its partition is released", when, item)
 			}
 		}
 		check("after Get")
 		switch random.IntN(6) {
 		case 0:
-			// Work that ends when it is told to, or after a while.
+			// Work that ends when its context ends, or after a while.
 			ctx, cancel := context.WithTimeout(m.q.Context(context.Background(), item), time.Duration(random.IntN(300))*time.Microsecond)
 			<-ctx.Done()
 			cancel()
 			if random.IntN(2) == 0 {
-				m.put(random, item) // it has failed
+				m.put(random, item) // it failed
 			}
 		case 1:
-			// Work that takes no notice.
+			// Work that ignores its context.
 			time.Sleep(time.Duration(random.IntN(300)) * time.Microsecond)
 		case 2:
 			m.put(random, item)
@@ -180,9 +180,9 @@ func (m *model) work(random *rand.Rand) {
 	}
 }
 
-// obey is work that stops when it is interrupted and does nothing for its item. What it
-// has left undone is to be done by another hand-out, as if it were added again now; or
-// its partition leaves, and comes back with all that is to be done.
+// obey is work that stops when it is interrupted, and does not add its item again. Another
+// hand-out must do the rest, as if the item were added again now; or the partition is
+// released, and all its items are added when it is activated again.
 func (m *model) obey(random *rand.Rand, item int) {
 	ctx := m.q.Context(context.Background(), item)
 	for range 3 {
@@ -198,7 +198,7 @@ func (m *model) obey(random *rand.Rand, item int) {
 	}
 }
 
-// loop is the part of the shard's loop, the only one that changes states.
+// loop does what the shard's loop does: nothing else changes states.
 func (m *model) loop(random *rand.Rand) {
 	for range 200 {
 		time.Sleep(time.Duration(random.IntN(50)) * time.Microsecond)
@@ -237,7 +237,7 @@ func (m *model) activate(partition int) {
 	if m.left[partition] {
 		m.left[partition] = false
 		for item := partition; item < modelItems; item += partitions {
-			m.q.Add(item) // the replay, which stands for all Adds before
+			m.q.Add(item) // the replay, which replaces all Adds before
 		}
 	}
 }
@@ -255,10 +255,10 @@ func (m *model) drain(partition int, random *rand.Rand) {
 		m.waits++
 	}
 	if n := m.held[partition].Load(); n != 0 {
-		m.t.Errorf("partition %d: InFlight is free of it while workers hold %d items", partition, n)
+		m.t.Errorf("partition %d: InFlight does not list it, but workers hold %d items", partition, n)
 	}
 	m.released[partition].Store(true)
-	if m.foreign && random.IntN(3) > 0 {
+	if m.notOwned && random.IntN(3) > 0 {
 		m.left[partition] = true
 		m.owner.set(partition, ring.NotOwned)
 		m.q.Readmit()
@@ -274,7 +274,7 @@ func (m *model) worksOn(partition int) bool {
 	return false
 }
 
-// blink is a fence that nobody notices but by the clock: the answer to a renewal comes late.
+// blink is a fence that only the clock shows: the response to a renewal comes late.
 func (m *model) blink(random *rand.Rand) {
 	m.owner.fenced.Store(true)
 	time.Sleep(time.Duration(random.IntN(300)) * time.Microsecond)

@@ -10,9 +10,9 @@ import (
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
 )
 
-// Work of one queue that hands its context to another queue's Context.
-func TestQ6_AContextMadeFromAnotherQueuesEndsWithIt(t *testing.T) {
-	t.Skip("not decided: Context passes on no cancellation of its parent, so not that of another queue either")
+// Work of one queue passes its context to another queue's Context.
+func TestQ6_ContextDerivedFromAnotherQueuesContextEndsWithIt(t *testing.T) {
+	t.Skip("undecided: Context does not propagate the cancellation of its parent, so not that of another queue either")
 	a, b := newOwner(ring.Active), newOwner(ring.Active)
 	outer, _ := newQueue(t, a)
 	inner, _ := newQueue(t, b)
@@ -24,7 +24,7 @@ func TestQ6_AContextMadeFromAnotherQueuesEndsWithIt(t *testing.T) {
 	a.set(1, ring.Pending)
 	outer.Drain(inPartition(1))
 	if err := ctx.Err(); err == nil {
-		t.Errorf("work on partition 1 goes on after its drain: %v", context.Cause(ctx))
+		t.Errorf("work on partition 1 continues after its drain: %v", context.Cause(ctx))
 	}
 	if err := Check(ctx); err == nil {
 		t.Error("Check allows effects of work whose outer partition is drained")

@@ -18,7 +18,7 @@ import (
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
 )
 
-func TestQ1_AddIsJudged(t *testing.T) {
+func TestQ1_AddIsChecked(t *testing.T) {
 	for name, add := range map[string]func(*Queue[int], int){
 		"Add":            (*Queue[int]).Add,
 		"AddAfter":       func(q *Queue[int], item int) { q.AddAfter(item, time.Second) },
@@ -41,7 +41,7 @@ func TestQ1_AddIsJudged(t *testing.T) {
 				if q.Len() != 0 || q.Parked() != 1 {
 					t.Errorf("%d queued, %d parked, want 0 and 1", q.Len(), q.Parked())
 				}
-				if diff := cmp.Diff(tally{Passed: 1, Parked: 1, Dropped: 1}, counted.tally()); diff != "" {
+				if diff := cmp.Diff(counts{Passed: 1, Parked: 1, Dropped: 1}, counted.counts()); diff != "" {
 					t.Error(diff)
 				}
 			})
@@ -49,8 +49,8 @@ func TestQ1_AddIsJudged(t *testing.T) {
 	}
 }
 
-// A timer is judged by what is true when it fires, not when it was set.
-func TestQ1_TimersAreJudgedWhenTheyFire(t *testing.T) {
+// A timer's item is checked when the timer fires, not when it was set.
+func TestQ1_TimersAreCheckedWhenTheyFire(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := newOwner(ring.Active)
 		o.set(3, ring.NotOwned)
@@ -75,8 +75,8 @@ func TestQ1_TimersAreJudgedWhenTheyFire(t *testing.T) {
 	})
 }
 
-// Items wait, so Get looks again.
-func TestQ1_GetIsJudged(t *testing.T) {
+// Items wait, so Get checks again.
+func TestQ1_GetIsChecked(t *testing.T) {
 	o := newOwner(ring.Active)
 	q, counted := newQueue(t, o)
 	for item := range 3 {
@@ -87,13 +87,13 @@ func TestQ1_GetIsJudged(t *testing.T) {
 	if got := get(t, q); got != 2 {
 		t.Errorf("Get returned %d instead of the item in the active partition", got)
 	}
-	if diff := cmp.Diff(tally{Passed: 1, Parked: 1, Dropped: 1}, counted.tally()); diff != "" {
+	if diff := cmp.Diff(counts{Passed: 1, Parked: 1, Dropped: 1}, counted.counts()); diff != "" {
 		t.Error(diff)
 	}
 }
 
-// An item that was added again while it was worked on is judged anew when its turn comes.
-func TestQ1_ReAddedItemIsJudged(t *testing.T) {
+// An item that was added again during its work is checked again by Get.
+func TestQ1_ReAddedItemIsChecked(t *testing.T) {
 	o := newOwner(ring.Active)
 	q, _ := newQueue(t, o)
 	q.Add(1)
@@ -101,7 +101,7 @@ func TestQ1_ReAddedItemIsJudged(t *testing.T) {
 	q.Add(1)
 	o.set(1, ring.NotOwned)
 	q.Done(1)
-	sift(t, q, 2)
+	rejectAll(t, q, 2)
 }
 
 func TestQ3_ParkedUntilActive(t *testing.T) {
@@ -130,13 +130,13 @@ func TestQ3_ParkedUntilActive(t *testing.T) {
 			t.Errorf("Get returned %d, want %d: the order in which they were added", got, want)
 		}
 	}
-	if diff := cmp.Diff(tally{Passed: 5, Parked: 5, Readmitted: 5}, counted.tally()); diff != "" {
+	if diff := cmp.Diff(counts{Passed: 5, Parked: 5, Readmitted: 5}, counted.counts()); diff != "" {
 		t.Error(diff)
 	}
 }
 
-// One Add asks for one hand-out: an item that is parked and was handed out meanwhile
-// is not handed out again for it.
+// One Add leads to one hand-out: a parked item that was handed out meanwhile is not handed out
+// again.
 func TestQ3_HandOutServesTheParkedItem(t *testing.T) {
 	o := newOwner(ring.Pending)
 	q, _ := newQueue(t, o)
@@ -152,7 +152,7 @@ func TestQ3_HandOutServesTheParkedItem(t *testing.T) {
 }
 
 // The loop activates the partition and readmits just after Add has seen it pending.
-func TestQ3_AddBesideReadmit(t *testing.T) {
+func TestQ3_AddDuringReadmit(t *testing.T) {
 	var q *Queue[int]
 	state := ring.Pending
 	q, _ = newQueue(t, funcOwner{
@@ -161,7 +161,7 @@ func TestQ3_AddBesideReadmit(t *testing.T) {
 				return ring.Active
 			}
 			state = ring.Active
-			q.Readmit() // the first answer is asked for without a lock
+			q.Readmit() // the first call of State is made without a lock
 			return ring.Pending
 		},
 		fenced: func() bool { return false },
@@ -202,10 +202,10 @@ func TestQ4_NotOwnedIsForgotten(t *testing.T) {
 	q.Add(0)
 	check(0, 1)
 	o.set(3, ring.Active)
-	sift(t, q, 3)
+	rejectAll(t, q, 3)
 	check(1, 2)
 	if q.NumRequeues(3) != 2 {
-		t.Error("a hand-out has forgotten the item's failures")
+		t.Error("after a hand-out, the item's failures are forgotten")
 	}
 	q.Readmit()
 	check(2, 3)
@@ -239,7 +239,7 @@ func TestQ5_NothingWhileFenced(t *testing.T) {
 			q.Add(item)
 		}
 		synctest.Wait()
-		q.Add(3) // one that is parked already
+		q.Add(3) // an item that is already parked
 		q.Readmit()
 		synctest.Wait()
 		if len(got) != 0 || q.Parked() != 10 {
@@ -257,7 +257,7 @@ func TestQ5_NothingWhileFenced(t *testing.T) {
 		if diff := cmp.Diff([]int{0, 1, 2, 3, 6, 7, 8, 9}, got); diff != "" {
 			t.Errorf("after the fence: %s", diff)
 		}
-		if diff := cmp.Diff(tally{Passed: 8, Parked: 10, Readmitted: 8, Dropped: 1, Refused: 11}, counted.tally()); diff != "" {
+		if diff := cmp.Diff(counts{Passed: 8, Parked: 10, Readmitted: 8, Dropped: 1, Refused: 11}, counted.counts()); diff != "" {
 			t.Error(diff)
 		}
 		q.ShutDown()
@@ -265,9 +265,9 @@ func TestQ5_NothingWhileFenced(t *testing.T) {
 	})
 }
 
-// A process that was paused past its fence must not hand out what it had queued,
-// though nobody has told the queue of the fence.
-func TestQ5_PausedProcessWakesFenced(t *testing.T) {
+// A process that was paused past its fence must not hand out the items that it had queued,
+// although Fence was not called.
+func TestQ5_PausedProcessWakesUpFenced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for _, o := range []func(clockedOwner) Ownership{
 			func(o clockedOwner) Ownership { return o },
@@ -280,7 +280,7 @@ func TestQ5_PausedProcessWakesFenced(t *testing.T) {
 			q.Done(1)
 			q.Add(1)
 			time.Sleep(9 * time.Second)
-			q.ShutDown() // else Get would wait for an item that it may hand out
+			q.ShutDown() // otherwise Get would wait for an item that it may hand out
 			if item, shutdown := q.Get(); !shutdown {
 				t.Errorf("Get returned %d after the deadline", item)
 			}
@@ -301,7 +301,7 @@ func TestQ8_MalformedItemsAreHandedOut(t *testing.T) {
 	ctx := q.Context(t.Context(), -1)
 	q.Drain(func(uint64) bool { return true })
 	if ctx.Err() != nil {
-		t.Error("a drain has cancelled an item that lies in no partition")
+		t.Error("a drain cancelled an item that belongs to no partition")
 	}
 	if n := len(q.InFlight()); n != 0 {
 		t.Errorf("%d in flight, want none: it would hold up the drain of a partition", n)
@@ -313,11 +313,11 @@ func TestQ8_MalformedItemsAreHandedOut(t *testing.T) {
 	}
 	q.Add(-1)
 	q.Done(-1)
-	q.ShutDownWithDrain() // else Get would wait
+	q.ShutDownWithDrain() // otherwise Get would wait
 	if item, shutdown := q.Get(); !shutdown {
 		t.Errorf("Get returned %d while fenced", item)
 	}
-	if diff := cmp.Diff(tally{Passed: 1, Dropped: 1, Refused: 1, Malformed: 1}, counted.tally()); diff != "" {
+	if diff := cmp.Diff(counts{Passed: 1, Dropped: 1, Refused: 1, Malformed: 1}, counted.counts()); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -342,8 +342,8 @@ func TestQ8_MalformedItemsWaitForTheFence(t *testing.T) {
 	}
 }
 
-// TestRateLimits makes the calls of client-go's TestRateLimitingQueue, which reads an
-// unexported channel, and looks at what reaches the delaying layer.
+// TestRateLimits makes the calls of client-go's TestRateLimitingQueue, which reads an unexported
+// channel, and checks what reaches the delaying layer.
 func TestRateLimits(t *testing.T) {
 	var delays []time.Duration
 	delaying := &recordedDelays{workqueue.NewTypedDelayingQueue[int](), &delays}

@@ -17,7 +17,7 @@ import (
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
 )
 
-// namesProvider is a metrics provider that remembers what it was asked for.
+// namesProvider is a metrics provider that records which metrics it created.
 type namesProvider struct {
 	provider
 	mu      sync.Mutex
@@ -44,8 +44,8 @@ func (p *namesProvider) NewRetriesMetric(name string) workqueue.CounterMetric {
 	return &p.retries
 }
 
-// Name and metrics provider reach every layer, each once. (The clock does too: see
-// the tests of client-go's, which run on a fake one.)
+// The name and the metrics provider reach every layer, each once. (So does the clock: see
+// client-go's tests, which use a fake one.)
 func TestQ9_ConfigReachesEveryLayer(t *testing.T) {
 	p := new(namesProvider)
 	q := New(workqueue.DefaultTypedControllerRateLimiter[int](), Options[int]{
@@ -62,12 +62,12 @@ func TestQ9_ConfigReachesEveryLayer(t *testing.T) {
 	}
 }
 
-// A user's own delaying queue is below the filter: all but the moment at which a timer
-// is judged is the same.
+// A user's own delaying queue is below the filter. The only difference is when a timer's item
+// is checked.
 func TestQ9_InjectedDelayingQueue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := newOwner(ring.Active)
-		c := new(counts)
+		c := new(countingRecorder)
 		q := New(workqueue.DefaultTypedControllerRateLimiter[int](), Options[int]{
 			Ownership: o, Point: pointOfInt, Recorder: c,
 			Config: workqueue.TypedRateLimitingQueueConfig[int]{DelayingQueue: workqueue.NewTypedDelayingQueue[int]()},
@@ -85,16 +85,16 @@ func TestQ9_InjectedDelayingQueue(t *testing.T) {
 		}
 		q.Done(got[0])
 		q.Done(got[1])
-		sift(t, q, 5)
+		rejectAll(t, q, 5)
 		slices.Sort(got)
 		if diff := cmp.Diff([]int{2, 3, 4}, got); diff != "" {
 			t.Error(diff)
 		}
-		if diff := cmp.Diff(tally{Passed: 4, Parked: 1, Dropped: 1}, c.tally()); diff != "" {
+		if diff := cmp.Diff(counts{Passed: 4, Parked: 1, Dropped: 1}, c.counts()); diff != "" {
 			t.Error(diff)
 		}
 		q.AddAfter(6, time.Hour)
-		q.ShutDown() // the bubble ends only without goroutines
+		q.ShutDown() // the bubble ends only when no goroutine remains
 		if !q.ShuttingDown() {
 			t.Error("not shutting down")
 		}
@@ -108,19 +108,19 @@ func TestQ10_ShutDown(t *testing.T) {
 		"both":              func(q *Queue[int]) { q.ShutDownWithDrain(); q.ShutDown(); q.ShutDown() },
 	} {
 		t.Run(name, func(t *testing.T) {
-			// The bubble ends only when all goroutines have, those for timers and
-			// metrics included.
+			// The bubble ends only when all goroutines have ended, including those for
+			// timers and metrics.
 			synctest.Test(t, func(t *testing.T) {
 				o := newOwner(ring.Active)
 				o.set(1, ring.Pending)
-				c := new(counts)
+				c := new(countingRecorder)
 				q := New(workqueue.DefaultTypedControllerRateLimiter[int](), Options[int]{
 					Ownership: o, Point: pointOfInt, Recorder: c,
 					Config: workqueue.TypedRateLimitingQueueConfig[int]{Name: "foos", MetricsProvider: provider{}},
 				})
 				q.Add(0)
 				q.Add(1) // parked
-				q.Add(2) // queued, and pending when Get comes to it
+				q.Add(2) // queued, and pending when Get finds it
 				q.AddAfter(3, time.Hour)
 				shutDown(q)
 				o.set(2, ring.Pending)
@@ -141,7 +141,7 @@ func TestQ10_ShutDown(t *testing.T) {
 				if n := q.Len(); n != 0 {
 					t.Errorf("%d queued", n)
 				}
-				if diff := cmp.Diff(tally{Passed: 1, Parked: 1, Dropped: 3}, c.tally()); diff != "" {
+				if diff := cmp.Diff(counts{Passed: 1, Parked: 1, Dropped: 3}, c.counts()); diff != "" {
 					t.Error(diff)
 				}
 			})
@@ -149,7 +149,7 @@ func TestQ10_ShutDown(t *testing.T) {
 	}
 }
 
-// No goroutine is left behind to end by itself some seconds later.
+// No goroutine remains, not even one that would end by itself some seconds later.
 func TestQ10_NoGoroutineRemains(t *testing.T) {
 	for name, shutDown := range map[string]func(*Queue[int]){
 		"ShutDown":          (*Queue[int]).ShutDown,
@@ -169,7 +169,7 @@ func TestQ10_NoGoroutineRemains(t *testing.T) {
 	}
 }
 
-// ShutDownWithDrain waits for Done, and for nothing that is parked.
+// ShutDownWithDrain waits for Done, but not for parked items.
 func TestQ10_ShutDownWithDrainWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := newOwner(ring.Active)
@@ -204,7 +204,7 @@ func TestQ10_ShutDownWithDrainWaits(t *testing.T) {
 	})
 }
 
-// While fenced, a queue that is shut down does not keep its workers.
+// A queue that is shut down while fenced does not block its workers.
 func TestQ10_ShutDownWhileFenced(t *testing.T) {
 	o := newOwner(ring.Active)
 	q, _ := newQueue(t, o)

@@ -11,8 +11,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// The table does what a map does, at all sizes around the one at which it changes.
-func TestTableIsAMap(t *testing.T) {
+// The table behaves like a map, at all sizes around the size at which it starts to use one.
+func TestTableBehavesLikeAMap(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	var sut table[int]
 	want := map[int]uint64{}
@@ -34,12 +34,12 @@ func TestTableIsAMap(t *testing.T) {
 			delete(want, item)
 		default:
 			if w, found := sut.take(item); !found || w.task != nil {
-				t.Fatalf("step %d: take(%d) = %v, %v: not there, or of another item", step, item, w, found)
+				t.Fatalf("step %d: take(%d) = %v, %v: missing, or another item's", step, item, w, found)
 			}
 			delete(want, item)
 		}
 		if _, found := sut.take(-1); found {
-			t.Fatalf("step %d: an item that is not there was found", step)
+			t.Fatalf("step %d: take found an item that is not in the table", step)
 		}
 		got := map[int]uint64{}
 		sut.each(func(item int, w *work) { got[item] = w.point })
@@ -51,12 +51,12 @@ func TestTableIsAMap(t *testing.T) {
 		sut.take(item)
 	}
 	if diff := cmp.Diff([fewItems]slot[int]{}, sut.few, cmp.AllowUnexported(slot[int]{}, work{}, location{})); diff != "" {
-		t.Errorf("an empty table keeps something alive: %s", diff)
+		t.Errorf("an empty table keeps items: %s", diff)
 	}
 }
 
-// The circular buffer does what a slice does.
-func TestFIFOIsASlice(t *testing.T) {
+// The circular buffer behaves like a slice.
+func TestFIFOBehavesLikeASlice(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	var sut fifo[int]
 	var want []int
@@ -87,7 +87,7 @@ func TestFIFOIsASlice(t *testing.T) {
 				}
 			}
 			if inUse > 0 || len(sut.ring) > fifoKept {
-				t.Fatalf("step %d: empty, but %d slots keep an item, of %d", step, inUse, len(sut.ring))
+				t.Fatalf("step %d: empty, but %d of %d slots keep an item", step, inUse, len(sut.ring))
 			}
 		}
 	}

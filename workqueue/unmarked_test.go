@@ -9,8 +9,8 @@ import (
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
 )
 
-// A worker asks Owns, which shows the new state before Drain has marked the work, and
-// stops. Then the drain is called off.
+// A worker calls Owns, which returns the new state before Drain has marked the work, and stops.
+// Then the drain is cancelled.
 func TestQ11_WorkThatStopsBeforeDrainMarksIt(t *testing.T) {
 	for name, test := range map[string]struct{ publish, mark, takeBack func(*Queue[int], *owner) }{
 		"drain": {
@@ -30,7 +30,7 @@ func TestQ11_WorkThatStopsBeforeDrainMarksIt(t *testing.T) {
 			q.Add(1)
 			get(t, q)
 			test.publish(q, o)
-			q.Forget(1) // the worker has seen that it does not own the item, and leaves it
+			q.Forget(1) // the worker has seen that this member does not own the item, and stops
 			q.Done(1)
 			test.mark(q, o)
 			test.takeBack(q, o)

@@ -21,16 +21,16 @@ import (
 	"testing"
 )
 
-// TestQ9_UpstreamWorkqueue runs client-go's own tests of its queues against queues of
-// this package whose member owns everything. They are taken from the module cache, edited
-// and built outside of the tree, so that no copy is kept.
+// TestQ9_UpstreamWorkqueue runs client-go's own queue tests on queues of this package whose
+// member owns everything. The tests are read from the module cache, edited, and built outside
+// the tree, so that the repository contains no copy.
 //
-// Not run, because they look into, or replace, what is unexported:
+// These tests are not run, because they use or replace unexported code:
 //
 //   - TestRateLimitingQueue builds a delaying layer by hand and reads its channel;
-//     TestRateLimits here plays the same calls.
+//     TestRateLimits here makes the same calls.
 //   - TestMetricShutdown passes a stub for unexported metrics to an unexported
-//     constructor. TestMetrics runs, and TestQ10_ShutDown sees that the goroutine ends.
+//     constructor. TestMetrics runs, and TestQ10_ShutDown checks that the goroutine ends.
 //   - The tests of rate limiters and of the parallelizer are not about queues.
 func TestQ9_UpstreamWorkqueue(t *testing.T) {
 	upstream := filepath.Join(strings.TrimSpace(run(t, ".", "go", "list", "-m", "-f", "{{.Dir}}", "k8s.io/client-go")), "util", "workqueue")
@@ -69,7 +69,7 @@ func TestQ9_UpstreamWorkqueue(t *testing.T) {
 	if err := os.WriteFile(overlayFile, config, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	// Vet would run in the directory that does not exist.
+	// Vet would run in a directory that does not exist.
 	build := []string{"test", "-c", "-vet=off", "-overlay", overlayFile, "-o", binary}
 	if underRace() {
 		build = append(build, "-race")
@@ -83,9 +83,9 @@ func TestQ9_UpstreamWorkqueue(t *testing.T) {
 	}
 }
 
-// runUpstream runs client-go's tests and returns what they print. They wait in real time
-// for 10 ms or 2 s until something must have happened, so those that fail are run again,
-// a few times: a slow machine is no fault of ours. A data race or a panic is.
+// runUpstream runs client-go's tests and returns their output. They wait in real time, 10 ms
+// or 2 s, until something must have happened. On a slow machine that may be too short, so
+// failed tests are run again a few times. A data race or a panic fails at once.
 func runUpstream(t *testing.T, dir, binary string) (output string) {
 	t.Helper()
 	pattern := "."
@@ -104,15 +104,15 @@ func runUpstream(t *testing.T, dir, binary string) (output string) {
 		for _, test := range regexp.MustCompile(`(?m)^--- FAIL: (\w+)`).FindAllStringSubmatch(string(text), -1) {
 			failed = append(failed, "^"+test[1]+"$")
 		}
-		pattern = "." // a goroutine is left, say
+		pattern = "." // for example, a goroutine was left running
 		if len(failed) > 0 {
 			pattern = strings.Join(failed, "|")
 		}
-		t.Logf("try %d: client-go's tests %v have failed, and are run again:\n%s", try, failed, text)
+		t.Logf("try %d: client-go's tests %v failed; running them again:\n%s", try, failed, text)
 	}
 }
 
-// derivation says how to turn a file of client-go's into a test of this package.
+// derivation describes how to turn a file of client-go into a test of this package.
 type derivation struct {
 	file   string
 	remove []string // functions
@@ -121,7 +121,7 @@ type derivation struct {
 
 type edit struct{ old, new string }
 
-// inside turns a test in client-go's package into one outside of it.
+// inside turns a test in client-go's package into a test outside it.
 var inside = edit{"package workqueue\n\nimport (", "package workqueue_test\n\nimport (\n\t. \"k8s.io/client-go/util/workqueue\"\n"}
 
 var derivations = []derivation{
@@ -151,15 +151,15 @@ var derivations = []derivation{
 			{"newQueueWithConfig[any](config, time.Millisecond)", "newWithMetrics(config)"},
 			// The delaying layer's ticker is the first waiter.
 			{"for !c.HasWaiters() {", "for c.Waiters() < 2 {"},
-			// The period at which unfinished work is measured can't be set from outside.
+			// The period at which unfinished work is measured cannot be set from outside.
 			{"c.Step(time.Millisecond)", "c.Step(500 * time.Millisecond)"},
 			{"e, a := .001,", "e, a := .5,"},
 		},
 	},
 }
 
-// derive returns the edited file and the names of the tests in it. Each edit must
-// find something to do: otherwise client-go has changed, and the edits must follow.
+// derive returns the edited file and the names of its tests. Each edit must match something:
+// otherwise client-go has changed, and the edits must be adapted.
 func (d derivation) derive(t *testing.T, path string) (source []byte, tests []string) {
 	source, err := os.ReadFile(path)
 	if err != nil {
@@ -203,8 +203,8 @@ func (d derivation) derive(t *testing.T, path string) (source []byte, tests []st
 	return formatted.Bytes(), tests
 }
 
-// harness makes the queues for the derived tests: those of this package, for a member
-// that owns everything.
+// harness creates the queues for the derived tests: queues of this package, for a member that
+// owns everything.
 const harness = `package workqueue_test
 
 import (
@@ -256,7 +256,7 @@ func newDelaying[T comparable](c clock.WithTicker) workqueue.TypedRateLimitingIn
 	return newQueue(workqueue.TypedRateLimitingQueueConfig[T]{Clock: c})
 }
 
-// waitForWaitingQueueToFill waits until the delaying layer has taken over what was added.
+// waitForWaitingQueueToFill waits until the delaying layer has received all added items.
 func waitForWaitingQueueToFill(q workqueue.DelayingInterface) error {
 	limited := reflect.ValueOf(q).Elem().FieldByName("limited").Elem()
 	delaying := limited.Elem().FieldByName("TypedDelayingInterface").Elem()
@@ -265,7 +265,7 @@ func waitForWaitingQueueToFill(q workqueue.DelayingInterface) error {
 }
 `
 
-// run returns what the command prints.
+// run returns the command's output.
 func run(t *testing.T, dir, name string, args ...string) string {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), name, args...)

@@ -44,7 +44,7 @@ func newFakeControllerSource(tb testing.TB) *fcache.FakeControllerSource {
 	return source
 }
 
-// newSharded stands in for NewSharedInformer. Replay runs until the test ends.
+// newSharded replaces NewSharedInformer. Replay runs until the test ends.
 func newSharded(source *fcache.FakeControllerSource, example runtime.Object, resync time.Duration) *informer.Informer {
 	i := informer.Wrap(NewSharedIndexInformer(source, example, resync, Indexers{}), informer.Options{
 		Ownership: everything{},
@@ -64,17 +64,17 @@ func newSharded(source *fcache.FakeControllerSource, example runtime.Object, res
 	return i
 }
 
-// inside is the sharedIndexInformer in an informer.
+// inside returns the sharedIndexInformer of an informer.
 func inside(i SharedInformer) reflect.Value {
 	return reflect.ValueOf(i.(*informer.Informer).SharedIndexInformer).Elem()
 }
 
-// handle is the processorListener in a registration.
+// handle returns the processorListener of a registration.
 func handle(h ResourceEventHandlerRegistration) reflect.Value {
 	return reflect.ValueOf(h).Elem().FieldByName("ResourceEventHandlerRegistration").Elem()
 }
 
-// locked holds startedLock, as the helpers that these replace do.
+// locked holds startedLock, as the replaced helpers do.
 func locked(i SharedInformer) func() {
 	mu := (*sync.Mutex)(unsafe.Pointer(inside(i).FieldByName("startedLock").UnsafeAddr()))
 	mu.Lock()
