@@ -30,26 +30,26 @@ import (
 	"github.com/tom-ludwig/operator-scaling/shard"
 )
 
-// Queue is what the controller needs of a queue: client-go's interface, and a context for each piece of work.
+// Queue is the interface that the controller needs: client-go's, and a context for each piece of work.
 type Queue interface {
 	workqueue.TypedRateLimitingInterface[cache.ObjectName]
 	// Context returns a context that ends when this process may no longer work on the item.
 	Context(ctx context.Context, item cache.ObjectName) context.Context
 }
 
-// Observer watches the controller at work.
+// Observer is notified of the controller's reconciles and writes.
 type Observer interface {
-	// Begin is called before each reconcile: foo is what the lister has for the key, nil if nothing. The function that
-	// it returns is called when the reconcile has ended.
+	// Begin is called before each reconcile. foo is the lister's object for the key, or nil if there is none. The
+	// function that Begin returns is called when the reconcile has ended.
 	Begin(key cache.ObjectName, foo *v1alpha1.Foo) (ended func(error))
 	// Write is called before each request that changes something, with the context of the work.
 	Write(ctx context.Context, key cache.ObjectName)
 }
 
-type nobody struct{}
+type noObserver struct{}
 
-func (nobody) Begin(cache.ObjectName, *v1alpha1.Foo) (ended func(error)) { return func(error) {} }
-func (nobody) Write(context.Context, cache.ObjectName)                   {}
+func (noObserver) Begin(cache.ObjectName, *v1alpha1.Foo) (ended func(error)) { return func(error) {} }
+func (noObserver) Write(context.Context, cache.ObjectName)                   {}
 
 // Reasons of Events.
 const (
@@ -57,8 +57,8 @@ const (
 	eventRepaired  = "DeploymentRepaired"
 )
 
-// Controller keeps one Deployment for each Foo. Its informers and its queue show it only what it may work on. All that it
-// knows of sharding is the token: whatever it writes carries it, so that a server may check it (manifests/fencing.yaml).
+// Controller keeps one Deployment for each Foo. Its informers and its queue show it only what it may work on. The token is
+// all that it knows about sharding: every write carries it, so that the API server can check it (manifests/fencing.yaml).
 type Controller struct {
 	kubeClient kubernetes.Interface
 	fooClient  versioned.Interface
@@ -75,17 +75,17 @@ type Controller struct {
 	observe Observer
 }
 
-// ControllerConfig is what a [Controller] is made of. Delay and Observe may be left out.
+// ControllerConfig holds the parts of a [Controller]. Delay and Observe are optional.
 type ControllerConfig struct {
 	KubeClient kubernetes.Interface
 	FooClient  versioned.Interface
-	// Foos and Deployments are run by somebody else.
+	// Foos and Deployments are the informers. The caller runs them.
 	Foos, Deployments cache.SharedIndexInformer
 	Queue             Queue
 	Events            record.EventRecorder
-	// Member is the name that goes into each Foo's status.
+	// Member is the name that is written to each Foo's status.
 	Member string
-	// Delay is waited for in each reconcile, as if there was work to do.
+	// Delay is how long each reconcile waits, as simulated work.
 	Delay   time.Duration
 	Observe Observer
 }
@@ -104,12 +104,12 @@ func NewController(config ControllerConfig) (*Controller, error) {
 		observe:     config.Observe,
 	}
 	if c.observe == nil {
-		c.observe = nobody{}
+		c.observe = noObserver{}
 	}
 	foos, err := config.Foos.AddEventHandler(cache.ResourceEventHandlerFuncs{
 		AddFunc:    c.enqueue,
 		UpdateFunc: c.fooUpdated,
-		// A Foo that is gone needs nothing: the garbage collector takes its Deployment.
+		// A deleted Foo needs no work: the garbage collector deletes its Deployment.
 	})
 	if err != nil {
 		return nil, fmt.Errorf("handle events of Foos: %w", err)
@@ -126,14 +126,14 @@ func NewController(config ControllerConfig) (*Controller, error) {
 	return c, nil
 }
 
-// Run works until the queue is shut down, and returns when all workers have ended. The end of ctx ends the waiting for
-// caches, nothing else: the queue says when work in hand must stop.
+// Run processes items until the queue is shut down, and returns when all workers have ended. The end of ctx only ends the
+// wait for the caches: the queue's contexts end work in flight.
 func (c *Controller) Run(ctx context.Context, workers int) {
 	logger := klog.FromContext(ctx)
 	if !cache.WaitForCacheSync(ctx.Done(), c.synced...) {
-		return // stopped before there was anything to do
+		return // stopped before the caches had synced
 	}
-	logger.V(2).Info("Workers start", "workers", workers)
+	logger.V(2).Info("Starting workers", "workers", workers)
 	var wait sync.WaitGroup
 	for range workers {
 		wait.Go(func() {
@@ -142,7 +142,7 @@ func (c *Controller) Run(ctx context.Context, workers int) {
 		})
 	}
 	wait.Wait()
-	logger.V(2).Info("Workers have ended")
+	logger.V(2).Info("Workers have stopped")
 }
 
 // processNextWorkItem waits for an item and works on it. It returns false once the queue is shut down.
@@ -151,7 +151,7 @@ func (c *Controller) processNextWorkItem(ctx context.Context) bool {
 	if shutdown {
 		return false
 	}
-	// Done tells a drain that waits for this item to go on: nothing may come after it.
+	// Done ends the wait of a drain for this item: nothing may be done for the item after it.
 	defer c.queue.Done(key)
 	ctx = c.queue.Context(ctx, key)
 	logger := klog.FromContext(ctx).WithValues("object", key)
@@ -162,20 +162,20 @@ func (c *Controller) processNextWorkItem(ctx context.Context) bool {
 		c.queue.Forget(key)
 		return true
 	case ctx.Err() != nil || lostOwnership(err):
-		// On its way to another member, or this one is fenced. Done knows what to do with the item.
-		logger.V(2).Info("Stopped in the middle", "cause", context.Cause(ctx), "err", err)
+		// The Foo is being handed over, or this member is fenced. Done adds the item again if necessary.
+		logger.V(2).Info("Reconcile interrupted", "cause", context.Cause(ctx), "err", err)
 		return true
 	case apierrors.IsConflict(err), apierrors.IsAlreadyExists(err):
-		// The cache was behind. That is what preconditions are for.
-		logger.V(2).Info("Out of date, will be tried again", "err", err)
+		// The cache was behind: the precondition has prevented a wrong write.
+		logger.V(2).Info("Cache was out of date, retrying", "err", err)
 	default:
-		utilruntime.HandleErrorWithContext(ctx, err, "Sync has failed, will be tried again", "object", key)
+		utilruntime.HandleErrorWithContext(ctx, err, "Sync failed, retrying", "object", key)
 	}
 	c.queue.AddRateLimited(key)
 	return true
 }
 
-// reconcile is syncHandler, observed, after the simulated work.
+// reconcile does the simulated work, then calls syncHandler, and notifies the observer.
 func (c *Controller) reconcile(ctx context.Context, key cache.ObjectName) (err error) {
 	foo, err := c.foos.Foos(key.Namespace).Get(key.Name)
 	if err != nil && !apierrors.IsNotFound(err) {
@@ -202,15 +202,15 @@ func (c *Controller) reconcile(ctx context.Context, key cache.ObjectName) (err e
 	return c.syncHandler(ctx, foo)
 }
 
-// syncHandler makes the Deployment what the Foo asks for, and the Foo's status what it saw. It writes nothing where
-// nothing differs. The Foo belongs to the cache: it must not be changed.
+// syncHandler makes the Deployment match the Foo's spec, and writes what it observed to the Foo's status. It writes only
+// differences. The Foo belongs to the cache: it must not be changed.
 func (c *Controller) syncHandler(ctx context.Context, foo *v1alpha1.Foo) error {
 	if foo.DeletionTimestamp != nil {
 		return nil
 	}
 	if foo.Spec.DeploymentName == "" {
-		// The CRD refuses this. To try again would not help; the next change of the Foo will come through its event.
-		utilruntime.HandleErrorWithContext(ctx, nil, "Foo names no Deployment")
+		// The CRD rejects this. A retry would not help; the next change of the Foo causes an event.
+		utilruntime.HandleErrorWithContext(ctx, nil, "Foo does not name a Deployment")
 		return nil
 	}
 	deployment, err := c.deployments.Deployments(foo.Namespace).Get(foo.Spec.DeploymentName)
@@ -232,8 +232,8 @@ func (c *Controller) syncHandler(ctx context.Context, foo *v1alpha1.Foo) error {
 	}
 
 	if want := replicas(foo); deployment.DeletionTimestamp == nil && (deployment.Spec.Replicas == nil || *deployment.Spec.Replicas != want) {
-		// A copy of what was seen, so that the update carries its resourceVersion: whoever has written in the meantime,
-		// a human or another member, is not overwritten.
+		// A copy of the observed object, so that the update carries its resourceVersion and cannot overwrite what a
+		// user or another member has written in the meantime.
 		update := deployment.DeepCopy()
 		update.Spec.Replicas = &want
 		shard.StampToken(ctx, update)
@@ -249,8 +249,8 @@ func (c *Controller) syncHandler(ctx context.Context, foo *v1alpha1.Foo) error {
 	return err
 }
 
-// nameTaken says on the Foo that somebody else has the Deployment that it names. It returns an error, so that the Foo
-// is tried again: the Deployment's events don't lead to this Foo.
+// nameTaken reports in the Foo's status that the Foo does not control the Deployment that it names. It returns an error, so
+// that the Foo is retried: the Deployment's events do not lead to this Foo.
 func (c *Controller) nameTaken(ctx context.Context, foo *v1alpha1.Foo) error {
 	taken := fmt.Errorf("deployment %s/%s exists and is not controlled by this Foo", foo.Namespace, foo.Spec.DeploymentName)
 	changed, err := c.updateStatus(ctx, foo, 0, metav1.Condition{
@@ -259,13 +259,13 @@ func (c *Controller) nameTaken(ctx context.Context, foo *v1alpha1.Foo) error {
 	if err != nil {
 		return err
 	}
-	if changed { // not at every try
+	if changed { // not on every retry
 		c.events.Event(foo, corev1.EventTypeWarning, eventNameTaken, taken.Error())
 	}
 	return taken
 }
 
-// updateStatus writes the status if it differs, on the condition that nobody has written to the Foo since it was read.
+// updateStatus writes the status if it differs, on the condition that the Foo has not changed since it was read.
 func (c *Controller) updateStatus(ctx context.Context, foo *v1alpha1.Foo, available int32, ready metav1.Condition) (changed bool, err error) {
 	update := foo.DeepCopy()
 	update.Status.AvailableReplicas = available
@@ -276,8 +276,9 @@ func (c *Controller) updateStatus(ctx context.Context, foo *v1alpha1.Foo, availa
 	if equality.Semantic.DeepEqual(foo.Status, update.Status) {
 		return false, nil
 	}
-	// Not before the comparison: another token alone is no reason for a write. It stands in the status because a write
-	// to the status changes no annotation. Empty if the claim is gone: another owner's token must not be passed on.
+	// Set the token after the comparison: a different token alone is not a reason to write. The token is in the status
+	// because a write to the status cannot change annotations. It is empty if the claim is gone: another owner's token must
+	// not be kept.
 	update.Status.Token, _ = shard.TokenFromContext(ctx)
 	c.observe.Write(ctx, cache.MetaObjectToName(foo))
 	if _, err := c.fooClient.SamplecontrollerV1alpha1().Foos(foo.Namespace).UpdateStatus(ctx, update, metav1.UpdateOptions{}); err != nil {
@@ -295,7 +296,7 @@ func (c *Controller) enqueue(obj any) {
 	c.queue.Add(key)
 }
 
-// fooUpdated leaves out updates of metadata and status, most of which are this controller's own.
+// fooUpdated ignores updates of metadata and status, most of which this controller causes itself.
 func (c *Controller) fooUpdated(old, new any) {
 	before, after := old.(*v1alpha1.Foo), new.(*v1alpha1.Foo)
 	resync := before.ResourceVersion == after.ResourceVersion
@@ -304,8 +305,8 @@ func (c *Controller) fooUpdated(old, new any) {
 	}
 }
 
-// deploymentAdded leaves out Deployments that are as they should be: those that this controller has just created, and
-// those that are listed at the start or gained from another member, whose Foos come with an Add of their own.
+// deploymentAdded ignores Deployments that already match their Foo: those that this controller has just created, and those
+// that are listed at the start or gained from another member, whose Foos cause their own Add.
 func (c *Controller) deploymentAdded(obj any) {
 	deployment := obj.(*appsv1.Deployment)
 	foo := c.ownerOf(deployment)
@@ -315,32 +316,32 @@ func (c *Controller) deploymentAdded(obj any) {
 	c.enqueue(foo)
 }
 
-// deploymentUpdated leaves out resyncs and what syncHandler doesn't look at. It compares the event's own two objects
-// and nothing else: the Foo in the cache may be older than they are.
+// deploymentUpdated ignores resyncs and changes that syncHandler does not use. It compares only the event's two objects: the
+// Foo in the cache may be older than they are.
 func (c *Controller) deploymentUpdated(old, new any) {
 	before, after := old.(*appsv1.Deployment), new.(*appsv1.Deployment)
-	if reflect.DeepEqual(seen(before), seen(after)) {
+	if reflect.DeepEqual(observe(before), observe(after)) {
 		return
 	}
 	if !reflect.DeepEqual(metav1.GetControllerOf(before), metav1.GetControllerOf(after)) {
-		c.handleObject(before) // the former owner has lost it
+		c.handleObject(before) // the previous owner has lost it
 	}
 	c.handleObject(after)
 }
 
-// handleObject queues the Foo that controls the object, if there is one. The Foo is found by name and not by UID: the
-// Deployment of a Foo that was deleted stands in the way of a new one of the same name until it goes, and then this
-// is how the new one hears of it.
+// handleObject queues the Foo that controls the object, if there is one. It finds the Foo by name and not by UID: the
+// Deployment of a deleted Foo blocks a new Foo of the same name until it is deleted, and its deletion must then queue the
+// new Foo.
 func (c *Controller) handleObject(obj any) {
 	object, ok := obj.(metav1.Object)
 	if !ok {
 		deleted, ok := obj.(cache.DeletedFinalStateUnknown)
 		if !ok {
-			utilruntime.HandleError(fmt.Errorf("event with an object of type %T", obj))
+			utilruntime.HandleError(fmt.Errorf("event has an object of type %T", obj))
 			return
 		}
 		if object, ok = deleted.Obj.(metav1.Object); !ok {
-			utilruntime.HandleError(fmt.Errorf("event of deletion with an object of type %T", deleted.Obj))
+			utilruntime.HandleError(fmt.Errorf("deletion event has an object of type %T", deleted.Obj))
 			return
 		}
 	}
@@ -349,7 +350,7 @@ func (c *Controller) handleObject(obj any) {
 	}
 }
 
-// ownerOf returns the Foo that controls the object, from the cache; nil if there is none.
+// ownerOf returns the Foo that controls the object, from the cache, or nil if there is none.
 func (c *Controller) ownerOf(object metav1.Object) *v1alpha1.Foo {
 	owner := metav1.GetControllerOf(object)
 	if owner == nil || owner.Kind != kindFoo.Kind || owner.APIVersion != kindFoo.GroupVersion().String() {
@@ -357,7 +358,7 @@ func (c *Controller) ownerOf(object metav1.Object) *v1alpha1.Foo {
 	}
 	foo, err := c.foos.Foos(object.GetNamespace()).Get(owner.Name)
 	if err != nil {
-		return nil // an orphan: left to the garbage collector
+		return nil // the Foo is gone: the garbage collector deletes the object
 	}
 	return foo
 }

@@ -13,7 +13,7 @@ import (
 	"github.com/tom-ludwig/operator-scaling/example-controller/pkg/apis/samplecontroller/v1alpha1"
 )
 
-// The workload is beside the point: a container that sleeps.
+// The workload does not matter here: a container that sleeps.
 const (
 	workloadName  = "pause"
 	workloadImage = "registry.k8s.io/pause:3.10"
@@ -24,7 +24,7 @@ const fooLabel = v1alpha1.GroupName + "/foo"
 
 var kindFoo = v1alpha1.SchemeGroupVersion.WithKind("Foo")
 
-// replicas returns how many replicas the Foo asks for.
+// replicas returns the number of replicas that the Foo specifies.
 func replicas(foo *v1alpha1.Foo) int32 {
 	if foo.Spec.Replicas == nil {
 		return 1
@@ -32,7 +32,7 @@ func replicas(foo *v1alpha1.Foo) int32 {
 	return *foo.Spec.Replicas
 }
 
-// newDeployment returns the Deployment that the Foo asks for. Its controller reference leads back to the Foo.
+// newDeployment returns the Deployment that the Foo specifies. Its controller reference points to the Foo.
 func newDeployment(foo *v1alpha1.Foo) *appsv1.Deployment {
 	labels := map[string]string{fooLabel: foo.Name}
 	count := replicas(foo)
@@ -69,13 +69,13 @@ func readiness(foo *v1alpha1.Foo, deployment *appsv1.Deployment) metav1.Conditio
 	}
 }
 
-// settled tells whether the Foo and its Deployment agree, so that a reconcile would write nothing.
+// settled reports whether the Foo and its Deployment match, so that a reconcile would write nothing.
 func settled(foo *v1alpha1.Foo, deployment *appsv1.Deployment) bool {
 	return deployment.Spec.Replicas != nil && *deployment.Spec.Replicas == replicas(foo) &&
 		deployment.Status.AvailableReplicas == foo.Status.AvailableReplicas
 }
 
-// observed is all of a Deployment that a reconcile looks at.
+// observed holds the fields of a Deployment that a reconcile uses.
 type observed struct {
 	replicas   *int32
 	available  int32
@@ -83,7 +83,7 @@ type observed struct {
 	controller *metav1.OwnerReference
 }
 
-func seen(deployment *appsv1.Deployment) observed {
+func observe(deployment *appsv1.Deployment) observed {
 	return observed{
 		replicas:   deployment.Spec.Replicas,
 		available:  deployment.Status.AvailableReplicas,

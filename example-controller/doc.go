@@ -1,19 +1,19 @@
 // Copyright The Operator Scaling Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Command example-controller is k8s.io/sample-controller, scaled out: it keeps one Deployment for each Foo, and all of
-// its replicas work, each on Foos of its own.
+// Command example-controller is k8s.io/sample-controller, scaled out: it keeps one Deployment for each Foo, and all its
+// replicas work, each on its own Foos.
 //
-// What makes it so is in sharding.go, and the lines of controller.go that take a context from the queue and put a token
-// on what is written. The rest is a controller as any other:
+// The code for this is in sharding.go, and in the lines of controller.go that get a context from the queue and put a token
+// on every write. The rest is an ordinary controller:
 //
-//	main          flags, clients, the order in which things start and stop
-//	options       the flags and what is wrong with them
+//	main          clients, the order in which the parts start and stop
+//	options       the flags and their validation
 //	sharding      the ring, the sharded informers, the queue
 //	controller    event handlers, workers, syncHandler
-//	deployment    what a Foo asks for
+//	deployment    the Deployment that a Foo specifies
 //	server        metrics, probes and the status page
-//	recording     what was worked on, for a check from outside
+//	recording     records of all work, for a check by another program
 //
-// Its exit code is 0 after a graceful stop, 1 if it failed, 2 if it was called in a way that can't work.
+// Its exit code is 0 after a graceful stop, 1 if it failed, 2 if the command line or the environment is invalid.
 package main

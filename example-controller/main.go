@@ -38,7 +38,7 @@ func main() {
 		return
 	}
 	if err != nil {
-		fmt.Fprintf(os.Stderr, "example-controller: the command line can't work:\n%v\n", err)
+		fmt.Fprintf(os.Stderr, "example-controller: invalid command line:\n%v\n", err)
 		os.Exit(exitUsage)
 	}
 
@@ -55,70 +55,70 @@ func main() {
 	klog.FlushAndExit(klog.ExitFlushTimeout, code)
 }
 
-// usageError is what another command line or environment would mend.
+// usageError is an error that a different command line or environment would fix.
 type usageError struct{ error }
 
-// run works until ctx is done, then drains, gives up what it owns and returns nil.
+// run works until ctx is done, then drains, releases what it owns and returns nil.
 func run(ctx context.Context, o options) error {
 	logger := klog.FromContext(ctx)
 	config, err := o.restConfig()
 	if err != nil {
 		return usageError{err}
 	}
-	// A client of its own for the ring: what a member sends carries its own user agent, and not the workers' last check.
-	// The clientset's limit of requests is client-go's default; a member's heartbeats do not wait in it.
+	// The ring has its own client: its requests have their own user agent, and do not pass through shard.WrapTransport. The
+	// clientset's rate limit is client-go's default; heartbeats do not wait for it.
 	shardClient, err := kubernetes.NewForConfig(rest.AddUserAgent(rest.CopyConfig(config), "shard"))
 	if err != nil {
-		return fmt.Errorf("make client: %w", err)
+		return fmt.Errorf("create client: %w", err)
 	}
 	config.QPS, config.Burst = float32(o.qps), o.burst
-	// The last check is the one before a request is sent: the process may have been paused since the one before.
+	// Check again just before each request is sent: the process may have been paused since the last check.
 	config.Wrap(shard.WrapTransport)
 	kubeClient, err := kubernetes.NewForConfig(config)
 	if err != nil {
-		return fmt.Errorf("make client: %w", err)
+		return fmt.Errorf("create client: %w", err)
 	}
 	fooClient, err := versioned.NewForConfig(config)
 	if err != nil {
-		return fmt.Errorf("make client for Foos: %w", err)
+		return fmt.Errorf("create client for Foos: %w", err)
 	}
 
 	r, err := openRecorder(o.recordTo)
 	if err != nil {
 		return err
 	}
-	s, err := shard.New(shardClient, shardConfig(o, stillRunning(logger), r))
+	s, err := shard.New(shardClient, shardConfig(o, exitOnOverrun(logger), r))
 	if err != nil {
 		return errors.Join(usageError{err}, r.close())
 	}
-	// Closed last of all, or at least after the workers: what they do belongs on record.
+	// Close the recorder last: everything that the workers do must be recorded.
 	return errors.Join(operate(ctx, o, s, kubeClient, fooClient, r), r.close())
 }
 
-// stillRunning ends the process when work goes on although the member is fenced: from now on others may do the same
-// work, and a process that has ended is sure to have stopped.
-func stillRunning(logger klog.Logger) func(items []string) {
+// exitOnOverrun ends the process when work continues although the member is fenced. From then on other members may do the
+// same work; ending the process is the only sure way to stop it.
+func exitOnOverrun(logger klog.Logger) func(items []string) {
 	return func(items []string) {
-		logger.Error(nil, "Work goes on after the fence, leaving", "objects", items)
+		logger.Error(nil, "Work continues after the fence, exiting", "objects", items)
 		klog.FlushAndExit(klog.ExitFlushTimeout, exitFailed)
 	}
 }
 
-// operate puts the controller together, starts it, and joins the ring. When it returns nil, nothing that it started
-// runs any more.
+// operate creates the controller, starts it, and joins the ring. When it returns nil, everything that it started has
+// ended.
 func operate(ctx context.Context, o options, s *shard.Sharder, kubeClient kubernetes.Interface, fooClient versioned.Interface, r *recorder) (err error) {
 	logger := klog.FromContext(ctx)
 	metrics := newQueueMetrics()
-	parts := newSharded(s, kubeClient, fooClient, o.watchNamespace, o.resync, metrics)
+	sharded := newSharded(s, kubeClient, fooClient, o.watchNamespace, o.resync, metrics)
 
 	broadcaster := clientrecord.NewBroadcaster()
 	defer broadcaster.Shutdown()
 	controller, err := NewController(ControllerConfig{
 		KubeClient:  kubeClient,
 		FooClient:   fooClient,
-		Foos:        parts.foos,
-		Deployments: parts.deployments,
-		Queue:       parts.queue,
+		Foos:        sharded.foos,
+		Deployments: sharded.deployments,
+		Queue:       sharded.queue,
 		Events:      broadcaster.NewRecorder(fooscheme.Scheme, corev1.EventSource{Component: o.ring, Host: s.PodName()}),
 		Member:      s.PodName(),
 		Delay:       o.reconcileDelay,
@@ -128,8 +128,8 @@ func operate(ctx context.Context, o options, s *shard.Sharder, kubeClient kubern
 		return err
 	}
 
-	// From here on things run. The end of ctx stops none of them at once: it makes s.Run drain, and to drain is to let
-	// the workers end what they have in hand, with the caches and clients that they need for it.
+	// Everything starts below. The end of ctx stops none of it at once. It makes s.Run drain, and during a drain the
+	// workers finish their work in flight. They need the caches and clients for that.
 	running, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
 	work, stopWork := context.WithCancel(context.WithoutCancel(ctx))
@@ -145,27 +145,27 @@ func operate(ctx context.Context, o options, s *shard.Sharder, kubeClient kubern
 		logger.Info("Serving metrics, probes and status", "address", server.listener.Addr().String())
 	}
 	broadcaster.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: kubeClient.CoreV1().Events("")})
-	parts.fooFactory.StartWithContext(work)
-	parts.kubeFactory.StartWithContext(work)
-	defer parts.fooFactory.Shutdown()
-	defer parts.kubeFactory.Shutdown()
+	sharded.fooFactory.StartWithContext(work)
+	sharded.kubeFactory.StartWithContext(work)
+	defer sharded.fooFactory.Shutdown()
+	defer sharded.kubeFactory.Shutdown()
 	var workers sync.WaitGroup
 	workers.Go(func() { controller.Run(work, o.workers) })
 
 	// Instead of leader election.
 	err = s.Run(running)
 
-	parts.queue.ShutDown()
+	sharded.queue.ShutDown()
 	stopWork()
 	if err != nil {
-		// What is still at work may never end, and must not keep the process: peers wait for it to go. Work that
-		// listens to its context gets the time to stop.
+		// Work that is still running may never end. It must not keep the process alive, because peers wait until this
+		// member is gone. Work that respects its context gets the time to stop.
 		waitAtMost(s.Config().StopGracePeriod, &workers)
 		return err
 	}
 	workers.Wait()
 	if ctx.Err() == nil {
-		return context.Cause(running) // nobody has asked for it: something has failed
+		return context.Cause(running) // no stop was requested: something has failed
 	}
 	return nil
 }

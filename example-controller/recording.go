@@ -16,15 +16,15 @@ import (
 	"github.com/tom-ludwig/operator-scaling/workqueue"
 )
 
-// recorder writes down what is worked on, under which token, and when this member owned what. The version is the
-// generation and not the resourceVersion: that one also changes when the controller writes the status. A nil recorder
-// writes nothing.
+// recorder records which objects are worked on, under which token, and when this member owned which partitions. The version
+// is the generation and not the resourceVersion, which also changes when the controller writes the status. A nil recorder
+// records nothing.
 type recorder struct {
 	writer *record.Writer
 	shard  *shard.Sharder
 }
 
-// openRecorder returns nil if there is no path.
+// openRecorder returns nil if the path is empty.
 func openRecorder(path string) (*recorder, error) {
 	if path == "" {
 		return nil, nil
@@ -45,7 +45,7 @@ func (r *recorder) close() error {
 	return r.writer.Close()
 }
 
-// observe returns the recorder as an Observer of work for the given ring; nil if there is none.
+// observe returns the recorder as an Observer of work on the given ring, or nil if there is no recorder.
 func (r *recorder) observe(s *shard.Sharder) Observer {
 	if r == nil {
 		return nil
@@ -64,7 +64,7 @@ func (r *recorder) Begin(key cache.ObjectName, foo *v1alpha1.Foo) (ended func(er
 	return r.writer.Work(record.Record{Key: name, Version: version, Token: r.shard.Token(name)})
 }
 
-// Write implements Observer. It leaves out what the transport will not send (see main.go).
+// Write implements Observer. It does not record requests that the transport will refuse to send (see main.go).
 func (r *recorder) Write(ctx context.Context, key cache.ObjectName) {
 	if workqueue.Check(ctx) != nil {
 		return
@@ -73,7 +73,7 @@ func (r *recorder) Write(ctx context.Context, key cache.ObjectName) {
 	r.writer.Append(record.Record{Event: record.Write, Key: name, Token: r.shard.Token(name)})
 }
 
-// events are the steps of a member on the ring that are recorded.
+// events maps the changes of this member that are recorded.
 var events = map[shard.ChangeKind]record.Event{
 	shard.Joined:    record.Join,
 	shard.Activated: record.Activate,
@@ -83,7 +83,7 @@ var events = map[shard.ChangeKind]record.Event{
 	shard.Left:      record.Leave,
 }
 
-// changed is for shard.Config.OnChange.
+// changed is the function for shard.Config.OnChange.
 func (r *recorder) changed(c shard.Change) {
 	if event, ok := events[c.Kind]; ok && r != nil {
 		r.writer.Append(record.Record{Event: event, Member: c.Member, Partitions: c.Partitions})

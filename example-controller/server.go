@@ -29,8 +29,8 @@ func newMux(s *shard.Sharder, registry *prometheus.Registry) *http.ServeMux {
 	return mux
 }
 
-// server is an HTTP server on an address that it holds already, so that an address in use is found out before anything
-// else starts.
+// server is an HTTP server that already listens on its address, so that an address that is in use is detected before
+// anything else starts.
 type server struct {
 	listener net.Listener
 	http     http.Server
@@ -49,7 +49,7 @@ func listen(address string, handler http.Handler) (*server, error) {
 	}, nil
 }
 
-// run serves until shutdown. failed is called if it ends before.
+// run serves until shutdown. It calls failed if the server ends earlier.
 func (s *server) run(failed func(error)) {
 	defer close(s.ended)
 	if err := s.http.Serve(s.listener); !errors.Is(err, http.ErrServerClosed) {
@@ -57,12 +57,12 @@ func (s *server) run(failed func(error)) {
 	}
 }
 
-// shutdown answers what has been asked, but not for long, and returns when run has.
+// shutdown gives requests in flight one second to end, and returns after run has returned.
 func (s *server) shutdown() {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	if s.http.Shutdown(ctx) != nil {
-		_ = s.http.Close() // nothing more can be done
+		_ = s.http.Close() // nothing else can be done
 	}
 	<-s.ended
 }
@@ -79,7 +79,7 @@ func newRegistry(s *shard.Sharder, queues *queueMetrics) *prometheus.Registry {
 	return registry
 }
 
-// queueMetrics gives client-go's queues the metrics that every Kubernetes component has of them.
+// queueMetrics provides the queue metrics that every Kubernetes component has.
 type queueMetrics struct {
 	depth, unfinished, longest *prometheus.GaugeVec
 	adds, retries              *prometheus.CounterVec
@@ -105,13 +105,13 @@ func newQueueMetrics() *queueMetrics {
 		}, label)
 	}
 	return &queueMetrics{
-		depth:      gauge("depth", "Items that wait in the queue."),
-		unfinished: gauge("unfinished_work_seconds", "Seconds of work in hand, summed over the items."),
-		longest:    gauge("longest_running_processor_seconds", "Seconds that the longest running worker has been at its item."),
-		adds:       counter("adds_total", "Items added to the queue."),
-		retries:    counter("retries_total", "Items added again after a delay."),
-		latency:    histogram("queue_duration_seconds", "How long items waited in the queue."),
-		duration:   histogram("work_duration_seconds", "How long items were worked on."),
+		depth:      gauge("depth", "Number of items that wait in the queue."),
+		unfinished: gauge("unfinished_work_seconds", "Seconds of work in progress, summed over all items in flight."),
+		longest:    gauge("longest_running_processor_seconds", "Seconds that the longest running worker has been processing its item."),
+		adds:       counter("adds_total", "Number of items added to the queue."),
+		retries:    counter("retries_total", "Number of items added again after a delay."),
+		latency:    histogram("queue_duration_seconds", "Seconds that items waited in the queue."),
+		duration:   histogram("work_duration_seconds", "Seconds that processing an item took."),
 	}
 }
 

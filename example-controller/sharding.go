@@ -21,9 +21,9 @@ import (
 	"github.com/tom-ludwig/operator-scaling/shard"
 )
 
-// shardConfig is the ring as the flags want it. What they leave at zero gets the library's defaults, which depend on
-// each other; hence not shard.DefaultConfig, which would fill them in before the flags are known.
-func shardConfig(o options, stillRunning func(items []string), r *recorder) shard.Config {
+// shardConfig returns the configuration of the ring from the flags. Fields that are zero get the library's defaults, which
+// depend on each other. Therefore this does not use shard.DefaultConfig, which would set them before the flags are known.
+func shardConfig(o options, onOverrun func(items []string), r *recorder) shard.Config {
 	return shard.Config{
 		Name:          o.ring,
 		LeaseDuration: o.leaseDuration,
@@ -31,12 +31,12 @@ func shardConfig(o options, stillRunning func(items []string), r *recorder) shar
 		RenewPeriod:   o.heartbeat,
 		DrainTimeout:  o.drainTimeout,
 		Partitions:    o.partitions,
-		OnOverrun:     stillRunning,
+		OnOverrun:     onOverrun,
 		OnChange:      r.changed,
 	}
 }
 
-// sharded is a controller's view of the cluster, cut down to what this member may work on.
+// sharded holds the controller's informers and queue, limited to what this member may work on.
 type sharded struct {
 	fooFactory  fooinformers.SharedInformerFactory
 	kubeFactory kubeinformers.SharedInformerFactory
@@ -45,32 +45,32 @@ type sharded struct {
 	queue       Queue
 }
 
-// newSharded makes the informers and the queue, and starts nothing. An empty namespace stands for all. Each of the
-// three calls into package shard takes the place of the plain client-go thing; that is all there is to it.
+// newSharded creates the informers and the queue, and starts nothing. An empty namespace means all namespaces. Each of the
+// three calls of package shard replaces one of plain client-go; nothing else changes.
 func newSharded(s *shard.Sharder, kubeClient kubernetes.Interface, fooClient versioned.Interface, namespace string, resync time.Duration, metrics workqueue.MetricsProvider) sharded {
 	fooFactory := fooinformers.NewSharedInformerFactoryWithOptions(fooClient, resync, fooinformers.WithNamespace(namespace))
 	kubeFactory := kubeinformers.NewSharedInformerFactoryWithOptions(kubeClient, resync, kubeinformers.WithNamespace(namespace))
 
-	// 1. What is reconciled. Registered in the factory before anybody asks it for Foos, so that its Informer() and its
-	//    Lister() are those of the sharded informer.
+	// 1. The objects that are reconciled. Register the informer before any other use of the factory's Foos, so that its
+	//    Informer() and Lister() use the sharded informer.
 	foos := fooFactory.InformerFor(&v1alpha1.Foo{}, func(client versioned.Interface, resync time.Duration) cache.SharedIndexInformer {
 		return shard.NewInformer(s, listFoos(client, namespace), &v1alpha1.Foo{}, resync, cache.Indexers{cache.NamespaceIndex: cache.MetaNamespaceIndexFunc})
 	})
 
-	// 2. What depends on it. A Deployment belongs to the member that owns its Foo.
+	// 2. The dependents. The member that owns a Foo also gets its Deployment's events.
 	deployments := shard.WrapInformer(s, kubeFactory.Apps().V1().Deployments().Informer(), shard.ByController)
 
-	// 3. The queue. It asks again when an item is handed out: an item may have waited, and its Foo may have moved.
+	// 3. The queue. It checks the ownership again when it hands out an item: while the item waited, its Foo may have moved.
 	queue := shard.NewQueue(s, workqueue.DefaultTypedControllerRateLimiter[cache.ObjectName](),
 		shard.WithQueueConfig(workqueue.TypedRateLimitingQueueConfig[cache.ObjectName]{Name: "foos", MetricsProvider: metrics}))
 
 	return sharded{fooFactory: fooFactory, kubeFactory: kubeFactory, foos: foos, deployments: deployments, queue: queue}
 }
 
-// lostOwnership tells whether a request was not sent because its Foo is no longer this member's.
+// lostOwnership reports whether a request was not sent because this member no longer owns the Foo.
 func lostOwnership(err error) bool { return errors.Is(err, shard.ErrLostOwnership) }
 
-// listFoos is what the generated informer would list and watch. The empty namespace stands for all.
+// listFoos lists and watches what the generated informer would. An empty namespace means all namespaces.
 func listFoos(client versioned.Interface, namespace string) cache.ListerWatcher {
 	foos := client.SamplecontrollerV1alpha1().Foos(namespace)
 	return cache.ToListWatcherWithWatchListSemantics(&cache.ListWatch{

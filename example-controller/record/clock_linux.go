@@ -9,8 +9,8 @@ import (
 	"unsafe"
 )
 
-// now asks the kernel, since the monotonic part of a time.Time counts from the
-// start of its process and cannot be compared with another's.
+// now asks the kernel, because the monotonic part of a time.Time counts from the start of its
+// process and cannot be compared between processes.
 func now() int64 {
 	const clockMonotonic = 1 // CLOCK_MONOTONIC
 	var t syscall.Timespec

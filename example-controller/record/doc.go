@@ -1,27 +1,25 @@
 // Copyright The Operator Scaling Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Package record writes down what a replica works on, so that somebody else can
-// check afterwards that no two replicas worked on one object at once and that none
-// was left out. Package checker of the test module does.
+// Package record records what a replica works on, so that another program can check
+// afterwards that no two replicas worked on one object at the same time, and that no
+// object was missed. Package checker of the test module does this.
 //
-// A record is a line of JSON. Each replica process writes a file of its own.
+// A record is a line of JSON. Each replica process writes its own file.
 //
 // # Guarantees
 //
-//   - W1: A record is on its way to the disk by one write(2) when the call that
-//     writes it returns: it survives a process that is killed.
-//   - W2: The time from "start" to "end" contains the work: the first is written
-//     before the work begins, the second after it has ended.
-//   - W3: On Linux all processes of a machine take their times from one clock that
-//     never goes back, see [Now].
-//   - W4: A nil *Writer is ready to use and writes nothing, so that a program need
-//     not ask whether it was told to record.
+//   - W1: When the call that writes a record returns, one write(2) has passed the record to
+//     the kernel: the record survives if the process is killed.
+//   - W2: The time from "start" to "end" contains the work: "start" is written before the
+//     work begins, "end" after it has ended.
+//   - W3: On Linux all processes of a machine use one clock that never goes back, see [Now].
+//   - W4: A nil *Writer is ready to use and writes nothing, so that a program need not check
+//     whether recording is enabled.
 //
 // # What is not guaranteed
 //
-// Records do not survive a power cut, and times of several machines cannot be
-// compared.
+// Records do not survive a power failure. Times of different machines cannot be compared.
 //
 // # Concurrency
 //

@@ -20,9 +20,9 @@ type Writer struct {
 	err error // the first failure to write
 }
 
-// Open opens a file to append records to; it is created if need be. member is
-// asked for each record who the process is at that moment: an identity changes
-// when a member that lost its place joins again.
+// Open opens a file for appending records, and creates it if necessary. member is called for
+// each record and returns the current identity of the process: the identity changes when the
+// member loses its Lease and joins again.
 func Open(path string, member func() string) (*Writer, error) {
 	file, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
@@ -31,8 +31,8 @@ func Open(path string, member func() string) (*Writer, error) {
 	return &Writer{member: member, file: file}, nil
 }
 
-// Append stamps a record with the time, and with the member unless it names one, and writes it. A failure is
-// kept for [Writer.Close]: a check of incomplete records proves nothing.
+// Append sets the record's time, and its member if that is empty, and writes the record. [Writer.Close]
+// returns the first error: a check of incomplete records proves nothing.
 func (w *Writer) Append(r Record) {
 	if w == nil {
 		return
@@ -40,7 +40,7 @@ func (w *Writer) Append(r Record) {
 	if r.Member == "" {
 		r.Member = w.member()
 	}
-	// The lock makes times and lines have the same order.
+	// The lock gives times and lines the same order.
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	r.Time = Now()
@@ -53,8 +53,8 @@ func (w *Writer) Append(r Record) {
 	}
 }
 
-// Work records that the work described by r begins. The function that it returns
-// records its end and must be called when nothing more will be done.
+// Work records the start of the work described by r. The returned function records its end. Call
+// it when nothing more will be done.
 func (w *Writer) Work(r Record) (ended func(error)) {
 	if w == nil {
 		return func(error) {}
@@ -70,7 +70,7 @@ func (w *Writer) Work(r Record) (ended func(error)) {
 	}
 }
 
-// Close closes the file and returns the first error that there was.
+// Close closes the file and returns the first write error, if any, joined with the error of closing.
 func (w *Writer) Close() error {
 	if w == nil {
 		return nil

@@ -16,7 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-func me() string { return "op-0_1" }
+func identity() string { return "op-0_1" }
 
 func read(t *testing.T, path string) []Record {
 	t.Helper()
@@ -35,10 +35,10 @@ func read(t *testing.T, path string) []Record {
 	return records
 }
 
-func TestW1_OneLinePerRecordInTheOrderOfTime(t *testing.T) {
+func TestW1_OneLinePerRecordInTimeOrder(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "records")
 	for range 2 { // a second process appends
-		w, err := Open(path, me)
+		w, err := Open(path, identity)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -68,7 +68,7 @@ func TestW1_OneLinePerRecordInTheOrderOfTime(t *testing.T) {
 
 func TestW2_StartBeforeEnd(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "records")
-	w, err := Open(path, me)
+	w, err := Open(path, identity)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -88,8 +88,8 @@ func TestW2_StartBeforeEnd(t *testing.T) {
 		t.Errorf("start at %d and end at %d, with work at %d", got[0].Time, got[1].Time, begun)
 	}
 	start, end := work, work
-	start.Event, start.Member = Start, me()
-	end.Event, end.Member, end.Error = End, me(), "conflict"
+	start.Event, start.Member = Start, identity()
+	end.Event, end.Member, end.Error = End, identity(), "conflict"
 	got[0].Time, got[1].Time = 0, 0
 	if diff := cmp.Diff([]Record{start, end}, got); diff != "" {
 		t.Errorf("records (-want +got):\n%s", diff)
@@ -115,7 +115,7 @@ func TestW4_NilWriterWritesNothing(t *testing.T) {
 }
 
 func TestCloseReturnsTheFirstError(t *testing.T) {
-	w, err := Open(filepath.Join(t.TempDir(), "records"), me)
+	w, err := Open(filepath.Join(t.TempDir(), "records"), identity)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -126,7 +126,7 @@ func TestCloseReturnsTheFirstError(t *testing.T) {
 	if err := w.Close(); !errors.Is(err, os.ErrClosed) {
 		t.Errorf("Close returned %v, want the failed write", err)
 	}
-	if _, err := Open(t.TempDir(), me); err == nil {
-		t.Error("a folder was opened for records")
+	if _, err := Open(t.TempDir(), identity); err == nil {
+		t.Error("Open accepted a directory")
 	}
 }

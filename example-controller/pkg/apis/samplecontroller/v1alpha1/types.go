@@ -5,14 +5,14 @@ package v1alpha1
 
 import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-// The conditions of a Foo, and the reasons that they give.
+// The conditions of a Foo and their reasons.
 const (
-	// ConditionReady is True when the Deployment has as many available replicas as the Foo asks for.
+	// ConditionReady is True when the Deployment has as many available replicas as the Foo specifies.
 	ConditionReady = "Ready"
 
 	// ReasonAvailable goes with Ready=True.
 	ReasonAvailable = "DeploymentAvailable"
-	// ReasonProgressing goes with Ready=False: the Deployment is as it should be, its replicas are not all there yet.
+	// ReasonProgressing goes with Ready=False: the Deployment is correct, but not all its replicas are available yet.
 	ReasonProgressing = "DeploymentProgressing"
 	// ReasonNameTaken goes with Ready=False: a Deployment of that name exists, and this Foo does not control it.
 	ReasonNameTaken = "DeploymentNameTaken"
@@ -21,7 +21,7 @@ const (
 // +genclient
 // +k8s:deepcopy-gen:interfaces=k8s.io/apimachinery/pkg/runtime.Object
 
-// Foo asks for one Deployment.
+// Foo specifies one Deployment.
 type Foo struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
@@ -30,26 +30,26 @@ type Foo struct {
 	Status FooStatus `json:"status,omitempty"`
 }
 
-// FooSpec is what the user asks for.
+// FooSpec is the state that the user wants.
 type FooSpec struct {
-	// DeploymentName names the Deployment, in the Foo's namespace. It can't be changed.
+	// DeploymentName names the Deployment, in the Foo's namespace. It cannot be changed.
 	DeploymentName string `json:"deploymentName"`
-	// Replicas of the Deployment, 0 to 100; 1 when it is not set.
+	// Replicas of the Deployment, 0 to 100; 1 if not set.
 	Replicas *int32 `json:"replicas,omitempty"`
 }
 
-// FooStatus is what the controller saw and did.
+// FooStatus is what the controller observed and did.
 type FooStatus struct {
 	// AvailableReplicas of the Deployment.
 	AvailableReplicas int32 `json:"availableReplicas"`
-	// ObservedGeneration is the generation of the Foo that the rest of the status speaks of.
+	// ObservedGeneration is the generation of the Foo that the rest of the status refers to.
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
-	// Member names the Pod of the member that reconciled the Foo last.
+	// Member is the Pod of the member that last reconciled the Foo.
 	Member string `json:"member,omitempty"`
-	// Token is the fencing token under which the status was written, a decimal number that rises from owner to owner: see
-	// shard.TokenFromContext. A string, as on the Deployment's annotation and in the Lease that it comes from.
+	// Token is the fencing token under which the status was written, a decimal number that increases from owner to owner: see
+	// shard.TokenFromContext. It is a string, as in the Deployment's annotation and in the Lease that it comes from.
 	Token string `json:"token,omitempty"`
-	// Conditions holds Ready.
+	// Conditions contains Ready.
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
 }
 
