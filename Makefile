@@ -1,4 +1,4 @@
-# Everything that a developer, CI or a curious person runs. Needs Go, make and gcc.
+# The commands for developers and CI. Needs Go, make and gcc.
 
 GO ?= go
 ROOT := $(CURDIR)
@@ -14,25 +14,25 @@ DURATION ?= 10m
 help: ## Show this help
 	@awk 'BEGIN {FS = ":.*## "; print "Usage: make <target>\n"} /^[a-z0-9-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: ## Show three replicas sharing work on a real API server (KUBECONFIG=... for a cluster of yours)
+demo: ## Show three replicas sharing work on a real API server (KUBECONFIG=... for your own cluster)
 	@echo 'Building the demo ...'
-	@# Only a KUBECONFIG that was given to make counts, never one of the environment:
-	@# nobody's cluster is touched by accident.
+	@# Use KUBECONFIG only from make's command line, never from the environment, so that no cluster is
+	@# changed by accident.
 	@cd test && $(GO) run ./cmd/demo $(if $(filter command line,$(origin KUBECONFIG)),-kubeconfig "$(abspath $(KUBECONFIG))")
 
-test: ## Run what must pass before each commit, and what CI runs: some 6 minutes on 2 cores, 15 the first time
+test: ## Run the tests that must pass before each commit (CI runs them too): about 6 minutes on 2 cores, 15 the first time
 	@GO="$(GO)" exec hack/test.sh verify unit benchmarks controlplane e2e
 
-soak: ## Run everything, for changes of what CONTRIBUTING.md names: about an hour
+soak: ## Run everything, for the changes that CONTRIBUTING.md lists: about an hour
 	@GO="$(GO)" SEEDS=$(SEEDS) FLEETS=$(FLEETS) DURATION=$(DURATION) exec hack/test.sh verify_all unit_all benchmarks mutants simulate controlplane e2e_all chaos
 
 verify: ## Check formatting, vet, lint, import rules and generated code
-unit: ## Run the unit tests, with the race detector where there are goroutines
+unit: ## Run the unit tests, with the race detector for packages with goroutines
 e2e: ## Run the short end-to-end tests: real replica processes on a real control plane
 verify unit e2e:
 	@GO="$(GO)" exec hack/test.sh $@
 
-bench: ## Run the benchmarks that the README's figures come from
+bench: ## Run the benchmarks for the README's figures
 	hack/bench.sh
 
 simulate: ## Run SEEDS (10000) seeded schedules of faults against the state machine, and FLEETS (300) against whole members
@@ -41,7 +41,7 @@ simulate: ## Run SEEDS (10000) seeded schedules of faults against the state mach
 model: ## Check the models of the ownership protocol with spin (Debian: apt-get install spin)
 	test/model/run.sh
 
-chaos: ## Inject faults into real replicas on a real control plane for DURATION (10m); SEED=..., OUT=folder for report and picture
+chaos: ## Inject faults into real replicas on a real control plane for DURATION (10m); SEED=..., OUT=folder for the report and the picture
 	@cd test && $(GO) run ./cmd/chaos -duration $(DURATION) $(if $(SEED),-seed $(SEED)) $(if $(OUT),-out "$(abspath $(OUT))")
 
 build: ## Build the example controller into bin/
@@ -53,5 +53,5 @@ generate: ## Generate deepcopy functions, clientset, listers and informers of th
 fmt: ## Format all Go code
 	$(GO) tool -modfile=$(TOOLS) gofumpt -w $$(find . -name '*.go' -not -path './bin/*' -not -path '*/generated/*' -not -name 'zz_generated*')
 
-clean: ## Remove what was built here
+clean: ## Remove the built files
 	rm -rf $(BIN)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs the benchmarks whose figures stand in the README. Each compares against
-# plain client-go in the same run, so that figures of different machines compare.
+# Runs the benchmarks whose figures are in the README. Each compares with plain
+# client-go in the same run, so that figures of different machines can be compared.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 count=${COUNT:-1}

@@ -2,12 +2,12 @@
 # Copyright The Operator Scaling Authors.
 # SPDX-License-Identifier: Apache-2.0
 #
-# Runs parts of the tests, in the given order: hack/test.sh PART..., where a part is one of the functions below. Each says
-# what it does, how long it usually takes on two cores, and gives a sign of life every half minute. When this script is
-# interrupted or terminated, all that it has started ends with it.
+# Runs parts of the tests, in the given order: hack/test.sh PART..., where a part is one of the functions below. The script
+# prints what each part does, how long it usually takes on two cores, and its progress every half minute. When the script
+# is interrupted or terminated, everything that it has started ends too.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-set -m # each part gets a process group of its own, so that it can be ended as a whole
+set -m # each part gets its own process group, so that it can be ended as a whole
 go=${GO:-go}
 log=$(mktemp)
 interrupted=
@@ -17,7 +17,7 @@ verify() { # formatting, vet, lint, import rules, generated code (1 min; 4 min t
 	hack/verify.sh
 }
 
-verify_all() { # the same, and vet what takes long (2 min; 8 min the first time)
+verify_all() { # the same, and vet the packages that take long (2 min; 8 min the first time)
 	hack/verify.sh all
 }
 
@@ -26,23 +26,23 @@ pure='./shard/ring ./shard/claim'
 
 unit() { # unit tests; packages with goroutines under the race detector; client-go's own tests (2 min; 6 min the first time)
 	local others
-	others=$($go list ./... | grep -v -E '/shard/(ring|claim)$|/generated/') # or its failure would go unnoticed
-	# verify has vetted everything.
+	others=$($go list ./... | grep -v -E '/shard/(ring|claim)$|/generated/') # a separate assignment, so that its failure ends the script
+	# verify vets everything.
 	$go test -vet=off -timeout 30m $pure ./shard
-	$go test -vet=off -race -short -timeout 30m $others # the heavy tests of ./shard have run without it
+	$go test -vet=off -race -short -timeout 30m $others # the slow tests of ./shard have run without the race detector
 }
 
 unit_all() { # all unit tests under the race detector
 	$go test -vet=off -race -timeout 60m ./...
 }
 
-benchmarks() { # each benchmark once: that they work, no figures (20 s)
+benchmarks() { # each benchmark once, to check that it works (20 s)
 	local all
 	all=$($go list ./... | grep -v /example-controller)
 	$go test -vet=off -run '^$' -bench . -benchtime 1x $all | tee "$log" | grep -E '^(ok|FAIL|--- FAIL)'
 }
 
-mutants() { # the mutation gates: each rule is taken out in turn, and must be missed (10 min)
+mutants() { # the mutation gates: disable one rule at a time; a test must fail (10 min)
 	$go test -vet=off -timeout 60m -count=1 ./shard/claim -run TestMutants -args -mutants
 	$go test -vet=off -timeout 60m -count=1 ./shard -run 'TestMutants$' -args -mutants
 	cd test && $go test -vet=off -timeout 60m -count=1 ./chaos -run TestMutantsAreCaught -args -mutants
@@ -53,12 +53,12 @@ simulate() { # SEEDS (10000) seeds of the simulation of the state machine, FLEET
 	$go test -vet=off ./shard -run TestFaults -count=1 -timeout 120m -args -seeds="${FLEETS:-300}"
 }
 
-controlplane() { # build etcd, kube-apiserver and what belongs to them (10 s; 6 min the first time)
-	cd test && $go test -vet=off -count=1 -timeout 60m -v -run TestBuildLog ./controlplane # whatever the test, the package builds it
+controlplane() { # build etcd, kube-apiserver and the programs that they need (10 s; 6 min the first time)
+	cd test && $go test -vet=off -count=1 -timeout 60m -v -run TestBuildLog ./controlplane # the package builds them before any test
 }
 
-# One package at a time: replicas of two of them on two cores would be late for their heartbeats. Never from the cache: the
-# processes under test are no part of its key.
+# One package at a time: with the replicas of two packages on two cores, heartbeats would be late. Never from the cache: the
+# processes under test are not part of its key.
 endtoend="$go test -vet=off -count=1 -p 1 -v"
 
 e2e() { # end-to-end tests: real replicas on a real control plane; a few faults of make chaos (4 min)
@@ -73,9 +73,9 @@ chaos() { # faults for DURATION (10m) on real replicas
 	cd test && $go run ./cmd/chaos -duration "${DURATION:-10m}" ${SEED:+-seed "$SEED"} ${OUT:+-out "$OUT"}
 }
 
-# progress shows what has taken a second or more, what went wrong, and the figures, and keeps all of it for a failure.
+# progress shows the tests that took a second or more, the failures and the figures. It keeps the whole output for a failure.
 progress() {
-	trap '' INT TERM HUP # what is interrupted has something to say at its end
+	trap '' INT TERM HUP # interrupted tests still print output at their end
 	tee "$log" | awk '
 		/^FIGURE/ { table = 1 }
 		/^$/ { table = 0 }
@@ -90,14 +90,14 @@ run() {
 	job=$!
 	(while sleep 30; do printf '   ... %s, after %d s: %s\n' "$part" $((SECONDS - began)) "$(sed -n 's/^=== RUN *//p' "$log" | tail -n 1)"; done) &
 	ticker=$!
-	disown "$ticker" # or bash reports that it was ended
+	disown "$ticker" # otherwise bash reports its end
 	trap 'interrupted=1; kill -INT -- "-$job" 2>/dev/null' INT
-	# Not with SIGINT: what a script starts in the background ignores it.
+	# Not SIGINT: processes that a script starts in the background ignore it.
 	trap 'interrupted=1; kill -TERM -- "-$job" 2>/dev/null' TERM HUP
 	while :; do
 		code=0
 		wait "$job" || code=$?
-		kill -0 "$job" 2>/dev/null || break # else a signal has ended the wait
+		kill -0 "$job" 2>/dev/null || break # still running: a signal has ended the wait
 	done
 	trap - INT TERM HUP
 	kill -- "-$ticker"

@@ -4,8 +4,8 @@
 #
 # Generates the deepcopy functions, the clientset, the listers and the informers of the example controller's API.
 #
-# Needs only Go. The generators are those of k8s.io/code-generator at the version that hack/tools/go.mod pins; they are
-# built from the module cache, so that after `go -C hack/tools mod download` no network is needed.
+# Needs only Go. The generators come from k8s.io/code-generator, at the version that hack/tools/go.mod pins. They are built
+# from the module cache: after `go -C hack/tools mod download` no network is needed.
 set -o errexit -o nounset -o pipefail
 
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)"
@@ -21,7 +21,7 @@ go -C "${root}/hack/tools" build -o "${bin}/" \
   k8s.io/code-generator/cmd/{deepcopy-gen,client-gen,lister-gen,informer-gen}
 
 cd "${root}"
-# What no longer has a source must go too.
+# Also remove generated files that no longer have a source.
 rm -rf "${generated}"
 rm -f "${api}/${group_version}/zz_generated.deepcopy.go"
 

@@ -2,8 +2,8 @@
 # Copyright The Operator Scaling Authors.
 # SPDX-License-Identifier: Apache-2.0
 #
-# Fails when the generated code is not what hack/update-codegen.sh makes of the API types. Works on a copy: the working
-# tree is only read.
+# Fails if the generated code differs from the output of hack/update-codegen.sh for the API types. Works on a copy and only
+# reads the working tree.
 set -o errexit -o nounset -o pipefail
 
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)"
@@ -19,7 +19,7 @@ cp -R "${root}/example-controller/pkg" "${copy}/example-controller/pkg"
 
 if ! diff -ruN "${root}/example-controller/pkg" "${copy}/example-controller/pkg"; then
   echo >&2
-  echo "Generated code is out of date. Run hack/update-codegen.sh and commit what it changes." >&2
+  echo "Generated code is out of date. Run hack/update-codegen.sh and commit the changes." >&2
   exit 1
 fi
 echo "Generated code is up to date."

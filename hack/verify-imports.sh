@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Enforces who may import whom. Imports of this module run one way:
+# Checks which package may import which. Imports of this module run one way:
 #   ring <- claim <- lease <- shard, and informer, workqueue import ring only.
-# The root module has few direct dependencies, and never controller-runtime.
+# The root module has few direct dependencies. It never depends on controller-runtime.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 module=github.com/tom-ludwig/operator-scaling
@@ -26,42 +26,42 @@ while read -r pkg imports; do
 	may=$(allowed "$rel")
 	for i in $imports; do
 		case "$i" in
-		sigs.k8s.io/controller-runtime*) fail "$rel imports $i: never controller-runtime" ;;
-		k8s.io/utils*) [[ "$rel" == example-controller/pkg/generated* ]] || fail "$rel imports $i: not one of the library's dependencies" ;;
+		sigs.k8s.io/controller-runtime*) fail "$rel imports $i: controller-runtime is never allowed" ;;
+		k8s.io/utils*) [[ "$rel" == example-controller/pkg/generated* ]] || fail "$rel imports $i: it is not a dependency of the library" ;;
 		"$module"/*)
 			[ "$may" = ANY ] && continue
 			case " $may " in
 			*" ${i#"$module"/} "*) ;;
-			*) fail "$rel imports ${i#"$module"/}: may import only: ${may:-nothing of this module}" ;;
+			*) fail "$rel imports ${i#"$module"/}: it may import only: ${may:-no package of this module}" ;;
 			esac
 			;;
 		k8s.io/client-go* | k8s.io/api/*)
 			case "$rel" in
-			shard/ring | shard/claim) fail "$rel imports $i: it is pure" ;;
+			shard/ring | shard/claim) fail "$rel imports $i: the package must be pure" ;;
 			esac
 			;;
 		time)
 			case "$rel" in
-			shard/ring) fail "$rel imports $i: it has no clock" ;;
+			shard/ring) fail "$rel imports $i: the package must not use a clock" ;;
 			esac
 			;;
 		net | net/http | os)
 			case "$rel" in
-			shard/ring | shard/claim) fail "$rel imports $i: it is pure" ;;
+			shard/ring | shard/claim) fail "$rel imports $i: the package must be pure" ;;
 			esac
 			;;
 		esac
 	done
 done < <(go list -f '{{.ImportPath}} {{join .Imports " "}}' ./...)
 
-# time.Now and friends in the pure packages.
+# time.Now and similar functions in the pure packages.
 if grep -nE 'time\.(Now|Since|Until|Sleep|After|NewTimer|NewTicker)\b' shard/claim/*.go shard/ring/*.go | grep -v _test.go; then
-	fail "shard/claim and shard/ring have no clock: time is an argument"
+	fail "shard/claim and shard/ring must not use a clock: time is an argument"
 fi
 
-# Goroutines start only under a Run.
+# The pure packages start no goroutines.
 if grep -nE '^\s*go (func|[a-z])' shard/claim/*.go shard/ring/*.go | grep -v '_test\.go:'; then
-	fail "shard/claim and shard/ring start no goroutines"
+	fail "shard/claim and shard/ring must not start goroutines"
 fi
 
 # Direct dependencies of the root module.

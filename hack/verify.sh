@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Checks everything that is not a test: formatting, vet, lint, import rules,
-# generated code. Says what to do about each fault. "hack/verify.sh all" also checks
-# what takes minutes: what all of kube-apiserver is analysed or downloaded for.
+# generated code. It prints how to fix each fault. "hack/verify.sh all" also runs
+# the checks that take minutes, because they analyze or download kube-apiserver.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 tool() { go tool -modfile=hack/tools/go.mod "$@"; }
@@ -9,9 +9,9 @@ step() { printf '== %s\n' "$*"; }
 failed=0
 fail() { printf 'FAILED: %s\n' "$*" >&2; failed=1; }
 
-# Not git ls-files: a copy without .git, or one that git does not trust, is checked too.
+# Not git ls-files: this also works in a copy without .git, or in one that git does not trust.
 files=$(find . -name '*.go' -not -path './bin/*' -not -path '*/generated/*' -not -name 'zz_generated*')
-[ -n "$files" ] || { echo 'FAILED: no Go files here' >&2; exit 1; }
+[ -n "$files" ] || { echo 'FAILED: no Go files found' >&2; exit 1; }
 
 step formatting
 unformatted=$(tool gofumpt -l $files)
@@ -43,7 +43,7 @@ fi
 
 step staticcheck
 tool staticcheck ./shard/... ./informer/... ./workqueue/... ./example-controller || failed=1
-# Not in test/: staticcheck would analyse all of kube-apiserver for it.
+# Not in test/: staticcheck would have to analyze kube-apiserver.
 
 step contextual logging
 tool logcheck -check-contextual=true ./shard/... ./informer/... ./workqueue/... ./example-controller || failed=1

@@ -1,14 +1,13 @@
 // Copyright The Operator Scaling Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Package mutation builds Go packages in which single rules can be taken out, so
-// that a test can check that another test notices.
+// Package mutation builds Go packages in which single rules can be disabled, so that a test
+// can check that another test detects this.
 //
-// The sources know nothing of it. A table next to the tests says which text of
-// which file is replaced, and by what. The go command's -overlay flag replaces the
-// files during a build, so the checkout is never changed. One build serves all
-// mutants of a package: the replacement asks at run time which mutant is on, and
-// the environment variable [Env] says which.
+// The sources contain nothing of it. A table next to the tests lists which text of which file
+// is replaced, and by what. The go command's -overlay flag replaces the files during a build,
+// so the checkout is never changed. One build serves all mutants of a package: the replaced
+// text checks at run time which mutant is on. The environment variable [Env] names it.
 package mutation
 
 import (
@@ -19,25 +18,25 @@ import (
 	"strings"
 )
 
-// Env is the environment variable that names the mutant that is on. A process
-// without it behaves like the sources.
+// Env is the environment variable that names the mutant that is on. Without it, a process
+// behaves like the sources.
 const Env = "MUTANT"
 
-// On stands for "this mutant is on" in [Edit.New], as a Go expression.
+// On is the placeholder in [Edit.New] for the Go expression "this mutant is on".
 const On = "MUTANT_ON"
 
-// Edit replaces one text of one file.
+// Edit replaces one piece of text in one file.
 type Edit struct {
 	File string // relative to the folder of the package
 	Old  string // must be in the file exactly once
 	New  string // Go code; every On becomes a condition
 }
 
-// Mutant is a package without one rule.
+// Mutant is a package in which one rule is disabled.
 type Mutant struct {
 	Name  string // what it does instead
 	Edits []Edit
-	// Equivalent says why no test can notice the mutant. Empty if one must.
+	// Equivalent is the reason why no test can detect the mutant. Empty if a test must detect it.
 	Equivalent string
 }
 
@@ -46,13 +45,13 @@ type Package struct {
 	Dir     string   // folder of the package, absolute or relative to the working directory
 	Name    string   // of the package, as in its package clause
 	Imports []string // import specs for Extra
-	Extra   string   // Go declarations that the edits use; they go into a file of their own
+	Extra   string   // Go declarations that the edits use; they are written to a separate file
 	Mutants []Mutant
 }
 
-// WriteOverlay writes what the go command needs for a build of the packages with all
-// of their mutants, into an empty folder, and returns the path for -overlay.
-// It fails if the Old of an edit is not in its file exactly once.
+// WriteOverlay writes the files that the go command needs to build the packages with all their
+// mutants into an empty folder, and returns the path for -overlay. It fails if an edit's Old is
+// not in its file exactly once.
 func WriteOverlay(folder string, packages ...Package) (path string, err error) {
 	replace := map[string]string{}
 	for n, p := range packages {
@@ -94,8 +93,8 @@ func (p Package) apply(dir string) (map[string]string, error) {
 				}
 				originals[file], mutated[file] = string(text), string(text)
 			}
-			// In the original, and in what other mutants have made of it: two edits
-			// of one place would undo each other.
+			// Check the original text and the text changed by other mutants: two edits of
+			// one place would overwrite each other.
 			for _, text := range []string{originals[file], mutated[file]} {
 				if n := strings.Count(text, e.Old); n != 1 {
 					return nil, fmt.Errorf("mutant %q: this text is in %s %d times instead of once:\n%s", m.Name, e.File, n, e.Old)

@@ -66,11 +66,11 @@ func TestOneBuildServesAllMutants(t *testing.T) {
 		}
 	}
 	if text, err := os.ReadFile(filepath.Join(dir, "main.go")); err != nil || string(text) != greeter {
-		t.Error("the source has changed")
+		t.Error("the source was changed")
 	}
 }
 
-func TestAnEditThatDoesNotFitIsRefused(t *testing.T) {
+func TestInvalidEditsAreRejected(t *testing.T) {
 	dir := module(t)
 	edit := func(old, replacement string) mutation.Mutant {
 		return mutation.Mutant{Name: "m", Edits: []mutation.Edit{{File: "main.go", Old: old, New: replacement}}}
@@ -80,8 +80,8 @@ func TestAnEditThatDoesNotFitIsRefused(t *testing.T) {
 		mutants []mutation.Mutant
 		want    string
 	}{
-		{"a text that is not there", []mutation.Mutant{edit("goodbye", "MUTANT_ON")}, "0 times"},
-		{"a text that is there twice", []mutation.Mutant{edit("greeting", "MUTANT_ON")}, "2 times"},
+		{"a text that is missing", []mutation.Mutant{edit("goodbye", "MUTANT_ON")}, "0 times"},
+		{"a text that occurs twice", []mutation.Mutant{edit("greeting", "MUTANT_ON")}, "2 times"},
 		{"a mutant that is always on", []mutation.Mutant{edit("hello", "goodbye")}, "MUTANT_ON"},
 		{"two edits of one place", []mutation.Mutant{edit(`"hello"`, "MUTANT_ON"), edit(`return "hello"`, "MUTANT_ON")}, "0 times"},
 	} {

@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-// BuildTest builds the test binary of the package with all of its mutants.
+// BuildTest builds the test binary of the package with all its mutants.
 func (p Package) BuildTest(t *testing.T) (binary string) {
 	t.Helper()
 	overlay, err := WriteOverlay(t.TempDir(), p)
@@ -27,21 +27,21 @@ func (p Package) BuildTest(t *testing.T) (binary string) {
 	return binary
 }
 
-// MustFail runs a test binary of [Package.BuildTest] with one mutant, and fails if no
-// test in it does.
+// MustFail runs a test binary of [Package.BuildTest] with one mutant, and fails if none of its
+// tests fails.
 func (m Mutant) MustFail(t *testing.T, binary string, args ...string) {
 	t.Helper()
 	if m.Equivalent != "" {
-		t.Skip("no test can notice it: ", m.Equivalent)
+		t.Skip("no test can detect it: ", m.Equivalent)
 	}
 	run := exec.CommandContext(t.Context(), binary, args...)
 	run.Env = append(os.Environ(), Env+"="+m.Name)
 	out, err := run.CombinedOutput()
 	switch {
 	case err == nil:
-		t.Fatalf("no test has noticed it\n%s", out)
-	case !bytes.Contains(out, []byte("--- FAIL: ")): // a wrong flag, say
-		t.Fatalf("%v, but no test has failed\n%s", err, out)
+		t.Fatalf("no test detected it\n%s", out)
+	case !bytes.Contains(out, []byte("--- FAIL: ")): // for example, an invalid flag
+		t.Fatalf("%v, but no test failed\n%s", err, out)
 	}
-	t.Logf("noticed: %s", out[:min(len(out), 1000)])
+	t.Logf("detected: %s", out[:min(len(out), 1000)])
 }

@@ -1,4 +1,4 @@
-// Developer tools, pinned. A module of its own, so that nothing here reaches who imports the library.
+// Developer tools, pinned. They have their own module, so that users of the library do not depend on them.
 module github.com/tom-ludwig/operator-scaling/hack/tools
 
 go 1.26.0
