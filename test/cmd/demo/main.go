@@ -1,9 +1,9 @@
 // Copyright The Operator Scaling Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Command demo compiles package show beside it, and becomes that. It is small and
-// needs nothing but the standard library, so that a first-time user does not look
-// at an empty screen for the minutes that the rest takes to compile.
+// Command demo compiles the package show in its directory, and replaces itself with it.
+// It is small and needs only the standard library, so that a first-time user does not
+// see an empty screen for the minutes that the rest takes to compile.
 package main
 
 import (
@@ -21,9 +21,9 @@ import (
 	"github.com/tom-ludwig/operator-scaling/test/cmd/demo/terminal"
 )
 
-const exitInterrupted = 130 // as shells have it
+const exitInterrupted = 130 // as in shells
 
-// quiet is the time after which it is worth a word that something is compiled.
+// quiet is the time after which the progress of the compilation is shown.
 const quiet = 700 * time.Millisecond
 
 func main() { os.Exit(launch()) }
@@ -42,16 +42,16 @@ func launch() int {
 		return 1
 	}
 	err = syscall.Exec(binary, append([]string{"demo"}, os.Args[1:]...), os.Environ())
-	fmt.Fprintf(os.Stderr, "run %s: %v\n", binary, err) // or there would be nobody to say so
+	fmt.Fprintf(os.Stderr, "run %s: %v\n", binary, err) // Exec returns only on failure
 	return 1
 }
 
-// compile builds the demo, and shows how far it is if that takes a while.
+// compile builds the demo, and shows the progress if that takes a while.
 func compile(ctx context.Context) (binary string, err error) {
 	_, file, _, _ := runtime.Caller(0)
 	module := filepath.Join(filepath.Dir(file), "..", "..")
 	if _, err := os.Stat(filepath.Join(module, "go.mod")); err != nil {
-		return "", errors.New("the sources are not where they were: run the demo with make demo, or with go run from a checkout")
+		return "", errors.New("the source files have moved: run the demo with make demo, or with go run from a checkout")
 	}
 
 	var size func() (int, int)
@@ -67,7 +67,7 @@ func compile(ctx context.Context) (binary string, err error) {
 		defer close(done)
 		binary, err = process.Build(ctx, module, "./cmd/demo/show", "demo", func(status string) { progress <- status })
 	}()
-	began, status := time.Now(), "looking for what has changed"
+	began, status := time.Now(), "checking for changes"
 	ticker := time.NewTicker(terminal.TickEvery)
 	defer ticker.Stop()
 	for {

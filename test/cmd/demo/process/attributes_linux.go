@@ -5,9 +5,9 @@ package process
 
 import "syscall"
 
-// Attributes puts a process into a group of its own, so that a Ctrl-C reaches the
-// demo alone; and lets the kernel kill it when the thread ends that started it,
-// which must therefore be kept (runtime.LockOSThread) as long as the process.
+// Attributes puts a process into its own process group, so that Ctrl-C reaches only the
+// demo. The kernel also kills the process when the thread that started it ends. That
+// thread must therefore be kept (runtime.LockOSThread) as long as the process runs.
 func Attributes() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 }

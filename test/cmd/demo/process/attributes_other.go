@@ -7,6 +7,6 @@ package process
 
 import "syscall"
 
-// Attributes puts a process into a group of its own, so that a Ctrl-C reaches the
-// demo alone.
+// Attributes puts a process into its own process group, so that Ctrl-C reaches only the
+// demo.
 func Attributes() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: true} }

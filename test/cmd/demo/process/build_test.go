@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-func TestMessagesTellProgressFromComplaints(t *testing.T) {
+func TestMessagesSeparateProgressFromErrors(t *testing.T) {
 	var shown []string
 	m := &messages{progress: func(status string) { shown = append(shown, status) }}
 	fmt.Fprint(m, "go: downloading k8s.io/api v0.37.2\nk8s.io/api/core/v1\nk8s.io/cli")
@@ -20,7 +20,7 @@ func TestMessagesTellProgressFromComplaints(t *testing.T) {
 		t.Errorf("progress %q, want %q", got, want)
 	}
 	if got, want := fmt.Sprint(m.errors()), "# example\n./main.go:3:1: syntax error\nno end"; got != want {
-		t.Errorf("complaints %q, want %q", got, want)
+		t.Errorf("errors %q, want %q", got, want)
 	}
 }
 

@@ -1,7 +1,7 @@
 // Copyright The Operator Scaling Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Package process is how the demo starts other processes: so that none survives
-// it, and that a Ctrl-C reaches the demo alone, which ends them in order. It needs
-// nothing but the standard library, so that it is compiled in a second.
+// Package process starts other processes for the demo. None of them outlives the demo,
+// and Ctrl-C reaches only the demo, which then stops them in order. The package needs only
+// the standard library, so that it compiles within a second.
 package process

@@ -9,27 +9,27 @@ import (
 	"time"
 )
 
-// nobody is the owner of an object that no member reports as active.
-const nobody = -1
+// noOwner is the owner of an object that no member reports as active.
+const noOwner = -1
 
-// board is what is known at a moment: who owns each object, and what each member
-// has done. The members themselves are asked for what they own; nothing here is
-// concluded from what they should own. All methods may be called from any goroutine.
+// board is the current state: the owner of each object, and what each member has done.
+// The members themselves report what they own; nothing here is concluded from what they
+// should own. All methods may be called from any goroutine.
 type board struct {
 	mu      sync.Mutex
-	objects []object // sorted by key, never more or less
+	objects []object // sorted by key; the set does not change
 	index   map[string]int
 	members []*member
-	step    *step // what is being measured; nil between two steps
+	step    *step // the step that is being measured; nil between two steps
 }
 
 // object is one Foo.
 type object struct {
 	key   string // namespace/name
 	point uint64
-	owner int       // index of a member, or nobody
+	owner int       // index of a member, or noOwner
 	lost  time.Time // when its last owner was last seen to own it; zero if it never had one
-	// worked is when the last reconcile of it was seen, by whomever.
+	// worked is when its last reconcile, by any member, was seen.
 	worked time.Time
 }
 
@@ -37,8 +37,8 @@ type object struct {
 type member struct {
 	name  string
 	phase phase
-	since []time.Time // by object: when it was first seen to own it; zero if it doesn't
-	seen  time.Time   // when the last question that it answered was sent
+	since []time.Time // by object: when the member was first seen to own it; zero if it does not
+	seen  time.Time   // when the last request that it answered was sent
 
 	reconciles int
 	rate       meter
@@ -50,20 +50,20 @@ type phase string
 const (
 	starting phase = "starting"
 	active   phase = "active"
-	fenced   phase = "fenced" // not sure of its place: it doesn't work for now
+	fenced   phase = "fenced" // its last confirmed renewal is too old: it must not work
 	stopping phase = "stopping"
 	stopped  phase = "stopped"
 	killed   phase = "killed"
 )
 
-// gone says that the process has ended.
+// gone reports whether the process has ended.
 func (p phase) gone() bool { return p == stopped || p == killed }
 
 // newBoard returns a board of objects without owners.
 func newBoard(keys []string, point func(key string) uint64) *board {
 	b := &board{index: make(map[string]int, len(keys))}
 	for i, key := range slices.Sorted(slices.Values(keys)) {
-		b.objects = append(b.objects, object{key: key, point: point(key), owner: nobody})
+		b.objects = append(b.objects, object{key: key, point: point(key), owner: noOwner})
 		b.index[key] = i
 	}
 	return b
@@ -77,14 +77,14 @@ func (b *board) add(name string) int {
 	return len(b.members) - 1
 }
 
-// enter says what a member is doing from now on.
+// enter sets the phase of a member.
 func (b *board) enter(m int, p phase) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.members[m].phase = p
 }
 
-// fence says whether a member that is otherwise active must not work.
+// fence sets whether an otherwise active member is fenced.
 func (b *board) fence(m int, is bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -96,15 +96,15 @@ func (b *board) fence(m int, is bool) {
 	}
 }
 
-// observe takes a member's answer to a question sent at one time and answered at
-// the other. What it owns was first seen at the answer, and last seen at the
-// question, so that a time without an owner is never measured too short.
+// observe processes a member's response to a request, given the times of both. An object
+// counts as owned for the first time at the response, and for the last time at the
+// request. A time without an owner is therefore never measured too short.
 func (b *board) observe(m int, sent, answered time.Time, owns func(point uint64) bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	it := b.members[m]
 	if it.phase.gone() {
-		return // an answer that was on its way when the process ended
+		return // a response that was in flight when the process ended
 	}
 	last := it.seen
 	it.seen = sent
@@ -128,8 +128,8 @@ func (b *board) observe(m int, sent, answered time.Time, owns func(point uint64)
 	b.settle(answered)
 }
 
-// end says that a member's process has ended. What it owned was lost at the given
-// time; if that is zero, when it was last seen to own it.
+// end notes that a member's process has ended. It lost its objects at the given time, or,
+// if that is zero, when it was last seen to own them.
 func (b *board) end(m int, p phase, lost time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -146,11 +146,12 @@ func (b *board) end(m int, p phase, lost time.Time) {
 	}
 }
 
-// take gives an object that has no owner to a member. One that has an owner stays
-// with it until that one is seen without it: the answers are of different times.
+// take assigns an object without an owner to a member. An object that has an owner stays
+// with it until that member reports that it no longer owns it, because the responses are
+// from different times.
 func (b *board) take(i, m int) {
 	o := &b.objects[i]
-	if o.owner != nobody {
+	if o.owner != noOwner {
 		return
 	}
 	o.owner = m
@@ -159,13 +160,13 @@ func (b *board) take(i, m int) {
 	}
 }
 
-// leave takes an object from the member that owned it until then.
+// leave removes an object from its owner.
 func (b *board) leave(i, m int, lost time.Time) {
 	o := &b.objects[i]
 	if o.owner != m {
 		return
 	}
-	o.owner, o.lost = nobody, lost
+	o.owner, o.lost = noOwner, lost
 	for next, other := range b.members {
 		if !other.since[i].IsZero() {
 			b.take(i, next)
@@ -185,7 +186,7 @@ func (b *board) worked(m int, key string, at time.Time) {
 	}
 }
 
-// untouched counts the objects that nobody has worked on.
+// untouched counts the objects that no member has worked on.
 func (b *board) untouched() int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -198,11 +199,12 @@ func (b *board) untouched() int {
 	return n
 }
 
-// ownedBy counts the objects that each member owns; the last one is nobody.
+// ownedBy counts the objects that each member owns; the last count is of those without
+// an owner.
 func (b *board) ownedBy() []int {
 	counts := make([]int, len(b.members)+1)
 	for _, o := range b.objects {
-		if o.owner == nobody {
+		if o.owner == noOwner {
 			counts[len(b.members)]++
 		} else {
 			counts[o.owner]++

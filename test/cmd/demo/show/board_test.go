@@ -13,7 +13,7 @@ var start = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
 func at(ms int) time.Time { return start.Add(time.Duration(ms) * time.Millisecond) }
 
-// letters makes a board of objects that lie at the points 'a', 'b', 'c', ...
+// letters returns a board of objects at the points 'a', 'b', 'c', ...
 func letters(keys string) *board {
 	var all []string
 	for _, k := range keys {
@@ -33,11 +33,11 @@ func owners(b *board) (all []int) {
 	return all
 }
 
-func TestBoardBelievesWhatMembersSay(t *testing.T) {
+func TestBoardShowsWhatMembersReport(t *testing.T) {
 	b := letters("abc")
 	m0, m1 := b.add("m0"), b.add("m1")
-	if got := owners(b); !slices.Equal(got, []int{nobody, nobody, nobody}) {
-		t.Errorf("owners before anybody answered: %v", got)
+	if got := owners(b); !slices.Equal(got, []int{noOwner, noOwner, noOwner}) {
+		t.Errorf("owners before any response: %v", got)
 	}
 	b.observe(m0, at(0), at(1), owning("ab"))
 	b.observe(m1, at(0), at(1), owning("c"))
@@ -47,15 +47,15 @@ func TestBoardBelievesWhatMembersSay(t *testing.T) {
 	if b.members[m0].phase != active {
 		t.Errorf("a member that owns something is %s", b.members[m0].phase)
 	}
-	// An object that two answers claim stays where it was: the answers are of
-	// different times.
+	// An object that two members report stays with its owner, because the responses are
+	// from different times.
 	b.observe(m1, at(20), at(21), owning("bc"))
 	if got := owners(b); !slices.Equal(got, []int{m0, m0, m1}) {
-		t.Errorf("owners while an answer is old: %v", got)
+		t.Errorf("owners while one response is outdated: %v", got)
 	}
 	b.observe(m0, at(22), at(23), owning("a"))
 	if got := owners(b); !slices.Equal(got, []int{m0, m1, m1}) {
-		t.Errorf("owners after it: %v", got)
+		t.Errorf("owners after the next response: %v", got)
 	}
 }
 
@@ -65,7 +65,7 @@ func TestStepMeasuresTimeWithoutAnOwner(t *testing.T) {
 	b.observe(m0, at(0), at(1), owning("ab"))
 	b.observe(m1, at(0), at(1), owning("cd"))
 
-	b.begin(at(100), func(uint64) int { return m1 }) // m0 is to go
+	b.begin(at(100), func(uint64) int { return m1 }) // m0 leaves
 	b.observe(m0, at(100), at(101), owning("ab"))
 	b.observe(m0, at(120), at(121), owning("b")) // a was last seen at 100
 	b.observe(m1, at(150), at(151), owning("acd"))
@@ -91,8 +91,8 @@ func TestStepCountsFromTheKill(t *testing.T) {
 	b.observe(m1, at(0), at(1), owning("b"))
 	b.begin(at(10), func(uint64) int { return m1 })
 	b.end(m0, killed, at(12))
-	b.observe(m0, at(9), at(13), owning("a")) // was on its way
-	if got := owners(b); !slices.Equal(got, []int{nobody, m1}) {
+	b.observe(m0, at(9), at(13), owning("a")) // was in flight
+	if got := owners(b); !slices.Equal(got, []int{noOwner, m1}) {
 		t.Errorf("owners after the kill: %v", got)
 	}
 	b.observe(m1, at(1000), at(1012), owning("ab"))
@@ -101,7 +101,7 @@ func TestStepCountsFromTheKill(t *testing.T) {
 	}
 }
 
-func TestStepCountsAnUnbrokenHandoverAsNone(t *testing.T) {
+func TestStepMeasuresAHandoverWithoutAGap(t *testing.T) {
 	b := letters("a")
 	m0, m1 := b.add("m0"), b.add("m1")
 	b.observe(m0, at(0), at(1), owning("a"))
@@ -109,7 +109,7 @@ func TestStepCountsAnUnbrokenHandoverAsNone(t *testing.T) {
 	b.observe(m1, at(30), at(31), owning("a"))
 	b.observe(m0, at(32), at(33), owning(""))
 	if got := b.finish(m1); got.longest != 31*time.Millisecond || got.moved != 1 || got.ideal != 1 {
-		// Last seen with m0 at 0, first with m1 at 31: at most 31 ms, whatever is true.
+		// Last seen with m0 at 0, first with m1 at 31: at most 31 ms in any case.
 		t.Errorf("%+v", got)
 	}
 }

@@ -16,17 +16,17 @@ import (
 	"github.com/tom-ludwig/operator-scaling/test/controlplane"
 )
 
-// repository returns the folder of the checkout that this program was built from.
+// repository returns the directory of the checkout that this program was built from.
 func repository() (string, error) {
 	_, file, _, ok := runtime.Caller(0)
 	dir := filepath.Clean(filepath.Join(filepath.Dir(file), "..", "..", "..", ".."))
 	if _, err := os.Stat(filepath.Join(dir, "example-controller")); !ok || err != nil {
-		return "", fmt.Errorf("the sources are not at %s: run the demo with make demo, or with go run from a checkout", dir)
+		return "", fmt.Errorf("the source files are not at %s: run the demo with make demo, or with go run from a checkout", dir)
 	}
 	return dir, nil
 }
 
-// buildControlPlane compiles etcd and kube-apiserver, and shows how far it is.
+// buildControlPlane compiles etcd and kube-apiserver, and shows the progress.
 func buildControlPlane(ctx context.Context, out output) (binary string, err error) {
 	const task = "building etcd and kube-apiserver from source"
 	out.Progress(task)
@@ -42,8 +42,8 @@ func buildControlPlane(ctx context.Context, out output) (binary string, err erro
 	return binary, nil
 }
 
-// buildReplica compiles the example controller and puts it into a folder, where
-// it stays as it is: replicas that start later are of the same build.
+// buildReplica compiles the example controller and copies it into a directory, so that
+// replicas that start later use the same build.
 func buildReplica(ctx context.Context, out output, dir string) (binary string, err error) {
 	const task = "building the example controller"
 	out.Progress(task)
@@ -53,8 +53,8 @@ func buildReplica(ctx context.Context, out output, dir string) (binary string, e
 	if err != nil {
 		return "", err
 	}
-	// With the module of the control plane: most of what is needed has been compiled
-	// for that one.
+	// Use the module of the control plane, whose build has already compiled most of the
+	// packages.
 	built, err := process.Build(ctx, filepath.Join(root, "test"), "github.com/tom-ludwig/operator-scaling/example-controller", "example-controller", func(status string) {
 		out.Progress(task + ": " + status)
 	})
@@ -73,7 +73,7 @@ func buildReplica(ctx context.Context, out output, dir string) (binary string, e
 	return binary, nil
 }
 
-// lines hands what is written to it on, line by line.
+// lines passes on what is written to it, line by line.
 type lines struct{ to func(string) }
 
 func (l *lines) Write(p []byte) (int, error) {

@@ -16,17 +16,17 @@ import (
 
 // cluster is where the demo runs.
 type cluster struct {
-	title      string // how to call it
+	title      string // its name on the screen
 	config     *rest.Config
 	kubeconfig string // for the replicas
 	namespace  string
-	// close leaves nothing behind. What could not be removed is said in the error.
+	// close removes everything. The error names what could not be removed.
 	close func(context.Context) error
-	// byHand is a command that does the same.
+	// byHand is a command with the same effect.
 	byHand string
 }
 
-// startLocal starts a control plane of our own.
+// startLocal starts a local control plane.
 func startLocal(ctx context.Context, out output, binary string) (*cluster, error) {
 	out.Progress("starting etcd and kube-apiserver")
 	defer out.Progress("")
@@ -37,7 +37,7 @@ func startLocal(ctx context.Context, out output, binary string) (*cluster, error
 	}
 	out.Say(ready(out, "control plane started on "+plane.APIServer.URL(), time.Since(began)))
 	c := &cluster{
-		title:      "a control plane of its own",
+		title:      "a local control plane",
 		config:     plane.Admin(),
 		kubeconfig: plane.Kubeconfig(),
 		namespace:  "demo",

@@ -30,8 +30,8 @@ var (
 // establishTime is how long the API server may take to serve a new resource.
 const establishTime = 30 * time.Second
 
-// installCRD creates the definition of Foo unless there is one, and returns when
-// Foos are served. What it creates has the labels.
+// installCRD creates the CRD of Foo if it does not exist, with the given labels, and
+// returns when the API server serves Foos.
 func installCRD(ctx context.Context, config *rest.Config, labels map[string]string) error {
 	client, err := dynamic.NewForConfig(config)
 	if err != nil {
@@ -63,7 +63,7 @@ func installCRD(ctx context.Context, config *rest.Config, labels map[string]stri
 			return nil
 		}
 		if err == nil && !declares(crd, v1alpha1.SchemeGroupVersion.Version) {
-			return fmt.Errorf("CRD %s is installed and has no version %s: it is not the example's", crdName, v1alpha1.SchemeGroupVersion.Version)
+			return fmt.Errorf("the installed CRD %s has no version %s: it does not belong to the example", crdName, v1alpha1.SchemeGroupVersion.Version)
 		}
 		select {
 		case <-ctx.Done():
@@ -73,7 +73,7 @@ func installCRD(ctx context.Context, config *rest.Config, labels map[string]stri
 	}
 }
 
-// served tells whether the API server says that it serves the resource.
+// served reports whether the API server serves the resource.
 func served(crd *unstructured.Unstructured) bool {
 	conditions, _, _ := unstructured.NestedSlice(crd.Object, "status", "conditions") // absent: not yet
 	for _, c := range conditions {

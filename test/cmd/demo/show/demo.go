@@ -25,7 +25,7 @@ const ringName = "foo-operator"
 type demo struct {
 	options
 	out     output
-	watched bool // somebody looks at a terminal
+	watched bool // the output is a terminal
 	dir     string
 
 	cluster  *cluster
@@ -40,25 +40,25 @@ type demo struct {
 	mu     sync.Mutex // guards what follows
 	now    headline
 	log    []event
-	byHand []string // how to clean up for who can't wait
-	// expected are the replicas whose end is no failure.
+	byHand []string // commands to clean up by hand
+	// expected has the replicas whose end is not a failure.
 	expected map[*replica]bool
 
-	// background are the goroutines that watch and draw; fail ends the run.
+	// background has the goroutines that watch and draw; fail ends the run.
 	background sync.WaitGroup
 	fail       context.CancelCauseFunc
 }
 
-// errBroken says that the demo ran to its end and showed that a promise does not hold.
-var errBroken = errors.New("a promise is broken")
+// errBroken means that the demo ran to its end and showed that a guarantee does not hold.
+var errBroken = errors.New("a guarantee was violated")
 
-// newDemo returns a demo that does nothing yet. watched says that somebody looks
-// at a terminal.
+// newDemo returns a demo that does nothing yet. watched means that the output is a
+// terminal.
 func newDemo(o options, out output, watched bool) *demo {
 	return &demo{options: o, out: out, watched: watched, expected: map[*replica]bool{}}
 }
 
-// run does everything. It returns what went wrong, and what it could not clean up.
+// run runs the whole demo. err is what went wrong, left is what could not be cleaned up.
 func (d *demo) run(ctx context.Context) (err, left error) {
 	ctx, d.fail = context.WithCancelCause(ctx)
 	defer d.fail(nil)
@@ -85,18 +85,19 @@ func (d *demo) run(ctx context.Context) (err, left error) {
 		err = d.show(ctx)
 	}
 	if cause := context.Cause(ctx); cause != nil {
-		err = cause // all else came of that
+		err = cause // other errors are consequences of it
 	}
 	return err, d.cleanUp()
 }
 
-// emptyFolder creates a folder if need be. Records of an earlier run must not be in it.
+// emptyFolder creates a directory if it does not exist. It must not have records of an
+// earlier run.
 func emptyFolder(dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	if old, _ := filepath.Glob(filepath.Join(dir, "*.record")); len(old) > 0 { // the pattern is fine
-		return fmt.Errorf("%s has records of an earlier run: name another folder", dir)
+	if old, _ := filepath.Glob(filepath.Join(dir, "*.record")); len(old) > 0 { // the pattern is valid
+		return fmt.Errorf("%s has records of an earlier run: choose another directory", dir)
 	}
 	return nil
 }
@@ -135,8 +136,8 @@ func (d *demo) setUpLocal(ctx context.Context, temporary string) (binary string,
 	return binary, nil
 }
 
-// setUpRemote prepares a cluster of the user's, after it has said how. It returns
-// the path of the replicas' binary.
+// setUpRemote announces what it will do, then prepares the user's cluster. It returns the
+// path of the replicas' binary.
 func (d *demo) setUpRemote(ctx context.Context, temporary string) (binary string, err error) {
 	there, c, err := connect(ctx, d.options, temporary, d.out)
 	if err != nil {
@@ -150,7 +151,7 @@ func (d *demo) setUpRemote(ctx context.Context, temporary string) (binary string
 	if binary, err = buildReplica(ctx, d.out, temporary); err != nil {
 		return "", err
 	}
-	d.cluster = c // to be closed from now on
+	d.cluster = c // must be closed from now on
 	d.mustRemove(c.byHand)
 	return binary, there.prepare(ctx)
 }
@@ -173,13 +174,13 @@ func (d *demo) createFoos(ctx context.Context) (err error) {
 	return nil
 }
 
-// ready says that a part of the preparation is done.
+// ready returns a line which reports that a part of the preparation is done.
 func ready(_ output, what string, took time.Duration) line {
 	return text(good, "%s ", "ok").and(normal, "%s", what).and(faint, " (%.1f s)", took.Seconds())
 }
 
-// cleanUp ends the replicas and closes the cluster. It doesn't listen to the
-// context of the run, which has ended; who is tired of waiting interrupts again.
+// cleanUp stops the replicas and closes the cluster. It ignores the context of the run,
+// which has ended; a user who does not want to wait can interrupt again.
 func (d *demo) cleanUp() error {
 	d.out.Close()
 	if len(d.replicas) > 0 {
@@ -193,7 +194,7 @@ func (d *demo) cleanUp() error {
 		d.expect(r)
 	}
 	errs = append(errs, each(d.replicas, func(r *replica) error { return r.stop(ctx) })...)
-	d.fail(nil) // ends what is in the background, if nothing has yet
+	d.fail(nil) // ends the background goroutines, if they still run
 	d.background.Wait()
 	if d.watcher != nil {
 		d.watcher.close()
@@ -205,7 +206,7 @@ func (d *demo) cleanUp() error {
 	return errors.Join(errs...)
 }
 
-// each calls a function for all elements at once and returns what it returned.
+// each calls a function concurrently for all elements and returns the results.
 func each[T any](all []T, do func(T) error) []error {
 	errs := make([]error, len(all))
 	var wait sync.WaitGroup
@@ -220,7 +221,7 @@ func each[T any](all []T, do func(T) error) []error {
 func (d *demo) start(ctx context.Context, name string) (m int, err error) {
 	r, err := startReplica(d.replica, name)
 	if err != nil {
-		return nobody, err
+		return noOwner, err
 	}
 	m = d.board.add(name)
 	d.replicas = append(d.replicas, r)
@@ -231,7 +232,7 @@ func (d *demo) start(ctx context.Context, name string) (m int, err error) {
 		}
 	})
 	d.background.Go(func() {
-		<-r.exited // cleanUp sees to it
+		<-r.exited // cleanUp makes sure that this happens
 		if !d.isExpected(r) {
 			d.board.end(m, killed, time.Time{})
 			d.fail(r.failure())
@@ -240,7 +241,7 @@ func (d *demo) start(ctx context.Context, name string) (m int, err error) {
 	return m, nil
 }
 
-// expect says that the end of a replica is no failure.
+// expect marks the end of a replica as expected, so that it is not a failure.
 func (d *demo) expect(r *replica) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -253,22 +254,21 @@ func (d *demo) isExpected(r *replica) bool {
 	return d.expected[r]
 }
 
-// mustRemove notes a command that removes what would be left if the demo ended now.
+// mustRemove notes a command that removes what would remain if the demo ended now.
 func (d *demo) mustRemove(command string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.byHand = append(d.byHand, command)
 }
 
-// leftBehind returns the commands that clean up if the demo doesn't.
+// leftBehind returns the commands that clean up if the demo cannot.
 func (d *demo) leftBehind() []string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return slices.Clone(d.byHand)
 }
 
-// say sets the headline. It stands above the log where somebody looks at a
-// screen, and in the log where nobody does.
+// say sets the headline. On a terminal it appears above the log, otherwise in the log.
 func (d *demo) say(h headline) {
 	d.mu.Lock()
 	d.now = h
@@ -287,7 +287,7 @@ func (d *demo) note(m mark, format string, args ...any) {
 	d.out.Event(e)
 }
 
-// draw shows how things are until ctx ends.
+// draw shows the current state until ctx ends.
 func (d *demo) draw(ctx context.Context) {
 	ticker := time.NewTicker(terminal.TickEvery)
 	defer ticker.Stop()
@@ -301,7 +301,7 @@ func (d *demo) draw(ctx context.Context) {
 	}
 }
 
-// view copies all that is shown.
+// view copies everything that is shown.
 func (d *demo) view(now time.Time) view {
 	v := view{
 		title:   fmt.Sprintf("%s, one operator, on %s", plural(d.objects, "Foo"), d.cluster.title),
@@ -317,7 +317,7 @@ func (d *demo) view(now time.Time) view {
 	return v
 }
 
-// fill puts what the board knows into a view.
+// fill copies the state of the board into a view.
 func (b *board) fill(v *view, now time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -28,24 +28,24 @@ import (
 	"github.com/tom-ludwig/operator-scaling/test/controlplane"
 )
 
-// beTheDemo in the environment makes the test binary the command itself.
-const beTheDemo = "DEMO_TEST_BE_THE_DEMO"
+// runAsDemo is the environment variable that makes the test binary run as the command.
+const runAsDemo = "DEMO_TEST_RUN_AS_DEMO"
 
 func TestMain(m *testing.M) {
-	if os.Getenv(beTheDemo) != "" {
+	if os.Getenv(runAsDemo) != "" {
 		os.Exit(command())
 	}
 	os.Exit(m.Run())
 }
 
-// running is a demo as a process, with files of its own.
+// running is a demo that runs as a separate process, with its own directory.
 type running struct {
 	*exec.Cmd
 	files string
-	ended chan struct{} // closed when it has
+	ended chan struct{} // closed when the process has ended
 
 	mu   sync.Mutex
-	text bytes.Buffer // what it has printed
+	text bytes.Buffer // its output
 }
 
 func (r *running) Write(p []byte) (int, error) {
@@ -65,22 +65,22 @@ func demonstrate(t *testing.T, args ...string) *running {
 	if testing.Short() {
 		t.Skip("takes a control plane")
 	}
-	// The build is not what is tested, and its time would be that of an interrupt.
+	// The tests are not about the build, and an interrupt should not hit it.
 	if _, err := controlplane.Build(t.Context(), os.Stderr); err != nil {
 		t.Fatal(err)
 	}
 	r := &running{Cmd: exec.Command(os.Args[0], args...), files: t.TempDir(), ended: make(chan struct{})}
-	r.Env = append(os.Environ(), beTheDemo+"=1", "TMPDIR="+r.files)
+	r.Env = append(os.Environ(), runAsDemo+"=1", "TMPDIR="+r.files)
 	r.Stdout, r.Stderr = r, r
 	if err := r.Start(); err != nil {
 		t.Fatal(err)
 	}
 	go func() {
-		_ = r.Wait() // ProcessState tells
+		_ = r.Wait() // the tests read ProcessState
 		close(r.ended)
 	}()
 	t.Cleanup(func() {
-		_ = r.Process.Kill() // of no use if it has ended
+		_ = r.Process.Kill() // fails if it has ended
 		<-r.ended
 	})
 	return r
@@ -98,7 +98,7 @@ func (r *running) await(t *testing.T, text string) {
 	}
 }
 
-// end waits for the end, and checks the exit code and that nothing is left behind.
+// end waits for the end of the process, and checks the exit code and that nothing is left.
 func (r *running) end(t *testing.T, code int) {
 	t.Helper()
 	<-r.ended
@@ -113,8 +113,8 @@ func (r *running) end(t *testing.T, code int) {
 	}
 }
 
-// processesIn returns the command lines that name a folder. All processes of a
-// demo have files in it.
+// processesIn returns the command lines that contain a directory. All processes of a demo
+// have files in its directory.
 func processesIn(t *testing.T, dir string) (found []string) {
 	t.Helper()
 	all, err := filepath.Glob("/proc/[0-9]*/cmdline")
@@ -123,7 +123,7 @@ func processesIn(t *testing.T, dir string) (found []string) {
 	}
 	for _, path := range all {
 		text, err := os.ReadFile(path)
-		if err == nil && bytes.Contains(text, []byte(dir)) { // else it has just ended
+		if err == nil && bytes.Contains(text, []byte(dir)) { // otherwise it has just ended
 			found = append(found, string(bytes.ReplaceAll(text, []byte{0}, []byte(" "))))
 		}
 	}
@@ -135,12 +135,12 @@ func TestDemo(t *testing.T) {
 	demo.end(t, 0)
 	t.Log("\n" + demo.output())
 	for _, want := range []string{
-		`each has been worked on: 120 objects, \d+ reconciles`,
-		`foo-operator-3 has joined: \d+ objects moved`,
+		`each object was processed: 120 objects, \d+ reconciles`,
+		`foo-operator-3 joined: \d+ objects moved`,
 		`foo-operator-1 was stopped: \d+ objects moved`,
 		`foo-operator-2 was killed: \d+ objects moved`,
-		`\b0  objects worked on by two members at once`,
-		`\b0  objects whose last version nobody worked on`,
+		`\b0  objects that two members worked on at the same time`,
+		`\b0  objects not processed at their last version`,
 		`\b0  objects without an owner at the end`,
 		`Cleaned up`,
 	} {
@@ -151,7 +151,7 @@ func TestDemo(t *testing.T) {
 }
 
 func TestInterruptCleansUp(t *testing.T) {
-	for _, when := range []string{"building the example", "has joined"} {
+	for _, when := range []string{"building the example", "foo-operator-3 joined"} {
 		t.Run(when, func(t *testing.T) {
 			demo := demonstrate(t, "-fast", "-objects=60")
 			demo.await(t, when)
@@ -164,7 +164,7 @@ func TestInterruptCleansUp(t *testing.T) {
 				t.Errorf("took %v", took)
 			}
 			if !strings.Contains(demo.output(), "Cleaned up") {
-				t.Errorf("doesn't say that it has cleaned up:\n%s", demo.output())
+				t.Errorf("does not report that it has cleaned up:\n%s", demo.output())
 			}
 		})
 	}
@@ -172,7 +172,7 @@ func TestInterruptCleansUp(t *testing.T) {
 
 func TestKilledDemoLeavesNoProcess(t *testing.T) {
 	demo := demonstrate(t, "-fast", "-objects=60")
-	demo.await(t, "has joined")
+	demo.await(t, "foo-operator-3 joined")
 	if err := demo.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
@@ -183,7 +183,7 @@ func TestKilledDemoLeavesNoProcess(t *testing.T) {
 	}
 }
 
-// users starts a control plane that stands for a cluster of the user's.
+// users starts a control plane that plays the role of the user's cluster.
 func users(t *testing.T) *controlplane.ControlPlane {
 	t.Helper()
 	if testing.Short() {
@@ -198,7 +198,7 @@ func users(t *testing.T) *controlplane.ControlPlane {
 	return plane
 }
 
-func TestClusterOfTheUsersIsLeftAsItWas(t *testing.T) {
+func TestUsersClusterIsRestored(t *testing.T) {
 	plane := users(t)
 	before := everything(t, plane.Admin())
 	demo := demonstrate(t, "-fast", "-objects=60", "-kubeconfig="+plane.Kubeconfig())
@@ -213,7 +213,7 @@ func TestClusterOfTheUsersIsLeftAsItWas(t *testing.T) {
 	}
 }
 
-func TestFoosOfOthersAreLeftAlone(t *testing.T) {
+func TestOtherFoosAreNotTouched(t *testing.T) {
 	plane := users(t)
 	if err := installCRD(t.Context(), plane.Admin(), nil); err != nil {
 		t.Fatal(err)
@@ -221,7 +221,7 @@ func TestFoosOfOthersAreLeftAlone(t *testing.T) {
 	createFoo(t, plane.Admin())
 	before := everything(t, plane.Admin())
 	demo := demonstrate(t, "-fast", "-objects=60", "-kubeconfig="+plane.Kubeconfig())
-	demo.await(t, "is killed") // what comes then is the same as ever
+	demo.await(t, "is killed") // the rest is tested above
 	if err := demo.Process.Signal(os.Interrupt); err != nil {
 		t.Fatal(err)
 	}
@@ -230,7 +230,7 @@ func TestFoosOfOthersAreLeftAlone(t *testing.T) {
 		t.Errorf("before:\n%s\nafter:\n%s", before, after)
 	}
 
-	// Nor does a CRD go that was ours and has come to be of use to others.
+	// The demo also keeps a CRD that it created if others use it now.
 	if err := deleteCRD(t, plane.Admin()); err != nil {
 		t.Fatal(err)
 	}
@@ -241,7 +241,7 @@ func TestFoosOfOthersAreLeftAlone(t *testing.T) {
 	createFoo(t, plane.Admin())
 	before = everything(t, plane.Admin())
 	if err := r.remove(t.Context()); err == nil || !strings.Contains(err.Error(), "default/foo-000") {
-		t.Errorf("the Foo that is in the way is not named: %v", err)
+		t.Errorf("the error does not name the Foo that prevents the removal: %v", err)
 	}
 	if after := everything(t, plane.Admin()); after != strings.Replace(before, r.namespace+"\n", "", 1) {
 		t.Errorf("before:\n%s\nafter:\n%s", before, after)
@@ -277,8 +277,8 @@ func deleteCRD(t *testing.T, config *rest.Config) error {
 	return err
 }
 
-// everything names the namespaces, the Deployments, the CRD and the Foos with
-// their versions.
+// everything lists the namespaces and the Deployments, and the CRD and the Foos with their
+// versions.
 func everything(t *testing.T, config *rest.Config) string {
 	t.Helper()
 	client, err := dynamic.NewForConfig(config)
@@ -308,8 +308,8 @@ func everything(t *testing.T, config *rest.Config) string {
 	return strings.Join(names, "\n")
 }
 
-// finalizeNamespaces does what the namespace controller does, which this control
-// plane lacks: it empties namespaces that are being deleted, and lets them go.
+// finalizeNamespaces acts as the namespace controller, which this control plane lacks: it
+// deletes the contents of terminating namespaces, then finalizes them.
 func finalizeNamespaces(t *testing.T, config *rest.Config) (stop func()) {
 	t.Helper()
 	client, err := kubernetes.NewForConfig(config)
@@ -339,14 +339,14 @@ func finalizeNamespaces(t *testing.T, config *rest.Config) (stop func()) {
 		for sleep(ctx, 100*time.Millisecond) == nil {
 			list, err := client.CoreV1().Namespaces().List(ctx, metav1.ListOptions{})
 			if err != nil {
-				continue // the control plane is going
+				continue // the control plane is stopping
 			}
 			for _, n := range list.Items {
 				if n.Status.Phase != corev1.NamespaceTerminating {
 					continue
 				}
 				if err := finalize(&n); err != nil && ctx.Err() == nil {
-					t.Logf("finalize namespace %s: %v", n.Name, err) // again in a moment
+					t.Logf("finalize namespace %s: %v", n.Name, err) // it is retried
 				}
 			}
 		}

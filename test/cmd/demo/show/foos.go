@@ -39,7 +39,7 @@ func newFoos(config *rest.Config, namespace string, n int) (*foos, error) {
 	return f, nil
 }
 
-// keys returns namespace/name of each.
+// keys returns the key, namespace/name, of each Foo.
 func (f *foos) keys() []string {
 	var keys []string
 	for _, name := range f.names {
@@ -48,7 +48,7 @@ func (f *foos) keys() []string {
 	return keys
 }
 
-// create creates all of them, and says how many there are.
+// create creates all Foos, and reports to progress how many it has created.
 func (f *foos) create(ctx context.Context, progress func(done int)) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -76,7 +76,7 @@ func (f *foos) create(ctx context.Context, progress func(done int)) error {
 			}
 		}
 	})
-	go func() { wait.Wait(); close(created) }() // ends when its range below does
+	go func() { wait.Wait(); close(created) }() // ends with the range below
 	done := 0
 	for range created {
 		done++
@@ -90,14 +90,14 @@ func spec(name string) v1alpha1.FooSpec {
 	return v1alpha1.FooSpec{DeploymentName: name, Replicas: &one}
 }
 
-// tolerated is how many changes in a row may fail: an API server may be busy.
+// tolerated is how many consecutive changes may fail, because an API server may be busy.
 const tolerated = 20
 
 // changeTime is how long one change may take.
 const changeTime = 3 * time.Second
 
-// change keeps changing one at random, so many a second, until ctx ends. None is
-// on its way when it returns.
+// change changes random Foos at the given rate until ctx ends. No request is in flight
+// when it returns.
 func (f *foos) change(ctx context.Context, perSecond int) error {
 	if perSecond == 0 {
 		return nil
@@ -113,7 +113,7 @@ func (f *foos) change(ctx context.Context, perSecond int) error {
 		}
 		name := f.names[rand.IntN(len(f.names))]
 		patch := fmt.Appendf(nil, `{"spec":{"replicas":%d}}`, 1+rand.IntN(9))
-		// Not cancelled with ctx: a request that is given up may be carried out later.
+		// Not cancelled with ctx, because an abandoned request may still be executed later.
 		limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), changeTime)
 		_, err := f.client.Patch(limited, name, types.MergePatchType, patch, metav1.PatchOptions{})
 		cancel()
@@ -125,8 +125,8 @@ func (f *foos) change(ctx context.Context, perSecond int) error {
 	}
 }
 
-// current waits until each status speaks of the last change of the spec, but no
-// longer than atMost. It returns the objects as they are then, and how many are behind.
+// current waits until each status reflects the last change of the spec, but no longer
+// than atMost. It returns the objects at that time, and how many do not reflect it yet.
 func (f *foos) current(ctx context.Context, atMost time.Duration) (all []v1alpha1.Foo, behind int, err error) {
 	deadline := time.Now().Add(atMost)
 	for {
@@ -135,7 +135,7 @@ func (f *foos) current(ctx context.Context, atMost time.Duration) (all []v1alpha
 			return nil, 0, fmt.Errorf("list Foos: %w", err)
 		}
 		if len(list.Items) < len(f.names) {
-			return nil, 0, errors.New("some Foos are gone: who deleted them?")
+			return nil, 0, errors.New("some Foos were deleted, but not by the demo")
 		}
 		behind = 0
 		for _, foo := range list.Items {

@@ -12,23 +12,23 @@ import (
 	"github.com/tom-ludwig/operator-scaling/test/checker"
 )
 
-// verdict is what the records of the replicas prove.
+// verdict is the result of checking the records of the replicas.
 type verdict struct {
 	reconciles int
 	by         []int    // reconciles, by member
-	overlaps   []string // each a time at which two members worked on one object
-	forgotten  []string // objects whose last version nobody has worked on
-	faults     []string // whatever else the checker found that must not be
+	overlaps   []string // times at which two members worked on the same object
+	forgotten  []string // objects whose last version was not processed
+	faults     []string // other violations that the checker found
 }
 
-// judge reads what the replicas have recorded, all of which have ended, and
-// compares it with the objects as they are in the end.
+// judge reads the records of the replicas, all of which have ended, and compares them
+// with the final state of the objects.
 func judge(replicas []*replica, final []v1alpha1.Foo) (verdict, error) {
 	var processes []checker.Process
 	for _, r := range replicas {
 		p, err := checker.ReadFile(r.record)
 		if err != nil {
-			return verdict{}, fmt.Errorf("read what %s has recorded: %w", r.name, err)
+			return verdict{}, fmt.Errorf("read the records of %s: %w", r.name, err)
 		}
 		p.Name, p.Death = r.name, r.death
 		processes = append(processes, p)
@@ -47,10 +47,10 @@ func judge(replicas []*replica, final []v1alpha1.Foo) (verdict, error) {
 		v.overlaps = append(v.overlaps, fmt.Sprintf("%s: %s and %s, for %v", o.Subject, o.A.Process, o.B.Process, time.Duration(o.To-o.From)))
 	}
 	for _, l := range report.Losses {
-		v.forgotten = append(v.forgotten, fmt.Sprintf("%s: version %s, worked on %q", l.Key, l.Want, l.Got))
+		v.forgotten = append(v.forgotten, fmt.Sprintf("%s: version is %s, last processed %q", l.Key, l.Want, l.Got))
 	}
 	for _, d := range report.TokenDrops {
-		v.faults = append(v.faults, fmt.Sprintf("%s: %s worked under an older token than %s before it", d.Key, d.After.Process, d.Before.Process))
+		v.faults = append(v.faults, fmt.Sprintf("%s: %s worked under an older token than %s did before", d.Key, d.After.Process, d.Before.Process))
 	}
 	for _, p := range report.Problems {
 		v.faults = append(v.faults, fmt.Sprintf("%s: a %s record %s", p.Process, p.Record.Event, p.What))

@@ -24,12 +24,12 @@ import (
 
 // Exit codes.
 const (
-	exitFailed      = 1 // the demo could not be shown, or showed a broken promise
+	exitFailed      = 1 // the demo could not run, or showed that a guarantee was violated
 	exitUsage       = 2
-	exitInterrupted = 130 // as shells have it
+	exitInterrupted = 130 // as in shells
 )
 
-// errInterrupted says that the user has ended the demo.
+// errInterrupted means that the user has ended the demo.
 var errInterrupted = errors.New("interrupted")
 
 func main() { os.Exit(command()) }
@@ -43,7 +43,7 @@ func command() int {
 		fmt.Fprintln(os.Stderr, err)
 		return exitUsage
 	}
-	// client-go's complaints about servers that come and go would spoil the picture.
+	// client-go's log messages about servers that start and stop would disturb the screen.
 	klog.LogToStderr(false)
 	klog.SetOutput(io.Discard)
 	rest.SetDefaultWarningHandler(rest.NoWarnings{})
@@ -59,7 +59,7 @@ func command() int {
 	return d.report(err, left)
 }
 
-// standardOutput returns a screen if somebody looks at it, else plain lines.
+// standardOutput returns a screen if standard output is a terminal, plain lines otherwise.
 func standardOutput() (out output, watched bool, done func()) {
 	size := func() (int, int) {
 		w, h, _ := terminal.Size(os.Stdout)
@@ -86,10 +86,10 @@ func standardOutput() (out output, watched bool, done func()) {
 	return s, true, func() { close(quit); wait.Wait(); s.Close() }
 }
 
-// onInterrupt ends the demo at the first signal, and the process at the second.
+// onInterrupt ends the demo at the first signal, and the process at the second one.
 func onInterrupt(out output, cancel context.CancelCauseFunc, leftBehind func() []string) (stop func()) {
 	signals := make(chan os.Signal, 2)
-	// A closed pipe (make demo | head) has to be cleaned up after as well.
+	// After a closed pipe (make demo | head), the demo must clean up as well.
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE)
 	quit := make(chan struct{})
 	var wait sync.WaitGroup
@@ -100,12 +100,12 @@ func onInterrupt(out output, cancel context.CancelCauseFunc, leftBehind func() [
 				return
 			case s := <-signals:
 				if s == syscall.SIGPIPE && n > 0 {
-					continue // comes with every line from now on
+					continue // sent for every line from now on
 				}
 				if n++; n > 1 {
 					out.Close()
 					out.Progress("")
-					out.Say(text(bad, "Given up. What may be left, and how to remove it:"))
+					out.Say(text(bad, "Stopped without cleaning up. To remove what may be left:"))
 					for _, command := range leftBehind() {
 						out.Say(text(normal, "  %s", command))
 					}
@@ -113,7 +113,7 @@ func onInterrupt(out output, cancel context.CancelCauseFunc, leftBehind func() [
 				}
 				cancel(errInterrupted)
 				out.Close()
-				out.Say(text(warn, "Interrupted: cleaning up. Ctrl-C again gives up."))
+				out.Say(text(warn, "Interrupted: cleaning up. Press Ctrl-C again to stop without cleaning up."))
 			}
 		}
 	})
@@ -124,7 +124,7 @@ func onInterrupt(out output, cancel context.CancelCauseFunc, leftBehind func() [
 	}
 }
 
-// report says how it ended. left is what could not be cleaned up.
+// report prints how the demo ended. left is what could not be cleaned up.
 func (d *demo) report(err, left error) int {
 	out := d.out
 	out.Close()
@@ -146,14 +146,14 @@ func (d *demo) report(err, left error) int {
 		complain("Not cleaned up: ", left)
 		code = max(code, exitFailed)
 	default:
-		out.Say(text(faint, "Cleaned up: no process, file or object of the demo is left."))
+		out.Say(text(faint, "Cleaned up: the demo left no process, file or object behind."))
 	}
 	switch {
 	case len(d.replicas) == 0:
 	case d.keep != "":
 		out.Say(text(faint, "Logs and records of the replicas are in %s.", d.keep))
 	case code == exitFailed:
-		out.Say(text(faint, "With -keep FOLDER the logs and records of the replicas stay."))
+		out.Say(text(faint, "Use -keep DIRECTORY to keep the logs and records of the replicas."))
 	}
 	return code
 }

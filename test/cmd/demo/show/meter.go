@@ -5,13 +5,13 @@ package main
 
 import "time"
 
-// window is the time over which a meter counts.
+// window is the period over which a meter counts.
 const window = 2 * time.Second
 
 // meter measures a rate of events. Its zero value is ready.
 type meter struct{ times []time.Time }
 
-// add counts an event. Events come in the order of their times, more or less.
+// add counts an event. Events arrive roughly in the order of their times.
 func (m *meter) add(at time.Time) { m.times = append(m.times, at) }
 
 // perSecond returns the rate over the last window.

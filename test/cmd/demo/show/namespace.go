@@ -30,8 +30,8 @@ func createNamespace(ctx context.Context, config *rest.Config, name string, labe
 	return nil
 }
 
-// forbidPods keeps the Deployments that the example controller creates from
-// starting anything: hundreds of Pods are no part of the demo.
+// forbidPods prevents the Deployments that the example controller creates from starting
+// Pods: the demo does not need hundreds of Pods.
 func forbidPods(ctx context.Context, config *rest.Config, namespace string) error {
 	client, err := kubernetes.NewForConfig(config)
 	if err != nil {
@@ -46,13 +46,13 @@ func forbidPods(ctx context.Context, config *rest.Config, namespace string) erro
 		}},
 	}
 	if _, err := client.CoreV1().ResourceQuotas(namespace).Create(ctx, quota, metav1.CreateOptions{}); err != nil {
-		return fmt.Errorf("keep Pods from starting in namespace %s: %w", namespace, err)
+		return fmt.Errorf("prevent Pods in namespace %s: %w", namespace, err)
 	}
 	return nil
 }
 
-// deleteNamespace deletes a namespace and all that is in it if it has the labels,
-// and returns when it is gone or ctx ends.
+// deleteNamespace deletes a namespace and everything in it if it has the labels, and
+// returns when it is gone or ctx ends.
 func deleteNamespace(ctx context.Context, config *rest.Config, name string, having map[string]string) error {
 	client, err := kubernetes.NewForConfig(config)
 	if err != nil {
@@ -64,7 +64,7 @@ func deleteNamespace(ctx context.Context, config *rest.Config, name string, havi
 		case apierrors.IsNotFound(err):
 			return nil
 		case err == nil && !has(namespace.Labels, having):
-			return nil // never created, or somebody else's
+			return nil // never created, or not created by this demo
 		case err == nil && !asked:
 			err = client.CoreV1().Namespaces().Delete(ctx, name, *metav1.NewPreconditionDeleteOptions(string(namespace.UID)))
 			if err != nil && !apierrors.IsNotFound(err) {
@@ -74,13 +74,13 @@ func deleteNamespace(ctx context.Context, config *rest.Config, name string, havi
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("namespace %s is not gone yet (kubectl get namespace %s tells why): %w", name, name, errors.Join(err, context.Cause(ctx)))
+			return fmt.Errorf("namespace %s still exists (for the reason see kubectl get namespace %s -o yaml): %w", name, name, errors.Join(err, context.Cause(ctx)))
 		case <-time.After(200 * time.Millisecond):
 		}
 	}
 }
 
-// has tells whether an object has all of the labels.
+// has reports whether an object has all of the labels.
 func has(labels, wanted map[string]string) bool {
 	for k, v := range wanted {
 		if labels[k] != v {

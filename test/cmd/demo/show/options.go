@@ -14,14 +14,14 @@ import (
 
 // options are what the user may choose.
 type options struct {
-	kubeconfig string // empty: a control plane of our own
+	kubeconfig string // empty: a local control plane
 	context    string
 	objects    int
 	changes    int           // of objects, each second
 	lease      time.Duration // of the members
 	pause      time.Duration // between two steps, to look at the result
 	fast       bool
-	keep       string // folder for logs and records; empty: none is left
+	keep       string // directory for logs and records; empty: they are removed
 }
 
 const (
@@ -29,7 +29,7 @@ const (
 	fastPause = 1500 * time.Millisecond
 )
 
-// parse reads the command line. The error is flag.ErrHelp if help was asked for.
+// parse parses the command line. The error is flag.ErrHelp if help was requested.
 func parse(args []string, messages io.Writer) (options, error) {
 	var o options
 	flags := flag.NewFlagSet("demo", flag.ContinueOnError)
@@ -38,14 +38,14 @@ func parse(args []string, messages io.Writer) (options, error) {
 		fmt.Fprint(messages, "Shows replicas of an operator sharing their objects.\n\nFlags:\n")
 		flags.PrintDefaults()
 	}
-	flags.StringVar(&o.kubeconfig, "kubeconfig", "", "run on the cluster of this `file`, in a namespace that is created and deleted;\nempty: build and start a control plane for the time of the demo")
+	flags.StringVar(&o.kubeconfig, "kubeconfig", "", "run on the cluster of this `file`, in a namespace that is created and deleted;\nempty: build and start a local control plane for the demo")
 	flags.StringVar(&o.context, "context", "", "`context` of the kubeconfig, if not the current one")
 	flags.IntVar(&o.objects, "objects", 300, "number of Foos")
 	flags.IntVar(&o.changes, "changes", 20, "changes of Foos per second; 0 for none")
 	flags.DurationVar(&o.lease, "lease-duration", 15*time.Second, "how long a killed replica keeps its objects; whole seconds")
 	flags.DurationVar(&o.pause, "pause", 8*time.Second, "time to look at the result of each step")
-	flags.BoolVar(&o.fast, "fast", false, fmt.Sprintf("for the impatient and for CI: -lease-duration %v -pause %v", fastLease, fastPause))
-	flags.StringVar(&o.keep, "keep", "", "keep the replicas' logs and records in this `folder`")
+	flags.BoolVar(&o.fast, "fast", false, fmt.Sprintf("run faster, for example in CI: -lease-duration %v -pause %v", fastLease, fastPause))
+	flags.StringVar(&o.keep, "keep", "", "keep the replicas' logs and records in this `directory`")
 	if err := flags.Parse(args); err != nil {
 		return o, err
 	}
@@ -88,6 +88,6 @@ func (o options) validate() error {
 	return errors.Join(errs...)
 }
 
-// takeover is the time after which the objects of a killed member must have been
-// taken over: its Lease has to expire, and who finds out has to act.
+// takeover is the time within which other members must have taken over the objects of a
+// killed member: its Lease must expire, and a member that notices this must act.
 func (o options) takeover() time.Duration { return o.lease + 2*time.Second }

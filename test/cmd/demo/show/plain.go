@@ -12,7 +12,7 @@ import (
 	"github.com/tom-ludwig/operator-scaling/test/cmd/demo/terminal"
 )
 
-// plain is an output that is no terminal: one line after the other, for logs.
+// plain is an output that is not a terminal: one line after the other, for logs.
 type plain struct {
 	mu     sync.Mutex
 	out    io.Writer
@@ -30,7 +30,7 @@ func (p *plain) Say(lines ...line) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, l := range lines {
-		_, _ = io.WriteString(p.out, strings.TrimRight(l.render(p.look.Color), " ")+"\n") // nobody is left to be told
+		_, _ = io.WriteString(p.out, strings.TrimRight(l.render(p.look.Color), " ")+"\n") // there is no other place to report an error
 	}
 }
 

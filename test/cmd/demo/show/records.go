@@ -15,10 +15,10 @@ import (
 	"github.com/tom-ludwig/operator-scaling/example-controller/record"
 )
 
-// readEvery is the time between two looks at a file of records.
+// readEvery is the time between two reads of a file of records.
 const readEvery = 50 * time.Millisecond
 
-// follow tells the board of each reconcile that a replica records, until ctx ends.
+// follow adds each reconcile that a replica records to the board, until ctx ends.
 func follow(ctx context.Context, b *board, m int, path string) error {
 	var t tailer
 	defer t.close()
@@ -41,11 +41,11 @@ func follow(ctx context.Context, b *board, m int, path string) error {
 // tailer reads a file of records as it grows.
 type tailer struct {
 	file *os.File
-	rest []byte // the line that is not complete yet
+	rest []byte // the incomplete line
 }
 
-// read hands on the records that were added since the last call. A file that
-// doesn't exist yet has none.
+// read passes on the records that were added since the last call. A file that does not
+// exist yet has none.
 func (t *tailer) read(path string, to func(record.Record)) error {
 	if t.file == nil {
 		file, err := os.Open(path)
@@ -78,6 +78,6 @@ func (t *tailer) read(path string, to func(record.Record)) error {
 
 func (t *tailer) close() {
 	if t.file != nil {
-		_ = t.file.Close() // was only read
+		_ = t.file.Close() // only read, so nothing is lost
 	}
 }

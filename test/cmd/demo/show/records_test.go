@@ -13,7 +13,7 @@ import (
 	"github.com/tom-ludwig/operator-scaling/example-controller/record"
 )
 
-func TestTailerReadsWhatIsComplete(t *testing.T) {
+func TestTailerReadsCompleteLines(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "a.record")
 	var reader tailer
 	defer reader.close()
@@ -25,7 +25,7 @@ func TestTailerReadsWhatIsComplete(t *testing.T) {
 		return keys
 	}
 	if got := read(); got != nil {
-		t.Errorf("a file that isn't there has %v", got)
+		t.Errorf("a missing file has %v", got)
 	}
 	file, err := os.Create(path)
 	if err != nil {
@@ -49,8 +49,8 @@ func TestTailerReadsWhatIsComplete(t *testing.T) {
 	}
 }
 
-// The demo must say so when a promise is broken.
-func TestJudgeFindsBrokenPromises(t *testing.T) {
+// The demo must report a violated guarantee.
+func TestJudgeFindsViolations(t *testing.T) {
 	dir := t.TempDir()
 	write := func(name string, death int64, lines string) *replica {
 		r := &replica{name: name, record: filepath.Join(dir, name), death: death}

@@ -23,23 +23,23 @@ import (
 )
 
 const (
-	// hesitation is the time to think better of it, where somebody watches.
+	// hesitation is the time in which the user can still cancel, on a terminal.
 	hesitation = 5 * time.Second
 	// removalTime is how long a cluster may take to delete a namespace.
 	removalTime = 2 * time.Minute
 )
 
-// remote is a cluster of the user's. It touches one namespace, which it creates,
-// and the CRD if there is none. What carries its labels was created by it.
+// remote is the user's cluster. The demo touches only one namespace, which it creates,
+// and the CRD if it does not exist. Everything with its labels was created by it.
 type remote struct {
 	config    *rest.Config
 	namespace string
 	labels    map[string]string
 }
 
-// connect reads a kubeconfig and says what will be done to its cluster. It does
-// nothing to it yet. The copy of the kubeconfig for the replicas names one
-// context, so that nobody who switches contexts meanwhile sends them elsewhere.
+// connect reads a kubeconfig and prints what will be done to its cluster. It does not
+// change anything yet. The copy of the kubeconfig for the replicas has only one context,
+// so that switching contexts in the meantime does not affect them.
 func connect(ctx context.Context, o options, dir string, out output) (*remote, *cluster, error) {
 	rules := &clientcmd.ClientConfigLoadingRules{ExplicitPath: o.kubeconfig}
 	raw, err := rules.Load()
@@ -84,13 +84,13 @@ func connect(ctx context.Context, o options, dir string, out output) (*remote, *
 	}
 	out.Say(
 		nil,
-		text(strong, "This runs on a cluster of yours:"),
+		text(strong, "The demo will run on your cluster:"),
 		text(normal, "  context    %s", raw.CurrentContext),
 		text(normal, "  cluster    %s, Kubernetes %s", config.Host, version.GitVersion),
-		text(normal, "  namespace  %s: created, and deleted at the end with all that is in it", r.namespace),
-		text(normal, "  CRD        %s: installed if it is missing, and then removed at the end", crdName),
-		text(faint, "The replicas run on this machine, under your own identity, and work in that"),
-		text(faint, "namespace alone. A quota in it keeps Pods from starting. Nothing else is touched."),
+		text(normal, "  namespace  %s: created, and deleted at the end with everything in it", r.namespace),
+		text(normal, "  CRD        %s: installed if missing, and in that case removed at the end", crdName),
+		text(faint, "The replicas run on this machine with your credentials, and work only in that"),
+		text(faint, "namespace. A quota in it prevents Pods. The demo touches nothing else."),
 		nil,
 	)
 	return r, &cluster{
@@ -107,7 +107,7 @@ func connect(ctx context.Context, o options, dir string, out output) (*remote, *
 func hesitate(ctx context.Context, out output) error {
 	defer out.Progress("")
 	for left := hesitation; left > 0; left -= time.Second {
-		out.Progress(fmt.Sprintf("starting in %.0f s; Ctrl-C to stop", left.Seconds()))
+		out.Progress(fmt.Sprintf("starting in %.0f s; press Ctrl-C to cancel", left.Seconds()))
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
@@ -117,7 +117,8 @@ func hesitate(ctx context.Context, out output) error {
 	return nil
 }
 
-// prepare creates the namespace and the CRD. Whatever it returns, remove has to be called.
+// prepare creates the namespace and the CRD. The caller must call remove, even after an
+// error.
 func (r *remote) prepare(ctx context.Context) error {
 	if err := createNamespace(ctx, r.config, r.namespace, r.labels); err != nil {
 		return err
@@ -128,7 +129,7 @@ func (r *remote) prepare(ctx context.Context) error {
 	return installCRD(ctx, r.config, r.labels)
 }
 
-// remove deletes what prepare created. The CRD stays if there are Foos of others.
+// remove deletes what prepare created. It keeps the CRD if other namespaces have Foos.
 func (r *remote) remove(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, removalTime)
 	defer cancel()
@@ -136,12 +137,12 @@ func (r *remote) remove(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	// The CRD first: a namespace may take its time.
+	// The CRD first, because deleting a namespace may take long.
 	removed := r.removeCRD(ctx, client.Resource(crds))
 	return errors.Join(deleteNamespace(ctx, r.config, r.namespace, r.labels), removed, r.awaitCRD(ctx, client.Resource(crds)))
 }
 
-// awaitCRD waits until the CRD is gone if it is on its way.
+// awaitCRD waits until the CRD is gone if it is being deleted.
 func (r *remote) awaitCRD(ctx context.Context, client dynamic.ResourceInterface) error {
 	for {
 		crd, err := client.Get(ctx, crdName, metav1.GetOptions{})
@@ -149,19 +150,19 @@ func (r *remote) awaitCRD(ctx context.Context, client dynamic.ResourceInterface)
 			return nil
 		}
 		if sleep(ctx, 200*time.Millisecond) != nil {
-			return fmt.Errorf("CRD %s is not gone yet: %w", crdName, errors.Join(err, context.Cause(ctx)))
+			return fmt.Errorf("CRD %s still exists: %w", crdName, errors.Join(err, context.Cause(ctx)))
 		}
 	}
 }
 
-// removeCRD deletes the CRD if it was created by this demo and serves nobody else.
+// removeCRD deletes the CRD if this demo created it and no other namespace has Foos.
 func (r *remote) removeCRD(ctx context.Context, client dynamic.ResourceInterface) error {
 	crd, err := client.Get(ctx, crdName, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) || err == nil && !has(crd.GetLabels(), r.labels) {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("see whether CRD %s has to be removed: %w", crdName, err)
+		return fmt.Errorf("check whether CRD %s must be removed: %w", crdName, err)
 	}
 	set, err := versioned.NewForConfig(r.config)
 	if err != nil {
@@ -169,11 +170,11 @@ func (r *remote) removeCRD(ctx context.Context, client dynamic.ResourceInterface
 	}
 	list, err := set.SamplecontrollerV1alpha1().Foos(metav1.NamespaceAll).List(ctx, metav1.ListOptions{})
 	if err != nil {
-		return fmt.Errorf("CRD %s stays, for it is not known whether others use it: %w", crdName, err)
+		return fmt.Errorf("keep CRD %s, because it is unknown whether others use it: %w", crdName, err)
 	}
 	for _, foo := range list.Items {
 		if foo.Namespace != r.namespace {
-			return fmt.Errorf("CRD %s stays: Foo %s/%s is not of this demo", crdName, foo.Namespace, foo.Name)
+			return fmt.Errorf("keep CRD %s: Foo %s/%s does not belong to this demo", crdName, foo.Namespace, foo.Name)
 		}
 	}
 	err = client.Delete(ctx, crdName, *metav1.NewPreconditionDeleteOptions(string(crd.GetUID())))

@@ -25,12 +25,12 @@ import (
 type replica struct {
 	name    string
 	address string // of its metrics and status pages
-	log     string // file with what it printed
+	log     string // file with its output
 	record  string // file with each reconcile
 	process *os.Process
 	exited  chan struct{} // closed when it has ended
 	err     error         // how it ended; set before exited is closed
-	death   int64         // when, as record.Now gives it; set before exited is closed
+	death   int64         // when it ended, as returned by record.Now; set before exited is closed
 }
 
 // replicaOptions are what all replicas have in common.
@@ -74,8 +74,8 @@ func startReplica(o replicaOptions, name string) (*replica, error) {
 	cmd.SysProcAttr = process.Attributes()
 	started := make(chan error, 1)
 	go func() {
-		// The kernel's signal at the death of the parent is sent when the thread
-		// ends that started the process: keep it as long as the process.
+		// The kernel sends the parent-death signal when the thread that started the
+		// process ends, so keep that thread as long as the process.
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		err := cmd.Start()
@@ -93,8 +93,9 @@ func startReplica(o replicaOptions, name string) (*replica, error) {
 	return r, nil
 }
 
-// environment is this process's with the identity of a Pod that doesn't exist. It
-// must not have a UID: the Lease would be owned by nothing, and collected as garbage.
+// environment returns this process's environment with the identity of a Pod that does
+// not exist. It must not have a UID: the Lease would have an owner that does not exist,
+// and would be garbage collected.
 func environment(name, namespace string) []string {
 	var env []string
 	for _, v := range os.Environ() {
@@ -105,7 +106,7 @@ func environment(name, namespace string) []string {
 	return append(env, "POD_NAME="+name, "POD_NAMESPACE="+namespace)
 }
 
-// freeAddress returns an address on loopback that nobody listens on at the moment.
+// freeAddress returns an unused loopback address.
 func freeAddress() (string, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -114,7 +115,7 @@ func freeAddress() (string, error) {
 	return l.Addr().String(), l.Close()
 }
 
-// signal sends a signal. That the process has ended already is no error.
+// signal sends a signal. It is not an error if the process has already ended.
 func (r *replica) signal(s os.Signal) error {
 	if err := r.process.Signal(s); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return fmt.Errorf("send %v to %s: %w", s, r.name, err)
@@ -140,9 +141,10 @@ func (r *replica) stop(ctx context.Context) error {
 	return nil
 }
 
-// failure says how a process ended that should not have, with the end of its log.
+// failure returns an error that describes the unexpected end of the process, with the end
+// of its log.
 func (r *replica) failure() error {
-	return fmt.Errorf("%s has ended by itself: %w; the end of its log:\n%s", r.name, cmpErr(r.err, errors.New("exit status 0")), tail(r.log, 12))
+	return fmt.Errorf("%s exited unexpectedly: %w; end of its log:\n%s", r.name, cmpErr(r.err, errors.New("exit status 0")), tail(r.log, 12))
 }
 
 func cmpErr(err, otherwise error) error {
@@ -152,7 +154,7 @@ func cmpErr(err, otherwise error) error {
 	return err
 }
 
-// tail returns the last lines of a file, or why it can't be read.
+// tail returns the last lines of a file, or the error from reading it.
 func tail(path string, lines int) string {
 	content, err := os.ReadFile(path)
 	if err != nil {

@@ -12,32 +12,30 @@ import (
 	"github.com/tom-ludwig/operator-scaling/test/cmd/demo/terminal"
 )
 
-// output is what the person who watches sees. Its methods may be called from any
-// goroutine.
+// output is what the user sees. Its methods may be called from any goroutine.
 type output interface {
 	// Say writes lines that stay.
 	Say(lines ...line)
-	// Progress shows what is being done now, in the place of what was before. An
-	// empty text ends it. Elapsed counts from the first call with a text.
+	// Progress shows the current activity, instead of the one before. An empty text ends
+	// it. The elapsed time counts from the first call with a text.
 	Progress(text string)
-	// Event is told of each event of the log as it happens.
+	// Event shows an event of the log as it happens.
 	Event(event)
-	// Draw shows a view in the place of the one before.
+	// Draw shows a view instead of the one before.
 	Draw(view)
-	// Close ends the drawing, for good. What is said later is shown below what was
-	// there before.
+	// Close ends the drawing for good. Later output appears below what was there before.
 	Close()
-	// Look says what can be shown.
+	// Look returns what the output can show.
 	Look() look
 }
 
 const (
-	enterScreen = "\x1b[?1049h\x1b[?25l\x1b[2J" // a screen of our own, without a cursor
+	enterScreen = "\x1b[?1049h\x1b[?25l\x1b[2J" // the alternate screen, without a cursor
 	leaveScreen = "\x1b[?25h\x1b[?1049l"
 )
 
-// screen is an output on a terminal: progress moves on one line, views are drawn
-// in place on a screen of their own, so that what was there before comes back.
+// screen is an output on a terminal. Progress is updated on one line. Views are drawn in
+// place on the alternate screen, so that the previous contents reappear afterwards.
 type screen struct {
 	mu     sync.Mutex
 	out    io.Writer
@@ -48,9 +46,9 @@ type screen struct {
 	task *terminal.Task // what Progress shows
 
 	drawing       bool
-	shown         []string // the rows as they are
+	shown         []string // the current rows
 	width, height int
-	events        []event // to be left behind when the screen goes
+	events        []event // to print when the alternate screen is left
 }
 
 func newScreen(out io.Writer, size func() (width, height int), look look) *screen {
@@ -82,7 +80,7 @@ func (s *screen) Progress(text string) {
 	}
 }
 
-// Tick moves the line of progress. It has to be called some ten times a second.
+// Tick animates the progress line. It must be called about ten times a second.
 func (s *screen) Tick() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -140,7 +138,7 @@ func (s *screen) Close() {
 
 func (s *screen) Look() look { return s.look }
 
-// leave goes back to the screen as it was, and writes below it what happened.
+// leave leaves the alternate screen, and prints the events below the previous contents.
 func (s *screen) leave() {
 	if !s.drawing {
 		return
@@ -153,5 +151,5 @@ func (s *screen) leave() {
 	s.events = nil
 }
 
-// write ignores errors: whoever closed the terminal has sent a signal as well.
+// write ignores errors, because closing the terminal also sends a signal.
 func (s *screen) write(text string) { _, _ = io.WriteString(s.out, text) }

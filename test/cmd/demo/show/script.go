@@ -19,9 +19,9 @@ import (
 const (
 	// patience is how much longer than expected a step may take before the demo fails.
 	patience = 30 * time.Second
-	// stopTime is how long a replica may take to stop when it is asked to.
+	// stopTime is how long a replica may take to stop after SIGTERM.
 	stopTime = 30 * time.Second
-	// catchUpTime is how long the replicas may take to work on the last changes.
+	// catchUpTime is how long the replicas may take to process the last changes.
 	catchUpTime = 15 * time.Second
 )
 
@@ -47,7 +47,7 @@ func (d *demo) show(ctx context.Context) error {
 			return err
 		}
 		report.steps = append(report.steps, o)
-		if len(report.steps) == 1 { // now that everything has been worked on once
+		if len(report.steps) == 1 { // now that every object has been processed once
 			changed.Go(func() {
 				if err := d.foos.change(changing, d.changes); err != nil {
 					d.fail(err)
@@ -64,7 +64,7 @@ func (d *demo) show(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	stopDrawing() // on a picture in which all is well
+	stopDrawing() // while all objects still have an owner
 	drawn.Wait()
 	if report.verdict, err = d.stopAll(ctx, final); err != nil {
 		return err
@@ -77,7 +77,7 @@ func (d *demo) show(ctx context.Context) error {
 	return nil
 }
 
-// startThree starts the first replicas at once, on objects that exist already.
+// startThree starts the first replicas at the same time, with existing objects.
 func (d *demo) startThree(ctx context.Context) (outcome, error) {
 	d.say(headline{
 		text:   "Three replicas start",
@@ -87,10 +87,10 @@ func (d *demo) startThree(ctx context.Context) (outcome, error) {
 	r, err := d.measure(ctx, names, func() (int, error) {
 		for _, name := range names {
 			if _, err := d.start(ctx, name); err != nil {
-				return nobody, err
+				return noOwner, err
 			}
 		}
-		return nobody, nil
+		return noOwner, nil
 	})
 	if err != nil {
 		return outcome{}, err
@@ -102,13 +102,13 @@ func (d *demo) startThree(ctx context.Context) (outcome, error) {
 	return outcome{name: "three start", result: r}, nil
 }
 
-// untilWorked waits until each object was worked on once.
+// untilWorked waits until each object was processed once.
 func (d *demo) untilWorked(ctx context.Context) error {
-	d.say(headline{text: "Each object is worked on for the first time", detail: "For each of its Foos a replica creates a Deployment and writes a status."})
+	d.say(headline{text: "Each object is processed for the first time", detail: "For each of its Foos, a replica creates a Deployment and writes the status."})
 	deadline := time.Now().Add(patience + time.Duration(d.objects)*20*time.Millisecond)
 	for d.board.untouched() > 0 {
 		if time.Now().After(deadline) {
-			return fmt.Errorf("%s still not worked on %v after the start", plural(d.board.untouched(), "object"), patience)
+			return fmt.Errorf("%s still not processed %v after the start", plural(d.board.untouched(), "object"), patience)
 		}
 		if err := sleep(ctx, resolution); err != nil {
 			return err
@@ -118,7 +118,7 @@ func (d *demo) untilWorked(ctx context.Context) error {
 	for _, m := range d.view(time.Now()).members {
 		reconciles += m.reconciles
 	}
-	d.note(done, "each has been worked on: %s, %s", plural(d.objects, "object"), plural(reconciles, "reconcile"))
+	d.note(done, "each object was processed: %s, %s", plural(d.objects, "object"), plural(reconciles, "reconcile"))
 	return nil
 }
 
@@ -132,7 +132,7 @@ func (d *demo) joinOne(ctx context.Context) (outcome, error) {
 	if err != nil {
 		return outcome{}, err
 	}
-	d.note(done, "%s has joined: %s moved, no owner for up to %s", name, plural(r.moved, "object"), seconds(r.longest))
+	d.note(done, "%s joined: %s moved, no owner for up to %s", name, plural(r.moved, "object"), seconds(r.longest))
 	return outcome{name: "one joins", result: r, moves: true}, nil
 }
 
@@ -140,14 +140,14 @@ func (d *demo) joinOne(ctx context.Context) (outcome, error) {
 func (d *demo) stopOne(ctx context.Context) (outcome, error) {
 	const m = 1
 	r := d.replicas[m]
-	d.say(headline{text: r.name + " is stopped (SIGTERM)", detail: "It finishes what it has begun, hands its objects over, and exits."})
+	d.say(headline{text: r.name + " is stopped (SIGTERM)", detail: "It finishes its work in flight, hands over its objects, and exits."})
 	d.expect(r)
 	d.board.enter(m, stopping)
 	result, err := d.measure(ctx, []string{replicaName(0), replicaName(2), replicaName(3)}, func() (int, error) {
 		if err := r.signal(syscall.SIGTERM); err != nil {
 			return m, err
 		}
-		d.background.Go(func() { // beside the measurement, which is of the objects
+		d.background.Go(func() { // concurrently with the measurement, which only concerns the objects
 			<-r.exited
 			d.board.end(m, stopped, time.Time{})
 		})
@@ -159,7 +159,7 @@ func (d *demo) stopOne(ctx context.Context) (outcome, error) {
 	select {
 	case <-r.exited:
 	case <-time.After(stopTime):
-		return outcome{}, fmt.Errorf("%s has not ended %v after SIGTERM", r.name, stopTime)
+		return outcome{}, fmt.Errorf("%s did not exit within %v after SIGTERM", r.name, stopTime)
 	case <-ctx.Done():
 		return outcome{}, context.Cause(ctx)
 	}
@@ -170,7 +170,7 @@ func (d *demo) stopOne(ctx context.Context) (outcome, error) {
 	return outcome{name: "one stopped (SIGTERM)", result: result, moves: true}, nil
 }
 
-// killOne kills a replica. Its Lease has to expire before anybody may take over.
+// killOne kills a replica. Its Lease must expire before another member may take over.
 func (d *demo) killOne(ctx context.Context) (outcome, error) {
 	const m = 2
 	r := d.replicas[m]
@@ -179,7 +179,7 @@ func (d *demo) killOne(ctx context.Context) (outcome, error) {
 		at := time.Now()
 		d.say(headline{
 			text:   r.name + " is killed (SIGKILL)",
-			detail: fmt.Sprintf("The others must not take over before its Lease of %.0f s has run out.", d.lease.Seconds()),
+			detail: fmt.Sprintf("The others must not take over before its Lease of %.0f s has expired.", d.lease.Seconds()),
 			since:  at,
 			atMost: d.takeover(),
 		})
@@ -201,14 +201,15 @@ func (d *demo) killOne(ctx context.Context) (outcome, error) {
 	return outcome{name: "one killed (SIGKILL)", result: result, moves: true, atMost: d.takeover()}, nil
 }
 
-// measure makes a change and waits until every object is with the owner that the
-// ring of the names has for it. change returns the member that it makes come or go.
+// measure makes a change and waits until every object is with its owner on the ring of
+// the named members. change returns the member that joins or leaves.
 func (d *demo) measure(ctx context.Context, names []string, change func() (int, error)) (result, error) {
 	want, err := d.wanted(names)
 	if err != nil {
 		return result{}, err
 	}
-	// Closely from before the change, or what was last seen is too long ago.
+	// Watch closely before the change already, so that the last observation before it is
+	// recent.
 	d.watcher.closely.Store(true)
 	defer d.watcher.closely.Store(false)
 	if err := sleep(ctx, 2*leisurely); err != nil {
@@ -223,7 +224,7 @@ func (d *demo) measure(ctx context.Context, names []string, change func() (int, 
 	for !d.board.settled() {
 		if time.Now().After(deadline) {
 			v := d.view(time.Now())
-			return result{}, fmt.Errorf("after %v not every object is with its owner; without one: %d", d.lease+patience, v.unowned)
+			return result{}, fmt.Errorf("not every object is with its owner after %v; %d have no owner", d.lease+patience, v.unowned)
 		}
 		if err := sleep(ctx, resolution/2); err != nil {
 			return result{}, err
@@ -232,8 +233,8 @@ func (d *demo) measure(ctx context.Context, names []string, change func() (int, 
 	return d.board.finish(m), nil
 }
 
-// wanted returns where the ring of the named members has each point. Members that
-// have not started yet get the indices that they will have.
+// wanted returns the owner of each point on the ring of the named members. Members that
+// have not started yet have the indices that they will get.
 func (d *demo) wanted(names []string) (func(point uint64) int, error) {
 	r, err := ring.New(ring.DefaultParameters(), names)
 	if err != nil {
@@ -249,15 +250,15 @@ func (d *demo) wanted(names []string) (func(point uint64) int, error) {
 	}, nil
 }
 
-// look leaves time to look at what came out.
+// look leaves time to look at the result.
 func (d *demo) look(ctx context.Context) error {
-	text := fmt.Sprintf("All objects have an owner; %s of objects a second", plural(d.changes, "change"))
-	d.say(headline{text: text, detail: "White squares: where somebody is working."})
+	text := fmt.Sprintf("All objects have an owner; %s per second", plural(d.changes, "change"))
+	d.say(headline{text: text, detail: "White squares: objects that a replica has just worked on."})
 	return sleep(ctx, d.pause)
 }
 
-// catchUp lets the replicas work on the last changes, and returns the objects as
-// they are then.
+// catchUp waits until the replicas have processed the last changes, and returns the
+// objects at that time.
 func (d *demo) catchUp(ctx context.Context, report *summary) ([]v1alpha1.Foo, error) {
 	d.say(headline{text: "The end", detail: "No more changes. The replicas finish their work and are stopped."})
 	final, behind, err := d.foos.current(ctx, catchUpTime)
@@ -265,14 +266,14 @@ func (d *demo) catchUp(ctx context.Context, report *summary) ([]v1alpha1.Foo, er
 		return nil, err
 	}
 	if behind > 0 {
-		d.note(failed, "%s not worked on after %v", plural(behind, "object"), catchUpTime)
+		d.note(failed, "%s not processed after %v", plural(behind, "object"), catchUpTime)
 	}
 	v := d.view(time.Now())
 	report.members, report.unowned = v.members, v.unowned
 	return final, nil
 }
 
-// stopAll stops the replicas and reads what they have recorded.
+// stopAll stops the replicas and checks their records.
 func (d *demo) stopAll(ctx context.Context, final []v1alpha1.Foo) (verdict, error) {
 	for _, r := range d.replicas {
 		d.expect(r)

@@ -8,25 +8,25 @@ import (
 	"time"
 )
 
-// step measures what one change of the members does to the objects.
+// step measures how one membership change affects the objects.
 type step struct {
 	began   time.Time
 	before  []int                 // owner of each object when it began
 	want    []int                 // owner that the ring names for each object
-	unowned map[int]time.Duration // by object, for those that were seen without an owner and have one again
+	unowned map[int]time.Duration // by object, for those that had no owner and have one again
 	settled time.Time             // when every object was with its owner; zero until then
 }
 
-// result is what a step came to.
+// result is the result of a step.
 type result struct {
 	took  time.Duration // until every object was with the member that the ring names
-	moved int           // objects that have another owner than before
-	ideal int           // the share of the member that came or went: that many must move
-	// Over the objects that moved or were without an owner for a while.
+	moved int           // objects whose owner changed
+	ideal int           // objects of the member that joined or left: that many must move
+	// Over the objects that moved or had no owner for a while.
 	longest, median time.Duration
 }
 
-// begin starts to measure. want gives the owner of each object in the end.
+// begin starts the measurement. want returns the final owner of each object.
 func (b *board) begin(now time.Time, want func(point uint64) int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -38,7 +38,7 @@ func (b *board) begin(now time.Time, want func(point uint64) int) {
 	b.step = s
 }
 
-// settle notes the time at which every object is where it belongs.
+// settle notes the time at which every object is with its owner on the ring.
 func (b *board) settle(now time.Time) {
 	if b.step == nil || !b.step.settled.IsZero() {
 		return
@@ -51,15 +51,14 @@ func (b *board) settle(now time.Time) {
 	b.step.settled = now
 }
 
-// settled tells whether every object is with its owner since the step began.
+// settled reports whether every object has been with its owner since the step began.
 func (b *board) settled() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.step != nil && !b.step.settled.IsZero()
 }
 
-// finish ends a step that has settled and returns what it came to. m is the
-// member that came or went.
+// finish ends a settled step and returns its result. m is the member that joined or left.
 func (b *board) finish(m int) result {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -69,7 +68,7 @@ func (b *board) finish(m int) result {
 	var unowned []time.Duration
 	for i, o := range b.objects {
 		gap, lost := s.unowned[i]
-		moved := s.before[i] != nobody && o.owner != s.before[i]
+		moved := s.before[i] != noOwner && o.owner != s.before[i]
 		if moved {
 			r.moved++
 		}

@@ -8,39 +8,39 @@ import (
 	"time"
 )
 
-// summary is what the demo has shown, in figures.
+// summary has the figures of the demo.
 type summary struct {
 	objects int
 	steps   []outcome
-	members []memberView // as they were before they were stopped for good
-	unowned int          // objects without an owner then
+	members []memberView // before they were stopped for good
+	unowned int          // objects without an owner at that time
 	verdict verdict
 }
 
-// outcome is a step and what it came to.
+// outcome is a step and its result.
 type outcome struct {
 	name string
 	result
-	// moves is set for the steps that give objects another owner.
+	// moves is set for steps in which objects change their owner.
 	moves bool
-	// atMost is the time without an owner that is promised; zero if none is.
+	// atMost is the guaranteed maximum time without an owner; zero if there is none.
 	atMost time.Duration
 }
 
-// broken names the promises that do not hold; none if all do.
+// broken returns the guarantees that were violated.
 func (s summary) broken() []string {
 	var b []string
 	if n := len(s.verdict.overlaps); n > 0 {
-		b = append(b, plural(n, "time")+" two members worked on one object at once")
+		b = append(b, "two members worked on one object at the same time: "+plural(n, "time"))
 	}
 	if n := len(s.verdict.forgotten); n > 0 {
-		b = append(b, plural(n, "object")+" whose last version nobody worked on")
+		b = append(b, plural(n, "object")+" not processed at the last version")
 	}
 	if n := s.unowned; n > 0 {
 		b = append(b, plural(n, "object")+" without an owner at the end")
 	}
 	if n := len(s.verdict.faults); n > 0 {
-		b = append(b, plural(n, "fault")+" in the records")
+		b = append(b, plural(n, "other violation")+" in the records")
 	}
 	return b
 }
@@ -75,12 +75,12 @@ func (s summary) table(look look) []line {
 		lines = append(lines, text(memberStyle(i), "%-22s", m.name).and(faint, " %9s", m.phase).and(normal, " %7d %10d", m.owned, s.verdict.by[i]))
 	}
 	lines = append(lines, rule,
-		judged(look, len(s.verdict.overlaps), "objects worked on by two members at once"),
-		judged(look, len(s.verdict.forgotten), "objects whose last version nobody worked on"),
+		judged(look, len(s.verdict.overlaps), "objects that two members worked on at the same time"),
+		judged(look, len(s.verdict.forgotten), "objects not processed at their last version"),
 		judged(look, s.unowned, "objects without an owner at the end"),
 	)
 	if n := len(s.verdict.faults); n > 0 {
-		lines = append(lines, judged(look, n, "other faults in the records"))
+		lines = append(lines, judged(look, n, "other violations in the records"))
 	}
 	for _, examples := range [][]string{s.verdict.overlaps, s.verdict.forgotten, s.verdict.faults} {
 		for _, e := range examples[:min(3, len(examples))] {

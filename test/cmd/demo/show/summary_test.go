@@ -35,13 +35,13 @@ func TestSummaryFits(t *testing.T) {
 	}
 }
 
-func TestSummarySaysWhatIsBroken(t *testing.T) {
+func TestSummaryReportsViolations(t *testing.T) {
 	s := sampleSummary()
 	s.verdict.overlaps = []string{"demo/foo-001: a and b, for 3ms"}
 	s.verdict.forgotten = []string{"demo/foo-002", "demo/foo-003"}
 	s.unowned = 1
 	if got := len(s.broken()); got != 3 {
-		t.Errorf("%d broken promises, want 3: %v", got, s.broken())
+		t.Errorf("%d violated guarantees, want 3: %v", got, s.broken())
 	}
 	var b strings.Builder
 	for _, l := range s.table(look{Color: true}) {

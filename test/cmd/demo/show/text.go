@@ -12,8 +12,7 @@ import (
 	"github.com/tom-ludwig/operator-scaling/test/cmd/demo/terminal"
 )
 
-// style is what the terminal needs to be told of how a text looks: the
-// parameters of an SGR sequence.
+// style is the style of a text on a terminal: the parameters of an SGR sequence.
 type style string
 
 const (
@@ -26,8 +25,7 @@ const (
 	flash  style = "1;97" // an object that was worked on just now
 )
 
-// memberStyles tell members apart. None of them is red, which means that
-// something is missing.
+// memberStyles distinguish members. None of them is red, because red marks missing owners.
 var memberStyles = []style{"36", "33", "35", "32", "94", "96", "93", "95"}
 
 func memberStyle(m int) style { return memberStyles[m%len(memberStyles)] }
@@ -41,7 +39,7 @@ type (
 	line []span
 )
 
-// text makes a line in one style.
+// text returns a line in one style.
 func text(s style, format string, args ...any) line {
 	return line{{fmt.Sprintf(format, args...), s}}
 }
@@ -60,12 +58,12 @@ func (l line) width() int {
 	return n
 }
 
-// pad appends blanks up to a column.
+// pad appends spaces up to a column.
 func (l line) pad(column int) line {
 	return l.and(normal, "%s", strings.Repeat(" ", max(0, column-l.width())))
 }
 
-// cut returns at most so many columns of the line.
+// cut returns at most width columns of the line.
 func (l line) cut(width int) line {
 	var out line
 	for _, s := range l {
@@ -80,7 +78,7 @@ func (l line) cut(width int) line {
 	return out
 }
 
-// render returns the line as a terminal takes it, or without any styles.
+// render returns the line with terminal styles, or without styles.
 func (l line) render(color bool) string {
 	var b strings.Builder
 	for _, s := range l {
@@ -93,10 +91,10 @@ func (l line) render(color bool) string {
 	return b.String()
 }
 
-// look says what can be shown.
+// look describes what the output can show.
 type look = terminal.Look
 
-// seconds shows a duration that was measured: as coarse as it deserves.
+// seconds formats a measured duration with a precision that suits its size.
 func seconds(d time.Duration) string {
 	switch {
 	case d < resolution:

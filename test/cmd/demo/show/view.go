@@ -11,10 +11,10 @@ import (
 	"github.com/tom-ludwig/operator-scaling/test/cmd/demo/terminal"
 )
 
-// flashTime is how long an object that was worked on stands out.
+// flashTime is how long an object is highlighted after work on it.
 const flashTime = 350 * time.Millisecond
 
-// view is all that is shown at a moment. It is a copy: nothing in it changes.
+// view is everything that is shown at one moment. It is a copy that does not change.
 type view struct {
 	title   string
 	elapsed time.Duration
@@ -36,14 +36,14 @@ type memberView struct {
 
 // cell is one object on the map.
 type cell struct {
-	owner int // index of a member, or nobody
+	owner int // index of a member, or noOwner
 	fresh bool
 }
 
-// headline says what is going on.
+// headline describes the current step.
 type headline struct {
 	text, detail string
-	// since and atMost make a bar of the time that has passed. Zero: no bar.
+	// since and atMost define a bar that shows the elapsed time. Zero: no bar.
 	since  time.Time
 	atMost time.Duration
 	passed time.Duration // set by the view
@@ -56,7 +56,7 @@ type event struct {
 	text string
 }
 
-// mark says what kind of event it is.
+// mark is the type of an event.
 type mark int
 
 const (
@@ -81,15 +81,15 @@ func (e event) line(look look) line {
 	return l.and(normal, "%s", e.text)
 }
 
-// eventsKept is how many events are shown before the map of the objects gets room.
+// eventsKept is how many events are shown before the object map gets space.
 const eventsKept = 4
 
-// frame draws a view on so many rows and columns. What must be given up on a
-// small terminal is the oldest events first, then the end of the map.
+// frame draws a view with the given size. On a small terminal, it omits the oldest events
+// first, then the end of the map.
 func (v view) frame(width, height int, look look) []line {
 	head := v.header(width, look)
 	headline := v.headline(width, look)
-	foot := text(faint, "Ctrl-C ends the demo and cleans up")
+	foot := text(faint, "Press Ctrl-C to end the demo and clean up")
 
 	room := max(0, height-len(head)-len(headline)-1)
 	objects := v.objectMap(width, room-min(eventsKept, len(v.log)), look)
@@ -124,7 +124,7 @@ func (v view) header(width int, look look) []line {
 	for _, m := range v.members {
 		most = max(most, m.owned)
 	}
-	most = max(most, v.unowned, v.total()*4/10) // so that a bar's length means the same most of the time
+	most = max(most, v.unowned, v.total()*4/10) // so that the scale of the bars is constant most of the time
 	bar := func(n int, s style) line {
 		room := max(0, width-29-26)
 		full := min(room, (n*room+most-1)/most)
@@ -165,18 +165,18 @@ func (v view) total() int {
 	return n
 }
 
-// objectMap shows each object as one square in the colour of its owner.
+// objectMap draws each object as one square in the colour of its owner.
 func (v view) objectMap(width, rows int, look look) []line {
 	if rows < 3 || len(v.cells) == 0 {
 		return nil
 	}
 	needed := (len(v.cells) + width - 1) / width
-	// Rows of equal length look like a map and not like a paragraph.
+	// Rows of equal length look like a map and not like a text.
 	columns := (len(v.cells) + needed - 1) / needed
 	shown := min(len(v.cells), columns*(rows-2))
-	about := "each object in its owner's colour; white: worked on just now; red: no owner"
+	about := "each object in its owner's colour; white: work just finished; red: no owner"
 	if !look.Color {
-		about = "each object by its owner's number; *: worked on just now; " + look.Or("□", ".") + ": no owner"
+		about = "each object by its owner's number; *: work just finished; " + look.Or("□", ".") + ": no owner"
 	}
 	if shown < len(v.cells) {
 		about = fmt.Sprintf("the first %d objects; ", shown) + about
@@ -194,7 +194,7 @@ func (v view) objectMap(width, rows int, look look) []line {
 
 func (v view) cell(c cell, look look) span {
 	switch {
-	case c.owner == nobody:
+	case c.owner == noOwner:
 		return span{look.Or("□", "."), bad}
 	case c.fresh && look.Color:
 		return span{look.Or("■", "#"), flash}
@@ -207,7 +207,7 @@ func (v view) cell(c cell, look look) span {
 	}
 }
 
-// merge joins neighbours of one style, so that fewer bytes go to the terminal.
+// merge joins adjacent spans of the same style, to send fewer bytes to the terminal.
 func merge(l line) line {
 	var out line
 	for _, s := range l {
@@ -220,7 +220,7 @@ func merge(l line) line {
 	return out
 }
 
-// headline says what is going on, with a bar if it takes a while.
+// headline draws the headline, with a bar if the step takes a while.
 func (v view) headline(width int, look look) []line {
 	if v.now.text == "" {
 		return nil

@@ -15,7 +15,7 @@ import (
 
 func sample(objects int) view {
 	v := view{
-		title:   fmt.Sprintf("%d Foos, one operator, on a control plane of its own", objects),
+		title:   fmt.Sprintf("%d Foos, one operator, on a local control plane", objects),
 		elapsed: 67 * time.Second,
 		members: []memberView{
 			{"foo-operator-0", active, objects / 2, 812, 9.5},
@@ -27,7 +27,7 @@ func sample(objects int) view {
 		now:     headline{text: "foo-operator-2 is killed (SIGKILL)", detail: "The others wait.", atMost: 17 * time.Second, passed: 4200 * time.Millisecond},
 	}
 	for i := range objects {
-		v.cells = append(v.cells, cell{owner: []int{0, 3, 0, nobody}[i%4], fresh: i%37 == 0})
+		v.cells = append(v.cells, cell{owner: []int{0, 3, 0, noOwner}[i%4], fresh: i%37 == 0})
 	}
 	for i := range 9 {
 		v.log = append(v.log, event{at: time.Duration(i) * time.Second, mark: mark(i % 4), text: fmt.Sprintf("event %d", i)})
@@ -66,7 +66,7 @@ func TestFrameShowsWhatMatters(t *testing.T) {
 	t.Log("\n" + b.String())
 }
 
-func TestFrameIsPlainASCIIWhereNothingElseCanBeShown(t *testing.T) {
+func TestFrameIsASCIIWithoutUTF8(t *testing.T) {
 	for _, l := range sample(300).frame(80, 24, look{}) {
 		for _, c := range l.render(false) {
 			if c > 126 || c < 32 {
@@ -84,13 +84,13 @@ func TestScreenDrawsOnlyWhatChanged(t *testing.T) {
 	v := sample(300)
 	s.Draw(v)
 	if !strings.Contains(out.String(), enterScreen) || !strings.Contains(out.String(), "foo-operator-3") {
-		t.Error("the first picture is not complete")
+		t.Error("the first frame is incomplete")
 	}
 	out.Reset()
 	v.elapsed += time.Second
 	s.Draw(v)
 	if got := out.String(); !strings.Contains(got, "01:08") || strings.Contains(got, "foo-operator-3") {
-		t.Errorf("the second picture: %q", got)
+		t.Errorf("the second frame: %q", got)
 	}
 	out.Reset()
 	s.Event(event{text: "something happened"})
@@ -101,7 +101,7 @@ func TestScreenDrawsOnlyWhatChanged(t *testing.T) {
 	out.Reset()
 	s.Draw(v)
 	if out.Len() > 0 {
-		t.Errorf("drawn after the end: %q", out.String())
+		t.Errorf("drawn after Close: %q", out.String())
 	}
 }
 
@@ -118,7 +118,7 @@ func TestScreenShowsProgress(t *testing.T) {
 	s.Say(text(normal, "ok"))
 	s.Progress("")
 	if !strings.HasSuffix(out.String(), "\r"+terminal.ClearLine) {
-		t.Errorf("progress is left behind: %q", out.String())
+		t.Errorf("progress remains on the screen: %q", out.String())
 	}
 }
 

@@ -16,15 +16,15 @@ import (
 )
 
 const (
-	resolution = 20 * time.Millisecond  // between two questions while a step is measured
+	resolution = 20 * time.Millisecond  // between two requests while a step is measured
 	leisurely  = 100 * time.Millisecond // at other times
-	answerTime = time.Second            // for one answer
+	answerTime = time.Second            // timeout of one request
 )
 
-// watcher asks replicas what they may work on, and tells the board.
+// watcher asks replicas what they may work on, and updates the board.
 type watcher struct {
 	board *board
-	// closely is set while a step is measured.
+	// closely is true while a step is measured.
 	closely atomic.Bool
 	client  http.Client
 }
@@ -32,12 +32,12 @@ type watcher struct {
 func newWatcher(b *board) *watcher {
 	return &watcher{board: b, client: http.Client{
 		Timeout:   answerTime,
-		Transport: &http.Transport{MaxIdleConnsPerHost: 1}, // one of its own: no proxy, closed with the demo
+		Transport: &http.Transport{MaxIdleConnsPerHost: 1}, // a separate transport: no proxy, closed with the demo
 	}}
 }
 
-// watch asks one replica until it has ended or ctx has. A replica that doesn't
-// answer is taken to own what it owned when it last did.
+// watch asks one replica until it or ctx ends. While a replica does not answer, it counts
+// as the owner of what it owned when it last answered.
 func (w *watcher) watch(ctx context.Context, m int, r *replica) {
 	for {
 		sent := time.Now()
@@ -59,7 +59,7 @@ func (w *watcher) watch(ctx context.Context, m int, r *replica) {
 	}
 }
 
-// ask returns what a replica says of itself.
+// ask returns a replica's own report.
 func (w *watcher) ask(ctx context.Context, r *replica) (*shard.Report, error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+r.address+"/debug/shard?format=json", nil)
 	if err != nil {
@@ -69,19 +69,19 @@ func (w *watcher) ask(ctx context.Context, r *replica) (*shard.Report, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = answer.Body.Close() }() // read to its end, or of no use
+	defer func() { _ = answer.Body.Close() }() // nothing depends on this error
 	if answer.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("%s answers %s", r.name, answer.Status)
+		return nil, fmt.Errorf("%s returned %s", r.name, answer.Status)
 	}
 	var report shard.Report
 	if err := json.NewDecoder(answer.Body).Decode(&report); err != nil {
-		return nil, fmt.Errorf("read what %s says: %w", r.name, err)
+		return nil, fmt.Errorf("read the report of %s: %w", r.name, err)
 	}
 	return &report, nil
 }
 
-// owns tells of a point of the hash space whether the member that made the report
-// may work there.
+// owns returns a function that reports whether the member of the report may work on a
+// point of the hash space.
 func owns(report *shard.Report) func(point uint64) bool {
 	return func(point uint64) bool {
 		if report.Fenced || len(report.Partitions) == 0 {

@@ -8,11 +8,11 @@ import (
 	"strings"
 )
 
-// Look says what the place that is written to can show.
+// Look describes what the output can show.
 type Look struct{ Color, UTF8 bool }
 
-// LookOf reads it from the environment: NO_COLOR (no-color.org) and the locale.
-// Only a terminal has colours.
+// LookOf determines the Look from the environment: NO_COLOR (no-color.org) and the
+// locale. Only a terminal has colours.
 func LookOf(terminal bool) Look {
 	locale := os.Getenv("LC_ALL")
 	for _, name := range []string{"LC_CTYPE", "LANG"} {
@@ -27,7 +27,7 @@ func LookOf(terminal bool) Look {
 	}
 }
 
-// Or returns the first of the two, or the second where only ASCII can be shown.
+// Or returns symbol, or ascii if the output can show only ASCII.
 func (l Look) Or(symbol, ascii string) string {
 	if l.UTF8 {
 		return symbol
