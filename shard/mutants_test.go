@@ -224,9 +224,9 @@ var mutants = mutation.Package{
 			New:  "\tif l.synced && !MUTANT_ON {\n",
 		}}},
 		{Name: "takes over the Lease of a live process", Edits: []mutation.Edit{{
-			File: "pod_lock_linux.go",
-			Old:  "held() bool { return l.listener != nil }",
-			New:  "held() bool { return l.listener != nil || l.usable() && MUTANT_ON }",
+			File: "internal/podlock/podlock_linux.go",
+			Old:  "Held() bool { return l.listener != nil }",
+			New:  "Held() bool { return l.listener != nil || l.Usable() && MUTANT_ON }",
 		}}},
 	},
 }

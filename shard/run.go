@@ -14,6 +14,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/tom-ludwig/operator-scaling/shard/claim"
+	"github.com/tom-ludwig/operator-scaling/shard/internal/podlock"
 	"github.com/tom-ludwig/operator-scaling/shard/lease"
 )
 
@@ -47,8 +48,8 @@ func (s *Sharder) Run(ctx context.Context) error {
 	if owner != nil {
 		podUID = string(owner.UID)
 	}
-	lock := newPodLock(s.cfg, podUID)
-	defer lock.release()
+	lock := podlock.New(podlock.Member{Namespace: s.cfg.Namespace, LeasePrefix: s.cfg.LeasePrefix, PodName: s.cfg.PodName, PodUID: podUID})
+	defer lock.Release()
 	if !s.waitForPod(klog.NewContext(ctx, logger), lock) {
 		return nil // ctx has ended
 	}
@@ -60,7 +61,7 @@ func (s *Sharder) Run(ctx context.Context) error {
 		events:   make(chan taggedEvent, 64),
 		results:  make(chan taggedEvent, 64),
 		idle:     make(chan struct{}, 1),
-		takeOver: lock.held(),
+		takeOver: lock.Held(),
 		podUID:   podUID,
 		owner:    owner,
 		faults:   map[string]string{},
@@ -115,9 +116,9 @@ func (l *loop) awaitCalls() {
 // the process with the Pod's lock ever holds a Lease with this Pod's UID. A process that
 // gets the lock may therefore void the Lease that it finds, because the process that held
 // it is dead. waitForPod returns false if the context ends first.
-func (s *Sharder) waitForPod(ctx context.Context, lock *podLock) bool {
+func (s *Sharder) waitForPod(ctx context.Context, lock *podlock.Lock) bool {
 	const period = 100 * time.Millisecond
-	if !lock.usable() || lock.try() {
+	if !lock.Usable() || lock.TryAcquire() {
 		return true
 	}
 	logger := klog.FromContext(ctx)
@@ -125,7 +126,7 @@ func (s *Sharder) waitForPod(ctx context.Context, lock *podLock) bool {
 	s.status.Store(&status{duplicate: "with the same name and Pod UID"})
 	ticker := time.NewTicker(period)
 	defer ticker.Stop()
-	for !lock.try() {
+	for !lock.TryAcquire() {
 		select {
 		case <-ticker.C:
 		case <-ctx.Done():

@@ -13,6 +13,9 @@ package mutation
 import (
 	"encoding/json"
 	"fmt"
+	"go/parser"
+	"go/token"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -27,7 +30,7 @@ const On = "MUTANT_ON"
 
 // Edit replaces one piece of text in one file.
 type Edit struct {
-	File string // relative to the folder of the package
+	File string // relative to the folder of the package; may lead into that of another package
 	Old  string // must be in the file exactly once
 	New  string // Go code; every On becomes a condition
 }
@@ -54,7 +57,7 @@ type Package struct {
 // not in its file exactly once.
 func WriteOverlay(folder string, packages ...Package) (path string, err error) {
 	replace := map[string]string{}
-	for n, p := range packages {
+	for _, p := range packages {
 		dir, err := filepath.Abs(p.Dir)
 		if err != nil {
 			return "", err
@@ -63,9 +66,16 @@ func WriteOverlay(folder string, packages ...Package) (path string, err error) {
 		if err != nil {
 			return "", err
 		}
-		files[filepath.Join(dir, "zz_mutants.go")] = p.support()
+		support, err := p.support(dir, files)
+		if err != nil {
+			return "", err
+		}
+		maps.Copy(files, support)
 		for original, text := range files {
-			mutated := filepath.Join(folder, fmt.Sprintf("%d_%s", n, filepath.Base(original)))
+			if replace[original] != "" {
+				return "", fmt.Errorf("two packages edit the folder of %s", original)
+			}
+			mutated := filepath.Join(folder, fmt.Sprintf("%d_%s", len(replace), filepath.Base(original)))
 			if err := os.WriteFile(mutated, []byte(text), 0o644); err != nil {
 				return "", err
 			}
@@ -110,8 +120,24 @@ func (p Package) apply(dir string) (map[string]string, error) {
 	return mutated, nil
 }
 
-// support returns the file that is added to the package.
-func (p Package) support() string {
+// support returns the files that are added: one to the package, and one to every other
+// package that its mutants edit.
+func (p Package) support(dir string, edited map[string]string) (map[string]string, error) {
+	added := map[string]string{}
+	for file := range edited {
+		clause, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.PackageClauseOnly)
+		if err != nil {
+			return nil, err
+		}
+		added[filepath.Join(filepath.Dir(file), supportFile)] = supportText(clause.Name.Name, nil, "")
+	}
+	added[filepath.Join(dir, supportFile)] = supportText(p.Name, p.Imports, p.Extra)
+	return added, nil
+}
+
+const supportFile = "zz_mutants.go"
+
+func supportText(name string, imports []string, extra string) string {
 	return fmt.Sprintf(`package %s
 
 import (
@@ -124,5 +150,5 @@ var mutantName = mutantos.Getenv(%q)
 func mutantIsOn(name string) bool { return mutantName == name }
 
 %s
-`, p.Name, strings.Join(p.Imports, "\n\t"), Env, p.Extra)
+`, name, strings.Join(imports, "\n\t"), Env, extra)
 }

@@ -15,19 +15,31 @@ import (
 
 const greeter = `package main
 
-import "fmt"
+import (
+	"fmt"
 
-func main() { fmt.Println(greeting()) }
+	"greeter/internal/voice"
+)
+
+func main() { fmt.Println(voice.Say(greeting())) }
 
 func greeting() string {
 	return "hello"
 }
 `
 
+const voice = `package voice
+
+func Say(text string) string { return text }
+`
+
 func module(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
-	for name, text := range map[string]string{"go.mod": "module greeter\n\ngo 1.26\n", "main.go": greeter} {
+	for name, text := range map[string]string{"go.mod": "module greeter\n\ngo 1.26\n", "main.go": greeter, "internal/voice/main.go": voice} {
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o755); err != nil {
+			t.Fatal(err)
+		}
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
 			t.Fatal(err)
 		}
@@ -41,7 +53,8 @@ func TestOneBuildServesAllMutants(t *testing.T) {
 		Dir: dir, Name: "main", Extra: `func silence() string { return "silence" }`,
 		Mutants: []mutation.Mutant{
 			{Name: "is rude", Edits: []mutation.Edit{{File: "main.go", Old: "\treturn \"hello\"", New: "\tif MUTANT_ON {\n\t\treturn \"go away\"\n\t}\n\treturn \"hello\""}}},
-			{Name: "is silent", Edits: []mutation.Edit{{File: "main.go", Old: "fmt.Println(greeting())", New: "if MUTANT_ON { fmt.Println(silence()) } else { fmt.Println(greeting()) }"}}},
+			{Name: "is silent", Edits: []mutation.Edit{{File: "main.go", Old: "fmt.Println(voice.Say(greeting()))", New: "if MUTANT_ON { fmt.Println(silence()) } else { fmt.Println(voice.Say(greeting())) }"}}},
+			{Name: "shouts", Edits: []mutation.Edit{{File: "internal/voice/main.go", Old: "return text", New: "if MUTANT_ON {\n\t\treturn text + \"!\"\n\t}\n\treturn text"}}},
 		},
 	})
 	if err != nil {
@@ -54,7 +67,7 @@ func TestOneBuildServesAllMutants(t *testing.T) {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	for mutant, want := range map[string]string{"": "hello", "is rude": "go away", "is silent": "silence", "unknown": "hello"} {
+	for mutant, want := range map[string]string{"": "hello", "is rude": "go away", "is silent": "silence", "shouts": "hello!", "unknown": "hello"} {
 		run := exec.Command(binary)
 		run.Env = append(os.Environ(), mutation.Env+"="+mutant)
 		out, err := run.Output()
