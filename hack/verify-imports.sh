@@ -17,7 +17,8 @@ allowed() {
 	shard/lease) echo "shard/ring shard/claim" ;;
 	informer | workqueue) echo "shard/ring" ;;
 	shard/internal/podlock) echo "" ;;
-	shard) echo "shard/ring shard/claim shard/lease shard/internal/podlock informer workqueue" ;;
+	shard/internal/cachesync) echo "shard/ring shard/claim" ;;
+	shard) echo "shard/ring shard/claim shard/lease shard/internal/cachesync shard/internal/podlock informer workqueue" ;;
 	example-controller*) echo "ANY" ;;
 	*) echo "NONE" ;;
 	esac

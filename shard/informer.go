@@ -21,7 +21,7 @@ import (
 // Register the informer in a generated factory with InformerFor, so that listers and
 // Informer() use it too, or run it yourself.
 func NewInformer(s *Sharder, lw cache.ListerWatcher, exampleObject runtime.Object, defaultEventHandlerResyncPeriod time.Duration, indexers cache.Indexers) *informer.Informer {
-	return wrap(s, cache.NewSharedIndexInformer(lw, exampleObject, defaultEventHandlerResyncPeriod, indexers), s.cfg.Key, kindOf(exampleObject))
+	return wrap(s, cache.NewSharedIndexInformer(lw, exampleObject, defaultEventHandlerResyncPeriod, indexers), s.cfg.Key, exampleObject)
 }
 
 // WrapInformer makes a sharded informer from an existing one, for instance one from a
@@ -32,12 +32,12 @@ func NewInformer(s *Sharder, lw cache.ListerWatcher, exampleObject runtime.Objec
 //
 // [Sharder.Run] returns an error if the key cannot be used on this ring.
 func WrapInformer(s *Sharder, inner cache.SharedIndexInformer, key Key) *informer.Informer {
-	return wrap(s, inner, key, "")
+	return wrap(s, inner, key, nil)
 }
 
-// wrap is WrapInformer for objects of the given kind. With kind "" the kind is read from
-// the objects themselves.
-func wrap(s *Sharder, inner cache.SharedIndexInformer, key Key, kind string) *informer.Informer {
+// wrap is WrapInformer for objects such as the example. With a nil example the kind is
+// read from the objects themselves.
+func wrap(s *Sharder, inner cache.SharedIndexInformer, key Key, example any) *informer.Informer {
 	resolved, err := key.Resolve(s.cfg.Key)
 	if err != nil {
 		s.fault("shard: WrapInformer: %w", err)
@@ -55,6 +55,7 @@ func wrap(s *Sharder, inner cache.SharedIndexInformer, key Key, kind string) *in
 		DeletionWindow: s.cfg.DeletionWindow,
 		Recorder:       &s.metrics.informer,
 	})
-	s.add(newCopied(i, kind), nil)
+	s.caches.Add(i, example)
+	s.add(i, nil)
 	return i
 }

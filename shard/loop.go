@@ -251,7 +251,7 @@ func (l *loop) do(a claim.Action) {
 		}
 		l.notify(Draining, a.Partitions, nil)
 	case claim.Released:
-		l.watermarks = l.s.watermarks() // the work has ended, and the write that withdraws the claims is not sent yet
+		l.watermarks = l.s.writes.Watermarks() // the work has ended, and the write that withdraws the claims is not sent yet
 		l.logger.V(2).Info("Released", "member", l.holder, "partitions", a.Partitions.Len())
 		l.notify(Released, a.Partitions, nil)
 		l.releases = l.changes.number()

@@ -16,6 +16,7 @@ import (
 
 	"github.com/tom-ludwig/operator-scaling/informer"
 	"github.com/tom-ludwig/operator-scaling/shard/claim"
+	"github.com/tom-ludwig/operator-scaling/shard/internal/cachesync"
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
 	"github.com/tom-ludwig/operator-scaling/workqueue"
 )
@@ -37,16 +38,16 @@ type Sharder struct {
 	holder   atomic.Pointer[string]
 	metrics  *metrics
 
-	writes writeTracker // by work whose requests go through WrapTransport
+	caches cachesync.Caches        // the informers as caches
+	writes *cachesync.WriteTracker // by work whose requests go through WrapTransport
 
-	mu         sync.Mutex // guards the fields below; not held while calling other code
-	faults     []error    // of NewInformer, WrapInformer and NewQueue; Run returns them
-	informers  []*informer.Informer
-	kindCaches []*kindCache // the informers as caches
-	queues     []queue
-	running    bool
-	added      chan struct{} // capacity 1: informers or queues were added
-	ask        chan func(*loop)
+	mu        sync.Mutex // guards the fields below; not held while calling other code
+	faults    []error    // of NewInformer, WrapInformer and NewQueue; Run returns them
+	informers []*informer.Informer
+	queues    []queue
+	running   bool
+	added     chan struct{} // capacity 1: informers or queues were added
+	ask       chan func(*loop)
 }
 
 // queue has the methods of a *workqueue.Queue, of any item type, that the loop needs.
@@ -85,11 +86,11 @@ func New(client kubernetes.Interface, cfg Config) (*Sharder, error) {
 		started: time.Now(),
 		added:   make(chan struct{}, 1),
 		ask:     make(chan func(*loop)),
-		writes:  writeTracker{byKind: map[string]*kindWrites{}},
 	}
 	s.snapshot.Store(emptySnapshot(cfg.parameters()))
 	s.status.Store(&status{})
 	s.newHolder()
+	s.writes = cachesync.NewWriteTracker(&s.caches)
 	s.metrics = newMetrics(s)
 	return s, nil
 }
@@ -120,11 +121,10 @@ func (s *Sharder) fault(format string, args ...any) {
 }
 
 // add registers an informer or a queue.
-func (s *Sharder) add(c *kindCache, q queue) {
+func (s *Sharder) add(i *informer.Informer, q queue) {
 	s.mu.Lock()
-	if c != nil {
-		s.informers = append(s.informers, c.Informer)
-		s.kindCaches = append(s.kindCaches, c)
+	if i != nil {
+		s.informers = append(s.informers, i)
 	}
 	if q != nil {
 		s.queues = append(s.queues, q)
@@ -141,13 +141,6 @@ func (s *Sharder) components() ([]*informer.Informer, []queue) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.informers[:len(s.informers):len(s.informers)], s.queues[:len(s.queues):len(s.queues)]
-}
-
-// caches returns the registered informers, as caches.
-func (s *Sharder) caches() []*kindCache {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.kindCaches[:len(s.kindCaches):len(s.kindCaches)]
 }
 
 // begin makes sure that Run is called only once, and returns the errors in the setup.

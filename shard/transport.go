@@ -82,11 +82,10 @@ func (g *guard) RoundTrip(r *http.Request) (*http.Response, error) {
 	case response.StatusCode == http.StatusSwitchingProtocols:
 		detach() // the body is a connection that belongs to the caller
 	default:
-		answer := &trackedBody{ReadCloser: response.Body, done: done}
 		if s, ok := assignment.Owner.(*Sharder); ok {
-			answer.observer = newResponseObserver(s, r, response)
+			response.Body = s.writes.Observe(r, response)
 		}
-		response.Body = answer
+		response.Body = &trackedBody{ReadCloser: response.Body, done: done}
 	}
 	return response, err
 }
@@ -158,19 +157,12 @@ func outlive(request context.Context, assignment workqueue.Assignment, head <-ch
 // or has been read to its end.
 type trackedBody struct {
 	io.ReadCloser
-	done     func()
-	observer *responseObserver // nil if the response needs no observer
+	done func()
 }
 
 // Read implements io.Reader.
 func (a *trackedBody) Read(p []byte) (int, error) {
 	n, err := a.ReadCloser.Read(p)
-	if a.observer != nil {
-		a.observer.take(p[:n])
-		if errors.Is(err, io.EOF) {
-			a.observer.end()
-		}
-	}
 	if err != nil {
 		a.done() // net/http reuses a connection whose body was read to the end, even without Close
 	}
@@ -179,9 +171,6 @@ func (a *trackedBody) Read(p []byte) (int, error) {
 
 func (a *trackedBody) Close() error {
 	defer a.done()
-	if a.observer != nil {
-		a.observer.end() // a decoder may stop at the last byte of an object, before io.EOF
-	}
 	return a.ReadCloser.Close()
 }
 

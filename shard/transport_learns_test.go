@@ -1,0 +1,115 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package shard
+
+import (
+	"context"
+	"io"
+	"math"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	appsv1 "k8s.io/api/apps/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/kubernetes/fake"
+	"k8s.io/client-go/tools/cache"
+	clientworkqueue "k8s.io/client-go/util/workqueue"
+
+	"github.com/tom-ludwig/operator-scaling/shard/claim"
+	"github.com/tom-ludwig/operator-scaling/shard/ring"
+)
+
+// writing returns a member that has an informer for Deployments and owns
+// everything, without Run, and the context of a piece of its work.
+func writing(t *testing.T) (*Sharder, context.Context) {
+	t.Helper()
+	s, err := New(fake.NewClientset(), Config{Name: "foo", PodName: "a", Namespace: "b"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := s.cfg.parameters()
+	all := emptySnapshot(p)
+	for i := range all.states {
+		all.states[i] = ring.Active
+	}
+	s.snapshot.Store(all)
+	s.deadline.Store(&claim.Time{Mono: math.MaxInt64, Wall: math.MaxInt64})
+	NewInformer(s, &cache.ListWatch{}, &appsv1.Deployment{}, 0, nil)
+	q := NewQueue(s, clientworkqueue.DefaultTypedControllerRateLimiter[cache.ObjectName]())
+	t.Cleanup(q.ShutDown)
+	item := cache.ObjectName{Namespace: "x", Name: "y"}
+	q.Add(item)
+	got, _ := q.Get()
+	return s, q.Context(context.Background(), got)
+}
+
+// roundTripper answers in the same way each time.
+type roundTripper func(*http.Request) *http.Response
+
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r), nil }
+
+func answering(status int, contentType string, body io.Reader) roundTripper {
+	return func(*http.Request) *http.Response {
+		return &http.Response{StatusCode: status, Header: http.Header{"Content-Type": {contentType}}, Body: io.NopCloser(body)}
+	}
+}
+
+func send(t *testing.T, ctx context.Context, method string, server http.RoundTripper) io.ReadCloser {
+	t.Helper()
+	r, err := http.NewRequestWithContext(ctx, method, "http://127.0.0.1/", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	response, err := WrapTransport(server).RoundTrip(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return response.Body
+}
+
+// How far a member has written is learned from the responses to its work, and from no
+// others.
+func TestWrapTransport_LearnsHowFarAMemberHasWritten(t *testing.T) {
+	s, work := writing(t)
+	for _, c := range []struct {
+		name string
+		ctx  context.Context
+		want claim.Watermarks
+	}{
+		{"a write of no work", context.Background(), claim.Watermarks{}},
+		{"a write of its work", work, claim.Watermarks{"Deployment": "123"}},
+	} {
+		text := `{"kind":"Deployment","metadata":{"namespace":"x","name":"y","resourceVersion":"123"}}`
+		body := send(t, c.ctx, http.MethodPost, answering(http.StatusCreated, runtime.ContentTypeJSON, strings.NewReader(text)))
+		if _, err := io.ReadAll(body); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(c.want, s.writes.Watermarks()); diff != "" { // before the body is closed
+			t.Errorf("%s: watermarks (-want +got):\n%s", c.name, diff)
+		}
+		_ = body.Close()
+	}
+}
+
+// An answer that comes piece by piece is passed on piece by piece.
+func TestWrapTransport_HoldsNothingBack(t *testing.T) {
+	_, ctx := writing(t)
+	server, pipe := io.Pipe()
+	body := send(t, ctx, http.MethodPost, answering(http.StatusOK, runtime.ContentTypeJSON, server))
+	for _, piece := range []string{`{"kind":`, `"Deployment"`, `}`} {
+		go func() { _, _ = pipe.Write([]byte(piece)) }()
+		read := make([]byte, 100)
+		n, err := body.Read(read)
+		if err != nil || string(read[:n]) != piece {
+			t.Fatalf("read %q, %v instead of %q", read[:n], err, piece)
+		}
+	}
+	_ = pipe.CloseWithError(io.ErrUnexpectedEOF)
+	if n, err := body.Read(make([]byte, 1)); n != 0 || err != io.ErrUnexpectedEOF { //nolint:errorlint // passed on as it is
+		t.Errorf("read %d, %v", n, err)
+	}
+	_ = body.Close()
+}
