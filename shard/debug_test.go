@@ -22,7 +22,7 @@ import (
 var (
 	colorRule = regexp.MustCompile(`\.dot\.c(\d+),\.map i\.c\d+\{background:(hsl\(\d+ \d+% \d+%\))\}`)
 	memberDot = regexp.MustCompile(`<span class="dot c(-?\d+)"></span>([^<]*)`)
-	square    = regexp.MustCompile(`<i class="[a-z]+ c(-?\d+)"`)
+	square    = regexp.MustCompile(`<i class="[a-z_]+ c(-?\d+)"`)
 )
 
 // statusPage returns the status page of a member. It fails if the template engine has
