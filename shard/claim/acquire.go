@@ -10,17 +10,18 @@ import (
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
 )
 
-// rival is another process that holds the Lease of this member's name.
+// otherHolder is another process that holds the Lease of this member's name.
 type otherHolder struct {
 	lease     Lease
 	since     Time   // when it was last seen to change
-	lookAt    Time   // when to look again
-	duplicate bool   // it was seen to change: it is alive
-	deleted   string // UID of the void Lease that was deleted to make room
+	lookAt    Time   // when to read the Lease again
+	duplicate bool   // it was seen to change: the other process is alive
+	deleted   string // UID of the void Lease that this member deleted in order to create its own
 }
 
-// acquire looks who holds the Lease of this name. Only a quorum read will do: the
-// member has no heartbeat yet that could prove its watch.
+// acquire reads the Lease of this member's name to find out whether another process
+// holds it (R3). Only a quorum read is good enough: the member has no heartbeat yet that
+// could prove that its watch is fresh.
 func (m *Machine) acquire() {
 	if !m.now.Reached(m.otherHolder.lookAt) {
 		return
@@ -29,7 +30,7 @@ func (m *Machine) acquire() {
 	m.do(GetLease{Op: r.id, Timeout: m.timeout()})
 }
 
-// found goes on from what acquire saw.
+// found handles the result of the read that acquire sent.
 func (m *Machine) found(e GetResult) {
 	l := e.Lease
 	m.noteWatermarks(l.Record.Watermarks)
@@ -38,15 +39,16 @@ func (m *Machine) found(e GetResult) {
 	}
 	switch {
 	case e.Outcome == NotFound:
-		// What the watch has shown or a read has found of this name may have been held to
-		// its end. Until the watch has come as far as the new Lease, and so has shown how
-		// the others ended, this member gains nothing: see [Machine.resolve].
+		// The Leases of this name that the watch or a read has shown may have been held
+		// until they were deleted. This member gains nothing until the watch has reached
+		// the new Lease and so has shown how the others ended: see
+		// [Machine.resolveSameName].
 		r := m.begin(opCreate)
 		m.own.seq++
 		r.seq, r.phase, r.tombstones = m.own.seq, PhaseJoining, m.tombGeneration
 		m.do(CreateLease{Op: r.id, Record: m.record(PhaseJoining, Claims{Parameters: m.parts.parameters, Set: ring.NewSet(m.parts.parameters.Partitions)}), Timeout: m.timeout()})
 	case l.Record.Holder == m.cfg.Holder:
-		// A create whose answer was lost. Nothing was claimed by it.
+		// A create whose response was lost. It claimed nothing.
 		m.acquired(l)
 		m.own.version = l.Version
 		m.own.failures = max(m.own.failures, 1)
@@ -54,7 +56,7 @@ func (m *Machine) found(e GetResult) {
 		// Deleted and created again rather than taken over, so that the Lease's
 		// creation time and owner reference are those of its holder.
 		if m.otherHolder.deleted == l.UID {
-			m.otherHolder.deleted = "" // still there: somebody's finalizer, or somebody writes to it
+			m.otherHolder.deleted = "" // still there: it has a finalizer, or another client writes to it
 			m.otherHolder.lookAt = m.now.Add(m.jitter(m.cfg.RenewPeriod))
 			return
 		}
@@ -80,31 +82,31 @@ func (m *Machine) evictOtherHolder(l Lease) {
 	m.do(m.eviction(r.id, l))
 }
 
-// hold notes that the Lease is this machine's now.
+// acquired records that this machine now holds the Lease.
 func (m *Machine) acquired(l Lease) {
 	m.own.uid, m.own.created = l.UID, l.Created
 	m.otherHolder = otherHolder{}
 	m.stage = joining
 }
 
-// namesake is a Lease of this member's name that another process held when it was last
-// seen, and whose end the watch has not shown.
+// sameNameLease is a Lease of this member's name that another process held when it was
+// last seen, and whose end the watch has not shown.
 type sameNameLease struct {
 	lease Lease
-	void  bool // it was seen void: whoever held it has stopped its work
+	void  bool // it was seen void: its holder has stopped its work
 }
 
-// provenDead reports whether the process that wrote the record can't work any more: it
-// is this process, whose earlier machine has ended with all its work, or one of the
-// same Pod, whose lock this process holds. The name alone proves nothing: a Pod that
-// was deleted by force may still run on a node that is cut off.
+// provenDead reports whether the process that wrote the record can no longer work (R3,
+// R30): it is this process, whose earlier machine has ended with all its work, or one of
+// the same Pod, whose lock this process holds. The name alone proves nothing: a Pod that
+// was force-deleted may still run on a partitioned node.
 func (m *Machine) provenDead(r Record) bool {
 	return r.Holder == m.cfg.Predecessor ||
 		m.cfg.TakeOver && m.cfg.PodUID != "" && r.PodUID == m.cfg.PodUID
 }
 
-// sight notes a Lease of this member's name as a read or the watch shows it. A read may
-// be ahead of the watch. A Lease that was void is never held again.
+// observeSameName records a Lease of this member's name as a read or the watch shows it.
+// A read may be ahead of the watch. A Lease that was void is never held again.
 func (m *Machine) observeSameName(l Lease) {
 	r, known := l.Record, m.sameNameLeases[l.UID]
 	switch {
@@ -116,18 +118,18 @@ func (m *Machine) observeSameName(l Lease) {
 	case m.provenDead(r):
 		m.rememberEnded(r.Holder)
 	default:
-		delete(m.expiredHolders, r.Holder) // it is alive: should it vanish, that is news
+		delete(m.expiredHolders, r.Holder) // it is alive: if it is deleted later, that counts anew
 		l.Record.Duration = max(r.Duration, known.lease.Record.Duration)
 		m.sameNameLeases[l.UID] = sameNameLease{lease: l}
 	}
-	// This process has the tombstones of its earlier machine already. Those of a member
-	// that was evicted are older than a lease duration.
+	// This process already has the tombstones of its earlier machine. Those of an evicted
+	// member are older than a lease duration.
 	if r.EvictedBy == "" && (r.Void() || r.Holder != m.cfg.Predecessor) {
 		m.mergeTombstones(r.Tombstones)
 	}
 }
 
-// noteEnded notes that a holder has ended as it should: it needs no tombstone.
+// rememberEnded records that a holder has ended properly: it needs no tombstone.
 func (m *Machine) rememberEnded(holder string) {
 	if holder == "" {
 		return
@@ -140,7 +142,7 @@ func (m *Machine) rememberEnded(holder string) {
 	m.expiredHolders[holder] = m.now.Add(expiredHolderMemory * m.cfg.LeaseDuration)
 }
 
-// vanished takes the end of a Lease from the watch.
+// handleDeleted handles the deletion of a Lease that the watch has shown.
 func (m *Machine) handleDeleted(e LeaseDeleted) {
 	if e.Last.Name != m.cfg.Lease {
 		m.removePeer(e.Last)
@@ -154,10 +156,11 @@ func (m *Machine) handleDeleted(e LeaseDeleted) {
 	m.addSameNameTombstone(e.Last, e.Final)
 }
 
-// resolve buries the namesakes that have ended although the watch has not shown how: it
-// shows another Lease in their place, because a list replaced a part of the watch, or
-// because it began after their end. Where it shows this member's Lease, which was
-// created when there was no other, none is left.
+// resolveSameName adds a tombstone for each Lease of this member's name that has ended
+// although the watch has not shown how (R30): the watch shows another Lease instead,
+// because a list replaced a part of the watch, or because the watch started after the
+// deletion. If the watch shows this member's own Lease, which was created when there was
+// no other, then all the others have ended.
 func (m *Machine) resolveSameName(l Lease) {
 	for _, uid := range slices.Sorted(maps.Keys(m.sameNameLeases)) {
 		last := m.sameNameLeases[uid].lease
@@ -167,9 +170,9 @@ func (m *Machine) resolveSameName(l Lease) {
 	}
 }
 
-// buryNamesake makes a tombstone for a Lease of this member's name that is gone, unless
-// its holder is known to have stopped. If the last state is not the final one, the
-// holder may have claimed anything since.
+// addSameNameTombstone adds a tombstone for a Lease of this member's name that is gone,
+// unless its holder is known to have stopped (R30). If the last state is not the final
+// one, the holder may have claimed anything since.
 func (m *Machine) addSameNameTombstone(last Lease, final bool) {
 	known, r := m.sameNameLeases[last.UID], last.Record
 	delete(m.sameNameLeases, last.UID)

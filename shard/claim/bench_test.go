@@ -11,8 +11,8 @@ import (
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
 )
 
-// busyFleet returns a machine that serves among others, with the partitions of the
-// default ring spread over all of them, and the Leases of the others.
+// busyFleet returns a serving machine in a fleet, with the partitions of the default ring
+// spread over all members, and the Leases of the other members.
 func busyFleet(b *testing.B, members int) (*driver, []Lease) {
 	b.Helper()
 	t := new(testing.T)
@@ -31,13 +31,13 @@ func busyFleet(b *testing.B, members int) (*driver, []Lease) {
 	}
 	p.join()
 	if t.Failed() {
-		b.Fatal("the fleet does not come together")
+		b.Fatal("the fleet does not form")
 	}
 	return p, others
 }
 
-// BenchmarkStep measures what happens all the time, with the default ring of 509
-// partitions: another member's renewal, and a tick.
+// BenchmarkStep measures the most frequent events, with the default ring of 509 partitions:
+// another member's renewal, and a tick.
 func BenchmarkStep(b *testing.B) {
 	for _, members := range []int{3, 10, 100} {
 		b.Run(fmt.Sprintf("renewal/members=%d", members), func(b *testing.B) {
@@ -75,7 +75,7 @@ func BenchmarkStep(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
 				p.m.Step(p.now, LeaseObserved{Lease: void})
-				p.m.rebuilt = Time{} // as if it were long ago
+				p.m.rebuilt = Time{} // as if the last computation were long ago
 				p.m.Step(p.now, LeaseObserved{Lease: l})
 				p.m.rebuilt = Time{}
 			}

@@ -8,21 +8,20 @@ import (
 	"slices"
 )
 
-// Marks say how far a copy of the API server's objects must have come: by kind, a
-// resourceVersion. A member publishes those of what it has written, so that who
-// gets its partitions does not begin with a copy that is older.
+// Watermarks are, by kind, the resourceVersions that a cache of the API server's objects
+// must have reached. A member publishes the watermarks of its own writes, so that the
+// next owner of its partitions does not start from an older cache.
 type Watermarks map[string]string
 
-// maxMarks bounds the kinds that a machine remembers: what stands on Leases is not
-// to be trusted with its memory.
+// maxWatermarks bounds the kinds that a machine remembers: the contents of Leases must
+// not be able to exhaust its memory.
 const maxWatermarks = 64
 
-// caches is what the machine knows of the caller's copies of objects. It only ever
-// delays an activation, and for a bounded time: nothing that is promised about
-// claims rests on it.
+// caches is what the machine knows about the caller's caches. It can only delay an
+// activation, and only for a bounded time: no guarantee about claims depends on it.
 type caches struct {
 	published map[string]watermark // the highest of each kind that was on any Lease
-	reached   Watermarks           // what the caller has said
+	reached   Watermarks           // what the caller has reported
 }
 
 type watermark struct {
@@ -30,32 +29,33 @@ type watermark struct {
 	seen    Time // when it was first seen
 }
 
-// publish takes the marks of a Lease.
-func (m *Machine) noteWatermarks(marks Watermarks) {
-	for _, kind := range slices.Sorted(maps.Keys(marks)) {
-		version := marks[kind]
-		known, is := m.caches.published[kind]
+// noteWatermarks records the watermarks on a Lease.
+func (m *Machine) noteWatermarks(watermarks Watermarks) {
+	for _, kind := range slices.Sorted(maps.Keys(watermarks)) {
+		version := watermarks[kind]
+		known, ok := m.caches.published[kind]
 		switch {
-		case !is && len(m.caches.published) >= maxWatermarks:
-		case !is || CompareVersions(version, known.version) > 0:
+		case !ok && len(m.caches.published) >= maxWatermarks:
+		case !ok || CompareVersions(version, known.version) > 0:
 			m.caches.published[kind] = watermark{version, m.now}
 		}
 	}
 }
 
-// caughtUp takes the caller's word that its copies have come that far.
-func (m *Machine) watermarksReached(marks Watermarks) {
-	for _, kind := range slices.Sorted(maps.Keys(marks)) {
-		known, is := m.caches.reached[kind]
-		if is && CompareVersions(marks[kind], known) > 0 || !is && len(m.caches.reached) < maxWatermarks {
-			m.caches.reached[kind] = marks[kind]
+// watermarksReached records the caller's report that its caches have reached the
+// watermarks.
+func (m *Machine) watermarksReached(watermarks Watermarks) {
+	for _, kind := range slices.Sorted(maps.Keys(watermarks)) {
+		known, ok := m.caches.reached[kind]
+		if ok && CompareVersions(watermarks[kind], known) > 0 || !ok && len(m.caches.reached) < maxWatermarks {
+			m.caches.reached[kind] = watermarks[kind]
 		}
 	}
 }
 
-// Awaited returns the marks that partitions would wait for, nil if there are none.
-// The caller says with [CaughtUp] when its copies have come that far, the sooner the
-// better: a mark is good for [Config.CacheSyncTimeout] after it was first seen.
+// PendingWatermarks returns the watermarks that partitions would wait for, nil if there
+// are none. The caller should report with [WatermarksReached] as soon as its caches have
+// reached them: a watermark counts for [Config.CacheSyncTimeout] after it was first seen.
 func (m *Machine) PendingWatermarks() Watermarks {
 	if m.stage != joining && m.stage != serving {
 		return nil
@@ -63,10 +63,10 @@ func (m *Machine) PendingWatermarks() Watermarks {
 	return m.missing(func(k watermark) bool { return m.now.since(k.seen) < m.cfg.CacheSyncTimeout })
 }
 
-// missing returns the marks that were not reached, of those that count.
+// missing returns the watermarks that count and that the caches have not reached.
 func (m *Machine) missing(counts func(watermark) bool) (missing Watermarks) {
 	for kind, k := range m.caches.published {
-		if reached, is := m.caches.reached[kind]; (!is || CompareVersions(k.version, reached) > 0) && counts(k) {
+		if reached, ok := m.caches.reached[kind]; (!ok || CompareVersions(k.version, reached) > 0) && counts(k) {
 			if missing == nil {
 				missing = Watermarks{}
 			}
@@ -76,13 +76,13 @@ func (m *Machine) missing(counts func(watermark) bool) (missing Watermarks) {
 	return missing
 }
 
-// holdBack reports whether a claimed partition has to wait for the caches, given what
-// Awaited returns now. It does
-// so for CacheSyncTimeout at most, however many marks are published meanwhile.
-func (m *Machine) mustWaitForCache(partition int, awaited Watermarks) bool {
+// mustWaitForCache reports whether a claimed partition has to wait for the caches, given
+// the present result of PendingWatermarks. A partition waits for CacheSyncTimeout at
+// most, however many watermarks are published meanwhile.
+func (m *Machine) mustWaitForCache(partition int, pending Watermarks) bool {
 	since := &m.parts.heldSince[partition]
 	switch {
-	case awaited == nil:
+	case pending == nil:
 		return false
 	case *since == Time{}:
 		*since = m.now
@@ -90,7 +90,7 @@ func (m *Machine) mustWaitForCache(partition int, awaited Watermarks) bool {
 	return m.now.since(*since) < m.cfg.CacheSyncTimeout
 }
 
-// goOn counts an activation that had to wait for the caches.
+// countCacheWait counts an activation that had to wait for the caches.
 func (m *Machine) countCacheWait(partition int) {
 	if m.parts.heldSince[partition] == (Time{}) {
 		return
@@ -119,14 +119,14 @@ func (m *Machine) cacheTimes(at func(Time)) {
 	}
 }
 
-// Lagging returns the marks that the caches have not reached, whether they are
-// still waited for or not.
+// UnreachedWatermarks returns the watermarks that the caches have not reached, including
+// those that partitions no longer wait for.
 func (m *Machine) UnreachedWatermarks() Watermarks {
 	return m.missing(func(watermark) bool { return true })
 }
 
-// restartCacheWaits gives the caches their whole time again, after a gap in which this
-// member may not have run.
+// restartCacheWaits gives the caches the full CacheSyncTimeout again, after a gap in which
+// this member may not have run.
 func (m *Machine) restartCacheWaits() {
 	for p, since := range m.parts.heldSince {
 		if since != (Time{}) {

@@ -13,9 +13,9 @@ import (
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
 )
 
-// gaining makes a member of a ring of two of which the other, b, leaves: it
-// releases everything in one write, with the given marks.
-func gaining(t *testing.T, marks Watermarks) *driver {
+// gaining returns a member of a ring of two. The other member, b, leaves: it releases
+// everything in one write, with the given watermarks.
+func gaining(t *testing.T, watermarks Watermarks) *driver {
 	t.Helper()
 	p := newDriver(t, func(c *Config) { c.CacheSyncTimeout = time.Second })
 	lost := p.owned("b", "a", "b")
@@ -23,7 +23,7 @@ func gaining(t *testing.T, marks Watermarks) *driver {
 	p.join()
 	p.wantStates(p.owned("a", "a", "b"), nil)
 	r := p.peerRecord("b", PhaseDraining)
-	r.Holder, r.Watermarks = "", marks
+	r.Holder, r.Watermarks = "", watermarks
 	p.put("lease-b", r)
 	return p
 }
@@ -42,26 +42,26 @@ func TestC8_WaitsForTheCaches(t *testing.T) {
 	p := gaining(t, Watermarks{"Foo": "1000", "Bar": "7"})
 	p.show("lease-b")
 	p.run(300 * time.Millisecond)
-	p.wantStates(p.kept(), p.lost()) // and what it keeps is not touched
+	p.wantStates(p.kept(), p.lost()) // the partitions that it keeps are not affected
 	if diff := cmp.Diff(Watermarks{"Foo": "1000", "Bar": "7"}, p.m.PendingWatermarks()); diff != "" {
-		t.Errorf("awaited (-want +got):\n%s", diff)
+		t.Errorf("pending (-want +got):\n%s", diff)
 	}
 	p.step(WatermarksReached{Watermarks{"Foo": "999", "Bar": "10"}}) // 999 < 1000, and 10 > 7 as numbers
 	p.run(100 * time.Millisecond)
 	p.wantStates(p.kept(), p.lost())
 	if diff := cmp.Diff(Watermarks{"Foo": "1000"}, p.m.PendingWatermarks()); diff != "" {
-		t.Errorf("awaited (-want +got):\n%s", diff)
+		t.Errorf("pending (-want +got):\n%s", diff)
 	}
 	p.step(WatermarksReached{Watermarks{"Foo": "1000"}})
 	p.serve()
 	p.wantStates(p.all(), nil)
 	p.wantStats(uint64(len(p.lost())), 0)
 	if p.m.PendingWatermarks() != nil {
-		t.Errorf("still awaits %v", p.m.PendingWatermarks())
+		t.Errorf("the watermarks %v are still pending", p.m.PendingWatermarks())
 	}
 }
 
-func TestC8_WhatIsReachedCostsNothing(t *testing.T) {
+func TestC8_ReachedWatermarksCostNothing(t *testing.T) {
 	p := gaining(t, Watermarks{"Foo": "1000"})
 	p.show("lease-b")
 	p.step(WatermarksReached{Watermarks{"Foo": "1000"}})
@@ -69,14 +69,14 @@ func TestC8_WhatIsReachedCostsNothing(t *testing.T) {
 	p.wantStates(p.all(), nil)
 	p.wantStats(0, 0)
 
-	// The same marks come again with every heartbeat.
+	// Every heartbeat repeats the same watermarks.
 	p.peer("c", PhaseJoining)
 	r := p.peerRecord("c", PhaseJoining)
 	r.Watermarks = Watermarks{"Foo": "1000"}
 	p.put("lease-c", r)
 	p.show("lease-c")
 	if p.m.PendingWatermarks() != nil {
-		t.Errorf("awaits %v", p.m.PendingWatermarks())
+		t.Errorf("the watermarks %v are pending", p.m.PendingWatermarks())
 	}
 }
 
@@ -85,17 +85,17 @@ func TestC8_TheBoundEndsTheWait(t *testing.T) {
 	p.show("lease-b")
 	p.run(p.cfg.CacheSyncTimeout - 10*time.Millisecond)
 	p.wantStates(p.kept(), p.lost())
-	p.run(p.cfg.Coalesce + 20*time.Millisecond) // no event but Next's ticks
+	p.run(p.cfg.Coalesce + 20*time.Millisecond) // no events except the ticks for Next
 	p.wantStates(p.all(), nil)
 	p.wantStats(0, uint64(len(p.lost())))
 	if diff := cmp.Diff(Watermarks{"Foo": "1000"}, p.m.UnreachedWatermarks()); diff != "" || p.m.PendingWatermarks() != nil {
-		t.Errorf("lagging (-want +got):\n%s\nawaited %v", diff, p.m.PendingWatermarks())
+		t.Errorf("unreached (-want +got):\n%s\npending %v", diff, p.m.PendingWatermarks())
 	}
 }
 
-// However many marks are published meanwhile: an informer that has stopped must not
-// stop the ring.
-func TestC8_TheBoundHoldsWhileMarksRise(t *testing.T) {
+// However many watermarks are published meanwhile, the wait ends: an informer that has
+// stopped must not stop the ring.
+func TestC8_TheBoundHoldsWhileWatermarksRise(t *testing.T) {
 	p := gaining(t, Watermarks{"Foo": "1000"})
 	p.show("lease-b")
 	p.peer("c", PhaseJoining)
@@ -107,7 +107,7 @@ func TestC8_TheBoundHoldsWhileMarksRise(t *testing.T) {
 		p.show("lease-c")
 		p.run(50 * time.Millisecond)
 		if waited := p.now.since(start); waited > p.cfg.CacheSyncTimeout+p.cfg.Coalesce+100*time.Millisecond {
-			t.Fatalf("still waits after %v", waited)
+			t.Fatalf("partitions still wait after %v", waited)
 		}
 	}
 	if waited := p.now.since(start); waited < p.cfg.CacheSyncTimeout {
@@ -115,7 +115,7 @@ func TestC8_TheBoundHoldsWhileMarksRise(t *testing.T) {
 	}
 }
 
-func TestC8_AListWithHigherMarksDelays(t *testing.T) {
+func TestC8_AListWithHigherWatermarksDelays(t *testing.T) {
 	p := gaining(t, Watermarks{"Foo": "1000"})
 	p.show("lease-b")
 	p.step(WatermarksReached{Watermarks{"Foo": "1000"}})
@@ -126,26 +126,26 @@ func TestC8_AListWithHigherMarksDelays(t *testing.T) {
 	l := take[ListLeases](p)
 	r := p.leases["lease-b"].Record
 	r.Watermarks = Watermarks{"Foo": "1001"}
-	p.put("lease-b", r) // the watch doesn't show it
+	p.put("lease-b", r) // the watch does not show it
 	p.step(ListResult{Op: l.Op, Outcome: OK, Leases: p.list()})
 	p.wantStates(p.kept(), p.lost())
 	p.run(200 * time.Millisecond)
 	p.wantStates(p.kept(), p.lost())
 	p.step(WatermarksReached{Watermarks{"Foo": "1001"}})
-	take[ListLeases](p) // looks again before it begins
+	take[ListLeases](p) // it lists again before it activates
 	p.wantStates(p.kept(), p.lost())
 }
 
-// Wherever the marks come from, they count.
-func TestC8_MarksAreTakenFromEveryLeaseThatIsSeen(t *testing.T) {
-	marks := Watermarks{"Foo": "1000"}
+// Watermarks count wherever they come from.
+func TestC8_WatermarksOfEveryObservedLeaseCount(t *testing.T) {
+	watermarks := Watermarks{"Foo": "1000"}
 	for _, c := range []struct {
 		name    string
 		happens func(*driver, Lease)
 	}{
 		{"watched", func(p *driver, l Lease) { p.step(LeaseObserved{l}) }},
-		{"the last state of one that is gone", func(p *driver, l Lease) { p.step(LeaseDeleted{Last: l}) }},
-		{"read when it stands in the way", func(p *driver, l Lease) {
+		{"the last state of a deleted Lease", func(p *driver, l Lease) { p.step(LeaseDeleted{Last: l}) }},
+		{"read before the acquisition", func(p *driver, l Lease) {
 			p.m = New(p.cfg)
 			p.step(Tick{})
 			p.step(GetResult{Op: take[GetLease](p).Op, Outcome: OK, Lease: l})
@@ -155,9 +155,9 @@ func TestC8_MarksAreTakenFromEveryLeaseThatIsSeen(t *testing.T) {
 			p := newDriver(t, func(c *Config) { c.CacheSyncTimeout = time.Second }).join()
 			p.did = nil
 			r := p.peerRecord("b", PhaseDraining)
-			r.Holder, r.Watermarks = "", marks
+			r.Holder, r.Watermarks = "", watermarks
 			c.happens(p, Lease{Name: "lease-b", UID: "x", Version: "50", Record: r})
-			if diff := cmp.Diff(marks, p.m.UnreachedWatermarks()); diff != "" {
+			if diff := cmp.Diff(watermarks, p.m.UnreachedWatermarks()); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
 		})
@@ -166,16 +166,16 @@ func TestC8_MarksAreTakenFromEveryLeaseThatIsSeen(t *testing.T) {
 
 func TestC8_RemembersABoundedNumberOfKinds(t *testing.T) {
 	p := newDriver(t, func(c *Config) { c.CacheSyncTimeout = time.Second }).join()
-	marks := Watermarks{}
+	watermarks := Watermarks{}
 	for i := range 10 * maxWatermarks {
-		marks[fmt.Sprint(i)] = "1"
+		watermarks[fmt.Sprint(i)] = "1"
 	}
 	r := p.peerRecord("b", PhaseJoining)
-	r.Watermarks = marks
+	r.Watermarks = watermarks
 	p.put("lease-b", r)
 	p.show("lease-b")
-	p.step(WatermarksReached{marks})
+	p.step(WatermarksReached{watermarks})
 	if a, b := len(p.m.caches.published), len(p.m.caches.reached); a != maxWatermarks || b != maxWatermarks {
-		t.Errorf("remembers %d and %d kinds", a, b)
+		t.Errorf("the machine remembers %d and %d kinds", a, b)
 	}
 }

@@ -14,15 +14,15 @@ import (
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
 )
 
-// calmWorld is a fleet of n at rest, without faults, with requests of 0.4 to 8 ms
+// calmSim returns a fleet of n members at rest, without faults, with requests of 0.4 to 8 ms
 // and nothing in flight when a partition is to be drained.
-func calmWorld(t *testing.T, seed uint64, n int) *sim {
+func calmSim(t *testing.T, seed uint64, n int) *sim {
 	t.Helper()
 	w := emptySim(seed)
 	w.profile = profile{kind: "calm", members: n, most: 2 * n, idle: 1, lag: 3 * time.Millisecond, parameters: ring.DefaultParameters()}
 	w.profile.next = w.profile.parameters
 	w.timing.coalesce, w.timing.settle = 50*time.Millisecond, 300*time.Millisecond
-	w.healed = true
+	w.faultsCleared = true
 	w.populate()
 	w.run(30 * time.Second)
 	w.mustRest(t)
@@ -39,8 +39,8 @@ func (w *sim) mustRest(t *testing.T) {
 	}
 }
 
-// unowned runs on, and returns for how long each point that had no worker for some
-// time had none.
+// unowned continues the run for the given time. It returns the time without a worker of
+// each point that had none for some time.
 func (w *sim) unowned(d time.Duration) []time.Duration {
 	gaps := make([]time.Duration, len(w.points))
 	const step = time.Millisecond
@@ -59,7 +59,7 @@ func (w *sim) unowned(d time.Duration) []time.Duration {
 	return gaps
 }
 
-// owners returns the owner of each point by the ring that a member sees.
+// owners returns the owner of each point on the ring of one member.
 func (w *sim) owners() []string {
 	owners := make([]string, len(w.points))
 	for i, point := range w.points {
@@ -68,7 +68,7 @@ func (w *sim) owners() []string {
 	return owners
 }
 
-// changes are what can happen to a fleet.
+// changes are the changes that can happen to a fleet.
 var changes = []struct {
 	name  string
 	do    func(*sim)
@@ -93,9 +93,8 @@ var changes = []struct {
 	}, 45 * time.Second},
 }
 
-// TestL1_TimeUnowned measures how long a point has no worker, and what a change
-// costs: about two writes and one list for each member, however many objects there
-// are.
+// TestL1_TimeUnowned measures how long a point has no worker, and the cost of a change:
+// about two writes and one list for each member, whatever the number of objects.
 func TestL1_TimeUnowned(t *testing.T) {
 	var table strings.Builder
 	fmt.Fprintf(&table, "\n%-18s %8s %8s %14s %14s %14s\n", "change", "members", "moved", "unowned p50", "unowned max", "cost/member")
@@ -106,9 +105,9 @@ func TestL1_TimeUnowned(t *testing.T) {
 			var cost counts
 			const runs = 3
 			for seed := range uint64(runs) {
-				w := calmWorld(t, seed+1, n)
-				// On top of what the fleet does anyway.
-				before := w.tally
+				w := calmSim(t, seed+1, n)
+				// In addition to what the fleet does anyway.
+				before := w.counts
 				members += len(w.procs)
 				owners, tokens := w.owners(), slices.Clone(w.tokens)
 				change.do(w)
@@ -116,14 +115,14 @@ func TestL1_TimeUnowned(t *testing.T) {
 				w.run(w.now + 20*time.Second)
 				w.mustRest(t)
 				for i, owner := range w.owners() {
-					// C6: what has the same owner as before was never given up.
+					// C6: a partition that has the same owner as before was never given up.
 					if owner == owners[i] && w.tokens[i] != tokens[i] && change.name != "container restart" {
 						t.Errorf("%s of %d members: point %d, which stays at %s, was claimed anew", change.name, n, i, owner)
 					}
 				}
-				moved += w.tally.Handovers - before.Handovers
-				cost.Changes += w.tally.Changes - before.Changes
-				cost.Lists += w.tally.Lists - before.Lists
+				moved += w.counts.Handovers - before.Handovers
+				cost.Changes += w.counts.Changes - before.Changes
+				cost.Lists += w.counts.Lists - before.Lists
 			}
 			slices.Sort(gaps)
 			longest := gaps[len(gaps)-1]
@@ -140,29 +139,29 @@ func TestL1_TimeUnowned(t *testing.T) {
 	t.Log(table.String())
 }
 
-// TestL1_StopOfTheOnlyMember: nobody is left, and nothing is left behind.
+// TestL1_StopOfTheOnlyMember: no process and no Lease is left.
 func TestL1_StopOfTheOnlyMember(t *testing.T) {
-	w := calmWorld(t, 1, 1)
-	before := w.tally
+	w := calmSim(t, 1, 1)
+	before := w.counts
 	w.procs[0].terminate()
 	w.run(w.now + 100*time.Millisecond)
 	if len(w.procs) > 0 || len(w.server.leases) > 0 {
 		t.Errorf("%d processes and %d Leases are left", len(w.procs), len(w.server.leases))
 	}
-	if got := w.tally.Changes - before.Changes + w.tally.Renewals - before.Renewals; got > 2 {
+	if got := w.counts.Changes - before.Changes + w.counts.Renewals - before.Renewals; got > 2 {
 		t.Errorf("the stop cost %d writes", got)
 	}
 }
 
-// TestHeartbeatsAreAllThatAQuietFleetDoes: no write but renewals, no list.
-func TestHeartbeatsAreAllThatAQuietFleetDoes(t *testing.T) {
-	w := calmWorld(t, 1, 5)
-	before := w.tally
+// TestAQuietFleetOnlyRenews: a quiet fleet sends no writes except renewals, and no lists.
+func TestAQuietFleetOnlyRenews(t *testing.T) {
+	w := calmSim(t, 1, 5)
+	before := w.counts
 	w.run(w.now + 5*time.Minute)
-	if w.tally.Changes > before.Changes || w.tally.Lists > before.Lists || w.tally.Activations > before.Activations {
-		t.Errorf("after %+v it is %+v", before, w.tally)
+	if w.counts.Changes > before.Changes || w.counts.Lists > before.Lists || w.counts.Activations > before.Activations {
+		t.Errorf("the counts before are %+v, after %+v", before, w.counts)
 	}
-	renewals := w.tally.Renewals - before.Renewals
+	renewals := w.counts.Renewals - before.Renewals
 	if want := 5 * 100; renewals < want || renewals > want*12/10 {
 		t.Errorf("%d renewals in five minutes instead of about %d", renewals, want)
 	}

@@ -11,8 +11,8 @@ import (
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
 )
 
-// claiming brings a machine to the point at which its first claims are confirmed
-// and it asks for the list that stands between them and work.
+// claiming returns a machine whose first claims are confirmed and which has requested the
+// list that it needs before it works.
 func claiming(t *testing.T, change ...func(*Config)) (*driver, ListLeases) {
 	t.Helper()
 	p := newDriver(t, change...)
@@ -29,14 +29,14 @@ func claiming(t *testing.T, change ...func(*Config)) (*driver, ListLeases) {
 	return p, take[ListLeases](p)
 }
 
-func TestC1_ActiveOnlyAfterAListThatShowsNobodyElse(t *testing.T) {
+func TestC1_ActiveOnlyAfterAListThatShowsNoOtherClaim(t *testing.T) {
 	p, l := claiming(t)
 	p.wantStates(nil, p.all())
 	b := p.put("lease-b", p.peerRecord("b", PhaseActive, 2, 3))
 	p.step(ListResult{Op: l.Op, Outcome: OK, Leases: p.list()})
 	p.wantStates(without(p.all(), []int{2, 3}), []int{2, 3})
 
-	// It stays so however often it looks, until the other has dropped its claim.
+	// However often it lists, this does not change until the other member has withdrawn its claim.
 	p.run(time.Second)
 	p.wantStates(without(p.all(), []int{2, 3}), []int{2, 3})
 	b.Record.Holder = ""
@@ -49,27 +49,27 @@ func TestC1_ActiveOnlyAfterAListThatShowsNobodyElse(t *testing.T) {
 	}
 }
 
-func TestC1_ListWithoutTheOwnClaimDoesNotCount(t *testing.T) {
+func TestC1_AListWithoutTheMembersClaimDoesNotCount(t *testing.T) {
 	p, l := claiming(t)
-	p.step(ListResult{Op: l.Op + 1, Outcome: OK, Leases: p.list()}) // nobody asked for it
+	p.step(ListResult{Op: l.Op + 1, Outcome: OK, Leases: p.list()}) // the machine did not request it
 	p.wantStates(nil, p.all())
 	stale := p.leases[p.cfg.Lease]
 	stale.Version = "99"
 	p.step(ListResult{Op: l.Op, Outcome: OK, Leases: []Lease{stale}})
 	p.wantStates(nil, p.all())
 	p.wait(20 * time.Millisecond)
-	l = take[ListLeases](p) // asks again
+	l = take[ListLeases](p) // it lists again
 	p.step(ListResult{Op: l.Op, Outcome: OK})
 	p.wantStates(nil, p.all())
 	p.wait(20 * time.Millisecond)
 	l = take[ListLeases](p)
-	p.step(ListResult{Op: l.Op}) // no answer
+	p.step(ListResult{Op: l.Op}) // no response
 	p.wantStates(nil, p.all())
 	p.run(time.Second)
 	p.wantStates(p.all(), nil)
 }
 
-func TestC1_ListOfBeforeAFenceDoesNotCount(t *testing.T) {
+func TestC1_AListFromBeforeAFenceDoesNotCount(t *testing.T) {
 	p, l := claiming(t)
 	leases := p.list()
 	p.wait(p.cfg.RenewDeadline)
@@ -78,38 +78,38 @@ func TestC1_ListOfBeforeAFenceDoesNotCount(t *testing.T) {
 	p.wantStates(nil, p.all())
 }
 
-// What blocks an activation although the list says nothing of it.
+// What blocks an activation although the list does not show it.
 func TestC1_WhatTheListDoesNotShow(t *testing.T) {
 	for _, c := range []struct {
 		name    string
-		happens func(*driver) // between the claim and the answer to the list
+		happens func(*driver) // between the claim and the response to the list
 		blocked []int
 	}{
-		{"a Lease that the watch shows and the list has not", func(p *driver) {
+		{"a Lease that the watch shows and the list does not", func(p *driver) {
 			p.peer("b", PhaseActive, 1)
 			delete(p.leases, "lease-b")
 		}, []int{0, 1, 2, 3, 4, 5, 6, 7}},
-		{"one that was made again under its name", func(p *driver) {
+		{"one that was created again under its name", func(p *driver) {
 			p.peer("b", PhaseActive, 1)
 			delete(p.leases, "lease-b")
 			p.put("lease-b", p.peerRecord("b", PhaseJoining))
 		}, []int{0, 1, 2, 3, 4, 5, 6, 7}},
-		{"one that was made again while the watch looked away", func(p *driver) {
+		{"one that was created again in a gap of the watch", func(p *driver) {
 			p.peer("b", PhaseActive, 1)
 			delete(p.leases, "lease-b")
 			p.peer("b", PhaseJoining)
 		}, []int{1}},
-		{"one that vanished", func(p *driver) {
+		{"one that was deleted", func(p *driver) {
 			last := p.peer("b", PhaseActive, 1)
 			delete(p.leases, "lease-b")
 			p.step(LeaseDeleted{Last: last})
 		}, []int{1}},
-		{"one that another member saw vanish", func(p *driver) {
+		{"one whose deletion another member saw", func(p *driver) {
 			r := p.peerRecord("c", PhaseActive)
 			r.Tombstones = []Tombstone{{Lease: "lease-b", Holder: "b_1", Claims: p.peerRecord("b", PhaseActive, 1).Claims}}
 			p.put("lease-c", r)
 		}, []int{1}},
-		{"two members that saw different ends of it", func(p *driver) {
+		{"two members that saw different last claims of it", func(p *driver) {
 			for i, name := range []string{"c", "d"} {
 				r := p.peerRecord(name, PhaseActive)
 				r.Tombstones = []Tombstone{{Lease: "lease-b", Holder: "b_1", Claims: p.peerRecord("b", PhaseActive, 1+i).Claims}}
@@ -133,7 +133,7 @@ func TestC1_WhatTheListDoesNotShow(t *testing.T) {
 	}
 }
 
-func TestC1_ClaimsOfOtherKindsAreCompared(t *testing.T) {
+func TestC1_ClaimsWithOtherParametersAreCompared(t *testing.T) {
 	parameters := func(key string, partitions int) ring.Parameters {
 		return ring.Parameters{Key: key, Partitions: partitions, VirtualNodes: 20, Load: 1.25}
 	}
@@ -149,11 +149,11 @@ func TestC1_ClaimsOfOtherKindsAreCompared(t *testing.T) {
 		{"none", claims(parameters("name", 8)), nil},
 		{"the same partitions", claims(parameters("name", 8), 0, 5), []int{0, 5}},
 		{"twice as many", claims(parameters("name", 16), 4, 5, 7), []int{2, 3}},
-		{"three, which cut others in two", claims(parameters("name", 3), 1), []int{2, 3, 4, 5}},
+		{"three, which divide other partitions in two", claims(parameters("name", 3), 1), []int{2, 3, 4, 5}},
 		{"one", claims(parameters("name", 1), 0), all},
 		{"another key", claims(parameters("namespace", 8), 3), all},
 		{"another key, but no claim", claims(parameters("namespace", 8)), nil},
-		{"what can't be read", Claims{Everything: true}, all},
+		{"unreadable claims", Claims{Everything: true}, all},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			p, l := claiming(t)
@@ -175,13 +175,13 @@ func TestC2_NothingIsReleasedWhileWorkIsInFlight(t *testing.T) {
 	}
 	p.wantStates(p.owned("a", "a", "b"), lost)
 
-	// However long it takes, nothing is withdrawn, and the Lease is kept alive.
+	// However long it takes, no claim is withdrawn, and the Lease is renewed.
 	for range 5 {
 		p.wait(2 * time.Second)
 		for _, a := range p.did {
-			if u, is := a.(WriteLease); is {
+			if u, ok := a.(WriteLease); ok {
 				if u.Record.Claims.Set.Len() != testPartitions {
-					t.Fatalf("withdraws claims before the work has ended: %v", u.Record.Claims)
+					t.Fatalf("claims were withdrawn before the work has ended: %v", u.Record.Claims)
 				}
 			}
 		}
@@ -196,20 +196,20 @@ func TestC2_NothingIsReleasedWhileWorkIsInFlight(t *testing.T) {
 		t.Errorf("released %v instead of %v", got, lost[:1])
 	}
 	if u.Record.Claims.Set.Has(lost[0]) || u.Record.Claims.Set.Len() != testPartitions-1 {
-		t.Errorf("the Lease says %v", u.Record.Claims)
+		t.Errorf("the Lease claims %v", u.Record.Claims)
 	}
 }
 
 // serveWithoutDrain answers requests, but no work ends.
 func (p *driver) serveWithoutDrain() {
 	p.t.Helper()
-	p.did = slices.DeleteFunc(p.did, func(a Action) bool { _, is := a.(Drain); return is })
+	p.did = slices.DeleteFunc(p.did, func(a Action) bool { _, ok := a.(Drain); return ok })
 	p.serve()
 }
 
-// A release whose answer is lost may be committed at any later time. The member
-// must not take the partition up again on the claim that it has withdrawn: traces
-// of models that did so are the shortest ones to two workers.
+// A release whose response is lost may be committed at any later time. The member must not
+// activate the partition again on the claim that it has withdrawn (R20): in models that did
+// so, the shortest traces to two workers are of this kind.
 func TestC2_APartitionIsGivenUpBeforeTheReleaseIsSent(t *testing.T) {
 	p := newDriver(t).join()
 	b := p.peer("b", PhaseActive)
@@ -219,9 +219,9 @@ func TestC2_APartitionIsGivenUpBeforeTheReleaseIsSent(t *testing.T) {
 	take[Released](p)
 	u := take[WriteLease](p)
 	p.wantStates(p.owned("a", "a", "b"), nil)
-	p.step(WriteResult{Op: u.Op}) // no answer
+	p.step(WriteResult{Op: u.Op}) // no response
 
-	// b has gone, so they are wanted again, and the Lease still says that they are claimed.
+	// b has left, so the partitions are wanted again, and the Lease still claims them.
 	b.Record.Holder = ""
 	p.put("lease-b", b.Record)
 	p.show("lease-b")
@@ -232,7 +232,8 @@ func TestC2_APartitionIsGivenUpBeforeTheReleaseIsSent(t *testing.T) {
 	none[Activated](p)
 	p.wantStates(p.owned("a", "a", "b"), nil)
 
-	// The next write is conditional on what was read: it or the lost one is committed, never both.
+	// The next write is conditional on the version that was read: either it or the lost write is
+	// committed, never both.
 	again := take[WriteLease](p)
 	if again.Version != u.Version {
 		t.Errorf("writes at %s, want %s", again.Version, u.Version)
@@ -248,7 +249,7 @@ func TestC2_APartitionIsGivenUpBeforeTheReleaseIsSent(t *testing.T) {
 	}
 }
 
-func TestC2_WantedAgainBeforeTheReleaseIsSent(t *testing.T) {
+func TestC2_APartitionIsWantedAgainBeforeTheReleaseIsSent(t *testing.T) {
 	p := newDriver(t).join()
 	token := p.m.Token(0)
 	b := p.peer("b", PhaseActive)
@@ -256,7 +257,7 @@ func TestC2_WantedAgainBeforeTheReleaseIsSent(t *testing.T) {
 	last := setOf(testPartitions, lost[0])
 	rest := setOf(testPartitions, lost[1:]...)
 	p.wait(minRebuild)
-	p.step(Idle{Partitions: rest}) // its release waits for the last one
+	p.step(Idle{Partitions: rest}) // their release waits for the last partition
 	none[WriteLease](p)
 	b.Record.Holder = ""
 	p.put("lease-b", b.Record)
@@ -274,7 +275,7 @@ func TestC2_WantedAgainBeforeTheReleaseIsSent(t *testing.T) {
 	}
 }
 
-func TestC2_ADrainedPartitionIsNotTakenUpWhileFenced(t *testing.T) {
+func TestC2_ADrainedPartitionIsNotActivatedWhileFenced(t *testing.T) {
 	p := newDriver(t).join()
 	b := p.peer("b", PhaseActive)
 	drain := take[Drain](p)
@@ -283,11 +284,11 @@ func TestC2_ADrainedPartitionIsNotTakenUpWhileFenced(t *testing.T) {
 	p.step(Idle(drain))
 	b.Record.Holder = ""
 	p.put("lease-b", b.Record)
-	p.show("lease-b") // it may have been evicted itself meanwhile, and another one been at work
+	p.show("lease-b") // this member may have been evicted meanwhile, and another may have worked
 	none[Activated](p)
 }
 
-func TestC5_AnUnknownOutcomeIsNeverTakenForAClaim(t *testing.T) {
+func TestC5_AnUnknownOutcomeNeverCountsAsAClaim(t *testing.T) {
 	for _, outcome := range []Outcome{Unknown, Conflict, NotFound} {
 		for _, committed := range []bool{false, true} {
 			p := newDriver(t)
@@ -315,7 +316,7 @@ func TestC5_AnUnknownOutcomeIsNeverTakenForAClaim(t *testing.T) {
 	}
 }
 
-func TestC6_OnlyWhatMovesIsTouched(t *testing.T) {
+func TestC6_OnlyPartitionsThatMoveAreAffected(t *testing.T) {
 	p := newDriver(t, func(c *Config) { c.Parameters.Partitions = 64 }).join()
 	members := []string{"a"}
 	for _, name := range []string{"b", "c", "d"} {
@@ -345,7 +346,7 @@ func TestC6_OnlyWhatMovesIsTouched(t *testing.T) {
 
 func TestWithdrawalIsMandatory(t *testing.T) {
 	p, l := claiming(t)
-	// Another member has claimed the same, and the ring names it for some.
+	// Another member has claimed the same partitions, and owns some of them on the ring (R19).
 	p.put("lease-b", p.peerRecord("b", PhaseActive, p.all()...))
 	p.step(ListResult{Op: l.Op, Outcome: OK, Leases: p.list()})
 	p.show("lease-b")
@@ -357,7 +358,7 @@ func TestWithdrawalIsMandatory(t *testing.T) {
 	p.wantStates(nil, p.owned("a", "a", "b"))
 }
 
-func TestTokensRise(t *testing.T) {
+func TestTokensIncrease(t *testing.T) {
 	p := newDriver(t).join()
 	first := p.m.Token(0)
 	if first == "" || p.m.Token(-1) != "" || p.m.Token(testPartitions) != "" {

@@ -14,21 +14,21 @@ import (
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
 )
 
-// pilot drives one machine by hand: the test is its clock, its API server and its
-// watch. What goes wrong with an answer goes wrong because the test says so.
+// driver drives one machine by hand: the test is its clock, its API server and its watch,
+// and decides the result of each request.
 type driver struct {
 	t       *testing.T
 	m       *Machine
 	cfg     Config
 	now     Time
-	did     []Action         // all that the machine has asked for and the test has not looked at
+	did     []Action         // the actions that the test has not taken yet
 	leases  map[string]Lease // on the server
 	version uint64
 	uids    int
 	unowned []time.Duration  // of all activations
-	hang    bool             // evictions and deletions of others' Leases are not answered
-	hung    []Action         // those
-	lists   func(ListLeases) // answers lists, if it is not nil
+	hang    bool             // evictions and deletions of other members' Leases get no response
+	hung    []Action         // those evictions and deletions
+	lists   func(ListLeases) // handles lists, if it is not nil
 }
 
 const testPartitions = 8
@@ -53,19 +53,19 @@ func newDriver(t *testing.T, change ...func(*Config)) *driver {
 	return p
 }
 
-// step gives the machine an event.
+// step passes the machine an event.
 func (p *driver) step(e Event) {
 	p.t.Helper()
 	actions := slices.Clone(p.m.Step(p.now, e))
 	for _, a := range actions {
-		if activated, is := a.(Activated); is {
+		if activated, ok := a.(Activated); ok {
 			p.unowned = append(p.unowned, activated.Unowned...)
 		}
 	}
 	p.did = append(p.did, actions...)
 }
 
-// wait lets time go by, with a Tick whenever the machine wants one.
+// wait advances the time, with a Tick whenever the machine needs one.
 func (p *driver) wait(d time.Duration) {
 	p.t.Helper()
 	for end := p.now.Add(d); p.now.Mono < end.Mono && p.m.stage != ended; {
@@ -78,33 +78,33 @@ func (p *driver) wait(d time.Duration) {
 	}
 }
 
-// take returns the first action of the given kind that was not looked at yet, and
-// forgets what came before it.
+// take returns the first action of the given type that was not taken yet, and drops the
+// actions before it.
 func take[T Action](p *driver) T {
 	p.t.Helper()
 	for i, a := range p.did {
-		if found, is := a.(T); is {
+		if found, ok := a.(T); ok {
 			p.did = p.did[i+1:]
 			return found
 		}
 	}
 	var none T
-	p.t.Fatalf("the machine did not ask for %T, but: %#v", none, p.did)
+	p.t.Fatalf("the machine did not return %T, but: %#v", none, p.did)
 	return none
 }
 
-// none fails if the machine asked for an action of the given kind.
+// none fails if the machine returned an action of the given type.
 func none[T Action](p *driver) {
 	p.t.Helper()
 	for _, a := range p.did {
-		if found, is := a.(T); is {
-			p.t.Fatalf("the machine asked for %#v", found)
+		if found, ok := a.(T); ok {
+			p.t.Fatalf("the machine returned %#v", found)
 		}
 	}
 }
 
-// put writes a Lease on the server, as the machine or somebody else would. Nobody
-// is told.
+// put writes a Lease on the server, as the machine or another client would. The machine
+// gets no event.
 func (p *driver) put(name string, r Record) Lease {
 	l, exists := p.leases[name]
 	if !exists {
@@ -120,7 +120,7 @@ func (p *driver) put(name string, r Record) Lease {
 	return l
 }
 
-// show lets the watch show a Lease as it is on the server.
+// show makes the watch show a Lease as it is on the server.
 func (p *driver) show(name string) {
 	p.t.Helper()
 	p.step(LeaseObserved{Lease: p.leases[name]})
@@ -150,7 +150,7 @@ func setOf(partitions int, members ...int) ring.Set {
 	return s
 }
 
-// commit carries the machine's write out on the server, and shows it.
+// commit carries out the machine's write on the server.
 func (p *driver) commit(a Action) Lease {
 	p.t.Helper()
 	switch a := a.(type) {
@@ -162,12 +162,12 @@ func (p *driver) commit(a Action) Lease {
 		}
 		return p.put(p.cfg.Lease, a.Record)
 	}
-	p.t.Fatalf("%T is no write", a)
+	p.t.Fatalf("%T is not a write", a)
 	return Lease{}
 }
 
-// serve answers every request at once, as a healthy server and watch do, until
-// the machine has none. Time stands still.
+// serve answers every request at once, as a healthy server and watch do, until the machine
+// has no more. The time does not advance.
 func (p *driver) serve() {
 	p.t.Helper()
 	for i := 0; i < len(p.did); i++ {
@@ -225,7 +225,7 @@ func (p *driver) serve() {
 
 func (p *driver) list() []Lease { return inOrder(p.leases) }
 
-// run serves while time goes by.
+// run serves while the time advances.
 func (p *driver) run(d time.Duration) {
 	p.t.Helper()
 	p.serve()
@@ -236,8 +236,8 @@ func (p *driver) run(d time.Duration) {
 	}
 }
 
-// join makes the machine a serving member that has what it wants and nothing
-// under way.
+// join makes the machine a serving member that owns what it wants and has nothing in
+// flight.
 func (p *driver) join() *driver {
 	p.t.Helper()
 	p.step(Tick{})
@@ -272,7 +272,7 @@ func (p *driver) wantStates(active, pending []int) {
 	}
 }
 
-// owned returns what the ring of the given members gives to one of them.
+// owned returns the partitions that one of the given members owns on their ring.
 func (p *driver) owned(member string, members ...string) []int {
 	r, err := ring.New(p.cfg.Parameters, members)
 	if err != nil {

@@ -12,17 +12,17 @@ import (
 // Time is one reading of both clocks of a process.
 type Time struct {
 	// Mono is the monotonic clock, from any fixed start. It may stand still while
-	// the machine is frozen.
+	// the VM is frozen.
 	Mono time.Duration
 	// Wall is the wall clock since the Unix epoch. It may jump.
 	Wall time.Duration
 }
 
-// Add moves both clocks on.
+// Add returns the reading with d added to both clocks.
 func (t Time) Add(d time.Duration) Time { return Time{Mono: t.Mono + d, Wall: t.Wall + d} }
 
-// Reached reports whether the deadline has come on at least one of the clocks:
-// each covers for what the other can't see.
+// Reached reports whether the deadline has passed on at least one of the clocks: each
+// clock detects gaps that the other can miss.
 func (t Time) Reached(deadline Time) bool {
 	return t.Mono >= deadline.Mono || t.Wall >= deadline.Wall
 }
@@ -30,21 +30,21 @@ func (t Time) Reached(deadline Time) bool {
 // since is the time on the monotonic clock since an earlier reading.
 func (t Time) since(earlier Time) time.Duration { return t.Mono - earlier.Mono }
 
-// Outcome is what became of a request.
+// Outcome is the result of a request as far as it is certain.
 type Outcome uint8
 
 const (
 	// Unknown is the zero value: a timeout, a lost connection, a 5xx, a refusal.
-	// A write may have been, or may yet be, committed.
+	// A write may have been committed, or may still be committed later.
 	Unknown Outcome = iota
-	// OK: the server confirmed.
+	// OK: the server confirmed the request.
 	OK
-	// Conflict: the object is not at the expected resourceVersion or UID (an
-	// update of a deleted Lease is answered so too).
+	// Conflict: the object does not have the expected resourceVersion or UID. The
+	// server also answers an update of a deleted Lease with a conflict.
 	Conflict
-	// NotFound: no such Lease.
+	// NotFound: there is no such Lease.
 	NotFound
-	// Exists: a Lease of that name is there already.
+	// Exists: a Lease of that name already exists.
 	Exists
 )
 
@@ -63,56 +63,56 @@ func (o Outcome) String() string {
 	return "unknown"
 }
 
-// An Event is something that happened, given to [Machine.Step].
+// An Event is something that has happened. The caller passes it to [Machine.Step].
 type Event interface{ event() }
 
 // The events.
 type (
-	// Tick says nothing but the time.
+	// Tick carries only the time.
 	Tick struct{}
-	// Observed is a Lease as the watch, or its initial list, showed it.
+	// LeaseObserved is a Lease as the watch, or its initial list, showed it.
 	LeaseObserved struct{ Lease Lease }
-	// Vanished says that the watch showed a Lease's end. Last is its last known state.
-	// Final says that Last is the state in which it was deleted, from a watch event; a
-	// list does not show it.
+	// LeaseDeleted reports that the watch showed the end of a Lease. Last is its last
+	// known state. Final is true if Last is the state in which it was deleted, from a
+	// watch event; a list does not show that state.
 	LeaseDeleted struct {
 		Last  Lease
 		Final bool
 	}
-	// Synced says that all registered informers hold a complete copy.
+	// Synced reports that the caches of all registered informers have synced.
 	Synced struct{}
 	// Stop asks the member to drain, release and end.
 	Stop struct{}
-	// Idle says that no work is in flight on these partitions any more, read after
-	// the Drain action for them was carried out.
+	// Idle reports that no work is in flight on these partitions any more. The caller
+	// must determine this after it has carried out the Drain action for them.
 	Idle struct{ Partitions ring.Set }
-	// CaughtUp says that the caller's copies of objects have come as far as Marks, in
-	// answer to [Machine.Awaited].
+	// WatermarksReached reports that the caller's caches have reached Watermarks, in
+	// response to [Machine.PendingWatermarks].
 	WatermarksReached struct{ Watermarks Watermarks }
-	// Got answers Get.
+	// GetResult answers GetLease.
 	GetResult struct {
 		Op      uint64
 		Outcome Outcome // OK, NotFound or Unknown
 		Lease   Lease
 	}
-	// Wrote answers Create and Update.
+	// WriteResult answers CreateLease and WriteLease.
 	WriteResult struct {
 		Op      uint64
 		Outcome Outcome
 		Lease   Lease // with OK: its new UID, Version and Created
 	}
-	// Deleted answers Delete.
+	// DeleteResult answers DeleteLease.
 	DeleteResult struct {
 		Op      uint64
 		Outcome Outcome
 	}
-	// Listed answers List.
+	// ListResult answers ListLeases.
 	ListResult struct {
 		Op      uint64
 		Outcome Outcome
 		Leases  []Lease
 	}
-	// Evicted answers Evict.
+	// EvictResult answers EvictLease.
 	EvictResult struct {
 		Op      uint64
 		Outcome Outcome
@@ -134,24 +134,25 @@ func (ListResult) event()        {}
 func (EvictResult) event()       {}
 
 // An Action is something that the caller of [Machine.Step] must do, in order.
-// Requests are answered by exactly one event with the same Op, also when they
-// fail; the caller bounds each by Timeout.
+// The caller answers each request with exactly one event with the same Op, also when the
+// request fails, and bounds each request by Timeout.
 type Action interface{ action() }
 
 // The requests.
 type (
-	// Get reads the own Lease with a quorum read.
+	// GetLease reads the member's own Lease with a quorum read.
 	GetLease struct {
 		Op      uint64
 		Timeout time.Duration
 	}
-	// Create creates the own Lease.
+	// CreateLease creates the member's own Lease.
 	CreateLease struct {
 		Op      uint64
 		Record  Record
 		Timeout time.Duration
 	}
-	// Update writes the own Lease on the condition that it is at Version.
+	// WriteLease updates the member's own Lease on the condition that it has the
+	// resourceVersion Version.
 	WriteLease struct {
 		Op      uint64
 		UID     string
@@ -159,7 +160,8 @@ type (
 		Record  Record
 		Timeout time.Duration
 	}
-	// Delete deletes a void Lease on the condition that it is at Version.
+	// DeleteLease deletes a void Lease on the condition that it has the resourceVersion
+	// Version.
 	DeleteLease struct {
 		Op      uint64
 		Name    string
@@ -167,20 +169,22 @@ type (
 		Version string
 		Timeout time.Duration
 	}
-	// List reads all Leases of the ring with a quorum read: resourceVersion "",
-	// never "0", and never the watch's copy, which can miss the own write.
+	// ListLeases reads all Leases of the ring with a quorum read (R16): resourceVersion
+	// "", never "0", and never the local state of the watch, which can miss the member's
+	// own write.
 	ListLeases struct {
 		Op      uint64
 		Timeout time.Duration
 	}
-	// Evict voids a silent member's Lease on the condition that it is at Version: with
-	// one request, which writes a record that says nothing but who was evicted by whom.
+	// EvictLease voids a silent member's Lease on the condition that it has the
+	// resourceVersion Version (R23). It is one request, which writes a minimal record: the
+	// evicted member and the holder that evicted it.
 	EvictLease struct {
 		Op      uint64
 		Name    string
 		UID     string
 		Version string
-		// Of the holder, to be kept on the void Lease. Empty if unknown.
+		// These belong to the holder and are kept on the void Lease. Empty if unknown.
 		Member     string
 		PodUID     string
 		Finalizers []string
@@ -188,28 +192,29 @@ type (
 	}
 )
 
-// The orders. None of them has an answer but Drain, which is followed by Idle.
+// The commands. The caller answers none of them, except Drain, which it answers with Idle.
 type (
-	// Relist forces the watch to start again from a list.
+	// Relist restarts the watch from a list.
 	Relist struct{}
-	// Claimed: work on these partitions is to be parked.
+	// Claimed: park work on these partitions.
 	Claimed struct{ Partitions ring.Set }
 	// Activated: work on these partitions is allowed; replay their objects. They
-	// were claimed before, or were being drained. Unowned has, for each of those that
-	// came from another member, how long nobody worked on it: from when this machine
-	// saw the release, or the last sign of life of a member that was evicted or vanished.
+	// were claimed before, or were being drained. Unowned has, for each partition that
+	// came from another member, how long no member worked on it: since this machine saw
+	// the release, or since it saw the last renewal of a member that was evicted or whose
+	// Lease was deleted.
 	Activated struct {
 		Partitions ring.Set
 		Unowned    []time.Duration
 	}
-	// Drain: hand out no more work on these partitions, cancel what is in flight,
+	// Drain: hand out no more work on these partitions, cancel the work in flight, and
 	// report Idle when it has ended.
 	Drain struct{ Partitions ring.Set }
-	// Released: these partitions are another member's now. Drop what is parked.
+	// Released: this member no longer owns these partitions. Drop the work parked on them.
 	Released struct{ Partitions ring.Set }
-	// Fenced: cancel everything that is in flight, hand out nothing.
+	// Fenced: cancel all work in flight and hand out none (R36).
 	Fenced struct{}
-	// Unfenced: go on with what is active.
+	// Unfenced: resume work on the active partitions.
 	Unfenced struct{}
 	// Ended is the machine's last action.
 	Ended struct{ Reason error }

@@ -12,7 +12,7 @@ import (
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
 )
 
-// silentPeers returns a pilot of a machine that serves among others, which were seen just now.
+// silentPeers returns the driver of a serving machine with n peers that it has just seen.
 func silentPeers(t *testing.T, n int, change ...func(*Config)) *driver {
 	t.Helper()
 	p := newDriver(t, change...).join()
@@ -23,31 +23,31 @@ func silentPeers(t *testing.T, n int, change ...func(*Config)) *driver {
 	return p
 }
 
-func TestC9_FewEvictionsAreUnderWayAtOnce(t *testing.T) {
+func TestC9_FewEvictionsAreInFlightAtOnce(t *testing.T) {
 	p := silentPeers(t, 20)
 	p.hang = true
 	p.run(p.cfg.LeaseDuration + 2*time.Second)
 	if len(p.hung) != 4 {
-		t.Fatalf("%d evictions are under way, want 4", len(p.hung))
+		t.Fatalf("%d evictions are in flight, want 4", len(p.hung))
 	}
-	// They hang, and renewals do not wait for them.
+	// The evictions hang, but renewals do not wait for them.
 	renewed := p.m.Stats().Heartbeats
 	p.run(2 * p.cfg.RenewPeriod)
 	if p.m.Stats().Heartbeats == renewed || p.m.own.fenced {
 		t.Error("the member does not renew its Lease while evictions hang")
 	}
 	if len(p.hung) != 4 {
-		t.Fatalf("%d evictions are under way, want 4", len(p.hung))
+		t.Fatalf("%d evictions are in flight, want 4", len(p.hung))
 	}
-	// The end of a Lease frees no place: the request for it is still under way.
+	// The end of a Lease does not make room for another request: its eviction is still in flight.
 	first := p.hung[0].(EvictLease)
 	p.step(LeaseDeleted{Last: p.leases[first.Name]})
 	p.serve()
 	if len(p.hung) != 4 {
-		t.Fatalf("%d evictions are under way, want 4", len(p.hung))
+		t.Fatalf("%d evictions are in flight, want 4", len(p.hung))
 	}
 	p.step(EvictResult{Op: first.Op, Outcome: NotFound})
-	p.step(EvictResult{Op: first.Op, Outcome: NotFound}) // an answer that comes twice frees one place
+	p.step(EvictResult{Op: first.Op, Outcome: NotFound}) // a duplicate response makes room for one request only
 	p.serve()
 	if len(p.hung) != 5 {
 		t.Fatalf("%d evictions were sent, want 5", len(p.hung))
@@ -74,7 +74,7 @@ func TestC9_FewVoidLeasesAreDeletedAtOnce(t *testing.T) {
 	p.hang = true
 	p.run(p.cfg.LeaseDuration + time.Second)
 	if len(p.hung) != 4 {
-		t.Fatalf("%d deletions are under way, want 4", len(p.hung))
+		t.Fatalf("%d deletions are in flight, want 4", len(p.hung))
 	}
 	p.hang = false
 	p.did = append(p.did, p.hung...)
@@ -84,7 +84,7 @@ func TestC9_FewVoidLeasesAreDeletedAtOnce(t *testing.T) {
 	}
 }
 
-func TestEvictionsThatFailAreRepeatedLessAndLessOften(t *testing.T) {
+func TestEvictionsThatFailAreRetriedWithABackoff(t *testing.T) {
 	p := silentPeers(t, 6)
 	p.hang = true
 	tries := map[string][]time.Duration{}
@@ -97,7 +97,7 @@ func TestEvictionsThatFailAreRepeatedLessAndLessOften(t *testing.T) {
 		p.hung = nil
 	}
 	if len(tries) != 6 {
-		t.Errorf("%d of 6 peers were to be evicted: the first ones keep the others waiting", len(tries))
+		t.Errorf("evictions of %d of 6 peers were sent: the first ones delay the others", len(tries))
 	}
 	gaps := map[time.Duration]bool{}
 	for name, at := range tries {
@@ -105,19 +105,19 @@ func TestEvictionsThatFailAreRepeatedLessAndLessOften(t *testing.T) {
 			gap := at[i] - at[i-1]
 			gaps[gap.Truncate(20*time.Millisecond)] = true
 			if i > 6 && (gap < p.cfg.RenewPeriod || gap > 2*p.cfg.RenewPeriod+time.Second) {
-				t.Errorf("%s: try %d comes %v after the one before", name, i, gap)
+				t.Errorf("%s: attempt %d follows %v after the one before", name, i, gap)
 			}
 		}
 		if at[1]-at[0] > p.cfg.RenewPeriod/2 {
-			t.Errorf("%s: the second try comes after %v", name, at[1]-at[0])
+			t.Errorf("%s: the second attempt follows after %v", name, at[1]-at[0])
 		}
 	}
 	if len(gaps) < 20 {
-		t.Errorf("the tries come after %d different times: no jitter", len(gaps))
+		t.Errorf("the attempts have %d different delays: no jitter", len(gaps))
 	}
 }
 
-func TestC4_WhatOthersWriteOnALeaseIsNoSignOfLife(t *testing.T) {
+func TestC4_WritesOfOtherClientsDoNotDelayAnEviction(t *testing.T) {
 	p := newDriver(t).join()
 	b := p.peer("b", PhaseActive)
 	start := p.now.Mono
@@ -130,7 +130,7 @@ func TestC4_WhatOthersWriteOnALeaseIsNoSignOfLife(t *testing.T) {
 	if after := p.now.Mono - start; after > p.cfg.LeaseDuration+time.Second || evict.Version != b.Version {
 		t.Fatalf("evicts after %v at %s, want after %v at %s", after, evict.Version, p.cfg.LeaseDuration, b.Version)
 	}
-	// A conflict because of one more: it is repeated at the next version, at once.
+	// A conflict because of another such write: the eviction is repeated at the next version, at once.
 	b = p.put(b.Name, b.Record)
 	p.step(EvictResult{Op: evict.Op, Outcome: Conflict})
 	p.serve()
@@ -139,25 +139,25 @@ func TestC4_WhatOthersWriteOnALeaseIsNoSignOfLife(t *testing.T) {
 	if evict.Version != b.Version {
 		t.Fatalf("evicts at %s, want at %s", evict.Version, b.Version)
 	}
-	// A conflict because it lives after all.
+	// A conflict because the peer is alive after all.
 	b.Record.Seq++
 	b = p.put(b.Name, b.Record)
 	p.step(EvictResult{Op: evict.Op, Outcome: Conflict})
 	p.show(b.Name)
 	p.did = nil
 	if _, after := until[EvictLease](p); after < p.cfg.LeaseDuration {
-		t.Errorf("evicts %v after a sign of life", after)
+		t.Errorf("evicts %v after a renewal", after)
 	}
 	if n := p.m.Stats().Relists; n > 0 {
 		t.Errorf("%d relists, although the watch showed each version at once", n)
 	}
 }
 
-func TestAConflictWithAVersionThatTheWatchHasPassedStartsNoWatchAgain(t *testing.T) {
+func TestAConflictWithAVersionThatTheWatchHasPassedCausesNoRelist(t *testing.T) {
 	p := newDriver(t).join()
 	b := p.peer("b", PhaseActive)
 	evict, _ := until[EvictLease](p)
-	p.put(b.Name, Record{Member: "b", Phase: PhaseDraining, EvictedBy: "c_1"}) // another member was first
+	p.put(b.Name, Record{Member: "b", Phase: PhaseDraining, EvictedBy: "c_1"}) // another member was faster
 	p.show(b.Name)
 	p.step(EvictResult{Op: evict.Op, Outcome: Conflict})
 	p.run(5 * time.Second)
@@ -166,8 +166,8 @@ func TestAConflictWithAVersionThatTheWatchHasPassedStartsNoWatchAgain(t *testing
 	}
 }
 
-// When many have died, their evictions are spread over those that live, and for each of
-// them one member goes first.
+// When many members have died, their evictions are spread over the live members, and for
+// each of them one member goes first.
 func TestMembersTakeTurnsToEvict(t *testing.T) {
 	const living, dead = 40, 60
 	first, turns := map[string]int{}, 0
@@ -211,7 +211,7 @@ func TestMembersTakeTurnsToEvict(t *testing.T) {
 	}
 }
 
-func TestTheRingIsRebuiltAtOnceAndThenNowAndThen(t *testing.T) {
+func TestTheRingIsRebuiltAtOnceAndThenAtIntervals(t *testing.T) {
 	p := newDriver(t).join()
 	p.run(time.Second)
 	before := p.m.View()
@@ -219,7 +219,7 @@ func TestTheRingIsRebuiltAtOnceAndThenNowAndThen(t *testing.T) {
 	if p.m.View() == before {
 		t.Fatal("the first change is not seen at once")
 	}
-	// Many come within a tenth of a second.
+	// Many members join within a tenth of a second.
 	rings := map[*ring.Ring]bool{p.m.View(): true}
 	for i := range 50 {
 		p.peer(fmt.Sprintf("b-%02d", i), PhaseActive)
@@ -232,9 +232,10 @@ func TestTheRingIsRebuiltAtOnceAndThenNowAndThen(t *testing.T) {
 		t.Errorf("%d members are in the view", n)
 	}
 	if len(rings) > 3 {
-		t.Errorf("%d rings were built in a fifth of a second", len(rings))
+		t.Errorf("%d rings were computed in a fifth of a second", len(rings))
 	}
-	// What does not change the ring costs no rebuild: a member that has left it is void.
+	// A change that does not affect the ring causes no rebuild: here a member that has left
+	// the ring becomes void.
 	p.wait(time.Second)
 	p.peer("b-00", PhaseDraining)
 	left := p.m.View()
@@ -246,12 +247,12 @@ func TestTheRingIsRebuiltAtOnceAndThenNowAndThen(t *testing.T) {
 	p.show("lease-b-00")
 	p.wait(time.Second)
 	if p.m.View() != left {
-		t.Error("the same ring is built again")
+		t.Error("the same ring was computed again")
 	}
 }
 
-// A claim of another member counts from the moment at which it is seen, whatever ring is
-// about to be built.
+// A claim of another member counts from the moment at which it is seen, even if the ring is
+// yet to be computed.
 func TestClaimsOfOthersAreCurrentWhileTheRingIsNot(t *testing.T) {
 	p := newDriver(t).join()
 	b := p.peer("b", PhaseActive, 0, 1)
@@ -261,7 +262,7 @@ func TestClaimsOfOthersAreCurrentWhileTheRingIsNot(t *testing.T) {
 	p.show(b.Name) // a rebuild
 	c := p.peer("c", PhaseActive, 1)
 	if slices.Contains(p.m.View().Members(), "c") {
-		t.Fatal("c is in the view already: this test shows nothing")
+		t.Fatal("c is already in the view: this test proves nothing")
 	}
 	if !p.m.parts.want.Has(1) || !p.m.parts.blocked.Has(1) || p.m.parts.claimable.Has(1) {
 		t.Errorf("wanted %v, blocked %v, claimable %v", p.m.parts.want.Has(1), p.m.parts.blocked.Has(1), p.m.parts.claimable.Has(1))
@@ -274,7 +275,7 @@ func TestClaimsOfOthersAreCurrentWhileTheRingIsNot(t *testing.T) {
 	}
 }
 
-// A large ring may take long to build. A renewal that is due goes first.
+// To compute a large ring may take long. A renewal that is due goes first (R28).
 func TestARenewalDoesNotWaitForTheRing(t *testing.T) {
 	p := newDriver(t).join()
 	p.run(time.Second)
@@ -286,15 +287,15 @@ func TestARenewalDoesNotWaitForTheRing(t *testing.T) {
 		case WriteLease:
 			return
 		case Drain:
-			t.Fatal("the ring is built, and partitions are drained, before the renewal is sent")
+			t.Fatal("the ring is computed, and partitions are drained, before the renewal is sent")
 		}
 	}
 	t.Fatal("no renewal is sent")
 }
 
-// Lists that fail, or that a write has passed, are repeated less and less often too.
-func TestListsThatDecideNothingAreRepeatedLessAndLessOften(t *testing.T) {
-	for what, outcome := range map[string]Outcome{"no answer": Unknown, "without this member's Lease": OK} {
+// Lists that fail, or that a write has overtaken, are retried with a backoff, too.
+func TestListsThatDecideNothingAreRetriedWithABackoff(t *testing.T) {
+	for what, outcome := range map[string]Outcome{"no response": Unknown, "without this member's Lease": OK} {
 		p := newDriver(t)
 		lists := 0
 		p.lists = func(l ListLeases) {
@@ -310,9 +311,9 @@ func TestListsThatDecideNothingAreRepeatedLessAndLessOften(t *testing.T) {
 	}
 }
 
-// A claim that is written while a list is under way makes the list worthless: where
-// others release one partition after the other, nothing would become active.
-func TestAClaimWaitsForAListThatIsUnderWay(t *testing.T) {
+// A claim that is written while a list is in flight makes the list useless: if other members
+// release one partition after the other, nothing would become active.
+func TestAClaimWaitsForAListThatIsInFlight(t *testing.T) {
 	p := newDriver(t).join()
 	b := p.peer("b", PhaseActive)
 	p.run(time.Second)
@@ -322,7 +323,7 @@ func TestAClaimWaitsForAListThatIsUnderWay(t *testing.T) {
 	p.show(b.Name)
 	u, _ := until[WriteLease](p)
 	if !u.Record.Claims.Set.Has(share[0]) || u.Record.Claims.Set.Has(share[1]) {
-		t.Fatalf("claims %v of %v: this test shows nothing", u.Record.Claims.Set, share)
+		t.Fatalf("the machine claims %v of %v: this test proves nothing", u.Record.Claims.Set, share)
 	}
 	p.step(WriteResult{Op: u.Op, Outcome: OK, Lease: p.commit(u)})
 	p.show(p.cfg.Lease)
@@ -340,9 +341,9 @@ func TestAClaimWaitsForAListThatIsUnderWay(t *testing.T) {
 	p.wantStates(p.all(), nil)
 }
 
-// Few members survive, and the server is slow: each has to evict many, a few at a time.
-// They must not all go through them in the same order, with all requests but one being
-// conflicts.
+// Few members survive, and the server is slow: each has to evict many peers, a few at a
+// time. They must not all do so in the same order, because then all requests but one would
+// end in a conflict.
 func TestC9_SurvivorsShareTheEvictions(t *testing.T) {
 	p := silentPeers(t, 40)
 	alive := p.peer("c", PhaseActive)

@@ -11,8 +11,9 @@ import (
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
 )
 
-// A member's first second: the caller gives the machine events, and carries out
-// what it asks for. Here it is its own API server, on which everything succeeds.
+// A member's first second: the caller passes events to the machine and carries out the
+// actions that it returns. Here the caller is also the API server, on which every request
+// succeeds.
 func Example() {
 	m := claim.New(claim.Config{
 		Member: "op-0", Lease: "lease-op-0", Holder: "op-0_5a1c",
@@ -31,7 +32,7 @@ func Example() {
 
 	events := []claim.Event{claim.Tick{}, claim.Synced{}}
 	for end := now.Add(time.Second); len(events) > 0 || m.Next() < end.Mono; {
-		if len(events) == 0 { // nothing happens until the machine wants to go on
+		if len(events) == 0 { // nothing happens until the machine needs a Tick
 			now = now.Add(m.Next() - now.Mono)
 			events = append(events, claim.Tick{})
 		}
@@ -40,7 +41,7 @@ func Example() {
 		for _, action := range actions {
 			switch a := action.(type) {
 			case claim.GetLease:
-				fmt.Println("get the own Lease: there is none")
+				fmt.Println("get the member's Lease: not found")
 				events = append(events, claim.GetResult{Op: a.Op, Outcome: claim.NotFound})
 			case claim.CreateLease:
 				fmt.Println("create it:", a.Record.Phase)
@@ -64,7 +65,7 @@ func Example() {
 	fmt.Println("without another renewal this member stops within", (fence.Mono - now.Mono).Round(time.Second))
 
 	// Output:
-	// get the own Lease: there is none
+	// get the member's Lease: not found
 	// create it: joining
 	// work is possible
 	// list all Leases

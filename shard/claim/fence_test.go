@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// due lets time go by until the machine wants to renew, and returns the renewal.
+// due advances the time until the machine renews, and returns the renewal.
 func (p *driver) due() WriteLease {
 	p.t.Helper()
 	p.did = p.did[:0]
@@ -22,7 +22,7 @@ func TestC3_FenceCountsFromTheSendTime(t *testing.T) {
 	p := newDriver(t).join()
 	u := p.due()
 	sent := p.now
-	p.now = p.now.Add(2 * time.Second) // so long takes the answer
+	p.now = p.now.Add(2 * time.Second) // the response takes this long
 	p.step(WriteResult{Op: u.Op, Outcome: OK, Lease: p.commit(u)})
 	fence, open := p.m.Fence()
 	if want := sent.Add(p.cfg.RenewDeadline); !open || fence.Mono > want.Mono || fence.Mono < want.Mono-p.cfg.RenewPeriod {
@@ -37,9 +37,9 @@ func TestC3_FenceCountsFromTheSendTime(t *testing.T) {
 	p.step(Tick{})
 	take[Fenced](p)
 	if _, open := p.m.Fence(); open {
-		t.Error("Fence doesn't say so")
+		t.Error("Fence does not report that the member is fenced")
 	}
-	p.wantStates(p.all(), nil) // for who renews in time to go on with
+	p.wantStates(p.all(), nil) // the member resumes work on them if it renews in time
 }
 
 func TestC3_EitherClockTripsTheFence(t *testing.T) {
@@ -57,24 +57,24 @@ func TestC3_EitherClockTripsTheFence(t *testing.T) {
 	}
 }
 
-func TestC3_AnAnswerThatComesAfterItsOwnFenceDoesNotLiftIt(t *testing.T) {
+func TestC3_AResponseThatArrivesAfterItsOwnFenceDoesNotLiftIt(t *testing.T) {
 	p := newDriver(t).join()
 	u := p.due()
 	written := p.commit(u)
-	p.now = p.now.Add(p.cfg.RenewDeadline) // paused with the answer in the socket
+	p.now = p.now.Add(p.cfg.RenewDeadline) // the process was paused with the response in the socket
 	p.step(WriteResult{Op: u.Op, Outcome: OK, Lease: written})
 	take[Fenced](p)
-	take[GetLease](p) // for it may have been evicted since
+	take[GetLease](p) // because it may have been evicted since
 	none[Unfenced](p)
 }
 
-func TestC3_AfterTheFenceTheLeaseIsReadAndWrittenBeforeWorkGoesOn(t *testing.T) {
+func TestC3_AfterTheFenceTheLeaseIsReadAndWrittenBeforeWorkResumes(t *testing.T) {
 	p := newDriver(t).join()
 	u := p.due()
 	p.wait(p.cfg.RenewDeadline)
 	take[Fenced](p)
 	p.step(WriteResult{Op: u.Op})
-	for range 3 { // the server is away
+	for range 3 { // the server does not respond
 		p.wait(2 * time.Second)
 		p.step(GetResult{Op: take[GetLease](p).Op})
 	}
@@ -89,7 +89,7 @@ func TestC3_AfterTheFenceTheLeaseIsReadAndWrittenBeforeWorkGoesOn(t *testing.T) 
 	p.wantStates(p.all(), nil)
 }
 
-func TestWhoWasEvictedEnds(t *testing.T) {
+func TestAMachineThatWasEvictedEnds(t *testing.T) {
 	for _, c := range []struct {
 		name   string
 		change func(*Lease)
@@ -100,7 +100,7 @@ func TestWhoWasEvictedEnds(t *testing.T) {
 		{"another Lease of the same name", func(l *Lease) { l.UID = "other" }, ErrEvicted},
 		{"an older version", func(l *Lease) { l.Version = "99" }, ErrWentBack},
 		{"an older version of fewer digits", func(l *Lease) { l.Version = "9" }, ErrWentBack},
-		{"an older writing", func(l *Lease) { l.Record.Seq-- }, ErrWentBack},
+		{"an older seq", func(l *Lease) { l.Record.Seq-- }, ErrWentBack},
 		{"none", nil, ErrVanished},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -117,16 +117,16 @@ func TestWhoWasEvictedEnds(t *testing.T) {
 			}
 			take[Fenced](p)
 			if got := take[Ended](p).Reason; got != c.want {
-				t.Errorf("ends because %v, want %v", got, c.want)
+				t.Errorf("the machine ended with %v, want %v", got, c.want)
 			}
 			if len(p.m.Step(p.now, Tick{})) > 0 {
-				t.Error("goes on after its end")
+				t.Error("the machine continues after its end")
 			}
 		})
 	}
 }
 
-func TestWhatSomebodyElseWroteIsOverwritten(t *testing.T) {
+func TestWritesOfOtherClientsAreOverwritten(t *testing.T) {
 	p := newDriver(t).join()
 	r := p.leases[p.cfg.Lease].Record
 	r.Claims = Claims{Everything: true}
@@ -140,7 +140,7 @@ func TestWhatSomebodyElseWroteIsOverwritten(t *testing.T) {
 	p.wantStates(p.all(), nil)
 }
 
-func TestAConflictIsFollowedAtOnceButNotForEver(t *testing.T) {
+func TestAConflictIsRetriedAtOnceButThenWithABackoff(t *testing.T) {
 	p := newDriver(t).join()
 	start, writes := p.now, 0
 	u := p.due()
@@ -178,7 +178,7 @@ func TestRenewalsAreJittered(t *testing.T) {
 	}
 }
 
-func TestAnswersToNothingAreIgnored(t *testing.T) {
+func TestUnexpectedResponsesAreIgnored(t *testing.T) {
 	p := newDriver(t).join()
 	u := p.due()
 	old := u.Op - 1
@@ -199,14 +199,14 @@ func TestAnswersToNothingAreIgnored(t *testing.T) {
 		p.did = p.did[:0]
 		p.step(e)
 		if len(p.did) > 0 || p.m.own.op == nil || p.m.own.version != version || p.m.Stats().HeartbeatFailures > 0 {
-			t.Errorf("%#v made a difference: %#v", e, p.did)
+			t.Errorf("%#v had an effect: %#v", e, p.did)
 		}
 	}
 	p.step(WriteResult{Op: u.Op, Outcome: OK, Lease: p.commit(u)})
 	p.did = p.did[:0]
-	p.step(WriteResult{Op: u.Op, Outcome: Conflict}) // again, and different
+	p.step(WriteResult{Op: u.Op, Outcome: Conflict}) // a second, different response
 	if len(p.did) > 0 || p.m.own.version == "" {
-		t.Error("an answer was taken twice")
+		t.Error("a duplicate response was handled")
 	}
 }
 

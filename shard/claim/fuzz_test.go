@@ -12,8 +12,8 @@ import (
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
 )
 
-// script turns the fuzzer's bytes into events: in any order, with any content,
-// answers to nothing included.
+// script turns the fuzzer's bytes into events: in any order and with any content, including
+// responses to no request.
 type script struct {
 	data []byte
 	p    *driver
@@ -66,19 +66,19 @@ func (s *script) record() Record {
 	case 3:
 		r.Parameters = s.p.cfg.Parameters
 	}
-	r.Watermarks = s.marks()
+	r.Watermarks = s.watermarks()
 	for range s.pick(3) {
 		r.Tombstones = append(r.Tombstones, Tombstone{Lease: "lease-x", Holder: fmt.Sprint(s.pick(4)), Claims: s.claims()})
 	}
 	return r
 }
 
-func (s *script) marks() Watermarks {
-	marks := Watermarks{}
+func (s *script) watermarks() Watermarks {
+	watermarks := Watermarks{}
 	for range s.pick(3) {
-		marks[[]string{"", "A", "B", "C"}[s.pick(4)]] = []string{"", "0", "9", "100", "101", "x"}[s.pick(6)]
+		watermarks[[]string{"", "A", "B", "C"}[s.pick(4)]] = []string{"", "0", "9", "100", "101", "x"}[s.pick(6)]
 	}
-	return marks
+	return watermarks
 }
 
 func (s *script) lease() Lease {
@@ -105,7 +105,7 @@ func (s *script) leases() []Lease {
 
 func (s *script) outcome() Outcome { return Outcome(s.pick(6)) }
 
-// op is mostly one that was asked for lately.
+// op is mostly one of the latest requests.
 func (s *script) op() uint64 { return s.p.m.lastOp - uint64(s.pick(4)) }
 
 func (s *script) event() Event {
@@ -135,13 +135,13 @@ func (s *script) event() Event {
 	case 10:
 		return nil
 	case 11:
-		return WatermarksReached{Watermarks: s.marks()}
+		return WatermarksReached{Watermarks: s.watermarks()}
 	}
 	return Tick{}
 }
 
-// FuzzStep is C7: no event makes the machine panic, and whatever it is told, it
-// keeps what does not depend on being told the truth.
+// FuzzStep is C7: no event makes the machine panic, and whatever events it gets, it keeps
+// the guarantees that do not depend on correct events.
 func FuzzStep(f *testing.F) {
 	f.Add([]byte{})
 	f.Add([]byte("\x0d\x02\x0d\x04\x05\x00\x00"))
@@ -155,8 +155,8 @@ func FuzzStep(f *testing.F) {
 	f.Fuzz(playScript)
 }
 
-// TestC7_NoEventMakesTheMachinePanic plays long random scripts, of which the fuzzer
-// finds few by itself.
+// TestC7_NoEventMakesTheMachinePanic runs long random scripts, which the fuzzer rarely
+// generates by itself.
 func TestC7_NoEventMakesTheMachinePanic(t *testing.T) {
 	r := rand.NewChaCha8([32]byte{7})
 	for range 2000 {
@@ -191,8 +191,8 @@ func playScript(t *testing.T, data []byte) {
 	}
 }
 
-// caller keeps track of the actions as the loop in package shard would, and fails
-// if they can't be carried out.
+// caller tracks the actions as the loop in package shard does, and fails if they cannot be
+// carried out.
 type caller struct {
 	p      *driver
 	states map[int]ring.State
@@ -211,7 +211,7 @@ func newCaller(p *driver) *caller {
 	return c
 }
 
-// carryOut takes the actions of the last step. If honest, requests are answered.
+// carryOut handles the actions of the last step. If honest is true, it answers requests.
 func (c *caller) carryOut(honest bool) {
 	p := c.p
 	p.t.Helper()
@@ -239,7 +239,7 @@ func (c *caller) carryOut(honest bool) {
 			c.asked(a.Op)
 			for partition, s := range c.states {
 				if s != ring.NotOwned && !a.Record.Claims.Set.Has(partition) {
-					p.t.Fatalf("withdraws its claim to partition %d, which is %v", partition, s)
+					p.t.Fatalf("the claim to partition %d was withdrawn while it is %v", partition, s)
 				}
 			}
 			if l := p.leases[p.cfg.Lease]; honest && l.UID == a.UID && l.Version == a.Version {
@@ -265,7 +265,7 @@ func (c *caller) carryOut(honest bool) {
 		case Activated:
 			c.move(a.Partitions, ring.Pending, ring.Active)
 			if c.fenced {
-				p.t.Fatal("activates while fenced")
+				p.t.Fatal("partitions were activated while fenced")
 			}
 		case Drain:
 			c.move(a.Partitions, ring.Active, ring.Pending)
@@ -290,13 +290,13 @@ func (c *caller) carryOut(honest bool) {
 		return
 	}
 	if fence, open := p.m.Fence(); open == c.fenced || open && p.m.now.Reached(fence) {
-		p.t.Fatalf("Fence says %v, %v; by the actions fenced is %v", fence, open, c.fenced)
+		p.t.Fatalf("Fence returns %v, %v; by the actions fenced is %v", fence, open, c.fenced)
 	}
 	states := p.m.States()
-	if len(states) != len(c.states) { // cut anew
+	if len(states) != len(c.states) { // other partitions
 		for partition, s := range c.states {
 			if s != ring.NotOwned {
-				p.t.Fatalf("cut anew while partition %d is %v", partition, s)
+				p.t.Fatalf("the partition count changed while partition %d is %v", partition, s)
 			}
 		}
 		c.states = map[int]ring.State{}
@@ -310,10 +310,10 @@ func (c *caller) carryOut(honest bool) {
 	if next := p.m.Next(); next <= p.m.now.Mono {
 		p.t.Fatalf("Next is %v, not after %v", next, p.m.now.Mono)
 	}
-	if awaited := p.m.PendingWatermarks(); honest && awaited != nil {
-		p.step(WatermarksReached{Watermarks: awaited})
+	if pending := p.m.PendingWatermarks(); honest && pending != nil {
+		p.step(WatermarksReached{Watermarks: pending})
 		if len(p.m.caches.reached) < maxWatermarks && p.m.PendingWatermarks() != nil {
-			p.t.Fatalf("awaits %v after it was told that %v are reached", p.m.PendingWatermarks(), awaited)
+			p.t.Fatalf("%v are pending after %v were reported as reached", p.m.PendingWatermarks(), pending)
 		}
 		c.carryOut(false)
 	}
@@ -325,7 +325,7 @@ func (c *caller) move(set ring.Set, from, to ring.State) {
 	c.p.t.Helper()
 	for partition := range set.All() {
 		if c.states[partition] != from {
-			c.p.t.Fatalf("partition %d goes to %v from %v instead of %v", partition, to, c.states[partition], from)
+			c.p.t.Fatalf("partition %d changes to %v from %v instead of %v", partition, to, c.states[partition], from)
 		}
 		c.states[partition] = to
 	}
@@ -334,7 +334,7 @@ func (c *caller) move(set ring.Set, from, to ring.State) {
 func (c *caller) asked(op uint64) {
 	c.p.t.Helper()
 	if op == 0 || c.ops[op] {
-		c.p.t.Fatalf("operation %d is asked for twice", op)
+		c.p.t.Fatalf("operation %d was requested twice", op)
 	}
 	c.ops[op] = true
 }

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// askFirstList makes a pilot whose machine is about to take the answer to its first list.
+// askFirstList returns the driver of a machine that waits for the response to its first list.
 func askFirstList(t *testing.T) (*driver, ListLeases) {
 	t.Helper()
 	p := newDriver(t)
@@ -21,9 +21,9 @@ func askFirstList(t *testing.T) (*driver, ListLeases) {
 	return p, take[ListLeases](p)
 }
 
-// A new member asks for its first list. While the answer is on its way, the watch shows
-// how a peer leaves: the list is of an earlier moment and still has it.
-func TestL1_TheFirstListBringsNoPeerBackThatTheWatchHasSeenLeave(t *testing.T) {
+// A new member requests its first list. While the response is in flight, the watch shows that
+// a peer leaves: the list is older and still contains the peer.
+func TestL1_TheFirstListDoesNotBringBackAPeerThatHasLeft(t *testing.T) {
 	p, list := askFirstList(t)
 	b := p.put("lease-b", p.peerRecord("b", PhaseActive, p.all()...))
 	answer := p.list()
@@ -40,9 +40,9 @@ func TestL1_TheFirstListBringsNoPeerBackThatTheWatchHasSeenLeave(t *testing.T) {
 	p.wantStates(p.all(), nil)
 }
 
-// A new member's first list has a peer that its watch never shows: a new list of the watch
-// came after the peer's Lease was created and deleted again. An update of a Lease that
-// does not exist is a conflict.
+// A new member's first list contains a peer that its watch never shows: the watch listed
+// again after the peer's Lease had been created and deleted. An update of a Lease that does
+// not exist is a conflict.
 func TestL1_APeerThatTheWatchNeverShowsBlocksNothingForEver(t *testing.T) {
 	p, list := askFirstList(t)
 	b := p.put("lease-b", p.peerRecord("b", PhaseActive, p.all()...))
@@ -53,9 +53,9 @@ func TestL1_APeerThatTheWatchNeverShowsBlocksNothingForEver(t *testing.T) {
 }
 
 // A list lacks a Lease that the watch still shows as held: it was deleted, and its member
-// may be at work. What it has claimed since the watch showed it last is not known until
-// the watch has come as far as the list (R31). An answer may be taken before events of
-// the watch that came earlier.
+// may be at work. What it has claimed since the watch last showed it is unknown until the
+// watch has reached the list (R31). The machine may handle a response before watch events
+// that are older.
 func TestR31_APeerThatIsMissingFromTheListMayHaveClaimedMore(t *testing.T) {
 	p := newDriver(t)
 	mine := p.owned("a", "a", "b")
@@ -71,8 +71,8 @@ func TestR31_APeerThatIsMissingFromTheListMayHaveClaimedMore(t *testing.T) {
 	p.step(WriteResult{Op: update.Op, Outcome: OK, Lease: p.commit(update)})
 	p.show(p.cfg.Lease)
 	list := take[ListLeases](p)
-	// Before that, b had taken a part of it back: its ring was another one for a moment.
-	// Its Lease was deleted then. The watch has yet to show both.
+	// Before that, b had claimed a part of it again, because its ring differed for a moment.
+	// Then its Lease was deleted. The watch has yet to show both.
 	last := b
 	last.Record.Seq++
 	last.Record.Claims.Set = setOf(testPartitions, p.all()...)

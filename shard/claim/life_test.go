@@ -16,21 +16,21 @@ func TestAMemberIsOnTheRingOnlyWhenItsInformersHaveSynced(t *testing.T) {
 	p.step(Tick{})
 	create := take[CreateLease](p.answerGet())
 	if create.Record.Phase != PhaseJoining || !create.Record.Claims.Empty() {
-		t.Errorf("creates %+v", create.Record)
+		t.Errorf("the machine creates %+v", create.Record)
 	}
 	p.step(WriteResult{Op: create.Op, Outcome: OK, Lease: p.commit(create)})
 	p.show(p.cfg.Lease)
 	p.run(5 * time.Second)
 	if l := p.leases[p.cfg.Lease]; l.Record.Phase != PhaseJoining || p.m.Serving() || len(p.in(ring.Active)) > 0 {
-		t.Errorf("before the informers have synced the Lease says %+v", l.Record)
+		t.Errorf("before the informers have synced, the record is %+v", l.Record)
 	}
 	p.step(Synced{})
-	if u, is := p.did[0].(WriteLease); !is || u.Record.Phase != PhaseActive { // at once
+	if u, ok := p.did[0].(WriteLease); !ok || u.Record.Phase != PhaseActive { // at once
 		t.Errorf("does %#v", p.did)
 	}
 	p.run(time.Second)
 	if l := p.leases[p.cfg.Lease]; l.Record.Phase != PhaseActive || !p.m.Serving() {
-		t.Errorf("after it the Lease says %+v", l.Record)
+		t.Errorf("after the informers have synced, the record is %+v", l.Record)
 	}
 }
 
@@ -46,8 +46,8 @@ func (p *driver) answerGet() *driver {
 	return p
 }
 
-// What a new machine does with a Lease of its name that is there already.
-func TestALeaseOfTheNameIsThere(t *testing.T) {
+// What a new machine does with an existing Lease of its name.
+func TestALeaseOfTheNameExists(t *testing.T) {
 	other := func(p *driver) Record {
 		r := p.peerRecord("a", PhaseActive, 0)
 		r.Holder, r.PodUID = "a_0", "uid-before"
@@ -57,10 +57,10 @@ func TestALeaseOfTheNameIsThere(t *testing.T) {
 		name   string
 		config func(*Config)
 		record func(*driver) Record
-		at     time.Duration // from when on it serves, at the earliest
+		at     time.Duration // the earliest time at which it serves
 	}{
 		{"void", nil, func(p *driver) Record { r := other(p); r.Holder = ""; return r }, 0},
-		{"its own, of a create whose answer was lost", nil, func(p *driver) Record {
+		{"its own, from a create whose response was lost", nil, func(p *driver) Record {
 			r := other(p)
 			r.Holder, r.Claims = "a_1", Claims{}
 			return r
@@ -73,7 +73,7 @@ func TestALeaseOfTheNameIsThere(t *testing.T) {
 		}, 0},
 		{"the same Pod's, whose process may be alive", nil, func(p *driver) Record { r := other(p); r.PodUID = "uid-a"; return r }, 15 * time.Second},
 		{"another Pod's", func(c *Config) { c.TakeOver = true }, other, 15 * time.Second},
-		{"of nobody knows which Pod", func(c *Config) { c.TakeOver, c.PodUID = true, "" }, func(p *driver) Record { r := other(p); r.PodUID = ""; return r }, 15 * time.Second},
+		{"an unknown Pod's", func(c *Config) { c.TakeOver, c.PodUID = true, "" }, func(p *driver) Record { r := other(p); r.PodUID = ""; return r }, 15 * time.Second},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			change := c.config
@@ -100,7 +100,7 @@ func TestALeaseOfTheNameIsThere(t *testing.T) {
 	}
 }
 
-func TestASecondLivingProcessOfTheNameNeverJoins(t *testing.T) {
+func TestASecondLiveProcessOfTheNameNeverJoins(t *testing.T) {
 	p := newDriver(t, func(c *Config) { c.TakeOver = true })
 	r := p.peerRecord("a", PhaseActive, 0)
 	r.Holder, r.PodUID = "a_0", "uid-other"
@@ -108,16 +108,16 @@ func TestASecondLivingProcessOfTheNameNeverJoins(t *testing.T) {
 	p.step(Tick{})
 	p.step(Synced{})
 	for range 60 {
-		p.put(p.cfg.Lease, r) // it renews
+		p.put(p.cfg.Lease, r) // the other process renews
 		p.run(time.Second)
 		if p.leases[p.cfg.Lease].Record.Holder != "a_0" {
-			t.Fatal("the Lease was taken from a living member")
+			t.Fatal("the Lease was taken from a live member")
 		}
 	}
 	if got := p.m.Duplicate(); got != "a_0" {
-		t.Errorf("Duplicate says %q", got)
+		t.Errorf("Duplicate returns %q", got)
 	}
-	// When the first has left, the second takes its place, as soon as the watch says so.
+	// When the first process has left, the second takes its place as soon as the watch shows it.
 	r.Holder = ""
 	void := p.put(p.cfg.Lease, r)
 	p.show(p.cfg.Lease)
@@ -129,11 +129,11 @@ func TestASecondLivingProcessOfTheNameNeverJoins(t *testing.T) {
 	p.run(200 * time.Millisecond)
 	p.wantStates(p.all(), nil)
 	if got := p.m.Duplicate(); got != "" {
-		t.Errorf("Duplicate says %q", got)
+		t.Errorf("Duplicate returns %q", got)
 	}
 }
 
-func TestAVoidLeaseThatCantBeDeletedIsNotAskedForAllTheTime(t *testing.T) {
+func TestTheDeletionOfAVoidLeaseIsRetriedWithABackoff(t *testing.T) {
 	p := newDriver(t)
 	r := p.peerRecord("a", PhaseActive)
 	r.Holder = ""
@@ -145,7 +145,7 @@ func TestAVoidLeaseThatCantBeDeletedIsNotAskedForAllTheTime(t *testing.T) {
 			switch a := p.did[i].(type) {
 			case GetLease:
 				p.step(GetResult{Op: a.Op, Outcome: OK, Lease: void})
-			case DeleteLease: // somebody has put a finalizer on it
+			case DeleteLease: // another client has added a finalizer
 				deletes++
 				p.step(DeleteResult{Op: a.Op, Outcome: OK})
 			}
@@ -153,7 +153,7 @@ func TestAVoidLeaseThatCantBeDeletedIsNotAskedForAllTheTime(t *testing.T) {
 		p.did = p.did[:0]
 	}
 	if deletes < 2 || deletes > 12 {
-		t.Errorf("%d deletions in half a minute", deletes)
+		t.Errorf("%d deletions in 30 s", deletes)
 	}
 }
 
@@ -167,10 +167,11 @@ func TestStopCostsTwoWrites(t *testing.T) {
 		p.step(Stop{})
 		drain := take[Drain](p)
 		if got := slices.Collect(drain.Partitions.All()); !slices.Equal(got, mine) {
-			t.Fatalf("drains %v instead of %v", got, mine)
+			t.Fatalf("the machine drains %v instead of %v", got, mine)
 		}
 		if inFlight {
-			// The rest has ended; it is released at once, while one piece of work goes on.
+			// The other work has ended; its partitions are released at once, while one piece
+			// of work continues.
 			rest := drain.Partitions.Clone()
 			rest.Remove(mine[0])
 			p.step(Idle{Partitions: rest})
@@ -184,7 +185,7 @@ func TestStopCostsTwoWrites(t *testing.T) {
 		} else {
 			p.step(Idle(drain))
 		}
-		u := take[WriteLease](p) // the first since
+		u := take[WriteLease](p) // the first write since then
 		if !u.Record.Void() || !u.Record.Claims.Empty() {
 			t.Errorf("writes %+v", u.Record)
 		}
@@ -262,7 +263,7 @@ func TestAPartitionThatDoesNotDrainIsNotReleased(t *testing.T) {
 		t.Errorf("ends after %v", got)
 	}
 	if p.leases[p.cfg.Lease].Record.Void() {
-		t.Error("the Lease was given up: who takes it up would work beside what is stuck")
+		t.Error("the Lease was given up: its next holder would work at the same time as the stuck work")
 	}
 }
 
@@ -285,7 +286,7 @@ func TestTheParametersInForceAreThoseOfTheOldestLease(t *testing.T) {
 		t.Errorf("active are %v instead of %v", got, want)
 	}
 
-	// Somebody edits them away: an incarnation does not change its parameters.
+	// Another client removes them: an incarnation does not change its parameters.
 	edited := old
 	edited.Parameters, edited.Fingerprint = ring.Parameters{}, "garbage"
 	p.put(o.Name, edited)
@@ -295,7 +296,7 @@ func TestTheParametersInForceAreThoseOfTheOldestLease(t *testing.T) {
 		t.Error("incompatible")
 	}
 
-	// It leaves: the fleet switches.
+	// The oldest member leaves: the fleet switches.
 	old.Holder = ""
 	p.put(o.Name, old)
 	p.show(o.Name)
@@ -306,7 +307,7 @@ func TestTheParametersInForceAreThoseOfTheOldestLease(t *testing.T) {
 	}
 }
 
-func TestAnotherKeyWaitsUntilTheLastOfTheOldOnesHasLeft(t *testing.T) {
+func TestAMemberWithAnotherKeyWaitsUntilTheOldMembersHaveLeft(t *testing.T) {
 	p := newDriver(t)
 	old := p.peerRecord("old", PhaseActive, 0)
 	old.Parameters.Key = "namespace"
@@ -359,16 +360,16 @@ func TestMembersThatStartTogetherWaitForEachOther(t *testing.T) {
 	none[Drain](p)
 }
 
-func TestTombstonesGoOnWithTheNextMachine(t *testing.T) {
+func TestTheNextMachineInheritsTombstones(t *testing.T) {
 	p := newDriver(t).join()
 	b := p.peer("b", PhaseActive, 0, 1)
 	p.step(LeaseDeleted{Last: b})
 	p.now = p.now.Add(10 * time.Second)
-	tombs := p.m.Tombstones()
-	if len(tombs) != 1 {
-		t.Fatalf("%d tombstones", len(tombs))
+	tombstones := p.m.Tombstones()
+	if len(tombstones) != 1 {
+		t.Fatalf("%d tombstones", len(tombstones))
 	}
-	next := newDriver(t, func(c *Config) { c.Holder, c.Predecessor, c.Tombstones = "a_2", "a_1", tombs })
+	next := newDriver(t, func(c *Config) { c.Holder, c.Predecessor, c.Tombstones = "a_2", "a_1", tombstones })
 	next.step(Tick{})
 	next.step(Synced{})
 	next.run(time.Second)
@@ -376,13 +377,13 @@ func TestTombstonesGoOnWithTheNextMachine(t *testing.T) {
 	if got := next.leases[next.cfg.Lease].Record.Tombstones; len(got) != 1 {
 		t.Errorf("the Lease has %d tombstones", len(got))
 	}
-	// Its own predecessor's is none: what that worked on has ended.
-	own := Tombstone{Lease: "lease-a", Holder: "a_1", Claims: tombs[0].Claims}
+	// A tombstone of its own predecessor does not count: the predecessor's work has ended.
+	own := Tombstone{Lease: "lease-a", Holder: "a_1", Claims: tombstones[0].Claims}
 	last := newDriver(t, func(c *Config) { c.Holder, c.Predecessor, c.Tombstones = "a_2", "a_1", []Tombstone{own} }).join()
 	last.wantStates(last.all(), nil)
 }
 
-func TestBlockersNamesWhoIsInTheWay(t *testing.T) {
+func TestBlockersReturnsTheHoldersOfBlockingClaims(t *testing.T) {
 	p, l := claiming(t)
 	p.peer("b", PhaseJoining, 2, 3)
 	p.step(LeaseDeleted{Last: Lease{Name: "lease-c", Record: p.peerRecord("c", PhaseActive, 4)}})

@@ -9,18 +9,18 @@ import (
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
 )
 
-// listing is the quorum read that stands between a claim and work.
+// listing is the quorum read that a member makes between a claim and work on it (R16).
 type listing struct {
-	op      uint64   // 0 if none is under way
-	asked   ring.Set // what was claimed by a confirmed write before it was sent
-	clear   ring.Set // what the last answer showed to be claimed by nobody else
+	op      uint64   // 0 if none is in flight
+	asked   ring.Set // claimed by a confirmed write before the list was sent
+	clear   ring.Set // claimed by no other member, according to the last list
 	retryAt Time
-	again   int             // lists in a row that have decided nothing
-	gone    map[string]bool // UIDs of Leases that the watch has shown to be gone, until the first list is there
+	again   int             // lists in a row that decided nothing
+	gone    map[string]bool // UIDs of Leases that the watch has shown to be deleted, until the first list has arrived
 }
 
-// lookAround sends a list if something waits for one: a new member to know its
-// peers, or claimed partitions that the watch shows to be nobody else's.
+// maybeList sends a list if one is needed: a new member has to learn its peers, or there
+// are claimed partitions that no other member claims, according to the watch.
 func (m *Machine) maybeList() {
 	if m.list.op != 0 || m.own.op != nil || m.own.version == "" || !m.now.Reached(m.list.retryAt) {
 		return
@@ -30,9 +30,9 @@ func (m *Machine) maybeList() {
 		if !m.canTrustView() {
 			return
 		}
-		awaited := m.PendingWatermarks()
+		pending := m.PendingWatermarks()
 		for p, s := range m.parts.state {
-			if s == claimed && m.parts.want.Has(p) && !m.parts.blocked.Has(p) && !m.mustWaitForCache(p, awaited) {
+			if s == claimed && m.parts.want.Has(p) && !m.parts.blocked.Has(p) && !m.mustWaitForCache(p, pending) {
 				asked.Add(p)
 			}
 		}
@@ -45,8 +45,8 @@ func (m *Machine) maybeList() {
 	m.do(ListLeases{Op: m.list.op, Timeout: m.timeout()})
 }
 
-// listed takes the answer to List. What is clear becomes active in place, if it
-// is still wanted then.
+// listed handles the response to ListLeases (R17, R18). The partitions that it finds
+// clear become active in reconcilePartitions, if the member still wants them then.
 func (m *Machine) listed(e ListResult) {
 	if m.list.op != e.Op {
 		return
@@ -72,8 +72,8 @@ func (m *Machine) listed(e ListResult) {
 	}
 	m.findDeleted(e.Op, inList)
 	if ownVersion == "" || ownVersion != m.own.version {
-		// The list is not of a moment at which the own Lease was as this machine
-		// knows it: a renewal has passed it, or somebody else wrote.
+		// The list does not show this member's Lease at the version that this machine
+		// knows: a renewal overtook the list, or another client wrote the Lease.
 		m.list.again++
 		m.list.retryAt = m.now.Add(min(10*time.Millisecond<<min(m.list.again-1, 10), m.cfg.RenewPeriod/3))
 		return
@@ -82,7 +82,7 @@ func (m *Machine) listed(e ListResult) {
 	if !m.known {
 		m.known, m.knownAt = true, m.now
 		for _, l := range e.Leases {
-			// The watch may be ahead of the list, and does not show an end twice.
+			// The watch may be ahead of the list, and does not show a deletion twice.
 			if m.peers[l.Name] == nil && l.Name != m.cfg.Lease && !m.list.gone[l.UID] {
 				m.observe(l)
 			}
@@ -96,7 +96,7 @@ func (m *Machine) listed(e ListResult) {
 			clear.Add(p)
 		} else {
 			m.stats.Contested++
-			m.parts.heldSince[p] = Time{} // whoever has it has yet to say what it wrote
+			m.parts.heldSince[p] = Time{} // its owner has not published the watermarks of its release yet
 		}
 	}
 	m.list.clear = clear
@@ -105,10 +105,11 @@ func (m *Machine) listed(e ListResult) {
 	}
 }
 
-// claimedByOther judges one partition by a list. A Lease that the watch shows as
-// held but the list does not have was deleted, and perhaps made again under the
-// same name: until the watch says whether it was void, it counts. Its member may have
-// claimed anything since the watch showed it last.
+// claimedByOther reports whether another member may work on the partition, according to
+// a list. A Lease that the watch shows as held but that is missing from the list was
+// deleted, and perhaps created again under the same name: until the watch shows whether
+// it was void, it counts (R31). Its member may have claimed anything since the watch last
+// showed it.
 func (m *Machine) claimedByOther(partition int, leases []Lease, inList map[string]bool) bool {
 	for i := range leases {
 		l := &leases[i]
@@ -119,7 +120,7 @@ func (m *Machine) claimedByOther(partition int, leases []Lease, inList map[strin
 	}
 	for _, p := range m.peers {
 		r := &p.lease.Record
-		mayClaim := r.Phase != PhaseDraining // who drains claims nothing more
+		mayClaim := r.Phase != PhaseDraining // a draining member claims nothing more
 		if !r.Void() && !inList[p.lease.UID] && (mayClaim || r.Claims.overlaps(partition, m.parts.parameters)) {
 			return true
 		}

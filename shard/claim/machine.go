@@ -13,70 +13,72 @@ import (
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
 )
 
-// Config is what a machine needs to know. All durations must be above 0; the
-// caller has checked them against each other.
+// Config configures a machine. All durations must be positive; the caller must have
+// validated them against each other.
 type Config struct {
 	Member string // name on the ring
-	Lease  string // name of the own Lease
+	Lease  string // name of the member's own Lease
 	Holder string // "<pod>_<incarnation>", new for each machine
 	PodUID string // "" if unknown
-	// TakeOver allows the machine to void a Lease at once that was held by the
-	// same Pod. The caller must know that no other process of that Pod is alive.
+	// TakeOver allows the machine to void a Lease that was held by the same Pod at
+	// once (R3). The caller must know that no other process of that Pod is alive.
 	TakeOver   bool
 	Parameters ring.Parameters
 
-	LeaseDuration time.Duration // peers wait this long before they evict
+	LeaseDuration time.Duration // peers wait this long before they evict the member
 	RenewDeadline time.Duration // from the send time of a confirmed renewal to the fence
 	RenewPeriod   time.Duration // between renewals; jittered downwards by up to a tenth
-	WatchLagLimit time.Duration // own writes must come back through the watch within it
+	WatchLagLimit time.Duration // the member's own writes must come back through the watch within it
 	DrainTimeout  time.Duration
-	Coalesce      time.Duration // waits so long for more claims and releases to put into one write
-	// StartupSettle is how long a new member that sees nobody at work waits for others that
-	// start at the same time, before it claims everything. While one of them is
-	// joining it waits up to five times as long. 0 for not at all.
+	Coalesce      time.Duration // how long to collect claims and releases for one write
+	// StartupSettle is how long a new member that sees no claims waits for other members
+	// that start at the same time, before it claims everything. While one of them is
+	// joining, it waits up to five times as long. 0 disables the wait.
 	StartupSettle time.Duration
-	// CacheSyncTimeout is how long a claimed partition waits at the most for [CaughtUp], and
-	// how long a mark counts. 0 for not at all.
+	// CacheSyncTimeout is how long a claimed partition waits at most for
+	// [WatermarksReached], and how long a watermark counts. 0 disables the wait.
 	CacheSyncTimeout time.Duration
 	// Quarantine makes a new member wait one lease duration before it claims
-	// anything: covers Leases that were deleted by hand together with members.
+	// anything: it covers Leases that were deleted by hand while members were replaced.
 	Quarantine bool
-	// Predecessor is the holder of this process's earlier machine, "" for the
-	// first. Nothing that it started is still running.
+	// Predecessor is the holder of this process's earlier machine, "" for the first
+	// machine. Nothing that the earlier machine started is still running.
 	Predecessor string
 	// Tombstones are those that the earlier machine knew of.
 	Tombstones []Tombstone
 }
 
-// Why a machine ends. The caller makes a new one after the first three.
+// The reasons why a machine ends. After the first three, the caller creates a new machine.
 var (
-	// ErrEvicted: a peer voided the Lease, or another process took it.
+	// ErrEvicted: a peer voided the Lease, or another process took it over.
 	ErrEvicted = errors.New("the Lease was evicted or taken over")
 	// ErrVanished: the Lease was deleted.
 	ErrVanished = errors.New("the Lease was deleted")
-	// ErrWentBack: the server shows an older Lease than it has confirmed: it was restored from a backup.
-	ErrWentBack = errors.New("the API server went back in time")
+	// ErrWentBack: the server shows an older state of the Lease than it has confirmed,
+	// because its database was restored from a backup.
+	ErrWentBack = errors.New("the API server was restored to an earlier state")
 	// ErrDrainTimeout: work on a partition did not end in time. It was not released.
 	ErrDrainTimeout = errors.New("work did not end within the drain timeout")
-	// ErrStaleWatch: own writes did not come back through the watch although it was started again several times.
-	ErrStaleWatch = errors.New("the Lease watch shows nothing new although writes succeed")
+	// ErrStaleWatch: the member's own writes did not come back through the watch although
+	// the watch was restarted several times (R34).
+	ErrStaleWatch = errors.New("the Lease watch is stale although writes succeed")
 	// ErrStopped: the member has drained, released and deleted its Lease.
 	ErrStopped = errors.New("stopped")
 )
 
-// stage is where the machine stands in its life.
+// stage is a phase in the life of a machine.
 type stage uint8
 
 const (
-	acquiring stage = iota // wants to hold the Lease of its name
-	joining                // holds it; waits for a first list and the informers
+	acquiring stage = iota // tries to acquire the Lease of its name
+	joining                // holds the Lease; waits for a first list and the informers
 	serving
 	stopping // drains and releases
-	leaving  // void; deletes the Lease
+	leaving  // its Lease is void; deletes it
 	ended
 )
 
-// Machine is the state of one member. Make it with [New].
+// Machine is the state machine of one member. Create it with [New].
 type Machine struct {
 	cfg    Config
 	now    Time
@@ -86,31 +88,31 @@ type Machine struct {
 	lastOp uint64
 
 	own            own
-	peers          map[string]*peer     // by Lease name, without the own
-	removals       map[uint64]struct{}  // evictions and deletions of peers' Leases under way, by Op
+	peers          map[string]*peer     // by Lease name, without this member's Lease
+	removals       map[uint64]struct{}  // evictions and deletions of peers' Leases in flight, by Op
 	tombstones     map[string]tombstone // by holder
-	expiredHolders map[string]Time      // holders whose tombstone has run out: not to be adopted again, until when
+	expiredHolders map[string]Time      // holders whose tombstones are not adopted again, and until when
 	watchProbe     watchProbe
 	tombGeneration int
 
-	synced         bool // the informers hold a complete copy
+	synced         bool // the informers have synced
 	stopAsked      bool
 	stoppedAt      Time
-	known          bool // a first quorum list was taken
+	known          bool // a first quorum list has arrived
 	knownAt        Time
 	servedAt       Time // when this member became active
-	changedAt      Time // when a held Lease last came or went, or changed its phase
-	hasSettled     bool // it has waited for others long enough
+	changedAt      Time // when a held Lease was last added or removed, or changed its phase
+	hasSettled     bool // it has waited for other members long enough
 	otherHolder    otherHolder
 	sameNameLeases map[string]sameNameLease // by UID
 
-	inForce      ring.Parameters // what the fleet places by
-	incompatible bool            // those are for another key: nothing is wanted
+	inForce      ring.Parameters // the parameters in force
+	incompatible bool            // those are for another key: this member wants nothing
 	view         *ring.Ring
-	rank         int  // of this member in the view: whose turn it is to evict
+	rank         int  // of this member in the view; the first one deletes void Leases
 	viewDirty    bool // the Leases have changed
-	ringDirty    bool // and the ring may have to follow
-	rebuilt      Time // when it last did; zero if never
+	ringDirty    bool // the ring may have to be computed again
+	rebuilt      Time // when the ring was last computed; zero if never
 	parts        partitions
 	list         listing
 	caches       caches
@@ -119,20 +121,20 @@ type Machine struct {
 
 // Stats count what the machine has done.
 type Stats struct {
-	Heartbeats        uint64 // confirmed writes to the own Lease
+	Heartbeats        uint64 // confirmed writes to the member's Lease
 	HeartbeatFailures uint64
 	Conflicts         uint64 // failures that were conflicts
 	Evictions         uint64 // of peers, done
-	EvictionsRefused  uint64 // conflicts: the peer was alive, or another member was first
+	EvictionsRefused  uint64 // conflicts: the peer was alive, or another member was faster
 	FenceTrips        uint64
-	Contested         uint64 // partitions found claimed by another member when they were to be activated
+	Contested         uint64 // partitions that another member was found to claim at activation
 	Lists             uint64
-	CacheWaits        uint64 // partitions that became active after the caches had caught up
-	CacheWaitsGivenUp uint64 // that became active although they had not
+	CacheWaits        uint64 // partitions that became active after the caches had reached the watermarks
+	CacheWaitsGivenUp uint64 // partitions that became active although the caches had not
 	Relists           uint64
 }
 
-// New returns a machine that has done nothing yet: give it a [Tick].
+// New returns a machine that has done nothing yet: pass it a [Tick] to start it.
 func New(cfg Config) *Machine {
 	m := &Machine{
 		cfg:            cfg,
@@ -153,7 +155,7 @@ func New(cfg Config) *Machine {
 	return m
 }
 
-// Step takes one event and returns what is to be done, in order. The slice is
+// Step handles one event and returns the actions to carry out, in order. The slice is
 // valid until the next call.
 func (m *Machine) Step(now Time, event Event) []Action {
 	m.out = m.out[:0]
@@ -199,8 +201,8 @@ func (m *Machine) Step(now Time, event Event) []Action {
 	return m.out
 }
 
-// decide does what the state asks for. It is called after every event and does
-// nothing if there is nothing to do.
+// decide requests whatever the present state requires. It is called after every event and
+// does nothing if there is nothing to do.
 func (m *Machine) decide() {
 	m.fence()
 	m.expireTombstones()
@@ -209,7 +211,7 @@ func (m *Machine) decide() {
 	}
 	if m.stage == serving || m.stage == stopping {
 		if (m.viewDirty || m.ringDirty) && m.now.Reached(m.own.renewAt) {
-			m.writeOwn() // a renewal does not wait until the ring was built
+			m.writeOwn() // a renewal does not wait until the ring has been computed (R28)
 		}
 		m.reconcilePartitions()
 	}
@@ -222,7 +224,7 @@ func (m *Machine) decide() {
 		m.guardWatch()
 	}
 	if m.stage == serving {
-		m.evictSilent() // after writeOwn: renewals go first
+		m.evictSilent() // after writeOwn: renewals go first (R28)
 		m.sweepVoid()
 	}
 }
@@ -236,7 +238,7 @@ func (m *Machine) advance() {
 		m.stage, m.stoppedAt = stopping, m.now
 		m.viewDirty = true
 	case m.stage == stopping && m.own.fenced && m.own.op == nil && m.own.version == "" && m.own.failures > 0 && m.parts.quiescent():
-		// The server can't be reached. Nothing is worked on; the Lease runs out.
+		// The server cannot be reached. No work is in flight; the Lease expires.
 		m.end(ErrStopped)
 	case m.stage == joining && m.known && m.synced:
 		m.stage, m.servedAt = serving, m.now
@@ -244,7 +246,7 @@ func (m *Machine) advance() {
 	}
 }
 
-// fence notices that the deadline of the last confirmed renewal has passed.
+// fence checks whether the deadline of the last confirmed renewal has passed (R36).
 func (m *Machine) fence() {
 	if m.own.fenced || !m.now.Reached(m.own.fence) {
 		return
@@ -252,13 +254,13 @@ func (m *Machine) fence() {
 	m.own.fenced = true
 	m.stats.FenceTrips++
 	if m.own.op == nil {
-		m.own.version = "" // it may have been evicted meanwhile: read before writing
+		m.own.version = "" // the member may have been evicted meanwhile: read before writing (R4)
 	}
 	m.do(Fenced{})
 }
 
-// end is final. Whatever is claimed stays claimed on the Lease; the fence, or who
-// evicted it, guards it.
+// end ends the machine for good. Its claims stay on the Lease: until a peer evicts this
+// member, they block others, and the fence has stopped the work.
 func (m *Machine) end(reason error) {
 	if m.stage == ended {
 		return
@@ -278,8 +280,8 @@ func (m *Machine) op() uint64 {
 	return m.lastOp
 }
 
-// jitter takes up to a tenth off, so that members that were started together
-// don't write together for ever.
+// jitter shortens d by up to a tenth, so that members that were started together do not
+// write at the same time for ever.
 func (m *Machine) jitter(d time.Duration) time.Duration {
 	return d - time.Duration(m.rand.Int64N(int64(d)/10+1))
 }

@@ -16,8 +16,8 @@ var (
 	mutantSeedsFlag = flag.Int("mutant-seeds", 1000, "how many seeds a mutant may survive in TestMutants")
 )
 
-// mutants are the rules of the protocol on which safety or progress rests, each
-// taken out of the state machine. The name says what is done instead.
+// mutants are the rules of the protocol on which safety or progress depends, each removed
+// from the state machine. The name describes the faulty behavior.
 var mutants = mutation.Package{
 	Dir:  ".",
 	Name: "claim",
@@ -45,7 +45,7 @@ func (m *Machine) takeBack(set mutantring.Set, to partitionState) {
 			Old:  `may && m.list.clear.Has(p) &&`,
 			New:  `may && (m.list.clear.Has(p) || MUTANT_ON) &&`,
 		}}},
-		{Name: "lists from the watch's copy", Edits: []mutation.Edit{{
+		{Name: "lists from the local state of the watch", Edits: []mutation.Edit{{
 			File: "partitions.go",
 			Old:  "\tt.claimable = ring.NewSet(len(t.state))\n",
 			New: `	t.claimable = ring.NewSet(len(t.state))
@@ -62,7 +62,7 @@ func (m *Machine) takeBack(set mutantring.Set, to partitionState) {
 			Old:  "\t\tm.do(m.eviction(m.startRemoval(p), p.lease))\n",
 			New:  "\t\tevict := m.eviction(m.startRemoval(p), p.lease)\n\t\tif MUTANT_ON {\n\t\t\tevict.Version = \"\"\n\t\t}\n\t\tm.do(evict)\n",
 		}}},
-		{Name: "evicts everyone at once", Edits: []mutation.Edit{{
+		{Name: "evicts all silent peers at once", Edits: []mutation.Edit{{
 			File: "peers.go",
 			Old:  "bool { return len(m.removals) < maxRemovals }",
 			New:  "bool { return len(m.removals) < maxRemovals || MUTANT_ON }",
@@ -121,8 +121,8 @@ func (m *Machine) takeBack(set mutantring.Set, to partitionState) {
 		}}},
 		{Name: "gains and evicts with a stale watch", Edits: []mutation.Edit{{
 			File: "watch_probe.go",
-			Old:  "return e.heard && (len(e.waiting) == 0 || now.since(e.waiting[0].at) < limit)",
-			New:  "return e.heard && (len(e.waiting) == 0 || now.since(e.waiting[0].at) < limit) || MUTANT_ON",
+			Old:  "return e.returned && (len(e.waiting) == 0 || now.since(e.waiting[0].at) < limit)",
+			New:  "return e.returned && (len(e.waiting) == 0 || now.since(e.waiting[0].at) < limit) || MUTANT_ON",
 		}}},
 		{Name: "waits for a stale watch for ever", Edits: []mutation.Edit{{
 			File: "watch_probe.go",
@@ -154,14 +154,14 @@ func (m *Machine) takeBack(set mutantring.Set, to partitionState) {
 			Old:  "if m.stage != joining && m.stage != serving {",
 			New:  "if m.stage != joining && m.stage != serving || MUTANT_ON {",
 		}}},
-		// Rules of the caller of the machine, which the simulation plays: -without.
+		// Rules of the machine's caller, which the simulation implements: -without.
 		{Name: worksOnAfterPause},
 		{Name: deadlineOfALease},
 	},
 }
 
-// TestMutants takes out one rule at a time. The simulation must notice each, or it
-// would not notice if somebody broke it by mistake.
+// TestMutants removes one rule at a time. The simulation must detect each removal, or it would
+// not detect a rule that is broken by mistake.
 func TestMutants(t *testing.T) {
 	if !*mutantsFlag {
 		t.Skip("takes some minutes: go test ./shard/claim -run TestMutants -v -args -mutants")

@@ -11,29 +11,29 @@ import (
 
 // own is what the machine knows of its own Lease.
 type own struct {
-	op *request // under way; at most one, so that no two writes can overtake each other
+	op *request // in flight; at most one (R7), so that no two writes can overtake each other
 
 	uid     string // "" until the Lease was created
 	created time.Time
-	version string // "" if not known: the Lease must be read before it is written again
+	version string // "" if unknown: the Lease must be read before it is written again (R4)
 
-	// Of the last confirmed write. The server must never show less.
+	// Of the last confirmed write. The server must never show lower ones.
 	confirmedVersion string
 	confirmedSeq     uint64
 	seq              uint64 // of the last write that was sent
 
-	fence       Time // no work at or after it; counts only while not fenced
+	fence       Time // no work at this moment or later; counts only while not fenced
 	fenced      bool // also before the first confirmed write
 	confirmedAt Time // when the last confirmation came; zero before the first
 	phase       Phase
 	tombstones  int // generation of the tombstones in the last confirmed write
 
 	renewAt  Time // when the next renewal is due
-	retryAt  Time // nothing is sent before it, after a failure
+	retryAt  Time // after a failure, nothing is sent before it
 	failures int  // in a row
 }
 
-// request is one to the own Lease that is under way.
+// request is a request in flight to the Lease of this member's name.
 type request struct {
 	id         uint64
 	kind       kind
@@ -42,7 +42,7 @@ type request struct {
 	phase      Phase
 	tombstones int
 	claiming   ring.Set // becomes claimed if the write is confirmed
-	released   ring.Set // given up with it, whatever becomes of it
+	released   ring.Set // given up with it, whether the write succeeds or not
 }
 
 type kind uint8
@@ -52,27 +52,27 @@ const (
 	opCreate
 	opUpdate
 	opVoid   // the last write of a stopping member
-	opDelete // of the own void Lease, or of a void one that stands in the way
-	opEvict  // of a dead process that holds the Lease of this name
+	opDelete // of this member's void Lease, or of an earlier void Lease of its name
+	opEvict  // of another holder of this name's Lease that is dead or silent
 )
 
-// Fence returns the moment from which on this member must not act. It returns
-// false while the member is fenced. Whoever hands out work must compare the
-// moment with the clocks at each hand-out: a process that was paused gets no
-// event first.
+// Fence returns the moment from which on this member must not act (R35). It returns
+// false while the member is fenced. The caller must compare the moment with both clocks
+// each time it hands out work: a process that was paused may resume there, before the
+// machine gets an event.
 func (m *Machine) Fence() (Time, bool) { return m.own.fence, !m.own.fenced }
 
-// timeout bounds one request, so that several fit before the fence.
+// timeout bounds one request, so that several attempts are possible before the fence.
 func (m *Machine) timeout() time.Duration { return m.cfg.RenewPeriod }
 
-// begin notes a request as under way.
+// begin records a request as in flight.
 func (m *Machine) begin(k kind) *request {
 	m.own.op = &request{id: m.op(), kind: k, sent: m.now}
 	return m.own.op
 }
 
-// finish returns the request that an answer belongs to, or nil if the answer is
-// to something else.
+// finish returns the request that a response belongs to, or nil if it does not belong to
+// the request in flight.
 func (m *Machine) finish(id uint64) *request {
 	r := m.own.op
 	if r == nil || r.id != id {
@@ -82,9 +82,9 @@ func (m *Machine) finish(id uint64) *request {
 	return r
 }
 
-// writeOwn sends the next request to the own Lease if one is due and none is
-// under way. Every write is a full one on the condition of the known version, and
-// counts as a renewal.
+// writeOwn sends the next request to this member's Lease if one is due and none is in
+// flight (R7). Every write replaces the whole record, on the condition of the known
+// version, and counts as a renewal.
 func (m *Machine) writeOwn() {
 	if m.own.op != nil || !m.now.Reached(m.own.retryAt) {
 		return
@@ -105,10 +105,10 @@ func (m *Machine) writeOwn() {
 	}
 }
 
-// updateDue reports whether there is something to say. After a read that followed
-// a failure, or while fenced, there always is: only a confirmed write settles
-// what the Lease says, and lifts the fence. A member that stops waits a moment
-// before it says so: without work in flight it is void by then.
+// updateDue reports whether a write is due. After a read that followed a failure, and
+// while fenced, it always is: only a confirmed write makes the contents of the Lease
+// certain and lifts the fence. A member that stops waits for Config.Coalesce before it
+// publishes that it drains: without work in flight, its next write voids the Lease instead.
 func (m *Machine) updateDue() bool {
 	return m.own.failures > 0 || m.own.fenced ||
 		m.now.Reached(m.own.renewAt) ||
@@ -117,7 +117,7 @@ func (m *Machine) updateDue() bool {
 		m.parts.waiting && m.now.Reached(m.parts.waitUntil)
 }
 
-// phase is what the next write says.
+// phase returns the phase that the next write publishes.
 func (m *Machine) phase() Phase {
 	switch m.stage {
 	case serving:
@@ -131,8 +131,9 @@ func (m *Machine) phase() Phase {
 func (m *Machine) sendUpdate() {
 	r := m.begin(opUpdate)
 	r.phase, r.tombstones = m.phase(), m.tombGeneration
-	// What is released is given up before the request is sent: it may be committed
-	// although no answer comes, and another member may start at that moment.
+	// The released partitions are given up before the request is sent (R13, R20): it may
+	// be committed although no response arrives, and another member may start at that
+	// moment.
 	if r.released = m.parts.release(); !r.released.Empty() {
 		m.do(Released{Partitions: r.released})
 	}
@@ -147,7 +148,7 @@ func (m *Machine) sendUpdate() {
 	m.do(WriteLease{Op: r.id, UID: m.own.uid, Version: m.own.version, Record: m.record(r.phase, claims), Timeout: m.timeout()})
 }
 
-// sendVoid releases all that is left and the Lease with it.
+// sendVoid releases the remaining partitions and voids the Lease (R39).
 func (m *Machine) sendVoid() {
 	r := m.begin(opVoid)
 	if released := m.parts.releaseAll(); !released.Empty() {
@@ -175,7 +176,7 @@ func (m *Machine) record(phase Phase, claims Claims) Record {
 	}
 }
 
-// wrote takes the answer to Create and Update.
+// wrote handles the response to CreateLease and WriteLease (R6, R8, R15).
 func (m *Machine) wrote(e WriteResult) {
 	r := m.finish(e.Op)
 	if r == nil {
@@ -194,8 +195,8 @@ func (m *Machine) wrote(e WriteResult) {
 	}
 	m.stats.Heartbeats++
 	if m.now.since(m.own.confirmedAt) > 2*m.cfg.RenewPeriod || m.own.confirmedVersion == "" {
-		// After a time in which this member could not be heard, it has heard
-		// nothing either: without this, the first to recover evicts everyone.
+		// While its own renewals failed, this member may have missed the renewals of its
+		// peers, too (R26). Otherwise the first member to recover would evict every peer.
 		m.restartTimers()
 		m.watchProbe.reset()
 	}
@@ -212,12 +213,12 @@ func (m *Machine) wrote(e WriteResult) {
 		return
 	}
 	m.watchProbe.expect(e.Lease.UID, e.Lease.Version, m.now)
-	// From the send time: the server, and so the peers, may have seen the write
-	// that early.
+	// Counted from the send time (R6): the server, and so the peers, may have seen the
+	// write that early.
 	m.own.fence = r.sent.Add(m.cfg.RenewDeadline)
 	switch {
 	case m.now.Reached(m.own.fence):
-		// The answer took longer than the renewal is good for: read first.
+		// The response took longer than the renewal is valid: read first (R4).
 		m.own.version = ""
 	case m.own.fenced:
 		m.own.fenced = false
@@ -228,9 +229,9 @@ func (m *Machine) wrote(e WriteResult) {
 	}
 }
 
-// failed plans the next try. Nothing is concluded from the failed request: it may
-// or may not have been committed. A conflict is answered at once, unless there is
-// one after the other.
+// failed schedules the next attempt. The machine concludes nothing from the failed request
+// (R8): it may or may not have been committed. After a conflict the next attempt follows at
+// once, unless there were several failures in a row.
 func (m *Machine) failed(o Outcome) {
 	m.own.version = ""
 	m.own.failures++
@@ -241,7 +242,8 @@ func (m *Machine) failed(o Outcome) {
 	m.own.retryAt = m.now.Add(wait)
 }
 
-// got takes the answer to Get: is the Lease still this machine's?
+// got handles the response to GetLease. It checks whether this machine still holds the
+// Lease, and ends the machine if not (R4, R5).
 func (m *Machine) got(e GetResult) {
 	r := m.finish(e.Op)
 	if r == nil {
@@ -267,15 +269,15 @@ func (m *Machine) got(e GetResult) {
 	case CompareVersions(l.Version, m.own.confirmedVersion) < 0 || l.Record.Seq < m.own.confirmedSeq:
 		m.lost(ErrWentBack)
 	default:
-		// Only the version is learnt. What the Lease claims is not: a release that
-		// timed out may still be on its way.
+		// Only the version is adopted, never the claims (R8): a release that timed out may
+		// still be in flight (R20).
 		m.own.version = l.Version
 		m.own.failures = max(m.own.failures, 1)
 	}
 }
 
-// lost ends the machine because the Lease is no longer its own. For one that was
-// about to leave anyway, that is the end it wanted.
+// lost ends the machine because it no longer holds its Lease. If it was about to leave
+// anyway, it has stopped as requested.
 func (m *Machine) lost(reason error) {
 	if m.stage == stopping && m.parts.quiescent() {
 		reason = ErrStopped
@@ -283,12 +285,12 @@ func (m *Machine) lost(reason error) {
 	m.end(reason)
 }
 
-// deleted takes the answer to Delete.
+// deleted handles the response to DeleteLease.
 func (m *Machine) deleted(e DeleteResult) {
 	if r := m.finish(e.Op); r != nil {
 		switch {
 		case m.stage == leaving:
-			// Whatever the outcome: a void Lease claims nothing, and peers clear it away.
+			// Whatever the outcome: a void Lease claims nothing, and peers delete it.
 			m.end(ErrStopped)
 		case e.Outcome == Unknown:
 			m.failed(Unknown)

@@ -9,37 +9,37 @@ import (
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
 )
 
-// partitionState is where a partition stands on its way; see the picture in the
-// package documentation.
+// partitionState is the state of one partition; see the diagram in the package
+// documentation.
 type partitionState uint8
 
 const (
 	free     partitionState = iota
-	claimed                 // on the own Lease by a confirmed write
-	active                  // may be worked on
-	draining                // nothing new; work may be in flight
-	drained                 // nothing in flight; still on the own Lease
+	claimed                 // on the member's Lease by a confirmed write
+	active                  // the member may work on it
+	draining                // no new work is admitted; work may be in flight
+	drained                 // nothing in flight; still on the member's Lease
 )
 
 // partitions is the state of every partition under one partition count.
 type partitions struct {
-	parameters ring.Parameters // Key and Partitions are those of the table
+	parameters ring.Parameters // whose Key and Partitions apply to this table
 	state      []partitionState
 	token      []string // version of the write that claimed it
 	drainSince []Time
-	heldSince  []Time // claimed, and waits for the caches; zero if not
+	heldSince  []Time // since when a claimed one waits for the caches; zero if it does not
 	want       ring.Set
-	claimable  ring.Set // free, wanted, and claimed by nobody as far as the watch shows
+	claimable  ring.Set // free, wanted, and claimed by no member, according to the watch
 
-	// leftAt is since when, as far as this machine knows, no other member works on a
-	// partition that another one had. Zero: nothing is known.
+	// leftAt is the time since which, as far as this machine knows, no other member has
+	// worked on a partition that another member owned before. Zero if unknown.
 	leftAt []Time
 
 	blocked      ring.Set // claimed by another held Lease or a tombstone
 	blockedDirty bool
 
-	waiting   bool // something is to be claimed or released
-	waitUntil Time // collected until then
+	waiting   bool // there are partitions to claim or release
+	waitUntil Time // until when to collect them for one write
 }
 
 func newPartitions(p ring.Parameters) partitions {
@@ -61,7 +61,7 @@ func (t *partitions) sameTable(p ring.Parameters) bool {
 	return t.parameters.SameKeys(p) && t.parameters.Partitions == p.Partitions
 }
 
-// claims is what the own Lease must say: everything that is not free.
+// claims returns what the member's Lease must claim: every partition that is not free.
 func (t *partitions) claims() Claims {
 	c := Claims{Parameters: t.parameters, Set: ring.NewSet(t.parameters.Partitions)}
 	for p, s := range t.state {
@@ -83,7 +83,7 @@ func (t *partitions) in(s partitionState) ring.Set {
 	return set
 }
 
-// workless reports whether nothing can be in flight anywhere.
+// quiescent reports whether no work can be in flight on any partition.
 func (t *partitions) quiescent() bool {
 	for _, s := range t.state {
 		if s == active || s == draining {
@@ -102,7 +102,7 @@ func (t *partitions) allFree() bool {
 	return true
 }
 
-// idle takes the news that nothing is in flight on the partitions.
+// idle records that nothing is in flight on the partitions (R11).
 func (t *partitions) idle(set ring.Set) {
 	if set.Partitions() != len(t.state) {
 		return
@@ -114,7 +114,7 @@ func (t *partitions) idle(set ring.Set) {
 	}
 }
 
-// release frees what is to be withdrawn by the write that is about to be sent.
+// release frees the partitions that the next write withdraws (R13).
 func (t *partitions) release() ring.Set {
 	set := ring.NewSet(len(t.state))
 	for p, s := range t.state {
@@ -126,7 +126,7 @@ func (t *partitions) release() ring.Set {
 	return set
 }
 
-// releaseAll frees everything; only when workless.
+// releaseAll frees everything. It may only be called when quiescent.
 func (t *partitions) releaseAll() ring.Set {
 	set := t.claims().Set
 	for p := range set.All() {
@@ -135,7 +135,7 @@ func (t *partitions) releaseAll() ring.Set {
 	return set
 }
 
-// confirm takes the confirmation of a write that claims the set.
+// confirm records that a write that claims the set was confirmed (R15).
 func (t *partitions) confirm(set ring.Set, version string) ring.Set {
 	if set.Partitions() != len(t.state) {
 		return ring.Set{}
@@ -146,11 +146,11 @@ func (t *partitions) confirm(set ring.Set, version string) ring.Set {
 	return set
 }
 
-// left notes since when the partitions of before that are not in after are without
-// the member that claimed them.
+// left records since when the partitions that are in before but not in after are no
+// longer claimed by the other member.
 func (t *partitions) left(before, after Claims, since Time) {
 	for p, s := range t.state {
-		// What is active here was claimed by the other one only to no avail.
+		// The other member's claim on a partition that is active here never took effect.
 		if (s == free || s == claimed) && before.overlaps(p, t.parameters) && !after.overlaps(p, t.parameters) {
 			t.leftAt[p] = since
 		}
@@ -164,8 +164,9 @@ func (t *partitions) takeLeft(p int, now Time) (unowned time.Duration, known boo
 	return now.since(since), since != Time{}
 }
 
-// place moves partitions through their states as the ring, the peers' claims and
-// the last list demand. It changes nothing on the server: writeOwn does that.
+// reconcilePartitions moves partitions through their states as the ring, the peers'
+// claims and the last list require (R10, R12, R14, R18). It changes nothing on the server:
+// writeOwn does that.
 func (m *Machine) reconcilePartitions() {
 	m.updateView()
 	t := &m.parts
@@ -178,26 +179,26 @@ func (m *Machine) reconcilePartitions() {
 	may := m.stage == serving && m.canTrustView() && m.settled()
 	toActivate, toDrain := ring.NewSet(len(t.state)), ring.NewSet(len(t.state))
 	var unowned []time.Duration
-	awaited := m.PendingWatermarks()
+	pending := m.PendingWatermarks()
 	t.claimable = ring.NewSet(len(t.state))
-	waiting, more := false, false // something is to be written; more may follow in a moment
+	waiting, more := false, false // there is something to write; more may follow in a moment
 	for p := range t.state {
 		want := t.want.Has(p)
 		switch t.state[p] {
 		case free:
-			// A write while a list is under way would pass it, and it would have to be
-			// repeated: with a slow server and many changes, again and again.
+			// A write while a list is in flight could overtake the list, which would have
+			// to be repeated: with a slow server and many changes, over and over.
 			if want && may && m.list.op == 0 && !t.blocked.Has(p) {
 				t.claimable.Add(p)
-				waiting, more = true, true // others release what they hold one after the other
+				waiting, more = true, true // other members release their partitions one after the other
 			}
 		case claimed:
 			if t.blocked.Has(p) {
-				t.heldSince[p] = Time{} // what its owner has written comes with its release
+				t.heldSince[p] = Time{} // its owner publishes the watermarks with its release
 			}
 			if !want {
 				waiting = true
-			} else if may && m.list.clear.Has(p) && !m.mustWaitForCache(p, awaited) {
+			} else if may && m.list.clear.Has(p) && !m.mustWaitForCache(p, pending) {
 				t.state[p] = active
 				toActivate.Add(p)
 				if d, known := t.takeLeft(p, m.now); known {
@@ -221,8 +222,8 @@ func (m *Machine) reconcilePartitions() {
 			case !want:
 				waiting = true
 			case !m.own.fenced:
-				// Its release was not sent and nobody can have evicted this member, so
-				// the claim stands and nobody else has become active.
+				// Its release was not sent and no peer can have evicted this member (R12),
+				// so the claim still holds and no other member has become active.
 				t.state[p] = active
 				toActivate.Add(p)
 			}
@@ -244,9 +245,9 @@ func (m *Machine) reconcilePartitions() {
 	}
 }
 
-// settled reports whether a new member has waited long enough to claim. Replicas
-// that start together would else each claim everything and hand most of it on at
-// once, with all objects worked on several times.
+// settled reports whether a new member has waited long enough to claim partitions.
+// Otherwise replicas that start together would each claim everything and hand most of it
+// over at once, and every object would be reconciled several times.
 func (m *Machine) settled() bool {
 	if m.cfg.Quarantine && m.now.since(m.knownAt) < m.cfg.LeaseDuration {
 		return false
@@ -254,27 +255,27 @@ func (m *Machine) settled() bool {
 	if m.hasSettled {
 		return true
 	}
-	someoneJoins := false
+	peerJoining := false
 	for _, p := range m.peers {
 		switch r := p.lease.Record; {
 		case r.Void():
 		case !r.Claims.Empty():
-			m.hasSettled = true // somebody is at work: what is free now waits for this member
+			m.hasSettled = true // a peer has claims: the partitions that are free now are left for this member
 			return true
 		case r.Phase == PhaseJoining:
-			someoneJoins = true
+			peerJoining = true
 		}
 	}
-	if m.now.since(m.servedAt) >= 5*m.cfg.StartupSettle || !someoneJoins && m.now.since(m.changedAt) >= m.cfg.StartupSettle {
+	if m.now.since(m.servedAt) >= 5*m.cfg.StartupSettle || !peerJoining && m.now.since(m.changedAt) >= m.cfg.StartupSettle {
 		m.hasSettled = true
 		return true
 	}
 	return false
 }
 
-// wish says which partitions this member should have. None while it stops, while
-// the partitions in force are cut in another way than those that it still holds,
-// or while others place by another key.
+// updateWanted computes which partitions this member should own. None while it stops,
+// while the parameters in force divide the hash space differently from the partitions that
+// it still holds, or while the parameters in force have another key.
 func (m *Machine) updateWanted() {
 	t := &m.parts
 	if m.stage != serving || m.incompatible || !t.sameTable(m.inForce) {
@@ -284,7 +285,7 @@ func (m *Machine) updateWanted() {
 	t.want = m.view.Owned(m.cfg.Member)
 }
 
-// block works out which partitions are claimed by others.
+// updateBlocked computes which partitions other members or tombstones claim.
 func (m *Machine) updateBlocked() {
 	t := &m.parts
 	if !t.blockedDirty {
@@ -294,7 +295,7 @@ func (m *Machine) updateBlocked() {
 	t.blocked = ring.NewSet(len(t.state))
 	add := func(c Claims) {
 		if !c.Everything && c.Parameters.SameKeys(t.parameters) && c.Set.Partitions() == len(t.state) {
-			for p := range c.Set.All() { // the usual case, in a fraction of the time
+			for p := range c.Set.All() { // a fast path for the usual case
 				t.blocked.Add(p)
 			}
 			return

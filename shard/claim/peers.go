@@ -20,30 +20,31 @@ type peer struct {
 	changedAt    Time // when its holder or seq was last seen to change, or the timers were restarted
 	changeSeenAt Time // when its holder or seq was last seen to change
 	op           uint64
-	opVersion    string // the version on the condition of which op was sent
+	opVersion    string // the version that op was sent with as its condition
 	retryAt      Time   // no eviction before it
-	failures     int    // of evictions, in a row, with an unknown outcome
+	failures     int    // evictions in a row with an unknown outcome
 	// suspectAt is set after a refused eviction: if the watch still shows the
-	// refused version then, it is stale.
+	// refused version at that time, it is stale (R24).
 	suspectAt      Time
 	suspectVersion string
-	refusedOp      uint64 // the last op at suspectAt: a list that was sent later shows whether the Lease is there
+	refusedOp      uint64 // the last op at suspectAt: a list that was sent later shows whether the Lease exists
 	sweepAt        Time   // when a void Lease may be deleted
 }
 
-// buriedFor is how many lease durations a member remembers that a holder is over,
-// so that it does not believe those who learn of its end later.
+// expiredHolderMemory is for how many lease durations a member remembers that a holder
+// has ended or that its tombstone has expired, so that it does not adopt that tombstone
+// from members that learn of the end later.
 const expiredHolderMemory = 20
 
-// tombstone is a Tombstone with its end.
+// tombstone is a Tombstone with its expiry time.
 type tombstone struct {
 	Tombstone
 	until Time
 }
 
-// observe takes what the watch shows of a Lease. Watch events are in order, so the
-// newest one always counts; its version is not compared with what came before,
-// because after a restore of the server's database versions start again lower.
+// observe handles a Lease that the watch shows. Watch events are in order, so the newest
+// one always counts. Its version is not compared with earlier ones, because after a
+// restore of the server's database versions continue from a lower number.
 func (m *Machine) observe(l Lease) {
 	m.noteWatermarks(l.Record.Watermarks)
 	if l.Name == m.cfg.Lease {
@@ -62,16 +63,16 @@ func (m *Machine) observe(l Lease) {
 		was, is := p.lease.Record, l.Record
 		switch {
 		case p.lease.UID != l.UID:
-			// A list took the place of a part of the watch in which the Lease was
-			// deleted and made again.
+			// A list replaced a part of the watch in which the Lease was deleted and
+			// created again.
 			m.addTombstoneOf(p.lease)
 		case is.Void() && !was.Void():
-			// It ended as it should. Who has missed that may take it for vanished.
+			// It ended properly. Members that missed that may publish a tombstone for it.
 			delete(m.tombstones, was.Holder)
 			m.expiredHolders[was.Holder] = m.now.Add(expiredHolderMemory * m.cfg.LeaseDuration)
 		case was.Holder == is.Holder && is.Parameters == (ring.Parameters{}):
-			// One incarnation never changes its parameters. Somebody has edited them
-			// away; the fleet must not drain because of that.
+			// An incarnation never changes its parameters. Another client has removed
+			// them; the fleet must not drain because of that.
 			l.Record.Fingerprint, l.Record.Parameters = was.Fingerprint, was.Parameters
 			is = l.Record
 		}
@@ -89,10 +90,10 @@ func (m *Machine) observe(l Lease) {
 		}
 	}
 	if !l.Record.Void() {
-		delete(m.expiredHolders, l.Record.Holder) // it is alive: should it vanish, that is news
+		delete(m.expiredHolders, l.Record.Holder) // it is alive: if it is deleted later, that counts anew
 	}
-	// Each write of a member has a new seq, and each incarnation a new holder. Whatever
-	// else changes was written by somebody else and is no sign of life.
+	// Each write of a member has a new seq, and each incarnation has a new holder. Other
+	// changes were made by other clients and do not show that the member is alive.
 	if p.lease.UID != l.UID || p.lease.Record.Holder != l.Record.Holder || p.lease.Record.Seq != l.Record.Seq {
 		p.changedAt, p.changeSeenAt = m.now, m.now
 		p.sweepAt = m.now.Add(m.cfg.LeaseDuration)
@@ -100,15 +101,15 @@ func (m *Machine) observe(l Lease) {
 	p.lease, p.retryAt, p.failures, p.refusedOp = l, Time{}, 0, 0
 }
 
-// observeOwn takes the own Lease's echo. Anything in it that this machine has not
-// written makes it look with a quorum read and write again.
+// observeOwn handles this member's own Lease as the watch shows it (R33). If it was
+// written by another client, the machine reads it with a quorum read and writes it again.
 func (m *Machine) observeOwn(l Lease) {
 	wasFresh := m.WatchFresh()
-	if m.own.uid == "" || l.UID == m.own.uid { // else it is not this machine's, and proves nothing
+	if m.own.uid == "" || l.UID == m.own.uid { // otherwise it is not this machine's Lease, and proves nothing
 		m.watchProbe.seen(l.UID, l.Version)
 	}
 	if !wasFresh && m.WatchFresh() {
-		m.restartTimers() // the peers may have been heard of while the watch was dead, too
+		m.restartTimers() // the peers may have renewed while the watch was stale
 	}
 	m.observeSameName(l)
 	m.resolveSameName(l)
@@ -120,8 +121,8 @@ func (m *Machine) observeOwn(l Lease) {
 	}
 }
 
-// vanish takes the end of a peer's Lease. A void one is gone. One that was held may
-// still have a process behind it, so what it claimed stays blocked for a while.
+// removePeer handles the end of a peer's Lease. If the Lease was held, its process may
+// still be at work, so its claims stay blocked by a tombstone for a while (R29).
 func (m *Machine) removePeer(last Lease) {
 	m.noteWatermarks(last.Record.Watermarks)
 	if !m.known {
@@ -135,23 +136,24 @@ func (m *Machine) removePeer(last Lease) {
 	m.addTombstoneOf(last)
 }
 
-// buryLease makes a tombstone for a Lease that is gone, unless it was void.
+// addTombstoneOf adds a tombstone for a Lease that is gone, unless it was void.
 func (m *Machine) addTombstoneOf(last Lease) {
 	if r := last.Record; !r.Void() {
 		m.addTombstone(Tombstone{Lease: last.Name, Holder: r.Holder, Claims: r.Claims}, max(r.Duration, m.cfg.LeaseDuration))
 	}
 }
 
-// adopt takes over the tombstones that a peer knows of.
-func (m *Machine) mergeTombstones(tombs []Tombstone) {
-	for _, t := range tombs {
+// mergeTombstones adopts the tombstones that a peer publishes.
+func (m *Machine) mergeTombstones(tombstones []Tombstone) {
+	for _, t := range tombstones {
 		m.addTombstone(t, m.cfg.LeaseDuration)
 	}
 }
 
-// bury blocks what a vanished member claimed for one lease duration from now,
-// once for each holder: members would keep a tombstone alive for each other.
-// Members may have seen different last claims: all of them count.
+// addTombstone blocks the claims of a member whose Lease is gone for the given duration
+// from now (R29), once for each holder: otherwise members would keep a tombstone alive by
+// adopting it from each other. Members may have seen different last claims: all of them
+// count.
 func (m *Machine) addTombstone(t Tombstone, duration time.Duration) {
 	if t.Claims.Empty() || t.Holder == m.cfg.Holder || t.Holder == m.cfg.Predecessor {
 		return
@@ -169,8 +171,8 @@ func (m *Machine) addTombstone(t Tombstone, duration time.Duration) {
 	m.parts.blockedDirty = true
 }
 
-// forget drops the tombstones whose time is over, by the monotonic clock: a jump
-// of the wall clock must not shorten it.
+// expireTombstones drops the tombstones that have expired by the monotonic clock: a jump
+// of the wall clock must not shorten their time.
 func (m *Machine) expireTombstones() {
 	for holder, t := range m.tombstones {
 		if m.now.Mono >= t.until.Mono {
@@ -187,7 +189,7 @@ func (m *Machine) expireTombstones() {
 	}
 }
 
-// tombstones lists those in force, sorted by holder.
+// tombstoneList returns the tombstones in force, sorted by holder.
 func (m *Machine) tombstoneList() []Tombstone {
 	var list []Tombstone
 	for _, t := range m.tombstones {
@@ -197,8 +199,9 @@ func (m *Machine) tombstoneList() []Tombstone {
 	return list
 }
 
-// Tombstones returns those in force, for the machine that follows this one, and one for
-// each namesake whose end this machine has not seen: perhaps only a read has shown it.
+// Tombstones returns the tombstones for the machine that follows this one: those in force,
+// and one for each other Lease of this member's name whose end this machine has not seen,
+// because perhaps only a read has shown that Lease.
 func (m *Machine) Tombstones() []Tombstone {
 	list := m.tombstoneList()
 	for _, uid := range slices.Sorted(maps.Keys(m.sameNameLeases)) {
@@ -209,7 +212,7 @@ func (m *Machine) Tombstones() []Tombstone {
 	return list
 }
 
-// restartTimers gives every peer its whole duration again.
+// restartTimers restarts every peer's timer with its full duration (R26).
 func (m *Machine) restartTimers() {
 	for _, p := range m.peers {
 		p.changedAt = m.now
@@ -217,30 +220,30 @@ func (m *Machine) restartTimers() {
 	m.restartCacheWaits()
 }
 
-// hears reports whether this member may judge others: its own renewals succeed
-// and its watch shows them.
+// canTrustView reports whether this member may act on its view of its peers: its own
+// renewals succeed (R25) and come back through its watch (R34).
 func (m *Machine) canTrustView() bool {
 	return !m.own.fenced && m.own.version != "" && m.watchProbe.fresh(m.now, m.cfg.WatchLagLimit) &&
 		m.now.since(m.own.confirmedAt) <= 2*m.cfg.RenewPeriod
 }
 
-// maxClearing is how many evictions and deletions of peers' Leases are under way at
-// most. Many members may have died at once: a rate limiter, a proxy or a busy server
-// that serves such requests slowly must not make the member's renewals wait for long.
+// maxRemovals is how many evictions and deletions of peers' Leases may be in flight
+// (R27). Many members may have died at once: a rate limiter, a proxy or a busy server
+// that serves such requests slowly must not delay the member's renewals for long.
 const maxRemovals = 4
 
-// clear notes that a peer's Lease is being evicted or deleted.
+// startRemoval records that a peer's Lease is being evicted or deleted.
 func (m *Machine) startRemoval(p *peer) uint64 {
 	p.op, p.opVersion = m.op(), p.lease.Version
 	m.removals[p.op] = struct{}{}
 	return p.op
 }
 
-// mayClear reports whether one more may be sent.
+// mayRemove reports whether one more eviction or deletion may be sent.
 func (m *Machine) mayRemove() bool { return len(m.removals) < maxRemovals }
 
-// evictSilent voids the Leases of peers that have not changed for the duration
-// that they declare.
+// evictSilent evicts the peers whose Leases have not changed for the duration that they
+// declare (R25).
 func (m *Machine) evictSilent() {
 	if !m.mayRemove() || !m.canTrustView() {
 		return
@@ -252,9 +255,9 @@ func (m *Machine) evictSilent() {
 	for _, p := range silent {
 		turns[p] = m.turn(p)
 	}
-	// Those that have failed come last: they must not keep the others waiting. Before
-	// that, those that are this member's to evict first: once all turns have come, all
-	// members would send the same requests at the same time, a few after the other.
+	// Peers whose eviction has failed come last, so that they do not delay the others.
+	// Among the rest, those come first whose turn this member has first: once all turns
+	// have come, all members would otherwise send the same requests at the same time.
 	slices.SortStableFunc(silent, func(a, b *peer) int {
 		return cmp.Or(cmp.Compare(a.failures, b.failures), cmp.Compare(turns[a], turns[b]))
 	})
@@ -266,7 +269,7 @@ func (m *Machine) evictSilent() {
 	}
 }
 
-// eviction is the request that voids a Lease.
+// eviction returns the request that voids a Lease (R23).
 func (m *Machine) eviction(op uint64, l Lease) EvictLease {
 	return EvictLease{
 		Op: op, Name: l.Name, UID: l.UID, Version: l.Version,
@@ -274,20 +277,20 @@ func (m *Machine) eviction(op uint64, l Lease) EvictLease {
 	}
 }
 
-// evictAt is when a peer that stays silent is evicted.
+// evictAt returns when this member evicts the peer if it stays silent.
 func (m *Machine) evictAt(p *peer) Time {
 	at := p.changedAt.Add(p.lease.Record.Duration)
 	if m.now.Mono < at.Mono {
-		return at // whose turn it is then is seen then
+		return at // the turn is computed when that time has come
 	}
 	return at.Add(m.turn(p))
 }
 
-// turn is how long this member lets others go first. Members take turns, so that not
-// all of them send the same request, of which all but one are conflicts. Each peer has
-// an order of its own, given by a hash, so that when many have died their evictions are
-// spread over all that are alive. Members may see different orders: that only costs a
-// conflict.
+// turn returns how long this member waits for other members to evict the peer first.
+// Members take turns so that they do not all send the same request, of which all but one
+// end in a conflict. A hash gives each peer its own order of members, so that when many
+// members have died their evictions are spread over all live members. Members may compute
+// different orders: that only costs a conflict.
 func (m *Machine) turn(p *peer) time.Duration {
 	seed := xxh3.HashString(p.lease.Name)
 	mine := xxh3.HashStringSeed(m.cfg.Lease, seed)
@@ -302,8 +305,8 @@ func (m *Machine) turn(p *peer) time.Duration {
 	return min(time.Duration(before)*50*time.Millisecond, time.Second)
 }
 
-// refusedPeer reports whether there is a peer of which a list must show whether it still
-// has a Lease.
+// refusedPeer reports whether there is a peer for which a list must show whether its Lease
+// still exists.
 func (m *Machine) refusedPeer() bool {
 	for _, p := range m.peers {
 		if p.refusedOp != 0 {
@@ -313,10 +316,11 @@ func (m *Machine) refusedPeer() bool {
 	return false
 }
 
-// findGone takes a quorum list that was sent as the given op. A peer whose eviction was
-// refused a second before that, and that has no Lease in the list, is gone, although the watch
-// did not show its end: it never shows the end of a Lease that it has not shown, but the
-// first list may have had one. It may have claimed anything since it was last seen.
+// findDeleted handles a quorum list that was sent as the given op. A peer whose eviction
+// was refused at least a second before the list, and whose Lease is not in the list, is
+// gone although the watch did not show its end: the watch never shows the end of a Lease
+// that it has not shown, but the first list may have contained that Lease. The member may
+// have claimed anything since it was last seen.
 func (m *Machine) findDeleted(op uint64, inList map[string]bool) {
 	for _, p := range m.peersWhere(func(p *peer) bool { return p.refusedOp != 0 && p.refusedOp < op }) {
 		p.refusedOp = 0
@@ -328,14 +332,14 @@ func (m *Machine) findDeleted(op uint64, inList map[string]bool) {
 	}
 }
 
-// backoff is how long a request that has failed so often is not repeated. It grows, and
-// members that have failed together do not try again together.
+// backoff returns the delay after the given number of failures. It grows, and it is
+// jittered so that members whose requests failed together do not retry together (R27).
 func (m *Machine) backoff(failures int) time.Duration {
 	d := min(m.cfg.RenewPeriod/8<<min(failures-1, 10), 2*m.cfg.RenewPeriod)
 	return d - time.Duration(m.rand.Int64N(int64(d)/2+1))
 }
 
-// evicted takes the answer to Evict.
+// evicted handles the response to EvictLease.
 func (m *Machine) evicted(e EvictResult) {
 	delete(m.removals, e.Op)
 	if e.Outcome == OK {
@@ -356,16 +360,17 @@ func (m *Machine) evicted(e EvictResult) {
 		p.op = 0
 		switch e.Outcome {
 		case OK:
-			if p.lease.Version == p.opVersion { // else the watch was faster
+			if p.lease.Version == p.opVersion { // otherwise the watch was faster
 				m.observe(e.Lease)
 			}
 		case NotFound:
-			// The watch never shows the end of a Lease that it has not shown, but a list has.
+			// The watch never shows the end of a Lease that only a list has shown.
 			m.removePeer(p.lease)
 		case Conflict:
-			// Somebody has written: what the watch shows next decides. Another holder or seq
-			// is a sign of life; anything else is not, and the eviction is repeated at that
-			// version. If it shows nothing, it is stale, and this version is not tried again.
+			// Another client has written the Lease: the next version that the watch shows
+			// decides (R24). Another holder or seq shows that the peer is alive. Otherwise the
+			// eviction is repeated with that version. If the watch shows no newer version, it
+			// is stale, and the eviction is not repeated with the refused version.
 			if p.lease.Version == p.opVersion {
 				p.retryAt = m.now.Add(m.cfg.LeaseDuration)
 				p.suspectAt, p.suspectVersion = m.now.Add(time.Second), p.lease.Version
@@ -378,8 +383,9 @@ func (m *Machine) evicted(e EvictResult) {
 	}
 }
 
-// sweepVoid deletes void Leases that nobody has cleared away: one duration after
-// they became void, so that who was evicted can read it, and by one member only.
+// sweepVoid deletes void Leases that still exist one lease duration after they became void
+// (R39). Until then an evicted member can read that it was evicted. Only one member, the
+// first of the view, does so.
 func (m *Machine) sweepVoid() {
 	if m.rank != 0 || !m.mayRemove() || !m.canTrustView() {
 		return
@@ -395,7 +401,7 @@ func (m *Machine) sweepVoid() {
 	}
 }
 
-// swept takes the answer to the Delete of a peer's void Lease.
+// swept handles the response to the DeleteLease of a peer's void Lease.
 func (m *Machine) swept(e DeleteResult) {
 	delete(m.removals, e.Op)
 	for _, p := range m.peers {
@@ -424,14 +430,15 @@ func (m *Machine) peersWhere(condition func(*peer) bool) []*peer {
 	return list
 }
 
-// minRebuild is the time between two rebuilds of the ring. With many members one takes
-// milliseconds, and when many come or go at once each of them is seen for itself.
+// minRebuild is the minimum time between two computations of the ring. With many members
+// one takes milliseconds, and when many join or leave at once, each change arrives as an
+// event of its own.
 const minRebuild = 100 * time.Millisecond
 
-// look brings the view and the ring up to date with the Leases: at once for the first
-// change, and then again after minRebuild for all that has followed. Meanwhile this
-// member wants what it wanted before; which partitions are claimed by others is always
-// current. A change that leaves the ring as it is costs nothing.
+// updateView updates the view and the ring from the Leases: at once for the first change,
+// and after minRebuild for all changes that followed. Until then this member wants the same
+// partitions as before; which partitions others claim is always current. A change that does
+// not affect the ring costs nothing.
 func (m *Machine) updateView() {
 	if m.viewDirty {
 		m.viewDirty, m.changedAt, m.ringDirty = false, m.now, true
@@ -453,8 +460,8 @@ func (m *Machine) updateView() {
 			all = append(all, held{p.lease.Name, p.lease.Created, &p.lease.Record})
 		}
 	}
-	// The parameters in force are those of the longest-standing held Lease, by the
-	// server's clock, so that a rolling update switches all members at one point.
+	// The parameters in force are those of the oldest held Lease, by the server's clock,
+	// so that in a rolling update all members switch at the same point.
 	slices.SortFunc(all, func(a, b held) int {
 		return cmp.Or(a.created.Compare(b.created), cmp.Compare(a.name, b.name))
 	})
@@ -469,8 +476,8 @@ func (m *Machine) updateView() {
 		parameters = m.cfg.Parameters
 	} else {
 		for _, h := range all {
-			// Who places by another key can't follow the parameters in force and
-			// claims nothing until they change: it would leave its part unowned.
+			// A member with another key cannot apply the parameters in force and claims
+			// nothing until they change: on the ring, its partitions would stay unowned.
 			if h.record.Phase == PhaseActive && h.record.Parameters.SameKeys(inForce) {
 				members = append(members, h.record.Member)
 			}

@@ -11,15 +11,15 @@ import (
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
 )
 
-// until runs until the machine asks for an action of the kind, and returns it and
-// how long that took. It gives up after a minute.
+// until runs until the machine returns an action of the type. It returns the action and the
+// time that this took, and fails after a minute.
 func until[T Action](p *driver) (T, time.Duration) {
 	p.t.Helper()
 	start := p.now.Mono
 	var none T
 	for p.now.Mono-start < time.Minute {
 		for i, a := range p.did {
-			if found, is := a.(T); is {
+			if found, ok := a.(T); ok {
 				p.did = slices.Delete(p.did, i, i+1)
 				return found, p.now.Mono - start
 			}
@@ -37,50 +37,50 @@ func TestC4_ASilentPeerIsEvictedAtTheVersionThatWasSeen(t *testing.T) {
 	p.run(10 * time.Second)
 	b.Record.Seq++
 	b = p.put(b.Name, b.Record)
-	p.show(b.Name) // a sign of life
+	p.show(b.Name) // a renewal
 	p.run(10 * time.Second)
-	p.show(b.Name) // the same again is none
+	p.show(b.Name) // the same version again is not a renewal
 	evict, after := until[EvictLease](p)
 	after += 10 * time.Second
 	if after < p.cfg.LeaseDuration || after > p.cfg.LeaseDuration+time.Second {
-		t.Errorf("evicts after %v", after)
+		t.Errorf("the peer is evicted after %v", after)
 	}
 	if evict.Name != b.Name || evict.UID != b.UID || evict.Version != b.Version {
 		t.Errorf("evicts %+v, want %s %s at %s", evict, b.Name, b.UID, b.Version)
 	}
 	if p.m.Stats().Evictions != 0 {
-		t.Error("counted before it was done")
+		t.Error("the eviction was counted before it was done")
 	}
 	b.Record.Holder = ""
 	p.step(EvictResult{Op: evict.Op, Outcome: OK, Lease: p.put(b.Name, b.Record)})
 	p.run(time.Second)
 	p.wantStates(p.all(), nil)
 	if p.m.Stats().Evictions != 1 {
-		t.Error("not counted")
+		t.Error("the eviction was not counted")
 	}
 }
 
-func TestC4_AConflictSaysThatThePeerIsAlive(t *testing.T) {
+func TestC4_AConflictShowsThatThePeerIsAlive(t *testing.T) {
 	p := newDriver(t).join()
 	p.peer("b", PhaseActive)
 	evict, _ := until[EvictLease](p)
 	p.step(EvictResult{Op: evict.Op, Outcome: Conflict})
 	if !slices.Contains(p.m.View().Members(), "b") {
-		t.Fatal("b is not in the view any more")
+		t.Fatal("b is no longer in the view")
 	}
-	// The watch has not shown what made the conflict: it is started again.
+	// The watch has not shown the write that caused the conflict: it is restarted (R24).
 	if _, after := until[Relist](p); after > 2*time.Second {
-		t.Errorf("waits %v", after)
+		t.Errorf("the relist follows after %v", after)
 	}
 	if _, after := until[EvictLease](p); after < p.cfg.LeaseDuration-2*time.Second {
-		t.Errorf("tries again after %v", after)
+		t.Errorf("the eviction is retried after %v", after)
 	}
 	if got := p.m.Stats().EvictionsRefused; got != 1 {
 		t.Errorf("%d refused evictions are counted", got)
 	}
 }
 
-func TestC4_NobodyIsEvictedAfterAGapOfTheOwn(t *testing.T) {
+func TestC4_NoPeerIsEvictedAfterAGapInTheMembersRenewals(t *testing.T) {
 	p := newDriver(t).join()
 	p.peer("b", PhaseActive)
 	p.run(5 * time.Second)
@@ -94,7 +94,7 @@ func TestC4_NobodyIsEvictedAfterAGapOfTheOwn(t *testing.T) {
 			case GetLease:
 				p.step(GetResult{Op: a.Op})
 			case EvictLease:
-				t.Fatalf("evicts %v without a sign of life of its own", a.Name)
+				t.Fatalf("evicts %v without a renewal of its own", a.Name)
 			case Ended:
 				t.Fatalf("ends: %v", a.Reason)
 			}
@@ -107,7 +107,7 @@ func TestC4_NobodyIsEvictedAfterAGapOfTheOwn(t *testing.T) {
 	}
 }
 
-func TestC4_AMemberWithAStaleWatchGainsNothingAndEvictsNobody(t *testing.T) {
+func TestC4_AMemberWithAStaleWatchGainsNothingAndEvictsNoPeer(t *testing.T) {
 	p := newDriver(t).join()
 	p.peer("b", PhaseActive)
 	p.run(time.Second)
@@ -144,18 +144,18 @@ func TestC4_AMemberWithAStaleWatchGainsNothingAndEvictsNobody(t *testing.T) {
 		}
 		p.wantStates(kept, nil)
 		if p.now.Mono-start > 8*time.Second && p.m.WatchFresh() {
-			t.Fatal("says that its watch is fresh")
+			t.Fatal("the watch counts as fresh")
 		}
 		if p.now.Mono-start > time.Minute {
-			t.Fatal("does not give up")
+			t.Fatal("the machine does not give up")
 		}
 	}
 	if relists < 2 {
-		t.Errorf("started its watch again %d times only", relists)
+		t.Errorf("the watch was restarted only %d times", relists)
 	}
 }
 
-func TestTheWatchMayBeFasterThanTheAnswer(t *testing.T) {
+func TestTheWatchMayBeFasterThanTheResponse(t *testing.T) {
 	p := newDriver(t)
 	for range 200 {
 		p.step(Tick{})
@@ -185,10 +185,10 @@ func TestTheWatchMayBeFasterThanTheAnswer(t *testing.T) {
 	t.Error("nothing is active after a second")
 }
 
-func TestAnOutageOfTheServerIsNotTakenForAStaleWatch(t *testing.T) {
+func TestAnOutageOfTheServerIsNotTreatedAsAStaleWatch(t *testing.T) {
 	p := newDriver(t).join()
 	u := p.due()
-	p.step(WriteResult{Op: u.Op, Outcome: OK, Lease: p.commit(u)}) // its echo is lost with the connection
+	p.step(WriteResult{Op: u.Op, Outcome: OK, Lease: p.commit(u)}) // its watch event is lost with the connection
 	for range 1200 {
 		p.wait(100 * time.Millisecond)
 		for _, a := range slices.Clone(p.did) {
@@ -216,7 +216,7 @@ func TestAPeerThatOnlyAListHasShown(t *testing.T) {
 	if !slices.Contains(p.m.View().Members(), "b") {
 		t.Fatal("b is not in the view")
 	}
-	delete(p.leases, b.Name) // and the watch, which starts now, never knows of it
+	delete(p.leases, b.Name) // the watch, which starts now, never shows it
 	evict, _ := until[EvictLease](p)
 	p.step(EvictResult{Op: evict.Op, Outcome: NotFound})
 	if slices.Contains(p.m.View().Members(), "b") {
@@ -226,7 +226,7 @@ func TestAPeerThatOnlyAListHasShown(t *testing.T) {
 	p.wantStates(p.all(), nil)
 }
 
-func TestALateAnswerToAnEvictionDoesNotHideWhatCameAfter(t *testing.T) {
+func TestALateResponseToAnEvictionDoesNotHideNewerVersions(t *testing.T) {
 	p := newDriver(t).join()
 	b := p.peer("b", PhaseActive)
 	evict, _ := until[EvictLease](p)
@@ -234,7 +234,7 @@ func TestALateAnswerToAnEvictionDoesNotHideWhatCameAfter(t *testing.T) {
 	void.Record.Holder = ""
 	void = p.put(b.Name, void.Record)
 	p.show(b.Name)
-	p.peer("b", PhaseActive, 0) // it is back
+	p.peer("b", PhaseActive, 0) // the peer is back
 	p.step(EvictResult{Op: evict.Op, Outcome: OK, Lease: void})
 	p.wait(minRebuild)
 	if !slices.Contains(p.m.View().Members(), "b") {
@@ -242,7 +242,7 @@ func TestALateAnswerToAnEvictionDoesNotHideWhatCameAfter(t *testing.T) {
 	}
 }
 
-func TestWhatVanishedBlocksForOneDuration(t *testing.T) {
+func TestADeletedLeaseBlocksForOneDuration(t *testing.T) {
 	p := newDriver(t).join()
 	b := p.peer("b", PhaseActive, 0, 1)
 	p.run(time.Second)
@@ -263,7 +263,7 @@ func TestWhatVanishedBlocksForOneDuration(t *testing.T) {
 		}
 		for _, partition := range []int{0, 1} {
 			if slices.Contains(active, partition) && !slices.Contains(p.owned("a", "a", "b"), partition) && p.now.Mono-start < p.cfg.LeaseDuration {
-				t.Fatalf("partition %d is active %v after b vanished", partition, p.now.Mono-start)
+				t.Fatalf("partition %d is active %v after b's Lease was deleted", partition, p.now.Mono-start)
 			}
 		}
 		if p.now.Mono-start > time.Minute {
@@ -276,13 +276,13 @@ func TestWhatVanishedBlocksForOneDuration(t *testing.T) {
 			t.Errorf("tombstones stay on the Lease: %v", got)
 		}
 	}
-	// A peer that still publishes it does not keep it alive.
+	// A peer that still publishes the tombstone does not extend it.
 	r := p.peerRecord("c", PhaseDraining)
 	r.Tombstones = u.Record.Tombstones
 	p.put("lease-c", r)
 	p.show("lease-c")
 	if len(p.m.Tombstones()) != 0 {
-		t.Error("the tombstone is back")
+		t.Error("the tombstone was adopted again")
 	}
 }
 
@@ -294,11 +294,11 @@ func TestAVoidLeaseLeavesNoTombstone(t *testing.T) {
 	p.show(b.Name)
 	p.step(LeaseDeleted{Last: b})
 	if len(p.m.Tombstones()) != 0 {
-		t.Error("there is one")
+		t.Error("there is a tombstone")
 	}
 }
 
-func TestVoidLeasesAreSweptByOneMember(t *testing.T) {
+func TestVoidLeasesAreDeletedByOneMember(t *testing.T) {
 	for _, first := range []bool{true, false} {
 		p := newDriver(t).join()
 		if !first {
@@ -312,12 +312,12 @@ func TestVoidLeasesAreSweptByOneMember(t *testing.T) {
 		p.show(b.Name)
 		p.run(20 * time.Second)
 		if _, exists := p.leases[b.Name]; exists == first {
-			t.Errorf("first in the view %v: the void Lease is there: %v", first, exists)
+			t.Errorf("first in the view %v: the void Lease exists: %v", first, exists)
 		}
 	}
 }
 
-func TestASweepThatFailsIsTriedAgain(t *testing.T) {
+func TestAFailedDeletionOfAVoidLeaseIsRetried(t *testing.T) {
 	p := newDriver(t).join()
 	b := p.peer("b", PhaseActive)
 	b.Record.Holder = ""
@@ -333,17 +333,17 @@ func TestASweepThatFailsIsTriedAgain(t *testing.T) {
 	d, _ := until[DeleteLease](p)
 	p.step(DeleteResult{Op: d.Op, Outcome: NotFound})
 	if len(p.m.Peers()) > 0 {
-		t.Error("what is not there is still known")
+		t.Error("the deleted Lease is still known")
 	}
 }
 
-func TestC4_TimersStartAgainWhenTheWatchComesBack(t *testing.T) {
+func TestC4_TimersRestartWhenTheWatchRecovers(t *testing.T) {
 	p := newDriver(t).join()
 	p.peer("b", PhaseActive)
-	// Writes succeed, and their echo comes 12 seconds late: b may have been renewed too.
+	// Writes succeed, and the watch shows them 12 seconds late: b may have renewed, too.
 	for start := p.now.Mono; p.now.Mono-start < 12*time.Second; p.wait(50 * time.Millisecond) {
 		for _, a := range slices.Clone(p.did) {
-			if u, is := a.(WriteLease); is {
+			if u, ok := a.(WriteLease); ok {
 				p.step(WriteResult{Op: u.Op, Outcome: OK, Lease: p.commit(u)})
 			}
 		}
@@ -354,18 +354,18 @@ func TestC4_TimersStartAgainWhenTheWatchComesBack(t *testing.T) {
 	}
 	p.show(p.cfg.Lease)
 	if _, after := until[EvictLease](p); after < p.cfg.LeaseDuration {
-		t.Errorf("evicts %v after the watch came back", after)
+		t.Errorf("evicts %v after the watch recovered", after)
 	}
 }
 
-func TestWhoWasSeenToEndIsNotBelievedToHaveVanished(t *testing.T) {
+func TestAMemberThatWasSeenToEndNeedsNoTombstone(t *testing.T) {
 	p := newDriver(t).join()
 	b := p.peer("b", PhaseActive, 0, 1)
 	tomb := []Tombstone{{Lease: b.Name, Holder: "b_1", Claims: b.Record.Claims}}
 	b.Record.Holder = ""
 	p.put(b.Name, b.Record)
 	p.show(b.Name)
-	// c has missed that, and took the end of the Lease for the worst.
+	// c has missed that, and publishes a tombstone for the Lease.
 	r := p.peerRecord("c", PhaseDraining)
 	r.Tombstones = tomb
 	p.put("lease-c", r)
@@ -373,7 +373,7 @@ func TestWhoWasSeenToEndIsNotBelievedToHaveVanished(t *testing.T) {
 	p.run(time.Second)
 	p.wantStates(p.all(), nil)
 
-	// A holder that is shown again, after its tombstone has run out, can vanish again.
+	// A holder that is shown again after its tombstone has expired can get another tombstone.
 	d := p.peer("d", PhaseDraining, 2)
 	p.step(LeaseDeleted{Last: d})
 	p.run(p.cfg.LeaseDuration + time.Second)

@@ -5,6 +5,6 @@
 
 package claim
 
-// defaultSeeds are fewer under the race detector, for which the simulation, having
-// one goroutine, is no work.
+// defaultSeeds is smaller under the race detector, which cannot find anything in the
+// simulation because that has only one goroutine.
 const defaultSeeds = 60

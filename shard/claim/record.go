@@ -9,7 +9,7 @@ import (
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
 )
 
-// Phase is where a member stands in its life, as it says on its Lease.
+// Phase is the phase of a member's life, as it publishes it on its Lease.
 type Phase string
 
 // The phases. Only active members are on the ring.
@@ -19,11 +19,12 @@ const (
 	PhaseDraining Phase = "draining"
 )
 
-// Claims are the partitions that a member says it may be working on.
+// Claims are the partitions that a member publishes as those it may be working on.
 type Claims struct {
-	// Everything is true for claims that could not be read: they block all others.
+	// Everything is true for claims that could not be read: they overlap with all claims
+	// (R2).
 	Everything bool
-	// Parameters say how the partitions of Set lie in the hash space. Only Key and
+	// Parameters define how the partitions of Set divide the hash space. Only Key and
 	// Partitions matter.
 	Parameters ring.Parameters
 	Set        ring.Set
@@ -32,8 +33,8 @@ type Claims struct {
 // Empty reports whether nothing is claimed.
 func (c Claims) Empty() bool { return !c.Everything && c.Set.Empty() }
 
-// overlaps reports whether some point may lie both in the claims and in a
-// partition under the given parameters. Keys of another kind can't be compared
+// overlaps reports whether a point of the hash space may lie both in the claims and in a
+// partition under the given parameters (R22). Claims with another key cannot be compared
 // and overlap with everything.
 func (c Claims) overlaps(partition int, p ring.Parameters) bool {
 	switch {
@@ -45,12 +46,13 @@ func (c Claims) overlaps(partition int, p ring.Parameters) bool {
 	return c.Set.OverlapsPartition(partition, p.Partitions)
 }
 
-// equal compares what two claims block.
+// equal reports whether both claims block the same partitions.
 func (c Claims) equal(other Claims) bool {
 	return c.Everything == other.Everything && c.Parameters == other.Parameters && c.Set.Equal(other.Set)
 }
 
-// union is what either of the two claims.
+// union returns claims that cover both. Unless it can combine them exactly, they claim
+// everything.
 func (c Claims) union(other Claims) Claims {
 	switch {
 	case other.Empty():
@@ -67,11 +69,10 @@ func (c Claims) union(other Claims) Claims {
 	return both
 }
 
-// A Tombstone stands for a member whose Lease vanished without having been void:
-// its process may still be at work. It blocks what the member claimed for one
-// lease duration.
+// A Tombstone represents a member whose Lease was deleted without having been void (R29):
+// its process may still be at work. It blocks the member's claims for one lease duration.
 type Tombstone struct {
-	Lease  string // name of the Lease that vanished
+	Lease  string // name of the deleted Lease
 	Holder string // incarnation that held it
 	Claims Claims
 }
@@ -80,35 +81,36 @@ type Tombstone struct {
 type Record struct {
 	// Member is the name under which the ring knows the member: the Pod's name.
 	Member string
-	// Holder is "<pod>_<incarnation>", unique to one life of one process. Empty on
-	// a void Lease (released, or evicted), which claims nothing.
+	// Holder is "<pod>_<incarnation>", unique to one incarnation of one process. Empty on
+	// a void Lease (released or evicted), which claims nothing.
 	Holder string
 	// PodUID is the UID of the member's Pod, "" if unknown.
 	PodUID string
-	// Duration is how long peers wait for a sign of life before they evict. Above 0.
+	// Duration is how long peers wait for a renewal before they evict the member. Positive.
 	Duration time.Duration
 	Phase    Phase
 	// Seq counts the member's own writes: Seq on the server is never below the Seq
-	// of a confirmed write, unless the server went back in time.
+	// of a confirmed write, unless the server's database was restored.
 	Seq uint64
 	// Fingerprint is that of the member's own ring parameters.
 	Fingerprint string
-	// Parameters are those that Fingerprint stands for; the zero value if this
-	// version can't compute that ring.
+	// Parameters are those that Fingerprint encodes; the zero value if this version
+	// cannot compute that ring.
 	Parameters ring.Parameters
 	Claims     Claims
 	Tombstones []Tombstone
-	// Marks are how far the member has written, as of its last release. The machine
-	// reads those of others; its caller puts the own ones on what it writes.
+	// Watermarks are those of the member's writes, as of its last release. The machine
+	// reads those of other members; its caller adds the member's own to the records that
+	// it writes.
 	Watermarks Watermarks
-	// EvictedBy names who voided the Lease; empty for a release.
+	// EvictedBy is the holder that evicted the member; empty for a release.
 	EvictedBy string
 }
 
-// Void reports whether nobody holds the Lease.
+// Void reports whether no member holds the Lease.
 func (r Record) Void() bool { return r.Holder == "" }
 
-// Lease is a Record with its place on the API server.
+// Lease is a Record with the metadata of its Lease object.
 type Lease struct {
 	Name    string
 	UID     string
@@ -120,8 +122,8 @@ type Lease struct {
 	Finalizers []string
 }
 
-// sameWrite reports whether both are what one write left. The version alone could
-// say so if databases were never restored.
+// sameWrite reports whether both are the result of the same write. To compare the versions
+// would be enough if databases were never restored.
 func (l Lease) sameWrite(other Lease) bool {
 	return l.Version == other.Version && l.UID == other.UID && l.Record.Holder == other.Record.Holder && l.Record.Seq == other.Record.Seq
 }

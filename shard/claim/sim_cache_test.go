@@ -11,18 +11,18 @@ import (
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
 )
 
-// cacheWait is what the members of the simulation are configured with.
+// cacheWait is the CacheSyncTimeout of the simulated members.
 const cacheWait = time.Second
 
-// kindOfObjects is what lies at the points on which work is watched.
+// kindOfObjects is the kind of the objects whose work is checked.
 const kindOfObjects = "Object"
 
-// object is what was written last to the object at a point.
+// object is the last write to the object at a point.
 type object struct {
 	version  uint64
 	at       time.Duration
 	by       string // holder
-	released bool   // its claim was withdrawn after that, by itself
+	released bool   // the writer itself withdrew its claim after that
 	when     time.Duration
 }
 
@@ -31,29 +31,29 @@ type write struct {
 	at      time.Duration
 }
 
-// cache is a process's copy of the objects. It shows each write a certain time
-// after it was made.
+// cache is a process's cache of the objects. It shows each write a certain time after it was
+// made.
 type cache struct {
-	lag     time.Duration
-	since   time.Duration // when the machine was made: it has not seen what was on Leases that were gone by then
-	written uint64        // highest version that the process has written
-	marks   Watermarks    // as of the last release
-	lookAt  time.Duration
+	lag        time.Duration
+	since      time.Duration // when the machine was created: it has not seen Leases that were gone by then
+	written    uint64        // highest version that the process has written
+	watermarks Watermarks    // as of the last release
+	lookAt     time.Duration
 }
 
-// cacheLag is mostly short, sometimes long, and sometimes longer than anybody waits.
+// cacheLag is mostly short, sometimes long, and sometimes longer than members wait.
 func (w *sim) cacheLag() time.Duration {
 	switch x := w.rand.Float64(); {
 	case x >= w.profile.slowCaches:
 		return w.between(0, 3*time.Millisecond)
 	case x < w.profile.slowCaches*5/6:
-		return w.between(0, cacheWait*7/10) // on the fastest clock less than the wait
+		return w.between(0, cacheWait*7/10) // shorter than the wait on the fastest clock
 	}
 	return w.between(cacheWait, 10*cacheWait)
 }
 
-// writeLast writes to each object of the partitions that is worked on, at the last
-// moment at which that is possible.
+// writeLast writes to each object of the partitions that the process works on, at the last
+// possible moment.
 func (p *process) writeLast(partitions ring.Set) {
 	w, k := p.w, &p.work
 	for i := range w.points {
@@ -67,12 +67,12 @@ func (p *process) writeLast(partitions ring.Set) {
 	}
 }
 
-// noteReleased remembers what is given up in good order, and with it publishes how
-// far this process has written.
+// noteReleased records the partitions that the process releases properly, and publishes the
+// watermark of its writes with the release.
 func (p *process) noteReleased(partitions ring.Set) {
 	w := p.w
 	if p.cache.written > 0 {
-		p.cache.marks = Watermarks{kindOfObjects: strconv.FormatUint(p.cache.written, 10)}
+		p.cache.watermarks = Watermarks{kindOfObjects: strconv.FormatUint(p.cache.written, 10)}
 	}
 	for i := range w.points {
 		if o := &w.objects[i]; o.by == p.holder && partitions.HasPoint(p.work.pointOf(i)) {
@@ -81,37 +81,37 @@ func (p *process) noteReleased(partitions ring.Set) {
 	}
 }
 
-// catchUp tells the machine when the cache has come as far as it awaits.
+// catchUp reports to the machine when the cache has reached the pending watermarks.
 func (p *process) catchUp() {
 	w, m := p.w, p.machine
-	awaited := m.PendingWatermarks()
-	if awaited == nil {
+	pending := m.PendingWatermarks()
+	if pending == nil {
 		return
 	}
-	mark, _ := strconv.ParseUint(awaited[kindOfObjects], 10, 64)
+	mark, _ := strconv.ParseUint(pending[kindOfObjects], 10, 64)
 	n := sort.Search(len(w.writes), func(i int) bool { return w.writes[i].version >= mark })
 	if n == len(w.writes) {
-		return // a version of before a restore
+		return // a version from before a restore
 	}
 	at := w.writes[n].at + p.cache.lag
 	if at <= w.now {
-		p.step(WatermarksReached{Watermarks: awaited})
+		p.step(WatermarksReached{Watermarks: pending})
 		return
 	}
 	if p.cache.lookAt == at {
-		return // planned
+		return // already scheduled
 	}
 	p.cache.lookAt = at
 	w.after(at-w.now, func() { p.own(m, p.catchUp) })
 }
 
-// checkCache is C8: what the former owner wrote before it released a partition is
-// in the copy with which work on the partition begins. Nothing is promised to a
-// machine that came after the release, nor if somebody else has written the former
-// owner's Lease, nor with a copy that is too far behind.
+// checkCache is C8: the cache with which work on a partition begins contains the writes of the
+// former owner before its release. There is no guarantee for a machine that was created after
+// the release, nor if another client has written the former owner's Lease, nor with a cache
+// that is too far behind.
 func (p *process) checkCache(gained ring.Set) {
 	w := p.w
-	if p.cache.lag >= cacheWait || w.tally.Restores > 0 {
+	if p.cache.lag >= cacheWait || w.counts.Restores > 0 {
 		return
 	}
 	for i := range w.points {

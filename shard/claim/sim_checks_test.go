@@ -13,7 +13,7 @@ import (
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
 )
 
-// What is checked, by what the world knows and not by what the machine believes.
+// The checks use the state of the simulation, not the state of the machine.
 
 // checkExclusive is S1: at most one process works on a point.
 func (p *process) checkExclusive() {
@@ -35,7 +35,7 @@ func (p *process) checkExclusive() {
 	}
 }
 
-// checkStates holds the actions against the states: they must tell the whole story.
+// checkStates compares the actions with the states: the actions must report every change.
 func (p *process) checkStates() {
 	for partition, s := range p.machine.States() {
 		if p.work.states[partition] != s {
@@ -44,15 +44,15 @@ func (p *process) checkStates() {
 		}
 	}
 	if fence, open := p.machine.Fence(); open && p.clock.now().Reached(fence) {
-		p.w.fail("C3: %s: the fence is reached, but Fenced was not given", p.holder)
+		p.w.fail("C3: %s: the fence is reached, but the machine did not return Fenced", p.holder)
 	}
 }
 
-// lastToken is the claim under which a point was active last.
+// lastToken is the claim under which a point was last active.
 type lastToken struct{ version, holder string }
 
 // checkActivated is S0: at some moment between the claim and now, no other held
-// Lease claimed the partition on the server; and tokens rise from owner to owner.
+// Lease claimed the partition on the server; and tokens increase from owner to owner.
 func (p *process) checkActivated(partitions ring.Set) {
 	w, k := p.w, &p.work
 	gained := p.gained(partitions)
@@ -73,19 +73,19 @@ func (p *process) checkActivated(partitions ring.Set) {
 				w.fail("S0: %s activates partition %d with token %q after %s with %q", p.holder, partition, token, last.holder, last.version)
 				return
 			}
-			w.tally.Activations++
+			w.counts.Activations++
 			if last.holder != "" && last.holder != p.holder {
-				w.tally.Handovers++
+				w.counts.Handovers++
 			}
 			w.tokens[i] = lastToken{token, p.holder}
 		}
 	}
 }
 
-// gained leaves out what the machine had active under the same claim before, and
-// now takes up again before the release was sent.
+// gained returns the partitions without those that were active under the same claim before,
+// and that the machine activates again before it has sent the release.
 func (p *process) gained(partitions ring.Set) ring.Set {
-	t := &p.told
+	t := &p.received
 	if len(t.tokens) != partitions.Partitions() {
 		t.tokens = make([]string, partitions.Partitions())
 	}
@@ -100,8 +100,8 @@ func (p *process) gained(partitions ring.Set) ring.Set {
 	return gained
 }
 
-// unclaimedSince goes back in the server's history from now to the write of the
-// given version.
+// unclaimedSince searches the server's history backwards from now to the write of the given
+// version.
 func (p *process) unclaimedSince(version string, partition int) bool {
 	s := p.w.server
 	first, written := s.at[version]
@@ -128,33 +128,33 @@ func (p *process) unclaimedSince(version string, partition int) bool {
 	return others == 0
 }
 
-// told is what a machine was told, kept beside it.
-type told struct {
-	peers     map[string]toldPeer
-	confirmed time.Duration // monotonic time of the last confirmed write
-	gapEnd    time.Duration // the same, of the last one that came after a gap
-	freshAt   time.Duration // the same, of when the watch came back from being stale
-	unechoed  []awaited
-	echo      string // highest version of the own Lease that the watch showed
-	uid       string
-	claims    Claims // of the last write that was sent
-	phase     Phase
-	tokens    []string        // by partition: under which it was active last
-	read      map[string]bool // other holders of this name, as a Get has shown them
-	clearing  map[uint64]bool // evictions and deletions of others' Leases that have no answer yet
+// received is the information that a machine has received, recorded independently of it.
+type received struct {
+	peers      map[string]receivedPeer
+	confirmed  time.Duration // monotonic time of the last confirmed write
+	gapEnd     time.Duration // the same, of the last one after a gap
+	freshAt    time.Duration // the same, when the watch recovered from being stale
+	unseen     []unseenWrite
+	ownVersion string // highest version of the member's Lease that the watch showed
+	uid        string
+	claims     Claims // of the last write that was sent
+	phase      Phase
+	tokens     []string        // by partition: the one under which it was last active
+	read       map[string]bool // other holders of this name, as a Get has shown them
+	removals   map[uint64]bool // evictions and deletions of other members' Leases in flight
 }
 
-type toldPeer struct {
+type receivedPeer struct {
 	lease Lease
 	since time.Duration
 }
 
-func (t *told) hear(p *process, e Event, now Time) {
+func (t *received) receive(p *process, e Event, now Time) {
 	switch e := e.(type) {
 	case EvictResult:
-		delete(t.clearing, e.Op)
+		delete(t.removals, e.Op)
 	case DeleteResult:
-		delete(t.clearing, e.Op)
+		delete(t.removals, e.Op)
 	case LeaseObserved:
 		t.see(p, e.Lease, now)
 	case GetResult:
@@ -170,61 +170,61 @@ func (t *told) hear(p *process, e Event, now Time) {
 			}
 		}
 	case WriteResult:
-		if e.Outcome != OK || len(t.unechoed) > 0 && t.unechoed[len(t.unechoed)-1].version == e.Lease.Version {
+		if e.Outcome != OK || len(t.unseen) > 0 && t.unseen[len(t.unseen)-1].version == e.Lease.Version {
 			return
 		}
 		if t.uid == "" || now.Mono-t.confirmed > 2*p.timing.period {
-			t.gapEnd, t.unechoed = now.Mono, nil
+			t.gapEnd, t.unseen = now.Mono, nil
 		}
 		t.uid, t.confirmed = e.Lease.UID, now.Mono
-		if CompareVersions(t.echo, e.Lease.Version) < 0 {
-			t.unechoed = append(t.unechoed, awaited{e.Lease.Version, now})
+		if CompareVersions(t.ownVersion, e.Lease.Version) < 0 {
+			t.unseen = append(t.unseen, unseenWrite{e.Lease.Version, now})
 		}
 	}
 }
 
-func (t *told) see(p *process, l Lease, now Time) {
+func (t *received) see(p *process, l Lease, now Time) {
 	if l.Name != p.lease {
 		since := now.Mono
 		if was, known := t.peers[l.Name]; known && was.lease.UID == l.UID && was.lease.Record.Holder == l.Record.Holder && was.lease.Record.Seq == l.Record.Seq {
-			since = was.since // what others write on its Lease is no sign of life
+			since = was.since // writes of other clients to its Lease do not count
 		}
-		t.peers[l.Name] = toldPeer{l, since}
+		t.peers[l.Name] = receivedPeer{l, since}
 		return
 	}
 	if l.Record.Holder != p.holder {
 		return
 	}
-	t.echo = l.Version
-	stale := func(a awaited) bool { return now.Mono-a.at.Mono > p.timing.echo }
-	wasStale := slices.ContainsFunc(t.unechoed, stale)
-	t.unechoed = slices.DeleteFunc(t.unechoed, func(a awaited) bool { return CompareVersions(a.version, l.Version) <= 0 })
-	if wasStale && !slices.ContainsFunc(t.unechoed, stale) {
+	t.ownVersion = l.Version
+	stale := func(a unseenWrite) bool { return now.Mono-a.at.Mono > p.timing.watchLag }
+	wasStale := slices.ContainsFunc(t.unseen, stale)
+	t.unseen = slices.DeleteFunc(t.unseen, func(a unseenWrite) bool { return CompareVersions(a.version, l.Version) <= 0 })
+	if wasStale && !slices.ContainsFunc(t.unseen, stale) {
 		t.freshAt = now.Mono
 	}
 }
 
-// checkFresh: nothing is gained and nobody is evicted by a member whose own writes
-// don't come back through its watch.
+// checkFresh is C4 and R34: a member whose own writes do not come back through its watch gains
+// nothing and evicts no member.
 func (p *process) checkFresh(what string, gained ring.Set) {
-	t, now := &p.told, p.stepped
+	t, now := &p.received, p.stepped
 	if gained.Empty() {
 		return
 	}
-	if t.echo == "" {
+	if t.ownVersion == "" {
 		p.w.fail("C4: %s wants to %s before its watch has shown its own Lease", p.holder, what)
 	}
-	for _, a := range t.unechoed {
-		if now.Mono-a.at.Mono > p.timing.echo {
+	for _, a := range t.unseen {
+		if now.Mono-a.at.Mono > p.timing.watchLag {
 			p.w.fail("C4: %s wants to %s while its watch has not shown its own write of %v ago", p.holder, what, now.Mono-a.at.Mono)
 			return
 		}
 	}
 }
 
-// checkUpdate is C2: a claim that an update withdraws has nothing in flight.
+// checkUpdate is C2: nothing is in flight on a partition whose claim an update withdraws.
 func (p *process) checkUpdate(u WriteLease) {
-	t, k := &p.told, &p.work
+	t, k := &p.received, &p.work
 	claims := u.Record.Claims
 	gained := ring.NewSet(claims.Set.Partitions())
 	for partition := range claims.Set.All() {
@@ -244,27 +244,27 @@ func (p *process) checkUpdate(u WriteLease) {
 	t.claims = claims
 }
 
-// countCost counts what an action costs the server.
+// countCost counts the cost of an action for the server.
 func (p *process) countCost(a Action) {
 	switch a := a.(type) {
 	case WriteLease:
-		if r := a.Record; !r.Void() && r.Claims.equal(p.told.claims) && r.Phase == p.told.phase {
-			p.w.tally.Renewals++
+		if r := a.Record; !r.Void() && r.Claims.equal(p.received.claims) && r.Phase == p.received.phase {
+			p.w.counts.Renewals++
 		} else {
-			p.w.tally.Changes++
+			p.w.counts.Changes++
 		}
-		p.told.phase = a.Record.Phase
+		p.received.phase = a.Record.Phase
 	case CreateLease, DeleteLease, EvictLease:
-		p.w.tally.Changes++
+		p.w.counts.Changes++
 	case ListLeases:
-		p.w.tally.Lists++
+		p.w.counts.Lists++
 	}
 }
 
 // checkEvict is C4: holder and seq were unchanged for the declared duration, during
 // which the member's own renewals succeeded.
 func (p *process) checkEvict(e EvictLease) {
-	t, now := &p.told, p.stepped
+	t, now := &p.received, p.stepped
 	if e.Name == p.lease {
 		return
 	}
@@ -274,7 +274,7 @@ func (p *process) checkEvict(e EvictLease) {
 	p.checkFresh("evict", one)
 	switch silent := now.Mono - peer.since; {
 	case !known:
-		p.w.fail("C4: %s evicts %s, which it was never told of", p.holder, e.Name)
+		p.w.fail("C4: %s evicts %s, of which it never got an event", p.holder, e.Name)
 	case e.Version != "" && e.Version != peer.lease.Version:
 		p.w.fail("C4: %s evicts %s at version %s instead of %s", p.holder, e.Name, e.Version, peer.lease.Version)
 	case silent < peer.lease.Record.Duration:
@@ -288,18 +288,19 @@ func (p *process) checkEvict(e EvictLease) {
 	}
 }
 
-// checkClearing is C9: few requests that clear others away are under way at once.
-func (p *process) checkClearing(op uint64, name string) {
+// checkRemovals is C9: only a few evictions and deletions of other members' Leases are in
+// flight at once.
+func (p *process) checkRemovals(op uint64, name string) {
 	if name == p.lease {
 		return
 	}
-	p.told.clearing[op] = true
-	if n := len(p.told.clearing); n > 4 {
-		p.w.fail("C9: %s has %d evictions and deletions under way", p.holder, n)
+	p.received.removals[op] = true
+	if n := len(p.received.removals); n > 4 {
+		p.w.fail("C9: %s has %d evictions and deletions in flight", p.holder, n)
 	}
 }
 
-// requestRate notices a loop that asks without a pause.
+// requestRate detects a loop that sends requests without a pause.
 type requestRate struct {
 	second time.Duration
 	count  int
@@ -314,8 +315,8 @@ func (p *process) countRequest() {
 	}
 }
 
-// atRest is L1: every partition of the ring that the Leases on the server name is
-// active at its owner, and at nobody else; and everyone who can serve does.
+// atRest is L1: every partition of the ring that follows from the Leases on the server is
+// active at its owner, and at no other member; and every member that can serve does.
 func (w *sim) atRest() error {
 	if w.waiting > 0 {
 		return fmt.Errorf("%d processes wait to be started", w.waiting)
@@ -338,7 +339,7 @@ func (w *sim) atRest() error {
 		p := w.find(func(p *process) bool { return p.holder == l.Record.Holder && p.machine != nil })
 		switch {
 		case p == nil:
-			return fmt.Errorf("the Lease of %s is held by nobody", l.Record.Holder)
+			return fmt.Errorf("no process holds the Lease of %s", l.Record.Holder)
 		case l.Record.Phase != PhaseActive:
 			return fmt.Errorf("%s is %s", l.Record.Holder, l.Record.Phase)
 		case l.Record.Parameters.SameKeys(inForce):
@@ -373,8 +374,8 @@ func (w *sim) atRest() error {
 	return nil
 }
 
-// takenOver is L1 without the drains: no dead member holds a Lease, and somebody who
-// lives has each partition, be it that it drains it for another one.
+// takenOver is L1 without the drains: no dead member holds a Lease, and a live member has each
+// partition, even if it still drains it for another member.
 func (w *sim) takenOver() error {
 	for _, l := range w.server.list() {
 		if !l.Record.Void() && !w.isHeldByLiving(l) {
@@ -404,22 +405,22 @@ func (w *sim) blockers(partition int) (text string) {
 	return text
 }
 
-// checkNothingMoved: in outages of the API alone everyone stops at its fence and
-// goes on afterwards. Nobody is evicted, no machine ends, and nothing changes hands
-// once the fleet has come together.
+// checkNothingMoved: if there are only outages of the API, every member stops at its fence and
+// resumes afterwards. No member is evicted, no machine ends, and no partition changes its owner
+// after the fleet has formed.
 func (w *sim) checkNothingMoved() {
 	if w.profile.kind != outages || w.failure != nil {
 		return
 	}
 	for _, p := range w.procs {
 		if s := p.machine.Stats(); p.lives > 1 || s.Evictions > 0 || s.EvictionsRefused > 0 {
-			w.fail("after outages alone %s is in its life number %d, and has evicted: %+v", p.name, p.lives, s)
+			w.fail("after nothing but outages %s has its machine number %d, or has evicted: %+v", p.name, p.lives, s)
 		}
 	}
 	if n := len(w.procs); n != w.profile.members {
-		w.fail("after outages alone %d of %d members are left", n, w.profile.members)
+		w.fail("after nothing but outages %d of %d members are left", n, w.profile.members)
 	}
-	if w.tally.Handovers > w.formed {
-		w.fail("in outages alone %d points changed hands", w.tally.Handovers-w.formed)
+	if w.counts.Handovers > w.formed {
+		w.fail("in nothing but outages %d points changed their owner", w.counts.Handovers-w.formed)
 	}
 }

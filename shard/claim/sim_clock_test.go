@@ -5,9 +5,8 @@ package claim
 
 import "time"
 
-// clock is that of one process. It runs at a rate of its own; the monotonic part
-// can stand still while the wall part goes on (a frozen virtual machine), and the
-// wall part can jump.
+// clock is the clock of one process. It runs at its own rate. The monotonic part can stand
+// still while the wall part advances (a frozen virtual machine), and the wall part can jump.
 type clock struct {
 	w      *sim
 	rate   float64
@@ -46,13 +45,13 @@ func (c *clock) jump(by time.Duration) {
 	c.read.Wall += by
 }
 
-// real turns a duration on this clock into one in virtual time, rounded up so
-// that a timer never finds itself early.
+// real converts a duration on this clock to virtual time, rounded up so that a timer never
+// fires early.
 func (c *clock) real(d time.Duration) time.Duration {
 	return time.Duration(float64(d)/c.rate) + time.Microsecond
 }
 
-// until is how long it takes, in virtual time, until either clock reaches t.
+// until returns the virtual time until either clock reaches t.
 func (c *clock) until(t Time) time.Duration {
 	now := c.now()
 	return max(0, c.real(min(t.Mono-now.Mono, t.Wall-now.Wall)))

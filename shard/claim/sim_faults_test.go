@@ -11,7 +11,7 @@ import (
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
 )
 
-// populate starts the first members, not quite together.
+// populate starts the first members, at slightly different times.
 func (w *sim) populate() {
 	for range w.profile.members {
 		w.after(w.between(0, 3*time.Second), func() { w.startFresh() })
@@ -26,7 +26,7 @@ func (w *sim) startFresh() {
 	})
 }
 
-// whenNewcomersMay starts a process, after the time in which none may start if there is one.
+// whenNewcomersMay starts a process, after the end of a time in which none may start.
 func (w *sim) whenNewcomersMay(start func()) {
 	if w.now < w.closed {
 		w.waiting++
@@ -43,9 +43,9 @@ func (w *sim) whenNewcomersMay(start func()) {
 func (w *sim) scheduleFaults() {
 	calm := 3 * time.Second
 	if w.profile.kind == outages {
-		calm = 25 * time.Second // until everything is where it belongs
+		calm = 25 * time.Second // until every partition is at its owner
 	}
-	w.after(calm, func() { w.formed = w.tally.Handovers })
+	w.after(calm, func() { w.formed = w.counts.Handovers })
 	if w.profile.kind == crowd {
 		w.after(w.between(20*time.Second, 25*time.Second), w.massDeath)
 	}
@@ -54,8 +54,8 @@ func (w *sim) scheduleFaults() {
 		again = func() {
 			wait := time.Duration(w.rand.ExpFloat64() * float64(f.every))
 			w.after(wait, func() {
-				if !w.healed {
-					w.tally.Faults++
+				if !w.faultsCleared {
+					w.counts.Faults++
 					f.do(w)
 					again()
 				}
@@ -65,10 +65,10 @@ func (w *sim) scheduleFaults() {
 	}
 }
 
-// heal ends all faults. A stream that has stalled stays so if only its end was
-// cut: the member has to find out.
-func (w *sim) heal() {
-	w.healed = true
+// clearFaults ends all faults. Some stalled streams stay stalled: the member has to detect
+// that.
+func (w *sim) clearFaults() {
+	w.faultsCleared = true
 	w.logf("the faults are over")
 	w.server.storm = 0
 	if w.server.down {
@@ -86,7 +86,7 @@ func (w *sim) heal() {
 		}
 		p.resume()
 	}
-	w.after(6*time.Second, func() { // when containers have been started again
+	w.after(6*time.Second, func() { // when containers have restarted
 		if w.find(stays) == nil {
 			w.startFresh()
 		}
@@ -103,13 +103,13 @@ func crash(w *sim) {
 	}
 }
 
-// crash is SIGKILL. The container may be started again, or the Pod replaced, by
-// one of the same name or another.
+// crash is SIGKILL. The container may be restarted, or the Pod replaced by one of the same
+// name or of another.
 func (p *process) crash() {
 	w := p.w
 	p.die("is killed")
 	w.after(w.between(100*time.Millisecond, 8*time.Second), func() {
-		if w.healed || len(w.procs) >= w.profile.most {
+		if w.faultsCleared || len(w.procs) >= w.profile.most {
 			return
 		}
 		switch x := w.rand.Float64(); {
@@ -124,16 +124,16 @@ func (p *process) crash() {
 	})
 }
 
-// massDeath kills all members but a few at one moment, for good, and holds the others to
-// the bound: within a lease duration and two seconds they have taken over everything.
-// Drains do not count. A rate limiter adds what it must: each eviction costs its sender a request, and what
-// it frees a claim and a list.
+// massDeath kills all but a few members at one moment, permanently, and checks the bound of
+// the others: within a lease duration and two seconds they have taken over everything. Drains
+// do not count. A rate limiter adds its delays: each eviction costs its sender a request, and
+// the partitions that it frees cost a claim and a list.
 func (w *sim) massDeath() {
-	w.tally.MassDeaths++
+	w.counts.MassDeaths++
 	survivors := 1 + w.rand.IntN(4)
 	dead := len(w.procs) - survivors
 	for range dead {
-		w.tally.Faults++
+		w.counts.Faults++
 		w.some(func(*process) bool { return true }).die("dies with many others")
 	}
 	bound := w.timing.duration + 2*time.Second
@@ -141,18 +141,18 @@ func (w *sim) massDeath() {
 		bound += time.Duration(max(0, 3*dead/survivors-limiterBurst)) * time.Second / limiterQPS
 	}
 	start := w.now
-	var look func()
-	look = func() {
+	var check func()
+	check = func() {
 		switch err := w.takenOver(); {
 		case err == nil:
-			w.logf("everything is taken over %v after %d of %d members have died", w.now-start, dead, dead+survivors)
+			w.logf("everything has been taken over %v after %d of %d members have died", w.now-start, dead, dead+survivors)
 		case w.now-start >= bound:
 			w.fail("L1: %v after %d of %d members have died: %v", bound, dead, dead+survivors, err)
 		default:
-			w.after(50*time.Millisecond, look)
+			w.after(50*time.Millisecond, check)
 		}
 	}
-	look()
+	check()
 }
 
 func pause(w *sim) {
@@ -161,7 +161,8 @@ func pause(w *sim) {
 	}
 }
 
-// pauseLength is a moment, less than the fence, between fence and eviction, or more than both.
+// pauseLength is very short, shorter than the fence, between fence and eviction, or longer than
+// both.
 func (w *sim) pauseLength() time.Duration {
 	t := w.timing
 	switch w.rand.IntN(4) {
@@ -181,20 +182,20 @@ func leave(w *sim) {
 	}
 }
 
-// terminate is SIGTERM, followed by SIGKILL when its patience ends.
+// terminate is SIGTERM, followed by SIGKILL after the termination grace period.
 func (p *process) terminate() {
-	p.w.logf("%s: is asked to stop", p.name)
+	p.w.logf("%s: gets SIGTERM", p.name)
 	p.stopping = true
 	p.step(Stop{})
 	p.w.after(40*time.Second, func() { p.die("did not stop in time") })
 }
 
-// leave is that, and sometimes another one comes.
+// leave terminates the process; sometimes a new one starts later.
 func (p *process) leave() {
 	w := p.w
 	p.terminate()
 	w.after(w.between(0, 10*time.Second), func() {
-		if !w.healed && (len(w.procs) < 2 || w.chance(0.3) && len(w.procs) < w.profile.most) {
+		if !w.faultsCleared && (len(w.procs) < 2 || w.chance(0.3) && len(w.procs) < w.profile.most) {
 			w.startFresh()
 		}
 	})
@@ -217,14 +218,14 @@ func roll(w *sim) {
 	}
 }
 
-// weather makes one member's network slow and lossy for a while.
-func weather(w *sim) {
+// badNetwork makes one member's network slow and lossy for a while.
+func badNetwork(w *sim) {
 	p := w.some(isAwake)
 	if p == nil {
 		return
 	}
 	p.link.slow = w.between(time.Millisecond, 4*time.Second)
-	p.link.lose, p.link.unheard = w.rand.Float64()/3, w.rand.Float64()/3
+	p.link.lose, p.link.loseResponse = w.rand.Float64()/3, w.rand.Float64()/3
 	p.link.late, p.link.reset = w.rand.Float64()/4, w.rand.Float64()/4
 	w.logf("%s: bad network %+v", p.name, p.link)
 	w.after(w.between(2*time.Second, 20*time.Second), func() {
@@ -242,7 +243,7 @@ func cut(w *sim) {
 // cut separates a process from the API server, in one direction or both.
 func (p *process) cut(d time.Duration, out, in bool) {
 	w := p.w
-	w.logf("%s: is cut off for %v (requests %v, answers %v)", p.name, d, out, in)
+	w.logf("%s: is cut off for %v (requests %v, responses %v)", p.name, d, out, in)
 	p.link.out, p.link.in = out, in
 	if in {
 		p.watch.stall(true)
@@ -257,10 +258,10 @@ func (p *process) cut(d time.Duration, out, in bool) {
 	})
 }
 
-// mischief takes the answer of the next writes away, or holds them back.
-func mischief(w *sim) {
+// disturbWrites makes the next writes lose their response or arrive late.
+func disturbWrites(w *sim) {
 	if p := w.some(isAwake); p != nil {
-		p.link.mischief = 1 + w.rand.IntN(2)
+		p.link.disturbedWrites = 1 + w.rand.IntN(2)
 	}
 }
 
@@ -280,7 +281,7 @@ func stall(w *sim) {
 	})
 }
 
-// rewatch breaks a watch, or makes it slow for a while.
+// rewatch breaks a watch, or makes it lag for a while.
 func rewatch(w *sim) {
 	p := w.some(isAwake)
 	if p == nil {
@@ -293,7 +294,7 @@ func rewatch(w *sim) {
 		return
 	}
 	p.watch.lag = w.between(100*time.Millisecond, 5*time.Second)
-	w.logf("%s: its watch is up to %v late", p.name, p.watch.lag)
+	w.logf("%s: its watch lags by up to %v", p.name, p.watch.lag)
 	w.after(w.between(2*time.Second, 20*time.Second), func() { p.watch.lag = w.profile.lag })
 }
 
@@ -305,36 +306,36 @@ func outage(w *sim) {
 	w.logf("the API server is down for %v", d)
 	w.server.fall(w.chance(0.5))
 	w.after(d, func() {
-		if w.server.down && !w.healed {
+		if w.server.down && !w.faultsCleared {
 			w.logf("the API server is up again")
 			w.server.rise(false)
 		}
 	})
 }
 
-// restore puts the database back to an earlier state, after an outage in which
-// every member has stopped by its own fence.
+// restore restores the database to an earlier state, after an outage in which every member has
+// stopped at its own fence.
 func restore(w *sim) {
 	if w.server.down {
 		return
 	}
-	join(w) // so that the backup is of a fleet in motion
+	join(w) // so that the backup is made while the fleet changes
 	w.after(w.between(0, 3*time.Second), func() {
 		w.logf("the database is backed up")
 		w.server.backUp()
 	})
 	w.after(w.between(3*time.Second, 12*time.Second), func() {
-		if w.server.down || w.healed {
+		if w.server.down || w.faultsCleared {
 			return
 		}
 		enough := time.Duration(float64(w.timing.deadline+w.timing.grace)/(1-w.drift)) + 100*time.Millisecond
 		w.logf("the API server is down, to be restored")
 		w.server.fall(w.chance(0.5))
 		w.after(w.between(enough, enough+8*time.Second), func() {
-			if w.server.down && !w.healed {
+			if w.server.down && !w.faultsCleared {
 				w.logf("the API server is up again, restored")
 				w.server.rise(true)
-				for _, p := range slices.Clone(w.procs) { // not all of them come back together
+				for _, p := range slices.Clone(w.procs) { // not all of them reconnect at the same time
 					if w.chance(0.4) {
 						p.cut(w.between(0, w.timing.duration), true, w.chance(0.5))
 					}
@@ -350,18 +351,17 @@ func storm(w *sim) {
 	w.after(w.between(time.Second, 20*time.Second), func() { w.server.storm = 0 })
 }
 
-// edit is a person with kubectl. What can't be read afterwards is as package
-// lease reads it.
+// edit is a user with kubectl. Unreadable values become what package lease decodes them to.
 func edit(w *sim) {
 	p := w.some(func(*process) bool { return true })
 	if p == nil || w.server.down {
 		return
 	}
 	what := w.rand.IntN(5)
-	w.logf("somebody edits the Lease of %s (%d)", p.name, what)
+	w.logf("a user edits the Lease of %s (%d)", p.name, what)
 	w.server.edit(p.lease, func(r *Record) {
 		switch what {
-		case 0: // a label, an annotation of somebody else's
+		case 0: // a label or an annotation of another client
 		case 1:
 			r.Claims = Claims{Everything: true}
 		case 2:
@@ -374,9 +374,9 @@ func edit(w *sim) {
 	})
 }
 
-// deleteLease is a person with kubectl who deletes the Lease of a member that is
-// at work and, mostly, can't see it. It is promised to be safe only as long as
-// some member knows of it that others hear of.
+// deleteLease is a user with kubectl who deletes the Lease of a working member that, mostly,
+// cannot see the deletion. That is guaranteed to be safe only as long as a member that knew of
+// the Lease can publish its tombstone to the others.
 func deleteLease(w *sim) {
 	if w.find(func(p *process) bool { return p.paused || p.link.out || p.link.in }) != nil {
 		return
@@ -400,8 +400,8 @@ func deleteLease(w *sim) {
 		if !exists || l.Record.Void() {
 			return
 		}
-		w.logf("somebody deletes the Lease of %s", p.name)
-		w.tally.Deletions++
+		w.logf("a user deletes the Lease of %s", p.name)
+		w.counts.Deletions++
 		w.server.foreign[p.holder] = true
 		w.server.commit(p.lease, nil)
 		w.after(w.between(500*time.Millisecond, w.timing.duration), func() { join(w) })
@@ -411,10 +411,10 @@ func deleteLease(w *sim) {
 	}
 }
 
-// replaceByForce is a StatefulSet's Pod that is deleted by force while its process
-// works on, mostly cut off: another Pod of the same name starts, with another UID, and
-// then the garbage collector deletes the first one's Lease. What is promised rests on
-// those who knew that Lease: no process that does not may start for a while.
+// replaceByForce is a StatefulSet's Pod that is force-deleted while its process continues to
+// work, mostly cut off: another Pod of the same name starts, with another UID, and then the
+// garbage collector deletes the first one's Lease. The guarantee depends on the processes that
+// knew that Lease: no process that does not know it may start for a while.
 func replaceByForce(w *sim) {
 	p := w.some(isServing)
 	if p == nil || w.now < w.closed || w.server.down || w.find(func(q *process) bool { return q != p && q.name == p.name }) != nil {
@@ -425,12 +425,12 @@ func replaceByForce(w *sim) {
 	q := w.start(p.name, fmt.Sprintf("uid-%d", w.born), w.chance(0.5))
 	w.closed = w.now + time.Minute
 	switch w.rand.IntN(8) {
-	case 0, 1: // its watch starts late
+	case 0, 1: // the new process's watch starts late
 		q.watch.disconnect()
 		w.after(w.between(0, 8*time.Second), func() { q.watch.connect() })
-	case 2, 3: // its watch starts again, and perhaps does not see the deletion
+	case 2, 3: // its watch restarts, and perhaps does not see the deletion
 		w.after(w.between(0, 5*time.Second), func() {
-			if w.healed {
+			if w.faultsCleared {
 				return
 			}
 			q.watch.disconnect()
@@ -443,7 +443,7 @@ func replaceByForce(w *sim) {
 	}
 	w.after(w.between(0, 5*time.Second), func() {
 		switch d := w.between(3*time.Second, 30*time.Second); {
-		case w.healed || p.holder != holder || p.paused || !p.alive:
+		case w.faultsCleared || p.holder != holder || p.paused || !p.alive:
 		case w.chance(0.6):
 			p.cut(d, true, true)
 		case w.chance(0.5):
@@ -451,9 +451,9 @@ func replaceByForce(w *sim) {
 		}
 		w.after(w.between(0, 4*time.Second), func() { w.collect(p, q, holder, 100) })
 	})
-	if w.chance(0.7) { // the kubelet is back
+	if w.chance(0.7) { // the kubelet recovers
 		w.after(w.between(8*time.Second, 40*time.Second), func() {
-			if !w.healed {
+			if !w.faultsCleared {
 				p.die("is killed: its Pod is gone")
 			}
 		})
@@ -464,16 +464,16 @@ func replaceByForce(w *sim) {
 func (w *sim) collect(p, q *process, holder string, tries int) {
 	l := w.server.leases[p.lease]
 	knows := func(o *process) bool {
-		return o == p || o.watch.shown[p.lease].Record.Holder == holder || o == q && q.told.read[holder]
+		return o == p || o.watch.shown[p.lease].Record.Holder == holder || o == q && q.received.read[holder]
 	}
 	switch {
-	case l.Record.Holder != holder || !q.alive || w.healed || tries == 0:
+	case l.Record.Holder != holder || !q.alive || w.faultsCleared || tries == 0:
 		w.closed = w.now
 	case w.find(func(o *process) bool { return !knows(o) }) != nil:
 		w.after(50*time.Millisecond, func() { w.collect(p, q, holder, tries-1) })
 	default:
 		w.logf("the Lease of %s is deleted with its Pod", holder)
-		w.tally.Replacements++
+		w.counts.Replacements++
 		w.server.foreign[holder] = true
 		w.server.commit(p.lease, nil)
 		w.closed = w.now + 2*w.timing.duration
@@ -510,14 +510,14 @@ func duplicate(w *sim) {
 	w.start(p.name, fmt.Sprintf("uid-%d", w.born), w.chance(0.5))
 }
 
-// hook lets a fault hit at a named point: just before or after an action.
+// hook injects a fault at a named point: just before or after an action.
 func (p *process) hook(a Action, when string) {
 	w := p.w
-	if w.healed || w.profile.hooks == 0 {
+	if w.faultsCleared || w.profile.hooks == 0 {
 		return
 	}
-	if _, is := a.(Released); is && when == "after" && w.chance(20*w.profile.hooks) {
-		p.link.mischief = 1 // hits the write that releases
+	if _, ok := a.(Released); ok && when == "after" && w.chance(20*w.profile.hooks) {
+		p.link.disturbedWrites = 1 // affects the write that releases
 	}
 	if !w.chance(w.profile.hooks) {
 		return
@@ -534,6 +534,6 @@ func (p *process) hook(a Action, when string) {
 	case 1, 2:
 		p.pause(w.pauseLength(), w.profile.freezes && w.chance(0.3))
 	case 3:
-		p.link.mischief = 1
+		p.link.disturbedWrites = 1
 	}
 }

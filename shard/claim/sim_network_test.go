@@ -7,25 +7,25 @@ import "time"
 
 // link is the network between a process and the API server.
 type link struct {
-	slow     time.Duration // each way takes up to this
-	lose     float64       // share of the requests that never arrive
-	unheard  float64       // share of the answers that get lost
-	late     float64       // share of the requests that are held back for seconds
-	reset    float64       // share for which the client hears of an error while the request goes on
-	out, in  bool          // cut: requests, or answers, don't get through
-	mischief int           // the next writes have their answers lost, or come late
+	slow            time.Duration // each way takes up to this
+	lose            float64       // share of the requests that never arrive
+	loseResponse    float64       // share of the responses that are lost
+	late            float64       // share of the requests that are delayed by seconds
+	reset           float64       // share for which the client gets an error while the request is still in flight
+	out, in         bool          // cut: requests, or responses, are lost
+	disturbedWrites int           // so many writes lose their response, or arrive late
 }
 
-// What kubernetes.NewForConfig sets.
+// The limits that kubernetes.NewForConfig sets.
 const (
 	limiterQPS   = 5
 	limiterBurst = 10
 )
 
-// limiter is client-go's token bucket: requests get their tokens in the order in which
-// they ask, and one that would wait for longer than it has time for fails at once.
+// limiter is client-go's token bucket: requests get tokens in the order in which they are made,
+// and a request that would have to wait longer than its timeout fails at once.
 type limiter struct {
-	used float64 // tokens that are not there; above limiterBurst: promised
+	used float64 // tokens in use; those above limiterBurst are reserved
 	at   time.Duration
 }
 
@@ -44,20 +44,20 @@ func goodLink() link { return link{slow: 4 * time.Millisecond} }
 
 func (l *link) delay(w *sim) time.Duration { return w.between(200*time.Microsecond, l.slow) }
 
-// call is a request under way, answered once.
+// call is a request in flight; it is answered once.
 type call struct {
 	p       *process
 	machine *Machine
 	done    bool
 }
 
-// request sends something to the server and sees to it that the machine gets
-// exactly one answer: that of serve, or unknown. The client gives up after the
-// timeout; the request may be carried out all the same, then or later.
+// request sends a request to the server and makes sure that the machine gets exactly one
+// response: that of serve, or unknown. The client gives up after the timeout; the request may
+// still be carried out, then or later.
 func (p *process) request(timeout time.Duration, write bool, serve func() Event, unknown Event) {
 	w, l := p.w, &p.link
 	c := &call{p: p, machine: p.machine}
-	w.tally.Requests++
+	w.counts.Requests++
 	p.countRequest()
 	w.after(p.clock.real(timeout), func() { c.answer(unknown) })
 
@@ -65,18 +65,18 @@ func (p *process) request(timeout time.Duration, write bool, serve func() Event,
 	if w.profile.limited {
 		wait, ok := p.limiter.wait(w.now, timeout)
 		if !ok {
-			w.tally.Refused++
+			w.counts.Refused++
 			w.after(0, func() { c.answer(unknown) })
 			return
 		}
 		delay += wait
 	}
-	losesAnswer := w.chance(l.unheard)
+	losesResponse := w.chance(l.loseResponse)
 	held := w.chance(l.late)
-	if write && l.mischief > 0 {
-		l.mischief--
+	if write && l.disturbedWrites > 0 {
+		l.disturbedWrites--
 		if w.chance(0.5) {
-			losesAnswer = true
+			losesResponse = true
 		} else {
 			held = true
 		}
@@ -84,7 +84,7 @@ func (p *process) request(timeout time.Duration, write bool, serve func() Event,
 	if held {
 		delay = w.between(timeout/2, 8*timeout)
 		if w.chance(0.7) {
-			w.after(w.between(delay/8, delay), func() { c.answer(unknown) }) // the client gives up earlier than it must
+			w.after(w.between(delay/8, delay), func() { c.answer(unknown) }) // the client gives up before the timeout
 		}
 	}
 	if w.chance(l.reset) {
@@ -103,11 +103,11 @@ func (p *process) request(timeout time.Duration, write bool, serve func() Event,
 			return
 		}
 		if write && c.done {
-			w.tally.Zombies++
-			w.logf("%s: a request that was given up arrives", p.name)
+			w.counts.Zombies++
+			w.logf("%s: a request that the client gave up arrives", p.name)
 		}
 		event := serve()
-		if losesAnswer || l.in {
+		if losesResponse || l.in {
 			return
 		}
 		w.after(l.delay(w), func() {
@@ -118,14 +118,14 @@ func (p *process) request(timeout time.Duration, write bool, serve func() Event,
 	})
 }
 
-// answer gives the first of the possible answers to the machine that asked.
+// answer passes the first of the possible responses to the machine that sent the request.
 func (c *call) answer(e Event) {
 	if c.done {
 		return
 	}
 	p := c.p
 	if p.paused {
-		// Both the answer and the timeout may be there when the process wakes up.
+		// Both the response and the timeout may be pending when the process resumes.
 		p.asleep.answers = append(p.asleep.answers, func() { c.answer(e) })
 		return
 	}
@@ -135,6 +135,6 @@ func (c *call) answer(e Event) {
 	}
 	p.step(e)
 	if p.machine == c.machine && !p.paused && p.w.chance(0.01) {
-		p.step(e) // an answer that comes twice must not hurt
+		p.step(e) // a duplicate response must have no effect
 	}
 }

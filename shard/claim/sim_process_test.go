@@ -12,9 +12,9 @@ import (
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
 )
 
-// process is one life of one replica: a machine, the loop that drives it, and the
-// workers that it allows to work. When a machine has ended for a reason that lets
-// it rejoin, the process makes a new one.
+// process is one process of a replica: a machine, the loop that drives it, and its workers.
+// When a machine has ended for a reason after which it can rejoin, the process creates a new
+// one.
 type process struct {
 	w        *sim
 	name     string // of the Pod
@@ -28,24 +28,24 @@ type process struct {
 	limiter  limiter
 	watch    *watch
 
-	alive    bool
-	stopping bool
-	paused   bool
-	asleep   asleep
-	machine  *Machine // nil between two
-	lives    int
-	holder   string
-	meanTime []func() // what the watch showed between two machines
-	wakeAt   time.Duration
-	stepped  Time // when the machine's last step was
+	alive           bool
+	stopping        bool
+	paused          bool
+	asleep          asleep
+	machine         *Machine // nil between two machines
+	lives           int
+	holder          string
+	betweenMachines []func() // watch events between two machines
+	wakeAt          time.Duration
+	stepped         Time // the time of the machine's last step
 
-	work  work
-	cache cache
-	told  told
-	rate  requestRate
+	work     work
+	cache    cache
+	received received
+	rate     requestRate
 }
 
-// asleep is what waits for a paused process.
+// asleep holds what is pending for a paused process.
 type asleep struct {
 	since   time.Duration
 	rest    []Action // of the step that was interrupted
@@ -85,38 +85,38 @@ func (w *sim) start(name, podUID string, takeOver bool) *process {
 	return p
 }
 
-// live begins a machine. Whatever its predecessor allowed has ended.
+// live starts a machine. All work that its predecessor allowed has ended.
 func (p *process) live(predecessor *Machine) {
 	w := p.w
 	cfg := Config{
 		Member: p.name, Lease: p.lease, Predecessor: p.holder, PodUID: p.podUID, TakeOver: p.takeOver, Parameters: p.params,
 		LeaseDuration: p.timing.duration, RenewDeadline: p.timing.deadline, RenewPeriod: p.timing.period,
-		WatchLagLimit: p.timing.echo, DrainTimeout: p.timing.drain, Coalesce: p.timing.coalesce, StartupSettle: p.timing.settle, Quarantine: w.profile.quarantine,
+		WatchLagLimit: p.timing.watchLag, DrainTimeout: p.timing.drain, Coalesce: p.timing.coalesce, StartupSettle: p.timing.settle, Quarantine: w.profile.quarantine,
 		CacheSyncTimeout: cacheWait,
 	}
 	w.born++
 	cfg.Holder = fmt.Sprintf("%s_%d", p.name, w.born)
 	if predecessor != nil {
 		cfg.Tombstones = predecessor.Tombstones()
-		w.tally.Rejoins++
+		w.counts.Rejoins++
 	}
 	p.lives++
 	p.holder = cfg.Holder
 	p.machine = New(cfg)
 	p.cache.since = w.now
-	p.told = told{peers: map[string]toldPeer{}, read: map[string]bool{}, clearing: map[uint64]bool{}}
+	p.received = received{peers: map[string]receivedPeer{}, read: map[string]bool{}, removals: map[uint64]bool{}}
 	p.wakeAt = 0
 	w.logf("%s: is now %s", p.name, p.holder)
 	p.step(Tick{})
 	for _, l := range inOrder(p.watch.shown) {
-		if predecessor != nil { // a new process hears everything from its watch
-			p.hear(func() { p.step(LeaseObserved{Lease: l}) })
+		if predecessor != nil { // a new process gets everything from its watch
+			p.receive(func() { p.step(LeaseObserved{Lease: l}) })
 		}
 	}
-	for _, event := range p.meanTime {
-		p.hear(event)
+	for _, event := range p.betweenMachines {
+		p.receive(event)
 	}
-	p.meanTime = nil
+	p.betweenMachines = nil
 	machine := p.machine
 	synced := w.between(0, 2*time.Millisecond)
 	if predecessor == nil {
@@ -125,8 +125,8 @@ func (p *process) live(predecessor *Machine) {
 	w.after(synced, func() { p.own(machine, func() { p.step(Synced{}) }) })
 }
 
-// own runs something of the process's own if the machine is still the same one,
-// after the pause if there is one.
+// own runs an internal event of the process if the machine is still the same one, after the
+// pause if there is one.
 func (p *process) own(m *Machine, do func()) {
 	switch {
 	case !p.alive || p.machine != m:
@@ -137,32 +137,32 @@ func (p *process) own(m *Machine, do func()) {
 	}
 }
 
-// hear passes an event of the watch on, in order.
-func (p *process) hear(event func()) {
+// receive delivers an event of the watch, in order.
+func (p *process) receive(event func()) {
 	switch {
 	case !p.alive:
 	case p.paused:
-		p.asleep.events = append(p.asleep.events, func() { p.hear(event) })
+		p.asleep.events = append(p.asleep.events, func() { p.receive(event) })
 	case p.machine == nil:
-		p.meanTime = append(p.meanTime, event)
+		p.betweenMachines = append(p.betweenMachines, event)
 	default:
 		event()
 	}
 }
 
-// step gives the machine an event and does what it says.
+// step passes an event to the machine and carries out its actions.
 func (p *process) step(e Event) {
 	w, m := p.w, p.machine
 	if m == nil || w.failure != nil {
 		return
 	}
-	w.tally.Steps++
+	w.counts.Steps++
 	now := p.clock.now()
 	p.stepped = now
 	if w.trace != nil {
 		p.traceEvent(e)
 	}
-	p.told.hear(p, e, now)
+	p.received.receive(p, e, now)
 	actions := m.Step(now, e)
 	p.work.publish()
 	for i, a := range actions {
@@ -171,7 +171,7 @@ func (p *process) step(e Event) {
 			p.checkActivated(a.Partitions)
 		case Ended:
 			if i < len(actions)-1 {
-				w.fail("%s asks for %T after its end", p.holder, actions[i+1])
+				w.fail("%s returns %T after its end", p.holder, actions[i+1])
 			}
 		}
 	}
@@ -186,7 +186,7 @@ func (p *process) step(e Event) {
 	p.checkExclusive()
 }
 
-// carryOut does what a step asked for, in order. A fault can hit between any two.
+// carryOut carries out the actions of a step, in order. A fault can happen between any two.
 func (p *process) carryOut(actions []Action) {
 	m := p.machine
 	for i, a := range actions {
@@ -228,19 +228,19 @@ func (p *process) do(a Action) {
 		}, WriteResult{Op: a.Op})
 	case WriteLease:
 		p.checkUpdate(a)
-		a.Record.Watermarks = p.cache.marks
+		a.Record.Watermarks = p.cache.watermarks
 		p.request(a.Timeout, true, func() Event {
 			l, outcome := s.update(p.lease, a.UID, a.Version, a.Record)
 			return WriteResult{Op: a.Op, Outcome: outcome, Lease: l}
 		}, WriteResult{Op: a.Op})
 	case DeleteLease:
-		p.checkClearing(a.Op, a.Name)
+		p.checkRemovals(a.Op, a.Name)
 		p.request(a.Timeout, true, func() Event {
 			return DeleteResult{Op: a.Op, Outcome: s.delete(a.Name, a.UID, a.Version)}
 		}, DeleteResult{Op: a.Op})
 	case EvictLease:
 		p.checkEvict(a)
-		p.checkClearing(a.Op, a.Name)
+		p.checkRemovals(a.Op, a.Name)
 		by := p.holder
 		p.request(a.Timeout, true, func() Event {
 			l, outcome := s.evict(a.Name, a.UID, a.Version, by)
@@ -249,7 +249,7 @@ func (p *process) do(a Action) {
 	case ListLeases:
 		p.request(a.Timeout, false, func() Event { return ListResult{Op: a.Op, Outcome: OK, Leases: s.list()} }, ListResult{Op: a.Op})
 	case Relist:
-		p.w.tally.Relists++
+		p.w.counts.Relists++
 		p.watch.connect()
 	case Claimed:
 		p.work.set(a.Partitions, ring.Pending)
@@ -263,23 +263,23 @@ func (p *process) do(a Action) {
 		p.work.set(a.Partitions, ring.NotOwned)
 	case Fenced:
 		p.work.stop()
-	case Unfenced: // the published fence says it
+	case Unfenced: // the published fence implies it
 	case Ended:
 		p.end(a.Reason)
 	}
 }
 
-// end is the end of a machine. The process goes on with a new one when the last
-// piece of work has ended, or exits.
+// end handles the end of a machine. The process continues with a new one when the last piece
+// of work has ended, or exits.
 func (p *process) end(reason error) {
 	w := p.w
 	stats := p.machine.Stats()
-	w.tally.Evictions += int(stats.Evictions)
-	w.tally.EvictionsRefused += int(stats.EvictionsRefused)
-	w.tally.FenceTrips += int(stats.FenceTrips)
-	w.tally.Contested += int(stats.Contested)
-	w.tally.CacheWaits += int(stats.CacheWaits)
-	w.tally.CacheWaitsGivenUp += int(stats.CacheWaitsGivenUp)
+	w.counts.Evictions += int(stats.Evictions)
+	w.counts.EvictionsRefused += int(stats.EvictionsRefused)
+	w.counts.FenceTrips += int(stats.FenceTrips)
+	w.counts.Contested += int(stats.Contested)
+	w.counts.CacheWaits += int(stats.CacheWaits)
+	w.counts.CacheWaitsGivenUp += int(stats.CacheWaitsGivenUp)
 	p.work.stop()
 	ended := p.machine
 	p.machine = nil
@@ -288,14 +288,14 @@ func (p *process) end(reason error) {
 	case errors.Is(reason, ErrStopped):
 		p.die("has stopped")
 	case errors.Is(reason, ErrDrainTimeout), errors.Is(reason, ErrStaleWatch):
-		// The process exits, by and by; the container is started again.
+		// The process exits after a while; the container is restarted.
 		w.after(w.between(0, p.timing.grace/2), func() { p.exit() })
 	default:
 		p.rejoin(ended)
 	}
 }
 
-// rejoin makes the next machine as soon as nothing is in flight.
+// rejoin creates the next machine as soon as nothing is in flight.
 func (p *process) rejoin(ended *Machine) {
 	w := p.w
 	switch {
@@ -330,7 +330,7 @@ func (p *process) die(how string) {
 func (p *process) retire() {
 	if m := p.machine; m != nil {
 		stats := m.Stats()
-		t := &p.w.tally
+		t := &p.w.counts
 		t.Evictions += int(stats.Evictions)
 		t.EvictionsRefused += int(stats.EvictionsRefused)
 		t.FenceTrips += int(stats.FenceTrips)
@@ -340,7 +340,7 @@ func (p *process) retire() {
 	}
 }
 
-// exit ends the process with an error: its container is started again.
+// exit ends the process with an error: its container is restarted.
 func (p *process) exit() {
 	if !p.alive {
 		return
@@ -361,7 +361,7 @@ func (w *sim) startUnlessTaken(name, podUID string, takeOver bool) {
 	})
 }
 
-// wakeUp plans the next Tick.
+// wakeUp schedules the next Tick.
 func (p *process) wakeUp() {
 	w, m, now := p.w, p.machine, p.clock.now().Mono
 	next := m.Next()
@@ -371,13 +371,13 @@ func (p *process) wakeUp() {
 	}
 	at := w.now + p.clock.real(next-now) + w.between(0, time.Millisecond)
 	if p.wakeAt > w.now && p.wakeAt <= at {
-		return // looks again then
+		return // the scheduled one checks again
 	}
 	p.wakeAt = at
 	w.after(at-w.now, func() {
 		p.own(m, func() {
 			switch {
-			case p.wakeAt != at: // there is another one
+			case p.wakeAt != at: // another one was scheduled
 			case m.Next() > p.clock.now().Mono:
 				p.wakeAt = 0
 				p.wakeUp()
@@ -403,8 +403,8 @@ func (p *process) pause(d time.Duration, frozen bool) {
 	w.after(d, func() { p.resume() })
 }
 
-// resume lets it go on: what has come meanwhile is worked off, the watch's events
-// in order, all else in any.
+// resume resumes the process: it handles what is pending, the events of the watch in order, all
+// else in any order.
 func (p *process) resume() {
 	if !p.paused || !p.alive {
 		return

@@ -10,29 +10,29 @@ import (
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
 )
 
-// profile is what kind of a life a fleet has.
+// profile describes a fleet and the faults that it suffers.
 type profile struct {
 	kind       string
 	length     time.Duration // how long there are faults
 	members    int           // at the beginning
 	most       int           // at any time
-	drift      bool          // clocks run at rates that differ as much as the timing bears
+	drift      bool          // clocks run at rates that differ as much as the timing tolerates
 	freezes    bool          // some pauses stop the monotonic clock
 	quarantine bool
 	otherPace  float64 // share of the members that are configured with shorter durations
 	idle       float64 // share of the moments at which nothing is in flight on a point
-	slowWork   float64 // share of the work that takes longer than the grace, or ignores its context
+	slowWork   float64 // share of the work that takes longer than the grace period, or ignores its context
 	lag        time.Duration
-	slowCaches float64 // share of the processes whose copy of the objects lags
-	hooks      float64 // chance that a fault hits at an action
-	limited    bool    // all requests of a process wait in a rate limiter like client-go's
+	slowCaches float64 // share of the processes whose object cache lags
+	hooks      float64 // probability of a fault at an action
+	limited    bool    // all requests of a process wait for a rate limiter like client-go's
 	faults     []fault
 	parameters ring.Parameters
 	next       ring.Parameters // of processes that start after switchAt
 	switchAt   time.Duration
 }
 
-// fault is a kind of trouble that comes at random times.
+// fault is a type of fault that happens at random times.
 type fault struct {
 	name  string
 	every time.Duration // on average
@@ -41,14 +41,14 @@ type fault struct {
 
 func (f fault) String() string { return f.name }
 
-// The kinds of lives. Most are a mixture of everything; some need a quiet fleet,
-// because what they show is promised only there.
+// The types of profiles. Most are a mixture of all faults. Some need a quiet fleet, because
+// what they check is guaranteed only there.
 const (
 	mixed    = "mixed"
-	outages  = "outages"  // nothing but outages of the API: nobody is evicted, nothing moves
+	outages  = "outages"  // nothing but outages of the API: no member is evicted, no partition moves
 	deletion = "deletion" // Leases are deleted by hand, while their members are cut off or paused
-	restored = "restored" // the database is put back after a long outage
-	replaced = "replaced" // Pods are deleted by force while their processes work, and others of the same names start
+	restored = "restored" // the database is restored after a long outage
+	replaced = "replaced" // Pods are force-deleted while their processes work, and others of the same names start
 	crowd    = "crowd"    // many members, most of which die at once
 )
 
@@ -83,7 +83,7 @@ func drawProfile(r *rand.Rand) profile {
 		p.faults = []fault{{"replace", 15 * time.Second, replaceByForce}}
 		for _, f := range everyFault {
 			switch f.name {
-			case "crash", "leave", "join", "pause", "weather", "mischief":
+			case "crash", "leave", "join", "pause", "bad network", "disturb writes":
 				if coin(0.5) {
 					p.faults = append(p.faults, f)
 				}
@@ -122,10 +122,11 @@ func drawProfile(r *rand.Rand) profile {
 		}
 		p.faults = append(p.faults, fault{"roll", 15 * time.Second, roll})
 	}
-	pace := 0.5 + 2*r.Float64() // faults come thick, or with time to recover between them
+	pace := 0.5 + 2*r.Float64() // faults are frequent, or leave time to recover between them
 	for _, f := range everyFault {
 		if p.kind == mixed && coin(0.5) && !(f.name == "jump" && p.freezes) {
-			// The wall clock covers for a frozen monotonic one; it can't if it is turned back too.
+			// The wall clock detects a pause with a frozen monotonic clock, unless it is turned
+			// back, too.
 			f.every = time.Duration(float64(f.every) * pace)
 			p.faults = append(p.faults, f)
 		}
@@ -138,9 +139,9 @@ var everyFault = []fault{
 	{"pause", 8 * time.Second, pause},
 	{"leave", 15 * time.Second, leave},
 	{"join", 12 * time.Second, join},
-	{"weather", 8 * time.Second, weather},
+	{"bad network", 8 * time.Second, badNetwork},
 	{"cut", 15 * time.Second, cut},
-	{"mischief", 4 * time.Second, mischief},
+	{"disturb writes", 4 * time.Second, disturbWrites},
 	{"stall", 12 * time.Second, stall},
 	{"rewatch", 15 * time.Second, rewatch},
 	{"outage", 50 * time.Second, outage},

@@ -11,24 +11,24 @@ import (
 	"time"
 )
 
-// server is the API server with its database, as far as Leases go: every write
-// has a rising resourceVersion; an update or deletion is done only at the UID and
-// version that it names; reads are of the present state.
+// server is the API server with its database, for Leases only: every write has a higher
+// resourceVersion, an update or deletion is carried out only at the UID and version that it
+// names, and reads return the current state.
 type server struct {
 	w        *sim
 	revision uint64
 	uids     int
 	leases   map[string]Lease
-	foreign  map[string]bool // holders whose Lease somebody else has written
+	foreign  map[string]bool // holders whose Lease another client has written
 	log      []change        // every write; a watch is an index into it
 	at       map[string]int  // version -> index in the log, since the last restore
 	watches  []*watch
 
 	down    bool
-	refuses bool    // while down: at once. Otherwise requests get no answer.
+	refuses bool    // while down, requests fail at once; otherwise they get no response
 	storm   float64 // share of the requests that is answered with an error
 
-	backup   map[string]Lease // a copy of the database, to be restored
+	backup   map[string]Lease // a backup of the database
 	backedUp uint64           // its revision
 	restores int
 }
@@ -36,16 +36,16 @@ type server struct {
 // change is one write.
 type change struct {
 	name          string
-	before, after *Lease // nil: not there
-	listed        bool   // not a write, but what a watch makes of a list that lacks it
+	before, after *Lease // nil: it did not exist
+	listed        bool   // not a write, but the event of a watch for a list without the Lease
 }
 
 func newServer(w *sim) *server {
 	return &server{w: w, revision: 100, leases: map[string]Lease{}, at: map[string]int{}, foreign: map[string]bool{}}
 }
 
-// commit makes a write, after being nil for a deletion. Versions rise by more than
-// one, since other objects are written too.
+// commit carries out a write; after is nil for a deletion. Versions increase by more than one,
+// since other objects are written, too.
 func (s *server) commit(name string, after *Lease) Lease {
 	s.revision += 1 + s.w.rand.Uint64N(40)
 	version := strconv.FormatUint(s.revision, 10)
@@ -58,7 +58,7 @@ func (s *server) commit(name string, after *Lease) Lease {
 	} else {
 		after.Version = version
 		if after.Record.Void() {
-			after.Record.Claims = Claims{} // so it is read
+			after.Record.Claims = Claims{} // as package lease decodes it
 		}
 		c.after = after
 		s.leases[name] = *after
@@ -93,8 +93,8 @@ func (s *server) create(name string, r Record) (Lease, Outcome) {
 	return s.commit(name, &l), OK
 }
 
-// update answers a conflict also for a Lease that is not there, since the update
-// names a UID.
+// update returns a conflict also for a Lease that does not exist, since the update names a
+// UID.
 func (s *server) update(name, uid, version string, r Record) (Lease, Outcome) {
 	l, exists := s.leases[name]
 	if !exists || l.UID != uid || l.Version != version {
@@ -116,8 +116,8 @@ func (s *server) delete(name, uid, version string) Outcome {
 	return OK
 }
 
-// evict voids a Lease; like update it answers a conflict if there is none. Without a version it does so unconditionally, which only a
-// member that breaks the protocol asks for.
+// evict voids a Lease; like update, it returns a conflict if there is none. Without a version
+// it is unconditional, which only a member that breaks the protocol requests.
 func (s *server) evict(name, uid, version, by string) (Lease, Outcome) {
 	l, exists := s.leases[name]
 	switch {
@@ -152,7 +152,7 @@ func (s *server) past(index int) map[string]Lease {
 	return leases
 }
 
-// edit changes a Lease as a person with kubectl would. Its version rises.
+// edit changes a Lease as a user with kubectl would. Its version increases.
 func (s *server) edit(name string, change func(*Record)) {
 	if l, exists := s.leases[name]; exists {
 		s.foreign[l.Record.Holder] = true
@@ -169,14 +169,14 @@ func (s *server) fall(refuses bool) {
 	}
 }
 
-// rise ends that, with the database put back to its backup if restore is true:
-// revisions then continue from the lower one.
+// rise makes the server reachable again. If restore is true, the database is restored from
+// its backup first: revisions then continue from the lower one.
 func (s *server) rise(restore bool) {
 	s.down = false
 	if restore && s.backup != nil {
 		s.leases, s.revision, s.backup = s.backup, s.backedUp, nil
 		s.restores++
-		s.w.tally.Restores++
+		s.w.counts.Restores++
 		s.log, s.at = nil, map[string]int{}
 		clear(s.w.tokens)
 		clear(s.w.objects)

@@ -5,8 +5,8 @@ package claim
 
 import "time"
 
-// timeline is what is going to happen: a heap, ordered by time and then by the
-// order in which it was planned, so that a run is the same every time.
+// timeline is the queue of future events: a heap, ordered by time and then by the order of
+// scheduling, so that every run is the same.
 type timeline struct {
 	heap    []happening
 	planned uint64
@@ -22,7 +22,7 @@ func (h happening) before(o happening) bool {
 	return h.at < o.at || h.at == o.at && h.planned < o.planned
 }
 
-// due reports whether something happens at or before the given time.
+// due reports whether an event is due at or before the given time.
 func (t *timeline) due(until time.Duration) bool { return len(t.heap) > 0 && t.heap[0].at <= until }
 
 func (t *timeline) push(at time.Duration, do func()) {
@@ -38,12 +38,12 @@ func (t *timeline) push(at time.Duration, do func()) {
 	}
 }
 
-// pop takes the first. There must be one.
+// pop removes and returns the first event. There must be one.
 func (t *timeline) pop() happening {
 	first := t.heap[0]
 	last := len(t.heap) - 1
 	t.heap[0] = t.heap[last]
-	t.heap[last] = happening{} // lets go of the function
+	t.heap[last] = happening{} // so that the function can be garbage-collected
 	t.heap = t.heap[:last]
 	for i := 0; ; {
 		least := i

@@ -11,14 +11,14 @@ import (
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
 )
 
-// traceEvent writes what a machine is told, but for what comes all the time.
+// traceEvent logs the events that a machine gets, except ticks.
 func (p *process) traceEvent(e Event) {
 	switch e := e.(type) {
 	case Tick:
 	case LeaseObserved:
 		p.w.logf("%s ← watch: %s", p.holder, describe(e.Lease))
 	case LeaseDeleted:
-		p.w.logf("%s ← watch: gone: %s", p.holder, describe(e.Last))
+		p.w.logf("%s ← watch: deleted: %s", p.holder, describe(e.Last))
 	case WriteResult:
 		p.w.logf("%s ← %d %v, version %s", p.holder, e.Op, e.Outcome, e.Lease.Version)
 	case GetResult:
@@ -40,7 +40,7 @@ func (p *process) traceEvent(e Event) {
 	}
 }
 
-// traceAction writes what a machine asks for.
+// traceAction logs the actions that a machine returns.
 func (p *process) traceAction(a Action) {
 	switch a := a.(type) {
 	case CreateLease:

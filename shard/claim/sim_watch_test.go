@@ -9,17 +9,17 @@ import (
 	"time"
 )
 
-// watch is a process's informer on all Leases: it lists, then follows the writes
-// in order, late by some lag. Its stream may stall: nothing comes any more, and
-// nobody notices, while requests succeed.
+// watch is a process's watch of all Leases: it lists, then shows the writes in order, with
+// some lag. Its stream may stall: it shows nothing any more, without an error, while requests
+// succeed.
 type watch struct {
 	p     *process
-	shown map[string]Lease // what the informer's store holds
+	shown map[string]Lease // the content of the watch's store
 
-	stream int // counts connections: what belongs to an earlier one is void
+	stream int // counts connections: events of an earlier one are dropped
 	live   bool
 	next   int           // index of the next write in the server's log
-	lastAt time.Duration // when the last planned delivery happens
+	lastAt time.Duration // the time of the last scheduled delivery
 	lag    time.Duration // at most
 
 	stalled bool
@@ -40,7 +40,7 @@ func (v *watch) close() {
 	v.live = false
 }
 
-// disconnect breaks the stream so that the informer notices.
+// disconnect breaks the stream with an error.
 func (v *watch) disconnect() {
 	v.stream++
 	v.live, v.stalled = false, false
@@ -72,7 +72,7 @@ func (v *watch) connect() {
 		leases := w.server.leases
 		v.next = len(w.server.log)
 		if len(v.shown) == 0 && w.chance(0.2) {
-			// The first list may come from a cache that is behind.
+			// The first list may come from a watch cache that is behind.
 			v.next = max(0, v.next-w.rand.IntN(12))
 			leases = w.server.past(v.next)
 		}
@@ -90,7 +90,7 @@ func (v *watch) connect() {
 	})
 }
 
-// replace shows what a list has: first what is gone, then what is there.
+// replace shows a list: first the Leases that are gone, then those that exist.
 func (v *watch) replace(leases map[string]Lease) {
 	for _, name := range slices.Sorted(maps.Keys(v.shown)) {
 		if _, exists := leases[name]; !exists {
@@ -105,7 +105,7 @@ func (v *watch) replace(leases map[string]Lease) {
 	}
 }
 
-// changed plans the delivery of one more write.
+// changed schedules the delivery of one more write.
 func (v *watch) changed() {
 	if !v.live {
 		return
@@ -131,35 +131,35 @@ func (v *watch) show(c change) {
 	if c.after == nil {
 		last := *c.before
 		delete(v.shown, c.name)
-		v.p.hear(func() { v.p.step(LeaseDeleted{Last: last, Final: !c.listed}) })
+		v.p.receive(func() { v.p.step(LeaseDeleted{Last: last, Final: !c.listed}) })
 		return
 	}
 	l := *c.after
 	v.shown[c.name] = l
-	v.p.hear(func() { v.p.step(LeaseObserved{Lease: l}) })
+	v.p.receive(func() { v.p.step(LeaseObserved{Lease: l}) })
 	if v.p.w.chance(0.01) {
-		v.p.hear(func() { v.p.step(LeaseObserved{Lease: l}) })
+		v.p.receive(func() { v.p.step(LeaseObserved{Lease: l}) })
 	}
 }
 
-// stall makes the present stream a black hole.
+// stall makes the current stream a black hole.
 func (v *watch) stall(sticky bool) {
 	v.stalled, v.sticky = true, sticky
 	v.p.w.logf("%s: its watch stalls (a new one too: %v)", v.p.name, sticky)
 }
 
-// flush ends a stall: everything that was held back comes now.
+// flush ends a stall: everything that was delayed is delivered now.
 func (v *watch) flush() {
 	if !v.stalled {
 		return
 	}
 	v.stalled = false
-	v.p.w.logf("%s: its watch goes on", v.p.name)
+	v.p.w.logf("%s: its watch resumes", v.p.name)
 	for range len(v.p.w.server.log) - v.next {
 		v.changed()
 	}
 }
 
-// thaw ends a stall for new connections only: the present stream stays dead until
-// somebody asks for another.
+// thaw ends a stall for new connections only: the current stream stays dead until the process
+// requests a new one.
 func (v *watch) thaw() { v.sticky = false }

@@ -9,34 +9,34 @@ import (
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
 )
 
-// work is what the workers of one process do. They work on every point that they
-// may, without a pause, one piece after the other: no moment at which they could
-// be caught is left out. A piece that is in flight when its partition is drained,
-// or the fence is reached, ends some time after its context was cancelled.
+// work is the work of one process. Its workers work on every point that they may, without a
+// pause, one piece after the other, so that no moment with a possible overlap is missed. A
+// piece that is in flight when its partition is drained, or the fence is reached, ends some
+// time after its context was cancelled.
 type work struct {
 	p          *process
 	parameters ring.Parameters
-	states     []ring.State // of partitions, as the actions tell
+	states     []ring.State // of partitions, according to the actions
 	active     uint64       // points that are active, as bits
 	fence      Time         // as published after the last step
 	open       bool         // the member is not fenced
 
 	until    []time.Duration // by point: a piece that should end is in flight until then
 	asleep   uint64          // points that were being worked on when the process was paused
-	stopped  bool            // everything was cancelled, and nothing begun since
+	stopped  bool            // everything was cancelled, and nothing has begun since
 	stops    int
 	awaiting ring.Set // drained, not yet reported idle
 }
 
-// forever is when a piece of work ends that ignores its context.
+// forever is when a piece of work that ignores its context ends.
 const forever = 1000 * time.Hour
 
 func newWork(p *process) work {
 	return work{p: p, until: make([]time.Duration, len(p.w.points))}
 }
 
-// pointOf is where an object lies by the key that the process uses: another key,
-// another point.
+// pointOf is the point of an object by the key that the process uses: with another key, it
+// has another point.
 func (k *work) pointOf(i int) uint64 {
 	if point := k.p.w.points[i]; k.parameters.Key == ring.ByName.Name() {
 		return point
@@ -52,13 +52,13 @@ func (k *work) state(i int) ring.State {
 	return k.states[ring.PartitionOf(k.pointOf(i), len(k.states))]
 }
 
-// publish takes what workers look at from the machine, after each of its steps.
+// publish copies the state that workers check from the machine, after each of its steps.
 func (k *work) publish() {
 	p, m := k.p, k.p.machine
 	if inForce := m.Parameters(); len(k.states) != inForce.Partitions || k.parameters.Key != inForce.Key {
 		for _, s := range k.states {
 			if s != ring.NotOwned {
-				p.w.fail("%s: the partitions are cut anew while some are held", p.holder)
+				p.w.fail("%s: the partition count or key changes while some partitions are held", p.holder)
 			}
 		}
 		k.states = make([]ring.State, inForce.Partitions)
@@ -86,11 +86,11 @@ func (k *work) planFence() {
 	})
 }
 
-// past reports whether no more work may be handed out: what each worker asks
-// before each piece.
+// past reports whether no more work may be handed out: each worker checks it before each
+// piece.
 func (k *work) past() bool { return !k.open || k.p.clock.now().Reached(k.fence) }
 
-// set notes a new state of partitions.
+// set records a new state of partitions.
 func (k *work) set(partitions ring.Set, state ring.State) {
 	if partitions.Partitions() != len(k.states) {
 		k.p.w.fail("%s: an action is about %d partitions instead of %d", k.p.holder, partitions.Partitions(), len(k.states))
@@ -111,8 +111,8 @@ func (k *work) findActive() {
 	}
 }
 
-// doing returns the points on which the process works with effect, as bits. One
-// that is paused has an effect only if it wakes up before its fence.
+// doing returns the points on which the process works with effect, as bits. A paused process
+// has an effect only if it resumes before its fence.
 func (k *work) doing() uint64 {
 	past := k.past()
 	if k.p.paused {
@@ -145,15 +145,15 @@ func (k *work) cancel(i int) {
 	k.until[i] = max(k.until[i], k.p.w.now+k.reaction())
 }
 
-// reaction is how long a piece goes on after its context was cancelled. The stop
-// grace is what it may take; some takes longer, which the drain waits for.
+// reaction is how long a piece continues after its context was cancelled. It may take the stop
+// grace period; some pieces take longer, and the drain waits for them.
 func (k *work) reaction() time.Duration {
 	w, grace := k.p.w, k.p.clock.real(k.p.timing.grace)-time.Millisecond
 	x := w.rand.Float64()
 	switch {
 	case x < w.profile.idle:
 		return 0 // nothing was in flight
-	case w.healed || x > w.profile.slowWork:
+	case w.faultsCleared || x > w.profile.slowWork:
 		if w.chance(0.3) {
 			return grace
 		}
@@ -164,7 +164,7 @@ func (k *work) reaction() time.Duration {
 	return w.between(grace, 25*time.Second)
 }
 
-// drain begins the end of the work on partitions and reports when it has ended.
+// drain cancels the work on partitions and reports when it has ended.
 func (k *work) drain(partitions ring.Set) {
 	cancel := k.active
 	if k.past() {
@@ -185,8 +185,8 @@ func (k *work) drain(partitions ring.Set) {
 	k.reportIdle(k.p.w.between(0, time.Millisecond))
 }
 
-// reportIdle tells the machine, after a while, which partitions have nothing in
-// flight, and comes back for the others.
+// reportIdle reports to the machine, after a while, which partitions have nothing in flight,
+// and reschedules itself for the others.
 func (k *work) reportIdle(wait time.Duration) {
 	p, m := k.p, k.p.machine
 	p.w.after(wait, func() {
@@ -213,7 +213,7 @@ func (k *work) reportIdle(wait time.Duration) {
 }
 
 // stop cancels everything in flight: the fence was reached, or the machine ended.
-// What still runs after the grace brings the process down.
+// If work still runs after the grace period, the process exits.
 func (k *work) stop() {
 	if k.stopped {
 		return
@@ -229,29 +229,29 @@ func (k *work) stop() {
 	stops := k.stops
 	p.w.after(p.clock.real(p.timing.grace)-time.Microsecond, func() {
 		if p.alive && k.stops == stops && k.past() && k.busy() {
-			p.w.logf("%s: work goes on after the grace", p.name)
+			p.w.logf("%s: work continues after the grace period", p.name)
 			p.exit()
 		}
 	})
 }
 
-// disown forgets all partitions: they were a machine's that has ended.
+// disown drops all partitions: their machine has ended.
 func (k *work) disown() {
 	k.states, k.active, k.open, k.awaiting = nil, 0, false, ring.Set{}
 	k.parameters = ring.Parameters{}
 }
 
-// fallAsleep notes what is in flight when the process is paused.
+// fallAsleep records what is in flight when the process is paused.
 func (k *work) fallAsleep() { k.asleep = k.doing() }
 
-// wakeUp is the moment after a pause. Each piece of work looks at the fence before
-// its next effect.
+// wakeUp handles the end of a pause. Each piece of work checks the fence before its next
+// effect.
 func (k *work) wakeUp(slept time.Duration) {
 	p := k.p
 	if !k.past() {
 		for i := range k.until {
 			if k.until[i] > p.w.now-slept && k.until[i] < forever {
-				k.until[i] += slept // it didn't get on meanwhile
+				k.until[i] += slept // it made no progress meanwhile
 			}
 		}
 		k.planFence()
@@ -260,18 +260,18 @@ func (k *work) wakeUp(slept time.Duration) {
 	if p.w.without == worksOnAfterPause {
 		for _, q := range p.w.procs {
 			if q != p && q.work.doing()&k.asleep != 0 {
-				p.w.fail("S1: %s works on after a pause, while %s does so too", p.holder, q.holder)
+				p.w.fail("S1: %s continues to work after a pause, while %s works, too", p.holder, q.holder)
 			}
 		}
 	}
-	deaf := false
+	ignoring := false
 	for i := range k.until {
-		deaf = deaf || k.until[i] == forever
+		ignoring = ignoring || k.until[i] == forever
 		k.until[i] = 0
 	}
 	k.stopped = true
 	k.stops++
-	if deaf {
+	if ignoring {
 		p.exit()
 	}
 }

@@ -11,63 +11,62 @@ import (
 	"time"
 )
 
-// world is one simulated fleet: real machines in simulated processes, against a
-// simulated API server, network and clocks. It is driven by one queue of events in
-// virtual time and one seeded source of chance, has no goroutine, and so does the
-// same for the same seed every time.
+// sim is one simulated fleet: real machines in simulated processes, with a simulated API
+// server, network and clocks. It is driven by one queue of events in virtual time and one
+// seeded source of randomness, and has no goroutine, so every run of a seed is the same.
 type sim struct {
-	seed    uint64
-	rand    *rand.Rand
-	now     time.Duration // virtual time since the beginning
-	queue   timeline
-	trace   func(format string, args ...any) // nil: nobody reads it
-	timing  timing
-	drift   float64 // the largest difference in the rates of clocks
-	profile profile
-	server  *server
-	procs   []*process // the living, in order of birth
-	born    int
-	points  []uint64 // of the hash space, on which work is watched
-	tokens  []lastToken
-	objects []object // by point
-	writes  []write  // to any of them, in order
-	tally   counts
-	formed  int           // handovers before the first fault
-	healed  bool          // the faults are over
-	closed  time.Duration // until when no process may start; see replaceByForce
-	waiting int           // processes that wait for that
-	rested  time.Duration // how long it took to come to rest after that
-	without string        // the mutant of the caller of the machine that is on, if any
-	failure error
+	seed          uint64
+	rand          *rand.Rand
+	now           time.Duration // virtual time since the beginning
+	queue         timeline
+	trace         func(format string, args ...any) // nil: no trace
+	timing        timing
+	drift         float64 // the largest difference in the rates of clocks
+	profile       profile
+	server        *server
+	procs         []*process // the live ones, in order of their start
+	born          int
+	points        []uint64 // of the hash space, on which work is checked
+	tokens        []lastToken
+	objects       []object // by point
+	writes        []write  // to any of them, in order
+	counts        counts
+	formed        int           // handovers before the first fault
+	faultsCleared bool          // the faults are over
+	closed        time.Duration // until when no process may start; see replaceByForce
+	waiting       int           // processes that wait for that
+	rested        time.Duration // how long it took to come to rest after the faults
+	without       string        // the active mutant of the machine's caller, if any
+	failure       error
 }
 
-// The mutants of the caller of a machine, in the world's own code.
+// The mutants of the caller of a machine, in the code of the simulation.
 const (
-	worksOnAfterPause = "works on after a pause without a look at the fence"
+	worksOnAfterPause = "works on after a pause without a check of the fence"
 	deadlineOfALease  = "has a renew deadline as long as the lease"
 )
 
-// timing is what all members are configured with, and the stop grace on which the
-// lease duration rests.
+// timing is the configuration of all members, and the stop grace period on which the lease
+// duration depends.
 type timing struct {
-	duration, deadline, period, echo, drain, coalesce, settle, grace time.Duration
+	duration, deadline, period, watchLag, drain, coalesce, settle, grace time.Duration
 }
 
-// drift is the largest difference in the rates of clocks that the timing bears.
+// drift is the largest difference in the rates of clocks that the timing tolerates.
 func (t timing) drift() float64 {
 	return float64(t.duration-t.deadline-t.grace) / float64(t.duration+t.deadline+t.grace)
 }
 
-// scaled is the same at another pace, but for what is the same at any.
+// scaled returns the timing with the durations of the protocol scaled.
 func (t timing) scaled(by float64) timing {
 	s := t
-	for _, d := range []*time.Duration{&s.duration, &s.deadline, &s.period, &s.echo, &s.drain, &s.grace} {
+	for _, d := range []*time.Duration{&s.duration, &s.deadline, &s.period, &s.watchLag, &s.drain, &s.grace} {
 		*d = time.Duration(float64(*d) * by)
 	}
 	return s
 }
 
-// tally counts what happened, so that an empty run can be told from a good one.
+// counts counts what happened, so that an empty run can be distinguished from a good one.
 type counts struct {
 	Events, Steps, Requests                 int
 	Handovers, Activations, Contested       int
@@ -76,7 +75,7 @@ type counts struct {
 	Restores, Deletions, Replacements       int
 	CacheWaits, CacheWaitsGivenUp           int
 	MassDeaths, Refused                     int // Refused: by a rate limiter
-	Renewals, Changes, Lists                int // writes that say nothing new, writes that do, and lists
+	Renewals, Changes, Lists                int // writes that change nothing, writes that do, and lists
 }
 
 func (t *counts) add(o counts) {
@@ -105,7 +104,7 @@ func (t *counts) add(o counts) {
 	t.Lists += o.Lists
 }
 
-// newWorld draws a fleet and the kinds of faults that it will suffer.
+// newSim chooses a fleet and the faults that it will suffer at random.
 func newSim(seed uint64) *sim {
 	w := emptySim(seed)
 	switch x := w.rand.Float64(); {
@@ -118,11 +117,11 @@ func newSim(seed uint64) *sim {
 	return w
 }
 
-// emptyWorld is one without a process and without faults.
+// emptySim returns a simulation without processes and without faults.
 func emptySim(seed uint64) *sim {
 	w := &sim{seed: seed, rand: rand.New(rand.NewPCG(seed, 0x5eed)), without: *withoutFlag}
 	w.timing = timing{
-		duration: 15 * time.Second, deadline: 9 * time.Second, period: 3 * time.Second, echo: 6 * time.Second,
+		duration: 15 * time.Second, deadline: 9 * time.Second, period: 3 * time.Second, watchLag: 6 * time.Second,
 		drain: 30 * time.Second, grace: 2 * time.Second,
 		coalesce: w.between(20*time.Millisecond, 100*time.Millisecond), settle: w.between(0, 500*time.Millisecond),
 	}
@@ -150,7 +149,7 @@ func (w *sim) simulate() (err error) {
 	w.populate()
 	w.scheduleFaults()
 	w.run(w.profile.length)
-	w.heal()
+	w.clearFaults()
 	w.settle()
 	w.checkNothingMoved()
 	for _, p := range w.procs {
@@ -159,11 +158,12 @@ func (w *sim) simulate() (err error) {
 	return w.failure
 }
 
-// settle runs on without faults until the fleet has come to rest, and fails if it doesn't.
+// settle continues the run without faults until the fleet has come to rest, and fails if it
+// does not.
 func (w *sim) settle() {
 	bound := max(75*time.Second, 5*w.timing.duration) // a drain timeout on a slow clock, a lease duration, a restart
 	start := w.now
-	restless := fmt.Errorf("not looked at")
+	restless := fmt.Errorf("not checked")
 	for w.failure == nil && restless != nil && w.now < start+bound {
 		w.run(w.now + time.Second)
 		restless = w.atRest()
@@ -174,7 +174,7 @@ func (w *sim) settle() {
 	}
 	w.rested = w.now - start
 	w.logf("at rest %v after the last fault", w.rested)
-	// And it stays so.
+	// It must stay at rest.
 	w.run(w.now + 2*w.timing.duration)
 	if w.failure == nil {
 		if err := w.atRest(); err != nil {
@@ -188,19 +188,19 @@ func (w *sim) run(until time.Duration) {
 	for w.failure == nil && w.queue.due(until) {
 		e := w.queue.pop()
 		w.now = e.at
-		w.tally.Events++
+		w.counts.Events++
 		e.do()
 	}
 	w.now = max(w.now, until)
 }
 
-// after plans something. Of two things at one moment the one that was planned
-// first happens first.
+// after schedules an event. Of two events at the same time, the one that was scheduled first
+// happens first.
 func (w *sim) after(d time.Duration, do func()) {
 	w.queue.push(w.now+max(d, 0), do)
 }
 
-// fail notes the first violation; the run ends with it.
+// fail records the first violation; the run ends with it.
 func (w *sim) fail(format string, args ...any) {
 	if w.failure == nil {
 		w.failure = fmt.Errorf("at %v: %w", w.now, fmt.Errorf(format, args...))
@@ -217,7 +217,7 @@ func (w *sim) logf(format string, args ...any) {
 // chance is true with the given probability.
 func (w *sim) chance(p float64) bool { return p > 0 && w.rand.Float64() < p }
 
-// between draws a duration, evenly.
+// between returns a random duration, uniformly distributed.
 func (w *sim) between(low, high time.Duration) time.Duration {
 	if high <= low {
 		return low
@@ -225,7 +225,7 @@ func (w *sim) between(low, high time.Duration) time.Duration {
 	return low + time.Duration(w.rand.Int64N(int64(high-low)))
 }
 
-// some draws one of the processes for which the condition holds, nil if there is none.
+// some returns a random process for which the condition holds, nil if there is none.
 func (w *sim) some(condition func(*process) bool) *process {
 	var fit []*process
 	for _, p := range w.procs {

@@ -22,10 +22,9 @@ var (
 	withoutFlag = flag.String("without", "", "a mutant of the machine's caller; see TestMutants")
 )
 
-// TestSimulation runs fleets of real machines through seeded faults, and checks
-// after each step that at most one process works on a point, and at the end that
-// every partition is worked on where the ring says. A failing seed prints itself
-// and how to replay it.
+// TestSimulation runs fleets of real machines through seeded faults. It checks after each step
+// that at most one process works on a point, and at the end that every partition is active at
+// its owner. For a failing seed it prints how to replay it.
 func TestSimulation(t *testing.T) {
 	if *seedFlag != 0 {
 		w := newSim(*seedFlag)
@@ -35,7 +34,7 @@ func TestSimulation(t *testing.T) {
 		if err := w.simulate(); err != nil {
 			t.Errorf("seed %d: %v", *seedFlag, err)
 		}
-		t.Logf("%+v", w.tally)
+		t.Logf("%+v", w.counts)
 		return
 	}
 	seeds := *seedsFlag
@@ -57,7 +56,7 @@ func TestSimulation(t *testing.T) {
 	}
 }
 
-// checkNotEmpty fails a run in which too little happened to show anything.
+// checkNotEmpty fails a run in which too little happened to prove anything.
 func checkNotEmpty(t *testing.T, total counts, seeds int) {
 	t.Helper()
 	for _, c := range []struct {
@@ -69,7 +68,7 @@ func checkNotEmpty(t *testing.T, total counts, seeds int) {
 		{"refused evictions", total.EvictionsRefused, 8},
 		{"contested claims", total.Contested, 100},
 		{"fence trips", total.FenceTrips, 200},
-		{"requests that arrived after they were given up", total.Zombies, 80},
+		{"requests that arrived after the client gave up", total.Zombies, 80},
 		{"restores of the database", total.Restores, 4},
 		{"waits for a cache", total.CacheWaits, 100},
 		{"waits for a cache that were given up", total.CacheWaitsGivenUp, 10},
@@ -88,8 +87,8 @@ type failedSeed struct {
 	err  error
 }
 
-// runSeeds runs seeds on all processors, each world on one. It stops early after
-// the given number of failures, if that is not 0.
+// runSeeds runs seeds on all processors, one simulation on each. It stops early after the
+// given number of failures, if that is not 0.
 func runSeeds(from uint64, seeds, stopAfter int) (total counts, failed []failedSeed) {
 	var next atomic.Uint64
 	var lock sync.Mutex
@@ -107,7 +106,7 @@ func runSeeds(from uint64, seeds, stopAfter int) (total counts, failed []failedS
 				w := newSim(from + n)
 				err := w.simulate()
 				lock.Lock()
-				total.add(w.tally)
+				total.add(w.counts)
 				if err != nil {
 					failed = append(failed, failedSeed{from + n, err})
 				}

@@ -16,18 +16,20 @@ func (m *Machine) Stats() Stats { return m.stats }
 // parameters in force.
 func (m *Machine) View() *ring.Ring { return m.view }
 
-// Serving reports whether the member is on the ring: its Lease says so, confirmed.
+// Serving reports whether the member is on the ring: a confirmed write has published the
+// phase active.
 func (m *Machine) Serving() bool { return m.stage == serving && m.own.phase == PhaseActive }
 
-// Ended reports whether [Ended] was among the actions: there will be no others.
+// Ended reports whether the machine has returned [Ended]. It returns no actions after it.
 func (m *Machine) Ended() bool { return m.stage == ended }
 
-// Incompatible reports whether the parameters in force are for another key, so
-// that this member waits until the members that use them have left.
+// Incompatible reports whether this member cannot apply the parameters in force, for
+// example because they are for another key. It then waits until the members that use them
+// have left.
 func (m *Machine) Incompatible() bool { return m.incompatible }
 
-// Duplicate returns the holder of the Lease that another live process keeps under
-// this member's name, or "".
+// Duplicate returns the holder of this member's Lease if it is another live process with
+// the same name, otherwise "".
 func (m *Machine) Duplicate() string {
 	if m.stage == acquiring && m.otherHolder.duplicate {
 		return m.otherHolder.lease.Record.Holder
@@ -35,13 +37,14 @@ func (m *Machine) Duplicate() string {
 	return ""
 }
 
-// WatchFresh reports whether own writes come back through the watch in time.
+// WatchFresh reports whether the member's own writes come back through the watch in time
+// (R33).
 func (m *Machine) WatchFresh() bool { return m.watchProbe.fresh(m.now, m.cfg.WatchLagLimit) }
 
-// Parameters returns those by which the partitions in [Machine.States] are cut.
+// Parameters returns the parameters that define the partitions in [Machine.States].
 func (m *Machine) Parameters() ring.Parameters { return m.parts.parameters }
 
-// States returns what may be done with each partition.
+// States returns what the member may do with each partition.
 func (m *Machine) States() []ring.State {
 	states := make([]ring.State, len(m.parts.state))
 	for p, s := range m.parts.state {
@@ -59,8 +62,8 @@ func (m *Machine) States() []ring.State {
 // it should end.
 func (m *Machine) Draining() ring.Set { return m.parts.in(draining) }
 
-// Token returns the version of the write that claimed the partition, "" if it is
-// free. It strictly increases from owner to owner.
+// Token returns the resourceVersion of the write that claimed the partition, "" if the
+// partition is free. It strictly increases from owner to owner.
 func (m *Machine) Token(partition int) string {
 	if partition < 0 || partition >= len(m.parts.state) || m.parts.state[partition] == free {
 		return ""
@@ -83,8 +86,8 @@ func (m *Machine) Peers() []PeerStatus {
 	return list
 }
 
-// Blockers returns who claims what this member wants, and how many partitions of
-// it, by holder.
+// Blockers returns, by holder, how many of the partitions that this member waits for are
+// claimed by another member or a tombstone.
 func (m *Machine) Blockers() map[string]int {
 	blockers := map[string]int{}
 	var waiting []int
@@ -94,7 +97,7 @@ func (m *Machine) Blockers() map[string]int {
 		}
 	}
 	if len(waiting) == 0 {
-		return blockers // with many peers, asked after each of their heartbeats
+		return blockers // the caller asks after each heartbeat of each peer
 	}
 	count := func(holder string, c Claims) {
 		for _, p := range waiting {
@@ -114,10 +117,10 @@ func (m *Machine) Blockers() map[string]int {
 	return blockers
 }
 
-// Next returns the time, on the monotonic clock, by which the machine wants its
-// next event at the latest: a Tick if nothing else happens. It is always later
-// than the last event, and soon after it: no timer wakes up by the wall clock,
-// on which the fence may be reached first.
+// Next returns the time, on the monotonic clock, by which the machine needs its next
+// event at the latest: a Tick if nothing else happens. It is always later than the last
+// event, but soon after it: timers do not follow the wall clock, on which the fence may
+// be reached first.
 func (m *Machine) Next() time.Duration {
 	next := m.now.Mono + min(m.cfg.RenewPeriod, time.Second)
 	at := func(t Time) {

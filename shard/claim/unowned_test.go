@@ -9,23 +9,23 @@ import (
 )
 
 func TestUnownedTimeIsMeasured(t *testing.T) {
-	const others = 2 // partitions that another member has
+	const others = 2 // partitions that another member owns
 	for name, c := range map[string]struct {
 		leave      func(*driver, Lease)
 		least, max time.Duration
 	}{
 		"from the release": {
 			func(p *driver, l Lease) {
-				p.run(5 * time.Second) // it has been silent for a while
+				p.run(5 * time.Second) // the other member has been silent for a while
 				l.Record.Holder = ""
 				p.put(l.Name, l.Record)
 				p.show(l.Name)
 			}, 1, time.Second,
 		},
-		"from the last sign of life before an eviction": {
+		"from the last renewal before an eviction": {
 			func(*driver, Lease) {}, 15 * time.Second, 16 * time.Second,
 		},
-		"from the last sign of life before the Lease vanished": {
+		"from the last renewal before the Lease was deleted": {
 			func(p *driver, l Lease) {
 				p.run(5 * time.Second)
 				delete(p.leases, l.Name)
@@ -38,9 +38,9 @@ func TestUnownedTimeIsMeasured(t *testing.T) {
 			l := p.peer("b", PhaseActive, 1, 2)
 			p.join()
 			if len(p.unowned) != 0 {
-				t.Fatalf("what nobody had before was unowned for %v", p.unowned)
+				t.Fatalf("partitions without an owner before were unowned for %v", p.unowned)
 			}
-			l = p.put(l.Name, l.Record) // a sign of life, the last one
+			l = p.put(l.Name, l.Record) // the last renewal
 			p.show(l.Name)
 			c.leave(p, l)
 			p.run(2 * p.cfg.LeaseDuration)

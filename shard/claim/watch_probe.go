@@ -5,42 +5,43 @@ package claim
 
 import "time"
 
-// staleRelists is how many times the watch is started again before the machine
-// gives up.
+// staleRelists is how many times the watch is restarted before the machine gives up
+// (R34).
 const staleRelists = 4
 
-// echo is the proof of a fresh watch: each own confirmed write must come back
-// through it. A watch connection can be dead for a long time without an error
-// while every write succeeds.
+// watchProbe determines whether the watch is fresh (R33): each confirmed write of this
+// member must come back through it. A watch connection can be dead for a long time
+// without an error while every write succeeds.
 type watchProbe struct {
-	waiting []awaited // in the order in which they were confirmed
-	heard   bool      // at least one write came back
-	uid     string    // of the own Lease as the watch showed it last
-	version string
-	relists int  // in a row, without an echo
-	relist  Time // when the last one was asked for
+	waiting  []unseenWrite // in the order in which they were confirmed
+	returned bool          // at least one write came back
+	uid      string        // of this member's Lease as the watch last showed it
+	version  string
+	relists  int  // in a row, without a write that came back
+	relist   Time // when the last one was requested
 }
 
-type awaited struct {
+// unseenWrite is a confirmed write that has not come back through the watch.
+type unseenWrite struct {
 	version string
 	at      Time
 }
 
-// expect waits for a confirmed write. The watch is often faster than the answer.
+// expect records a confirmed write. The watch often shows it before the response arrives.
 func (e *watchProbe) expect(uid, version string, now Time) {
 	if e.uid == uid && CompareVersions(version, e.version) <= 0 {
-		e.heard, e.relists = true, 0
+		e.returned, e.relists = true, 0
 		return
 	}
-	e.waiting = append(e.waiting, awaited{version, now})
+	e.waiting = append(e.waiting, unseenWrite{version, now})
 }
 
-// again starts the proof afresh: after a time in which writes did not succeed, the
-// watch has to show that it works before it counts as fresh.
+// reset restarts the probe: after a time in which writes did not succeed, the watch must
+// show a new write before it counts as fresh.
 func (e *watchProbe) reset() { *e = watchProbe{uid: e.uid, version: e.version, relist: e.relist} }
 
-// seen takes the version of the own Lease in the watch; everything up to it has
-// come back.
+// seen handles the version of this member's Lease that the watch shows; all writes up to
+// it have come back.
 func (e *watchProbe) seen(uid, version string) {
 	e.uid, e.version = uid, version
 	n := 0
@@ -49,24 +50,24 @@ func (e *watchProbe) seen(uid, version string) {
 	}
 	if n > 0 {
 		e.waiting = append(e.waiting[:0], e.waiting[n:]...)
-		e.heard, e.relists = true, 0
+		e.returned, e.relists = true, 0
 	}
 }
 
-// fresh reports whether everything that was written longer than limit ago has
-// come back.
+// fresh reports whether at least one write has come back, and so have all writes that were
+// confirmed longer than limit ago.
 func (e *watchProbe) fresh(now Time, limit time.Duration) bool {
-	return e.heard && (len(e.waiting) == 0 || now.since(e.waiting[0].at) < limit)
+	return e.returned && (len(e.waiting) == 0 || now.since(e.waiting[0].at) < limit)
 }
 
-// guardWatch starts a watch again that shows nothing new.
+// guardWatch restarts the watch if it is stale (R24, R34).
 func (m *Machine) guardWatch() {
 	behind := false
 	for _, p := range m.peers {
 		if p.suspectVersion != "" && (p.suspectVersion != p.lease.Version || m.now.Mono >= p.suspectAt.Mono) {
 			if p.suspectVersion == p.lease.Version {
 				behind = true
-				p.refusedOp = m.lastOp // or the Lease is gone: that is answered as a conflict, too
+				p.refusedOp = m.lastOp // or the Lease is gone: the server answers that with a conflict, too
 			}
 			p.suspectVersion = ""
 		}
