@@ -148,14 +148,14 @@ func (s *store) Update(obj any) error {
 	decoded, err := s.cfg.decode(l)
 	if err != nil {
 		// Another client removed the record from the Lease: its member may still be at work.
-		s.vanish(l.Name, nil)
+		s.reportDeleted(l.Name, nil)
 		return nil
 	}
 	s.mu.Lock()
 	last, ok := s.shown[l.Name]
 	s.mu.Unlock()
 	if ok && last.UID != decoded.UID {
-		s.vanish(l.Name, nil) // a list shows that it was deleted and created again
+		s.reportDeleted(l.Name, nil) // a list shows that it was deleted and created again
 	}
 	s.mu.Lock()
 	s.shown[l.Name] = decoded
@@ -170,16 +170,16 @@ func (s *store) Delete(obj any) error {
 		return fmt.Errorf("watch of Leases: unexpected object %T", obj)
 	}
 	if final, err := s.cfg.decode(l); err == nil {
-		s.vanish(l.Name, &final)
+		s.reportDeleted(l.Name, &final)
 	} else {
-		s.vanish(l.Name, nil)
+		s.reportDeleted(l.Name, nil)
 	}
 	return nil
 }
 
-// vanish reports the end of a Lease with its final state. Without a final state it reports
+// reportDeleted reports the end of a Lease with its final state. Without a final state it reports
 // the last state that the watch has shown, if any.
-func (s *store) vanish(name string, final *claim.Lease) {
+func (s *store) reportDeleted(name string, final *claim.Lease) {
 	s.mu.Lock()
 	last, ok := s.shown[name]
 	delete(s.shown, name)
@@ -202,7 +202,7 @@ func (s *store) Replace(list []any, _ string) error {
 	}
 	for _, l := range (*Watch)(s).Leases() {
 		if !listed[l.Name] {
-			s.vanish(l.Name, nil)
+			s.reportDeleted(l.Name, nil)
 		}
 	}
 	for _, obj := range list {

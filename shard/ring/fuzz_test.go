@@ -72,7 +72,7 @@ func FuzzDecodeSet(f *testing.F) {
 		n := 0
 		for p := range s.All() {
 			if p < 0 || p >= partitions || !s.Has(p) {
-				t.Fatalf("All yields %d of %d partitions, Has says %v", p, partitions, s.Has(p))
+				t.Fatalf("All yields %d of %d partitions, Has returns %v", p, partitions, s.Has(p))
 			}
 			n++
 		}

@@ -378,7 +378,7 @@ func TestR5_RangesMatchTheServersSelector(t *testing.T) {
 				t.Fatal(err)
 			}
 			if mine := PartitionOf(ByUID.Point(o, HashOf(ByUID)), partitions) == p; mine != matches {
-				t.Fatalf("UID %s: the server's selector of partition %d says %v, the partition %v", o.UID, p, matches, mine)
+				t.Fatalf("UID %s: the server's selector of partition %d matches: %v, in the partition: %v", o.UID, p, matches, mine)
 			}
 		}
 	}
