@@ -32,7 +32,7 @@ import (
 
 const testMember = "foo-operator-0"
 
-// plainQueue is client-go's queue with the context of a process that owns everything, or that has just lost it all.
+// plainQueue is client-go's queue with the context of a process that owns everything, or that has just lost everything.
 type plainQueue struct {
 	workqueue.TypedRateLimitingInterface[cache.ObjectName]
 	lost error
@@ -47,7 +47,7 @@ func (q *plainQueue) Context(ctx context.Context, _ cache.ObjectName) context.Co
 	return ctx
 }
 
-// observer counts.
+// observer counts reconciles.
 type observer struct {
 	begun, ended int
 	begin        func(cache.ObjectName, *v1alpha1.Foo)
@@ -64,7 +64,7 @@ func (o *observer) Begin(key cache.ObjectName, foo *v1alpha1.Foo) func(error) {
 
 func (*observer) Write(context.Context, cache.ObjectName) {}
 
-// fixture is a controller on fake clients. Its caches hold what a test puts in, and don't follow the clients.
+// fixture is a controller on fake clients. Its caches hold what a test adds; they do not follow the clients.
 type fixture struct {
 	controller *Controller
 	config     ControllerConfig
@@ -117,7 +117,7 @@ func newFixture(t *testing.T, foo *v1alpha1.Foo, deployment *appsv1.Deployment) 
 	return f
 }
 
-// writes returns what was sent to the API server and changes something, as "verb resource/subresource".
+// writes returns the requests to the API server that change something, as "verb resource/subresource".
 func (f *fixture) writes() []string {
 	var writes []string
 	for _, action := range append(f.kube.Actions(), f.foos.Actions()...) {
@@ -132,7 +132,7 @@ func (f *fixture) writes() []string {
 	return writes
 }
 
-// queued takes everything out of the queue.
+// queued removes all items from the queue and returns them.
 func (f *fixture) queued() []string {
 	var keys []string
 	for f.queue.Len() > 0 {
@@ -155,7 +155,7 @@ func newFoo(change ...func(*v1alpha1.Foo)) *v1alpha1.Foo {
 	return foo
 }
 
-// deploymentOf is the Foo's Deployment as it should be, none of its replicas available.
+// deploymentOf returns the correct Deployment of the Foo, with no replica available.
 func deploymentOf(foo *v1alpha1.Foo, change ...func(*appsv1.Deployment)) *appsv1.Deployment {
 	deployment := newDeployment(foo)
 	deployment.ResourceVersion = "20"
@@ -175,7 +175,7 @@ func withAvailable(n int32) func(*appsv1.Deployment) {
 
 func withoutController(d *appsv1.Deployment) { d.OwnerReferences = nil }
 
-// inStatus is the status after a reconcile by the member of Deployment with no replica available.
+// inStatus sets the status after a reconcile by the member, with the given number of available replicas.
 func inStatus(member string, available int32) func(*v1alpha1.Foo) {
 	return func(foo *v1alpha1.Foo) {
 		ready := readiness(foo, deploymentOf(foo, withAvailable(available)))
@@ -203,8 +203,8 @@ func TestSyncHandler(t *testing.T) {
 		foo        *v1alpha1.Foo
 		deployment *appsv1.Deployment
 		writes     []string
-		status     *v1alpha1.FooStatus // nil: not looked at
-		replicas   *int32              // of the Deployment afterwards; nil: not looked at
+		status     *v1alpha1.FooStatus // nil: not checked
+		replicas   *int32              // of the Deployment afterwards; nil: not checked
 		events     int
 		fails      bool
 	}{
@@ -322,7 +322,7 @@ func TestSyncHandler(t *testing.T) {
 	}
 }
 
-// A second reconcile on what the first has written writes nothing, and raises no second Event.
+// A second reconcile after the first one's writes writes nothing and creates no second Event.
 func TestSyncHandlerIsIdempotent(t *testing.T) {
 	for name, deployment := range map[string]*appsv1.Deployment{
 		"created":    nil,
@@ -331,7 +331,7 @@ func TestSyncHandlerIsIdempotent(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t, newFoo(), deployment)
-			_ = f.controller.syncHandler(t.Context(), newFoo()) // its error is TestSyncHandler's business
+			_ = f.controller.syncHandler(t.Context(), newFoo()) // TestSyncHandler checks its error
 			events := len(f.events.Events)
 
 			foo, err := f.foos.SamplecontrollerV1alpha1().Foos("default").Get(t.Context(), "a", metav1.GetOptions{})
@@ -352,13 +352,13 @@ func TestSyncHandlerIsIdempotent(t *testing.T) {
 				t.Errorf("the second reconcile wrote %v", writes)
 			}
 			if got := len(f.events.Events); got != events {
-				t.Errorf("the second reconcile raised %d Events", got-events)
+				t.Errorf("the second reconcile created %d Events", got-events)
 			}
 		})
 	}
 }
 
-// Every update carries the resourceVersion of what was seen.
+// Every update carries the resourceVersion of the observed object.
 func TestUpdatesAreConditional(t *testing.T) {
 	f := newFixture(t, newFoo(), deploymentOf(newFoo(), withReplicas(7)))
 	if err := f.controller.syncHandler(t.Context(), newFoo()); err != nil {
@@ -447,7 +447,7 @@ func TestDeploymentEvents(t *testing.T) {
 	}
 }
 
-// What happens to an item after each kind of outcome.
+// What happens to an item after each outcome of its reconcile.
 func TestProcessNextWorkItem(t *testing.T) {
 	key := cache.ObjectName{Namespace: "default", Name: "a"}
 	lost := errors.New("the partition goes to another member")
@@ -461,7 +461,7 @@ func TestProcessNextWorkItem(t *testing.T) {
 		foo     *v1alpha1.Foo
 		prepare func(*fixture)
 		retries int
-		fails   bool // what the observer hears
+		fails   bool // whether the observer gets an error
 	}{
 		{name: "synced", foo: newFoo(), prepare: func(*fixture) {}},
 		{name: "gone", prepare: func(*fixture) {}},
@@ -482,7 +482,7 @@ func TestProcessNextWorkItem(t *testing.T) {
 				t.Fatal("the queue is not shut down")
 			}
 			if o.begun != 1 || o.ended != 1 || (o.outcome != nil) != test.fails {
-				t.Errorf("observer heard %d begins, %d ends, %v", o.begun, o.ended, o.outcome)
+				t.Errorf("observer got %d begins, %d ends, error %v", o.begun, o.ended, o.outcome)
 			}
 			if test.name == "lost in the middle" && !errors.Is(o.outcome, lost) {
 				t.Errorf("outcome is %v, want the cause of the loss", o.outcome)
@@ -494,7 +494,7 @@ func TestProcessNextWorkItem(t *testing.T) {
 	}
 }
 
-// On running informers: Foos are reconciled once each, although each reconcile causes two events of its own.
+// With running informers, each Foo is reconciled once, although each reconcile causes two events.
 func TestNoReconcileIsCausedByOwnWrites(t *testing.T) {
 	const foos = 100
 	synctest.Test(t, func(t *testing.T) {
@@ -508,7 +508,7 @@ func TestNoReconcileIsCausedByOwnWrites(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		// The fake keeps the resourceVersion, by which an update would look like a resync.
+		// The fake does not change the resourceVersion, so that an update would look like a resync.
 		f.foos.PrependReactor("update", "foos", func(action clienttesting.Action) (bool, runtime.Object, error) {
 			foo := action.(clienttesting.UpdateAction).GetObject().(*v1alpha1.Foo)
 			foo.ResourceVersion += "1"

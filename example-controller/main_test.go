@@ -32,8 +32,8 @@ import (
 	"github.com/tom-ludwig/operator-scaling/shard/shardtest"
 )
 
-// world is some replicas on one cluster in memory, inside a synctest bubble.
-type world struct {
+// harness runs replicas on one in-memory cluster, inside a synctest bubble.
+type harness struct {
 	t     *testing.T
 	ring  *shardtest.Cluster
 	kube  *kubefake.Clientset
@@ -42,55 +42,55 @@ type world struct {
 	dir   string // for records
 }
 
-func newWorld(t *testing.T, foos int) *world {
-	w := &world{t: t, ring: shardtest.NewCluster(), kube: kubefake.NewClientset(), foos: foofake.NewSimpleClientset(), dir: t.TempDir()}
-	// The fake keeps the resourceVersion, by which an update would look like a resync.
-	w.foos.PrependReactor("update", "foos", func(action clienttesting.Action) (bool, runtime.Object, error) {
+func newHarness(t *testing.T, foos int) *harness {
+	h := &harness{t: t, ring: shardtest.NewCluster(), kube: kubefake.NewClientset(), foos: foofake.NewSimpleClientset(), dir: t.TempDir()}
+	// The fake does not change the resourceVersion, so that an update would look like a resync.
+	h.foos.PrependReactor("update", "foos", func(action clienttesting.Action) (bool, runtime.Object, error) {
 		foo := action.(clienttesting.UpdateAction).GetObject().(*v1alpha1.Foo)
 		foo.ResourceVersion += "1"
-		return true, foo, w.foos.Tracker().Update(action.GetResource(), foo, foo.Namespace)
+		return true, foo, h.foos.Tracker().Update(action.GetResource(), foo, foo.Namespace)
 	})
 	for i := range foos {
 		name := fmt.Sprintf("foo-%02d", i)
-		w.names = append(w.names, name)
-		if err := w.foos.Tracker().Add(newFoo(func(f *v1alpha1.Foo) {
+		h.names = append(h.names, name)
+		if err := h.foos.Tracker().Add(newFoo(func(f *v1alpha1.Foo) {
 			f.Name, f.UID, f.Spec.DeploymentName = name, types.UID(name), name
 		})); err != nil {
 			t.Fatal(err)
 		}
 	}
-	return w
+	return h
 }
 
-// start starts a replica. stop asks it to stop and returns what it returned.
-func (w *world) start(pod string, flags ...string) (stop func() error) {
-	w.t.Helper()
-	args := append([]string{"--http-address=", "--record-to=" + filepath.Join(w.dir, pod)}, flags...)
+// start starts a replica. stop requests its stop and returns its error.
+func (h *harness) start(pod string, flags ...string) (stop func() error) {
+	h.t.Helper()
+	args := append([]string{"--http-address=", "--record-to=" + filepath.Join(h.dir, pod)}, flags...)
 	o, err := parseOptions(args, io.Discard)
 	if err != nil {
-		w.t.Fatal(err)
+		h.t.Fatal(err)
 	}
 	r, err := openRecorder(o.recordTo)
 	if err != nil {
-		w.t.Fatal(err)
+		h.t.Fatal(err)
 	}
-	config := shardConfig(o, func(items []string) { w.t.Errorf("%s: still running: %v", pod, items) }, r)
-	s, err := shard.New(w.ring.Client(pod), config.WithPodName(pod).WithNamespace("test"))
+	config := shardConfig(o, func(items []string) { h.t.Errorf("%s: still running: %v", pod, items) }, r)
+	s, err := shard.New(h.ring.Client(pod), config.WithPodName(pod).WithNamespace("test"))
 	if err != nil {
-		w.t.Fatal(err)
+		h.t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(w.t.Context())
+	ctx, cancel := context.WithCancel(h.t.Context())
 	result := make(chan error, 1)
-	go func() { result <- errors.Join(operate(ctx, o, s, w.kube, w.foos, r), r.close()) }()
+	go func() { result <- errors.Join(operate(ctx, o, s, h.kube, h.foos, r), r.close()) }()
 	return func() error { cancel(); return <-result }
 }
 
 // members counts the Foos by the member in their status.
-func (w *world) members() map[string]int {
-	w.t.Helper()
-	list, err := w.foos.SamplecontrollerV1alpha1().Foos("").List(w.t.Context(), metav1.ListOptions{})
+func (h *harness) members() map[string]int {
+	h.t.Helper()
+	list, err := h.foos.SamplecontrollerV1alpha1().Foos("").List(h.t.Context(), metav1.ListOptions{})
 	if err != nil {
-		w.t.Fatal(err)
+		h.t.Fatal(err)
 	}
 	members := map[string]int{}
 	for _, foo := range list.Items {
@@ -100,18 +100,18 @@ func (w *world) members() map[string]int {
 }
 
 // records returns what a replica has recorded.
-func (w *world) records(pod string) []record.Record {
-	w.t.Helper()
-	file, err := os.Open(filepath.Join(w.dir, pod))
+func (h *harness) records(pod string) []record.Record {
+	h.t.Helper()
+	file, err := os.Open(filepath.Join(h.dir, pod))
 	if err != nil {
-		w.t.Fatal(err)
+		h.t.Fatal(err)
 	}
 	defer func() { _ = file.Close() }()
 	var records []record.Record
 	for lines := bufio.NewScanner(file); lines.Scan(); {
 		var r record.Record
 		if err := json.Unmarshal(lines.Bytes(), &r); err != nil {
-			w.t.Fatalf("%s: %q: %v", pod, lines.Text(), err)
+			h.t.Fatalf("%s: %q: %v", pod, lines.Text(), err)
 		}
 		records = append(records, r)
 	}
@@ -128,7 +128,7 @@ func count(records []record.Record, event record.Event) int {
 	return n
 }
 
-// owned counts the partitions that were activated and not released.
+// owned returns the number of partitions that were activated and not released.
 func owned(records []record.Record) int {
 	owned := map[int]bool{}
 	for _, r := range records {
@@ -144,35 +144,35 @@ func owned(records []record.Record) int {
 	return len(owned)
 }
 
-// The whole process but its command line: replicas share the Foos, each Foo is reconciled once, and those of a replica
-// that stops go to the others.
+// Tests the whole process except its command line: replicas share the Foos, each Foo is reconciled once, and when a replica
+// stops, the others take over its Foos.
 func TestReplicasShareFoos(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, 60)
-		stop0, stop1 := w.start("op-0"), w.start("op-1")
+		h := newHarness(t, 60)
+		stop0, stop1 := h.start("op-0"), h.start("op-1")
 		time.Sleep(10 * time.Second)
-		if got := w.members(); got["op-0"] == 0 || got["op-1"] == 0 || got["op-0"]+got["op-1"] != len(w.names) {
+		if got := h.members(); got["op-0"] == 0 || got["op-1"] == 0 || got["op-0"]+got["op-1"] != len(h.names) {
 			t.Errorf("Foos by member: %v, want all of them with two members", got)
 		}
-		if a, b := count(w.records("op-0"), record.Start), count(w.records("op-1"), record.Start); a+b != len(w.names) {
-			t.Errorf("%d + %d reconciles for %d Foos", a, b, len(w.names))
+		if a, b := count(h.records("op-0"), record.Start), count(h.records("op-1"), record.Start); a+b != len(h.names) {
+			t.Errorf("%d + %d reconciles for %d Foos", a, b, len(h.names))
 		}
 
 		if err := stop0(); err != nil {
 			t.Errorf("op-0 stopped with %v", err)
 		}
 		time.Sleep(10 * time.Second)
-		if got := w.members(); got["op-1"] != len(w.names) {
-			t.Errorf("Foos by member after op-0 has stopped: %v", got)
+		if got := h.members(); got["op-1"] != len(h.names) {
+			t.Errorf("Foos by member after op-0 stopped: %v", got)
 		}
 		if err := stop1(); err != nil {
 			t.Errorf("op-1 stopped with %v", err)
 		}
-		if leases := w.ring.Leases("test"); len(leases) != 0 {
+		if leases := h.ring.Leases("test"); len(leases) != 0 {
 			t.Errorf("%d Leases are left", len(leases))
 		}
 		for _, pod := range []string{"op-0", "op-1"} {
-			records := w.records(pod)
+			records := h.records(pod)
 			if started, ended := count(records, record.Start), count(records, record.End); started != ended {
 				t.Errorf("%s: %d reconciles recorded as begun, %d as ended", pod, started, ended)
 			}
@@ -184,19 +184,18 @@ func TestReplicasShareFoos(t *testing.T) {
 			}
 			for _, r := range records {
 				if work := r.Event == record.Start || r.Event == record.End; !strings.HasPrefix(r.Member, pod+"_") || work && (r.Token == "" || r.Key == "") {
-					t.Errorf("%s: record %+v lacks something", pod, r)
+					t.Errorf("%s: record %+v is incomplete", pod, r)
 				}
 			}
 		}
 	})
 }
 
-// A stop doesn't wait for reconciles that listen to their context: the drain cancels them, and they are on record as
-// failed.
+// A stop does not wait for reconciles that respect their context: the drain cancels them, and they are recorded as failed.
 func TestStopCancelsReconciles(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, 10)
-		stop := w.start("op-0", "--reconcile-delay=1h", "--workers=3")
+		h := newHarness(t, 10)
+		stop := h.start("op-0", "--reconcile-delay=1h", "--workers=3")
 		time.Sleep(10 * time.Second)
 		begin := time.Now()
 		if err := stop(); err != nil {
@@ -205,32 +204,32 @@ func TestStopCancelsReconciles(t *testing.T) {
 		if took := time.Since(begin); took > time.Second {
 			t.Errorf("the stop took %v", took)
 		}
-		records := w.records("op-0")
+		records := h.records("op-0")
 		if started, ended := count(records, record.Start), count(records, record.End); started != 3 || ended != 3 {
 			t.Errorf("%d reconciles recorded as begun, %d as ended; want 3 and 3", started, ended)
 		}
 		for _, r := range records {
 			if r.Event == record.End && r.Error == "" {
-				t.Errorf("%s is on record as done", r.Key)
+				t.Errorf("%s is recorded as done", r.Key)
 			}
 		}
-		if got := w.members(); got[""] != len(w.names) {
-			t.Errorf("a reconcile that was cancelled has written: %v", got)
+		if got := h.members(); got[""] != len(h.names) {
+			t.Errorf("cancelled reconciles have written: %v", got)
 		}
 	})
 }
 
-// An error of Run ends the process with that error, although a piece of work never ends.
+// An error of Run ends the process with that error, even if a piece of work never ends.
 func TestStuckReconcileFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, 1)
-		// A request that doesn't listen to its context.
+		h := newHarness(t, 1)
+		// A request that ignores its context.
 		stuck := make(chan struct{})
-		w.kube.PrependReactor("create", "deployments", func(clienttesting.Action) (bool, runtime.Object, error) {
+		h.kube.PrependReactor("create", "deployments", func(clienttesting.Action) (bool, runtime.Object, error) {
 			<-stuck
 			return true, nil, errors.New("too late")
 		})
-		stop := w.start("op-0", "--drain-timeout=5s")
+		stop := h.start("op-0", "--drain-timeout=5s")
 		time.Sleep(10 * time.Second)
 		if err := stop(); !errors.Is(err, shard.ErrDrainTimeout) {
 			t.Errorf("stopped with %v, want ErrDrainTimeout", err)
@@ -261,14 +260,14 @@ func TestOptions(t *testing.T) {
 			}
 			for _, fault := range test.faults {
 				if !strings.Contains(err.Error(), fault) {
-					t.Errorf("error %q doesn't name %q", err, fault)
+					t.Errorf("error %q does not contain %q", err, fault)
 				}
 			}
 		})
 	}
 }
 
-// What the flags leave open follows from what they say, and the ring names what can't work.
+// Values that the flags do not set follow from those that they set, and shard.New reports invalid values.
 func TestShardConfig(t *testing.T) {
 	t.Setenv(shard.EnvPodName, "op-0")
 	t.Setenv(shard.EnvPodNamespace, "test")

@@ -57,7 +57,7 @@ func manifestsOf(t *testing.T, file, kind string) (all []*unstructured.Unstructu
 	}
 }
 
-// The CRD is written by hand: its fields are those of the Go types.
+// The CRD is written by hand: its fields must be those of the Go types.
 func TestCRDHasTheFieldsOfTheTypes(t *testing.T) {
 	crd := manifest(t, "crd.yaml", "CustomResourceDefinition")
 	if group, _, _ := unstructured.NestedString(crd.Object, "spec", "group"); group != v1alpha1.GroupName {
@@ -111,7 +111,7 @@ func TestCRDHasTheFieldsOfTheTypes(t *testing.T) {
 	}
 }
 
-// The Deployment's flags are accepted, it gives Pods their identity, and enough time to stop.
+// The Deployment's flags are valid, and it gives Pods their identity and enough time to stop.
 func TestDeploymentManifest(t *testing.T) {
 	var deployment appsv1.Deployment
 	if err := runtime.DefaultUnstructuredConverter.FromUnstructuredWithValidation(manifest(t, "deployment.yaml", "Deployment").Object, &deployment, true); err != nil {
@@ -136,12 +136,12 @@ func TestDeploymentManifest(t *testing.T) {
 	}
 	for _, probe := range []string{container.ReadinessProbe.HTTPGet.Path, container.LivenessProbe.HTTPGet.Path} {
 		if probe != "/readyz" && probe != "/healthz" {
-			t.Errorf("a probe asks %s", probe)
+			t.Errorf("a probe uses %s", probe)
 		}
 	}
 }
 
-// into converts a manifest, and fails on fields that the type doesn't have.
+// into converts a manifest, and fails on fields that the type does not have.
 func into(t *testing.T, object *unstructured.Unstructured, to any) {
 	t.Helper()
 	if err := runtime.DefaultUnstructuredConverter.FromUnstructuredWithValidation(object.Object, to, true); err != nil {
@@ -149,7 +149,7 @@ func into(t *testing.T, object *unstructured.Unstructured, to any) {
 	}
 }
 
-// The policies are about what the controller writes, by the names that the code uses.
+// The policies match what the controller writes, with the names that the code uses.
 func TestFencingManifest(t *testing.T) {
 	user := "system:serviceaccount:" + manifest(t, "namespace.yaml", "Namespace").GetName() + ":" + manifest(t, "rbac.yaml", "ServiceAccount").GetName()
 	field, _ := reflect.TypeFor[v1alpha1.FooStatus]().FieldByName("Token")
@@ -206,6 +206,6 @@ func TestFencingManifest(t *testing.T) {
 		}
 	}
 	if text, err := os.ReadFile(filepath.Join("manifests", "kustomization.yaml")); err != nil || !strings.Contains(string(text), "\n# - fencing.yaml\n") {
-		t.Errorf("the kustomization does not mention it as an option (%v)", err)
+		t.Errorf("the kustomization does not mention fencing.yaml as an option (%v)", err)
 	}
 }

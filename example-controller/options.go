@@ -50,7 +50,7 @@ func parseOptions(args []string, messages io.Writer) (options, error) {
 	flags.Float64Var(&o.qps, "kube-api-qps", 100, "`requests` per second that the controller may send (heartbeats are not counted)")
 	flags.IntVar(&o.burst, "kube-api-burst", 200, "`requests` that it may send at once")
 
-	flags.StringVar(&o.watchNamespace, "watch-namespace", "", "`namespace` whose Foos are worked on; empty: all namespaces")
+	flags.StringVar(&o.watchNamespace, "watch-namespace", "", "`namespace` whose Foos are reconciled; empty: all namespaces")
 	flags.IntVar(&o.workers, "workers", 4, "`number` of Foos that this replica reconciles concurrently")
 	flags.DurationVar(&o.resync, "resync", 10*time.Minute, "how often each Foo is reconciled without a change; 0: never")
 	flags.DurationVar(&o.reconcileDelay, "reconcile-delay", 0, "simulated work: how long each reconcile waits before it starts,\nunless its Foo is handed over in the meantime; for demos and tests")

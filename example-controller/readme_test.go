@@ -16,8 +16,8 @@ import (
 )
 
 // TestQuickStart compiles the Go code of the README as it stands and runs it: two members in one process, and a server
-// that takes 1.5 s for each write. One member gets SIGTERM while the server carries out a write of its. The other member
-// must not begin on that object before the server is done.
+// that takes 1.5 s for each write. One member gets SIGTERM while the server processes its write. The other member must not
+// begin to work on that object before the server is done.
 func TestQuickStart(t *testing.T) {
 	readme, err := os.ReadFile("../README.md")
 	if err != nil {
@@ -33,7 +33,7 @@ func TestQuickStart(t *testing.T) {
 	}
 	for i, marker := range []string{"// QUICK START\n", "// WORKER\n"} {
 		if strings.Count(string(program), marker) != 1 {
-			t.Fatalf("the program has not one place for %q", marker)
+			t.Fatalf("the program does not contain %q exactly once", marker)
 		}
 		program = bytes.Replace(program, []byte(marker), blocks[i][1], 1)
 	}
@@ -48,8 +48,8 @@ func TestQuickStart(t *testing.T) {
 
 	operator := exec.CommandContext(t.Context(), binary)
 	operator.Env = append(os.Environ(), "POD_NAMESPACE=ops", "POD_UID=")
-	var said bytes.Buffer
-	operator.Stderr = &said
+	var output bytes.Buffer
+	operator.Stderr = &output
 	writing, err := operator.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -59,15 +59,15 @@ func TestQuickStart(t *testing.T) {
 	}
 	stuck := time.AfterFunc(5*time.Minute, func() { _ = operator.Process.Kill() })
 	defer stuck.Stop()
-	// Its one line on stdout says that the server has a write of the first member in hand.
+	// Its only line on stdout means that the server is processing a write of the first member.
 	if _, err := writing.Read(make([]byte, 1)); err != nil {
-		t.Error("nothing is written: ", err)
+		t.Error("no write has begun: ", err)
 	}
 	if err := operator.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Error(err)
 	}
 	if err := operator.Wait(); err != nil {
-		t.Errorf("%v\n%s", err, said.String())
+		t.Errorf("%v\n%s", err, output.String())
 	}
-	t.Log(said.String())
+	t.Log(output.String())
 }

@@ -20,7 +20,7 @@ import (
 	"github.com/tom-ludwig/operator-scaling/shard/shardtest"
 )
 
-// workOn calls f with the context of work on the key by a member that owns everything, and the token of that work.
+// workOn calls f with the context and the token of work on the key by a member that owns everything.
 func workOn(t *testing.T, key cache.ObjectName, f func(t *testing.T, ctx context.Context, token string)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -47,7 +47,7 @@ func workOn(t *testing.T, key cache.ObjectName, f func(t *testing.T, ctx context
 	})
 }
 
-// Whatever is written carries the token of its writer, and nothing is written for the token's sake.
+// Every write carries the token of its writer, and nothing is written only because of the token.
 func TestWritesCarryTheToken(t *testing.T) {
 	const earlier = "1"
 	stamped := func(d *appsv1.Deployment) {
@@ -100,7 +100,7 @@ func TestWritesCarryTheToken(t *testing.T) {
 	}
 }
 
-// A writer that has no token must not pass for the one that has written before.
+// A writer without a token must not keep the token of the previous writer.
 func TestWritesWithoutATokenCarryNone(t *testing.T) {
 	deployment := deploymentOf(newFoo(), withReplicas(7), func(d *appsv1.Deployment) { d.Annotations = map[string]string{shard.AnnotationToken: "5"} })
 	f := newFixture(t, newFoo(func(f *v1alpha1.Foo) { f.Status.Token = "5" }), deployment)
