@@ -216,7 +216,7 @@ func TestSyncHandler(t *testing.T) {
 			replicas: new(int32(2)),
 		},
 		{
-			name:     "replicas left open are one",
+			name:     "replicas default to one",
 			foo:      newFoo(func(f *v1alpha1.Foo) { f.Spec.Replicas = nil }),
 			writes:   []string{"create deployments", "update foos/status"},
 			replicas: new(int32(1)),
@@ -234,7 +234,7 @@ func TestSyncHandler(t *testing.T) {
 			status:     &v1alpha1.FooStatus{ObservedGeneration: 3, Member: testMember, Conditions: progressing},
 		},
 		{
-			name:       "somebody has scaled the Deployment",
+			name:       "the Deployment was scaled",
 			foo:        newFoo(inStatus(testMember, 0)),
 			deployment: deploymentOf(newFoo(), withReplicas(7)),
 			writes:     []string{"update deployments"},
@@ -242,7 +242,7 @@ func TestSyncHandler(t *testing.T) {
 			events:     1,
 		},
 		{
-			name:       "replicas have become available",
+			name:       "replicas became available",
 			foo:        newFoo(inStatus(testMember, 0)),
 			deployment: deploymentOf(newFoo(), withAvailable(2)),
 			writes:     []string{"update foos/status"},
@@ -252,7 +252,7 @@ func TestSyncHandler(t *testing.T) {
 			},
 		},
 		{
-			name:       "the Deployment is somebody else's",
+			name:       "the Foo does not control the Deployment",
 			foo:        newFoo(),
 			deployment: deploymentOf(newFoo(), withoutController),
 			writes:     []string{"update foos/status"},
@@ -264,7 +264,7 @@ func TestSyncHandler(t *testing.T) {
 			fails:  true,
 		},
 		{
-			name:       "the Deployment is that of an earlier Foo of the same name",
+			name:       "the Deployment belongs to an earlier Foo of the same name",
 			foo:        newFoo(),
 			deployment: deploymentOf(newFoo(func(f *v1alpha1.Foo) { f.UID = "uid-before" })),
 			writes:     []string{"update foos/status"},
@@ -276,7 +276,7 @@ func TestSyncHandler(t *testing.T) {
 			foo:  newFoo(deleting),
 		},
 		{
-			name: "no name",
+			name: "no Deployment name",
 			foo:  newFoo(func(f *v1alpha1.Foo) { f.Spec.DeploymentName = "" }),
 		},
 	} {
@@ -464,9 +464,9 @@ func TestProcessNextWorkItem(t *testing.T) {
 		fails   bool // whether the observer gets an error
 	}{
 		{name: "synced", foo: newFoo(), prepare: func(*fixture) {}},
-		{name: "gone", prepare: func(*fixture) {}},
+		{name: "deleted", prepare: func(*fixture) {}},
 		{name: "conflict", foo: newFoo(), prepare: conflict, retries: 1, fails: true},
-		{name: "lost in the middle", foo: newFoo(), prepare: func(f *fixture) { f.queue.lost, f.controller.delay = lost, 5*time.Second }, fails: true},
+		{name: "lost during the reconcile", foo: newFoo(), prepare: func(f *fixture) { f.queue.lost, f.controller.delay = lost, 5*time.Second }, fails: true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			f := newFixture(t, test.foo, nil)
@@ -484,7 +484,7 @@ func TestProcessNextWorkItem(t *testing.T) {
 			if o.begun != 1 || o.ended != 1 || (o.outcome != nil) != test.fails {
 				t.Errorf("observer got %d begins, %d ends, error %v", o.begun, o.ended, o.outcome)
 			}
-			if test.name == "lost in the middle" && !errors.Is(o.outcome, lost) {
+			if test.name == "lost during the reconcile" && !errors.Is(o.outcome, lost) {
 				t.Errorf("outcome is %v, want the cause of the loss", o.outcome)
 			}
 			if got := f.queue.NumRequeues(key); got != test.retries {
