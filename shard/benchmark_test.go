@@ -14,7 +14,7 @@ import (
 	"github.com/tom-ludwig/operator-scaling/shard/shardtest"
 )
 
-// BenchmarkOwns measures what every event and every item costs at the least.
+// BenchmarkOwns measures the minimum cost of each event and each item.
 func BenchmarkOwns(b *testing.B) {
 	cluster := shardtest.NewCluster()
 	s, err := shard.New(cluster.Client("a"), shard.Config{Name: "bench", PodName: "a", Namespace: namespace, StartupSettle: time.Millisecond})

@@ -29,21 +29,21 @@ import (
 )
 
 // apiServer is an http.RoundTripper in front of a cluster's Leases, so that a member can
-// use client-go's own clientset. It refuses what busy says, as API Priority and Fairness
-// does.
+// use client-go's own clientset. It rejects the requests that busy selects, as API Priority
+// and Fairness does.
 type apiServer struct {
 	client kubernetes.Interface
 
 	mu   sync.Mutex
-	busy func(verb string) (retryAfter int) // 0: not busy; silent: it never answers
+	busy func(verb string) (retryAfter int) // 0: not busy; silent: it never responds
 	end  chan struct{}                      // closed by cut
-	// expired says what the watches end with.
+	// expired reports whether the watches end with the error that their version is too old.
 	expired bool
 }
 
 const silent = -1
 
-// cut ends the watches that run, because their version is too old or for no reason.
+// cut ends the running watches, with the error that their version is too old or without one.
 func (s *apiServer) cut(expired bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -82,19 +82,19 @@ func (s *apiServer) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	api := s.client.CoordinationV1().Leases(namespace)
 	options := metav1.ListOptions{LabelSelector: r.URL.Query().Get("labelSelector"), ResourceVersion: r.URL.Query().Get("resourceVersion")}
-	var answer any
+	var result any
 	var err error
 	switch verb {
 	case "get":
-		answer, err = api.Get(r.Context(), name, metav1.GetOptions{})
+		result, err = api.Get(r.Context(), name, metav1.GetOptions{})
 	case "post":
-		answer, err = api.Create(r.Context(), &l, metav1.CreateOptions{})
+		result, err = api.Create(r.Context(), &l, metav1.CreateOptions{})
 	case "put":
-		answer, err = api.Update(r.Context(), &l, metav1.UpdateOptions{})
+		result, err = api.Update(r.Context(), &l, metav1.UpdateOptions{})
 	case "delete":
-		answer, err = &metav1.Status{Status: metav1.StatusSuccess}, api.Delete(r.Context(), name, metav1.DeleteOptions{})
+		result, err = &metav1.Status{Status: metav1.StatusSuccess}, api.Delete(r.Context(), name, metav1.DeleteOptions{})
 	case "list":
-		answer, err = api.List(r.Context(), options)
+		result, err = api.List(r.Context(), options)
 	case "watch":
 		if r.URL.Query().Get("sendInitialEvents") != "" {
 			err = apierrors.NewBadRequest("lists are not streamed")
@@ -110,7 +110,7 @@ func (s *apiServer) RoundTrip(r *http.Request) (*http.Response, error) {
 		of := status.Status()
 		return respond(int(of.Code), nil, &of), nil
 	}
-	return respond(http.StatusOK, nil, answer), nil
+	return respond(http.StatusOK, nil, result), nil
 }
 
 func (s *apiServer) watch(r *http.Request, options metav1.ListOptions) (*http.Response, error) {
@@ -149,7 +149,7 @@ func (s *apiServer) watch(r *http.Request, options metav1.ListOptions) (*http.Re
 	return &http.Response{StatusCode: http.StatusOK, Header: http.Header{"Content-Type": {"application/json"}}, Body: body}, nil
 }
 
-// typed puts kind and version on a Lease, as a server does.
+// typed sets the kind and the API version of a Lease, as a server does.
 func typed(obj any) any {
 	if l, ok := obj.(*coordinationv1.Lease); ok {
 		l = l.DeepCopy()
@@ -192,7 +192,7 @@ func startOn(t *testing.T, busy func(verb string) int, pod string) (*member, *ap
 	return m, server
 }
 
-// One of three servers refuses what it gets for two minutes.
+// One of three servers rejects all requests for two minutes.
 func TestRun_RenewsPastAServerThatShutsDown(t *testing.T) {
 	for seed := range uint64(5) {
 		synctest.Test(t, func(t *testing.T) {
@@ -217,16 +217,16 @@ func TestRun_RenewsPastAServerThatShutsDown(t *testing.T) {
 	}
 }
 
-// The watch ends, and the server refuses the next one once, or never answers it; or it
-// shows that the version is too old, and the list gets no answer.
+// The watch ends, and the server rejects the next one once, or never responds to it. Or the
+// watch ends because its version is too old, and the list gets no response.
 func TestRun_WatchesAgain(t *testing.T) {
 	for name, test := range map[string]struct {
 		verb string
 		busy int
 	}{
-		"after a refusal":                 {"watch", 32}, // as long as API Priority and Fairness asks for at the most
-		"after a watch without an answer": {"watch", silent},
-		"after a list without an answer":  {"list", silent},
+		"after a rejection":                {"watch", 32}, // the longest delay that API Priority and Fairness asks for
+		"after a watch without a response": {"watch", silent},
+		"after a list without a response":  {"list", silent},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -245,7 +245,7 @@ func TestRun_WatchesAgain(t *testing.T) {
 				case <-time.After(2 * time.Minute):
 				}
 				if times == 0 {
-					t.Error("nothing was refused")
+					t.Error("no request was rejected")
 				}
 				if err := m.end(); err != nil {
 					t.Error(err)

@@ -11,8 +11,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// What waits for an OnChange that does not return is bounded; what it gets afterwards
-// says what the member has.
+// The queue of changes for an OnChange that does not return is bounded. The changes that
+// OnChange receives afterwards describe what the member has.
 func TestOnChange_GetsTheStateWhenItWasTooSlow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		hold := make(chan struct{})
@@ -44,7 +44,7 @@ func TestOnChange_GetsTheStateWhenItWasTooSlow(t *testing.T) {
 		})
 		go c.deliver()
 		c.post(Change{Kind: Joined, Member: "a"})
-		synctest.Wait() // it is being delivered
+		synctest.Wait() // the first change is being delivered
 		for i := range 10 * maxChanges {
 			c.post(Change{Kind: Activated, Partitions: []int{i % 10}})
 			if n := len(c.queue); n > maxChanges {

@@ -16,15 +16,15 @@ import (
 	"github.com/tom-ludwig/operator-scaling/shard/shardtest"
 )
 
-// diary is what OnChange was told.
-type diary struct{ changes []shard.Change }
+// changeRecorder records the changes that OnChange received.
+type changeRecorder struct{ changes []shard.Change }
 
-func (d *diary) keep(c *shard.Config) {
+func (d *changeRecorder) keep(c *shard.Config) {
 	c.OnChange = func(c shard.Change) { d.changes = append(d.changes, c) }
 }
 
 // take returns the kinds of the changes since the last call.
-func (d *diary) take() (kinds []shard.ChangeKind) {
+func (d *changeRecorder) take() (kinds []shard.ChangeKind) {
 	for _, c := range d.changes {
 		kinds = append(kinds, c.Kind)
 	}
@@ -32,22 +32,22 @@ func (d *diary) take() (kinds []shard.ChangeKind) {
 	return slices.Compact(kinds)
 }
 
-func want(t *testing.T, d *diary, kinds ...shard.ChangeKind) {
+func want(t *testing.T, d *changeRecorder, kinds ...shard.ChangeKind) {
 	t.Helper()
 	if got := d.take(); !slices.Equal(got, kinds) {
-		t.Errorf("OnChange was told %v, want %v", got, kinds)
+		t.Errorf("OnChange received %v, want %v", got, kinds)
 	}
 }
 
-func TestOnChange_TellsEachStepInOrder(t *testing.T) {
+func TestOnChange_ReceivesEachStepInOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cluster := shardtest.NewCluster()
-		var d diary
+		var d changeRecorder
 		a := start(t, cluster.Client("a"), "a", d.keep)
 		time.Sleep(5 * time.Second)
 		synctest.Wait()
 		if n := len(d.changes); n != 2 || len(d.changes[1].Partitions) != 509 || d.changes[1].Member != a.Identity() {
-			t.Errorf("a member alone was told %v", d.changes)
+			t.Errorf("the only member received %v", d.changes)
 		}
 		want(t, &d, shard.Joined, shard.Activated)
 
@@ -77,7 +77,7 @@ func TestOnChange_TellsEachStepInOrder(t *testing.T) {
 		synctest.Wait()
 		want(t, &d, shard.Unfenced)
 
-		// Its Lease is evicted: it joins again as somebody else.
+		// Its Lease is evicted: it joins again with a new identity.
 		former := a.Identity()
 		cluster.Break("a", shardtest.Unreachable)
 		time.Sleep(20 * time.Second)
@@ -95,7 +95,7 @@ func TestOnChange_TellsEachStepInOrder(t *testing.T) {
 			t.Error(err)
 		}
 		if last := d.changes[len(d.changes)-1]; last.Err != nil {
-			t.Errorf("a stop that was asked for has the reason %v", last.Err)
+			t.Errorf("a requested stop has the reason %v", last.Err)
 		}
 		want(t, &d, shard.Draining, shard.Released, shard.Left)
 		if err := b.end(); err != nil {

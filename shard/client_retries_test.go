@@ -19,9 +19,10 @@ import (
 	"k8s.io/client-go/rest"
 )
 
-// An API server that is busy or shuts down asks for a retry in some seconds, and client-go
-// waits for as long within one call. A heartbeat that waits there uses up its time, and a
-// watch that waits there can't be started again; the next try may meet another server.
+// An API server that is busy or shuts down asks for a retry after some seconds, and
+// client-go waits for that time within one call. A heartbeat that waits there uses up its
+// time, and a watch that waits there cannot be restarted. The next attempt may reach
+// another server.
 func TestNew_RequestsForLeasesDoNotWaitWithinClientGo(t *testing.T) {
 	requests := map[string]func(context.Context, clientcoordinationv1.LeaseInterface) error{
 		"update": func(ctx context.Context, leases clientcoordinationv1.LeaseInterface) error {

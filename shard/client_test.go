@@ -26,7 +26,7 @@ import (
 	"github.com/tom-ludwig/operator-scaling/shard"
 )
 
-// newSharder makes a member with the clientset of a configuration. It does not run.
+// newSharder creates a Sharder with the given clientset. It does not run.
 func newSharder(t *testing.T, client kubernetes.Interface) *shard.Sharder {
 	t.Helper()
 	s, err := shard.New(client, shard.Config{Name: "foo", PodName: "a", Namespace: namespace})
@@ -36,8 +36,7 @@ func newSharder(t *testing.T, client kubernetes.Interface) *shard.Sharder {
 	return s
 }
 
-// everyRequest sends one request of each kind that a member sends. Their answers do not
-// matter.
+// everyRequest sends each request that a member sends, once. The responses do not matter.
 func everyRequest(ctx context.Context, s *shard.Sharder) {
 	leases := s.Leases().Leases(namespace)
 	l := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: "foo-a"}}
@@ -53,10 +52,10 @@ func everyRequest(ctx context.Context, s *shard.Sharder) {
 	_ = leases.Delete(ctx, "foo-a", metav1.DeleteOptions{})
 }
 
-// requestsOfAll is how many that are.
+// requestsOfAll is the number of these requests.
 const requestsOfAll = 8
 
-// noLimiter notices each request that waits in it.
+// noLimiter fails the test for each request that waits in it.
 type noLimiter struct {
 	flowcontrol.RateLimiter
 	t *testing.T
@@ -67,7 +66,7 @@ func (l noLimiter) Wait(context.Context) error {
 	return nil
 }
 
-func TestNew_SendsItsRequestsAsTheClientsetDoesButForItsRateLimiter(t *testing.T) {
+func TestNew_SendsRequestsLikeTheClientsetButWithoutItsRateLimiter(t *testing.T) {
 	for _, contentType := range []string{"", "application/vnd.kubernetes.protobuf", "application/json"} {
 		var mu sync.Mutex
 		var seen []*http.Request
@@ -99,7 +98,7 @@ func TestNew_SendsItsRequestsAsTheClientsetDoesButForItsRateLimiter(t *testing.T
 		mine := seen
 		seen = nil
 
-		// The same through the clientset itself.
+		// The same requests through the clientset itself.
 		config.RateLimiter = nil
 		config.QPS = -1
 		plain := kubernetes.NewForConfigOrDie(config)
@@ -164,14 +163,14 @@ func TestNew_HeartbeatsDoNotWaitForTheDefaultLimit(t *testing.T) {
 		if took := requests(client.CoordinationV1().Leases(namespace)); took < 5*time.Second {
 			t.Fatalf("40 requests through the clientset take %v: it has no limit", took)
 		}
-		// The clientset's tokens are used up now, by whoever shares it.
+		// The tokens of the clientset's rate limiter are used up now.
 		if took := requests(s.Leases().Leases(namespace)); took > 0 {
 			t.Errorf("40 requests of a member took %v", took)
 		}
 	})
 }
 
-// What is not client-go's own is used as it is.
+// A clientset that is not client-go's own is used as it is.
 func TestNew_UsesOtherClientsetsAsTheyAre(t *testing.T) {
 	plain := fake.NewClientset()
 	everyRequest(t.Context(), newSharder(t, plain))
@@ -179,7 +178,7 @@ func TestNew_UsesOtherClientsetsAsTheyAre(t *testing.T) {
 		t.Errorf("the fake saw %d requests", n)
 	}
 	inner := kubernetes.NewForConfigOrDie(&rest.Config{Host: "https://example.com", Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
-		t.Errorf("%s %s goes past the wrapper", r.Method, r.URL)
+		t.Errorf("%s %s bypasses the wrapper", r.Method, r.URL)
 		return nil, http.ErrNotSupported
 	})})
 	wrapper := &wrappedClientset{Interface: inner}
@@ -189,14 +188,14 @@ func TestNew_UsesOtherClientsetsAsTheyAre(t *testing.T) {
 		t.Errorf("the wrapper was asked for Leases %d times", wrapper.asked)
 	}
 	if s := newSharder(t, kubernetes.New(nil)); s == nil {
-		t.Error("a clientset without a REST client is refused")
+		t.Error("a clientset without a REST client is rejected")
 	}
 	if _, err := shard.New((*kubernetes.Clientset)(nil), shard.Config{Name: "foo", PodName: "a", Namespace: namespace}); err == nil {
-		t.Error("a nil clientset is taken")
+		t.Error("a nil clientset is accepted")
 	}
 }
 
-// wrappedClientset is one of a user's own, around client-go's.
+// wrappedClientset is a user's clientset that wraps client-go's.
 type wrappedClientset struct {
 	kubernetes.Interface
 	asked int

@@ -47,7 +47,7 @@ func TestConfig_WithHeartbeatDerivesTheTimes(t *testing.T) {
 	}
 }
 
-func TestConfig_ValidateNamesEveryFault(t *testing.T) {
+func TestConfig_ValidateReportsEveryError(t *testing.T) {
 	good := shard.DefaultConfig("foo").WithPodName("a").WithNamespace("b")
 	if err := good.Validate(); err != nil {
 		t.Fatal(err)
@@ -85,7 +85,7 @@ func TestConfig_ValidateNamesEveryFault(t *testing.T) {
 		"part of seconds": {func(c *shard.Config) { c.LeaseDuration = 1500 * time.Millisecond }, []string{"LeaseDuration: 1.5s must be a whole number of seconds"}},
 		"slow heartbeat":  {func(c *shard.Config) { c.RenewPeriod = 5 * time.Second }, []string{"RenewDeadline: 9s must be more than twice RenewPeriod"}},
 		"no margin":       {func(c *shard.Config) { c.RenewDeadline = 14 * time.Second }, []string{"is too close to RenewDeadline"}},
-		"echo":            {func(c *shard.Config) { c.WatchLagLimit = time.Second }, []string{"WatchLagLimit:"}},
+		"watch lag limit": {func(c *shard.Config) { c.WatchLagLimit = time.Second }, []string{"WatchLagLimit:"}},
 		"several":         {func(c *shard.Config) { c.Name, c.Load, c.DrainTimeout = "", 0.1, -1 }, []string{"Name:", "load:", "DrainTimeout:"}},
 	}
 	for name, test := range tests {
@@ -98,7 +98,7 @@ func TestConfig_ValidateNamesEveryFault(t *testing.T) {
 			}
 			for _, want := range test.want {
 				if !strings.Contains(err.Error(), want) {
-					t.Errorf("%q does not say %q", err, want)
+					t.Errorf("%q does not contain %q", err, want)
 				}
 			}
 		})
@@ -117,11 +117,11 @@ func TestConfig_DefaultsFollowTheLeaseDuration(t *testing.T) {
 	}
 }
 
-func TestNew_RefusesWhatCannotWork(t *testing.T) {
+func TestNew_RejectsAnInvalidConfiguration(t *testing.T) {
 	if _, err := shard.New(fake.NewClientset(), shard.Config{Name: "foo", PodName: "a", Namespace: "b", Load: 0.9}); err == nil {
 		t.Error("a load below 1 was accepted")
 	}
 	if _, err := shard.New(nil, shard.Config{Name: "foo", PodName: "a", Namespace: "b"}); err == nil {
-		t.Error("no client was accepted")
+		t.Error("a nil client was accepted")
 	}
 }

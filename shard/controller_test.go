@@ -57,7 +57,7 @@ func control(t *testing.T, cluster *shardtest.Cluster, objects *objects, pod str
 	return c
 }
 
-// taken empties the queue and returns what was in it.
+// taken empties the queue and returns its items.
 func (c *controller) taken() []string {
 	var names []string
 	for c.queue.Len() > 0 {
@@ -79,7 +79,7 @@ func (c *controller) close(t *testing.T) {
 	c.runs.Wait()
 }
 
-// predecessor runs a test with a hundred objects.
+// predecessor runs a test in a synctest bubble with a hundred objects.
 func predecessor(t *testing.T, test func(t *testing.T, cluster *shardtest.Cluster, objects *objects)) {
 	synctest.Test(t, func(t *testing.T) {
 		objects := newObjects()

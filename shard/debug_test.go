@@ -26,8 +26,8 @@ var (
 )
 
 // statusPage returns the status page of a member. It fails if the template engine has
-// replaced something that it did not trust. colors are those of the Leases, by name, and
-// squares how many partitions are drawn in each color; "" is the color of no member.
+// replaced a value that it did not trust. colors has the color of each Lease, by name, and
+// squares the number of partitions in each color; "" is the color of no member.
 func statusPage(t *testing.T, m *member) (page string, colors map[string]string, squares map[string]int) {
 	t.Helper()
 	page = get(m.DebugHandler(), "/debug/shard").Body.String()
@@ -48,7 +48,7 @@ func statusPage(t *testing.T, m *member) (page string, colors map[string]string,
 	return page, colors, squares
 }
 
-// differ fails unless each of n Leases has a color, and each its own.
+// differ fails unless each of n Leases has a color of its own.
 func differ(t *testing.T, colors map[string]string, n int) {
 	t.Helper()
 	if len(colors) != n {
@@ -98,7 +98,7 @@ func TestStatusPage_EachMemberHasAColor(t *testing.T) {
 	}
 }
 
-// putMember adds a Lease of a member that does nothing. Its record is that of the first Lease.
+// putMember adds a Lease of a member that does nothing. Its record is a copy of the first Lease's.
 func putMember(cluster *shardtest.Cluster, name, pod string) {
 	l := cluster.Leases(namespace)[0]
 	l.Annotations["operator-scaling.tom-ludwig.github.io/member"] = pod
@@ -139,7 +139,8 @@ func TestStatusPage_States(t *testing.T) {
 	})
 }
 
-// Text that others put on Leases gets neither into the page's markup nor into its styles.
+// Text that other clients write on Leases appears neither in the markup of the page nor in
+// its styles.
 func TestStatusPage_HostileText(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cluster := shardtest.NewCluster()
@@ -153,7 +154,7 @@ func TestStatusPage_HostileText(t *testing.T) {
 			putMember(cluster, fmt.Sprint("hostile-", n), text)
 		}
 		time.Sleep(time.Second)
-		b := start(t, cluster.Client("b"), "b") // waits for what they claim
+		b := start(t, cluster.Client("b"), "b") // waits for the partitions that they claim
 		time.Sleep(2 * time.Second)
 		page, colors, _ := statusPage(t, b)
 		differ(t, colors, len(hostile)+2)
@@ -166,7 +167,7 @@ func TestStatusPage_HostileText(t *testing.T) {
 				t.Errorf("%q is in the style sheet", text)
 			}
 			if strings.ContainsAny(text, `<">`) && strings.Contains(page, text) {
-				t.Errorf("%q is in the page as it is", text)
+				t.Errorf("%q is in the page without escaping", text)
 			}
 		}
 		time.Sleep(30 * time.Second)

@@ -18,8 +18,8 @@ import (
 	"github.com/tom-ludwig/operator-scaling/shard/shardtest"
 )
 
-// An operator that reconciles ConfigMaps, sharded. With one replica it owns all
-// of them; with more, each of them would be reconciled by one.
+// A sharded operator reconciles ConfigMaps. A single replica owns all of them. With more
+// replicas, exactly one of them reconciles each ConfigMap.
 func Example() {
 	client := shardtest.NewCluster().Client("op-0", // kubernetes.NewForConfig in an operator
 		&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "settings", ResourceVersion: "1"}})
@@ -50,7 +50,7 @@ func Example() {
 			}
 			fmt.Println("reconcile", item, "until the context ends:", queue.Context(work, item).Err() == nil)
 			queue.Done(item)
-			cancel() // one is enough for an example
+			cancel() // one ConfigMap is enough for an example
 		}
 	}()
 	factory.StartWithContext(work)

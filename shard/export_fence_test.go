@@ -11,8 +11,8 @@ import (
 )
 
 // Pause stops the loop and the fence, as a pause of the process would, until the
-// context ends. It returns when both stand still, or with the context. They run again
-// a moment later than the workers: no scheduler lets them be the first.
+// context ends. It returns when both have stopped, or when the context ends. They resume
+// a moment later than the workers, because that is the worst order of scheduling.
 func (s *Sharder) Pause(ctx context.Context) {
 	const later = 10 * time.Millisecond
 	held := make(chan struct{})
@@ -33,16 +33,16 @@ func (s *Sharder) Pause(ctx context.Context) {
 	}
 }
 
-// JumpWall lets the published deadline pass so much earlier on the wall clock, as if
-// that clock had been set forward. The machine does not notice.
+// JumpWall makes the published deadline earlier on the wall clock by the given duration, as
+// if that clock had been set forward. The machine does not notice.
 func (s *Sharder) JumpWall(by time.Duration) {
 	deadline := *s.deadline.Load()
 	deadline.Wall -= by
 	s.deadline.Store(&deadline)
 }
 
-// OnFence registers a function that the fence calls when it comes to the queues that
-// are registered later: their work has not been stopped yet.
+// OnFence registers a function that the fence calls before it stops the work of the queues
+// that are registered later.
 func (s *Sharder) OnFence(f func()) { s.add(nil, fenceHook(f)) }
 
 type fenceHook func()

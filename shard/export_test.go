@@ -12,7 +12,7 @@ import (
 )
 
 // Hold stops the loop, as a pause of the process would, until the context ends.
-// It returns when the loop stands still, or with the context.
+// It returns when the loop has stopped, or when the context ends.
 func (s *Sharder) Hold(ctx context.Context) {
 	held := make(chan struct{})
 	go s.inspect(ctx, func(*loop) {
@@ -25,8 +25,8 @@ func (s *Sharder) Hold(ctx context.Context) {
 	}
 }
 
-// Leases returns what this member sends its requests for Leases through, Pods and
-// Reviews the others.
+// Leases returns the client for this member's requests for Leases. Pods and Reviews return
+// the clients for its other requests.
 func (s *Sharder) Leases() coordinationv1.LeasesGetter                     { return s.api.leases }
 func (s *Sharder) Pods() corev1.PodsGetter                                 { return s.api.pods }
 func (s *Sharder) Reviews() authorizationv1.SelfSubjectAccessReviewsGetter { return s.api.reviews }

@@ -18,17 +18,17 @@ import (
 
 var (
 	seeds    = flag.Int("seeds", 4, "seeds of TestFaults to run")
-	lookAt   = flag.String("object", "", "with -seed: tell what happens to this object, namespace/name")
+	lookAt   = flag.String("object", "", "with -seed: log what happens to this object, namespace/name")
 	onlySeed = flag.Uint64("seed", 0, "run TestFaults with this seed only")
 
 	stopAtFirst = flag.Bool("stop-at-first", false, "let TestFaults skip the seeds that follow one that fails")
 )
 
-// TestFaults is a fleet under changes of members, crashes, pauses in the middle of
-// work, loops that are blocked while work runs, unreachable and silent API servers, lost answers, dead watches, second
-// processes of one Pod and deleted Leases, with objects that change all the time. At
-// no time may two work on one object or write to it, and at the end each must have been
-// worked on at its last version.
+// TestFaults runs a fleet under changes of members, crashes, pauses in the middle of
+// work, loops that are blocked while work runs, unreachable and silent API servers, lost
+// responses, dead watches, second processes of one Pod and deleted Leases, with objects
+// that change all the time. At no time may two members work on one object or write to it.
+// At the end the last version of each object must have been worked on.
 func TestFaults(t *testing.T) {
 	first, n := uint64(1), *seeds
 	if *onlySeed != 0 {
@@ -53,7 +53,7 @@ func TestFaults(t *testing.T) {
 	}
 }
 
-// faults runs one seed and returns what has gone wrong.
+// faults runs one seed and returns the problems that it found.
 func faults(t *testing.T, seed uint64) (problems []string) {
 	synctest.Test(t, func(t *testing.T) {
 		trace := func(string, ...any) {}
@@ -69,7 +69,7 @@ func faults(t *testing.T, seed uint64) (problems []string) {
 		}
 		for range 30 {
 			f.change(40)
-			f.strike()
+			f.injectFault()
 			f.change(40)
 			time.Sleep(time.Duration(f.rand.IntN(10_000)) * time.Millisecond)
 			if len(f.failed()) > 0 {
@@ -77,7 +77,7 @@ func faults(t *testing.T, seed uint64) (problems []string) {
 			}
 		}
 		if len(f.failed()) == 0 {
-			f.calm()
+			f.checkConverged()
 		}
 		if len(f.failed()) == 0 {
 			for _, name := range slices.Sorted(maps.Keys(f.replicas)) {
@@ -92,7 +92,7 @@ func faults(t *testing.T, seed uint64) (problems []string) {
 
 const objectCount = 150
 
-// change changes some objects.
+// change updates some objects.
 func (f *fleet) change(most int) {
 	for range f.rand.IntN(most) {
 		name := objectName(f.rand.IntN(objectCount))
@@ -106,8 +106,8 @@ func (f *fleet) change(most int) {
 	}
 }
 
-// anyone returns the name of a process.
-func (f *fleet) anyone() string {
+// anyReplica returns the name of a random process.
+func (f *fleet) anyReplica() string {
 	names := slices.Sorted(maps.Keys(f.replicas))
 	return names[f.rand.IntN(len(names))]
 }
@@ -123,9 +123,9 @@ func (f *fleet) slowness() time.Duration {
 	return time.Duration(1+f.rand.IntN(1000)) * time.Millisecond
 }
 
-// strike lets one thing happen.
-func (f *fleet) strike() {
-	who := f.anyone()
+// injectFault causes one random fault or change of members.
+func (f *fleet) injectFault() {
+	who := f.anyReplica()
 	r := f.replicas[who]
 	few, many := len(f.replicas) <= 2, len(f.replicas) >= 5
 	switch kind := f.rand.IntN(19); {
@@ -143,30 +143,30 @@ func (f *fleet) strike() {
 		f.trace("unreachable %s", who)
 		f.cluster.Break(who, shardtest.Unreachable)
 	case kind == 5:
-		f.trace("lost answers %s", who)
+		f.trace("lost responses %s", who)
 		f.cluster.Break(who, shardtest.LostAnswer)
 	case kind == 6:
 		f.trace("dead watch %s", who)
 		f.cluster.Mend(who)
 	case kind == 7:
-		f.trace("dead wire %s", who)
-		r.wire.set(true, 0)
+		f.trace("silent API server %s", who)
+		r.client.set(true, 0)
 	case kind == 8:
-		f.trace("slow wire %s", who)
-		r.wire.set(false, 2*time.Second)
+		f.trace("slow API server %s", who)
+		r.client.set(false, 2*time.Second)
 	case kind == 9:
-		f.trace("heal all")
-		f.heal()
+		f.trace("clear all faults")
+		f.clearFaults()
 	case kind == 10:
 		f.trace("delete the Lease of %s", who)
 		f.cluster.Remove(namespace, "foo-"+r.PodName())
-		f.change(80) // while work that does not listen keeps it from joining again
+		f.change(80) // work that ignores its context delays the rejoin
 	case kind <= 12:
 		pause := []time.Duration{5, 11, 20, 40}[f.rand.IntN(4)] * time.Second
 		f.trace("pause %s for %v", who, pause)
 		r.frozen = r.frozen || pause >= 20*time.Second
 		r.pause()
-		time.AfterFunc(pause, r.goOn)
+		time.AfterFunc(pause, r.unpause)
 	case kind == 13 && !few:
 		f.trace("crash %s", who)
 		f.cluster.Break(who, shardtest.Unreachable)
@@ -174,7 +174,7 @@ func (f *fleet) strike() {
 		delete(f.replicas, who)
 		f.crashed = append(f.crashed, r)
 	case kind == 14:
-		f.twin(r)
+		f.startDuplicate(r)
 	case kind == 15:
 		d := []time.Duration{5, 11, 20, 40}[f.rand.IntN(4)] * time.Second
 		f.trace("block the loop of %s for %v", who, d)
@@ -183,21 +183,21 @@ func (f *fleet) strike() {
 	case kind == 16:
 		f.replace(who)
 	case kind >= 17:
-		f.purge()
+		f.deleteAllLeases()
 	}
 }
 
-// heal ends all faults but the pauses.
-func (f *fleet) heal() {
+// clearFaults ends all faults except the pauses.
+func (f *fleet) clearFaults() {
 	for name, r := range f.replicas {
-		r.wire.set(false, 0)
+		r.client.set(false, 0)
 		f.cluster.Break(name, shardtest.None)
 	}
 }
 
-// twin starts a second process with the identity of another, for a while.
-func (f *fleet) twin(r *replica) {
-	name := fmt.Sprintf("%s-twin-%d", r.name, f.next)
+// startDuplicate runs a second process with the identity of another one for a while.
+func (f *fleet) startDuplicate(r *replica) {
+	name := fmt.Sprintf("%s-duplicate-%d", r.name, f.next)
 	f.next++
 	f.trace("second process of %s", r.name)
 	f.start(name, r.PodName(), r.uid, f.slowness())
@@ -206,11 +206,11 @@ func (f *fleet) twin(r *replica) {
 	f.end(name)
 }
 
-// replace deletes a StatefulSet's Pod by force while its process, cut off, works on:
-// another process of the same name, in another Pod, has watched the Lease that the
-// garbage collector then deletes. No process may join that does not know that Lease.
+// replace force-deletes a Pod of a StatefulSet while its process is cut off and continues
+// to work. Another process with the same name, in another Pod, has watched the Lease that
+// the garbage collector then deletes. No process that does not know that Lease may join.
 func (f *fleet) replace(who string) {
-	f.heal()
+	f.clearFaults()
 	time.Sleep(15 * time.Second)
 	old := f.replicas[who]
 	name := fmt.Sprintf("%s-again-%d", old.PodName(), f.next)
@@ -224,21 +224,22 @@ func (f *fleet) replace(who string) {
 	f.cluster.Remove(namespace, "foo-"+old.PodName())
 	f.change(200)
 	time.Sleep(20 * time.Second)
-	f.end(who) // the node is back, and ends what is left of the Pod
+	f.end(who) // the node is back, and terminates the containers of the Pod
 }
 
-// purge deletes all Leases while one member, which works on, can't hear of it. What
-// it claims is safe with what the others remember, so that nobody new may join.
-func (f *fleet) purge() {
-	f.heal()
+// deleteAllLeases deletes all Leases while one member is cut off, does not learn of it and continues
+// to work. Its claims are protected only by what the other members remember, so no new
+// member may join.
+func (f *fleet) deleteAllLeases() {
+	f.clearFaults()
 	time.Sleep(15 * time.Second)
-	who := f.anyone()
+	who := f.anyReplica()
 	f.trace("delete all Leases, with %s cut off", who)
 	f.cluster.Break(who, shardtest.Unreachable)
 	f.change(80)
 	all, order := f.cluster.Leases(namespace), f.rand.IntN(2)
 	f.rand.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
-	for n, l := range all { // its own last, or in any order
+	for n, l := range all { // the Lease of the member that is cut off last, or any order
 		if l.Name == "foo-"+f.replicas[who].PodName() && order == 0 {
 			all[n], all[len(all)-1] = all[len(all)-1], all[n]
 		}
@@ -251,17 +252,17 @@ func (f *fleet) purge() {
 	time.Sleep(20 * time.Second)
 }
 
-// calm ends the faults and judges what is there then.
-func (f *fleet) calm() {
+// checkConverged ends the faults and checks that the fleet recovers.
+func (f *fleet) checkConverged() {
 	f.trace("end of the faults")
-	f.heal()
+	f.clearFaults()
 	time.Sleep(100 * time.Second)
 	for name, r := range f.replicas {
 		select {
 		case <-r.done:
 			f.trace("%s has ended: %v", name, r.err)
 			if r.err == nil {
-				f.problem("%s: Run has returned, unasked", name)
+				f.problem("%s: Run returned nil although its context has not ended", name)
 			}
 			f.end(name)
 		default:
@@ -270,17 +271,17 @@ func (f *fleet) calm() {
 	for len(f.replicas) < 2 {
 		f.join()
 	}
-	f.cluster.Remove(namespace, "foo-"+f.replicas[f.anyone()].PodName())
+	f.cluster.Remove(namespace, "foo-"+f.replicas[f.anyReplica()].PodName())
 	f.change(80)
 	time.Sleep(20 * time.Second)
-	for name := range f.replicas { // all are fenced, and go on with what they have
+	for name := range f.replicas { // all are fenced, and then resume what they have
 		f.cluster.Break(name, shardtest.Unreachable)
 	}
 	time.Sleep(9 * time.Second)
 	f.change(160)
-	f.heal()
+	f.clearFaults()
 	f.settle()
-	for range 3 { // members take back what they were about to release
+	for range 3 { // members keep partitions that they were about to release
 		who := f.join()
 		for try := 0; f.replicas[who].Ready() != nil && try < 1000; try++ {
 			f.change(10)
@@ -308,11 +309,11 @@ func (f *fleet) calm() {
 		}
 	}
 	if f.x.Total() < objectCount || f.server.writes() < objectCount/4 {
-		f.problem("only %d pieces of work and %d writes: the run proves nothing", f.x.Total(), f.server.writes())
+		f.problem("only %d pieces of work and %d writes: too few for the run to prove anything", f.x.Total(), f.server.writes())
 	}
 }
 
-// settle waits until everything must have been worked on.
+// settle waits until every object must have been worked on, and checks it.
 func (f *fleet) settle() {
 	time.Sleep(time.Minute)
 	versions := f.versions()
@@ -321,13 +322,13 @@ func (f *fleet) settle() {
 	}
 }
 
-// close ends everything.
+// close stops all processes.
 func (f *fleet) close() {
 	for _, name := range slices.Sorted(maps.Keys(f.replicas)) {
 		f.end(name)
 	}
 	for _, r := range f.crashed {
-		f.bury(r)
+		f.awaitEnd(r)
 	}
 	f.server.pending.Wait()
 	f.objects.source.Shutdown()

@@ -24,8 +24,8 @@ import (
 	"github.com/tom-ludwig/operator-scaling/workqueue"
 )
 
-// sink is a log sink that keeps what it gets, and blocks once block was called until
-// unblock is.
+// sink is a log sink that records the messages. It blocks from a call of block until
+// unblock is called.
 type sink struct {
 	mu       sync.Mutex
 	blocked  chan struct{} // nil while it does not block
@@ -99,7 +99,7 @@ func newTestQueue(s *shard.Sharder) *workqueue.Queue[cache.ObjectName] {
 	return shard.NewQueue(s, clientworkqueue.DefaultTypedControllerRateLimiter[cache.ObjectName]())
 }
 
-// begin takes an item out of a queue and returns the context of the work on it.
+// begin gets an item from a queue and returns the context of the work on it.
 func begin(q *workqueue.Queue[cache.ObjectName], item cache.ObjectName) context.Context {
 	q.Add(item)
 	item, _ = q.Get()
@@ -108,9 +108,9 @@ func begin(q *workqueue.Queue[cache.ObjectName], item cache.ObjectName) context.
 
 var anItem = cache.ObjectName{Namespace: "default", Name: "foo"}
 
-// Whatever blocks the loop, the contexts of its work end at the fence, and so before a
-// peer may start; work that does not end is reported.
-func TestG1_ABlockedLoopDelaysNoFence(t *testing.T) {
+// Whatever blocks the loop, the contexts of the work end at the fence, and therefore before
+// a peer may start. Work that does not end is reported.
+func TestG1_ABlockedLoopDoesNotDelayTheFence(t *testing.T) {
 	tests := map[string]func(a *member, log *sink, cluster *shardtest.Cluster) (unblock func()){
 		"computation": func(a *member, _ *sink, _ *shardtest.Cluster) func() {
 			ctx, cancel := context.WithCancel(context.Background())
@@ -147,7 +147,7 @@ func TestG1_ABlockedLoopDelaysNoFence(t *testing.T) {
 
 				unblock := block(a, &log, cluster)
 				blocked := time.Now()
-				late := newTestQueue(a.Sharder) // the loop never gets to know it
+				late := newTestQueue(a.Sharder) // the loop never learns of it
 				other := cache.ObjectName{Namespace: "default", Name: "other"}
 				workOfLate := begin(late, other)
 				var b *member
@@ -155,7 +155,7 @@ func TestG1_ABlockedLoopDelaysNoFence(t *testing.T) {
 				for (taken.IsZero() || time.Since(fenced) < 3*time.Second) && time.Since(blocked) < time.Minute {
 					time.Sleep(5 * time.Millisecond)
 					if b == nil && time.Since(blocked) > 4*time.Second {
-						b = start(t, cluster.Client("b"), "b") // its joining is logged by a
+						b = start(t, cluster.Client("b"), "b") // a logs that b has joined
 					}
 					if fenced.IsZero() && a.Fenced() {
 						fenced = time.Now()
@@ -189,7 +189,7 @@ func TestG1_ABlockedLoopDelaysNoFence(t *testing.T) {
 				q.Done(anItem)
 				late.Done(other)
 				time.Sleep(10 * time.Second)
-				oneOwnerEach(t, a, b) // it joins again
+				oneOwnerEach(t, a, b) // a has joined again
 				mu.Lock()
 				if len(reports) != 1 {
 					t.Errorf("%d reports", len(reports))
@@ -207,11 +207,11 @@ func TestG1_ABlockedLoopDelaysNoFence(t *testing.T) {
 	}
 }
 
-// A virtual machine that was frozen, or a clock that was set: no timer fires.
+// When a virtual machine was suspended or a clock was set, no timer fires.
 func TestG2_TheWallClockMayJumpWhileTheLoopIsBlocked(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cluster := shardtest.NewCluster()
-		var d diary
+		var d changeRecorder
 		a := start(t, cluster.Client("a"), "a", d.keep)
 		q := newTestQueue(a.Sharder)
 		time.Sleep(5 * time.Second)
@@ -240,7 +240,7 @@ func TestG2_TheWallClockMayJumpWhileTheLoopIsBlocked(t *testing.T) {
 		synctest.Wait()
 		want(t, &d, shard.Unfenced)
 		if work := begin(q, anItem); a.Fenced() || work.Err() != nil {
-			t.Errorf("not working again after the next renewal: %v", work.Err())
+			t.Errorf("the member does not work after the next renewal: %v", work.Err())
 		}
 		q.Done(anItem)
 		if err := a.end(); err != nil {
@@ -250,20 +250,20 @@ func TestG2_TheWallClockMayJumpWhileTheLoopIsBlocked(t *testing.T) {
 	})
 }
 
-// A fence that comes to a queue when a renewal has lifted it already leaves what was
-// handed out since alone.
-func TestFence_ThatIsLateStopsNoNewWork(t *testing.T) {
+// A fence may reach a queue after a renewal has already lifted it. Then it does not stop
+// the work that was handed out since.
+func TestFence_ALateFenceStopsNoNewWork(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cluster := shardtest.NewCluster()
-		var d diary
+		var d changeRecorder
 		var q *workqueue.Queue[cache.ObjectName]
-		fencing, goOn := make(chan struct{}), make(chan struct{})
+		fencing, unpause := make(chan struct{}), make(chan struct{})
 		a := startLogging(t, cluster.Client("a"), "a", &sink{}, func(s *shard.Sharder) {
 			var once sync.Once
 			s.OnFence(func() {
 				once.Do(func() {
 					close(fencing)
-					<-goOn
+					<-unpause
 				})
 			})
 			q = newTestQueue(s)
@@ -284,7 +284,7 @@ func TestFence_ThatIsLateStopsNoNewWork(t *testing.T) {
 			t.Error("the fence was lifted without a renewal")
 		}
 		work := begin(q, anItem)
-		close(goOn)
+		close(unpause)
 		time.Sleep(time.Second)
 		synctest.Wait()
 		if work.Err() != nil {
@@ -299,18 +299,18 @@ func TestFence_ThatIsLateStopsNoNewWork(t *testing.T) {
 	})
 }
 
-// The answer to a renewal comes to the loop when the fence has stopped the work.
+// The response to a renewal reaches the loop after the fence has stopped the work.
 func TestFence_RacesWithRenewals(t *testing.T) {
 	var unnoticed int
 	for seed := range uint64(8) {
 		synctest.Test(t, func(t *testing.T) {
 			random := rand.New(rand.NewPCG(seed, seed))
 			cluster := shardtest.NewCluster()
-			wire := newFaultyClient(cluster.Client("a"), seed)
-			wire.set(false, time.Second)
+			client := newFaultyClient(cluster.Client("a"), seed)
+			client.set(false, time.Second)
 			var log sink
-			var d diary
-			a := startLogging(t, wire, "a", &log, nil, d.keep)
+			var d changeRecorder
+			a := startLogging(t, client, "a", &log, nil, d.keep)
 			q := newTestQueue(a.Sharder)
 			time.Sleep(15 * time.Second)
 			synctest.Wait()
@@ -321,7 +321,7 @@ func TestFence_RacesWithRenewals(t *testing.T) {
 				}
 				work := begin(q, anItem)
 				if work.Err() != nil {
-					t.Errorf("seed %d: work has ended before it began: %v", seed, context.Cause(work))
+					t.Errorf("seed %d: the context of new work has already ended: %v", seed, context.Cause(work))
 				}
 				ctx, cancel := context.WithTimeout(context.Background(), time.Duration(4000+random.IntN(7000))*time.Millisecond)
 				a.Hold(ctx)
@@ -369,8 +369,8 @@ func renewals(cluster *shardtest.Cluster, lease string) (n int) {
 	return n
 }
 
-// OnChange never returns: the member renews, hands over and stops all the same.
-func TestOnChange_MayBlockForEver(t *testing.T) {
+// OnChange never returns. The member still renews, hands over and stops.
+func TestOnChange_MayBlockForever(t *testing.T) {
 	for _, on := range []shard.ChangeKind{shard.Joined, shard.Activated, shard.Draining, shard.Released, shard.Left} {
 		t.Run(string(on), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -385,7 +385,7 @@ func TestOnChange_MayBlockForEver(t *testing.T) {
 				})
 				time.Sleep(5 * time.Second)
 				b := start(t, cluster.Client("b"), "b")
-				time.Sleep(6 * time.Second) // of which 1.5 the write of the release may wait
+				time.Sleep(6 * time.Second) // the write of the release may wait 1.5 s of it
 				oneOwnerEach(t, a, b)
 				before := renewals(cluster, "foo-a")
 				for range 600 {
@@ -441,12 +441,12 @@ func TestOnChange_MayUseTheSharder(t *testing.T) {
 		}
 		close(returned)
 		if page != 200 {
-			t.Errorf("the status page answers %d from OnChange", page)
+			t.Errorf("the status page returns %d in OnChange", page)
 		}
 	})
 }
 
-// The write that lets a peer have partitions waits for a while for OnChange.
+// The write that makes partitions available to a peer waits for OnChange for a while.
 func TestOnChange_ReturnsFromReleasedBeforeAPeerStarts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cluster := shardtest.NewCluster()
@@ -495,7 +495,7 @@ func TestOnChange_ReturnsFromReleasedBeforeAPeerStarts(t *testing.T) {
 	})
 }
 
-// active returns those of many keys that a member owns.
+// active returns which of manyKeys a member owns.
 func active(t *testing.T, m *member) (keys []string) {
 	t.Helper()
 	for i := range 100 {
@@ -506,7 +506,7 @@ func active(t *testing.T, m *member) (keys []string) {
 	return keys
 }
 
-// What is left when Run ends is delivered before it returns.
+// The changes that remain when Run ends are delivered before it returns.
 func TestOnChange_GetsEverythingBeforeRunReturns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cluster := shardtest.NewCluster()
@@ -528,7 +528,7 @@ func TestOnChange_GetsEverythingBeforeRunReturns(t *testing.T) {
 	})
 }
 
-// A hook that blocks, or waits for Run, does not keep it.
+// A hook that blocks, or waits for Run, does not prevent Run from returning.
 func TestOnOverrun_MayBlock(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cluster := shardtest.NewCluster()

@@ -41,7 +41,7 @@ func newObjects() *objects {
 	return &objects{source: cachetesting.NewFakeControllerSource(), maps: map[string]*corev1.ConfigMap{}, gone: map[string]time.Time{}}
 }
 
-// listWatch answers the first list late.
+// listWatch returns a ListerWatcher whose first list is late.
 func (o *objects) listWatch(late time.Duration) cache.ListerWatcher {
 	var once sync.Once
 	return &cache.ListWatch{
@@ -83,7 +83,7 @@ func (o *objects) remove(name string) {
 }
 
 // versions returns the version of each object: "gone" if it was deleted after the
-// given time. Those that were deleted before are left out.
+// given time. Objects that were deleted before are left out.
 func (o *objects) versions(since time.Time) map[string]string {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -100,8 +100,8 @@ func (o *objects) versions(since time.Time) map[string]string {
 	return versions
 }
 
-// server takes what reconciles write, through shard's transport. It carries out each
-// request that has reached it, whether or not its sender still waits for the answer.
+// server receives the writes of the reconciles, through shard's transport. It carries out
+// each request that has reached it, whether or not its sender still waits for the response.
 type server struct {
 	fleet   *fleet
 	pending sync.WaitGroup
@@ -112,7 +112,7 @@ type server struct {
 	n    int
 }
 
-// writes counts what was carried out.
+// writes counts the writes that were carried out.
 func (s *server) writes() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -124,7 +124,7 @@ type write struct {
 	writer string
 }
 
-// write sends what a worker has to say of an object.
+// write sends a worker's write of an object.
 func (s *server) write(ctx context.Context, r *replica, key string) error {
 	request, err := http.NewRequestWithContext(ctx, http.MethodPut, "http://127.0.0.1/"+key, nil)
 	if err != nil {
@@ -133,11 +133,11 @@ func (s *server) write(ctx context.Context, r *replica, key string) error {
 	token, _ := shard.TokenFromContext(ctx)
 	request.Header.Set("Token", token)
 	request.Header.Set("Writer", r.name)
-	answer, err := shard.WrapTransport(s).RoundTrip(request)
+	response, err := shard.WrapTransport(s).RoundTrip(request)
 	if err != nil {
 		return err
 	}
-	return answer.Body.Close()
+	return response.Body.Close()
 }
 
 // RoundTrip implements http.RoundTripper.
@@ -162,14 +162,14 @@ func (s *server) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 }
 
-// commit carries a write out, and judges it.
+// commit carries out a write, and checks it.
 func (s *server) commit(key, token, writer string) {
 	s.fleet.mu.Lock()
 	everyone := s.fleet.everyone
 	s.fleet.mu.Unlock()
 	for _, other := range everyone {
 		if other.name != writer && other.at(key) {
-			s.fleet.problem("%s writes to %s while %s is at work on it", writer, key, other.name)
+			s.fleet.problem("%s writes to %s while %s is working on it", writer, key, other.name)
 		}
 	}
 	s.mu.Lock()
@@ -181,13 +181,13 @@ func (s *server) commit(key, token, writer string) {
 		s.fleet.problem("%s writes to %s with the token %q", writer, key, token)
 	case n <= last.token && writer != last.writer:
 		s.fleet.problem("%s writes to %s with token %d after %s with token %d", writer, key, n, last.writer, last.token)
-	case n >= last.token: // else a request that its process has given up at a fence
+	case n >= last.token: // a lower token comes from a request that its process has aborted at a fence
 		s.last[key] = write{n, writer}
 	}
 }
 
-// wire is a clientset whose requests about Leases take their time. It may go dead:
-// then nothing is answered that was sent since.
+// faultyClient is a clientset whose requests for Leases are delayed. It may become dead:
+// then the requests that are sent since get no response.
 type faultyClient struct {
 	*fake.Clientset
 	mu   sync.Mutex
@@ -196,28 +196,29 @@ type faultyClient struct {
 	slow time.Duration
 
 	plan func(verb string) trip // nil: at random
-	late time.Duration          // with a plan: how late watches show what has happened
+	late time.Duration          // with a plan: the delay of watch events
 	sent map[string]int         // requests by verb
 }
 
-// trip is one request's way to the server and back.
+// trip describes the delays and errors of one request on the way to the server and back.
 type trip struct {
 	there, back time.Duration
-	err         error // of a request that does not get there
+	err         error // of a request that does not reach the server
 }
 
-// never is longer than any sender waits.
+// never is a delay that is longer than any sender waits.
 const never = time.Hour
 
-// newPlannedWire returns a wire on which a function decides what becomes of each request.
-// A server carries out what has reached it, also if the sender has given up.
-func newPlannedWire(client *fake.Clientset, plan func(verb string) trip) *faultyClient {
+// newPlannedClient returns a client for which a function decides what happens to each
+// request. A server carries out the requests that have reached it, even if the sender no
+// longer waits.
+func newPlannedClient(client *fake.Clientset, plan func(verb string) trip) *faultyClient {
 	w := newFaultyClient(client, 0)
 	w.plan = plan
 	return w
 }
 
-// replan decides otherwise from now on.
+// replan replaces that function.
 func (w *faultyClient) replan(plan func(verb string) trip) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -230,7 +231,7 @@ func (w *faultyClient) planned() bool {
 	return w.plan != nil
 }
 
-// delay makes watches show events late from now on.
+// delay makes watches show events late, from now on.
 func (w *faultyClient) delay(late time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -243,7 +244,7 @@ func (w *faultyClient) lateness() time.Duration {
 	return w.late
 }
 
-// requests returns how many were sent with one of some verbs.
+// requests returns how many requests with one of the verbs were sent.
 func (w *faultyClient) requests(verbs ...string) (n int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -257,7 +258,7 @@ func newFaultyClient(client *fake.Clientset, seed uint64) *faultyClient {
 	return &faultyClient{Clientset: client, rand: rand.New(rand.NewPCG(seed, seed)), slow: 5 * time.Millisecond, sent: map[string]int{}}
 }
 
-// set makes the wire dead, slow, or well.
+// set makes the client dead, slow, or healthy.
 func (w *faultyClient) set(dead bool, slow time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -270,21 +271,22 @@ func (w *faultyClient) CoordinationV1() clientcoordinationv1.CoordinationV1Inter
 
 type coordination struct {
 	clientcoordinationv1.CoordinationV1Interface
-	wire *faultyClient
+	client *faultyClient
 }
 
 func (c coordination) Leases(namespace string) clientcoordinationv1.LeaseInterface {
-	return leases{c.CoordinationV1Interface.Leases(namespace), c.wire}
+	return leases{c.CoordinationV1Interface.Leases(namespace), c.client}
 }
 
 type leases struct {
 	clientcoordinationv1.LeaseInterface
-	wire *faultyClient
+	client *faultyClient
 }
 
-// send delays a request on its way there and back. One on a dead wire gets no answer
-// until its sender gives up, and may have been carried out; the kernel gives up at last.
-func send[T any](ctx context.Context, w *faultyClient, verb string, patience time.Duration, f func() (T, error)) (answer T, err error) {
+// send delays a request on its way to the server and back. If the client is dead, a request
+// gets no response until its sender stops waiting or the kernel times out, but it may have
+// been carried out.
+func send[T any](ctx context.Context, w *faultyClient, verb string, timeout time.Duration, f func() (T, error)) (response T, err error) {
 	w.mu.Lock()
 	w.sent[verb]++
 	if w.plan != nil {
@@ -297,28 +299,28 @@ func send[T any](ctx context.Context, w *faultyClient, verb string, patience tim
 	w.mu.Unlock()
 	pause(ctx, there)
 	if !dead || !lost {
-		answer, err = f() // also if the sender has given up meanwhile
+		response, err = f() // even if the sender no longer waits
 	}
 	if dead {
-		back = patience
+		back = timeout
 	}
 	pause(ctx, back)
 	if ctx.Err() != nil || dead {
 		var none T
 		return none, fmt.Errorf("%w: %w", shardtest.ErrFault, ctx.Err())
 	}
-	return answer, err
+	return response, err
 }
 
-// carry sends a request on a planned trip.
-func carry[T any](ctx context.Context, way trip, f func() (T, error)) (answer T, err error) {
+// carry sends a request as its trip describes.
+func carry[T any](ctx context.Context, way trip, f func() (T, error)) (response T, err error) {
 	if way.err != nil {
-		return answer, way.err
+		return response, way.err
 	}
 	arrived := make(chan func() (T, error), 1)
 	time.AfterFunc(way.there, func() {
-		answer, err := f()
-		arrived <- func() (T, error) { return answer, err }
+		response, err := f()
+		arrived <- func() (T, error) { return response, err }
 	})
 	select {
 	case result := <-arrived:
@@ -327,43 +329,43 @@ func carry[T any](ctx context.Context, way trip, f func() (T, error)) (answer T,
 		}
 	case <-ctx.Done():
 	}
-	return answer, ctx.Err()
+	return response, ctx.Err()
 }
 
 func (l leases) Get(ctx context.Context, name string, o metav1.GetOptions) (*coordinationv1.Lease, error) {
-	return send(ctx, l.wire, "get", 15*time.Minute, func() (*coordinationv1.Lease, error) { return l.LeaseInterface.Get(ctx, name, o) })
+	return send(ctx, l.client, "get", 15*time.Minute, func() (*coordinationv1.Lease, error) { return l.LeaseInterface.Get(ctx, name, o) })
 }
 
 func (l leases) Create(ctx context.Context, lease *coordinationv1.Lease, o metav1.CreateOptions) (*coordinationv1.Lease, error) {
-	return send(ctx, l.wire, "create", 15*time.Minute, func() (*coordinationv1.Lease, error) { return l.LeaseInterface.Create(ctx, lease, o) })
+	return send(ctx, l.client, "create", 15*time.Minute, func() (*coordinationv1.Lease, error) { return l.LeaseInterface.Create(ctx, lease, o) })
 }
 
 func (l leases) Update(ctx context.Context, lease *coordinationv1.Lease, o metav1.UpdateOptions) (*coordinationv1.Lease, error) {
-	return send(ctx, l.wire, "update", 15*time.Minute, func() (*coordinationv1.Lease, error) { return l.LeaseInterface.Update(ctx, lease, o) })
+	return send(ctx, l.client, "update", 15*time.Minute, func() (*coordinationv1.Lease, error) { return l.LeaseInterface.Update(ctx, lease, o) })
 }
 
 func (l leases) Delete(ctx context.Context, name string, o metav1.DeleteOptions) error {
-	_, err := send(ctx, l.wire, "delete", 15*time.Minute, func() (struct{}, error) { return struct{}{}, l.LeaseInterface.Delete(ctx, name, o) })
+	_, err := send(ctx, l.client, "delete", 15*time.Minute, func() (struct{}, error) { return struct{}{}, l.LeaseInterface.Delete(ctx, name, o) })
 	return err
 }
 
 func (l leases) List(ctx context.Context, o metav1.ListOptions) (*coordinationv1.LeaseList, error) {
-	return send(ctx, l.wire, "list", 30*time.Second, func() (*coordinationv1.LeaseList, error) { return l.LeaseInterface.List(ctx, o) })
+	return send(ctx, l.client, "list", 30*time.Second, func() (*coordinationv1.LeaseList, error) { return l.LeaseInterface.List(ctx, o) })
 }
 
-// Watch is only on a planned wire another one than that of the clientset.
+// Watch differs from that of the clientset only if the client is planned.
 func (l leases) Watch(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
-	if !l.wire.planned() {
+	if !l.client.planned() {
 		return l.LeaseInterface.Watch(ctx, o)
 	}
-	events, err := send(ctx, l.wire, "watch", 0, func() (watch.Interface, error) { return l.LeaseInterface.Watch(ctx, o) })
+	events, err := send(ctx, l.client, "watch", 0, func() (watch.Interface, error) { return l.LeaseInterface.Watch(ctx, o) })
 	if err != nil {
 		return nil, err
 	}
-	return newLateWatch(events, l.wire.lateness), nil
+	return newLateWatch(events, l.client.lateness), nil
 }
 
-// lateWatch shows each event some time after it happened, as an API server does whose
+// lateWatch shows each event some time after it happened, like an API server whose
 // own watch of etcd lags.
 type lateWatch struct {
 	watch.Interface

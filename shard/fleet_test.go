@@ -26,10 +26,10 @@ import (
 )
 
 // fleet is a few replicas of an operator on ConfigMaps, in one process and one
-// synctest bubble. It notes what goes wrong and fails no test itself, because there
-// are tests that want it to go wrong.
+// synctest bubble. It records problems and fails no test itself, because some
+// tests expect problems.
 type fleet struct {
-	id      string // no two fleets share the locks of their Pods
+	id      string // unique, so that no two fleets share the locks of their Pods
 	rand    *rand.Rand
 	trace   func(format string, args ...any)
 	cluster *shardtest.Cluster
@@ -39,9 +39,9 @@ type fleet struct {
 
 	next     int
 	replicas map[string]*replica // by name of the process
-	crashed  []*replica          // crashed: paused for ever
+	crashed  []*replica          // paused forever
 
-	mu       sync.Mutex // guards what follows
+	mu       sync.Mutex // guards the fields below
 	everyone []*replica
 	problems []string
 }
@@ -55,7 +55,7 @@ func newFleet(seed uint64, trace func(format string, args ...any)) *fleet {
 	return f
 }
 
-// problem notes that a promise was broken.
+// problem records the violation of a guarantee.
 func (f *fleet) problem(format string, args ...any) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -64,14 +64,14 @@ func (f *fleet) problem(format string, args ...any) {
 	f.trace("PROBLEM %s", text)
 }
 
-// note tells what happens to the object that is looked at.
+// note logs what happens to the object that the flags select.
 func (f *fleet) note(key, format string, args ...any) {
 	if key == *lookAt {
 		f.trace(key+": "+format, args...)
 	}
 }
 
-// failed returns what has gone wrong so far.
+// failed returns the problems so far.
 func (f *fleet) failed() []string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -88,7 +88,7 @@ type replica struct {
 	fleet   *fleet
 	name    string // of the process; two may have the identity of one Pod
 	uid     string // of the Pod
-	wire    *faultyClient
+	client  *faultyClient
 	queue   *workqueue.Queue[cache.ObjectName]
 	maps    cache.SharedIndexInformer
 	stop    context.CancelFunc
@@ -102,24 +102,24 @@ type replica struct {
 	paused context.Context // nil while the process runs; ends with the pause
 	resume context.CancelFunc
 	jobs   map[*job]bool
-	idle   time.Time // when the last of them has ended, or the last of their writes was answered
+	idle   time.Time // when the last of them ended, or the last response to their writes arrived
 	frozen bool      // it was paused for so long that a drain may have timed out
 	synced time.Time // when its informer was first seen to have synced
 }
 
-// job is a reconcile under way.
+// job is a reconcile in progress.
 type job struct {
 	key     string
 	version string
 	ctx     context.Context
-	work    *shardtest.Work // nil while the process is paused, and after a pause if the job may not go on
+	work    *shardtest.Work // nil while the process is paused, and after a pause if the job may not continue
 }
 
-// start starts a process. Its reconciles take up to slow, but for some.
+// start starts a process. Most of its reconciles take up to slow.
 func (f *fleet) start(name, pod, uid string, slow time.Duration) {
 	r := &replica{fleet: f, name: name, uid: uid, done: make(chan struct{}), jobs: map[*job]bool{}}
-	r.wire = newFaultyClient(f.cluster.Client(name), f.rand.Uint64())
-	s, err := shard.New(r.wire, shard.Config{
+	r.client = newFaultyClient(f.cluster.Client(name), f.rand.Uint64())
+	s, err := shard.New(r.client, shard.Config{
 		Name: "foo", PodName: pod, Namespace: namespace, PodUID: f.id + uid,
 		Partitions: 61, DeletionWindow: time.Hour,
 	})
@@ -179,27 +179,27 @@ func (r *replica) reconcileAll(slow time.Duration, random *rand.Rand) {
 	}
 }
 
-// reconcile works on one object: for a while, with or without an eye on its
-// context, and half of the times it writes.
+// reconcile works on one object for a while. It may ignore its context. Half of the time it
+// writes.
 func (r *replica) reconcile(item cache.ObjectName, slow time.Duration, random *rand.Rand) {
 	identity := r.Identity()
 	j := r.begin(item)
 	switch kind := random.IntN(100); {
-	case kind == 0: // until it is broken off
+	case kind == 0: // until it is interrupted
 		pause(j.ctx, time.Duration(random.Int64N(int64(45*time.Second))))
-	case kind < 10: // deaf
-		time.Sleep(time.Duration(random.Int64N(int64(deaf))))
+	case kind < 10: // ignores its context
+		time.Sleep(time.Duration(random.Int64N(int64(ignoreContextFor))))
 	default:
 		pause(j.ctx, time.Duration(random.Int64N(int64(slow))))
 	}
-	r.gate(j)
+	r.waitWhilePaused(j)
 	var err error
 	if random.IntN(2) == 0 {
 		err = r.write(j, random)
-		r.gate(j)
+		r.waitWhilePaused(j)
 	}
 	if random.IntN(20) == 0 {
-		err = errors.New("one of those errors")
+		err = errors.New("a random failure")
 	}
 	completed, interrupted := r.end(j, err == nil)
 	interrupted = interrupted || errors.Is(err, shard.ErrLostOwnership)
@@ -208,7 +208,7 @@ func (r *replica) reconcile(item cache.ObjectName, slow time.Duration, random *r
 	}
 	switch {
 	case interrupted && random.IntN(4) > 0:
-		// It does what ErrDraining and ErrFenced say: nothing.
+		// As ErrDraining and ErrFenced require, it does not add the item again.
 	case completed:
 		r.queue.Forget(item)
 		if random.IntN(20) == 0 {
@@ -220,8 +220,8 @@ func (r *replica) reconcile(item cache.ObjectName, slow time.Duration, random *r
 	r.queue.Done(item)
 }
 
-// write sends a write and waits for the answer: patiently, or by a context that is
-// cancelled after a while, or not at all after a while.
+// write sends a write and waits for the response: without a limit, or with a context that
+// is cancelled after a while, or it stops waiting after a while.
 func (r *replica) write(j *job, random *rand.Rand) error {
 	while := time.Duration(random.Int64N(int64(time.Second)))
 	switch random.IntN(4) {
@@ -231,29 +231,29 @@ func (r *replica) write(j *job, random *rand.Rand) error {
 		defer time.AfterFunc(while, cancel).Stop()
 		return r.fleet.server.write(ctx, r, j.key)
 	case 1:
-		answered := make(chan error, 1)
+		responded := make(chan error, 1)
 		r.running.Go(func() {
 			err := r.fleet.server.write(j.ctx, r, j.key)
 			r.mu.Lock()
-			r.idle = time.Now() // a drain has waited for this, too
+			r.idle = time.Now() // a drain waits for this, too
 			r.mu.Unlock()
-			answered <- err
+			responded <- err
 		})
 		select {
-		case err := <-answered:
+		case err := <-responded:
 			return err
 		case <-j.ctx.Done():
 			return context.Cause(j.ctx)
 		case <-time.After(while):
-			return errors.New("lost patience")
+			return errors.New("stopped waiting for the response")
 		}
 	}
 	return r.fleet.server.write(j.ctx, r, j.key)
 }
 
-// deaf is how long work may go on after its context has ended: from the fence to the
-// end of the Lease it is six seconds, and a write may take a part of them.
-const deaf = 3 * time.Second
+// ignoreContextFor is how long work may continue after its context has ended. The Lease ends six
+// seconds after the fence, and a write may take a part of that time.
+const ignoreContextFor = 3 * time.Second
 
 func pause(ctx context.Context, d time.Duration) {
 	select {
@@ -274,13 +274,13 @@ func (r *replica) begin(item cache.ObjectName) *job {
 		j.work = r.fleet.x.Begin(r.name, j.key, j.version)
 	}
 	r.mu.Unlock()
-	r.gate(j)
+	r.waitWhilePaused(j)
 	return j
 }
 
-// gate lets nobody pass while the process is paused. What a paused process has in
-// hand is no work: it counts again when the process goes on and believes that it may.
-func (r *replica) gate(j *job) {
+// waitWhilePaused blocks while the process is paused. The items that a paused process holds do not
+// count as work. They count again when the process resumes and is not fenced.
+func (r *replica) waitWhilePaused(j *job) {
 	for {
 		r.mu.Lock()
 		paused := r.paused
@@ -311,7 +311,7 @@ func (r *replica) end(j *job, well bool) (completed, interrupted bool) {
 	return completed, interrupted
 }
 
-// at reports whether the process is at work on a key.
+// at reports whether the process is working on a key.
 func (r *replica) at(key string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -342,7 +342,7 @@ func (r *replica) pause() {
 	go r.Pause(paused)
 }
 
-// block stops the loop alone for a while, as a log sink that blocks would.
+// block stops only the loop for a while, as a log sink that blocks would.
 func (r *replica) block(d time.Duration) {
 	blocked, end := context.WithTimeout(context.Background(), d)
 	r.Hold(blocked)
@@ -352,8 +352,8 @@ func (r *replica) block(d time.Duration) {
 	}()
 }
 
-// goOn ends the pause.
-func (r *replica) goOn() {
+// unpause ends the pause.
+func (r *replica) unpause() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.paused != nil {
@@ -362,18 +362,18 @@ func (r *replica) goOn() {
 	}
 }
 
-// end stops a process and all that belongs to it.
+// end stops a process and everything that belongs to it.
 func (f *fleet) end(name string) {
 	r := f.replicas[name]
 	delete(f.replicas, name)
-	f.bury(r)
+	f.awaitEnd(r)
 	if r.err != nil && !(errors.Is(r.err, shard.ErrDrainTimeout) && r.frozen) {
 		f.problem("%s: Run returned %v", name, r.err)
 	}
 }
 
-// endAtWork stops a process that nothing is wrong with and that has work in hand. It
-// must be over soon after its last piece of work.
+// endAtWork stops a healthy process that has work in flight. Run must return soon after
+// its last piece of work has ended.
 func (f *fleet) endAtWork(name string) {
 	r := f.replicas[name]
 	f.change(40)
@@ -387,8 +387,8 @@ func (f *fleet) endAtWork(name string) {
 	}
 }
 
-func (f *fleet) bury(r *replica) {
-	r.goOn()
+func (f *fleet) awaitEnd(r *replica) {
+	r.unpause()
 	r.stop()
 	select {
 	case <-r.done:
@@ -401,8 +401,9 @@ func (f *fleet) bury(r *replica) {
 	r.running.Wait()
 }
 
-// versions are those of all objects that there have been: "gone" for those that
-// were deleted when all informers had synced. A newcomer knows of no others.
+// versions returns the last version of every object that ever existed: "gone" for objects
+// that were deleted after all informers had synced. A new member does not know of other
+// deletions.
 func (f *fleet) versions() map[string]string {
 	last := time.Time{}
 	for _, r := range f.replicas {

@@ -32,8 +32,8 @@ import (
 	"github.com/tom-ludwig/operator-scaling/workqueue"
 )
 
-// configMaps is an API server for ConfigMaps whose watches can be held back, one by
-// one. As an http.RoundTripper it takes writes.
+// configMaps is an API server for ConfigMaps that can hold back the events of each watch.
+// As an http.RoundTripper it accepts writes.
 type configMaps struct {
 	mu      sync.Mutex
 	version int
@@ -41,7 +41,7 @@ type configMaps struct {
 	watches map[*view]bool
 }
 
-// view is what one member sees of it, all namespaces but the one that is left out.
+// view is what one member sees of it: all namespaces except one.
 type view struct {
 	cache.ListWatch
 	of      *configMaps
@@ -89,10 +89,10 @@ func (c *configMaps) view() *view {
 	return v
 }
 
-// IsWatchListSemanticsUnSupported keeps the reflector with lists.
+// IsWatchListSemanticsUnSupported makes the reflector use lists.
 func (v *view) IsWatchListSemanticsUnSupported() bool { return true }
 
-// hold keeps events from the view, or lets all through that were kept.
+// hold holds back the events of the view, or releases the events that were held back.
 func (v *view) hold(holds bool) {
 	v.of.mu.Lock()
 	defer v.of.mu.Unlock()
@@ -105,7 +105,7 @@ func (v *view) hold(holds bool) {
 	}
 }
 
-// RoundTrip carries out a PUT of a name, or the POST of one.
+// RoundTrip carries out a PUT or a POST of an object.
 func (c *configMaps) RoundTrip(r *http.Request) (*http.Response, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -147,7 +147,7 @@ type operator struct {
 	run    sync.WaitGroup
 
 	mu   sync.Mutex
-	adds map[string][]string // versions that came as Adds, by name
+	adds map[string][]string // versions that were delivered as Adds, by name
 }
 
 func (c *configMaps) operator(t *testing.T, cluster *shardtest.Cluster, pod string, view *view, wraps bool, wait time.Duration) *operator {
@@ -194,7 +194,7 @@ func (o *operator) close(t *testing.T) {
 	o.run.Wait()
 }
 
-// write lets the work on an object write to another one, and returns the version.
+// write makes the work on an object write another object, and returns its new version.
 func (o *operator) write(t *testing.T, item, namespace, name string) string {
 	t.Helper()
 	o.queue.Add(cache.ObjectName{Namespace: "default", Name: item})
@@ -243,10 +243,11 @@ func (o *operator) wantWaits(t *testing.T, outcome string, some bool) {
 			}
 		}
 	}
-	t.Errorf("nothing is said of waits that ended as %q", outcome)
+	t.Errorf("there is no metric for waits that ended as %q", outcome)
 }
 
-// pair is a and b, where a works on an object and is about to leave.
+// pair returns two members a and b, where a works on the object with the given name and is
+// about to leave.
 func pair(t *testing.T, wraps bool, wait time.Duration) (server *configMaps, a, b *operator, name string) {
 	t.Helper()
 	var names []string
@@ -267,8 +268,8 @@ func pair(t *testing.T, wraps bool, wait time.Duration) (server *configMaps, a, 
 	return nil, nil, nil, ""
 }
 
-// A member that gains an object whose last version its informer has not shown yet
-// does not begin with the one before it.
+// A member gains an object whose last version its informer has not shown yet. It does not
+// begin work with the version before it.
 func TestCacheSyncTimeout_NoWorkFromACacheThatIsOlderThanTheLastWrite(t *testing.T) {
 	for _, wraps := range []bool{false, true} {
 		t.Run(fmt.Sprintf("wraps=%v", wraps), func(t *testing.T) {
@@ -284,7 +285,7 @@ func TestCacheSyncTimeout_NoWorkFromACacheThatIsOlderThanTheLastWrite(t *testing
 				}
 				for key, who := range own {
 					if len(who) > 0 && !b.OwnsKey(key) {
-						t.Fatalf("%s, which b had all the time, was given up", key)
+						t.Fatalf("b owned %s all the time, and has lost it", key)
 					}
 				}
 				b.view.hold(false)
@@ -300,7 +301,7 @@ func TestCacheSyncTimeout_NoWorkFromACacheThatIsOlderThanTheLastWrite(t *testing
 	}
 }
 
-// The same without the rule, to show that there is something to be seen.
+// The same run without the rule, to show that the test above can fail.
 func TestCacheSyncTimeout_WithoutItWorkBeginsWithAnOldVersion(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, a, b, name := pair(t, false, time.Nanosecond)
@@ -316,7 +317,7 @@ func TestCacheSyncTimeout_WithoutItWorkBeginsWithAnOldVersion(t *testing.T) {
 	})
 }
 
-// An informer that has stopped must not stop the operator.
+// An informer that has stopped must not block the operator forever.
 func TestCacheSyncTimeout_IsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, a, b, name := pair(t, false, 0)
@@ -334,7 +335,7 @@ func TestCacheSyncTimeout_IsBounded(t *testing.T) {
 	})
 }
 
-func TestCacheSyncTimeout_CachesThatAreUpToDateCostNothing(t *testing.T) {
+func TestCacheSyncTimeout_NoWaitForCachesThatAreUpToDate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, a, b, name := pair(t, true, 0)
 		last := a.write(t, name, "default", name)
@@ -349,9 +350,9 @@ func TestCacheSyncTimeout_CachesThatAreUpToDateCostNothing(t *testing.T) {
 	})
 }
 
-// What the informers don't select keeps nobody waiting: neither what they have never
-// shown, nor what was created a while ago.
-func TestCacheSyncTimeout_NotForWhatNoInformerSelects(t *testing.T) {
+// A write of an object that the informers do not select causes no wait: neither of an object
+// that they never show, nor of one that was created a while ago.
+func TestCacheSyncTimeout_NoWaitForObjectsThatNoInformerSelects(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cluster := shardtest.NewCluster()
 		server := newConfigMaps("x", "y", "x1", "x2")
@@ -367,7 +368,7 @@ func TestCacheSyncTimeout_NotForWhatNoInformerSelects(t *testing.T) {
 		a.write(t, name, "other", "z") // created
 		time.Sleep(2 * time.Second)
 		a.write(t, name, "other", "z") // updated
-		a.write(t, name, "other", "w") // created just now, as z was, which was never shown
+		a.write(t, name, "other", "w") // created just now, like z, which was never shown
 		a.close(t)
 		time.Sleep(100 * time.Millisecond)
 		if versions := b.added(name); !slices.Equal(versions, []string{last}) {

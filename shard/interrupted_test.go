@@ -17,10 +17,10 @@ import (
 	"github.com/tom-ludwig/operator-scaling/shard/shardtest"
 )
 
-// A member joins and leaves again before a drain for its sake has ended. One piece of work
-// has stopped for the drain, as ErrDraining asks for; another on the same partition takes
-// its time, so that the partition is not released.
-func TestInterruptedWork_IsDoneAgainWhenTheDrainIsCalledOff(t *testing.T) {
+// A member joins, and leaves again before the drain for it has ended. One piece of work
+// has stopped for the drain, as ErrDraining requires. Another one on the same partition
+// takes longer, so that the partition is not released.
+func TestG4_InterruptedWorkIsDoneAgainWhenTheDrainIsCancelled(t *testing.T) {
 	predecessor(t, func(t *testing.T, cluster *shardtest.Cluster, objects *objects) {
 		for i := range 1500 {
 			objects.write(objectName(i))
@@ -47,7 +47,7 @@ func TestInterruptedWork_IsDoneAgainWhenTheDrainIsCalledOff(t *testing.T) {
 		}
 		b := start(t, cluster.Client("b"), "b")
 		if cause := <-stopped; !errors.Is(cause, shard.ErrDraining) {
-			t.Errorf("the work was broken off with %v", cause)
+			t.Errorf("the work was interrupted with %v", cause)
 		}
 		time.Sleep(2 * time.Second)
 		if a.queue.Len() != 0 || a.queue.Parked() == 0 {
@@ -66,8 +66,8 @@ func TestInterruptedWork_IsDoneAgainWhenTheDrainIsCalledOff(t *testing.T) {
 	})
 }
 
-// twoOfOnePartition returns two of the keys that are in one partition, which the ring of a
-// and b gives to the owner.
+// twoOfOnePartition returns two of the keys that are in one partition. The ring of a and b
+// assigns that partition to the owner.
 func twoOfOnePartition(t *testing.T, keys []string, owner string) (one, two cache.ObjectName) {
 	t.Helper()
 	parameters := ring.DefaultParameters()

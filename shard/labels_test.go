@@ -17,8 +17,8 @@ func leaseLabels(labels map[string]string) func(*shard.Config) {
 	return func(c *shard.Config) { c.LeaseLabels = labels }
 }
 
-// Peers are selected by the label of the ring alone. A rolling update that adds,
-// changes and removes other labels must not divide the members.
+// Members select their peers only by the label of the ring. A rolling update that adds,
+// changes and removes other labels must not divide the ring.
 func TestLeaseLabels_ARollingUpdateDoesNotDivideTheRing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cluster := shardtest.NewCluster()
@@ -72,7 +72,7 @@ func TestLeaseLabels_ARollingUpdateDoesNotDivideTheRing(t *testing.T) {
 	})
 }
 
-// A crashed member is evicted, and its Lease deleted, by one whose labels differ.
+// A member with other labels evicts a crashed member and deletes its Lease.
 func TestLeaseLabels_AMemberWithOtherLabelsIsEvicted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cluster := shardtest.NewCluster()
@@ -92,7 +92,7 @@ func TestLeaseLabels_AMemberWithOtherLabelsIsEvicted(t *testing.T) {
 	})
 }
 
-// LeasePrefix does not divide a ring either: it only names the Leases.
+// LeasePrefix does not divide a ring either: it affects only the names of the Leases.
 func TestLeasePrefix_DoesNotDivideARing(t *testing.T) {
 	prefix := func(prefix string) func(*shard.Config) {
 		return func(c *shard.Config) { c.LeasePrefix = prefix }
@@ -104,9 +104,9 @@ func TestLeasePrefix_DoesNotDivideARing(t *testing.T) {
 		time.Sleep(10 * time.Second)
 		oneOwnerEach(t, a, b)
 
-		// The same Pod name under both prefixes, as in a rolling update of a StatefulSet
-		// whose Pod was deleted by force: two members of one name. No key has two owners,
-		// and all have one when the first has gone.
+		// The same Pod name with both prefixes, as in a rolling update of a StatefulSet
+		// whose Pod was force-deleted: two members with one name. No key has two owners,
+		// and each key has one after the first member has ended.
 		fresh := start(t, cluster.Client("fresh"), "b", prefix("one-"), withPodUID(t, "uid-2"))
 		if two := twoAtWork(10*time.Second, a, b, fresh); two > 0 {
 			t.Errorf("two members may work on %d keys at once", two)

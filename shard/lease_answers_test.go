@@ -15,12 +15,12 @@ import (
 	"github.com/tom-ludwig/operator-scaling/shard/shardtest"
 )
 
-// Servers that answer late, or whose answers are lost. Reads show what was written, so that
-// no member needs to stop.
+// These tests have servers whose responses are late or lost. Reads show what was written, so
+// that no member needs to stop.
 
 const (
 	needsR40 = "needs R40: a quorum read confirms a write whose response was lost"
-	needsR41 = "needs R41: a write that is not answered within RP is confirmed by a read alongside it, and given up RD/2 after its send"
+	needsR41 = "needs R41: a write without a response within RP is confirmed by a read alongside it, and abandoned RD/2 after its send"
 )
 
 var (
@@ -28,13 +28,13 @@ var (
 	allRequests = append([]string{"get", "list"}, writes...)
 )
 
-// brisk is a trip that takes no time to speak of.
-func brisk(string) trip { return trip{there: time.Millisecond, back: time.Millisecond} }
+// fast is a trip that takes almost no time.
+func fast(string) trip { return trip{there: time.Millisecond, back: time.Millisecond} }
 
-// TestR41_LateAnswersFenceNoMember: at the defaults, no member is fenced by requests that take
-// up to 4 s. An API server that is overloaded delays all of them. One whose admission webhook
-// is down delays writes by the webhook's timeout.
-func TestR41_LateAnswersFenceNoMember(t *testing.T) {
+// TestR41_LateResponsesFenceNoMember: with the defaults, requests that take up to 4 s do not
+// fence a member. An overloaded API server delays all requests. An API server whose admission
+// webhook is down delays writes by the webhook's timeout.
+func TestR41_LateResponsesFenceNoMember(t *testing.T) {
 	for name, test := range map[string]struct {
 		take   time.Duration
 		verbs  []string
@@ -53,7 +53,7 @@ func TestR41_LateAnswersFenceNoMember(t *testing.T) {
 			}
 			synctest.Test(t, func(t *testing.T) {
 				cluster := shardtest.NewCluster()
-				wireA, wireB := newPlannedWire(cluster.Client("a"), brisk), newPlannedWire(cluster.Client("b"), brisk)
+				wireA, wireB := newPlannedClient(cluster.Client("a"), fast), newPlannedClient(cluster.Client("b"), fast)
 				a, b := start(t, wireA, "a"), start(t, wireB, "b")
 				time.Sleep(10 * time.Second)
 				before := oneOwnerEach(t, a, b)
@@ -61,7 +61,7 @@ func TestR41_LateAnswersFenceNoMember(t *testing.T) {
 					if slices.Contains(test.verbs, verb) {
 						return trip{there: test.take / 2, back: test.take / 2}
 					}
-					return brisk(verb)
+					return fast(verb)
 				}
 				wireB.replan(slow)
 				if !test.onlyB {
@@ -88,8 +88,8 @@ func TestR41_LateAnswersFenceNoMember(t *testing.T) {
 				if after := oneOwnerEach(t, a, b); !maps.EqualFunc(before, after, slices.Equal) {
 					t.Error("keys have moved")
 				}
-				wireA.replan(brisk)
-				wireB.replan(brisk)
+				wireA.replan(fast)
+				wireB.replan(fast)
 				time.Sleep(10 * time.Second)
 				end(t, a, b)
 			})
@@ -97,12 +97,13 @@ func TestR41_LateAnswersFenceNoMember(t *testing.T) {
 	}
 }
 
-// TestR40_LostAnswersKeepNoKeyUnowned: the answers to a share of a member's writes are lost, as
-// by a bad link or proxy, and reads work. To its peers it looks alive, so it must work.
-func TestR40_LostAnswersKeepNoKeyUnowned(t *testing.T) {
+// TestR40_LostResponsesKeepNoKeyUnowned: the responses to some of a member's writes are lost,
+// for instance by a bad link or proxy, and reads work. Its peers consider it alive, so it must
+// work.
+func TestR40_LostResponsesKeepNoKeyUnowned(t *testing.T) {
 	for _, test := range []struct {
 		percent int
-		within  time.Duration // each key is owned again
+		within  time.Duration // limit until each key is owned again
 		needed  string
 	}{
 		{50, time.Minute, ""},
@@ -116,16 +117,16 @@ func TestR40_LostAnswersKeepNoKeyUnowned(t *testing.T) {
 			}
 			synctest.Test(t, func(t *testing.T) {
 				cluster := shardtest.NewCluster()
-				wire := newPlannedWire(cluster.Client("b"), brisk)
-				a, b := start(t, cluster.Client("a"), "a"), start(t, wire, "b")
+				client := newPlannedClient(cluster.Client("b"), fast)
+				a, b := start(t, cluster.Client("a"), "a"), start(t, client, "b")
 				time.Sleep(10 * time.Second)
 				oneOwnerEach(t, a, b)
 				random := rand.New(rand.NewPCG(11, 12))
-				wire.replan(func(verb string) trip {
+				client.replan(func(verb string) trip {
 					if slices.Contains(writes, verb) && random.IntN(100) < test.percent {
 						return trip{there: time.Millisecond, back: never}
 					}
-					return brisk(verb)
+					return fast(verb)
 				})
 				var g gaps
 				stopped := 0
@@ -139,7 +140,7 @@ func TestR40_LostAnswersKeepNoKeyUnowned(t *testing.T) {
 					t.Errorf("keys are without an owner in %d of 900 s, for %v at a stretch, want %v; evictions by a: %v",
 						stopped, g.longest, test.within, counted(t, a, "sharding_evictions_total"))
 				}
-				wire.replan(brisk)
+				client.replan(fast)
 				time.Sleep(time.Minute)
 				oneOwnerEach(t, a, b)
 				end(t, a, b)
@@ -148,7 +149,7 @@ func TestR40_LostAnswersKeepNoKeyUnowned(t *testing.T) {
 	}
 }
 
-// An API server whose etcd is defragmented answers nothing for 20 s, again and again.
+// An API server whose etcd is being defragmented does not respond for 20 s, repeatedly.
 func TestRun_RepeatedOutagesMoveNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cluster := shardtest.NewCluster()

@@ -12,13 +12,13 @@ import (
 	"github.com/tom-ludwig/operator-scaling/shard/shardtest"
 )
 
-// Crashes: each key is owned again within LeaseDuration + 2 s (L1, G7), also if the crashed
-// member's Lease is deleted, other members come and go, or the Lease watch lags.
+// After a crash each key is owned again within LeaseDuration + 2 s (L1, G7), even if the
+// crashed member's Lease is deleted, other members join and leave, or the Lease watch lags.
 
 const (
 	afterCrash = 17 * time.Second // LeaseDuration + 2 s
-	// whileLate adds what L1 grants for a relist of a watch that lags, and the time that the
-	// member needs to notice that it lags.
+	// whileLate also includes the time that L1 allows for a relist of a lagging watch, and the
+	// time that the member needs to notice the lag.
 	whileLate = afterCrash + 13*time.Second
 
 	needsR29 = "needs R29: a tombstone carries the time that remains of it"
@@ -26,7 +26,7 @@ const (
 	needsR44 = "needs R44: only a newer version with another holder or seq restarts a peer's timer"
 )
 
-// The process of a Pod dies. Its Pod is deleted by force later, and the garbage collector
+// The process of a Pod crashes. Its Pod is force-deleted later, and the garbage collector
 // then deletes the Lease, which the Pod owns.
 func TestG7_CrashThenGarbageCollection(t *testing.T) {
 	for _, test := range []struct {
@@ -60,7 +60,7 @@ func TestG7_CrashThenGarbageCollection(t *testing.T) {
 	}
 }
 
-// A Pod is deleted by force a second after its crash, and its replacement is up 10 s later.
+// A Pod is force-deleted a second after its crash, and its replacement runs 10 s later.
 func TestG7_CrashThenReplacement(t *testing.T) {
 	t.Skip(needsR29)
 	synctest.Test(t, func(t *testing.T) {
@@ -84,7 +84,7 @@ func TestG7_CrashThenReplacement(t *testing.T) {
 	})
 }
 
-// A rolling update begins just after a crash, and the Lease of the one that crashed was deleted.
+// A rolling update begins just after a crash, and the Lease of the crashed member was deleted.
 func TestG7_RollingUpdateAfterACrash(t *testing.T) {
 	for _, step := range []time.Duration{5 * time.Second, 10 * time.Second} {
 		t.Run(step.String(), func(t *testing.T) {
@@ -135,8 +135,8 @@ func TestG7_RollingUpdateAfterACrash(t *testing.T) {
 	}
 }
 
-// Pods come and go faster than a tombstone lasts, and each newcomer adopts it. It must end all
-// the same.
+// Pods start and stop faster than a tombstone lasts, and each new member merges it into its own
+// tombstones. It must still expire.
 func TestR29_TombstoneEndsUnderChurn(t *testing.T) {
 	t.Skip(needsR29)
 	synctest.Test(t, func(t *testing.T) {
@@ -166,7 +166,7 @@ func TestR29_TombstoneEndsUnderChurn(t *testing.T) {
 			last = next
 		}
 		if seen == 0 || seen > time.Minute {
-			t.Errorf("the tombstone was seen on a Lease until %v after the crash, want a minute at most", seen)
+			t.Errorf("the tombstone was seen on a Lease until %v after the crash, want at most a minute", seen)
 		}
 		oneOwnerEach(t, last)
 		_ = b.end()
@@ -174,13 +174,14 @@ func TestR29_TombstoneEndsUnderChurn(t *testing.T) {
 	})
 }
 
-// lagging is a fleet of three whose Lease watches show events late, for ten minutes so far.
+// lagging starts a fleet of three members whose Lease watches show events late, and returns it
+// after ten minutes.
 func lagging(t *testing.T, cluster *shardtest.Cluster, late time.Duration) (members []*member, add func(pod string) *member, recover func()) {
 	t.Helper()
 	var wires []*faultyClient
 	lag := time.Duration(0)
 	add = func(pod string) *member {
-		w := newPlannedWire(cluster.Client(pod), brisk)
+		w := newPlannedClient(cluster.Client(pod), fast)
 		w.delay(lag)
 		wires = append(wires, w)
 		return start(t, w, pod)

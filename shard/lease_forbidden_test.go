@@ -22,9 +22,9 @@ import (
 	"github.com/tom-ludwig/operator-scaling/shard/shardtest"
 )
 
-// Requests that are answered with 403 although the member's Role is in order. A 403 may end Run
-// only if it lasts, and only if this process has never joined; and only one that comes
-// from a missing rule may say that a rule is missing.
+// These tests have requests that get a 403 although the member's Role is correct. A 403 may end
+// Run only if it lasts, and only if this process has never joined. A missing rule may be
+// reported only if the 403 comes from a missing rule.
 
 const (
 	needsLasting    = "needs: a 403 ends Run only if it lasts and this process has never joined the ring"
@@ -35,14 +35,15 @@ const (
 
 const giveARole = "give it a Role"
 
-// errNoRole is what an API server answers as long as its authorizers know nothing yet.
+// errNoRole is the error of an API server whose authorizers have not loaded any rule yet.
 var errNoRole = forbidden(`RBAC: role.rbac.authorization.k8s.io "foo-operator" not found`)
 
 func forbidden(why string) *apierrors.StatusError {
 	return apierrors.NewForbidden(coordinationv1.Resource("leases"), "foo-a", errors.New(why))
 }
 
-// review answers access reviews as a server with the right Role does; change may change an answer.
+// review responds to access reviews as a server with the correct Role does; change may modify
+// the response.
 func review(w *faultyClient, change func(verb string, status *authorizationv1.SubjectAccessReviewStatus)) {
 	w.PrependReactor("create", "selfsubjectaccessreviews", func(a clienttesting.Action) (bool, runtime.Object, error) {
 		review := a.(clienttesting.CreateAction).GetObject().(*authorizationv1.SelfSubjectAccessReview).DeepCopy()
@@ -54,17 +55,17 @@ func review(w *faultyClient, change func(verb string, status *authorizationv1.Su
 
 func allowed(string, *authorizationv1.SubjectAccessReviewStatus) {}
 
-// refuse answers some requests with an error until a time, from now on.
+// refuse rejects requests with these verbs with an error, from now until the given time.
 func refuse(w *faultyClient, until time.Time, err error, verbs ...string) {
 	w.replan(func(verb string) trip {
 		if slices.Contains(verbs, verb) && time.Now().Before(until) {
 			return trip{err: err}
 		}
-		return brisk(verb)
+		return fast(verb)
 	})
 }
 
-// works fails unless Run of a member works after a while.
+// works fails unless a member works after the given time.
 func works(t *testing.T, m *member, after time.Duration) {
 	t.Helper()
 	began := time.Now()
@@ -97,7 +98,7 @@ func blamesNoRole(t *testing.T, m *member) {
 func TestForbidden_ForASecondAtTheStart(t *testing.T) {
 	t.Skip(needsLasting)
 	synctest.Test(t, func(t *testing.T) {
-		w := newPlannedWire(shardtest.NewCluster().Client("a"), brisk)
+		w := newPlannedClient(shardtest.NewCluster().Client("a"), fast)
 		review(w, allowed)
 		refuse(w, time.Now().Add(time.Second), errNoRole, "list")
 		a := start(t, w, "a")
@@ -106,12 +107,12 @@ func TestForbidden_ForASecondAtTheStart(t *testing.T) {
 	})
 }
 
-// A member that has worked for long loses its Lease while an API server starts.
+// A member that has worked for a long time loses its Lease while an API server starts.
 func TestForbidden_ForASecondAtARejoin(t *testing.T) {
 	t.Skip(needsLasting)
 	synctest.Test(t, func(t *testing.T) {
 		cluster := shardtest.NewCluster()
-		w := newPlannedWire(cluster.Client("a"), brisk)
+		w := newPlannedClient(cluster.Client("a"), fast)
 		review(w, allowed)
 		a := start(t, w, "a")
 		time.Sleep(10 * time.Second)
@@ -128,7 +129,7 @@ func TestForbidden_ForASecondAtARejoin(t *testing.T) {
 func TestForbidden_ReviewThatCouldNotBeEvaluated(t *testing.T) {
 	t.Skip(needsEvaluation)
 	synctest.Test(t, func(t *testing.T) {
-		w := newPlannedWire(shardtest.NewCluster().Client("a"), brisk)
+		w := newPlannedClient(shardtest.NewCluster().Client("a"), fast)
 		began := time.Now()
 		review(w, func(verb string, status *authorizationv1.SubjectAccessReviewStatus) {
 			if verb == "list" && time.Since(began) < 2*time.Second {
@@ -143,10 +144,10 @@ func TestForbidden_ReviewThatCouldNotBeEvaluated(t *testing.T) {
 	})
 }
 
-func TestForbidden_QuotaIsNoMissingRule(t *testing.T) {
+func TestForbidden_QuotaIsNotAMissingRule(t *testing.T) {
 	t.Skip(needsReason)
 	synctest.Test(t, func(t *testing.T) {
-		w := newPlannedWire(shardtest.NewCluster().Client("a"), brisk)
+		w := newPlannedClient(shardtest.NewCluster().Client("a"), fast)
 		review(w, allowed)
 		refuse(w, time.Now().Add(20*time.Second), forbidden("exceeded quota: objects, requested: count/leases.coordination.k8s.io=1, used: 20, limited: 20"), "create")
 		a := start(t, w, "a")
@@ -157,11 +158,11 @@ func TestForbidden_QuotaIsNoMissingRule(t *testing.T) {
 	})
 }
 
-func TestForbidden_TerminatingNamespaceIsNoMissingRule(t *testing.T) {
+func TestForbidden_TerminatingNamespaceIsNotAMissingRule(t *testing.T) {
 	t.Skip(needsReason)
 	synctest.Test(t, func(t *testing.T) {
 		cluster := shardtest.NewCluster()
-		w := newPlannedWire(cluster.Client("a"), brisk)
+		w := newPlannedClient(cluster.Client("a"), fast)
 		review(w, allowed)
 		a := start(t, w, "a")
 		time.Sleep(5 * time.Second)
@@ -182,12 +183,13 @@ func TestForbidden_TerminatingNamespaceIsNoMissingRule(t *testing.T) {
 	})
 }
 
-// A member that has joined may no longer list and watch, and must list to gain what its peer left.
-func TestForbidden_ForTenMinutesIsNotLoud(t *testing.T) {
+// A member that has joined may no longer list and watch, and must list to gain the partitions
+// of the peer that has left.
+func TestForbidden_ForTenMinutesDoesNotFloodTheLog(t *testing.T) {
 	var lines, lists int
 	synctest.Test(t, func(t *testing.T) {
 		cluster := shardtest.NewCluster()
-		w := newPlannedWire(cluster.Client("a"), brisk)
+		w := newPlannedClient(cluster.Client("a"), fast)
 		review(w, allowed)
 		a, b := start(t, w, "a"), start(t, cluster.Client("b"), "b")
 		time.Sleep(10 * time.Second)
@@ -204,11 +206,11 @@ func TestForbidden_ForTenMinutesIsNotLoud(t *testing.T) {
 		end(t, a)
 	})
 
-	t.Skip(needsThrottle) // what is above works
+	t.Skip(needsThrottle) // the checks above pass
 	if lines < 5 || lines > 60 {
 		t.Errorf("%d lines were logged in ten minutes, want 5 to 60", lines)
 	}
 	if lists > 600 {
-		t.Errorf("%d lists were sent in ten minutes, want one a second at most", lists)
+		t.Errorf("%d lists were sent in ten minutes, want at most one a second", lists)
 	}
 }

@@ -22,25 +22,25 @@ import (
 	"github.com/tom-ludwig/operator-scaling/shard/shardtest"
 )
 
-// What a member reports about itself, in its log at the default verbosity, by Ready and in its
-// metrics, while it does not work as it should.
+// These tests check what a member reports about itself while it fails: in its log at the default
+// verbosity, in Ready and in its metrics.
 
 const (
 	needsCause       = "needs: the cause of failed requests is logged at V(0) at first, when it changes and about once a minute, is part of what Ready returns, and each failed request is counted"
-	needsNamesake    = "needs: a second process of one identity logs at V(0) for which process it waits"
+	needsDuplicate   = "needs: a second process with the same identity logs at V(0) which process it waits for"
 	needsFingerprint = "needs: a fingerprint of the kinds and namespaces that a member watches, on its Lease; members report peers of the same revision with another one"
 )
 
-// failing lets all requests about Leases fail from now on. nil ends it.
+// failing makes all requests for Leases fail from now on; with nil they succeed again.
 func failing(w *faultyClient, err error) {
 	w.replan(func(verb string) trip {
-		way := brisk(verb)
+		way := fast(verb)
 		way.err = err
 		return way
 	})
 }
 
-// reported is what a member has reported about a failure until shortly before its end.
+// reported contains what a member has reported about a failure, shortly before the failure ends.
 type reported struct {
 	lasted   time.Duration
 	log      []string
@@ -48,14 +48,14 @@ type reported struct {
 	failures float64
 }
 
-// report waits until a failure has lasted for so long.
+// report waits until a failure has lasted for the given time, and returns what was reported.
 func report(t *testing.T, m *member, began time.Time, lasted time.Duration) reported {
 	t.Helper()
 	time.Sleep(lasted - time.Since(began))
 	return reported{lasted, m.logged(began), m.Ready(), counted(t, m, "sharding_lease_heartbeat_failures_total")}
 }
 
-// names fails unless a report names the cause of the failure.
+// names fails unless the reports contain the cause of the failure.
 func (r reported) names(t *testing.T, cause error) {
 	t.Helper()
 	causes, minutes := 0, int(r.lasted/time.Minute)
@@ -87,7 +87,7 @@ func TestReport_NothingWorksFromTheStart(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var r reported
 			synctest.Test(t, func(t *testing.T) {
-				w := newPlannedWire(shardtest.NewCluster().Client("a"), brisk)
+				w := newPlannedClient(shardtest.NewCluster().Client("a"), fast)
 				failing(w, cause)
 				a := start(t, w, "a")
 				r = report(t, a, time.Now(), 10*time.Minute)
@@ -96,13 +96,13 @@ func TestReport_NothingWorksFromTheStart(t *testing.T) {
 				end(t, a)
 			})
 
-			t.Skip(needsCause) // what is above works
+			t.Skip(needsCause) // the checks above pass
 			r.names(t, cause)
 		})
 	}
 }
 
-// A member that works is cut off for an hour, alone or with its whole fleet.
+// A working member is cut off for an hour, alone or together with its whole fleet.
 func TestReport_CutOffForAnHour(t *testing.T) {
 	for name, test := range map[string]struct {
 		cause error
@@ -115,7 +115,7 @@ func TestReport_CutOffForAnHour(t *testing.T) {
 			var r reported
 			synctest.Test(t, func(t *testing.T) {
 				cluster := shardtest.NewCluster()
-				w := newPlannedWire(cluster.Client("a"), brisk)
+				w := newPlannedClient(cluster.Client("a"), fast)
 				members := []*member{start(t, w, "a")}
 				if test.peer {
 					members = append(members, start(t, cluster.Client("b"), "b"))
@@ -138,14 +138,14 @@ func TestReport_CutOffForAnHour(t *testing.T) {
 				end(t, members...)
 			})
 
-			t.Skip(needsCause) // what is above works
+			t.Skip(needsCause) // the checks above pass
 			r.names(t, test.cause)
 		})
 	}
 }
 
-// Two Pods of different UIDs have one name, and the second waits.
-func TestReport_WhomANamesakeWaitsFor(t *testing.T) {
+// Two Pods with different UIDs have the same name, and the second waits.
+func TestReport_AWaitingDuplicateNamesTheOtherProcess(t *testing.T) {
 	var log, holder string
 	synctest.Test(t, func(t *testing.T) {
 		cluster := shardtest.NewCluster()
@@ -163,7 +163,7 @@ func TestReport_WhomANamesakeWaitsFor(t *testing.T) {
 		end(t, a, b)
 	})
 
-	t.Skip(needsNamesake) // what is above works
+	t.Skip(needsDuplicate) // the checks above pass
 	if !strings.Contains(log, holder) {
 		t.Errorf("the log does not name %s:\n%s", holder, log)
 	}

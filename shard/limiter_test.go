@@ -23,9 +23,9 @@ import (
 	"github.com/tom-ludwig/operator-scaling/shard/shardtest"
 )
 
-// slowClient is a clientset whose Lease requests take a while each, and wait for a token
-// of a rate limiter first, within their context, if it has one. It is not client-go's
-// own clientset, so the member cannot go past its limiter.
+// slowClient is a clientset whose Lease requests each take a while. If it has a rate
+// limiter, each request first waits for a token, within its context. It is not client-go's
+// own clientset, so the member cannot bypass the rate limiter.
 type slowClient struct {
 	*fake.Clientset
 	limiter flowcontrol.RateLimiter // nil for none
@@ -33,11 +33,11 @@ type slowClient struct {
 	mu       sync.Mutex
 	requests map[string]int // by verb, since the last reset
 	refused  int            // by the limiter
-	pending  int            // writes to Leases of others that are under way
-	most     int            // of them at once
+	pending  int            // evictions and deletions in progress
+	most     int            // the highest value of pending
 }
 
-// defaultLimiter is that of kubernetes.NewForConfig.
+// defaultLimiter returns the rate limiter that kubernetes.NewForConfig uses.
 func defaultLimiter() flowcontrol.RateLimiter { return flowcontrol.NewTokenBucketRateLimiter(5, 10) }
 
 func newSlowClient(cluster *shardtest.Cluster, name string, limiter flowcontrol.RateLimiter) *slowClient {
@@ -62,8 +62,8 @@ type slowLeases struct {
 	c *slowClient
 }
 
-// send waits as a request does before it is served. clearing: it is an eviction, or the
-// deletion of a Lease.
+// send waits as long as a request does until it is served. clearing means that the request
+// is an eviction, or the deletion of a Lease.
 func (l slowLeases) send(ctx context.Context, verb string, clearing bool) error {
 	c := l.c
 	c.mu.Lock()
@@ -138,16 +138,16 @@ func (l slowLeases) Watch(ctx context.Context, o metav1.ListOptions) (watch.Inte
 	return l.LeaseInterface.Watch(ctx, o)
 }
 
-// crowd is many members, some of which die at once.
+// crowd is a large fleet, some members of which crash at the same time.
 type crowd struct {
 	t          *testing.T
 	cluster    *shardtest.Cluster
 	live, dead []*member
-	clients    []*slowClient // of the living
+	clients    []*slowClient // of the live members
 }
 
-// gather starts members and waits until each key has one owner. Every part of the
-// alphabet of names has members that will die.
+// gather starts members and waits until each key has one owner. The members that will crash
+// are spread over the alphabetical order of the names.
 func gather(t *testing.T, live, dead int, limiter func() flowcontrol.RateLimiter, settle time.Duration) *crowd {
 	c := &crowd{t: t, cluster: shardtest.NewCluster()}
 	total := live + dead
@@ -169,7 +169,7 @@ func gather(t *testing.T, live, dead int, limiter func() flowcontrol.RateLimiter
 	return c
 }
 
-// oneOwner fails unless each key has exactly one owner. Of so many members some may own
+// oneOwner fails unless each key has exactly one owner. With so many members, some may own
 // no key.
 func (c *crowd) oneOwner(members ...*member) {
 	c.t.Helper()
@@ -197,7 +197,7 @@ func (c *slowClient) reset() {
 	c.refused, c.most = 0, 0
 }
 
-// unowned counts the keys without an owner, and the living that are fenced.
+// unowned counts the keys without an owner, and the live members that are fenced.
 func (c *crowd) unowned() (keys, fenced int) {
 	for _, who := range owners(c.live...) {
 		if len(who) == 0 {
@@ -212,9 +212,9 @@ func (c *crowd) unowned() (keys, fenced int) {
 	return keys, fenced
 }
 
-// recover waits until each key has an owner among the living, and returns how long that
-// took after since. No survivor may be fenced after grace, at no time more than four
-// requests that clear others away may be under way, and there may be no herd.
+// recover waits until each key is owned by a live member, and returns how long that took
+// after since. No live member may be fenced after grace, no more than four evictions and
+// deletions may be in progress at once, and their total number is limited.
 func (c *crowd) recover(since time.Time, within, grace time.Duration) time.Duration {
 	c.t.Helper()
 	for {
@@ -242,18 +242,18 @@ func (c *crowd) recover(since time.Time, within, grace time.Duration) time.Durat
 		}
 		refused += client.refused
 		if client.most > 4 {
-			c.t.Errorf("%d evictions and deletions were under way at once", client.most)
+			c.t.Errorf("%d evictions and deletions were in progress at once", client.most)
 		}
 		client.mu.Unlock()
 	}
 	if n := total["evict"]; n > 3*len(c.dead) {
 		c.t.Errorf("%d evictions were sent for %d dead members", n, len(c.dead))
 	}
-	c.t.Logf("%d living, %d dead: recovered after %v; requests %v, refused by the limiter %d", len(c.live), len(c.dead), took, total, refused)
+	c.t.Logf("%d live, %d crashed: recovered after %v; requests %v, rejected by the rate limiter %d", len(c.live), len(c.dead), took, total, refused)
 	return took
 }
 
-// clearedAway reports whether no dead member holds a Lease.
+// clearedAway reports whether no crashed member holds a Lease.
 func (c *crowd) clearedAway() bool {
 	held := 0
 	for _, l := range c.cluster.Leases(namespace) {
@@ -274,15 +274,15 @@ func (c *crowd) end() {
 	}
 }
 
-// The bound of G7, for many that die at once.
-func TestG7_EachKeyIsOwnedAgainAfterManyDieAtOnce(t *testing.T) {
+// The limit of G7, for many members that crash at the same time.
+func TestG7_EachKeyIsOwnedAgainAfterManyCrashAtOnce(t *testing.T) {
 	heavy(t)
 	sizes := []struct {
 		live, dead int
 		limiter    func() flowcontrol.RateLimiter
 	}{
 		{10, 20, defaultLimiter},
-		{40, 60, nil}, // half of the time of all tests of this file
+		{40, 60, nil}, // takes half of the time of this file's tests
 	}
 	for _, size := range sizes {
 		t.Run(fmt.Sprintf("%d of %d, limited %v", size.dead, size.live+size.dead, size.limiter != nil), func(t *testing.T) {
@@ -297,8 +297,8 @@ func TestG7_EachKeyIsOwnedAgainAfterManyDieAtOnce(t *testing.T) {
 	}
 }
 
-// After an outage all survivors come back at the same moment, and give the dead another
-// lease duration.
+// After an outage all survivors return at the same moment, and wait another lease duration for
+// the crashed members.
 func TestSurvivorsOfAnOutageRecoverFromManyDead(t *testing.T) {
 	heavy(t)
 	for name, limiter := range map[string]func() flowcontrol.RateLimiter{"unlimited": nil, "limited": defaultLimiter} {
@@ -320,8 +320,7 @@ func TestSurvivorsOfAnOutageRecoverFromManyDead(t *testing.T) {
 	}
 }
 
-// A fleet that died as a whole, and one member that starts after it: it has to evict
-// them all by itself.
+// A whole fleet has crashed, and a single new member has to evict all of its members.
 func TestANewcomerEvictsADeadFleet(t *testing.T) {
 	heavy(t)
 	for _, test := range []struct {
@@ -346,8 +345,8 @@ func TestANewcomerEvictsADeadFleet(t *testing.T) {
 				client := newSlowClient(c.cluster, "new", nil)
 				if test.limited {
 					client.limiter = defaultLimiter()
-					// Each eviction takes a token. As they come, claims of what they have freed
-					// and the lists after those take about as many.
+					// Each eviction takes a token. The claims of the partitions that become free,
+					// and the lists after those claims, take about as many.
 					within += time.Duration(2*test.dead) * time.Second / 5
 				}
 				started := time.Now()

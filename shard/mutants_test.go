@@ -16,8 +16,8 @@ var (
 	mutantSeedsFlag = flag.Int("mutant-seeds", 100, "how many seeds of TestFaults a mutant may survive in TestMutants")
 )
 
-// mutants are the rules of the loop, of what it publishes and of the transport on
-// which safety or progress rests, each taken out. The name says what is done instead.
+// mutants each remove one rule of the loop, of the published state or of the transport on
+// which safety or progress depends. The name describes the behavior without the rule.
 var mutants = mutation.Package{
 	Dir: ".", Name: "shard",
 	Mutants: []mutation.Mutant{
@@ -56,7 +56,7 @@ var mutants = mutation.Package{
 			Old:  "\t\tq.OnDone(func() {\n",
 			New:  "\t\tq.OnDone(func() {\n\t\t\tif MUTANT_ON {\n\t\t\t\treturn\n\t\t\t}\n",
 		}}},
-		{Name: "keeps showing what it has released", Edits: []mutation.Edit{{
+		{Name: "keeps publishing what it has released", Edits: []mutation.Edit{{
 			File: "loop.go",
 			Old:  "\t\t\tnext.tokens[partition] = l.machine.Token(partition)\n",
 			New: `			if MUTANT_ON && old.partitions == next.partitions && l.ended == nil {
@@ -65,7 +65,7 @@ var mutants = mutation.Package{
 			next.tokens[partition] = l.machine.Token(partition)
 `,
 		}}},
-		{Name: "keeps showing what it owned at its end", Edits: []mutation.Edit{{
+		{Name: "keeps publishing what it owned at its end", Edits: []mutation.Edit{{
 			File: "loop.go",
 			Old:  "\t\tended := l.machine.Ended()\n",
 			New:  "\t\tended := l.machine.Ended() && !MUTANT_ON\n",
@@ -92,7 +92,7 @@ var mutants = mutation.Package{
 			Old:  "\t\t\ti.Activated(a.Partitions)\n",
 			New:  "\t\t\tif !MUTANT_ON {\n\t\t\t\ti.Activated(a.Partitions)\n\t\t\t}\n",
 		}}},
-		{Name: "does not let handlers forget", Edits: []mutation.Edit{
+		{Name: "does not notify handlers of a release", Edits: []mutation.Edit{
 			{File: "loop.go", Old: "\t\t\ti.Released(a.Partitions)\n", New: "\t\t\tif !MUTANT_ON {\n\t\t\t\ti.Released(a.Partitions)\n\t\t\t}\n"},
 			{File: "loop.go", Old: "\t\ti.Released(all)\n", New: "\t\tif !MUTANT_ON {\n\t\t\ti.Released(all)\n\t\t}\n"},
 		}},
@@ -121,21 +121,21 @@ var mutants = mutation.Package{
 			Old:  "\t\t\tunnoticed := l.fence.lift(&deadline) && l.published != nil\n",
 			New:  "\t\t\twasDown := l.published == nil || l.s.deadline.Load() == nil || MUTANT_ON\n\t\t\tunnoticed := l.fence.lift(&deadline) && l.published != nil\n",
 		}}},
-		{Name: "writes whatever it has lost", Edits: []mutation.Edit{{
+		{Name: "writes what it has lost", Edits: []mutation.Edit{{
 			File: "transport.go",
 			Old:  "if cause := workqueue.Check(r.Context()); cause != nil {",
 			New:  "if cause := workqueue.Check(r.Context()); cause != nil && !MUTANT_ON {",
 		}, {
 			File: "transport.go",
-			Old:  "\tif cause != nil {\n\t\treturn nil, refuse(r, cause)\n\t}\n\tdefer answered()",
-			New:  "\tif cause != nil {\n\t\tif !MUTANT_ON {\n\t\t\treturn nil, refuse(r, cause)\n\t\t}\n\t\tanswered = func() {}\n\t}\n\tdefer answered()",
+			Old:  "\tif cause != nil {\n\t\treturn nil, refuse(r, cause)\n\t}\n\tdefer responded()",
+			New:  "\tif cause != nil {\n\t\tif !MUTANT_ON {\n\t\t\treturn nil, refuse(r, cause)\n\t\t}\n\t\tresponded = func() {}\n\t}\n\tdefer responded()",
 		}}},
-		{Name: "breaks writes off for a drain", Edits: []mutation.Edit{{
+		{Name: "aborts writes for a drain", Edits: []mutation.Edit{{
 			File: "transport.go",
 			Old:  "\thead := make(chan struct{})\n",
 			New:  "\tif MUTANT_ON {\n\t\treturn g.next.RoundTrip(r)\n\t}\n\thead := make(chan struct{})\n",
 		}}},
-		{Name: "breaks writes off for their callers", Edits: []mutation.Edit{{
+		{Name: "aborts writes for their callers", Edits: []mutation.Edit{{
 			File: "transport.go",
 			Old:  "\tdetach = func() {\n\t\tclose(left)\n",
 			New: `	giveUp := func() bool { return true }
@@ -164,7 +164,7 @@ var mutants = mutation.Package{
 		l.s.snapshot.Store(next)
 `,
 		}}},
-		{Name: "waits for ever for a response", Edits: []mutation.Edit{{
+		{Name: "waits forever for a response", Edits: []mutation.Edit{{
 			File: "requests.go",
 			Old:  "\t\t\tctx, cancel := context.WithTimeout(l.ctx, timeout)\n",
 			New:  "\t\t\tif MUTANT_ON {\n\t\t\t\ttimeout = time.Hour\n\t\t\t}\n\t\t\tctx, cancel := context.WithTimeout(l.ctx, timeout)\n",
@@ -197,14 +197,14 @@ var mutants = mutation.Package{
 				New:  "e.incarnation != anyIncarnation && e.incarnation != l.incarnation && !MUTANT_ON {",
 			}},
 			Equivalent: "a machine ends only between two requests to its own Lease; a list counts only if it shows that Lease at its last write; " +
-				"and a wrong answer to an eviction is put right by the peer's next heartbeat, before which nothing becomes active without a list",
+				"and the peer's next heartbeat corrects a wrong response to an eviction, and before that nothing becomes active without a list",
 		},
 		{Name: "forgets its predecessor's tombstones", Edits: []mutation.Edit{{
 			File: "run.go",
-			Old:  "\t\ttombs = l.machine.Tombstones()\n",
-			New:  "\t\tif !MUTANT_ON {\n\t\t\ttombs = l.machine.Tombstones()\n\t\t}\n",
+			Old:  "\t\ttombstones = l.machine.Tombstones()\n",
+			New:  "\t\tif !MUTANT_ON {\n\t\t\ttombstones = l.machine.Tombstones()\n\t\t}\n",
 		}}},
-		{Name: "forgets what vanished before it was made", Edits: []mutation.Edit{{
+		{Name: "forgets deletions of Leases before it was created", Edits: []mutation.Edit{{
 			File: "loop.go",
 			Old:  "\t\tif l.ended != nil {\n\t\t\t// The next machine",
 			New:  "\t\tif l.ended != nil && !MUTANT_ON {\n\t\t\t// The next machine",
@@ -231,8 +231,8 @@ var mutants = mutation.Package{
 	},
 }
 
-// TestMutants takes out one rule at a time. The fleet of TestFaults must notice
-// each, or it would not notice if somebody broke it by mistake.
+// TestMutants removes one rule at a time. TestFaults must fail for each of them. Otherwise it
+// would not fail if a change broke the rule by mistake.
 func TestMutants(t *testing.T) {
 	if !*mutantsFlag {
 		t.Skip("takes some minutes: go test ./shard -run TestMutants -v -args -mutants")

@@ -34,8 +34,8 @@ import (
 	"github.com/tom-ludwig/operator-scaling/workqueue"
 )
 
-// The tests of this file hold this library against what was weak in its
-// predecessor for controller-runtime: one test each, by the public API alone.
+// Each test in this file covers a weakness of this library's predecessor for
+// controller-runtime, and uses only the public API.
 // docs/predecessor.md lists them.
 
 func TestP01_GainedObjectsAreEnqueued(t *testing.T) {
@@ -44,12 +44,12 @@ func TestP01_GainedObjectsAreEnqueued(t *testing.T) {
 		time.Sleep(5 * time.Second)
 		mine, theirs := a.taken(), b.taken()
 		if len(mine) == 0 || len(theirs) == 0 || len(mine)+len(theirs) != 100 {
-			t.Fatalf("a was given %d objects and b %d, want 100 together", len(mine), len(theirs))
+			t.Fatalf("a received %d objects and b %d, want 100 together", len(mine), len(theirs))
 		}
 		b.close(t)
 		time.Sleep(time.Second)
 		if gained := a.taken(); !slices.Equal(gained, theirs) {
-			t.Errorf("a was given %d objects when b had stopped, want b's %d", len(gained), len(theirs))
+			t.Errorf("a received %d objects after b had stopped, want b's %d", len(gained), len(theirs))
 		}
 		a.close(t)
 	})
@@ -69,11 +69,11 @@ func TestP02_RetriesAndTimersEndWithOwnership(t *testing.T) {
 		time.Sleep(14 * time.Second)
 		theirs, kept := b.taken(), a.taken()
 		if len(theirs) == 0 || len(theirs)+len(kept) != 100 {
-			t.Errorf("b was given %d objects and a %d, want 100 together", len(theirs), len(kept))
+			t.Errorf("b received %d objects and a %d, want 100 together", len(theirs), len(kept))
 		}
 		for _, key := range kept {
 			if slices.Contains(theirs, key) {
-				t.Fatalf("a was given %s, which is b's", key)
+				t.Fatalf("a received %s, which b owns", key)
 			}
 		}
 		a.close(t)
@@ -92,7 +92,7 @@ func TestP03_WhoCannotRenewStopsBeforeOthersBegin(t *testing.T) {
 		for range 300 {
 			time.Sleep(100 * time.Millisecond)
 			if b.queue.Len() > 0 && ctx.Err() == nil {
-				t.Fatal("b was given objects of a's while a may work")
+				t.Fatal("b received objects of a while a may still work on them")
 			}
 		}
 		if !errors.Is(context.Cause(ctx), workqueue.ErrFenced) || !a.Fenced() || b.queue.Len() == 0 {
@@ -184,7 +184,7 @@ func TestP08_TwoOperatorsInOneNamespaceDoNotMerge(t *testing.T) {
 	})
 }
 
-// skew lets a Lease look as if its member had another clock.
+// skew changes a Lease as if its member had another clock.
 func skew(cluster *shardtest.Cluster, name string, by time.Duration) {
 	for _, l := range cluster.Leases(namespace) {
 		if l.Name == name {
@@ -239,7 +239,7 @@ func TestP11_AContainerThatCrashesInALoopKeepsNothing(t *testing.T) {
 		a, b := control(t, cluster, objects, "a", 0), control(t, cluster, objects, "b", 0)
 		time.Sleep(5 * time.Second)
 		for range 3 {
-			// It dies without a word, and is started again before its Lease has run out.
+			// It crashes, and is restarted before its Lease has expired.
 			cluster.Break("b", shardtest.Unreachable)
 			b.close(t)
 			cluster.Break("b", shardtest.None)
@@ -248,7 +248,7 @@ func TestP11_AContainerThatCrashesInALoopKeepsNothing(t *testing.T) {
 			oneOwnerEach(t, a.member)
 		}
 		if taken := a.taken(); len(taken) != 100 {
-			t.Errorf("a was given %d objects, want all", len(taken))
+			t.Errorf("a received %d objects, want all", len(taken))
 		}
 		a.close(t)
 		b.close(t)
@@ -267,7 +267,7 @@ func TestP12_ChildrenGoToTheOwnerOfTheirParent(t *testing.T) {
 			}
 		}
 		var mu sync.Mutex
-		shown := map[string]string{} // child -> who is told of it
+		shown := map[string]string{} // child -> the members whose handlers receive it
 		ctx, halt := context.WithCancel(context.Background())
 		factory := informers.NewSharedInformerFactory(objects, 0)
 		var members []*member
@@ -288,7 +288,7 @@ func TestP12_ChildrenGoToTheOwnerOfTheirParent(t *testing.T) {
 		mu.Lock()
 		for i := range 50 {
 			if owner, _ := members[0].Owner("default/" + objectName(i)); shown[fmt.Sprint("child-of-", i)] != owner {
-				t.Errorf("the child of %s, which is %s's, was shown to %q", objectName(i), owner, shown[fmt.Sprint("child-of-", i)])
+				t.Errorf("the child of %s, which %s owns, was shown to %q", objectName(i), owner, shown[fmt.Sprint("child-of-", i)])
 			}
 		}
 		mu.Unlock()
@@ -309,7 +309,7 @@ func TestP13_ObjectsOfOneNameInManyNamespacesAreSpread(t *testing.T) {
 			count[who]++
 		}
 		if count["a"] < 25 || count["b"] < 25 {
-			t.Errorf("a hundred objects of one name are spread like this: %v", count)
+			t.Errorf("a hundred objects with one name are distributed like this: %v", count)
 		}
 		end(t, a, b)
 	})
@@ -320,7 +320,7 @@ func TestP14_AConflictOfAHeartbeatIsAnsweredAtOnce(t *testing.T) {
 		cluster := shardtest.NewCluster()
 		client, updates := cluster.Client("a"), 0
 		client.PrependReactor("update", "leases", func(clienttesting.Action) (bool, runtime.Object, error) {
-			if updates++; updates%2 == 0 { // somebody else writes to the Lease just before its member
+			if updates++; updates%2 == 0 { // another client writes to the Lease just before its member
 				for _, l := range cluster.Leases(namespace) {
 					cluster.Put(&l)
 				}
@@ -332,11 +332,11 @@ func TestP14_AConflictOfAHeartbeatIsAnsweredAtOnce(t *testing.T) {
 		for range 100 {
 			time.Sleep(time.Second)
 			if a.Fenced() || !a.OwnsKey("x/y") {
-				t.Fatal("a has lost what it owns to a conflict")
+				t.Fatal("a has lost what it owns because of a conflict")
 			}
 		}
 		if updates < 40 {
-			t.Errorf("only %d heartbeats: the run proves nothing", updates)
+			t.Errorf("only %d heartbeats: too few for the run to prove anything", updates)
 		}
 		end(t, a)
 	})
@@ -365,13 +365,13 @@ func TestP15_MetricsBelongToTheirSharder(t *testing.T) {
 	defaults, _ := prometheus.DefaultGatherer.Gather()
 	for _, f := range defaults {
 		if f.GetName() == "sharding_ring_member_count" {
-			t.Error("the metrics are in the process's registry")
+			t.Error("the metrics are in the default registry of the process")
 		}
 	}
 }
 
 func TestP16_NoNameComesFromTheClock(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) { // in a bubble all this happens at one instant
+	synctest.Test(t, func(t *testing.T) { // in a bubble all of this happens at one instant
 		seen := map[string]bool{}
 		for range 100 {
 			s, err := shard.New(fake.NewClientset(), shard.Config{Name: "foo", PodName: "a", Namespace: namespace})

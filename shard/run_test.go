@@ -24,8 +24,8 @@ import (
 
 const namespace = "default"
 
-// testRun is different in each run of the tests: the lock of a Pod holds for all
-// processes of a machine, of which some may run the same tests.
+// testRun is different in each run of the tests: the lock of a Pod is shared by all
+// processes of a machine, and several of them may run the same tests.
 var testRun = string(uuid.NewUUID())
 
 func podUID(pod string) string { return pod + "-" + testRun }
@@ -65,7 +65,7 @@ func start(t *testing.T, client kubernetes.Interface, pod string, change ...func
 		defer close(returned)
 		m.done <- s.Run(ctx)
 	}()
-	t.Cleanup(func() { // a test that has failed leaves nothing behind in its bubble
+	t.Cleanup(func() { // a failed test must leave no goroutine in its bubble
 		cancel()
 		<-returned
 	})
@@ -78,7 +78,7 @@ func (m *member) end() error {
 	return <-m.done
 }
 
-// logged returns what the member has logged at the default verbosity since a time.
+// logged returns the lines that the member has logged at the default verbosity since a time.
 func (m *member) logged(since time.Time) []string {
 	var lines []string
 	for _, e := range m.log.Data() {
@@ -110,7 +110,7 @@ func counted(t *testing.T, m *member, name string) (sum float64) {
 	return 0
 }
 
-// manyKeys are those that owners and gaps look at.
+// manyKeys are the keys that owners and gaps check.
 var manyKeys = func() (keys []string) {
 	for i := range 1000 {
 		keys = append(keys, fmt.Sprintf("default/foo-%d", i))
@@ -118,7 +118,7 @@ var manyKeys = func() (keys []string) {
 	return keys
 }()
 
-// owners says, for each of many keys, who works on it.
+// owners returns, for each of manyKeys, the members that may work on it.
 func owners(members ...*member) map[string][]string {
 	owners := map[string][]string{}
 	for _, key := range manyKeys {
@@ -157,7 +157,7 @@ type gaps struct {
 	longest time.Duration
 }
 
-// look returns how many keys no member works on now.
+// look returns how many keys no member may work on now.
 func (g *gaps) look(members ...*member) int {
 	members = slices.DeleteFunc(slices.Clone(members), func(m *member) bool { return m.Fenced() })
 	if g.since == nil {
@@ -175,8 +175,8 @@ func (g *gaps) look(members ...*member) int {
 	return len(g.since)
 }
 
-// wait looks again and again until each key has an owner. It returns how long that took,
-// and gives up after limit.
+// wait checks repeatedly until each key has an owner or the limit has passed. It returns how
+// long that took.
 func (g *gaps) wait(limit time.Duration, members ...*member) time.Duration {
 	began := time.Now()
 	for g.look(members...) > 0 && time.Since(began) < limit {
@@ -199,7 +199,7 @@ func TestRun_EachKeyHasOneOwnerThroughJoinsStopsAndCrashes(t *testing.T) {
 		after := oneOwnerEach(t, a, b, c, d)
 		for key, who := range after {
 			if who[0] != "d" && !slices.Equal(who, before[key]) {
-				// Bounded loads may move a little between members that stay.
+				// Bounded loads may move a few keys between members that stay.
 				t.Logf("key %s moved from %s to %s", key, before[key], who)
 			}
 		}
@@ -215,7 +215,7 @@ func TestRun_EachKeyHasOneOwnerThroughJoinsStopsAndCrashes(t *testing.T) {
 			}
 		}
 
-		// A crash: nothing that c sends arrives any more.
+		// c crashes: none of its requests arrives from now on.
 		cluster.Break("c", shardtest.Unreachable)
 		time.Sleep(8 * time.Second)
 		if keys := owners(a, c, d); len(keys) == 0 {
@@ -223,7 +223,7 @@ func TestRun_EachKeyHasOneOwnerThroughJoinsStopsAndCrashes(t *testing.T) {
 		}
 		time.Sleep(2 * time.Second) // 9 s after its last renewal c is fenced
 		if !c.Fenced() {
-			t.Error("c works on although it could not renew its Lease for longer than the deadline")
+			t.Error("c still works although it could not renew its Lease for longer than RenewDeadline")
 		}
 		time.Sleep(7 * time.Second) // 15 s lease duration + 2 s after the last renewal
 		oneOwnerEach(t, a, d)
@@ -238,7 +238,7 @@ func TestRun_EachKeyHasOneOwnerThroughJoinsStopsAndCrashes(t *testing.T) {
 			}
 		}
 		if left := cluster.Leases(namespace); len(left) != 0 {
-			t.Errorf("%d Leases are left after everybody has stopped", len(left))
+			t.Errorf("%d Leases are left after all members have stopped", len(left))
 		}
 	})
 }
@@ -280,7 +280,7 @@ func TestRun_OutageMovesNothing(t *testing.T) {
 	})
 }
 
-func TestRun_TwiceIsRefused(t *testing.T) {
+func TestRun_CalledTwiceReturnsAnError(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cluster := shardtest.NewCluster()
 		a := start(t, cluster.Client("a"), "a")
@@ -294,8 +294,8 @@ func TestRun_TwiceIsRefused(t *testing.T) {
 	})
 }
 
-// A garbage collector that finds no Pod of the configured UID deletes each Lease.
-func TestRun_GivesUpAnOwnerThatDoesNotExist(t *testing.T) {
+// The garbage collector deletes each Lease, because no Pod has the configured UID.
+func TestRun_DropsAnOwnerReferenceToAPodThatDoesNotExist(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cluster := shardtest.NewCluster()
 		a := start(t, cluster.Client("a"), "a")

@@ -16,14 +16,14 @@ import (
 	"github.com/tom-ludwig/operator-scaling/shard/shardtest"
 )
 
-// withPodUID sets the UID of a member's Pod: unique to the test, because the lock of a Pod
-// is one for all tests of this process.
+// withPodUID sets the UID of a member's Pod. The UID is unique to the test, because all tests
+// of this process share the lock of a Pod.
 func withPodUID(t *testing.T, uid string) func(*shard.Config) {
 	return func(c *shard.Config) { c.PodUID = uid + t.Name() }
 }
 
-// twoAtWork returns how many keys more than one of the members may work on, at the
-// worst moment of the given time.
+// twoAtWork returns the highest number of keys, during the given time, that more than one of
+// the members may work on.
 func twoAtWork(d time.Duration, members ...*member) (worst int) {
 	for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(25 * time.Millisecond) {
 		n := 0
@@ -37,9 +37,9 @@ func twoAtWork(d time.Duration, members ...*member) (worst int) {
 	return worst
 }
 
-// The Lease of a member that is cut off, but not fenced yet, is deleted: by the garbage
-// collector, after its Pod was deleted by force. The newcomer has watched that Lease.
-func TestSameName_AHeldLeaseVanishes(t *testing.T) {
+// A member is cut off, but not fenced yet. Its Pod is force-deleted, and the garbage collector
+// deletes its Lease. The new member has watched that Lease.
+func TestSameName_AHeldLeaseIsDeleted(t *testing.T) {
 	for _, test := range []struct{ name, pod string }{
 		{"a Pod of the same name", "op-0"},
 		{"control: a Pod of another name", "op-1"},
@@ -69,7 +69,7 @@ func TestSameName_AHeldLeaseVanishes(t *testing.T) {
 	}
 }
 
-func TestSameName_AHeldLeaseVanishesNextToASlowPeer(t *testing.T) {
+func TestSameName_AHeldLeaseIsDeletedWithASlowPeer(t *testing.T) {
 	heavy(t)
 	for _, slow := range []time.Duration{5 * time.Millisecond, 400 * time.Millisecond, 2 * time.Second} {
 		for seed := range uint64(10) {
@@ -102,9 +102,9 @@ func TestSameName_AHeldLeaseVanishesNextToASlowPeer(t *testing.T) {
 	}
 }
 
-// While a member whose Lease was deleted waits for its work to end, another process of
-// its name works and loses its Lease too. The member's next machine must know.
-func TestSameName_AHeldLeaseVanishesBetweenTwoMachines(t *testing.T) {
+// While a member whose Lease was deleted waits for its work to end, another process with
+// its name works and loses its Lease, too. The member's next machine must learn of it.
+func TestSameName_AHeldLeaseIsDeletedBetweenTwoMachines(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cluster := shardtest.NewCluster()
 		first := start(t, cluster.Client("first"), "op-0", withPodUID(t, "uid-1"))
@@ -135,8 +135,8 @@ func TestSameName_AHeldLeaseVanishesBetweenTwoMachines(t *testing.T) {
 	})
 }
 
-// What is proven to be over blocks nothing: the newcomer works at once.
-func TestSameName_WhatHasEndedBlocksNothing(t *testing.T) {
+// A process that is proven to have ended blocks nothing: the new member works at once.
+func TestSameName_AnEndedProcessBlocksNothing(t *testing.T) {
 	for _, test := range []struct {
 		name  string
 		uid   string
@@ -169,7 +169,7 @@ func TestSameName_WhatHasEndedBlocksNothing(t *testing.T) {
 						time.Sleep(5 * time.Second)
 						test.leave(cluster, old)
 					}
-					time.Sleep(2500 * time.Millisecond) // a second of it is StartupSettle
+					time.Sleep(2500 * time.Millisecond) // including one second of StartupSettle
 					oneOwnerEach(t, fresh)
 					_ = fresh.end()
 				})
@@ -178,15 +178,15 @@ func TestSameName_WhatHasEndedBlocksNothing(t *testing.T) {
 	}
 }
 
-// A member's own Lease is deleted by hand while it works: it stops all work, joins
-// again under its name and waits for nothing that it claimed itself.
-func TestSameName_AnOwnLeaseThatWasDeletedBlocksNothing(t *testing.T) {
+// A member's own Lease is deleted by hand while it works. The member stops all work, joins
+// again under the same name, and does not wait for its own earlier claims.
+func TestSameName_ADeletedLeaseOfItsOwnBlocksNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cluster := shardtest.NewCluster()
 		a := start(t, cluster.Client("a"), "op-0", withPodUID(t, "uid-1"))
 		time.Sleep(10 * time.Second)
 		oneOwnerEach(t, a)
-		for range 3 { // one after the other, also while it joins
+		for range 3 { // one deletion after the other, also while the member joins
 			cluster.Remove(namespace, "foo-op-0")
 			time.Sleep(700 * time.Millisecond)
 		}

@@ -37,8 +37,8 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	// The last of the handlers waits until some time after the last error. Bubbles have clocks of
-	// their own: where the last error was in another one, it would wait for decades.
+	// The last of the handlers waits until some time after the last error. Each bubble has a clock
+	// of its own: if the last error was in another bubble, the handler would wait for decades.
 	utilruntime.ErrorHandlers = utilruntime.ErrorHandlers[:len(utilruntime.ErrorHandlers)-1]
 	goleak.VerifyTestMain(m)
 }
@@ -67,11 +67,11 @@ func TestBeforeRun_NothingIsOwned(t *testing.T) {
 		t.Error(err)
 	}
 	if code := get(s.DebugHandler(), "/").Code; code != http.StatusServiceUnavailable {
-		t.Errorf("the status page answers %d before Run", code)
+		t.Errorf("the status page returns %d before Run", code)
 	}
 }
 
-func TestRun_ReportsMistakesInTheSetUp(t *testing.T) {
+func TestRun_ReturnsErrorsInTheSetup(t *testing.T) {
 	type custom int
 	tests := map[string]struct {
 		key  shard.Key
@@ -119,7 +119,7 @@ func TestRun_NamesTheMissingRule(t *testing.T) {
 	}
 }
 
-// Where reviews of access tell nothing, the requests themselves do.
+// If access reviews do not show a missing rule, the requests themselves do.
 func TestRun_EndsWhenARequestIsForbidden(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		client := shardtest.NewCluster().Client("a")
@@ -134,7 +134,7 @@ func TestRun_EndsWhenARequestIsForbidden(t *testing.T) {
 	})
 }
 
-func TestRun_ALeaseOfSomebodyElseIsLeftAlone(t *testing.T) {
+func TestRun_AForeignLeaseIsNotChanged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cluster := shardtest.NewCluster()
 		holder := "leader"
@@ -170,8 +170,8 @@ func TestG8_GarbageIsIgnoredAndCounted(t *testing.T) {
 			t.Error("foreign Leases were not counted")
 		}
 
-		// One that may be a member's, but can't be read, blocks what is free until it
-		// was silent for its duration; then it is voided and swept.
+		// A Lease that may be a member's but cannot be read blocks the free partitions until it
+		// has been silent for its duration. Then it is voided and deleted.
 		put(namespace, "garbage", ringLabel, map[string]string{"operator-scaling.tom-ludwig.github.io/protocol": "1", "operator-scaling.tom-ludwig.github.io/claims": "?!", "operator-scaling.tom-ludwig.github.io/seq": "x"},
 			coordinationv1.LeaseSpec{HolderIdentity: &holder})
 		time.Sleep(time.Second)
@@ -253,8 +253,8 @@ func TestRun_TwoRingsInOneNamespaceDoNotSeeEachOther(t *testing.T) {
 	})
 }
 
-// The same Pod restarted in place takes its Lease over at once; another process
-// with its identity waits and says so.
+// A Pod that restarts in place takes over its Lease at once. Another process with its
+// identity waits and reports that.
 func TestRun_RestartAndDuplicate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cluster := shardtest.NewCluster()
@@ -267,13 +267,13 @@ func TestRun_RestartAndDuplicate(t *testing.T) {
 			t.Errorf("the second process of one identity: %v", err)
 		}
 		if !a.OwnsKey("x/y") || second.OwnsKey("x/y") {
-			t.Error("the first process lost what it owns to a second of the same identity")
+			t.Error("the first process lost what it owns to a second process with the same identity")
 		}
 		if err := second.end(); err != nil {
 			t.Error(err)
 		}
 
-		// The process dies without a word. (Its lock goes with it.)
+		// The process crashes, and the kernel releases its lock.
 		cluster.Break("a", shardtest.Unreachable)
 		if err := a.end(); err != nil {
 			t.Error(err)
@@ -289,8 +289,8 @@ func TestRun_RestartAndDuplicate(t *testing.T) {
 	})
 }
 
-// Of three processes of one identity one works at a time, whichever comes first when the
-// one before has gone: none takes another's Lease for that of the dead.
+// Of three processes with one identity, one works at a time: the first to get the lock after
+// the one before has ended. None treats another process's Lease as that of the dead process.
 func TestRun_ProcessesOfOneIdentityTakeTurns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cluster := shardtest.NewCluster()
@@ -298,16 +298,16 @@ func TestRun_ProcessesOfOneIdentityTakeTurns(t *testing.T) {
 		time.Sleep(5 * time.Second)
 		waiting := []*member{start(t, cluster.Client("second"), "a")}
 		time.Sleep(5 * time.Second)
-		cluster.Break("first", shardtest.Unreachable) // it dies, and leaves its Lease
+		cluster.Break("first", shardtest.Unreachable) // it crashes, and its Lease remains
 		if err := first.end(); err != nil {
 			t.Error(err)
 		}
 		waiting = append(waiting, start(t, cluster.Client("third"), "a"))
 		for len(waiting) > 0 {
-			time.Sleep(3 * time.Second) // at once, and not when the Lease has run out
+			time.Sleep(3 * time.Second) // at once, and not only when the Lease has expired
 			ready := slices.IndexFunc(waiting, func(m *member) bool { return m.Ready() == nil })
 			if ready < 0 {
-				t.Fatal("nobody is ready")
+				t.Fatal("no process is ready")
 			}
 			one := waiting[ready]
 			identity := one.Identity()
@@ -318,7 +318,7 @@ func TestRun_ProcessesOfOneIdentityTakeTurns(t *testing.T) {
 			}
 			for _, m := range waiting {
 				if err := m.Ready(); err == nil || !strings.Contains(err.Error(), "another live process") {
-					t.Errorf("beside the one that works: %v", err)
+					t.Errorf("a process that waits for the working one: %v", err)
 				}
 			}
 			if err := one.end(); err != nil {
@@ -349,7 +349,7 @@ func TestStatusPagesAndMetrics(t *testing.T) {
 			t.Errorf("report: %d members, %d partitions, %v", len(report.Members), len(report.Partitions), report.States)
 		}
 		if code := get(a.ReadyHandler(), "/readyz").Code; code != http.StatusOK {
-			t.Errorf("readyz answers %d", code)
+			t.Errorf("readyz returns %d", code)
 		}
 
 		registry := prometheus.NewPedanticRegistry()
@@ -385,7 +385,7 @@ func TestStatusPagesAndMetrics(t *testing.T) {
 			}
 		}
 		if n := testutil.ToFloat64(collected{a.Collector(), "sharding_partitions", "active"}) + testutil.ToFloat64(collected{b.Collector(), "sharding_partitions", "active"}); n != 509 {
-			t.Errorf("%v partitions are active at the two members, want 509", n)
+			t.Errorf("%v partitions are active on the two members, want 509", n)
 		}
 		for _, m := range []*member{a, b} {
 			if err := m.end(); err != nil {
@@ -399,7 +399,7 @@ type keyed struct{ name string }
 
 func (k keyed) ShardKey() string { return "default/" + k.name }
 
-// Items of every kind are owned by whoever owns the object that they stand for.
+// The member that owns an object also owns the items that refer to it, of every item type.
 func TestNewQueue_ItemsFollowTheirObjects(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cluster := shardtest.NewCluster()
@@ -434,7 +434,7 @@ func TestNewQueue_ItemsFollowTheirObjects(t *testing.T) {
 		}
 		byFunc.Add(7)
 		if (byFunc.Len() == 1) != a.OwnsKey("default/foo-1") {
-			t.Error("an item with a key function is not owned by its object's owner")
+			t.Error("the owner of an object does not own its item with a key function")
 		}
 		for _, q := range []interface{ ShutDown() }{names, typed, text, own, byFunc} {
 			q.ShutDown()

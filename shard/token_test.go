@@ -19,7 +19,7 @@ import (
 	"github.com/tom-ludwig/operator-scaling/shard/shardtest"
 )
 
-// What work is written under goes on the object; what others have put there goes.
+// StampToken sets the token of the work on the object, and removes the tokens of others.
 func TestStampToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cluster := shardtest.NewCluster()
@@ -35,7 +35,7 @@ func TestStampToken(t *testing.T) {
 			token := m.Token("x/y")
 			now, err := strconv.ParseUint(token, 10, 64)
 			if err != nil || now <= before {
-				t.Errorf("token %q after %d (%v): it must be a number that rises from owner to owner", token, before, err)
+				t.Errorf("token %q after %d (%v): it must be a number that increases from owner to owner", token, before, err)
 			}
 			before = now
 			stamped := map[string]string{shard.AnnotationToken: token}
@@ -61,7 +61,7 @@ func TestStampToken(t *testing.T) {
 			if err := m.end(); err != nil {
 				t.Error(err)
 			}
-			// The claim is gone, and with it the token.
+			// Without the claim there is no token.
 			object := &metav1.ObjectMeta{Annotations: map[string]string{shard.AnnotationToken: "1"}}
 			shard.StampToken(ctx, object)
 			if len(object.Annotations) > 0 {

@@ -67,11 +67,11 @@ func (g *guard) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	// From here until its response the request counts as work in flight: the caller may
 	// return earlier, and call Done.
-	answered, cause := assignment.Begin()
+	responded, cause := assignment.Begin()
 	if cause != nil {
 		return nil, refuse(r, cause)
 	}
-	defer answered() // the server has carried out the request when the response header arrives
+	defer responded() // the server has carried out the request when the response header arrives
 	head := make(chan struct{})
 	defer close(head)
 	ctx, done, detach := outlive(r.Context(), assignment, head)

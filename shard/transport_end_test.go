@@ -17,9 +17,9 @@ import (
 	"github.com/tom-ludwig/operator-scaling/shard/shardtest"
 )
 
-// A caller that reads an answer to its end and does not close it costs net/http nothing.
-// Nor may it leave a goroutine here after the drain of its work.
-func TestWrapTransport_LeavesNothingBehindAnAnswerThatWasReadToItsEnd(t *testing.T) {
+// A caller may read a response to its end and not close it: net/http leaks nothing then. The
+// transport must not leak a goroutine either after the drain of the work.
+func TestWrapTransport_LeaksNothingForAResponseThatWasReadToItsEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cluster := shardtest.NewCluster()
 		a := start(t, cluster.Client("a"), "a")
@@ -34,7 +34,7 @@ func TestWrapTransport_LeavesNothingBehindAnAnswerThatWasReadToItsEnd(t *testing
 		if err != nil {
 			t.Fatal(err)
 		}
-		response, err := transport.RoundTrip(r) //nolint:bodyclose // that is the point
+		response, err := transport.RoundTrip(r) //nolint:bodyclose // the test is about a body that is not closed
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -47,7 +47,7 @@ func TestWrapTransport_LeavesNothingBehindAnAnswerThatWasReadToItsEnd(t *testing
 		var all bytes.Buffer
 		_ = pprof.Lookup("goroutine").WriteTo(&all, 1)
 		if strings.Contains(all.String(), "shard.outlive") {
-			t.Error("a goroutine waits for a request that has its answer")
+			t.Error("a goroutine waits for a request whose response is complete")
 		}
 		_ = response.Body.Close()
 		q.Done(anItem)

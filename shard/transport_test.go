@@ -35,7 +35,7 @@ type closer struct {
 
 func (c *closer) Close() error { c.closed = true; return nil }
 
-func TestWrapTransport_SendsNoWriteOfWorkThatIsNotOwnedAnyMore(t *testing.T) {
+func TestWrapTransport_SendsNoWriteAfterLossOfOwnership(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cluster := shardtest.NewCluster()
 		a := start(t, cluster.Client("a"), "a")
@@ -52,7 +52,7 @@ func TestWrapTransport_SendsNoWriteOfWorkThatIsNotOwnedAnyMore(t *testing.T) {
 			}
 			_, err = transport.RoundTrip(r) //nolint:bodyclose // there is none
 			if err != nil && !body.closed {
-				t.Error("the body of a request that was not sent is left open")
+				t.Error("the body of a request that was not sent is not closed")
 			}
 			return err
 		}
@@ -73,7 +73,7 @@ func TestWrapTransport_SendsNoWriteOfWorkThatIsNotOwnedAnyMore(t *testing.T) {
 			t.Errorf("token %q %v", token, ok)
 		}
 
-		// The member can't renew. The context may not have ended yet, but the clock says enough.
+		// The member cannot renew. Its context may not have ended yet, but the clock shows that it is fenced.
 		cluster.Break("a", shardtest.Unreachable)
 		time.Sleep(12 * time.Second)
 		want(request(ctx, http.MethodPut), workqueue.ErrFenced, 2)
@@ -91,7 +91,7 @@ func TestWrapTransport_SendsNoWriteOfWorkThatIsNotOwnedAnyMore(t *testing.T) {
 		q.Done(got)
 		want(request(ctx, http.MethodPost), workqueue.ErrDone, 4)
 		if _, ok := shard.TokenFromContext(context.Background()); ok {
-			t.Error("a context that is of no queue has a token")
+			t.Error("a context that does not come from a queue has a token")
 		}
 		if err := a.end(); err != nil {
 			t.Error(err)
@@ -99,7 +99,7 @@ func TestWrapTransport_SendsNoWriteOfWorkThatIsNotOwnedAnyMore(t *testing.T) {
 	})
 }
 
-// slow answers when the test says so, or with the error of the context.
+// slow responds when the test allows it, or with the error of the context.
 type slow chan struct{}
 
 func (s slow) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -111,9 +111,9 @@ func (s slow) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 }
 
-// A request that is broken off may be carried out nevertheless, at any time. So the
-// drain waits for its answer, and the fence does not.
-func TestWrapTransport_BreaksNoWriteOffForADrain(t *testing.T) {
+// The server may still carry out an aborted request, at any time. Therefore the drain
+// waits for its response, and the fence does not.
+func TestWrapTransport_DoesNotAbortAWriteForADrain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cluster := shardtest.NewCluster()
 		a := start(t, cluster.Client("a"), "a")
@@ -123,7 +123,7 @@ func TestWrapTransport_BreaksNoWriteOffForADrain(t *testing.T) {
 		server := make(slow)
 		transport := shard.WrapTransport(server)
 		send := func(ctx context.Context, method string) <-chan error {
-			answered := make(chan error, 1)
+			responded := make(chan error, 1)
 			go func() {
 				r, err := http.NewRequestWithContext(ctx, method, "http://127.0.0.1/api/v1/namespaces/x/configmaps/y", nil)
 				if err != nil {
@@ -133,10 +133,10 @@ func TestWrapTransport_BreaksNoWriteOffForADrain(t *testing.T) {
 				if err == nil {
 					err = response.Body.Close()
 				}
-				answered <- err
+				responded <- err
 			}()
 			synctest.Wait()
-			return answered
+			return responded
 		}
 		work := func() (cache.ObjectName, context.Context) {
 			q.Add(cache.ObjectName{Namespace: "x", Name: "y"})
@@ -144,7 +144,7 @@ func TestWrapTransport_BreaksNoWriteOffForADrain(t *testing.T) {
 			return got, q.Context(context.Background(), got)
 		}
 
-		// The fence breaks it off, and so does whoever gave a context of their own.
+		// The fence aborts the request, and so does the deadline of its context.
 		item, ctx := work()
 		write := send(ctx, http.MethodPut)
 		short, cancel := context.WithTimeout(ctx, time.Second)
@@ -157,7 +157,7 @@ func TestWrapTransport_BreaksNoWriteOffForADrain(t *testing.T) {
 		cluster.Break("a", shardtest.Unreachable)
 		time.Sleep(12 * time.Second)
 		if err := <-write; !errors.Is(err, workqueue.ErrFenced) {
-			t.Errorf("a request under way at the fence: %v", err)
+			t.Errorf("a request in progress at the fence: %v", err)
 		}
 		q.Done(item)
 		cluster.Break("a", shardtest.None)
@@ -170,15 +170,15 @@ func TestWrapTransport_BreaksNoWriteOffForADrain(t *testing.T) {
 		go func() { ended <- a.end() }()
 		time.Sleep(time.Second)
 		if err := <-read; !errors.Is(err, workqueue.ErrDraining) {
-			t.Errorf("a read under way when the drain began: %v", err)
+			t.Errorf("a read in progress when the drain began: %v", err)
 		}
 		if !errors.Is(context.Cause(ctx), workqueue.ErrDraining) || len(write) > 0 || len(ended) > 0 {
-			t.Errorf("the context has ended with %v; writes answered: %d, member ended: %d", context.Cause(ctx), len(write), len(ended))
+			t.Errorf("the context has ended with %v; writes with a response: %d, member ended: %d", context.Cause(ctx), len(write), len(ended))
 		}
 		close(server)
 		synctest.Wait()
 		if err := <-write; err != nil {
-			t.Errorf("a write under way when the drain began: %v", err)
+			t.Errorf("a write in progress when the drain began: %v", err)
 		}
 		q.Done(item)
 		if err := <-ended; err != nil {
@@ -187,14 +187,13 @@ func TestWrapTransport_BreaksNoWriteOffForADrain(t *testing.T) {
 	})
 }
 
-// SIGTERM cancels the context that everything derives from before the drain begins, and a
-// worker may give up waiting and call Done. The next owner must not begin before the
-// server has answered.
-func TestWrapTransport_BreaksNoWriteOffForItsCaller(t *testing.T) {
+// SIGTERM cancels the parent of all contexts before the drain begins, and a worker may stop
+// waiting and call Done. The next owner must not begin before the server has responded.
+func TestWrapTransport_DoesNotAbortAWriteForItsCaller(t *testing.T) {
 	for _, test := range []struct {
 		name   string
 		giveUp func(cancel, sigterm func(), done func())
-		after  bool // done after the answer, as it should be
+		after  bool // Done is called after the response, as it should be
 	}{
 		{"the context of Run is cancelled", func(_, sigterm, _ func()) { sigterm() }, true},
 		{"a derived context is cancelled", func(cancel, sigterm, _ func()) { cancel(); sigterm() }, true},
@@ -203,8 +202,8 @@ func TestWrapTransport_BreaksNoWriteOffForItsCaller(t *testing.T) {
 			time.Sleep(time.Second)
 			cancel()
 		}, true},
-		{"nobody waits for the answer", func(_, sigterm, done func()) { done(); sigterm() }, false},
-		{"nobody waits for the answer, later", func(cancel, sigterm, done func()) {
+		{"the worker does not wait for the response", func(_, sigterm, done func()) { done(); sigterm() }, false},
+		{"the worker does not wait for the response, later", func(cancel, sigterm, done func()) {
 			sigterm()
 			time.Sleep(time.Second)
 			cancel()
@@ -229,7 +228,7 @@ func TestWrapTransport_BreaksNoWriteOffForItsCaller(t *testing.T) {
 				ctx, cancel := context.WithCancel(q.Context(run, item))
 				defer cancel()
 				server := make(slow)
-				answered := make(chan error, 1)
+				responded := make(chan error, 1)
 				go func() {
 					r, err := http.NewRequestWithContext(ctx, http.MethodPut, "http://127.0.0.1/x/y", nil)
 					if err != nil {
@@ -239,16 +238,16 @@ func TestWrapTransport_BreaksNoWriteOffForItsCaller(t *testing.T) {
 					if err == nil {
 						err = response.Body.Close()
 					}
-					answered <- err
+					responded <- err
 				}()
 				synctest.Wait()
 				test.giveUp(cancel, func() { sigterm(); a.stop() }, func() { q.Done(item) })
 				time.Sleep(10 * time.Second)
-				if b.OwnsKey(item.String()) || len(answered) > 0 {
-					t.Errorf("while the server is at work: b owns the object: %v; answers: %d", b.OwnsKey(item.String()), len(answered))
+				if b.OwnsKey(item.String()) || len(responded) > 0 {
+					t.Errorf("while the server is working: b owns the object: %v; responses: %d", b.OwnsKey(item.String()), len(responded))
 				}
 				close(server)
-				if err := <-answered; err != nil {
+				if err := <-responded; err != nil {
 					t.Errorf("the write has ended with %v", err)
 				}
 				if test.after {
@@ -256,7 +255,7 @@ func TestWrapTransport_BreaksNoWriteOffForItsCaller(t *testing.T) {
 				}
 				time.Sleep(time.Second)
 				if !b.OwnsKey(item.String()) {
-					t.Error("b does not own the object after the answer")
+					t.Error("b does not own the object after the response")
 				}
 				end(t, a, b)
 			})
@@ -264,9 +263,9 @@ func TestWrapTransport_BreaksNoWriteOffForItsCaller(t *testing.T) {
 	}
 }
 
-// A caller's own end of its context before a request is sent is no loss of ownership: a
-// worker that leaves its item to the queue for that would lose it.
-func TestWrapTransport_TellsItsCallersEndFromALoss(t *testing.T) {
+// If the caller ends its context before a request is sent, ownership is not lost. A worker
+// that then left its item to the queue, as for a loss, would lose the item.
+func TestWrapTransport_DistinguishesCancellationFromLossOfOwnership(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := start(t, shardtest.NewCluster().Client("a"), "a")
 		q := shard.NewQueue(a.Sharder, clientworkqueue.DefaultTypedControllerRateLimiter[cache.ObjectName]())

@@ -18,20 +18,20 @@ import (
 	"github.com/tom-ludwig/operator-scaling/workqueue"
 )
 
-// lookedAt is an Ownership that counts how often it is asked for the fence.
-type lookedAt struct {
+// countingOwnership is an Ownership that counts how often the fence is checked.
+type countingOwnership struct {
 	pending atomic.Bool
 	looks   atomic.Int64
 }
 
-func (o *lookedAt) State(uint64) ring.State {
+func (o *countingOwnership) State(uint64) ring.State {
 	if o.pending.Load() {
 		return ring.Pending
 	}
 	return ring.Active
 }
 
-func (o *lookedAt) Fenced() bool {
+func (o *countingOwnership) Fenced() bool {
 	o.looks.Add(1)
 	return false
 }
@@ -42,11 +42,11 @@ func (upgrade) RoundTrip(*http.Request) (*http.Response, error) {
 	return &http.Response{StatusCode: http.StatusSwitchingProtocols, Body: http.NoBody}, nil
 }
 
-// A request that switches protocols, to execute a command in a Pod for instance, has its
-// answer then. Nothing looks after it for ever because its partition was drained.
-func TestWrapTransport_LooksAfterNoRequestThatSwitchesProtocols(t *testing.T) {
+// A request that switches protocols, for instance to execute a command in a Pod, is complete
+// after the switch. No goroutine may watch it forever because its partition was drained.
+func TestWrapTransport_WatchesNoRequestThatSwitchesProtocols(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		o := &lookedAt{}
+		o := &countingOwnership{}
 		q := workqueue.New(clientworkqueue.DefaultTypedControllerRateLimiter[int](), workqueue.Options[int]{
 			Ownership: o, Point: func(int) (uint64, error) { return 0, nil },
 		})
@@ -70,7 +70,7 @@ func TestWrapTransport_LooksAfterNoRequestThatSwitchesProtocols(t *testing.T) {
 		before := o.looks.Load()
 		time.Sleep(time.Minute)
 		if n := o.looks.Load() - before; n > 0 {
-			t.Fatalf("a goroutine has looked at the fence %d times since Done", n)
+			t.Fatalf("a goroutine has checked the fence %d times since Done", n)
 		}
 	})
 }
