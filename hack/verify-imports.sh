@@ -16,9 +16,10 @@ allowed() {
 	shard/claim) echo "shard/ring" ;;
 	shard/lease) echo "shard/ring shard/claim" ;;
 	informer | workqueue) echo "shard/ring" ;;
+	shard/internal/metrics) echo "shard/ring shard/claim informer" ;;
 	shard/internal/podlock) echo "" ;;
 	shard/internal/cachesync) echo "shard/ring shard/claim" ;;
-	shard) echo "shard/ring shard/claim shard/lease shard/internal/cachesync shard/internal/podlock informer workqueue" ;;
+	shard) echo "shard/ring shard/claim shard/lease shard/internal/cachesync shard/internal/metrics shard/internal/podlock informer workqueue" ;;
 	example-controller*) echo "ANY" ;;
 	*) echo "NONE" ;;
 	esac

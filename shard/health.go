@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/tom-ludwig/operator-scaling/shard/internal/metrics"
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
 )
 
@@ -20,7 +21,7 @@ type status struct {
 	incompatible bool
 	duplicate    string
 	watchFresh   bool
-	counts       counts
+	counts       metrics.Counts
 	blockers     map[string]int // partitions, by the Pod that claims them
 	draining     int            // partitions
 }
@@ -32,7 +33,7 @@ func (l *loop) newStatus() *status {
 		incompatible: l.machine.Incompatible(),
 		duplicate:    l.machine.Duplicate(),
 		watchFresh:   l.machine.WatchFresh(),
-		counts:       l.retiredStats.plus(l.machine.Stats()),
+		counts:       l.retiredStats.Plus(l.machine.Stats()),
 		blockers:     l.blockers(),
 		draining:     l.machine.Draining().Len(),
 	}

@@ -53,7 +53,7 @@ func wrap(s *Sharder, inner cache.SharedIndexInformer, key Key, example any) *in
 			return resolved.Point(o, s.hash), nil
 		},
 		DeletionWindow: s.cfg.DeletionWindow,
-		Recorder:       &s.metrics.informer,
+		Recorder:       &s.metrics.Informers,
 	})
 	s.caches.Add(i, example)
 	s.add(i, nil)

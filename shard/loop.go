@@ -14,6 +14,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/tom-ludwig/operator-scaling/shard/claim"
+	"github.com/tom-ludwig/operator-scaling/shard/internal/metrics"
 	"github.com/tom-ludwig/operator-scaling/shard/lease"
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
 )
@@ -53,7 +54,7 @@ type loop struct {
 
 	attachedInformers, attachedQueues int
 
-	retiredStats  counts            // of earlier machines
+	retiredStats  metrics.Counts    // of earlier machines
 	wanted        map[int]time.Time // since when a partition has been wanted but not active
 	drainLoggedAt time.Time
 
@@ -235,7 +236,7 @@ func (l *loop) do(a claim.Action) {
 	case claim.Activated:
 		l.logger.V(2).Info("Activated", "member", l.holder, "partitions", a.Partitions.Len())
 		for _, unowned := range a.Unowned {
-			l.s.metrics.unowned.Observe(unowned.Seconds())
+			l.s.metrics.Unowned(unowned)
 		}
 		for _, i := range informers {
 			i.Activated(a.Partitions)

@@ -61,7 +61,7 @@ func NewQueue[T comparable](s *Sharder, rateLimiter clientworkqueue.TypedRateLim
 		Ownership: s,
 		Point:     point,
 		Config:    o.config,
-		Recorder:  &s.metrics.queue,
+		Recorder:  &s.metrics.Queues,
 	})
 	s.add(nil, q)
 	return q

@@ -97,7 +97,7 @@ func (l *loop) leaseFault(name string, err error) {
 	if errors.Is(err, lease.ErrForeign) {
 		reason = "foreign"
 	}
-	l.s.metrics.leaseFaults.WithLabelValues(reason).Inc()
+	l.s.metrics.LeaseFault(reason)
 	l.faultMu.Lock()
 	known := l.faults[name] == err.Error()
 	if len(l.faults) > 1000 {

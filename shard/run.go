@@ -331,7 +331,7 @@ func (l *loop) startIncarnation(predecessor string) {
 	var tombstones []claim.Tombstone
 	if predecessor != "" {
 		tombstones = l.machine.Tombstones()
-		l.retiredStats = l.retiredStats.plus(l.machine.Stats())
+		l.retiredStats = l.retiredStats.Plus(l.machine.Stats())
 		l.holder = l.s.newHolder()
 	} else {
 		l.holder = l.s.Identity()

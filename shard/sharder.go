@@ -17,6 +17,7 @@ import (
 	"github.com/tom-ludwig/operator-scaling/informer"
 	"github.com/tom-ludwig/operator-scaling/shard/claim"
 	"github.com/tom-ludwig/operator-scaling/shard/internal/cachesync"
+	"github.com/tom-ludwig/operator-scaling/shard/internal/metrics"
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
 	"github.com/tom-ludwig/operator-scaling/workqueue"
 )
@@ -36,7 +37,7 @@ type Sharder struct {
 	deadline atomic.Pointer[claim.Time] // the fence; nil while fenced
 	status   atomic.Pointer[status]
 	holder   atomic.Pointer[string]
-	metrics  *metrics
+	metrics  *metrics.Metrics
 
 	caches cachesync.Caches        // the informers as caches
 	writes *cachesync.WriteTracker // by work whose requests go through WrapTransport
@@ -91,7 +92,7 @@ func New(client kubernetes.Interface, cfg Config) (*Sharder, error) {
 	s.status.Store(&status{})
 	s.newHolder()
 	s.writes = cachesync.NewWriteTracker(&s.caches)
-	s.metrics = newMetrics(s)
+	s.metrics = metrics.New(cfg.Name, s.metricValues)
 	return s, nil
 }
 

@@ -1,7 +1,7 @@
 // Copyright The Operator Scaling Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-package shard
+package metrics
 
 import (
 	"time"
@@ -12,10 +12,27 @@ import (
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
 )
 
-// counts are the machine's, summed over the incarnations of this process.
-type counts claim.Stats
+// Values are what one look at a member shows.
+type Values struct {
+	Members       int            // on the ring
+	Counts        Counts         // of the state machine
+	Fenced, Ready bool           // of this member
+	Blockers      map[string]int // partitions that another member still claims, by its Pod
+	Draining      int            // partitions
+	Partitions    ByState
+	Objects       ByState // in the stores of the informers
+	Parked        int     // items
+	InFlight      int     // items
+}
 
-func (c counts) plus(s claim.Stats) counts {
+// ByState are numbers by ring.State.
+type ByState [ring.Active + 1]int
+
+// Counts are the state machine's, summed over the incarnations of this process.
+type Counts claim.Stats
+
+// Plus returns the sum of both.
+func (c Counts) Plus(s claim.Stats) Counts {
 	c.Heartbeats += s.Heartbeats
 	c.HeartbeatFailures += s.HeartbeatFailures
 	c.Conflicts += s.Conflicts
@@ -30,31 +47,31 @@ func (c counts) plus(s claim.Stats) counts {
 	return c
 }
 
-// metrics belong to one Sharder. What a snapshot or a count tells is read when
-// Prometheus asks; the rest is counted as it happens.
-type metrics struct {
-	s *Sharder
+// Metrics belong to one member. Any goroutine may call the methods.
+type Metrics struct {
+	// Informers and Queues count on the hot paths.
+	Informers InformerCounters
+	Queues    QueueCounters
 
-	// Counted by the loop when the view changes.
+	read func() Values
+
 	membersAdded, membersRemoved prometheus.Counter
 	changes                      *prometheus.CounterVec
 	relocated                    prometheus.Counter
 	lastRelocated                prometheus.Gauge
 	lastRelocatedPercent         prometheus.Gauge
 	handover, unowned            prometheus.Histogram
-	// Counted by whoever reads a Lease.
-	leaseFaults *prometheus.CounterVec
-	// Counted on the hot paths.
-	informer informerCounters
-	queue    queueCounters
+	leaseFaults                  *prometheus.CounterVec
 
 	counted []prometheus.Collector // all of the above that are Prometheus' own
 	asked   map[string]*prometheus.Desc
 }
 
-func newMetrics(s *Sharder) *metrics {
-	labels := prometheus.Labels{"ring": s.cfg.Name}
-	m := &metrics{s: s, asked: map[string]*prometheus.Desc{}}
+// New returns the metrics of a member of the named ring. They call read at each scrape,
+// from any goroutine.
+func New(ringName string, read func() Values) *Metrics {
+	labels := prometheus.Labels{"ring": ringName}
+	m := &Metrics{read: read, asked: map[string]*prometheus.Desc{}}
 	counter := func(name, help string) prometheus.Counter {
 		c := prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help, ConstLabels: labels})
 		m.counted = append(m.counted, c)
@@ -117,12 +134,8 @@ func newMetrics(s *Sharder) *metrics {
 	return m
 }
 
-// Collector returns the metrics of this ring, for a registry of your own. Each
-// Sharder has its own; the label "ring" tells them apart.
-func (s *Sharder) Collector() prometheus.Collector { return s.metrics }
-
 // Describe implements prometheus.Collector.
-func (m *metrics) Describe(out chan<- *prometheus.Desc) {
+func (m *Metrics) Describe(out chan<- *prometheus.Desc) {
 	for _, c := range m.counted {
 		c.Describe(out)
 	}
@@ -131,8 +144,8 @@ func (m *metrics) Describe(out chan<- *prometheus.Desc) {
 	}
 }
 
-// Collect implements prometheus.Collector. It hashes each stored object once.
-func (m *metrics) Collect(out chan<- prometheus.Metric) {
+// Collect implements prometheus.Collector.
+func (m *Metrics) Collect(out chan<- prometheus.Metric) {
 	for _, c := range m.counted {
 		c.Collect(out)
 	}
@@ -145,52 +158,39 @@ func (m *metrics) Collect(out chan<- prometheus.Metric) {
 	level := func(name string, value int, labels ...string) {
 		send(name, prometheus.GaugeValue, float64(value), labels...)
 	}
-	now, status := m.s.snapshot.Load(), m.s.status.Load()
-	c := status.counts
-	level("sharding_ring_member_count", m.s.MemberCount())
-	count("sharding_lease_heartbeats_total", c.Heartbeats)
-	count("sharding_lease_heartbeat_failures_total", c.HeartbeatFailures)
-	count("sharding_lease_conflicts_total", c.Conflicts)
-	count("sharding_lease_lists_total", c.Lists)
-	count("sharding_lease_watch_restarts_total", c.Relists)
-	count("sharding_evictions_total", c.Evictions, "done")
-	count("sharding_evictions_total", c.EvictionsRefused, "refused")
-	count("sharding_fence_trips_total", c.FenceTrips)
-	level("sharding_fenced", one(m.s.Fenced()))
-	level("sharding_ready", one(m.s.Ready() == nil))
-	count("sharding_claims_contested_total", c.Contested)
-	for pod, n := range status.blockers {
+	v := m.read()
+	level("sharding_ring_member_count", v.Members)
+	count("sharding_lease_heartbeats_total", v.Counts.Heartbeats)
+	count("sharding_lease_heartbeat_failures_total", v.Counts.HeartbeatFailures)
+	count("sharding_lease_conflicts_total", v.Counts.Conflicts)
+	count("sharding_lease_lists_total", v.Counts.Lists)
+	count("sharding_lease_watch_restarts_total", v.Counts.Relists)
+	count("sharding_evictions_total", v.Counts.Evictions, "done")
+	count("sharding_evictions_total", v.Counts.EvictionsRefused, "refused")
+	count("sharding_fence_trips_total", v.Counts.FenceTrips)
+	level("sharding_fenced", one(v.Fenced))
+	level("sharding_ready", one(v.Ready))
+	count("sharding_claims_contested_total", v.Counts.Contested)
+	for pod, n := range v.Blockers {
 		level("sharding_claims_blocked", n, pod)
 	}
-	level("sharding_partitions_draining", status.draining)
-	count("sharding_cache_waits_total", c.CacheWaits, "reached")
-	count("sharding_cache_waits_total", c.CacheWaitsGivenUp, "gave_up")
-	for state, n := range now.stateCounts() {
+	level("sharding_partitions_draining", v.Draining)
+	count("sharding_cache_waits_total", v.Counts.CacheWaits, "reached")
+	count("sharding_cache_waits_total", v.Counts.CacheWaitsGivenUp, "gave_up")
+	for state, n := range v.Partitions {
 		level("sharding_partitions", n, ring.State(state).String())
 	}
-	informers, queues := m.s.components()
-	var objects [ring.Active + 1]int
-	for _, i := range informers {
-		for state, n := range i.Objects() {
-			objects[state] += n
-		}
-	}
-	for state, n := range objects {
+	for state, n := range v.Objects {
 		level("sharding_objects", n, ring.State(state).String())
 	}
-	for result, n := range m.informer.totals() {
+	for result, n := range m.Informers.totals() {
 		count("sharding_informer_events_total", n, result)
 	}
-	for result, n := range m.queue.totals() {
+	for result, n := range m.Queues.totals() {
 		count("sharding_queue_items_total", n, result)
 	}
-	parked, inFlight := 0, 0
-	for _, q := range queues {
-		parked += q.Parked()
-		inFlight += len(q.InFlight())
-	}
-	level("sharding_queue_parked", parked)
-	level("sharding_queue_in_flight", inFlight)
+	level("sharding_queue_parked", v.Parked)
+	level("sharding_queue_in_flight", v.InFlight)
 }
 
 func one(yes bool) int {
@@ -200,63 +200,41 @@ func one(yes bool) int {
 	return 0
 }
 
-// membersChanged counts a change of the view. Called by the loop.
-func (l *loop) membersChanged(before, after *ring.Ring) {
-	m := l.s.metrics
-	was, is := before.Members(), after.Members()
-	added, removed := difference(is, was), difference(was, is)
-	m.membersAdded.Add(float64(len(added)))
-	m.membersRemoved.Add(float64(len(removed)))
-	if len(added) > 0 {
+// Change is how the ring has changed in a member's view.
+type Change struct {
+	Added, Removed []string // members, by Pod name
+	Parameters     bool     // others are in force
+	Relocated      int      // partitions that another member gets
+	Partitions     int      // in all
+}
+
+// RingChanged counts a change of the ring.
+func (m *Metrics) RingChanged(c Change) {
+	m.membersAdded.Add(float64(len(c.Added)))
+	m.membersRemoved.Add(float64(len(c.Removed)))
+	if len(c.Added) > 0 {
 		m.changes.WithLabelValues("added").Inc()
 	}
-	if len(removed) > 0 {
+	if len(c.Removed) > 0 {
 		m.changes.WithLabelValues("removed").Inc()
 	}
-	if before.Parameters() != after.Parameters() {
+	if c.Parameters {
 		m.changes.WithLabelValues("parameters").Inc()
 	}
-	moved := after.Relocated(before)
-	if len(added)+len(removed) > 0 || moved > 0 {
-		m.relocated.Add(float64(moved))
-		m.lastRelocated.Set(float64(moved))
-		m.lastRelocatedPercent.Set(100 * float64(moved) / float64(after.Parameters().Partitions))
-		l.logger.Info("The ring has changed", "member", l.holder, "members", is, "added", added, "removed", removed, "relocated", moved)
+	if len(c.Added)+len(c.Removed) > 0 || c.Relocated > 0 {
+		m.relocated.Add(float64(c.Relocated))
+		m.lastRelocated.Set(float64(c.Relocated))
+		m.lastRelocatedPercent.Set(100 * float64(c.Relocated) / float64(c.Partitions))
 	}
 }
 
-// difference returns the elements of a that are not in b.
-func difference(a, b []string) []string {
-	in := make(map[string]bool, len(b))
-	for _, x := range b {
-		in[x] = true
-	}
-	var rest []string
-	for _, x := range a {
-		if !in[x] {
-			rest = append(rest, x)
-		}
-	}
-	return rest
-}
+// HandedOver counts a partition that is active now, and how long that took since the
+// ring gave it to this member.
+func (m *Metrics) HandedOver(took time.Duration) { m.handover.Observe(took.Seconds()) }
 
-// measureHandover measures the time from the ring giving a partition to this
-// member until it is active.
-func (l *loop) measureHandover(now *snapshot) {
-	if len(l.wanted) > 0 && now.ring.Parameters().Partitions != now.partitions {
-		clear(l.wanted) // numbers mean something else now
-	}
-	for partition, state := range now.states {
-		owner, _ := now.ring.Owner(partition)
-		since, waiting := l.wanted[partition]
-		switch {
-		case owner != l.s.cfg.PodName:
-			delete(l.wanted, partition)
-		case state != ring.Active && !waiting:
-			l.wanted[partition] = time.Now()
-		case state == ring.Active && waiting:
-			l.s.metrics.handover.Observe(time.Since(since).Seconds())
-			delete(l.wanted, partition)
-		}
-	}
-}
+// Unowned counts a partition that came to this member, and how long no member worked
+// on it before.
+func (m *Metrics) Unowned(lasted time.Duration) { m.unowned.Observe(lasted.Seconds()) }
+
+// LeaseFault counts a Lease that could not be read: "foreign" or "malformed".
+func (m *Metrics) LeaseFault(kind string) { m.leaseFaults.WithLabelValues(kind).Inc() }

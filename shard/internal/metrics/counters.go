@@ -1,0 +1,51 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package metrics
+
+import (
+	"sync/atomic"
+
+	"github.com/tom-ludwig/operator-scaling/informer"
+)
+
+// InformerCounters count what becomes of events; all informers of a member share them.
+type InformerCounters [informer.Outcomes]atomic.Uint64
+
+// Record implements informer.Recorder.
+func (c *InformerCounters) Record(o informer.Outcome) { c[o].Add(1) }
+
+// totals returns the counts by label value.
+func (c *InformerCounters) totals() map[string]uint64 {
+	totals := make(map[string]uint64, len(c))
+	for o := range c {
+		totals[informer.Outcome(o).String()] = c[o].Load()
+	}
+	return totals
+}
+
+// QueueCounters count what becomes of items; all queues of a member share them.
+type QueueCounters struct {
+	passed, parked, readmitted, dropped, refused, malformed atomic.Uint64
+}
+
+// The methods of workqueue.Recorder.
+
+func (c *QueueCounters) Passed()              { c.passed.Add(1) }
+func (c *QueueCounters) Parked()              { c.parked.Add(1) }
+func (c *QueueCounters) Readmitted()          { c.readmitted.Add(1) }
+func (c *QueueCounters) Dropped()             { c.dropped.Add(1) }
+func (c *QueueCounters) Refused()             { c.refused.Add(1) }
+func (c *QueueCounters) Malformed(any, error) { c.malformed.Add(1) }
+
+// totals returns the counts by label value.
+func (c *QueueCounters) totals() map[string]uint64 {
+	return map[string]uint64{
+		"passed":     c.passed.Load(),
+		"parked":     c.parked.Load(),
+		"readmitted": c.readmitted.Load(),
+		"dropped":    c.dropped.Load(),
+		"refused":    c.refused.Load(),
+		"malformed":  c.malformed.Load(),
+	}
+}
