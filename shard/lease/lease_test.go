@@ -19,6 +19,8 @@ import (
 	coordinationv1 "k8s.io/api/coordination/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/apimachinery/pkg/watch"
+	coordinationclient "k8s.io/client-go/kubernetes/typed/coordination/v1"
 
 	"github.com/tom-ludwig/operator-scaling/shard/claim"
 	"github.com/tom-ludwig/operator-scaling/shard/lease"
@@ -373,6 +375,59 @@ func TestWatch_RecoversSoonAfterALongOutage(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// Run leaves no goroutine behind, also if a stream is slow to end.
+func TestWatch_RunWaitsForItsStream(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cluster := shardtest.NewCluster()
+		c := config(cluster, "a")
+		slow := slowLeases{LeaseInterface: c.Leases, hold: make(chan struct{})}
+		c.Leases = slow
+		w := lease.NewWatch(c, cluster.Client("a"))
+		ctx, cancel := context.WithCancel(context.Background())
+		done := make(chan error, 1)
+		go func() { done <- w.Run(ctx, func(claim.Event) {}, func(error) {}) }()
+		synctest.Wait()
+		cancel()
+		synctest.Wait()
+		select {
+		case <-done:
+			t.Error("Run has returned before the goroutine of its stream")
+		default:
+		}
+		close(slow.hold)
+		synctest.Wait()
+		select {
+		case err := <-done:
+			if err != nil {
+				t.Error(err)
+			}
+		default:
+			t.Fatal("Run has not returned although its stream has ended")
+		}
+	})
+}
+
+// slowLeases are Leases whose watch is read no sooner than hold is closed.
+type slowLeases struct {
+	coordinationclient.LeaseInterface
+	hold chan struct{}
+}
+
+func (l slowLeases) Watch(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+	w, err := l.LeaseInterface.Watch(ctx, o)
+	return slowStream{w, l.hold}, err
+}
+
+type slowStream struct {
+	watch.Interface
+	hold chan struct{}
+}
+
+func (s slowStream) ResultChan() <-chan watch.Event {
+	<-s.hold
+	return s.Interface.ResultChan()
 }
 
 func ExampleName() {

@@ -35,6 +35,7 @@ type Watch struct {
 	cfg       Config
 	reflector *cache.Reflector
 	restart   atomic.Pointer[func()] // Relist calls it once; replaced for each request and each stream
+	streams   sync.WaitGroup         // goroutines of streams; Run waits for them
 
 	// Run sets these before the reflector starts; its goroutine uses them.
 	deliver func(claim.Event)
@@ -64,7 +65,7 @@ func NewWatch(cfg Config, clientset any) *Watch {
 					done()
 					return nil, err
 				}
-				return w.restartable(stream, done), nil
+				return w.restartable(ctx, stream, done), nil
 			},
 		}, clientset),
 		&coordinationv1.Lease{}, (*store)(w), cache.ReflectorOptions{
@@ -81,6 +82,7 @@ func NewWatch(cfg Config, clientset any) *Watch {
 func (w *Watch) Run(ctx context.Context, deliver func(claim.Event), failed func(error)) error {
 	w.deliver, w.failed = deliver, failed
 	w.reflector.RunWithContext(ctx)
+	w.streams.Wait()
 	return nil
 }
 
@@ -227,17 +229,18 @@ func (w *Watch) Relist() {
 // restartable forwards a stream until Relist requests a new one. It then returns the error
 // that the API server returns for a version that is too old, because after that error a
 // reflector lists again instead of resuming. done is called at the end.
-func (w *Watch) restartable(inner watch.Interface, done func()) watch.Interface {
+func (w *Watch) restartable(ctx context.Context, inner watch.Interface, done func()) watch.Interface {
 	restart := make(chan struct{})
 	end := sync.OnceFunc(func() { close(restart) })
 	w.restart.Store(&end)
 	s := &stream{inner: inner, done: done, events: make(chan watch.Event), stopped: make(chan struct{})}
-	go s.pass(restart)
+	w.streams.Go(func() { s.pass(ctx, restart) })
 	return s
 }
 
 // stream is a watch that Relist can end. Its goroutine runs as long as the reflector,
-// under Watch.Run, uses it.
+// under Watch.Run, uses it, and ends with the context at the latest: a reflector does not
+// stop its stream after every failure.
 type stream struct {
 	inner   watch.Interface
 	done    func() // releases the resources of the request
@@ -250,13 +253,16 @@ func (s *stream) ResultChan() <-chan watch.Event { return s.events }
 
 func (s *stream) Stop() { s.once.Do(func() { close(s.stopped); s.inner.Stop() }) }
 
-func (s *stream) pass(restart <-chan struct{}) {
+func (s *stream) pass(ctx context.Context, restart <-chan struct{}) {
 	defer close(s.events)
 	defer s.done()
+	defer s.Stop()
 	for {
 		var event watch.Event
 		var more bool
 		select {
+		case <-ctx.Done():
+			return
 		case <-s.stopped:
 			return
 		case <-restart:
@@ -272,6 +278,8 @@ func (s *stream) pass(restart <-chan struct{}) {
 			if event.Type == watch.Error {
 				return
 			}
+		case <-ctx.Done():
+			return
 		case <-s.stopped:
 			return
 		}
