@@ -14,7 +14,7 @@ import (
 var crashFaults = []kind{
 	{"SIGKILL after a claim is committed, before the response arrives", aSurgeReplica, func(ctx context.Context, a *environment, s *replicaHarness, i *Injection) error {
 		// Partitions move to this replica when the surge replica leaves.
-		return a.crash(ctx, s, i, false, faultproxy.LeaseWrite, faultproxy.Rule{Action: faultproxy.DropAnswer, Hang: true}, faultproxy.AnswerDropped)
+		return a.crash(ctx, s, i, false, faultproxy.LeaseWrite, faultproxy.Rule{Action: faultproxy.DropResponse, Hang: true}, faultproxy.ResponseDropped)
 	}},
 	{"SIGKILL before the list", aSurgeReplica, func(ctx context.Context, a *environment, s *replicaHarness, i *Injection) error {
 		return a.crash(ctx, s, i, false, faultproxy.LeaseRead, faultproxy.Rule{Action: faultproxy.Stall}, faultproxy.WasStalled)

@@ -18,15 +18,15 @@ var networkFaults = []kind{
 	// Through a gateway, by request class.
 	{"Lease writes: black hole", aGateway, requests(faultproxy.LeaseWrite, faultproxy.Rule{Action: faultproxy.Stall}, 2)},
 	{"Lease writes: arrive two lease durations late", aGateway, requests(faultproxy.LeaseWrite, faultproxy.Rule{Action: faultproxy.Stall, Late: true}, 2)},
-	{"Lease writes: responses lost", aGateway, requests(faultproxy.LeaseWrite, faultproxy.Rule{Action: faultproxy.DropAnswer}, 1.5)},
-	{"Lease writes: responses never arrive", aGateway, requests(faultproxy.LeaseWrite, faultproxy.Rule{Action: faultproxy.DropAnswer, Hang: true}, 1.5)},
-	{"Lease writes: half of the responses lost while partitions move", aSurgeReplica, moving(requests(faultproxy.LeaseWrite, faultproxy.Rule{Action: faultproxy.DropAnswer, Probability: 0.5}, 0.5))},
+	{"Lease writes: responses lost", aGateway, requests(faultproxy.LeaseWrite, faultproxy.Rule{Action: faultproxy.DropResponse}, 1.5)},
+	{"Lease writes: responses never arrive", aGateway, requests(faultproxy.LeaseWrite, faultproxy.Rule{Action: faultproxy.DropResponse, Hang: true}, 1.5)},
+	{"Lease writes: half of the responses lost while partitions move", aSurgeReplica, moving(requests(faultproxy.LeaseWrite, faultproxy.Rule{Action: faultproxy.DropResponse, Probability: 0.5}, 0.5))},
 	{"Lease writes: slow while partitions move", aSurgeReplica, moving(requests(faultproxy.LeaseWrite, faultproxy.Rule{Action: faultproxy.Delay, Delay: 400 * time.Millisecond, Late: true}, 0.5))},
 	{"Lease reads: cut while partitions move", aSurgeReplica, moving(requests(faultproxy.LeaseRead, faultproxy.Rule{Action: faultproxy.Cut}, 0.5))},
 	{"Lease watch: half open", aGateway, requests(faultproxy.LeaseWatch, faultproxy.Rule{Action: faultproxy.Stall}, 2)},
 	{"Lease watch: half open while partitions move", aSurgeReplica, moving(requests(faultproxy.LeaseWatch, faultproxy.Rule{Action: faultproxy.Stall}, 0.5))},
 	{"object watches: half open", aGateway, requests(faultproxy.ObjectWatch, faultproxy.Rule{Action: faultproxy.Stall}, 1)},
-	{"object writes: responses lost", aGateway, requests(faultproxy.ObjectWrite, faultproxy.Rule{Action: faultproxy.DropAnswer, Probability: 0.5}, 1)},
+	{"object writes: responses lost", aGateway, requests(faultproxy.ObjectWrite, faultproxy.Rule{Action: faultproxy.DropResponse, Probability: 0.5}, 1)},
 	{"object writes: black hole", aGateway, requests(faultproxy.ObjectWrite, faultproxy.Rule{Action: faultproxy.Stall}, 0.8)},
 	{"everything: cut", aGateway, requests(faultproxy.Requests, faultproxy.Rule{Action: faultproxy.Cut}, 2)},
 	{"everything: black hole", aGateway, requests(faultproxy.Requests, faultproxy.Rule{Action: faultproxy.Stall}, 2)},
@@ -116,7 +116,7 @@ func requests(which faultproxy.Class, rule faultproxy.Rule, durations float64) f
 		s.clearFaults()
 		hits := 0
 		i.toHit = true
-		for _, effect := range []faultproxy.Effect{faultproxy.WasCut, faultproxy.WasStalled, faultproxy.WasDelayed, faultproxy.WasFailed, faultproxy.AnswerDropped} {
+		for _, effect := range []faultproxy.Effect{faultproxy.WasCut, faultproxy.WasStalled, faultproxy.WasDelayed, faultproxy.WasFailed, faultproxy.ResponseDropped} {
 			hits += s.gateway.Counts().Of(which, effect) - before.Of(which, effect)
 		}
 		i.hits += hits

@@ -10,17 +10,17 @@ import (
 	"strings"
 )
 
-// Class is a set of classes of requests. Each request belongs to exactly one.
+// Class is a set of request classes. Each request belongs to exactly one class.
 type Class uint8
 
-// The classes. A list that client-go makes through a watch (sendInitialEvents, its
-// default for informers) is a watch. What is no resource, such as discovery, is an
-// object.
+// The classes. A list that client-go does through a watch (sendInitialEvents, its default
+// for informers) is a watch. Requests that are not for resources, such as discovery,
+// belong to the classes of objects.
 const (
 	LeaseWrite  Class = 1 << iota // create, update, patch, delete of Leases
 	LeaseRead                     // get, list of Leases
 	LeaseWatch                    // watch of Leases
-	ObjectWrite                   // the same of everything else
+	ObjectWrite                   // the same for everything else
 	ObjectRead
 	ObjectWatch
 
@@ -48,10 +48,10 @@ func (c Class) String() string {
 	return strings.Join(names, "|")
 }
 
-// index is the place of a single class in an array.
+// index returns the index of a single class in an array.
 func (c Class) index() int { return bits.TrailingZeros8(uint8(c)) }
 
-// classOf sorts a request.
+// classOf returns the class of a request.
 func classOf(r *http.Request) Class {
 	write, read, watch := ObjectWrite, ObjectRead, ObjectWatch
 	// /apis/<group>/<version>[/namespaces/x]/<resource>[/<name>], or /api/<version>/...

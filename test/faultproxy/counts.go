@@ -12,32 +12,32 @@ import (
 type Effect uint8
 
 const (
-	// Passed counts requests that no rule hit when they came.
+	// Passed counts requests that no rule affected when they arrived.
 	Passed Effect = iota
 	// WasCut counts requests and watches that were reset by Cut.
 	WasCut
-	// WasStalled counts requests and running watches that a stall has hit.
+	// WasStalled counts requests and running watches that a stall has affected.
 	WasStalled
-	// WasDelayed counts requests and running watches that a delay has hit.
+	// WasDelayed counts requests and running watches that a delay has affected.
 	WasDelayed
-	// WasFailed counts requests that were answered by a rule.
+	// WasFailed counts requests to which a rule has responded.
 	WasFailed
-	// AnswerDropped counts answers that were dropped, of any status.
-	AnswerDropped
-	// WentLate counts requests that were forwarded after a stall or a delay with
-	// Late, and chunks and answers that a stall with Late has held.
+	// ResponseDropped counts dropped responses of any status.
+	ResponseDropped
+	// WentLate counts requests that were forwarded after a stall or a delay with Late,
+	// and chunks and responses that a stall with Late has held.
 	WentLate
-	// CarriedOut counts those of AnswerDropped and WentLate that are requests, no
-	// watches, and to which the server has answered with success.
+	// CarriedOut counts the requests of ResponseDropped and WentLate, without watches,
+	// to which the server has responded with success.
 	CarriedOut
-	// Unreachable counts requests that could not be forwarded and answers that
-	// broke off, neither because of a rule.
+	// Unreachable counts requests that could not be forwarded and responses that were
+	// interrupted, if no rule was the cause.
 	Unreachable
 	effects
 )
 
 var effectNames = [effects]string{
-	"passed", "cut", "stalled", "delayed", "failed", "answer dropped", "late", "carried out", "unreachable",
+	"passed", "cut", "stalled", "delayed", "failed", "response dropped", "late", "carried out", "unreachable",
 }
 
 // String returns the effect in words.
@@ -48,10 +48,10 @@ func (e Effect) String() string {
 	return fmt.Sprintf("effect %d", uint8(e))
 }
 
-// Counts says what a [Gateway] has done since its start. It is a copy.
+// Counts counts what a [Gateway] has done since its start. It is a copy.
 type Counts struct{ of [classes][effects]int }
 
-// Of returns how often an effect was had on the requests of some classes.
+// Of returns how often an effect occurred on requests of the given classes.
 func (c Counts) Of(which Class, effect Effect) (sum int) {
 	for i := range c.of {
 		if which&(1<<i) != 0 && effect < effects {
@@ -61,7 +61,7 @@ func (c Counts) Of(which Class, effect Effect) (sum int) {
 	return sum
 }
 
-// String returns one line for each class that has seen a request.
+// String returns one line for each class that had a request.
 func (c Counts) String() string {
 	var s strings.Builder
 	for i := range c.of {

@@ -16,7 +16,7 @@ import (
 	"github.com/tom-ludwig/operator-scaling/test/faultproxy"
 )
 
-// The server carries a write out, and its client does not learn it.
+// The server executes a write, but its client does not learn of it.
 func Example() {
 	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		fmt.Println("server:", r.Method, r.URL.Path)
@@ -29,7 +29,7 @@ func Example() {
 	}
 	defer gateway.Close()
 
-	if err := gateway.Set(faultproxy.LeaseWrite, faultproxy.Rule{Action: faultproxy.DropAnswer}); err != nil {
+	if err := gateway.Set(faultproxy.LeaseWrite, faultproxy.Rule{Action: faultproxy.DropResponse}); err != nil {
 		fmt.Println(err)
 		return
 	}
@@ -44,5 +44,5 @@ func Example() {
 	// Output:
 	// server: POST /apis/coordination.k8s.io/v1/namespaces/default/leases
 	// client: reset: true
-	// gateway: LeaseWrite: answer dropped 1, carried out 1
+	// gateway: LeaseWrite: response dropped 1, carried out 1
 }

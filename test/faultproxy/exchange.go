@@ -9,20 +9,20 @@ import (
 	"net/http"
 )
 
-// exchange is one request under way. The fields are guarded by the gateway's lock,
-// except those that never change.
+// exchange is one request in flight. The gateway's lock guards the fields, except those
+// that never change.
 type exchange struct {
 	class      Class        // never changes
 	connection *net.TCPConn // never changes
 	upstream   *upstream    // never changes
-	first      *ruling      // what hit it when it came, or nil; never changes
+	first      *ruling      // the rule that affected it when it arrived, or nil; never changes
 
-	hit       *ruling // what hits it now, or nil
-	answered  bool    // the head of the answer goes, or has gone, to the client
-	carryOut  bool    // even if the client has gone
-	wentLate  bool    // it was held or delayed, and then forwarded; written by its own goroutine only
+	hit       *ruling // the rule that affects it now, or nil
+	answered  bool    // the headers of the response are being or were sent to the client
+	carryOut  bool    // execute it even if the client has gone
+	wentLate  bool    // it was held or delayed, and then forwarded; written only by its own goroutine
 	wasReset  bool
-	discarded bool // its answer is being dropped, whatever rule comes next
+	discarded bool // its response is being dropped, regardless of the next rule
 }
 
 func (x *exchange) isWatch() bool { return x.class&Watches != 0 }
@@ -33,7 +33,7 @@ func (x *exchange) reset() {
 	reset(x.connection)
 }
 
-// begin registers a request and draws whether the rule of its class hits it.
+// begin registers a request and decides whether the rule of its class affects it.
 func (g *Gateway) begin(r *http.Request) *exchange {
 	x := &exchange{class: classOf(r), connection: r.Context().Value(connectionKey{}).(*net.TCPConn)}
 	g.mu.Lock()
@@ -43,7 +43,7 @@ func (g *Gateway) begin(r *http.Request) *exchange {
 	if rule := g.rules[i]; g.draws(rule) {
 		x.first, x.hit = rule, rule
 	}
-	g.underWay[x] = struct{}{}
+	g.inFlight[x] = struct{}{}
 	switch {
 	case x.hit == nil:
 		g.count(x, Passed)
@@ -52,7 +52,7 @@ func (g *Gateway) begin(r *http.Request) *exchange {
 		x.reset()
 	case x.hit.Action == Fail:
 		g.count(x, WasFailed)
-	case x.hit.Action == DropAnswer:
+	case x.hit.Action == DropResponse:
 		x.discarded = true
 		x.carryOut = !x.isWatch()
 	case x.hit.Action == Stall:
@@ -68,11 +68,11 @@ func (g *Gateway) begin(r *http.Request) *exchange {
 func (g *Gateway) end(x *exchange) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	delete(g.underWay, x)
+	delete(g.inFlight, x)
 }
 
-// draws says whether a rule does something to the next request. It is called with
-// the gateway's lock.
+// draws decides at random whether a rule affects the next request. It is called with the
+// gateway's lock.
 func (g *Gateway) draws(rule *ruling) bool {
 	if rule.Action == Pass {
 		return false
@@ -80,14 +80,14 @@ func (g *Gateway) draws(rule *ruling) bool {
 	return rule.Probability == 0 || rule.Probability == 1 || g.random.Float64() < rule.Probability
 }
 
-// replace applies the end of one rule and the beginning of the next to what is under
-// way. It is called with the gateway's lock.
+// replace applies the end of one rule and the start of the next to a request in flight. It
+// is called with the gateway's lock.
 func (g *Gateway) replace(x *exchange, old, next *ruling) {
 	if x.wasReset {
 		return
 	}
 	if x.hit == old && old.Action == Stall && !old.Late {
-		x.reset() // what it has missed must not come later
+		x.reset() // what it has missed must not arrive later
 		return
 	}
 	x.hit = nil
@@ -107,7 +107,7 @@ func (g *Gateway) replace(x *exchange, old, next *ruling) {
 			x.hit = next
 			g.count(x, WasDelayed)
 		}
-	case DropAnswer:
+	case DropResponse:
 		if !x.answered {
 			x.hit, x.discarded = next, true
 			x.carryOut = !x.isWatch()
@@ -118,14 +118,14 @@ func (g *Gateway) replace(x *exchange, old, next *ruling) {
 // count is called with the gateway's lock.
 func (g *Gateway) count(x *exchange, effect Effect) { g.counts.of[x.class.index()][effect]++ }
 
-func (g *Gateway) tally(x *exchange, effect Effect) {
+func (g *Gateway) lockAndCount(x *exchange, effect Effect) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.count(x, effect)
 }
 
-// cancelWithClient cancels what is forwarded when the client goes away, unless it
-// must be carried out. The function that it returns must be called; it waits.
+// cancelWithClient cancels a forwarded request when the client disconnects, unless the
+// request must be executed. The caller must call the returned function, which waits.
 func (g *Gateway) cancelWithClient(client context.Context, x *exchange, cancel context.CancelFunc) (stop func()) {
 	done := make(chan struct{})
 	unregister := context.AfterFunc(client, func() {

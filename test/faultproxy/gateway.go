@@ -17,13 +17,12 @@ import (
 	"k8s.io/client-go/rest"
 )
 
-// GatewayConfig says where a [Gateway] leads.
+// GatewayConfig configures a [Gateway].
 type GatewayConfig struct {
-	// Upstreams are the servers, one at least, each with the identity with which
-	// the gateway speaks to it. Requests go to the first one until [Gateway.Route]
-	// says otherwise.
+	// Upstreams are the servers, at least one, each with the credentials that the gateway
+	// uses. Requests go to the first one until [Gateway.Route] changes that.
 	Upstreams []*rest.Config
-	// Seed decides which requests a rule with a probability hits.
+	// Seed determines which requests a rule with a probability affects.
 	Seed uint64
 }
 
@@ -34,13 +33,13 @@ type Gateway struct {
 	url       string
 	ctx       context.Context // ends with Close
 	cancel    context.CancelFunc
-	work      sync.WaitGroup // what serves, and each connection
+	work      sync.WaitGroup // the server, and each connection
 
 	mu       sync.Mutex
 	random   *rand.Rand
 	rules    [classes]*ruling
 	routes   [classes]int
-	underWay map[*exchange]struct{}
+	inFlight map[*exchange]struct{}
 	counts   Counts
 }
 
@@ -50,15 +49,15 @@ type ruling struct {
 	ended chan struct{} // closed when it is replaced
 }
 
-// StartGateway listens on a loopback port. It does not ask whether the servers are
-// there. The caller must call [Gateway.Close].
+// StartGateway listens on a loopback port. It does not check whether the servers are
+// reachable. The caller must call [Gateway.Close].
 func StartGateway(c GatewayConfig) (*Gateway, error) {
 	if len(c.Upstreams) == 0 {
 		return nil, errors.New("start a gateway: no upstream")
 	}
 	g := &Gateway{
 		random:   rand.New(rand.NewPCG(c.Seed, 0)),
-		underWay: map[*exchange]struct{}{},
+		inFlight: map[*exchange]struct{}{},
 	}
 	for i := range g.rules {
 		g.rules[i] = &ruling{ended: make(chan struct{})}
@@ -82,20 +81,20 @@ func StartGateway(c GatewayConfig) (*Gateway, error) {
 		ConnState:   g.follow,
 		ErrorLog:    log.New(io.Discard, "", 0),
 	}
-	g.work.Go(func() { _ = g.server.Serve(l) }) // it returns when Close is called
+	g.work.Go(func() { _ = g.server.Serve(l) }) // returns when Close is called
 	return g, nil
 }
 
 // URL returns the address to send requests to.
 func (g *Gateway) URL() string { return g.url }
 
-// Config returns a new client configuration that leads to the gateway. It has no
-// identity, no TLS and client-go's own rate limits.
+// Config returns a new client configuration for the gateway. It has no credentials, no TLS
+// and client-go's default rate limits.
 func (g *Gateway) Config() *rest.Config { return &rest.Config{Host: g.url} }
 
-// Set replaces the rule of the given classes. Their old rule ends, even if the new
-// one is equal, and the new one applies to what is under way as its [Action] says.
-// The error wraps [ErrRule]; then nothing was changed.
+// Set replaces the rule of the given classes. Their old rule ends, even if the new one is
+// equal, and the new one applies to requests in flight as described at its [Action]. The
+// error wraps [ErrRule]; in that case nothing has changed.
 func (g *Gateway) Set(which Class, rule Rule) error {
 	if err := rule.validate(); err != nil {
 		return fmt.Errorf("set %q for %v: %w", rule, which, err)
@@ -108,7 +107,7 @@ func (g *Gateway) Set(which Class, rule Rule) error {
 		}
 		old := g.rules[i]
 		g.rules[i] = &ruling{Rule: rule, ended: make(chan struct{})}
-		for x := range g.underWay {
+		for x := range g.inFlight {
 			if x.class.index() == i {
 				g.replace(x, old, g.rules[i])
 			}
@@ -118,12 +117,12 @@ func (g *Gateway) Set(which Class, rule Rule) error {
 	return nil
 }
 
-// Cut resets the connections of what is under way in the given classes, once. Rules
-// stay as they are, and the clients may come again.
+// Cut resets the connections of all requests in flight of the given classes, once. The
+// rules do not change, and clients may connect again.
 func (g *Gateway) Cut(which Class) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	for x := range g.underWay {
+	for x := range g.inFlight {
 		if x.class&which != 0 && !x.wasReset {
 			g.count(x, WasCut)
 			x.reset()
@@ -131,9 +130,9 @@ func (g *Gateway) Cut(which Class) {
 	}
 }
 
-// Route sends new requests of the given classes to one of the upstreams, by its
-// place in [GatewayConfig]. Running watches stay where they are: use [Gateway.Cut] to
-// make them come again. It panics if there is no such upstream.
+// Route sends new requests of the given classes to one of the upstreams, by its index in
+// [GatewayConfig]. Running watches stay on their upstream: use [Gateway.Cut] to make
+// clients restart them. It panics if there is no such upstream.
 func (g *Gateway) Route(which Class, upstream int) {
 	_ = g.upstreams[upstream]
 	g.mu.Lock()
@@ -145,18 +144,18 @@ func (g *Gateway) Route(which Class, upstream int) {
 	}
 }
 
-// Counts returns what was done since the start.
+// Counts returns the counts since the start.
 func (g *Gateway) Counts() Counts {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.counts
 }
 
-// Close ends all connections and returns when everything has ended. Requests that
-// are still held do not reach the server any more. Calling it again does nothing.
+// Close ends all connections and returns when everything has ended. Requests that are still
+// held no longer reach the server. Calling it again does nothing.
 func (g *Gateway) Close() {
 	g.cancel()
-	_ = g.server.Close() // what is left of it ends with the connections
+	_ = g.server.Close() // the rest of it ends with the connections
 	g.work.Wait()
 	for _, u := range g.upstreams {
 		u.connections.CloseIdleConnections()
@@ -165,7 +164,7 @@ func (g *Gateway) Close() {
 
 type connectionKey struct{}
 
-// withConnection lets a handler reset its connection.
+// withConnection makes the connection available to the handler, which may reset it.
 func withConnection(ctx context.Context, c net.Conn) context.Context {
 	return context.WithValue(ctx, connectionKey{}, c.(*net.TCPConn))
 }

@@ -16,18 +16,18 @@ import (
 	"github.com/tom-ludwig/operator-scaling/test/faultproxy"
 )
 
-func TestN2_WithoutAFaultAllPassesAtOnce(t *testing.T) {
+func TestN2_WithoutAFaultEverythingPassesImmediately(t *testing.T) {
 	noGoroutinesLeft(t)
 	server := newAPI(t, "one")
 	g, client := newGateway(t, server), newClient(t)
 
 	got := ask(t.Context(), client, g, http.MethodPut, lease+"?timeout=1s", "content")
 	if got.err != nil || got.body != "one: content" {
-		t.Errorf("got %v, want the server's answer", got)
+		t.Errorf("got %v, want the server's response", got)
 	}
-	events := watch(t, client, g, leases) // returns when the head of the answer is there
+	events := watch(t, client, g, leases) // returns when the headers of the response have arrived
 	for _, event := range []string{"first", "second"} {
-		server.say(event)
+		server.send(event)
 		if got := expect(t, event, events); got != event {
 			t.Errorf("got %q, want %q", got, event)
 		}
@@ -35,7 +35,7 @@ func TestN2_WithoutAFaultAllPassesAtOnce(t *testing.T) {
 	server.mu.Lock()
 	defer server.mu.Unlock()
 	if got := server.headers[0].Get("Authorization"); got != "Bearer gateway" {
-		t.Errorf("the server was shown %q, want the gateway's identity", got)
+		t.Errorf("the server got the credentials %q, want the gateway's", got)
 	}
 }
 
@@ -62,12 +62,12 @@ func TestN3_HalfOpenWatch(t *testing.T) {
 			events, others := watch(t, client, g, leases), watch(t, client, g, object)
 
 			set(t, g, faultproxy.LeaseWatch, faultproxy.Rule{Action: faultproxy.Stall})
-			server.say("missed")
+			server.send("missed")
 			if got := expect(t, "the other class", others); got != "missed" {
 				t.Errorf("the watch of objects got %q", got)
 			}
 			silent(t, "a stalled watch", events)
-			server.CloseClientConnections() // the end of the stream is held too
+			server.CloseClientConnections() // the end of the stream is held as well
 			silent(t, "a stalled watch whose server has gone", events)
 			if got := ask(t.Context(), client, g, http.MethodPut, lease, "x"); got.err != nil {
 				t.Errorf("writes must pass: %v", got.err)
@@ -81,7 +81,7 @@ func TestN3_HalfOpenWatch(t *testing.T) {
 	}
 }
 
-// A watch that has missed nothing is reset too: nobody can know that it has not.
+// A watch that has missed nothing is reset too, because this cannot be known.
 func TestN4_AQuietWatchIsResetAtTheEndOfAStall(t *testing.T) {
 	noGoroutinesLeft(t)
 	server := newAPI(t, "one")
@@ -114,8 +114,8 @@ func TestN4_AStalledRequestNeverReachesTheServer(t *testing.T) {
 	}
 }
 
-// An answer that is on its way when a stall begins does not come.
-func TestN3_AStallHoldsAnswers(t *testing.T) {
+// A response that is in flight when a stall starts does not arrive.
+func TestN3_AStallHoldsResponses(t *testing.T) {
 	for _, rule := range []faultproxy.Rule{{Action: faultproxy.Stall}, {Action: faultproxy.Stall, Late: true}} {
 		t.Run(rule.String(), func(t *testing.T) {
 			noGoroutinesLeft(t)
@@ -138,8 +138,8 @@ func TestN3_AStallHoldsAnswers(t *testing.T) {
 	}
 }
 
-// That the server has broken off is not told either.
-func TestN3_AStallHoldsThatThereIsNoAnswer(t *testing.T) {
+// The client does not learn either that the server closed the connection.
+func TestN3_AStallHidesAMissingResponse(t *testing.T) {
 	noGoroutinesLeft(t)
 	server := newAPI(t, "one")
 	release := server.hold()
@@ -157,8 +157,8 @@ func TestN3_AStallHoldsThatThereIsNoAnswer(t *testing.T) {
 	wantCount(t, g, faultproxy.LeaseWrite, faultproxy.Unreachable, 1)
 }
 
-// A request that waits for its time when a stall begins does not slip through.
-func TestN3_AStallHoldsWhatIsBeingDelayed(t *testing.T) {
+// A request that is being delayed when a stall starts does not pass.
+func TestN3_AStallHoldsDelayedRequests(t *testing.T) {
 	noGoroutinesLeft(t)
 	server := newAPI(t, "one")
 	g, client := newGateway(t, server), newClient(t)
@@ -177,7 +177,7 @@ func TestN3_AStallHoldsWhatIsBeingDelayed(t *testing.T) {
 	}
 }
 
-func TestN5_LateWriteOfAClientThatHasGone(t *testing.T) {
+func TestN5_LateWriteAfterTheClientHasGone(t *testing.T) {
 	for _, rule := range []faultproxy.Rule{
 		{Action: faultproxy.Stall, Late: true},
 		{Action: faultproxy.Delay, Delay: moment, Late: true},
@@ -186,12 +186,12 @@ func TestN5_LateWriteOfAClientThatHasGone(t *testing.T) {
 			{},
 			{Action: faultproxy.Cut},
 			{Action: faultproxy.Stall},
-			{Action: faultproxy.DropAnswer},
+			{Action: faultproxy.DropResponse},
 		} {
 			t.Run(rule.String()+" then "+next.String(), func(t *testing.T) {
 				noGoroutinesLeft(t)
 				server := newAPI(t, "one")
-				release := server.hold() // the client gives up before there can be an answer
+				release := server.hold() // the client gives up before a response is possible
 				t.Cleanup(release)
 				g, client := newGateway(t, server), newClient(t)
 				set(t, g, faultproxy.LeaseWrite, rule)
@@ -222,17 +222,17 @@ func TestN5_LateWriteOfAClientThatHasGone(t *testing.T) {
 	}
 }
 
-func TestN5_ALateWatchDeliversWhatItHasMissed(t *testing.T) {
+func TestN5_ALateWatchDeliversMissedEvents(t *testing.T) {
 	noGoroutinesLeft(t)
 	server := newAPI(t, "one")
 	g, client := newGateway(t, server), newClient(t)
 	events := watch(t, client, g, leases)
 	set(t, g, faultproxy.LeaseWatch, faultproxy.Rule{Action: faultproxy.Stall, Late: true})
-	server.say("first")
-	server.say("second")
+	server.send("first")
+	server.send("second")
 	silent(t, "a stalled watch", events)
 	set(t, g, faultproxy.LeaseWatch, faultproxy.Rule{})
-	server.say("third")
+	server.send("third")
 	for _, want := range []string{"first", "second", "third"} {
 		if got := expect(t, want, events); got != want {
 			t.Errorf("got %q, want %q", got, want)
@@ -240,8 +240,8 @@ func TestN5_ALateWatchDeliversWhatItHasMissed(t *testing.T) {
 	}
 }
 
-// A request whose client gives up is not forwarded, unless the rule says Late.
-func TestDelayOfAClientThatHasGone(t *testing.T) {
+// A request whose client gives up is not forwarded, unless the rule has Late set.
+func TestDelayAfterTheClientHasGone(t *testing.T) {
 	noGoroutinesLeft(t)
 	server := newAPI(t, "one")
 	g, client := newGateway(t, server), newClient(t)
@@ -271,7 +271,7 @@ func TestDelay(t *testing.T) {
 		t.Errorf("a request took %v, want at least %v", took, moment)
 	}
 	begin = time.Now()
-	server.say("event")
+	server.send("event")
 	expect(t, "an event", events)
 	if took := time.Since(begin); took < moment {
 		t.Errorf("an event took %v, want at least %v", took, moment)
@@ -279,30 +279,30 @@ func TestDelay(t *testing.T) {
 	wantCount(t, g, faultproxy.ObjectWatch, faultproxy.WasDelayed, 1)
 }
 
-func TestN6_DroppedAnswer(t *testing.T) {
+func TestN6_DroppedResponse(t *testing.T) {
 	noGoroutinesLeft(t)
 	server := newAPI(t, "one")
 	g, client := newGateway(t, server), newClient(t)
 	running := watch(t, client, g, leases)
-	set(t, g, faultproxy.Leases, faultproxy.Rule{Action: faultproxy.DropAnswer})
+	set(t, g, faultproxy.Leases, faultproxy.Rule{Action: faultproxy.DropResponse})
 	if got := ask(t.Context(), client, g, http.MethodPut, lease, "done"); !got.wasReset() {
 		t.Errorf("got %v, want a reset", got)
 	}
 	if n := server.saw("done"); n != 1 {
 		t.Errorf("the server saw it %d times, want once", n)
 	}
-	wantCount(t, g, faultproxy.LeaseWrite, faultproxy.AnswerDropped, 1)
+	wantCount(t, g, faultproxy.LeaseWrite, faultproxy.ResponseDropped, 1)
 	wantCount(t, g, faultproxy.LeaseWrite, faultproxy.CarriedOut, 1)
-	server.say("event")
+	server.send("event")
 	if got := expect(t, "an event", running); got != "event" {
-		t.Errorf("a watch that was answered before got %q", got)
+		t.Errorf("a watch that started before got %q", got)
 	}
 	if got := ask(t.Context(), client, g, http.MethodGet, leases+"?watch=1", ""); got.err == nil {
 		t.Errorf("a new watch got %v", got)
 	}
 }
 
-func TestN6_DroppedAnswerOfAClientThatHasGone(t *testing.T) {
+func TestN6_DroppedResponseAfterTheClientHasGone(t *testing.T) {
 	for _, under := range []string{"a new request", "one under way"} {
 		t.Run(under, func(t *testing.T) {
 			noGoroutinesLeft(t)
@@ -310,7 +310,7 @@ func TestN6_DroppedAnswerOfAClientThatHasGone(t *testing.T) {
 			release := server.hold()
 			t.Cleanup(release)
 			g, client := newGateway(t, server), newClient(t)
-			rule := faultproxy.Rule{Action: faultproxy.DropAnswer}
+			rule := faultproxy.Rule{Action: faultproxy.DropResponse}
 			if under == "a new request" {
 				set(t, g, faultproxy.LeaseWrite, rule)
 			}
@@ -323,18 +323,18 @@ func TestN6_DroppedAnswerOfAClientThatHasGone(t *testing.T) {
 			giveUp()
 			expect(t, "the client gives up", answer)
 			set(t, g, faultproxy.LeaseWrite, faultproxy.Rule{})
-			time.Sleep(moment) // a request that were cancelled would be by now
+			time.Sleep(moment) // enough time for a wrong cancellation
 			release()
 			eventually(t, "it was carried out", func() bool { return g.Counts().Of(faultproxy.LeaseWrite, faultproxy.CarriedOut) == 1 })
 		})
 	}
 }
 
-func TestN6_DroppedAnswerThatHangs(t *testing.T) {
+func TestN6_DroppedResponseThatHangs(t *testing.T) {
 	noGoroutinesLeft(t)
 	server := newAPI(t, "one")
 	g, client := newGateway(t, server), newClient(t)
-	set(t, g, faultproxy.LeaseWrite, faultproxy.Rule{Action: faultproxy.DropAnswer, Hang: true})
+	set(t, g, faultproxy.LeaseWrite, faultproxy.Rule{Action: faultproxy.DropResponse, Hang: true})
 	answer := start(t, t.Context(), client, g, http.MethodPut, lease, "done")
 	eventually(t, "it was carried out", func() bool { return g.Counts().Of(faultproxy.LeaseWrite, faultproxy.CarriedOut) == 1 })
 	silent(t, "a dropped answer", answer)
@@ -397,7 +397,7 @@ func TestN8_Probability(t *testing.T) {
 		t.Errorf("the same seed hit\n%s and\n%s", first, second)
 	}
 	if n := strings.Count(first, "x"); n < 16 || n > 48 {
-		t.Errorf("%d of 64 requests were hit", n)
+		t.Errorf("%d of 64 requests were affected", n)
 	}
 }
 
@@ -423,12 +423,12 @@ func TestUnreachable(t *testing.T) {
 	g, client := newGateway(t, server), newClient(t)
 	server.Close()
 	if got := ask(t.Context(), client, g, http.MethodPut, lease, ""); !got.wasReset() {
-		t.Errorf("got %v, want a reset and no answer of the proxy's own", got)
+		t.Errorf("got %v, want a reset and no response of the proxy itself", got)
 	}
 	wantCount(t, g, faultproxy.LeaseWrite, faultproxy.Unreachable, 1)
 }
 
-func TestN10_CloseEndsWhatIsUnderWay(t *testing.T) {
+func TestN10_CloseEndsRequestsInFlight(t *testing.T) {
 	noGoroutinesLeft(t)
 	server := newAPI(t, "one")
 	g, client := newGateway(t, server), newClient(t)
@@ -436,17 +436,17 @@ func TestN10_CloseEndsWhatIsUnderWay(t *testing.T) {
 	set(t, g, faultproxy.LeaseWatch, faultproxy.Rule{Action: faultproxy.Stall, Late: true})
 	set(t, g, faultproxy.LeaseWrite, faultproxy.Rule{Action: faultproxy.Stall, Late: true})
 	set(t, g, faultproxy.LeaseRead, faultproxy.Rule{Action: faultproxy.Delay, Delay: time.Hour, Late: true})
-	set(t, g, faultproxy.ObjectWrite, faultproxy.Rule{Action: faultproxy.DropAnswer, Hang: true})
+	set(t, g, faultproxy.ObjectWrite, faultproxy.Rule{Action: faultproxy.DropResponse, Hang: true})
 	answers := []<-chan result{
 		start(t, t.Context(), client, g, http.MethodPut, lease, "held"),
 		start(t, t.Context(), client, g, http.MethodGet, lease, ""),
 		start(t, t.Context(), client, g, http.MethodPut, object, "dropped"),
 	}
-	server.say("event")
+	server.send("event")
 	eventually(t, "all are under way", func() bool {
 		c := g.Counts()
 		return c.Of(faultproxy.LeaseWrite, faultproxy.WasStalled)+c.Of(faultproxy.LeaseRead, faultproxy.WasDelayed)+
-			c.Of(faultproxy.ObjectWrite, faultproxy.AnswerDropped) == 3
+			c.Of(faultproxy.ObjectWrite, faultproxy.ResponseDropped) == 3
 	})
 	g.Close()
 	g.Close()
@@ -466,7 +466,7 @@ func TestN10_CloseEndsWhatIsUnderWay(t *testing.T) {
 	}
 }
 
-func TestStartGatewayRefuses(t *testing.T) {
+func TestStartGatewayRejectsInvalidConfig(t *testing.T) {
 	for name, upstreams := range map[string][]*rest.Config{
 		"no upstream": nil,
 		"bad host":    {{Host: "http://a b"}},

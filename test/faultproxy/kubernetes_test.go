@@ -26,19 +26,19 @@ import (
 	"github.com/tom-ludwig/operator-scaling/test/faultproxy"
 )
 
-// plant is a control plane with two API servers, of which the second one has its etcd
-// behind a tunnel, and a client that is led to both of them by a gateway.
+// plant is a control plane with two API servers, the second of which reaches etcd through
+// a tunnel, and a client that reaches both of them through a gateway.
 type plant struct {
 	t       *testing.T
 	tunnel  *faultproxy.Tunnel
 	gateway *faultproxy.Gateway
-	admin   clientcoordinationv1.LeaseInterface // past the gateway
-	leases  clientcoordinationv1.LeaseInterface // through it
-	cached  listers.LeaseNamespaceLister        // through it
+	admin   clientcoordinationv1.LeaseInterface // bypasses the gateway
+	leases  clientcoordinationv1.LeaseInterface // uses the gateway
+	cached  listers.LeaseNamespaceLister        // uses the gateway
 }
 
 func newPlant(t *testing.T) *plant {
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Minute) // the first build takes long
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Minute) // the first build takes a long time
 	defer cancel()
 	binary, err := controlplane.Build(ctx, os.Stderr)
 	if err != nil {
@@ -51,7 +51,7 @@ func newPlant(t *testing.T) *plant {
 	t.Cleanup(cp.Stop)
 	t.Cleanup(func() {
 		if t.Failed() {
-			t.Logf("the ends of the servers' logs:\n%s", cp.LogEnds())
+			t.Logf("end of the servers' logs:\n%s", cp.LogEnds())
 		}
 	})
 	p := &plant{t: t, tunnel: newTunnel(t, strings.TrimPrefix(cp.Etcd.URL(), "http://"))}
@@ -91,7 +91,7 @@ func newPlant(t *testing.T) *plant {
 	return p
 }
 
-// create makes a Lease without holder, past the gateway.
+// create creates a Lease without a holder, bypassing the gateway.
 func (p *plant) create(name string) *coordinationv1.Lease {
 	p.t.Helper()
 	l, err := p.admin.Create(p.t.Context(), &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
@@ -101,7 +101,7 @@ func (p *plant) create(name string) *coordinationv1.Lease {
 	return l
 }
 
-// holder returns the holder of a Lease as the server has it, past the gateway.
+// holder returns the holder of a Lease on the server, bypassing the gateway.
 func (p *plant) holder(name string) string {
 	p.t.Helper()
 	l, err := p.admin.Get(p.t.Context(), name, metav1.GetOptions{})
@@ -123,14 +123,14 @@ func (p *plant) sees(name, holder string) bool {
 	return err == nil && holderOf(l) == holder
 }
 
-// hold writes a holder through the gateway, under a given version.
+// hold writes a holder through the gateway, with a given resourceVersion.
 func (p *plant) hold(ctx context.Context, l *coordinationv1.Lease, holder string) (*coordinationv1.Lease, error) {
 	l = l.DeepCopy()
 	l.Spec.HolderIdentity = &holder
 	return p.leases.Update(ctx, l, metav1.UpdateOptions{})
 }
 
-// TestKubernetes shows the faults to client-go on real servers. The parts share them.
+// TestKubernetes tests the faults with client-go and real servers, which the subtests share.
 func TestKubernetes(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes a control plane: make soak runs it")
@@ -148,26 +148,26 @@ func TestKubernetes(t *testing.T) {
 		})
 		l, err := p.hold(t.Context(), l, "me")
 		if err != nil {
-			t.Fatalf("a heartbeat must pass: %v", err)
+			t.Fatalf("heartbeat: %v, want that it passes", err)
 		}
 		time.Sleep(moment)
 		if p.sees("watched", "me") {
-			t.Error("the event came through")
+			t.Error("the event arrived")
 		}
 		if n := p.gateway.Counts().Of(faultproxy.LeaseWatch, faultproxy.WasStalled); n != watches {
-			t.Error("the informer noticed, and watches again")
+			t.Error("the informer noticed and restarted its watch")
 		}
 		set(t, p.gateway, faultproxy.LeaseWatch, faultproxy.Rule{})
 		eventually(t, "the informer sees it after the fault", func() bool { return p.sees("watched", holderOf(l)) })
 	})
 
-	t.Run("N6_DroppedAnswer", func(t *testing.T) {
+	t.Run("N6_DroppedResponse", func(t *testing.T) {
 		l := p.create("dropped")
-		set(t, p.gateway, faultproxy.LeaseWrite, faultproxy.Rule{Action: faultproxy.DropAnswer})
+		set(t, p.gateway, faultproxy.LeaseWrite, faultproxy.Rule{Action: faultproxy.DropResponse})
 		_, err := p.hold(t.Context(), l, "me")
 		set(t, p.gateway, faultproxy.LeaseWrite, faultproxy.Rule{})
 		if err == nil || apierrors.ReasonForError(err) != metav1.StatusReasonUnknown {
-			t.Errorf("the client got %v, want the error of a connection", err)
+			t.Errorf("the client got %v, want a connection error", err)
 		}
 		if got := p.holder("dropped"); got != "me" {
 			t.Errorf("the Lease is held by %q", got)
@@ -191,13 +191,13 @@ func TestKubernetes(t *testing.T) {
 			eventually(t, "the write is held", func() bool { return passed(faultproxy.WasStalled) == i+1 })
 			giveUp()
 			if err := <-answer; !errors.Is(err, context.Canceled) {
-				t.Errorf("the client got %v, want that it gave up", err)
+				t.Errorf("the client got %v, want context canceled", err)
 			}
 			if got := p.holder(l.Name); got != "" {
 				t.Errorf("the Lease is held by %q too early", got)
 			}
 		}
-		contested.Labels = map[string]string{"evicted": "yes"} // somebody else is faster
+		contested.Labels = map[string]string{"evicted": "yes"} // another writer is faster
 		if _, err := p.admin.Update(t.Context(), contested, metav1.UpdateOptions{}); err != nil {
 			t.Fatal(err)
 		}
@@ -205,7 +205,7 @@ func TestKubernetes(t *testing.T) {
 		eventually(t, "the late write was carried out", func() bool { return p.holder("late") == "late" })
 		eventually(t, "both are counted", func() bool { return passed(faultproxy.WentLate) == 2 && passed(faultproxy.CarriedOut) == 1 })
 		if got := p.holder("contested"); got != "" {
-			t.Errorf("the contested Lease is held by %q, want that the write was refused", got)
+			t.Errorf("the contested Lease is held by %q, want no holder, because the write must be refused", got)
 		}
 	})
 
@@ -214,7 +214,7 @@ func TestKubernetes(t *testing.T) {
 		_, err := p.leases.Get(t.Context(), "late", metav1.GetOptions{})
 		set(t, p.gateway, faultproxy.LeaseRead, faultproxy.Rule{})
 		if !apierrors.IsServiceUnavailable(err) {
-			t.Errorf("the client got %v, want that the service is unavailable", err)
+			t.Errorf("the client got %v, want service unavailable", err)
 		}
 	})
 
@@ -226,7 +226,7 @@ func TestKubernetes(t *testing.T) {
 		p.tunnel.Set(faultproxy.Cable{Stall: faultproxy.ToClient})
 		l := p.create("unseen")
 		if _, err := p.hold(t.Context(), l, "me"); err != nil {
-			t.Errorf("writes go to the first server: %v", err)
+			t.Errorf("write to the first server: %v", err)
 		}
 		time.Sleep(moment)
 		if _, err := p.cached.Get("unseen"); err == nil {

@@ -9,9 +9,9 @@ import (
 	"net"
 )
 
-// listen takes a loopback port below the range from which kernels take ports for
-// outgoing connections, and beside those of the control plane and of the replicas.
-// So no other process is given the port between two runs of the same schedule.
+// listen takes a loopback port below the ephemeral port range, and outside the ranges of
+// the control plane and of the replicas. No other process therefore gets the port between
+// two runs of the same schedule.
 func listen() (*net.TCPListener, error) {
 	const low, high, tries = 32000, 32700, 200
 	for range tries {
@@ -23,9 +23,9 @@ func listen() (*net.TCPListener, error) {
 	return nil, fmt.Errorf("no free port between %d and %d on 127.0.0.1", low, high)
 }
 
-// reset ends a connection with a TCP reset: its peer gets an error, not an end. It
-// may be called in the middle of a read or a write, and more than once.
+// reset closes a connection with a TCP reset, so that its peer gets an error and not the
+// end of the stream. It may be called during a read or a write, and more than once.
 func reset(c *net.TCPConn) {
-	_ = c.SetLinger(0) // fails on one that is closed, as does the rest
+	_ = c.SetLinger(0) // fails if it is already closed, as does Close
 	_ = c.Close()
 }

@@ -14,29 +14,29 @@ import (
 type Action uint8
 
 const (
-	// Pass forwards. It is the rule of all classes at first.
+	// Pass forwards. It is the initial rule of all classes.
 	Pass Action = iota
-	// Cut resets the connections of what is under way and of each new request,
+	// Cut resets the connections of all requests in flight and of each new request,
 	// which does not reach the server.
 	Cut
-	// Stall lets nothing pass. New requests hang and do not reach the server;
-	// answers that are under way do not come; running watches stay open and
-	// silent. When the rule ends all of them are reset, unless it says Late.
+	// Stall lets nothing pass. New requests hang and do not reach the server; responses
+	// in flight do not arrive; running watches stay open and silent. When the rule ends,
+	// all of their connections are reset, unless Late is set.
 	Stall
-	// Delay forwards a request after Rule.Delay, and what comes through a watch after
-	// as long, together with what comes meanwhile.
-	// Requests that were delayed wait for their time even if the rule ends.
+	// Delay forwards a request after Rule.Delay. It delays the events of a watch by the
+	// same time, together with the events that arrive in the meantime. Delayed requests
+	// wait for their time even if the rule ends.
 	Delay
-	// DropAnswer forwards a request, and resets the connection when the server has
-	// answered. It applies to what is under way and not yet answered; a watch is
-	// answered as soon as it has begun, so running ones go on.
-	DropAnswer
-	// Fail answers with Rule.Status. What is under way goes on: use [Gateway.Cut]
-	// to make watches come again.
+	// DropResponse forwards a request, and resets the connection when the server has
+	// responded. It applies to requests in flight without a response. The response to a
+	// watch begins as soon as the watch starts, so running watches continue.
+	DropResponse
+	// Fail responds with Rule.Status. Requests in flight continue: use [Gateway.Cut] to
+	// make clients restart their watches.
 	Fail
 )
 
-var actionNames = [...]string{"pass", "cut", "stall", "delay", "drop answer", "fail"}
+var actionNames = [...]string{"pass", "cut", "stall", "delay", "drop response", "fail"}
 
 // String returns the action in words.
 func (a Action) String() string {
@@ -46,24 +46,24 @@ func (a Action) String() string {
 	return fmt.Sprintf("action %d", uint8(a))
 }
 
-// Rule says what happens to the requests of a class. The zero value lets them pass.
+// Rule defines what happens to the requests of a class. The zero value lets them pass.
 type Rule struct {
 	Action Action
-	// Late applies to Stall and Delay. Of a stall: when the rule ends, requests
-	// that it has held are forwarded and events delivered. Of both: a request
-	// (not a watch) is carried out even if its client has given up.
+	// Late applies to Stall and Delay. For a stall, it means that held requests are
+	// forwarded and held events delivered when the rule ends. For both, it means that a
+	// request (not a watch) is executed even if its client has given up.
 	Late bool
-	// Delay is required by the action of that name.
+	// Delay is required by the action Delay.
 	Delay time.Duration
-	// Hang applies to DropAnswer: the connection stays open and silent until the
+	// Hang applies to DropResponse: the connection stays open and silent until the
 	// client gives up or the rule ends.
 	Hang bool
-	// Status is required by Fail: 400 to 599. The answer is a metav1.Status; 429
-	// comes with a Retry-After of one second, on which client-go tries again by
-	// itself, up to ten times.
+	// Status is required by Fail: 400 to 599. The response is a metav1.Status. With 429,
+	// it has a Retry-After of one second, so that client-go retries on its own, up to ten
+	// times.
 	Status int
-	// Probability that a request is hit, 0 to 1; zero means 1. What is under way
-	// when the rule is set is drawn once as well.
+	// Probability is the probability that a request is affected, 0 to 1; zero means 1.
+	// It also applies, once, to each request in flight when the rule is set.
 	Probability float64
 }
 
@@ -88,8 +88,8 @@ func (r Rule) String() string {
 	return s
 }
 
-// ErrRule is what Set returns, wrapped, for a rule that makes no sense.
-var ErrRule = errors.New("bad rule")
+// ErrRule is wrapped in the error that Set returns for an invalid rule.
+var ErrRule = errors.New("invalid rule")
 
 func (r Rule) validate() error {
 	var errs []error
@@ -100,7 +100,7 @@ func (r Rule) validate() error {
 	}
 	check(r.Action <= Fail, "unknown %v", r.Action)
 	check(!r.Late || r.Action == Stall || r.Action == Delay, "%v cannot be late", r.Action)
-	check(!r.Hang || r.Action == DropAnswer, "%v cannot hang", r.Action)
+	check(!r.Hang || r.Action == DropResponse, "%v cannot hang", r.Action)
 	check((r.Delay > 0) == (r.Action == Delay), "%v with a delay of %v", r.Action, r.Delay)
 	check((r.Status != 0) == (r.Action == Fail) && (r.Status == 0 || (r.Status >= http.StatusBadRequest && r.Status < 600)),
 		"%v with status %d", r.Action, r.Status)

@@ -50,7 +50,7 @@ func TestRuleValidate(t *testing.T) {
 		{Action: Cut, Probability: 0.5},
 		{Action: Stall, Late: true},
 		{Action: Delay, Delay: time.Second, Late: true, Probability: 1},
-		{Action: DropAnswer, Hang: true},
+		{Action: DropResponse, Hang: true},
 		{Action: Fail, Status: 503},
 	} {
 		if err := rule.validate(); err != nil {
@@ -70,7 +70,7 @@ func TestRuleValidate(t *testing.T) {
 		{Action: Cut, Probability: -0.1},
 	} {
 		if err := rule.validate(); !errors.Is(err, ErrRule) {
-			t.Errorf("%v: %v, want that it is refused", rule, err)
+			t.Errorf("%v: %v, want ErrRule", rule, err)
 		}
 	}
 }
@@ -84,7 +84,7 @@ func TestString(t *testing.T) {
 		"pass":                                  Rule{}.String(),
 		"delay 1s, late, 25 %":                  Rule{Action: Delay, Delay: time.Second, Late: true, Probability: 0.25}.String(),
 		"fail 429":                              Rule{Action: Fail, Status: 429}.String(),
-		"drop answer, hang":                     Rule{Action: DropAnswer, Hang: true}.String(),
+		"drop response, hang":                   Rule{Action: DropResponse, Hang: true}.String(),
 		"LeaseWrite: passed 2, carried out 1\n": counts.String(),
 	} {
 		if got != want {

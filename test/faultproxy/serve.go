@@ -15,17 +15,17 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// forwardTimeout ends a request, not a watch, that the server does not answer. It is
-// longer than kube-apiserver itself takes at most.
+// forwardTimeout ends a request, but not a watch, to which the server does not respond. It
+// is longer than the longest time that kube-apiserver takes.
 const forwardTimeout = 90 * time.Second
 
-// errOver says that an answer is not to be delivered: the connection was reset by a
-// rule, or the client has gone, or the gateway is being closed.
+// errOver means that a response must not be delivered: a rule has reset the connection, or
+// the client has gone, or the gateway is being closed.
 var errOver = errors.New("the exchange is over")
 
 // serve handles one request.
 func (g *Gateway) serve(w http.ResponseWriter, r *http.Request) {
-	// Read whole: the HTTP server notices that a client has gone only after that.
+	// Read the whole body: only after that does the HTTP server notice that a client has gone.
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
 		panic(http.ErrAbortHandler)
@@ -42,18 +42,18 @@ func (g *Gateway) serve(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 		if !errors.Is(err, errOver) && r.Context().Err() == nil && g.ctx.Err() == nil {
-			g.tally(x, Unreachable)
+			g.lockAndCount(x, Unreachable)
 		}
 	}
-	// What the client sees is the end of a connection and never an answer of ours.
+	// The client sees the end of a connection, never a response of the proxy itself.
 	g.mu.Lock()
 	x.reset()
 	g.mu.Unlock()
 	panic(http.ErrAbortHandler)
 }
 
-// admit waits until the rule that hit a new request lets it go to the server. A
-// stall that begins while a request is being delayed holds it too.
+// admit waits until the rule that affects a new request lets it pass to the server. A stall
+// that starts while a request is being delayed holds it too.
 func (g *Gateway) admit(client context.Context, x *exchange) error {
 	for rule := x.first; rule != nil; {
 		var wait <-chan time.Time
@@ -98,8 +98,8 @@ func (g *Gateway) admit(client context.Context, x *exchange) error {
 	return nil
 }
 
-// forward sends a request to the server and its answer to the client. After an error
-// the client's connection must be reset.
+// forward sends a request to the server and the response to the client. After an error, the
+// client's connection must be reset.
 func (g *Gateway) forward(w http.ResponseWriter, r *http.Request, x *exchange, body []byte) error {
 	ctx, cancel := context.WithCancel(g.ctx)
 	defer g.cancelWithClient(r.Context(), x, cancel)()
@@ -112,7 +112,7 @@ func (g *Gateway) forward(w http.ResponseWriter, r *http.Request, x *exchange, b
 		defer func() { _ = response.Body.Close() }()
 		g.carriedOut(x, response.StatusCode, x.wentLate)
 	}
-	answers, err := g.answer(r.Context(), x) // a stall also holds that there is none
+	answers, err := g.answer(r.Context(), x) // a stall also hides a missing response
 	switch {
 	case forwardErr != nil:
 		return forwardErr
@@ -136,8 +136,8 @@ func (g *Gateway) forward(w http.ResponseWriter, r *http.Request, x *exchange, b
 	for {
 		began := time.Now()
 		n, readErr := response.Body.Read(chunk)
-		// What was there already has come while the chunk before it was delayed: to
-		// delay it again would let a busy stream fall behind for ever.
+		// Data that is available immediately arrived while the chunk before it was delayed.
+		// Delaying it again would make a busy stream fall behind more and more.
 		waited := time.Since(began) < alreadyThere
 		if err := g.chunk(r.Context(), x, waited); err != nil {
 			return err
@@ -159,8 +159,8 @@ func (g *Gateway) forward(w http.ResponseWriter, r *http.Request, x *exchange, b
 	}
 }
 
-// answer waits while an answer that the server has given is stalled. It returns
-// whether the client is to get it.
+// answer waits while a response of the server is stalled. It reports whether the client
+// must get it.
 func (g *Gateway) answer(client context.Context, x *exchange) (bool, error) {
 	for {
 		g.mu.Lock()
@@ -182,11 +182,11 @@ func (g *Gateway) answer(client context.Context, x *exchange) (bool, error) {
 	}
 }
 
-// alreadyThere is less than what it takes until a server sends something new.
+// alreadyThere is shorter than the time until a server sends something new.
 const alreadyThere = time.Millisecond
 
-// chunk waits while what the server has sent after the head of an answer, or the end
-// of it, is stalled, or delayed if it has not been.
+// chunk waits while a part of a response after its headers, or its end, is stalled, or
+// delayed if it has not been delayed yet.
 func (g *Gateway) chunk(client context.Context, x *exchange, delayed bool) error {
 	for {
 		g.mu.Lock()
@@ -224,11 +224,11 @@ func (g *Gateway) hold(client context.Context, x *exchange, stall *ruling) error
 	if !stall.Late {
 		return errOver // Set has reset the connection
 	}
-	g.tally(x, WentLate)
+	g.lockAndCount(x, WentLate)
 	return nil
 }
 
-// drop takes an answer from the server that the client does not get.
+// drop reads a response from the server that the client does not get.
 func (g *Gateway) drop(client context.Context, x *exchange, response *http.Response) error {
 	if !x.isWatch() {
 		if _, err := io.Copy(io.Discard, response.Body); err != nil {
@@ -236,7 +236,7 @@ func (g *Gateway) drop(client context.Context, x *exchange, response *http.Respo
 		}
 	}
 	g.carriedOut(x, response.StatusCode, !x.wentLate) // once
-	g.tally(x, AnswerDropped)
+	g.lockAndCount(x, ResponseDropped)
 	g.mu.Lock()
 	hit := x.hit
 	g.mu.Unlock()
@@ -251,20 +251,20 @@ func (g *Gateway) drop(client context.Context, x *exchange, response *http.Respo
 	return errOver
 }
 
-// carriedOut counts a request that the server has carried out under a rule.
+// carriedOut counts a request that the server has executed under a rule.
 func (g *Gateway) carriedOut(x *exchange, status int, counts bool) {
 	if counts && !x.isWatch() && status < http.StatusMultipleChoices {
-		g.tally(x, CarriedOut)
+		g.lockAndCount(x, CarriedOut)
 	}
 }
 
-// fail answers as an API server does that refuses.
+// fail responds like an API server that refuses a request.
 func fail(w http.ResponseWriter, code int) {
 	status := metav1.Status{
 		TypeMeta: metav1.TypeMeta{Kind: "Status", APIVersion: "v1"},
 		Status:   metav1.StatusFailure,
 		Code:     int32(code),
-		Message:  fmt.Sprintf("a rule of the fault proxy answers %d", code),
+		Message:  fmt.Sprintf("a rule of the fault proxy returns %d", code),
 	}
 	switch code {
 	case http.StatusTooManyRequests:
@@ -285,5 +285,5 @@ func fail(w http.ResponseWriter, code int) {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(code)
-	_ = json.NewEncoder(w).Encode(status) // it fails if the client has gone
+	_ = json.NewEncoder(w).Encode(status) // fails if the client has gone
 }

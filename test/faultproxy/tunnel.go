@@ -27,16 +27,16 @@ const (
 type Cable struct {
 	// Refuse resets each new connection.
 	Refuse bool
-	// Stall lets nothing pass in these directions: no byte, no end and no reset.
-	// Connections stay open and new ones are accepted; the server does not see
-	// those before ToServer passes again.
+	// Stall lets nothing pass in these directions: no byte, no end of stream and no reset.
+	// Connections stay open and new ones are accepted; the server does not see those
+	// until ToServer passes again.
 	Stall Direction
-	// Delay is added to each chunk of up to 32 KiB, in both directions. The next
-	// chunk is read after it.
+	// Delay is added to each chunk of up to 32 KiB, in both directions. The next chunk is
+	// read after the delay.
 	Delay time.Duration
 }
 
-// TunnelCounts says what a [Tunnel] has done.
+// TunnelCounts counts what a [Tunnel] has done.
 type TunnelCounts struct {
 	Connections int // accepted and not refused
 	Refused     int // by Cable.Refuse, or because the server refused
@@ -64,14 +64,13 @@ type Tunnel struct {
 type pair struct {
 	tunnel *Tunnel
 	client *net.TCPConn
-	server *net.TCPConn  // nil before it was dialled; guarded by tunnel.mu
+	server *net.TCPConn  // nil before it is dialled; guarded by tunnel.mu
 	cut    chan struct{} // closed when both connections were reset; guarded by tunnel.mu
 	isCut  bool          // guarded by tunnel.mu
 }
 
-// StartTunnel listens on a loopback port and forwards each connection to target, a
-// host and port, at which nobody needs to listen yet. The caller must call
-// [Tunnel.Close].
+// StartTunnel listens on a loopback port and forwards each connection to target, a host and
+// port. No server needs to listen there yet. The caller must call [Tunnel.Close].
 func StartTunnel(target string) (*Tunnel, error) {
 	if _, _, err := net.SplitHostPort(target); err != nil {
 		return nil, fmt.Errorf("start a tunnel: %w", err)
@@ -98,7 +97,7 @@ func (t *Tunnel) Set(c Cable) {
 	t.changed = make(chan struct{})
 }
 
-// Cut resets all connections, at both ends. To let no new one in, set Refuse first.
+// Cut resets all connections at both ends. To refuse new ones, set Refuse first.
 func (t *Tunnel) Cut() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -110,7 +109,7 @@ func (t *Tunnel) Cut() {
 	}
 }
 
-// Counts returns what was done since the start.
+// Counts returns the counts since the start.
 func (t *Tunnel) Counts() TunnelCounts {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -134,7 +133,7 @@ func (t *Tunnel) accept() {
 	for t.ctx.Err() == nil {
 		c, err := t.listener.AcceptTCP()
 		if err != nil {
-			// Closed, or no file descriptor is left: then look again a little later.
+			// Closed, or out of file descriptors: retry a little later.
 			select {
 			case <-t.ctx.Done():
 			case <-time.After(10 * time.Millisecond):
@@ -150,7 +149,7 @@ func (t *Tunnel) accept() {
 	}
 }
 
-// begin says whether a new connection is let in.
+// begin reports whether a new connection is accepted.
 func (t *Tunnel) begin(p *pair) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -213,7 +212,7 @@ func (p *pair) dial() bool {
 	return !p.isCut
 }
 
-// copy forwards one direction until it ends, and the way in which it ended.
+// copy forwards one direction until it ends, and then forwards how it ended.
 func (p *pair) copy(to, from *net.TCPConn, direction Direction) {
 	chunk := make([]byte, 32<<10)
 	for {
@@ -223,7 +222,7 @@ func (p *pair) copy(to, from *net.TCPConn, direction Direction) {
 		}
 		if n > 0 {
 			if _, err := to.Write(chunk[:n]); err != nil {
-				// That the receiver has gone is news which travels the other way.
+				// The information that the receiver has gone travels in the other direction.
 				if p.pass(BothWays &^ direction) {
 					reset(from)
 				}
@@ -233,7 +232,7 @@ func (p *pair) copy(to, from *net.TCPConn, direction Direction) {
 		switch {
 		case readErr == nil:
 		case errors.Is(readErr, io.EOF):
-			_ = to.CloseWrite() // fails if it has gone, and then its reader sees it
+			_ = to.CloseWrite() // fails if the peer has gone, which its reader notices
 			return
 		default:
 			reset(to)
@@ -242,8 +241,8 @@ func (p *pair) copy(to, from *net.TCPConn, direction Direction) {
 	}
 }
 
-// pass waits until what was just received may go on in a direction. It returns false
-// if the connection was cut.
+// pass waits until the data just received may pass in a direction. It returns false if the
+// connection was cut.
 func (p *pair) pass(direction Direction) bool {
 	t, came := p.tunnel, time.Now()
 	stalled, delayed := false, false

@@ -27,7 +27,7 @@ func newTunnel(t *testing.T, target string) *faultproxy.Tunnel {
 	return tunnel
 }
 
-// line is one end of a connection: what it receives can be waited for.
+// line is one end of a connection. The test can wait for what it receives.
 type line struct {
 	net.Conn
 	received chan string // ends with the error
@@ -62,7 +62,7 @@ func newLine(t *testing.T, c net.Conn) line {
 	return l
 }
 
-func (l line) say(t *testing.T, text string) {
+func (l line) send(t *testing.T, text string) {
 	t.Helper()
 	if _, err := io.WriteString(l, text); err != nil {
 		t.Fatal(err)
@@ -76,7 +76,7 @@ func (l line) want(t *testing.T, text string) {
 	}
 }
 
-// server accepts what comes through a tunnel.
+// server accepts connections that arrive through a tunnel.
 func newServer(t *testing.T) net.Listener {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -95,7 +95,8 @@ func dial(t *testing.T, tunnel *faultproxy.Tunnel) line {
 	return newLine(t, c)
 }
 
-// wantRefused fails unless a new connection is reset, at once or a little later.
+// wantRefused fails the test unless a new connection is reset, immediately or a little
+// later.
 func wantRefused(t *testing.T, tunnel *faultproxy.Tunnel) {
 	t.Helper()
 	if c, err := net.Dial("tcp", tunnel.Address()); err == nil {
@@ -115,7 +116,7 @@ func accept(t *testing.T, server net.Listener) line {
 	return newLine(t, c)
 }
 
-// TLS and HTTP/2 pass from end to end, with the server's own certificate.
+// TLS and HTTP/2 are end-to-end, with the server's own certificate.
 func TestN2_TunnelPassesHTTP2(t *testing.T) {
 	noGoroutinesLeft(t)
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -137,18 +138,18 @@ func TestN2_TunnelPassesHTTP2(t *testing.T) {
 	}
 }
 
-func TestN2_TunnelPassesEnds(t *testing.T) {
+func TestN2_TunnelPassesTheEndOfAStream(t *testing.T) {
 	noGoroutinesLeft(t)
 	server := newServer(t)
 	tunnel := newTunnel(t, server.Addr().String())
 	a := dial(t, tunnel)
 	b := accept(t, server)
-	a.say(t, "last words")
+	a.send(t, "last words")
 	_ = a.Conn.(*net.TCPConn).CloseWrite()
 	b.want(t, "last words")
 	b.want(t, "EOF")
-	b.say(t, "an answer") // the other direction is still open
-	a.want(t, "an answer")
+	b.send(t, "a response") // the other direction is still open
+	a.want(t, "a response")
 
 	a = dial(t, tunnel)
 	b = accept(t, server)
@@ -163,7 +164,7 @@ func TestN1_TunnelCutAndRefuse(t *testing.T) {
 	tunnel := newTunnel(t, server.Addr().String())
 	a := dial(t, tunnel)
 	b := accept(t, server)
-	a.say(t, "before")
+	a.send(t, "before")
 	b.want(t, "before")
 
 	tunnel.Set(faultproxy.Cable{Refuse: true})
@@ -175,7 +176,7 @@ func TestN1_TunnelCutAndRefuse(t *testing.T) {
 	tunnel.Set(faultproxy.Cable{})
 	a = dial(t, tunnel)
 	b = accept(t, server)
-	a.say(t, "after")
+	a.send(t, "after")
 	b.want(t, "after")
 	if got, want := tunnel.Counts(), (faultproxy.TunnelCounts{Connections: 2, Refused: 1, Cut: 1}); got != want {
 		t.Errorf("counts are %+v, want %+v", got, want)
@@ -194,8 +195,8 @@ func TestN3_TunnelStallsOneWay(t *testing.T) {
 			b := accept(t, server)
 
 			tunnel.Set(faultproxy.Cable{Stall: stall})
-			a.say(t, "request")
-			b.say(t, "answer")
+			a.send(t, "request")
+			b.send(t, "answer")
 			for direction, end := range map[faultproxy.Direction]struct {
 				line
 				text string
@@ -206,7 +207,7 @@ func TestN3_TunnelStallsOneWay(t *testing.T) {
 					end.want(t, end.text)
 				}
 			}
-			// N4: TCP sends again what was lost.
+			// N4: TCP retransmits lost data.
 			tunnel.Set(faultproxy.Cable{})
 			if stall&faultproxy.ToServer != 0 {
 				b.want(t, "request")
@@ -222,7 +223,7 @@ func TestN3_TunnelStallsOneWay(t *testing.T) {
 }
 
 // Neither end learns that the other has gone.
-func TestN3_TunnelHidesEnds(t *testing.T) {
+func TestN3_TunnelHidesTheEndOfAStream(t *testing.T) {
 	for _, how := range []string{"closed", "reset", "cut by a reset of the receiver"} {
 		t.Run(how, func(t *testing.T) {
 			noGoroutinesLeft(t)
@@ -239,24 +240,24 @@ func TestN3_TunnelHidesEnds(t *testing.T) {
 				_ = a.Conn.(*net.TCPConn).SetLinger(0)
 			}
 			_ = a.Close()
-			b.say(t, "are you there?")
+			b.send(t, "are you there?")
 			silent(t, "the server", b.received)
 			tunnel.Set(faultproxy.Cable{})
 			if got := expect(t, "the end", b.received); got != "EOF" && got != "reset" {
-				t.Errorf("got %q, want an end", got)
+				t.Errorf("got %q, want the end of the stream", got)
 			}
 		})
 	}
 }
 
-// A connection that is made during a stall is accepted, and works after it.
+// A connection that is opened during a stall is accepted, and works afterwards.
 func TestN3_TunnelConnectDuringAStall(t *testing.T) {
 	noGoroutinesLeft(t)
 	server := newServer(t)
 	tunnel := newTunnel(t, server.Addr().String())
 	tunnel.Set(faultproxy.Cable{Stall: faultproxy.ToServer})
 	a := dial(t, tunnel)
-	a.say(t, "hello")
+	a.send(t, "hello")
 	_ = server.(*net.TCPListener).SetDeadline(time.Now().Add(moment))
 	if c, err := server.Accept(); err == nil {
 		_ = c.Close()
@@ -274,22 +275,22 @@ func TestTunnelDelay(t *testing.T) {
 	b := accept(t, server)
 	tunnel.Set(faultproxy.Cable{Delay: moment})
 	begin := time.Now()
-	a.say(t, "ping")
+	a.send(t, "ping")
 	b.want(t, "ping")
-	b.say(t, "pong")
+	b.send(t, "pong")
 	a.want(t, "pong")
 	if took := time.Since(begin); took < 2*moment {
-		t.Errorf("there and back took %v, want at least %v", took, 2*moment)
+		t.Errorf("the round trip took %v, want at least %v", took, 2*moment)
 	}
-	// The end of a delay is the end of waiting.
+	// When the delay ends, waiting ends as well.
 	tunnel.Set(faultproxy.Cable{Delay: time.Hour})
-	a.say(t, "ping")
+	a.send(t, "ping")
 	eventually(t, "it is being delayed", func() bool { return tunnel.Counts().Delayed == 3 })
 	tunnel.Set(faultproxy.Cable{})
 	b.want(t, "ping")
 }
 
-func TestTunnelToNobody(t *testing.T) {
+func TestTunnelToAnUnusedPort(t *testing.T) {
 	noGoroutinesLeft(t)
 	server := newServer(t)
 	tunnel := newTunnel(t, server.Addr().String())
@@ -298,17 +299,17 @@ func TestTunnelToNobody(t *testing.T) {
 	eventually(t, "it is counted", func() bool { return tunnel.Counts().Refused == 1 })
 }
 
-func TestN10_TunnelCloseEndsWhatIsUnderWay(t *testing.T) {
+func TestN10_TunnelCloseEndsConnections(t *testing.T) {
 	noGoroutinesLeft(t)
 	server := newServer(t)
 	tunnel := newTunnel(t, server.Addr().String())
 	running := dial(t, tunnel)
 	far := accept(t, server)
-	running.say(t, "x")
+	running.send(t, "x")
 	far.want(t, "x")
 	tunnel.Set(faultproxy.Cable{Stall: faultproxy.BothWays, Delay: time.Hour})
 	waiting := dial(t, tunnel)
-	running.say(t, "y")
+	running.send(t, "y")
 	eventually(t, "all are under way", func() bool { return tunnel.Counts().Stalled == 2 })
 	tunnel.Close()
 	tunnel.Close()
@@ -317,11 +318,11 @@ func TestN10_TunnelCloseEndsWhatIsUnderWay(t *testing.T) {
 	}
 	if c, err := net.Dial("tcp", tunnel.Address()); err == nil {
 		_ = c.Close()
-		t.Error("somebody still listens")
+		t.Error("the port is still open")
 	}
 }
 
-func TestStartTunnelRefuses(t *testing.T) {
+func TestStartTunnelRejectsInvalidAddress(t *testing.T) {
 	var address *net.AddrError
 	if tunnel, err := faultproxy.StartTunnel("127.0.0.1"); !errors.As(err, &address) {
 		if err == nil {

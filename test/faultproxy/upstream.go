@@ -18,7 +18,7 @@ import (
 type upstream struct {
 	base         *url.URL
 	connections  *http.Transport
-	roundTripper http.RoundTripper // connections, with the identity of the configuration
+	roundTripper http.RoundTripper // connections, with the credentials of the configuration
 }
 
 func newUpstream(config *rest.Config) (*upstream, error) {
@@ -30,8 +30,8 @@ func newUpstream(config *rest.Config) (*upstream, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Not rest.TransportFor: what it returns is shared and outlives the gateway.
-	// And HTTP/1.1, in which a watch that is held keeps nothing else waiting.
+	// Not rest.TransportFor, whose result is shared and outlives the gateway. HTTP/1.1,
+	// because there a held watch does not block other requests.
 	connections := &http.Transport{TLSClientConfig: tls, DisableCompression: true, MaxIdleConnsPerHost: 32}
 	roundTripper, err := rest.HTTPWrappersForConfig(config, connections)
 	if err != nil {
@@ -40,7 +40,7 @@ func newUpstream(config *rest.Config) (*upstream, error) {
 	return &upstream{base: base, connections: connections, roundTripper: roundTripper}, nil
 }
 
-// hopByHop are the headers that concern one connection, and the client's identity.
+// hopByHop has the headers that concern one connection, and the client's credentials.
 var hopByHop = []string{
 	"Connection", "Keep-Alive", "Proxy-Connection", "Te", "Trailer", "Transfer-Encoding", "Upgrade", "Authorization",
 }

@@ -24,31 +24,31 @@ import (
 )
 
 const (
-	patience = 5 * time.Minute        // for what must happen
-	moment   = 150 * time.Millisecond // for what must not happen: it would take far less
+	patience = 5 * time.Minute        // for conditions that must become true
+	moment   = 150 * time.Millisecond // for events that must not happen: they would take far less
 
 	lease  = "/apis/coordination.k8s.io/v1/namespaces/default/leases/a"
 	leases = "/apis/coordination.k8s.io/v1/namespaces/default/leases"
 	object = "/apis/example.com/v1/namespaces/default/foos/a"
 )
 
-// eventually waits for what happens in other goroutines.
+// eventually waits until a condition becomes true in other goroutines.
 func eventually(t *testing.T, what string, condition func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(patience); !condition(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("not in time: %s", what)
+			t.Fatalf("timed out: %s", what)
 		}
 	}
 }
 
-// noGoroutinesLeft compares with the number at the time of the call when the test and
-// its other cleanups have ended.
+// noGoroutinesLeft compares the number of goroutines at the time of the call with the
+// number after the test and its other cleanups.
 func noGoroutinesLeft(t *testing.T) {
 	t.Helper()
 	before := runtime.NumGoroutine()
 	t.Cleanup(func() {
-		// Those of net/http end a moment after their connections.
+		// The goroutines of net/http end a moment after their connections.
 		deadline := time.Now().Add(patience)
 		for runtime.NumGoroutine() > before {
 			if time.Now().After(deadline) {
@@ -61,17 +61,17 @@ func noGoroutinesLeft(t *testing.T) {
 	})
 }
 
-// api is a small server. It answers requests with its name and their body, and watches
-// with what is said to it.
+// api is a small server. It responds to requests with its name and their body, and to
+// watches with the events passed to send.
 type api struct {
 	name string
 	*httptest.Server
 
 	mu       sync.Mutex
-	requests []string // method, path and body, in the order in which they came
+	requests []string // method, path and body, in the order of arrival
 	headers  []http.Header
 	watchers map[chan string]struct{}
-	held     chan struct{} // an answer waits until it is closed, if it is not nil
+	held     chan struct{} // if not nil, responses wait until it is closed
 }
 
 func newAPI(t *testing.T, name string) *api {
@@ -121,8 +121,8 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// say sends an event to all watches.
-func (a *api) say(event string) {
+// send sends an event to all watches.
+func (a *api) send(event string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for events := range a.watchers {
@@ -130,7 +130,7 @@ func (a *api) say(event string) {
 	}
 }
 
-// hold makes answers wait until the function that it returns is called.
+// hold makes responses wait until the returned function is called.
 func (a *api) hold() (release func()) {
 	held := make(chan struct{})
 	a.mu.Lock()
@@ -144,7 +144,7 @@ func (a *api) hold() (release func()) {
 	})
 }
 
-// saw says how many of the requests contain a text.
+// saw returns how many of the requests contain a text.
 func (a *api) saw(text string) (n int) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -177,26 +177,26 @@ func set(t *testing.T, g *faultproxy.Gateway, which faultproxy.Class, rule fault
 	}
 }
 
-// client has connections of its own, so that they end with the test.
+// newClient returns a client with its own connections, which end with the test.
 func newClient(t *testing.T) *http.Client {
 	transport := &http.Transport{}
 	t.Cleanup(transport.CloseIdleConnections)
 	return &http.Client{Transport: transport}
 }
 
-// result of a request.
+// result is the result of a request.
 type result struct {
 	code int
 	body string
 	err  error
 }
 
-// wasReset says whether the connection was reset, and not ended in order.
+// wasReset reports whether the connection was reset, and not closed normally.
 func (r result) wasReset() bool {
 	return errors.Is(r.err, syscall.ECONNRESET)
 }
 
-// ask sends one request and waits for the whole answer.
+// ask sends one request and waits for the whole response.
 func ask(ctx context.Context, client *http.Client, g *faultproxy.Gateway, method, path, body string) result {
 	r, err := http.NewRequestWithContext(ctx, method, g.URL()+path, strings.NewReader(body))
 	if err != nil {
@@ -212,7 +212,8 @@ func ask(ctx context.Context, client *http.Client, g *faultproxy.Gateway, method
 	return result{response.StatusCode, string(text), err}
 }
 
-// start sends one request whose answer may not come. It is joined at the end.
+// start sends one request to which there may be no response. The test waits for it at the
+// end.
 func start(t *testing.T, ctx context.Context, client *http.Client, g *faultproxy.Gateway, method, path, body string) <-chan result {
 	ctx, cancel := context.WithCancel(ctx)
 	answer, done := make(chan result, 1), make(chan struct{})
@@ -227,7 +228,7 @@ func start(t *testing.T, ctx context.Context, client *http.Client, g *faultproxy
 	return answer
 }
 
-// watch opens a watch and returns its events; then the error with which it ended.
+// watch opens a watch and returns its events, followed by the error with which it ended.
 func watch(t *testing.T, client *http.Client, g *faultproxy.Gateway, path string) <-chan string {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -260,19 +261,19 @@ func watch(t *testing.T, client *http.Client, g *faultproxy.Gateway, path string
 	return events
 }
 
-// expect waits for the next event of a watch, or the answer to a request.
+// expect waits for the next event of a watch, or the response to a request.
 func expect[T any](t *testing.T, what string, from <-chan T) T {
 	t.Helper()
 	select {
 	case got := <-from:
 		return got
 	case <-time.After(patience):
-		t.Fatalf("not in time: %s", what)
+		t.Fatalf("timed out: %s", what)
 	}
 	panic("not reached")
 }
 
-// silent fails if there is something to receive.
+// silent fails the test if there is something to receive.
 func silent[T any](t *testing.T, what string, from <-chan T) {
 	t.Helper()
 	select {
