@@ -1,12 +1,12 @@
 // Copyright The Operator Scaling Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Package heartbeat records whether servers answered and processes ran, so that a
-// test that depends on real time can tell a fault from a machine that stood still.
+// Package heartbeat records whether servers responded and processes ran, so that a test
+// that depends on real time can distinguish a fault from a stalled machine.
 //
-// A [Monitor] asks each thing that a test needs for an answer a few times a second,
-// and keeps the gaps between two answers. Where a gap is long, a test that has failed
-// proves nothing, and starts over.
+// A [Monitor] probes everything that a test needs several times per second, and records
+// the gaps between two responses. If there was a long gap, a failed test proves nothing and
+// starts over.
 package heartbeat
 
 import (
@@ -19,35 +19,36 @@ import (
 )
 
 const (
-	// Period is the time between two questions.
+	// Period is the time between two probes.
 	Period = 100 * time.Millisecond
-	// patience is how long one question waits for its answer.
+	// patience is the timeout of one probe.
 	patience = 2 * time.Second
-	// short gaps are not kept.
+	// short is the length up to which gaps are not recorded.
 	short = 3 * Period
 )
 
-// ErrExpected is what a question returns if no answer is expected at this moment,
-// because the test itself has stopped or paused what it asks. The time is no gap.
-var ErrExpected = errors.New("no answer is expected")
+// ErrExpected is what a probe returns if no response is expected at the moment, because
+// the test itself has stopped or paused the server. That time is not a gap.
+var ErrExpected = errors.New("no response is expected")
 
-// Gap is a time without an answer.
+// Gap is a time without a response.
 type Gap struct {
 	What     string
 	From, To time.Time
 }
 
-// Monitor keeps the gaps. The zero value is ready for use. All methods may be called
+// Monitor records gaps. The zero value is ready for use. All methods may be called
 // concurrently.
 type Monitor struct {
 	mu    sync.Mutex
 	gaps  []Gap
-	last  map[string]time.Time // the last answer of each that is asked at present
-	beats map[string]int       // answers, and times at which none was expected
+	last  map[string]time.Time // the last response to each running Watch
+	beats map[string]int       // responses, and probes for which none was expected
 }
 
-// Watch asks until the context ends or ask returns false. The first answer begins the
-// record: how long something takes to start is no gap. what must be unique.
+// Watch probes with ask until the context ends or ask returns false. Recording starts with
+// the first response, so that the time until something has started is not a gap. what must
+// be unique.
 func (m *Monitor) Watch(ctx context.Context, what string, ask func(context.Context) (more bool, err error)) {
 	defer m.end(what)
 	for ctx.Err() == nil {
@@ -80,7 +81,7 @@ func (m *Monitor) beat(what string, now time.Time, expected bool) {
 	m.beats[what]++
 }
 
-// end ends the record of what is no longer asked.
+// end ends the recording when Watch returns.
 func (m *Monitor) end(what string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -90,16 +91,16 @@ func (m *Monitor) end(what string) {
 	delete(m.last, what)
 }
 
-// Beats counts the answers of what is asked. It is a clock that stands still while the
-// machine does: a limit of Beats does not fail a test because the machine is slow.
+// Beats returns the number of responses. It is a clock that stops while the machine is
+// stalled, so a limit in Beats does not fail a test because the machine is slow.
 func (m *Monitor) Beats(what string) int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.beats[what]
 }
 
-// Gaps returns the times without an answer that are longer than the limit and end
-// after since, those that have not ended yet too.
+// Gaps returns the times without a response that are longer than the limit and end after
+// since, including those that have not ended yet.
 func (m *Monitor) Gaps(since time.Time, limit time.Duration) []Gap {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -118,7 +119,7 @@ func (m *Monitor) Gaps(since time.Time, limit time.Duration) []Gap {
 	return found
 }
 
-// Describe writes some gaps for people; empty if there are none.
+// Describe describes the first few gaps; empty if there are none.
 func Describe(gaps []Gap) string {
 	var text []string
 	for i, g := range gaps {
@@ -126,7 +127,7 @@ func Describe(gaps []Gap) string {
 			text = append(text, fmt.Sprintf("and %d more", len(gaps)-i))
 			break
 		}
-		text = append(text, fmt.Sprintf("%s did not answer for %v until %s", g.What, g.To.Sub(g.From).Round(time.Millisecond), g.To.Format("15:04:05.000")))
+		text = append(text, fmt.Sprintf("%s did not respond for %v until %s", g.What, g.To.Sub(g.From).Round(time.Millisecond), g.To.Format("15:04:05.000")))
 	}
 	return strings.Join(text, ", ")
 }

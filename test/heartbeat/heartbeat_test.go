@@ -14,7 +14,7 @@ import (
 	"github.com/tom-ludwig/operator-scaling/test/heartbeat"
 )
 
-// A server answers for a while, is silent, is paused by the test, and answers again.
+// A server responds for a while, stops responding, is paused by the test, and responds again.
 func TestGaps(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		began := time.Now()
@@ -45,7 +45,7 @@ func TestGaps(t *testing.T) {
 		during := m.Beats("server")
 		time.Sleep(2 * time.Second)
 		if n := m.Beats("server"); n != during {
-			t.Errorf("%d beats without an answer", n-during)
+			t.Errorf("%d beats without a response", n-during)
 		}
 		<-done
 		gaps := m.Gaps(began, time.Second)
@@ -55,11 +55,11 @@ func TestGaps(t *testing.T) {
 		if took := gaps[0].To.Sub(gaps[0].From); took < 5*time.Second || took > 8*time.Second {
 			t.Errorf("the gap took %v", took)
 		}
-		if text := heartbeat.Describe(gaps); !strings.Contains(text, "server did not answer for") {
+		if text := heartbeat.Describe(gaps); !strings.Contains(text, "server did not respond for") {
 			t.Error(text)
 		}
 		if n := m.Beats("server"); n < 300 || n > 400 {
-			t.Errorf("%d beats in 39 s, of which it did not answer for about 6", n)
+			t.Errorf("%d beats in 39 s, of which it did not respond for about 6", n)
 		}
 		for what, later := range map[string][]heartbeat.Gap{
 			"after it":    m.Gaps(began.Add(25*time.Second), time.Second),
