@@ -17,12 +17,12 @@ import (
 	"github.com/tom-ludwig/operator-scaling/shard"
 )
 
-// ErrNotReady is what Ready returns, wrapped with the replica's own words, for one
-// that answers that it is not ready.
+// ErrNotReady is wrapped in the error that Ready returns, together with the replica's own
+// message, if the replica reports that it is not ready.
 var ErrNotReady = errors.New("not ready")
 
-// Ready asks /readyz. It returns nil if the replica is on the ring and may work,
-// [ErrNotReady] if it says that it is not, and another error if it does not answer.
+// Ready requests /readyz. It returns nil if the replica is on the ring and may work,
+// [ErrNotReady] if it reports that it is not ready, and another error if it does not respond.
 func (p *Process) Ready(ctx context.Context) error {
 	code, text, err := p.get(ctx, "/readyz")
 	switch {
@@ -31,12 +31,12 @@ func (p *Process) Ready(ctx context.Context) error {
 	case code == http.StatusServiceUnavailable:
 		return fmt.Errorf("%s is %w: %s", p, ErrNotReady, strings.TrimSpace(text))
 	case code != http.StatusOK:
-		return fmt.Errorf("%s: /readyz answers %d: %s", p, code, text)
+		return fmt.Errorf("%s: /readyz returned %d: %s", p, code, text)
 	}
 	return nil
 }
 
-// Healthy asks /healthz.
+// Healthy requests /healthz.
 func (p *Process) Healthy(ctx context.Context) error {
 	code, text, err := p.get(ctx, "/healthz")
 	if err == nil && code != http.StatusOK {
@@ -45,7 +45,7 @@ func (p *Process) Healthy(ctx context.Context) error {
 	return err
 }
 
-// Report asks for the ring as the replica sees it.
+// Report returns the replica's own report about the ring.
 func (p *Process) Report(ctx context.Context) (shard.Report, error) {
 	var report shard.Report
 	code, text, err := p.get(ctx, "/debug/shard?format=json")
@@ -53,7 +53,7 @@ func (p *Process) Report(ctx context.Context) (shard.Report, error) {
 		return report, err
 	}
 	if code != http.StatusOK {
-		return report, fmt.Errorf("%s: /debug/shard answers %d: %s", p, code, strings.TrimSpace(text))
+		return report, fmt.Errorf("%s: /debug/shard returned %d: %s", p, code, strings.TrimSpace(text))
 	}
 	if err := json.Unmarshal([]byte(text), &report); err != nil {
 		return report, fmt.Errorf("%s: /debug/shard: %w", p, err)
@@ -61,7 +61,7 @@ func (p *Process) Report(ctx context.Context) (shard.Report, error) {
 	return report, nil
 }
 
-// Metrics are all of a replica's at one moment, in Prometheus' text format.
+// Metrics has all metrics of a replica at one moment, in Prometheus' text format.
 type Metrics string
 
 // Sum adds up the series of a metric that have all of the given labels, each written
@@ -70,19 +70,19 @@ func (m Metrics) Sum(name string, labels ...string) (float64, error) {
 	return sum(string(m), name, labels)
 }
 
-// Metrics asks for all metrics.
+// Metrics returns all metrics.
 func (p *Process) Metrics(ctx context.Context) (Metrics, error) {
 	code, text, err := p.get(ctx, "/metrics")
 	if err != nil {
 		return "", err
 	}
 	if code != http.StatusOK {
-		return "", fmt.Errorf("%s: /metrics answers %d: %s", p, code, text)
+		return "", fmt.Errorf("%s: /metrics returned %d: %s", p, code, text)
 	}
 	return Metrics(text), nil
 }
 
-// Metric asks for one; see [Metrics.Sum].
+// Metric returns one metric; see [Metrics.Sum].
 func (p *Process) Metric(ctx context.Context, name string, labels ...string) (float64, error) {
 	metrics, err := p.Metrics(ctx)
 	if err != nil {
@@ -122,8 +122,8 @@ func cutLast(s, separator string) (before, after string, found bool) {
 	return s[:i], s[i+len(separator):], true
 }
 
-// client opens a connection for each question: one that was kept might lead to a
-// process that was paused and not to the one that has its port now.
+// client opens a connection for each request, because a reused one might lead to a process
+// that was paused and not to the process that has its port now.
 var client = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 
 func (p *Process) get(ctx context.Context, path string) (code int, text string, err error) {

@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// Root returns the folder of the checkout that this package was compiled from.
+// Root returns the directory of the checkout that this package was compiled from.
 func Root() (string, error) {
 	_, file, _, ok := runtime.Caller(0)
 	dir := filepath.Dir(filepath.Dir(filepath.Dir(file)))
@@ -24,8 +24,8 @@ func Root() (string, error) {
 	return dir, nil
 }
 
-// Build compiles the example controller into a folder and returns the path of the
-// binary. Further flags for go build, such as -race or -tags, may be given.
+// Build compiles the example controller into a directory and returns the path of the
+// binary. flags are additional flags for go build, such as -race or -tags.
 func Build(ctx context.Context, dir string, flags ...string) (binary string, err error) {
 	root, err := Root()
 	if err != nil {
@@ -36,7 +36,7 @@ func Build(ctx context.Context, dir string, flags ...string) (binary string, err
 	cmd := exec.CommandContext(ctx, "go", append(args, "./example-controller")...)
 	cmd.Dir = root
 	cmd.Env = append(os.Environ(), "GOWORK=off")
-	// go build ends its compilers when it is interrupted, and not when it is killed.
+	// go build stops its compilers when it is interrupted, but not when it is killed.
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.WaitDelay = 10 * time.Second
 	if out, err := cmd.CombinedOutput(); err != nil {

@@ -25,14 +25,14 @@ import (
 	"github.com/tom-ludwig/operator-scaling/test/checker"
 )
 
-// stopTimeout is how long Stop waits before it kills.
+// stopTimeout is how long Stop waits before it kills the process.
 const stopTimeout = 3 * time.Minute
 
-// ErrEnded says that a process which should be signalled has ended.
+// ErrEnded means that a process cannot be signalled, because it has ended.
 var ErrEnded = errors.New("the process has ended")
 
-// Config says how to start one replica. Binary, Kubeconfig, Dir, Ring, Namespace
-// and Pod are required.
+// Config configures one replica. Binary, Kubeconfig, Dir, Ring, Namespace and Pod are
+// required.
 type Config struct {
 	Binary     string
 	Kubeconfig string
@@ -41,26 +41,26 @@ type Config struct {
 	Namespace  string // POD_NAMESPACE: where the Leases are
 	Pod        string // POD_NAME
 	PodUID     string // POD_UID; not set if empty
-	// Watch is the namespace whose objects are worked on. Empty: all.
+	// Watch is the namespace whose objects the replica works on. Empty: all.
 	Watch string
-	// LeaseDuration, Workers and ReconcileDelay are the flags of these names; zero
-	// for the default.
+	// LeaseDuration, Workers and ReconcileDelay are the flags of the same names; zero
+	// means the default.
 	LeaseDuration  time.Duration
 	Workers        int
 	ReconcileDelay time.Duration
-	// Args are further flags. They come last, so they override the others.
+	// Args are additional flags. They come last, so they override the others.
 	Args []string
-	// Env is further environment, as KEY=value.
+	// Env has additional environment variables, as KEY=value.
 	Env []string
 }
 
-// Process is one replica process. Make it with [Start].
+// Process is one replica process. Create it with [Start].
 type Process struct {
 	config  Config
 	id      string // the Pod's name, and a number that no other process has
 	address string
 	cmd     *exec.Cmd
-	exited  chan struct{} // closed when the process has ended and was waited for
+	exited  chan struct{} // closed when the process has ended and Wait has returned
 
 	mu     sync.Mutex
 	pauses []checker.Pause
@@ -97,7 +97,7 @@ func Start(c Config) (*Process, error) {
 		err := p.cmd.Start()
 		running <- err
 		if err == nil {
-			_ = p.cmd.Wait() // ExitCode tells
+			_ = p.cmd.Wait() // see ExitCode
 			p.mu.Lock()
 			p.death = record.Now()
 			p.mu.Unlock()
@@ -133,8 +133,8 @@ func (p *Process) args() []string {
 	return append(args, c.Args...)
 }
 
-// environment is this process's without what says who a Pod is, and with the
-// replica's identity.
+// environment returns this process's environment, without variables that identify a Pod,
+// and with the replica's identity.
 func (p *Process) environment() []string {
 	var env []string
 	for _, v := range os.Environ() {
@@ -149,7 +149,7 @@ func (p *Process) environment() []string {
 	return append(env, p.config.Env...)
 }
 
-// Config returns what the process was started with.
+// Config returns the configuration of the process.
 func (p *Process) Config() Config { return p.config }
 
 // Pod returns the member's name on the ring.
@@ -161,7 +161,7 @@ func (p *Process) String() string { return p.id }
 // PID returns the process id.
 func (p *Process) PID() int { return p.cmd.Process.Pid }
 
-// LogFile returns the path of the file with what the process prints.
+// LogFile returns the path of the file with the output of the process.
 func (p *Process) LogFile() string { return filepath.Join(p.config.Dir, p.id+".log") }
 
 // RecordFile returns the path of the file with the process's records. It does not
@@ -181,7 +181,7 @@ func (p *Process) Ended() bool {
 	}
 }
 
-// ExitCode returns the exit code of a process that has ended: -1 if a signal has
+// ExitCode returns the exit code of a process that has ended. It returns -1 if a signal
 // ended it, or if it has not ended.
 func (p *Process) ExitCode() int {
 	if !p.Ended() {
@@ -193,8 +193,8 @@ func (p *Process) ExitCode() int {
 // Terminate sends SIGTERM and returns.
 func (p *Process) Terminate() error { return p.signal(syscall.SIGTERM) }
 
-// Stop asks the process to end and returns when it has; it is an error if that is
-// not with exit code 0. A process that does not end in time is killed.
+// Stop sends SIGTERM and returns when the process has ended. It returns an error if the
+// exit code is not 0. It kills a process that does not end in time.
 func (p *Process) Stop() error {
 	if err := p.Terminate(); err != nil {
 		return err
@@ -203,10 +203,10 @@ func (p *Process) Stop() error {
 	case <-p.exited:
 	case <-time.After(stopTimeout):
 		p.Kill()
-		return fmt.Errorf("stop %s: not within %v\nthe end of its log:\n%s", p, stopTimeout, p.Tail(15))
+		return fmt.Errorf("stop %s: still running after %v\nend of its log:\n%s", p, stopTimeout, p.Tail(15))
 	}
 	if code := p.ExitCode(); code != 0 {
-		return fmt.Errorf("stop %s: exit code %d\nthe end of its log:\n%s", p, code, p.Tail(15))
+		return fmt.Errorf("stop %s: exit code %d\nend of its log:\n%s", p, code, p.Tail(15))
 	}
 	return nil
 }
@@ -218,14 +218,14 @@ func (p *Process) Kill() {
 	}
 }
 
-// Pause stops the execution of the process with SIGSTOP. It returns when the
-// process does certainly not run any more.
+// Pause pauses the process with SIGSTOP. It returns when the process is certainly no longer
+// running.
 func (p *Process) Pause() error {
 	if err := p.signal(syscall.SIGSTOP); err != nil {
 		return err
 	}
 	if err := p.waitStopped(); err != nil {
-		return errors.Join(err, p.signal(syscall.SIGCONT)) // nobody would resume it
+		return errors.Join(err, p.signal(syscall.SIGCONT)) // nothing else would resume it
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -233,7 +233,7 @@ func (p *Process) Pause() error {
 	return nil
 }
 
-// Resume lets a paused process go on.
+// Resume resumes a paused process.
 func (p *Process) Resume() error {
 	p.mu.Lock()
 	if n := len(p.pauses); n > 0 && p.pauses[n-1].To == 0 {
@@ -268,9 +268,9 @@ func (p *Process) signal(s syscall.Signal) error {
 	return nil
 }
 
-// waitStopped waits until the kernel says that each thread of the process has
-// stopped: the signal takes a moment to reach those that run on other processors.
-// Where the kernel can't be asked it waits for longer than that takes.
+// waitStopped waits until the kernel reports that each thread of the process has stopped,
+// because the signal takes a moment to reach threads on other processors. On systems
+// without /proc, it waits for longer than that takes.
 func (p *Process) waitStopped() error {
 	pattern := fmt.Sprintf("/proc/%d/task/*/stat", p.PID())
 	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
@@ -282,7 +282,7 @@ func (p *Process) waitStopped() error {
 		stopped := true
 		for _, thread := range threads {
 			text, _ := os.ReadFile(thread)
-			// "1234 (name) T ...": the name may hold anything.
+			// "1234 (name) T ...": the name may contain any characters.
 			_, state, _ := bytes.Cut(text[max(0, bytes.LastIndexByte(text, ')')):], []byte(") "))
 			stopped = stopped && len(state) > 0 && (state[0] == 'T' || state[0] == 't')
 		}
@@ -290,10 +290,10 @@ func (p *Process) waitStopped() error {
 			return nil
 		}
 	}
-	return fmt.Errorf("pause %s: some threads go on", p)
+	return fmt.Errorf("pause %s: some threads are still running", p)
 }
 
-// History returns what the process has recorded and what was done to it, for
+// History returns the records of the process, its death and its pauses, for
 // [checker.Check].
 func (p *Process) History() (checker.Process, error) {
 	p.mu.Lock()
@@ -301,13 +301,13 @@ func (p *Process) History() (checker.Process, error) {
 	p.mu.Unlock()
 	h, err := checker.ReadFile(p.RecordFile())
 	if errors.Is(err, os.ErrNotExist) {
-		h, err = checker.Process{}, nil // it never got as far as to open the file
+		h, err = checker.Process{}, nil // it did not get to open the file
 	}
 	h.Name, h.Death, h.Pauses = p.id, death, pauses
 	return h, err
 }
 
-// Tail returns the last lines that the process has printed.
+// Tail returns the last lines of the process's output.
 func (p *Process) Tail(lines int) string {
 	f, err := os.Open(p.LogFile())
 	if err != nil {
@@ -316,7 +316,7 @@ func (p *Process) Tail(lines int) string {
 	defer func() { _ = f.Close() }()
 	const enough = 64 << 10
 	if info, err := f.Stat(); err == nil && info.Size() > enough {
-		_, _ = f.Seek(-enough, io.SeekEnd) // at worst the tail is longer
+		_, _ = f.Seek(-enough, io.SeekEnd) // if this fails, it reads the whole file
 	}
 	text, err := io.ReadAll(f)
 	if err != nil {
@@ -331,9 +331,8 @@ var ports struct {
 	given map[int]bool
 }
 
-// freePort finds a loopback port that nobody listens on and that was not given to
-// another replica, below the range from which kernels take ports for outgoing
-// connections, and beside that of the control plane.
+// freePort finds an unused loopback port that no other replica got, below the ephemeral
+// port range, and outside the range of the control plane.
 func freePort() (int, error) {
 	const low, high, tries = 30000, 32000, 200
 	ports.Lock()

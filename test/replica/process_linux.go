@@ -5,9 +5,9 @@ package replica
 
 import "syscall"
 
-// processAttributes puts a replica into a process group of its own, so that a
-// Ctrl-C reaches the parent alone, and lets the kernel kill it when the parent
-// dies, which works for a paused one too.
+// processAttributes puts a replica into its own process group, so that Ctrl-C reaches only
+// the parent. The kernel also kills the replica when the parent dies, even if the replica
+// is paused.
 func processAttributes() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 }

@@ -7,8 +7,8 @@ package replica
 
 import "syscall"
 
-// processAttributes puts a replica into a process group of its own, so that a
-// Ctrl-C reaches the parent alone.
+// processAttributes puts a replica into its own process group, so that Ctrl-C reaches only
+// the parent.
 func processAttributes() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Setpgid: true}
 }

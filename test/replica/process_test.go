@@ -19,19 +19,19 @@ import (
 	"github.com/tom-ludwig/operator-scaling/test/replica"
 )
 
-// asReplica makes the test binary take the place of the example controller: it
-// answers on its address, records, and exits with the code in the variable when it
-// gets SIGTERM.
+// asReplica is the environment variable that makes the test binary act as the example
+// controller: it responds on its address, writes records, and exits with the code in the
+// variable when it receives SIGTERM.
 const asReplica = "REPLICA_TEST_EXIT_CODE"
 
 func TestMain(m *testing.M) {
-	if code, is := os.LookupEnv(asReplica); is {
-		os.Exit(beReplica(code))
+	if code, ok := os.LookupEnv(asReplica); ok {
+		os.Exit(runAsReplica(code))
 	}
 	os.Exit(m.Run())
 }
 
-func beReplica(code string) (exit int) {
+func runAsReplica(code string) (exit int) {
 	flags := map[string]string{}
 	for _, arg := range os.Args[1:] {
 		name, value, _ := strings.Cut(strings.TrimLeft(arg, "-"), "=")
@@ -48,11 +48,11 @@ func beReplica(code string) (exit int) {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/readyz", func(rw http.ResponseWriter, _ *http.Request) {
 		if flags["name"] == "not-yet" {
-			http.Error(rw, "no place on the ring", http.StatusServiceUnavailable)
+			http.Error(rw, "not on the ring", http.StatusServiceUnavailable)
 		}
 	})
 	mux.HandleFunc("/healthz", func(rw http.ResponseWriter, _ *http.Request) {
-		http.Error(rw, "the loop stands still", http.StatusInternalServerError)
+		http.Error(rw, "the loop is stuck", http.StatusInternalServerError)
 	})
 	mux.HandleFunc("/debug/shard", func(rw http.ResponseWriter, _ *http.Request) {
 		fmt.Fprintf(rw, `{"ring":%q,"member":%q}`, flags["name"], pod)
@@ -67,7 +67,7 @@ func beReplica(code string) (exit int) {
 		}
 	}()
 	<-stop
-	fmt.Println("told to stop")
+	fmt.Println("received SIGTERM")
 	_, _ = fmt.Sscan(code, &exit)
 	return exit
 }
@@ -101,10 +101,10 @@ func start(t *testing.T, change func(*replica.Config)) *replica.Process {
 	}
 }
 
-func TestAReplicaIsAsked(t *testing.T) {
+func TestRequestsToAReplica(t *testing.T) {
 	p := start(t, nil)
 	ctx := t.Context()
-	if err := p.Healthy(ctx); err == nil || !strings.Contains(err.Error(), "the loop stands still") {
+	if err := p.Healthy(ctx); err == nil || !strings.Contains(err.Error(), "the loop is stuck") {
 		t.Errorf("healthy: %v", err)
 	}
 	report, err := p.Report(ctx)
@@ -128,12 +128,12 @@ func TestAReplicaIsAsked(t *testing.T) {
 		}
 	}
 	other := start(t, func(c *replica.Config) { c.Ring = "not-yet" })
-	if err := other.Ready(ctx); !errors.Is(err, replica.ErrNotReady) || !strings.Contains(err.Error(), "no place on the ring") {
+	if err := other.Ready(ctx); !errors.Is(err, replica.ErrNotReady) || !strings.Contains(err.Error(), "not on the ring") {
 		t.Errorf("ready: %v", err)
 	}
 }
 
-func TestP1_SecondProcessOfAPodOverwritesNothing(t *testing.T) {
+func TestP1_ProcessesOfAPodHaveSeparateFiles(t *testing.T) {
 	dir := t.TempDir()
 	inDir := func(c *replica.Config) { c.Dir = dir }
 	a, b := start(t, inDir), start(t, inDir)
@@ -142,12 +142,12 @@ func TestP1_SecondProcessOfAPodOverwritesNothing(t *testing.T) {
 	}
 }
 
-func TestP2_StopAndKillReturnAtTheEnd(t *testing.T) {
+func TestP2_StopAndKillReturnWhenTheProcessHasEnded(t *testing.T) {
 	p := start(t, nil)
 	if err := p.Stop(); err != nil {
 		t.Error(err)
 	}
-	if !p.Ended() || p.ExitCode() != 0 || !strings.Contains(p.Tail(1), "told to stop") {
+	if !p.Ended() || p.ExitCode() != 0 || !strings.Contains(p.Tail(1), "received SIGTERM") {
 		t.Errorf("ended %v with %d: %s", p.Ended(), p.ExitCode(), p.Tail(1))
 	}
 	if err := p.Terminate(); !errors.Is(err, replica.ErrEnded) {
@@ -155,7 +155,7 @@ func TestP2_StopAndKillReturnAtTheEnd(t *testing.T) {
 	}
 	p = start(t, func(c *replica.Config) { c.Env = []string{asReplica + "=3"} })
 	if err := p.Stop(); err == nil || p.ExitCode() != 3 {
-		t.Errorf("exit code %d is no error: %v", p.ExitCode(), err)
+		t.Errorf("exit code %d: %v, want an error", p.ExitCode(), err)
 	}
 	p = start(t, nil)
 	if err := p.Pause(); err != nil {
@@ -167,7 +167,7 @@ func TestP2_StopAndKillReturnAtTheEnd(t *testing.T) {
 	}
 }
 
-func TestP3_HistoryIsOnTheSafeSide(t *testing.T) {
+func TestP3_HistoryIsConservative(t *testing.T) {
 	p := start(t, nil)
 	for range 3 {
 		time.Sleep(20 * time.Millisecond)
