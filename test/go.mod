@@ -178,8 +178,8 @@ require (
 
 replace github.com/tom-ludwig/operator-scaling => ..
 
-// k8s.io/kubernetes names its staging modules by a local path, which a module
-// that depends on it does not have: name the published ones here.
+// k8s.io/kubernetes refers to its staging modules by local paths, which do not exist in a
+// module that depends on it. Use the published modules instead.
 replace (
 	k8s.io/api => k8s.io/api v0.37.2
 	k8s.io/apiextensions-apiserver => k8s.io/apiextensions-apiserver v0.37.2

@@ -22,15 +22,15 @@ import (
 const (
 	mainPackage = "./controlplane/cmd/control-plane"
 
-	quietPeriod    = 3 * time.Second // a build that takes less has nothing to say
+	quietPeriod    = 3 * time.Second // a shorter build reports no progress
 	progressPeriod = 5 * time.Second // between two lines of progress
 )
 
-// Build compiles the control plane and returns the path of the binary, in the
-// user's cache folder. It is go build that decides what has to be compiled, so
-// calling Build again costs a second or two. The first build takes minutes:
-// Build writes a line to progress every few seconds then, and nothing if all is done
-// in the first three. A nil progress is silent.
+// Build compiles the control plane and returns the path of the binary, in the user's cache
+// directory. go build decides what must be compiled, so calling Build again takes only a
+// second or two. The first build takes minutes. During a long build, Build writes a line
+// to progress every few seconds; it writes nothing if the build takes less than three
+// seconds. progress may be nil.
 func Build(ctx context.Context, progress io.Writer) (binary string, err error) {
 	if progress == nil {
 		progress = io.Discard
@@ -45,7 +45,7 @@ func Build(ctx context.Context, progress io.Writer) (binary string, err error) {
 	}
 	cache, err := os.UserCacheDir()
 	if err != nil {
-		return "", fmt.Errorf("find a place for the control plane's binary: %w", err)
+		return "", fmt.Errorf("find the cache directory for the control plane's binary: %w", err)
 	}
 	cache = filepath.Join(cache, "operator-scaling")
 	if err := os.MkdirAll(cache, 0o755); err != nil {
@@ -53,19 +53,19 @@ func Build(ctx context.Context, progress io.Writer) (binary string, err error) {
 	}
 	binary = filepath.Join(cache, "control-plane-"+version)
 
-	// Two test processes that start together would compile everything twice.
+	// Two test processes that start at the same time would compile everything twice.
 	unlock, err := lock(ctx, filepath.Join(cache, "build.lock"), progress)
 	if err != nil {
 		return "", err
 	}
 	defer unlock()
 
-	// The commit that is checked out must not be in the binary: it would be linked
-	// again after each one.
+	// The binary must not contain the current commit: it would be linked again after each
+	// commit.
 	cmd := exec.CommandContext(ctx, "go", "build", "-v", "-buildvcs=false", "-o", binary, "-ldflags", linkFlags(version), mainPackage)
 	cmd.Dir = module
 	cmd.Env = append(os.Environ(), "GOWORK=off")
-	// go build ends its compilers when it is interrupted, and not when it is killed.
+	// go build stops its compilers when it is interrupted, but not when it is killed.
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.WaitDelay = 10 * time.Second
 	var log buildLog
@@ -87,7 +87,7 @@ func Build(ctx context.Context, progress io.Writer) (binary string, err error) {
 	return binary, nil
 }
 
-// report writes how far the build is until the function that it returns is called.
+// report writes the progress of the build until the returned function is called.
 func report(ctx context.Context, progress io.Writer, module string, start time.Time, log *buildLog) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})
@@ -101,7 +101,7 @@ func report(ctx context.Context, progress io.Writer, module string, start time.T
 			case <-time.After(wait):
 			}
 			if total == 0 {
-				deps, _ := output(ctx, module, "go", "list", "-deps", mainPackage) // progress can do without
+				deps, _ := output(ctx, module, "go", "list", "-deps", mainPackage) // the total is optional for progress
 				total = strings.Count(deps, "\n") + 1
 			}
 			fmt.Fprintf(progress, "control plane: %s, after %s\n", log.stage(total), time.Since(start).Round(time.Second))
@@ -113,7 +113,7 @@ func report(ctx context.Context, progress io.Writer, module string, start time.T
 	}
 }
 
-// buildLog takes what go build -v prints: a line for each module that it downloads,
+// buildLog receives the output of go build -v: a line for each module that it downloads,
 // one for each package that it compiles, and the messages of the compiler.
 type buildLog struct {
 	mu   sync.Mutex
@@ -127,7 +127,7 @@ func (l *buildLog) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// stage says in words how far the build of so many packages is.
+// stage describes the progress of a build of total packages.
 func (l *buildLog) stage(total int) string {
 	modules, packages, _ := l.parse()
 	switch {
@@ -136,17 +136,17 @@ func (l *buildLog) stage(total int) string {
 	case modules > 0:
 		return fmt.Sprintf("downloaded %d modules", modules)
 	default:
-		return "looking for what has changed"
+		return "checking for changes"
 	}
 }
 
-// compiled says whether there was anything to do.
+// compiled reports whether anything was compiled.
 func (l *buildLog) compiled() bool {
 	_, packages, _ := l.parse()
 	return packages > 0
 }
 
-// messages returns what is neither a module nor a package.
+// messages returns the lines that are for neither a module nor a package.
 func (l *buildLog) messages() string {
 	_, _, messages := l.parse()
 	return messages
@@ -168,19 +168,19 @@ func (l *buildLog) parse() (modules, packages int, messages string) {
 	return modules, packages, messages
 }
 
-// linkFlags sets what Kubernetes' own build sets by -ldflags: without a version
-// kubectl complains about the server.
+// linkFlags sets the same variables as the -ldflags of Kubernetes' own build. Without a
+// version, kubectl warns about the server.
 func linkFlags(version string) string {
 	major, rest, _ := strings.Cut(strings.TrimPrefix(version, "v"), ".")
 	minor, _, _ := strings.Cut(rest, ".")
 	const pkg = "k8s.io/component-base/version"
-	// -s -w: no debugging symbols, so a smaller binary and a shorter link.
+	// -s -w: no debugging symbols, for a smaller binary and faster linking.
 	return fmt.Sprintf("-s -w -X %[1]s.gitVersion=%[2]s -X %[1]s.gitMajor=%[3]s -X %[1]s.gitMinor=%[4]s -X %[1]s.gitTreeState=clean",
 		pkg, version, major, minor)
 }
 
-// moduleDir is the folder of the module that holds this package, where the
-// versions of Kubernetes and etcd are pinned.
+// moduleDir returns the directory of the module that contains this package, which pins the
+// versions of Kubernetes and etcd.
 func moduleDir() (string, error) {
 	_, file, _, ok := runtime.Caller(0)
 	dir := filepath.Dir(filepath.Dir(file))
@@ -203,13 +203,13 @@ func output(ctx context.Context, dir, name string, args ...string) (string, erro
 	return strings.TrimSpace(string(out)), nil
 }
 
-// lock waits until no other process holds the file.
+// lock waits until no other process holds the lock on the file, and takes it.
 func lock(ctx context.Context, path string, progress io.Writer) (unlock func(), err error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {
 		return nil, err
 	}
-	say := time.After(quietPeriod)
+	slow := time.After(quietPeriod)
 	for {
 		err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 		if err == nil {
@@ -219,8 +219,8 @@ func lock(ctx context.Context, path string, progress io.Writer) (unlock func(), 
 			break
 		}
 		select {
-		case <-say:
-			fmt.Fprintln(progress, "control plane: waiting for another process that builds it")
+		case <-slow:
+			fmt.Fprintln(progress, "control plane: waiting for another process that is building it")
 		case <-time.After(100 * time.Millisecond):
 		case <-ctx.Done():
 			_ = f.Close()

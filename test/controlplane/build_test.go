@@ -16,7 +16,7 @@ import (
 func TestBuildLog(t *testing.T) {
 	var l buildLog
 	for _, step := range []struct{ output, stage, messages string }{
-		{"", "looking for what has changed", ""},
+		{"", "checking for changes", ""},
 		{"go: downloading k8s.io/api v0.37.2\ngo: downloading k8s.io/x", "downloaded 2 modules", ""},
 		{" v0\nk8s.io/api/core/v1\n", "compiled 1 of at most 7 packages", ""},
 		{"fmt\n# k8s.io/broken\na.go:1:1: syntax error\n", "compiled 2 of at most 7 packages", "# k8s.io/broken\na.go:1:1: syntax error\n"},
@@ -37,7 +37,7 @@ func TestBuildEndsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, err := Build(ctx, nil); !errors.Is(err, context.Canceled) {
-		t.Errorf("got %v, want that the context has ended", err)
+		t.Errorf("got %v, want the error of the context", err)
 	}
 }
 

@@ -16,9 +16,8 @@ import (
 	"time"
 )
 
-// authority signs the certificates of one control plane: the API server's own,
-// and one for each user, which is what makes users of any name and group
-// possible while the server runs.
+// authority signs the certificates of one control plane: the API server's own, and one for
+// each user. Users with any name and groups can therefore be added while the server runs.
 type authority struct {
 	key  *ecdsa.PrivateKey
 	cert *x509.Certificate
@@ -75,13 +74,13 @@ func (a *authority) sign(template *x509.Certificate) (cert, key []byte, err erro
 	return encode("CERTIFICATE", der), key, err
 }
 
-// certificate returns what all certificates have in common. Kubernetes takes the
-// common name for a user's name and the organizations for their groups.
+// certificate returns the template of all certificates. Kubernetes uses the common name as
+// the user's name and the organizations as their groups.
 func certificate(name string, groups []string) *x509.Certificate {
 	return &x509.Certificate{
 		SerialNumber: big.NewInt(time.Now().UnixNano()),
 		Subject:      pkix.Name{CommonName: name, Organization: groups},
-		// A day before: a test may turn a process's clock back.
+		// A day earlier, because a test may set a process's clock back.
 		NotBefore: time.Now().AddDate(0, 0, -1),
 		NotAfter:  time.Now().AddDate(1, 0, 0),
 		KeyUsage:  x509.KeyUsageDigitalSignature,

@@ -16,14 +16,13 @@ import (
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 )
 
-// Admin returns a client configuration that may do everything, without a limit
-// on its rate. The caller owns it. Set its Host to reach another server than
-// [ControlPlane.APIServer].
+// Admin returns a client configuration with all permissions and no rate limit. The caller
+// owns it. Set its Host to reach a server other than [ControlPlane.APIServer].
 func (c *ControlPlane) Admin() *rest.Config { return rest.CopyConfig(c.admin) }
 
-// User returns a client configuration for an ordinary user, who may do only
-// what RBAC allows to the name, to one of the groups or to system:authenticated.
-// Its rate limits are client-go's own.
+// User returns a client configuration for an ordinary user. The user has only the
+// permissions that RBAC grants to the name, to one of the groups or to
+// system:authenticated. The rate limits are client-go's defaults.
 func (c *ControlPlane) User(name string, groups ...string) (*rest.Config, error) {
 	cert, key, err := c.ca.user(name, groups)
 	if err != nil {
@@ -39,8 +38,8 @@ func (c *ControlPlane) User(name string, groups ...string) (*rest.Config, error)
 	}, nil
 }
 
-// ServiceAccount returns a client configuration that RBAC cannot tell from that of
-// a Pod running under the ServiceAccount, which need not exist.
+// ServiceAccount returns a client configuration that RBAC cannot distinguish from that of a
+// Pod which runs under the ServiceAccount. The ServiceAccount need not exist.
 func (c *ControlPlane) ServiceAccount(namespace, name string) (*rest.Config, error) {
 	return c.User("system:serviceaccount:"+namespace+":"+name,
 		"system:serviceaccounts", "system:serviceaccounts:"+namespace)
@@ -49,9 +48,9 @@ func (c *ControlPlane) ServiceAccount(namespace, name string) (*rest.Config, err
 // Kubeconfig returns the path of a kubeconfig file for [ControlPlane.Admin].
 func (c *ControlPlane) Kubeconfig() string { return filepath.Join(c.dir, "admin.kubeconfig") }
 
-// WriteKubeconfig writes a client configuration that it was given by
-// [ControlPlane.Admin], [ControlPlane.User] or [ControlPlane.ServiceAccount] to a
-// file that stands by itself: certificates are embedded.
+// WriteKubeconfig writes a client configuration, as returned by [ControlPlane.Admin],
+// [ControlPlane.User] or [ControlPlane.ServiceAccount], to a self-contained file with
+// embedded certificates.
 func WriteKubeconfig(path string, config *rest.Config) error {
 	const name = "control-plane"
 	file := clientcmdapi.NewConfig()
@@ -65,12 +64,12 @@ func WriteKubeconfig(path string, config *rest.Config) error {
 	return nil
 }
 
-// Kubectl runs kubectl as the administrator and returns what it printed. The
-// error holds what it complained about.
+// Kubectl runs kubectl as the administrator and returns its output. The error contains its
+// error output.
 func (c *ControlPlane) Kubectl(ctx context.Context, args ...string) (string, error) {
 	args = append([]string{"kubectl", "--kubeconfig", c.Kubeconfig(), "--cache-dir", filepath.Join(c.dir, "kubectl-cache")}, args...)
 	cmd := exec.CommandContext(ctx, c.binary, args...)
-	// The preferences of the person who runs the test are not ours to apply.
+	// Ignore the kubectl preferences of the user who runs the test.
 	cmd.Env = append(os.Environ(), "KUBERC=off")
 	var stdout, stderr strings.Builder
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr

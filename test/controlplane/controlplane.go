@@ -20,29 +20,28 @@ import (
 	"k8s.io/client-go/rest"
 )
 
-// Options of a control plane. The zero value is a stock API server on an empty
-// etcd.
+// Options are the options of a control plane. The zero value is a standard API server with
+// an empty etcd.
 type Options struct {
-	// Binary is what Build returned. Empty: Start calls Build, and shows its
+	// Binary is the path that Build returned. Empty: Start calls Build, and shows its
 	// progress on standard error.
 	Binary string
-	// Dir is the folder for data, certificates and logs, created if need be and
-	// left behind by Stop.
-	// Empty: a temporary one, which Stop removes.
+	// Dir is the directory for data, certificates and logs. It is created if it does not
+	// exist, and Stop keeps it. Empty: a temporary one, which Stop removes.
 	Dir string
-	// FeatureGates of kube-apiserver, such as ShardedListAndWatch, that differ
-	// from their defaults.
+	// FeatureGates has the feature gates of kube-apiserver, such as ShardedListAndWatch,
+	// that differ from their defaults.
 	FeatureGates map[string]bool
-	// APIServerArgs are further flags for kube-apiserver. They come last, so
-	// they override the ones chosen here.
+	// APIServerArgs are additional flags for kube-apiserver. They come last, so they
+	// override the flags that this package sets.
 	APIServerArgs []string
-	// GarbageCollector runs kube-controller-manager's garbage collector, which
-	// deletes dependents whose owner is gone.
+	// GarbageCollector runs kube-controller-manager's garbage collector, which deletes
+	// dependents whose owner is gone.
 	GarbageCollector bool
 }
 
 // ControlPlane is a running control plane. Its servers are never nil, except
-// GarbageCollector when it was not asked for.
+// GarbageCollector if it was not requested.
 type ControlPlane struct {
 	Etcd             *Server
 	APIServer        *Server
@@ -55,16 +54,16 @@ type ControlPlane struct {
 	admin   *rest.Config
 
 	mu      sync.Mutex
-	seconds []*Server // further API servers
+	seconds []*Server // additional API servers
 }
 
-// tries is how often a control plane is started whose servers end before they are
-// ready: a port may have been taken meanwhile, and on a very slow machine kube-apiserver
-// gives up what it has to do at its start.
+// tries is how often Start tries to start a control plane whose servers end before they are
+// ready: another process may have taken a port in the meantime, and on a very slow machine
+// kube-apiserver gives up its startup tasks.
 const tries = 3
 
-// Start starts a control plane and returns when it is ready. The caller must
-// call Stop on it. ctx bounds the start alone. After an error nothing is left.
+// Start starts a control plane and returns when it is ready. The caller must call Stop. ctx
+// limits only the start. After an error, no process or file is left.
 func Start(ctx context.Context, options Options) (*ControlPlane, error) {
 	for try := 1; ; try++ {
 		c, err := prepare(ctx, options)
@@ -90,14 +89,14 @@ func (c *ControlPlane) start(ctx context.Context) error {
 	return nil
 }
 
-// Stop ends all processes and returns when they have ended. It removes the data
-// unless [Options.Dir] was given. Calling it again does nothing.
+// Stop stops all processes and returns when they have ended. It removes the data unless
+// [Options.Dir] was given. Calling it again does nothing.
 func (c *ControlPlane) Stop() {
 	servers := c.servers()
 	slices.Reverse(servers) // clients before what they depend on
 	for _, s := range servers {
 		if c.options.Dir == "" {
-			s.Kill() // nobody will look at what an orderly end would leave
+			s.Kill() // the data is removed, so a graceful stop is unnecessary
 		} else {
 			s.Stop()
 		}
@@ -107,24 +106,24 @@ func (c *ControlPlane) Stop() {
 	}
 }
 
-// Dir returns the folder with the servers' data and logs. While etcd is stopped,
-// the folder "etcd" in it may be copied, or put back to an older state.
+// Dir returns the directory with the servers' data and logs. While etcd is stopped, its
+// subdirectory "etcd" may be copied, or restored to an older state.
 func (c *ControlPlane) Dir() string { return c.dir }
 
-// LogEnds returns the ends of all servers' logs, and which servers run.
+// LogEnds returns the last part of each server's log, and which servers are running.
 func (c *ControlPlane) LogEnds() string {
 	var text strings.Builder
 	for _, s := range c.servers() {
-		fmt.Fprintf(&text, "the end of %s (process %d, 0 if it does not run):\n%s\n", s.log, s.PID(), s.tail())
+		fmt.Fprintf(&text, "end of %s (process %d, 0 if not running):\n%s\n", s.log, s.PID(), s.tail())
 	}
 	return text.String()
 }
 
-// StartSecondAPIServer starts one more API server on an etcd, as a control plane
-// with several masters has, and returns when it is ready. Clients reach it when
-// they replace the Host of their configuration by its URL. etcdURL is the address
-// at which it finds etcd; empty means the real one. Give it a proxy's to make this
-// server, and its watch cache, fall behind the first one. Stop ends it too.
+// StartSecondAPIServer starts an additional API server, as in a highly available control
+// plane, and returns when it is ready. To reach it, clients replace the Host of their
+// configuration by its URL. etcdURL is the address at which it finds etcd; empty means the
+// real one. With the address of a proxy, this server and its watch cache can be made to lag
+// behind the first one. Stop stops it too.
 func (c *ControlPlane) StartSecondAPIServer(ctx context.Context, etcdURL string) (*Server, error) {
 	if etcdURL == "" {
 		etcdURL = c.Etcd.url
@@ -156,7 +155,7 @@ func (c *ControlPlane) servers() []*Server {
 	return servers
 }
 
-// prepare makes all that Start needs, and starts nothing.
+// prepare creates everything that Start needs, without starting a server.
 func prepare(ctx context.Context, options Options) (_ *ControlPlane, err error) {
 	c := &ControlPlane{options: options, binary: options.Binary, dir: options.Dir}
 	if c.binary == "" {

@@ -32,13 +32,13 @@ import (
 // binary is built once for all tests.
 var binary string
 
-// asParent makes the test binary start a control plane, print the servers'
-// process ids and wait to be killed.
+// asParent is the environment variable that makes the test binary start a control plane,
+// print the servers' process IDs and wait to be killed.
 const asParent = "CONTROL_PLANE_TEST_AS_PARENT"
 
 func TestMain(m *testing.M) {
 	if b := os.Getenv(asParent); b != "" {
-		beParent(b)
+		runAsParent(b)
 	}
 	var err error
 	if binary, err = controlplane.Build(context.Background(), os.Stderr); err != nil {
@@ -60,7 +60,7 @@ func start(t *testing.T, options controlplane.Options) *controlplane.ControlPlan
 	t.Cleanup(cp.Stop)
 	t.Cleanup(func() {
 		if t.Failed() {
-			t.Logf("the ends of the servers' logs:\n%s", cp.LogEnds())
+			t.Logf("end of the servers' logs:\n%s", cp.LogEnds())
 		}
 	})
 	t.Logf("ready after %s; resident: etcd %d MB, kube-apiserver %d MB", time.Since(begin).Round(time.Millisecond),
@@ -68,7 +68,7 @@ func start(t *testing.T, options controlplane.Options) *controlplane.ControlPlan
 	return cp
 }
 
-// resident returns a process's memory in MB, 0 where /proc does not tell.
+// resident returns a process's memory in MB, 0 if it cannot be read from /proc.
 func resident(pid int) int {
 	status, _ := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
 	_, after, _ := strings.Cut(string(status), "VmRSS:")
@@ -79,7 +79,7 @@ func resident(pid int) int {
 	return 0
 }
 
-// soak skips a test that make test has no time for.
+// soak skips a test that takes too long for make test.
 func soak(t *testing.T) {
 	t.Helper()
 	if testing.Short() {
@@ -96,7 +96,7 @@ func client(t *testing.T, config *rest.Config) *kubernetes.Clientset {
 	return c
 }
 
-// eventually waits for what the control plane does in its own time.
+// eventually waits for what the control plane does in the background.
 func eventually(t *testing.T, what string, condition func(ctx context.Context) (bool, error)) {
 	t.Helper()
 	if err := wait.PollUntilContextTimeout(t.Context(), 50*time.Millisecond, 10*time.Minute, true, condition); err != nil {
@@ -120,8 +120,8 @@ spec:
     schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}
 `
 
-// TestControlPlane walks through what tests do with a control plane. The parts
-// share one, in order, since the last of them restart it.
+// TestControlPlane covers what tests do with a control plane. The subtests share one and
+// run in order, because the last ones restart it.
 func TestControlPlane(t *testing.T) {
 	soak(t)
 	cp := start(t, controlplane.Options{GarbageCollector: true})
@@ -133,7 +133,7 @@ func TestControlPlane(t *testing.T) {
 			t.Fatal(err)
 		}
 		if !strings.HasPrefix(version.GitVersion, "v1.") || version.Minor == "" {
-			t.Errorf("server says it is %+v, want the version that go.mod names", version)
+			t.Errorf("the server has version %+v, want the version in go.mod", version)
 		}
 		out, err := cp.Kubectl(t.Context(), "version")
 		if err != nil {
@@ -213,7 +213,7 @@ func TestControlPlane(t *testing.T) {
 		eventually(t, "list with a role", func(ctx context.Context) (bool, error) {
 			_, err := reader.CoordinationV1().Leases("default").List(ctx, metav1.ListOptions{})
 			if apierrors.IsForbidden(err) {
-				return false, nil // the authorizer's informers lag behind
+				return false, nil // the authorizer's informers lag
 			}
 			return err == nil, err
 		})
@@ -249,11 +249,11 @@ func TestControlPlane(t *testing.T) {
 				t.Fatal(err)
 			}
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-			// A quorum read, which etcd has to answer.
+			// A quorum read, which needs a response of etcd.
 			_, err := admin.CoordinationV1().Leases("default").List(ctx, metav1.ListOptions{})
 			cancel()
 			if err == nil {
-				t.Errorf("%s answered while it was paused", s.Name())
+				t.Errorf("%s responded while it was paused", s.Name())
 			}
 			if err := s.Resume(); err != nil {
 				t.Fatal(err)
@@ -273,7 +273,7 @@ func TestControlPlane(t *testing.T) {
 		config := cp.Admin()
 		config.Host = second.URL()
 		if _, err := client(t, config).CoordinationV1().Leases("default").Get(t.Context(), "l", metav1.GetOptions{}); err != nil {
-			t.Errorf("the second server does not know what the first one stored: %v", err)
+			t.Errorf("the second server does not have what the first one stored: %v", err)
 		}
 		second.Stop()
 	})
@@ -308,7 +308,7 @@ func TestControlPlane(t *testing.T) {
 		}
 	})
 
-	// The restarted server's watch cache begins now: what came before is gone.
+	// The restarted server's watch cache starts now and has no older events.
 	t.Run("C4_StaleWatchIsGone", func(t *testing.T) {
 		eventually(t, "410 for an old watch", func(ctx context.Context) (bool, error) {
 			w, err := admin.CoordinationV1().Leases("default").Watch(ctx, metav1.ListOptions{ResourceVersion: "1"})
@@ -351,7 +351,7 @@ func TestC3_StopLeavesNothing(t *testing.T) {
 	soak(t)
 	cp := start(t, controlplane.Options{GarbageCollector: true})
 	pids := []int{cp.Etcd.PID(), cp.APIServer.PID(), cp.GarbageCollector.PID()}
-	if err := cp.Etcd.Pause(); err != nil { // a paused process must go too
+	if err := cp.Etcd.Pause(); err != nil { // a paused process must end too
 		t.Fatal(err)
 	}
 	cp.Stop()
@@ -366,8 +366,8 @@ func TestC3_StopLeavesNothing(t *testing.T) {
 	cp.Stop()
 }
 
-// beParent is the body of the process that TestC3_NothingOutlivesTheParent kills.
-func beParent(binary string) {
+// runAsParent is the body of the process that TestC3_NothingOutlivesTheParent kills.
+func runAsParent(binary string) {
 	cp, err := controlplane.Start(context.Background(), controlplane.Options{Binary: binary, Dir: os.Getenv(asParent + "_DIR")})
 	if err != nil {
 		panic(err)
@@ -405,7 +405,7 @@ func TestC3_NothingOutlivesTheParent(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() {
-			if t.Failed() { // leave nothing behind, even so
+			if t.Failed() { // leave no process behind
 				_ = syscall.Kill(pid, syscall.SIGKILL)
 			}
 		})
@@ -415,10 +415,10 @@ func TestC3_NothingOutlivesTheParent(t *testing.T) {
 	}
 }
 
-func TestStartShowsTheLogOfAServerThatFails(t *testing.T) {
+func TestStartShowsTheLogOfAFailedServer(t *testing.T) {
 	dir := t.TempDir()
 	_, err := controlplane.Start(t.Context(), controlplane.Options{Binary: binary, Dir: dir, APIServerArgs: []string{"--no-such-flag"}})
 	if err == nil || !strings.Contains(err.Error(), "unknown flag: --no-such-flag") {
-		t.Errorf("got %v, want an error that shows what kube-apiserver said", err)
+		t.Errorf("got %v, want an error with the output of kube-apiserver", err)
 	}
 }

@@ -1,10 +1,9 @@
 // Copyright The Operator Scaling Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Package controlplane runs a real Kubernetes control plane on this machine:
-// etcd, kube-apiserver and, if asked for, the garbage collector, compiled from
-// the Go module proxy. It needs Go and nothing else: no container, no download
-// of binaries, no cluster.
+// Package controlplane runs a real Kubernetes control plane on this machine: etcd,
+// kube-apiserver and, on request, the garbage collector, compiled from the Go module
+// proxy. It needs only Go: no container, no binary downloads, no cluster.
 //
 // [Build] compiles the binary (minutes the first time, seconds later), [Start]
 // starts one control plane on loopback ports, [ControlPlane.Stop] ends it.
@@ -13,20 +12,20 @@
 //
 //   - C1: When Start returns without an error, the API server is ready and the
 //     namespace "default" exists.
-//   - C2: Each [Server] can be stopped, killed, paused and started again alone.
-//     It keeps its address and its data.
-//   - C3: After Stop no process and, unless [Options.Dir] was given, no file is
-//     left. Neither is left running if the parent panics or is killed.
-//   - C4: What a client sees is a stock API server: RBAC, watch cache, watch
-//     lists, Leases, custom resources, priority and fairness, in their defaults.
+//   - C2: Each [Server] can be stopped, killed, paused and started again independently. It
+//     keeps its address and its data.
+//   - C3: After Stop, no process is left and, unless [Options.Dir] was given, no file. No
+//     process is left running if the parent panics or is killed.
+//   - C4: Clients see a standard API server: RBAC, watch cache, watch lists, Leases, custom
+//     resources, priority and fairness, with their defaults.
 //
 // # How it differs from a cluster
 //
-// There are no nodes and, but for the garbage collector, no controllers: a
-// Deployment stays without Pods, a ServiceAccount gets no token unless one is
-// asked for, a deleted namespace stays Terminating. The admission plugin
-// ServiceAccount is off, so Pods can be created without one. etcd does not fsync:
-// the data survive a killed process, not a power cut.
+// There are no nodes and, except for the garbage collector, no controllers: a Deployment
+// has no Pods, a ServiceAccount gets no token unless one is requested, a deleted namespace
+// stays Terminating. The admission plugin ServiceAccount is disabled, so Pods can be
+// created without a ServiceAccount. etcd does not fsync: the data survives a killed
+// process, but not a power failure.
 //
 // # Concurrency
 //
@@ -34,6 +33,6 @@
 //
 // # Systems
 //
-// Tested on Linux. It is written for other Unix systems too; there, a paused server
-// outlives a parent that was killed.
+// The package is tested on Linux. It is also written for other Unix systems; there, a
+// paused server outlives a killed parent.
 package controlplane

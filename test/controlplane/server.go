@@ -19,18 +19,18 @@ import (
 
 const (
 	stopTimeout  = 10 * time.Second      // from SIGTERM to SIGKILL
-	probePeriod  = 25 * time.Millisecond // between two looks at a starting server
-	probeTimeout = 10 * time.Second      // for one look
-	tailLines    = 15                    // of its log, shown when a server fails
+	probePeriod  = 25 * time.Millisecond // between two probes of a starting server
+	probeTimeout = 10 * time.Second      // for one probe
+	tailLines    = 15                    // lines of the log that are shown when a server fails
 )
 
-// ErrRunning says that a server that should be started runs already.
+// ErrRunning means that a server cannot be started, because it is already running.
 var ErrRunning = errors.New("server is running")
 
-// ErrNotRunning says that a server that should be signalled does not run.
+// ErrNotRunning means that a server cannot be signalled, because it is not running.
 var ErrNotRunning = errors.New("server is not running")
 
-// errEnded says that a server has ended while it was started.
+// errEnded means that a server ended before it was ready.
 var errEnded = errors.New("ended before it was ready")
 
 // Server is one process of a control plane. It keeps its address and its data
@@ -56,18 +56,18 @@ type Server struct {
 // process is one run of a server.
 type process struct {
 	*os.Process
-	exited chan struct{} // closed when the process has ended and was waited for
+	exited chan struct{} // closed when the process has ended and Wait has returned
 	err    error         // how it ended; set before exited is closed
 }
 
-// Name returns what the server is, such as "kube-apiserver".
+// Name returns the name of the server, such as "kube-apiserver".
 func (s *Server) Name() string { return s.name }
 
 // URL returns the address that the server listens on; empty for the garbage
 // collector, which has none.
 func (s *Server) URL() string { return s.url }
 
-// LogFile returns the path of the file that the server's output is appended to.
+// LogFile returns the path of the file to which the server's output is appended.
 func (s *Server) LogFile() string { return s.log }
 
 // PID returns the process id, or 0 when the server is not running.
@@ -78,9 +78,9 @@ func (s *Server) PID() int {
 	return 0
 }
 
-// Start starts the server and returns when it is ready. If it ends before that,
-// or ctx does, nothing is left running and the error shows the end of the log.
-// It returns [ErrRunning] if the server runs.
+// Start starts the server and returns when it is ready. If the server or ctx ends before
+// that, no process is left running and the error contains the end of the log. It returns
+// [ErrRunning] if the server is already running.
 func (s *Server) Start(ctx context.Context) error {
 	s.mu.Lock()
 	if s.running != nil && !s.running.ended() {
@@ -96,22 +96,22 @@ func (s *Server) Start(ctx context.Context) error {
 		return fmt.Errorf("start %s: %w", s.name, err)
 	}
 	if err := s.waitReady(ctx, p); err != nil {
-		_ = p.Signal(syscall.SIGKILL) // it may have ended by itself
+		_ = p.Signal(syscall.SIGKILL) // it may have ended on its own
 		<-p.exited
-		return fmt.Errorf("start %s: %w\nthe end of %s:\n%s", s.name, err, s.log, s.tail())
+		return fmt.Errorf("start %s: %w\nend of %s:\n%s", s.name, err, s.log, s.tail())
 	}
 	return nil
 }
 
-// Stop asks the server to end, with SIGTERM, and returns when it has. A server
-// that is paused, or does not end within ten seconds, is killed. Stopping a server
-// that is not running does nothing.
+// Stop sends SIGTERM and returns when the server has ended. It kills a server that is
+// paused, or that does not end within ten seconds. It does nothing if the server is not
+// running.
 func (s *Server) Stop() {
 	p := s.alive()
 	if p == nil {
 		return
 	}
-	_ = p.Signal(syscall.SIGTERM) // it may have ended by itself
+	_ = p.Signal(syscall.SIGTERM) // it may have ended on its own
 	select {
 	case <-p.exited:
 	case <-time.After(stopTimeout):
@@ -122,16 +122,16 @@ func (s *Server) Stop() {
 // Kill ends the server with SIGKILL, paused or not, and returns when it has ended.
 func (s *Server) Kill() {
 	if p := s.alive(); p != nil {
-		_ = p.Signal(syscall.SIGKILL) // it may have ended by itself
+		_ = p.Signal(syscall.SIGKILL) // it may have ended on its own
 		<-p.exited
 	}
 }
 
-// Pause stops the server's execution, with SIGSTOP: its connections stay open
-// and nobody answers on them.
+// Pause pauses the server with SIGSTOP: its connections stay open, but it does not respond
+// on them.
 func (s *Server) Pause() error { return s.signal(syscall.SIGSTOP) }
 
-// Resume lets a paused server go on.
+// Resume resumes a paused server.
 func (s *Server) Resume() error { return s.signal(syscall.SIGCONT) }
 
 func (s *Server) signal(sig os.Signal) error {
@@ -175,8 +175,8 @@ func (s *Server) spawn() (*process, error) {
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = processAttributes()
 	cmd.Env = append(os.Environ(), "CONTROL_PLANE_EXIT_WITH_STDIN=1")
-	// Nobody writes to it: its end is what tells the server that we are gone.
-	// It is closed by cmd.Wait.
+	// Nothing is written to it. When it is closed, the server knows that its parent is
+	// gone. cmd.Wait closes it.
 	if _, err := cmd.StdinPipe(); err != nil {
 		return nil, err
 	}
@@ -184,8 +184,8 @@ func (s *Server) spawn() (*process, error) {
 	started := make(chan error, 1)
 	p := &process{exited: make(chan struct{})}
 	go func() {
-		// The kernel sends the death signal when the thread that forked ends, not
-		// the process. A goroutine that keeps its thread keeps the child alive.
+		// The kernel sends the parent-death signal when the thread that forked ends, not
+		// the process. The goroutine therefore keeps its thread as long as the child runs.
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		err := cmd.Start()

@@ -5,9 +5,9 @@ package controlplane
 
 import "syscall"
 
-// processAttributes puts a server into a process group of its own, so that a
-// Ctrl-C reaches the parent alone, which then ends its servers in order; and lets
-// the kernel kill it when the parent dies, which works for a paused one too.
+// processAttributes puts a server into its own process group, so that Ctrl-C reaches only
+// the parent, which then stops its servers in order. The kernel also kills the server when
+// the parent dies, even if the server is paused.
 func processAttributes() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 }

@@ -7,9 +7,9 @@ package controlplane
 
 import "syscall"
 
-// processAttributes puts a server into a process group of its own, so that a
-// Ctrl-C reaches the parent alone, which then ends its servers in order. What ends
-// a server whose parent died is here the pipe on its standard input alone.
+// processAttributes puts a server into its own process group, so that Ctrl-C reaches only
+// the parent, which then stops its servers in order. On these systems, only the pipe on its
+// standard input ends a server whose parent has died.
 func processAttributes() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Setpgid: true}
 }

@@ -30,8 +30,8 @@ func (c *ControlPlane) newEtcd() (*Server, error) {
 	return s, nil
 }
 
-// newGarbageCollector describes the garbage collector. It has nothing to be asked
-// whether it is ready: what it has to delete waits for it.
+// newGarbageCollector describes the garbage collector. It has no readiness probe and needs
+// none: the objects that it must delete wait for it.
 func (c *ControlPlane) newGarbageCollector() *Server {
 	s := c.newServer("garbage-collector")
 	s.ready = func(context.Context) error { return nil }
@@ -39,7 +39,7 @@ func (c *ControlPlane) newGarbageCollector() *Server {
 	return s
 }
 
-// newAPIServer describes an API server. It is ready when it says so and the
+// newAPIServer describes an API server. It is ready when /readyz reports this and the
 // namespace "default" exists, which the server creates in the background.
 func (c *ControlPlane) newAPIServer(name, etcdURL string) (*Server, error) {
 	port, err := freePort()
@@ -63,11 +63,11 @@ func (c *ControlPlane) newAPIServer(name, etcdURL string) (*Server, error) {
 		"--etcd-servers=" + etcdURL,
 		"--bind-address=127.0.0.1",
 		"--secure-port=" + strconv.Itoa(port),
-		// Otherwise the server looks for the machine's address, and does not start
-		// on one without a network.
+		// Otherwise the server looks for the machine's address, and does not start on a
+		// machine without a network.
 		"--advertise-address=127.0.0.1",
-		// No one looks up the endpoints of the service "kubernetes" here, and a
-		// loopback address is not allowed there.
+		// Nothing here uses the endpoints of the service "kubernetes", and they must not
+		// have a loopback address.
 		"--endpoint-reconciler-type=none",
 		"--service-cluster-ip-range=10.0.0.0/24",
 		"--tls-cert-file=" + c.path("serving.crt"),
@@ -77,7 +77,7 @@ func (c *ControlPlane) newAPIServer(name, etcdURL string) (*Server, error) {
 		"--service-account-key-file=" + c.path("service-account.key"),
 		"--service-account-signing-key-file=" + c.path("service-account.key"),
 		"--authorization-mode=RBAC",
-		// No controller creates the ServiceAccount that it wants in every Pod.
+		// No controller creates the ServiceAccount that this plugin requires for every Pod.
 		"--disable-admission-plugins=ServiceAccount",
 		"--profiling=false",
 	}
@@ -92,8 +92,8 @@ func (c *ControlPlane) newServer(name string) *Server {
 	return &Server{name: name, log: c.path(name + ".log")}
 }
 
-// probeClient returns a client that may look at everything and opens a connection
-// for each request: one that was kept would lead to a server that has ended.
+// probeClient returns a client that may read everything. It opens a connection for each
+// request, because a reused one would lead to a server that has ended.
 func (c *ControlPlane) probeClient() (*http.Client, error) {
 	cert, key, err := c.ca.user("readiness-probe", []string{"system:masters"})
 	if err != nil {
@@ -111,7 +111,7 @@ func (c *ControlPlane) probeClient() (*http.Client, error) {
 	}}, nil
 }
 
-// get returns an error unless the answer is 200.
+// get returns an error unless the status is 200.
 func get(ctx context.Context, client *http.Client, url string) error {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
@@ -128,9 +128,8 @@ func get(ctx context.Context, client *http.Client, url string) error {
 	return nil
 }
 
-// freePort finds a loopback port that nobody listens on, below the range from
-// which kernels take ports for outgoing connections: otherwise some client may
-// be given a server's port while that server is stopped.
+// freePort finds an unused loopback port below the ephemeral port range. Otherwise some
+// client could get a server's port while that server is stopped.
 func freePort() (int, error) {
 	const low, high, tries = 20000, 30000, 100
 	for range tries {

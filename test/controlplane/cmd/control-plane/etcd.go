@@ -15,11 +15,11 @@ import (
 	"go.etcd.io/etcd/server/v3/embed"
 )
 
-// etcd runs a cluster of one member until it is told to stop.
+// etcd runs a cluster of one member until it receives SIGTERM or SIGINT.
 func etcd() int {
 	flags := flag.NewFlagSet("etcd", flag.ExitOnError)
-	dir := flags.String("data-dir", "", "folder of the data (required)")
-	client := flags.String("client-url", "", "URL to serve clients on, http://127.0.0.1:PORT (required)")
+	dir := flags.String("data-dir", "", "data directory (required)")
+	client := flags.String("client-url", "", "URL on which to serve clients, http://127.0.0.1:PORT (required)")
 	_ = flags.Parse(os.Args[1:]) // ExitOnError
 	if err := runEtcd(*dir, *client); err != nil {
 		fmt.Fprintf(os.Stderr, "etcd: %v\n", err)
@@ -37,7 +37,7 @@ func runEtcd(dir, client string) error {
 		return fmt.Errorf("--client-url: %w", err)
 	}
 	if u.Host == "" {
-		return fmt.Errorf("--client-url: %q names no host", client)
+		return fmt.Errorf("--client-url: %q has no host", client)
 	}
 
 	c := embed.NewConfig()
@@ -46,9 +46,9 @@ func runEtcd(dir, client string) error {
 	c.AdvertiseClientUrls = []url.URL{*u}
 	// The only member has no peers to listen for.
 	c.ListenPeerUrls = nil
-	// The data need to survive a killed process, for which the page cache is
-	// enough, and not a power cut. Without fsync a slow disk does not decide
-	// how long a write takes.
+	// The data must survive a killed process, for which the page cache is enough, but not
+	// a power failure. Without fsync, the duration of a write does not depend on a slow
+	// disk.
 	c.UnsafeNoFsync = true
 	c.LogLevel = "warn"
 
@@ -66,6 +66,6 @@ func runEtcd(dir, client string) error {
 	case err := <-e.Err():
 		return err
 	case <-e.Server.StopNotify():
-		return errors.New("server stopped by itself")
+		return errors.New("server stopped unexpectedly")
 	}
 }

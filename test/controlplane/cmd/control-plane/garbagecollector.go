@@ -27,15 +27,15 @@ import (
 	"k8s.io/kubernetes/pkg/controller/garbagecollector"
 )
 
-// garbageCollector runs kube-controller-manager's garbage collector: the same
-// package, wired as kube-controller-manager wires it. The other controllers are
-// left out, since compiling them takes longer than all the rest together does.
+// garbageCollector runs kube-controller-manager's garbage collector: the same package, set
+// up as kube-controller-manager does. The other controllers are left out, because compiling
+// them takes longer than everything else together.
 func garbageCollector() int {
 	flags := flag.NewFlagSet("garbage-collector", flag.ExitOnError)
 	kubeconfig := flags.String("kubeconfig", "", "kubeconfig file (required)")
 	workers := flags.Int("concurrent-gc-syncs", 5, "number of workers")
-	// The stock period is 30 s, for which the objects of a new custom resource
-	// are not collected: too long to wait in a test.
+	// The default period is 30 s, during which the objects of a new custom resource are not
+	// collected. That is too long for a test.
 	period := flags.Duration("sync-period", 2*time.Second, "how often to look for new resource types")
 	_ = flags.Parse(os.Args[1:]) // ExitOnError
 
@@ -56,7 +56,7 @@ func runGarbageCollector(ctx context.Context, kubeconfig string, workers int, pe
 	if err != nil {
 		return err
 	}
-	// A test that deletes hundreds of owners wants to see the end of it.
+	// High limits, because some tests delete hundreds of owners.
 	config.QPS, config.Burst = 200, 400
 	config = rest.AddUserAgent(config, "generic-garbage-collector")
 	client, err := kubernetes.NewForConfig(config)
@@ -67,7 +67,7 @@ func runGarbageCollector(ctx context.Context, kubeconfig string, workers int, pe
 	if err != nil {
 		return err
 	}
-	// The collector resets the mapper's discovery client, so it needs one of its own.
+	// The collector resets the mapper's discovery client, so the mapper needs its own.
 	mapperDiscovery, err := discovery.NewDiscoveryClientForConfig(config)
 	if err != nil {
 		return err
@@ -90,9 +90,8 @@ func runGarbageCollector(ctx context.Context, kubeconfig string, workers int, pe
 	return nil
 }
 
-// metadataInformers serves every resource from metadata alone.
-// kube-controller-manager shares typed informers with its other controllers,
-// which there are none of here.
+// metadataInformers serves every resource from its metadata. kube-controller-manager shares
+// typed informers with its other controllers, which do not exist here.
 type metadataInformers struct {
 	metadatainformer.SharedInformerFactory
 }

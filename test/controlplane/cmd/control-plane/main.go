@@ -9,9 +9,9 @@
 //	control-plane garbage-collector --kubeconfig=FILE
 //	control-plane kubectl [kubectl's own arguments]
 //
-// One binary, because the parts share most of their packages and linking is a
-// good part of the time that a build takes; separate processes, so that a test
-// can kill, pause and restart each of them alone.
+// It is one binary, because the parts share most of their packages and linking takes a large
+// part of the build time. The parts run as separate processes, so that a test can kill,
+// pause and restart each of them independently.
 package main
 
 import (
@@ -20,9 +20,9 @@ import (
 	"os"
 )
 
-// exitWithStdin is the environment variable that makes the process end when its
-// standard input does. Package controlplane holds the other end of the pipe, so
-// nothing stays behind when a test panics or is killed.
+// exitWithStdin is the environment variable that makes the process exit when its standard
+// input ends. Package controlplane has the other end of the pipe, so no process is left
+// when a test panics or is killed.
 const exitWithStdin = "CONTROL_PLANE_EXIT_WITH_STDIN"
 
 func main() {
