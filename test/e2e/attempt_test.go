@@ -16,18 +16,17 @@ import (
 )
 
 const (
-	// attempts is how often a test is tried on a machine that stands still again and
-	// again.
+	// attempts is how often a test is tried on a machine that stalls repeatedly.
 	attempts = 10
-	// longestGap is how long a server or a replica may give no answer in a test that
-	// counts: the renew period of Leases that last 5 s. A member can miss one renewal.
+	// longestGap is how long a server or a replica may fail to respond in a test that
+	// counts: the heartbeat of Leases that last 5 s. A member can miss one renewal.
 	longestGap = leaseDuration / 5
 )
 
-// attempt is one try of a test. Most tests need a machine on which servers answer and
-// processes run: a member that stands still for long loses what it owns. If an attempt
-// fails, and the heartbeats say that something stood still meanwhile, it proves nothing,
-// and the test starts over. A promise that is broken is never excused.
+// attempt is one attempt of a test. Most tests need a machine on which servers respond and
+// processes run, because a member that stalls for long loses what it owns. If an attempt
+// fails, and the heartbeats show that something stalled in the meantime, it proves nothing,
+// and the test starts over. A violated guarantee is never excused.
 type attempt struct {
 	testing.TB
 	ctx   context.Context
@@ -35,7 +34,7 @@ type attempt struct {
 
 	mu       sync.Mutex
 	failed   bool
-	broken   bool   // a promise was
+	broken   bool   // a guarantee was violated
 	excuse   string // why the attempt does not count, if the test itself has noticed
 	cleanups []func()
 	monitors []*heartbeat.Monitor
@@ -92,7 +91,7 @@ func (a *attempt) run(test func(*attempt)) {
 	}
 }
 
-// excused says why a failure does not count; empty if it does.
+// excused returns why a failure does not count; empty if it counts.
 func (a *attempt) excused() string {
 	if a.broken {
 		return ""
@@ -107,7 +106,7 @@ func (a *attempt) excused() string {
 	return a.excuse
 }
 
-// monitor notes whose heartbeats decide.
+// monitor adds a monitor whose gaps excuse a failure.
 func (a *attempt) monitor(m *heartbeat.Monitor) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -116,7 +115,7 @@ func (a *attempt) monitor(m *heartbeat.Monitor) {
 	}
 }
 
-// Brokenf fails the test for good: what a member promises holds on any machine.
+// Brokenf fails the test for good: guarantees hold on any machine.
 func (a *attempt) Brokenf(format string, args ...any) {
 	a.TB.Helper()
 	a.mu.Lock()
@@ -137,7 +136,7 @@ func (a *attempt) Againf(format string, args ...any) {
 	a.Fatalf(format, args...)
 }
 
-// The following are those of [testing.TB], for one attempt.
+// The following methods are those of [testing.TB], for one attempt.
 
 func (a *attempt) Context() context.Context { return a.ctx }
 
@@ -189,7 +188,7 @@ func (a *attempt) Fatalf(format string, args ...any) {
 }
 
 func TestAttemptCounts(t *testing.T) {
-	var still heartbeat.Monitor // what it asks answers once, and never again
+	var still heartbeat.Monitor // its target responds once, and never again
 	asked := false
 	go still.Watch(t.Context(), "something", func(ctx context.Context) (bool, error) {
 		if asked {
@@ -207,13 +206,13 @@ func TestAttemptCounts(t *testing.T) {
 		test            func(*attempt)
 		failed, excused bool
 	}{
-		"passes":                                {func(*attempt) {}, false, false},
-		"fails":                                 {func(a *attempt) { a.Fatalf("wrong") }, true, false},
-		"fails while something stands still":    {func(a *attempt) { a.monitor(&still); a.Fatalf("late") }, true, true},
-		"breaks a promise while something does": {func(a *attempt) { a.monitor(&still); a.Brokenf("two owners"); a.Fatalf("late") }, true, false},
-		"panics while something does":           {func(a *attempt) { a.monitor(&still); panic("mistake") }, true, false},
-		"was too slow":                          {func(a *attempt) { a.Againf("nothing was tested") }, true, true},
-		"fails in a cleanup":                    {func(a *attempt) { a.Cleanup(func() { a.Fatal("left") }) }, true, false},
+		"passes":                              {func(*attempt) {}, false, false},
+		"fails":                               {func(a *attempt) { a.Fatalf("wrong") }, true, false},
+		"fails during a stall":                {func(a *attempt) { a.monitor(&still); a.Fatalf("late") }, true, true},
+		"violates a guarantee during a stall": {func(a *attempt) { a.monitor(&still); a.Brokenf("two owners"); a.Fatalf("late") }, true, false},
+		"panics during a stall":               {func(a *attempt) { a.monitor(&still); panic("mistake") }, true, false},
+		"was too slow":                        {func(a *attempt) { a.Againf("nothing was tested") }, true, true},
+		"fails in a cleanup":                  {func(a *attempt) { a.Cleanup(func() { a.Fatal("left") }) }, true, false},
 	} {
 		steps = nil
 		a := &attempt{TB: t, began: time.Now()}

@@ -26,7 +26,7 @@ func TestDeletion(t *testing.T) {
 
 func testDeletion(t *attempt) {
 	const objects = 120
-	w := newWorldOn(t, ownPlane(t, controlplane.Options{GarbageCollector: true}))
+	w := newHarnessOn(t, ownPlane(t, controlplane.Options{GarbageCollector: true}))
 	w.template.LeaseDuration = shard.DefaultLeaseDuration // long enough for all that is to be deleted
 	w.createFoos(0, objects)
 	replicas := w.startMany(0, 2)

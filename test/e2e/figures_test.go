@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// table collects what was measured, in the order in which it was.
+// table collects measurements in the order in which they were taken.
 type table struct {
 	mu   sync.Mutex
 	rows [][3]string
@@ -22,11 +22,11 @@ type table struct {
 // figures is printed at the end of the run.
 var figures table
 
-// add adds a row. aim may be empty.
-func (t *table) add(what, value, aim string) {
+// add adds a row. target may be empty.
+func (t *table) add(what, value, target string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.rows = append(t.rows, [3]string{what, value, aim})
+	t.rows = append(t.rows, [3]string{what, value, target})
 }
 
 func (t *table) print() {
@@ -37,11 +37,11 @@ func (t *table) print() {
 	}
 	var text bytes.Buffer
 	w := tabwriter.NewWriter(&text, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "\nFIGURE\tMEASURED\tAIM")
+	fmt.Fprintln(w, "\nFIGURE\tMEASURED\tTARGET")
 	for _, r := range t.rows {
 		fmt.Fprintf(w, "%s\t%s\t%s\n", r[0], r[1], r[2])
 	}
-	_ = w.Flush() // a buffer takes everything
+	_ = w.Flush() // writes to a buffer do not fail
 	fmt.Println(text.String())
 	if path := os.Getenv("E2E_FIGURES"); path != "" {
 		if err := os.WriteFile(path, text.Bytes(), 0o644); err != nil {
@@ -50,7 +50,7 @@ func (t *table) print() {
 	}
 }
 
-// quantiles writes p50, p99 and the maximum of some times.
+// quantiles formats p50, p99 and the maximum of the times.
 func quantiles(times []time.Duration) string {
 	if len(times) == 0 {
 		return "none"

@@ -57,7 +57,7 @@ func testGarbageLeases(t *attempt) {
 	defer stopChurn()
 
 	// Not of this ring: to be left alone.
-	elsewhere := w.beside("elsewhere") // for its namespace
+	elsewhere := w.withRing("elsewhere") // for its namespace
 	left := []*coordinationv1.Lease{
 		w.garbage("no-label", func(l *coordinationv1.Lease) { l.Labels = nil }),
 		w.garbage("foreign-label", func(l *coordinationv1.Lease) { l.Labels[lease.LabelRing] = "another" }),

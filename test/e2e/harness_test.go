@@ -38,22 +38,22 @@ import (
 const (
 	// leaseDuration of most tests.
 	leaseDuration = 5 * time.Second
-	// patience is how long a test waits for what should happen soon, on a machine that
-	// works: a test that works does not need it.
+	// patience is how long a test waits for something that should happen soon, on a machine
+	// that does not stall. A passing test does not need it.
 	patience = 3 * time.Minute
-	// silence is how long the API server may give no answer before a wait is given up.
+	// silence is how long the API server may fail to respond before a wait is abandoned.
 	silence = 5 * time.Minute
-	// poll is how long is waited before the second look at something; later it is
+	// poll is the first interval between two checks of a condition; later intervals are
 	// longer, up to a tenth of a second.
 	poll = 20 * time.Millisecond
 )
 
-// world is what one test works in: a namespace, with a ring of its own.
+// harness is the environment of one test: a namespace with its own ring.
 type harness struct {
 	t         *attempt
 	plane     *plane
 	namespace string // of the Foos
-	leasesIn  string // of the Leases and Pods: the same but for a world beside another
+	leasesIn  string // of the Leases and Pods: the same, except for a harness from withRing
 	ring      string
 	dir       string
 	kube      kubernetes.Interface
@@ -64,31 +64,31 @@ type harness struct {
 	template replica.Config
 
 	mu        sync.Mutex
-	processes []*replica.Process // all that were ever started
+	processes []*replica.Process // all processes that were ever started
 }
 
-// newWorld makes a world without replicas. When the test ends, the replicas are
-// killed, and if it has failed, the ends of their logs shown.
+// newHarness returns a harness without replicas. When the test ends, the replicas are
+// killed. If the test has failed, it shows the end of their logs.
 func newHarness(t *attempt) *harness {
 	t.Helper()
-	return newWorldOn(t, shared.plane)
+	return newHarnessOn(t, shared.plane)
 }
 
-// newWorldOn makes a world on a control plane of the test's own.
-func newWorldOn(t *attempt, p *plane) *harness {
+// newHarnessOn returns a harness on the test's own control plane.
+func newHarnessOn(t *attempt, p *plane) *harness {
 	t.Helper()
 	name := namespaceFor(t)
 	return makeHarness(t, p, name, name, "ring")
 }
 
-// beside makes a world with Foos of its own, whose ring of another name has its
-// Leases and Pods where w's are.
-func (w *harness) beside(ring string) *harness {
+// withRing returns a harness with its own Foos and a ring of another name, whose Leases and
+// Pods are in the same namespace as those of w.
+func (w *harness) withRing(ring string) *harness {
 	w.t.Helper()
 	return makeHarness(w.t, w.plane, w.namespace+"-"+ring, w.leasesIn, ring)
 }
 
-// namespaceFor makes a name of the test's.
+// namespaceFor derives a namespace from the name of the test.
 func namespaceFor(t testing.TB) string {
 	name := strings.ToLower(strings.TrimPrefix(t.Name(), "Test"))
 	name = strings.Map(func(r rune) rune {
@@ -97,7 +97,7 @@ func namespaceFor(t testing.TB) string {
 		}
 		return '-'
 	}, name)
-	// Long names don't hurt a namespace, but who reads logs.
+	// Long names are valid, but make logs hard to read.
 	return strings.Trim(name[:min(len(name), 40)], "-") + "-" + strconv.FormatInt(rand.Int64N(36*36*36*36), 36)
 }
 
@@ -131,7 +131,7 @@ func makeHarness(t *attempt, p *plane, namespace, leasesIn, ring string) *harnes
 	return w
 }
 
-// end kills what runs, and shows the logs of a test that has failed.
+// end kills all processes, and shows the logs if the test has failed.
 func (w *harness) end() {
 	for _, p := range w.all() {
 		p.Kill()
@@ -141,9 +141,9 @@ func (w *harness) end() {
 		return
 	}
 	for _, p := range w.all() {
-		w.t.Logf("the end of the log of %s (exit code %d):\n%s", p, p.ExitCode(), p.Tail(25))
+		w.t.Logf("end of the log of %s (exit code %d):\n%s", p, p.ExitCode(), p.Tail(25))
 	}
-	w.t.Logf("the ends of the servers' logs:\n%s", w.plane.cp.LogEnds())
+	w.t.Logf("end of the servers' logs:\n%s", w.plane.cp.LogEnds())
 }
 
 // all returns every process that was ever started, in that order.
@@ -153,7 +153,7 @@ func (w *harness) all() []*replica.Process {
 	return slices.Clone(w.processes)
 }
 
-// pod creates a Pod of that name, unless there is one, and returns its UID: a
+// pod creates a Pod with that name, unless it exists, and returns its UID, so that a
 // replica's identity is that of a real object.
 func (w *harness) pod(name string) types.UID {
 	w.t.Helper()
@@ -183,7 +183,7 @@ func (w *harness) pod(name string) types.UID {
 	return pod.UID
 }
 
-// start starts a replica in the Pod of that name and does not wait for it.
+// start starts a replica in the Pod with that name and does not wait for it.
 func (w *harness) start(pod string, changes ...func(*replica.Config)) *replica.Process {
 	w.t.Helper()
 	c := w.template
@@ -203,7 +203,7 @@ func (w *harness) start(pod string, changes ...func(*replica.Config)) *replica.P
 		pauses := p.Pauses()
 		err := p.Ready(ctx)
 		if errors.Is(err, replica.ErrNotReady) {
-			err = nil // an answer
+			err = nil // a response
 		}
 		if p.Paused() || p.Pauses() != pauses {
 			err = heartbeat.ErrExpected
@@ -217,7 +217,7 @@ func (w *harness) start(pod string, changes ...func(*replica.Config)) *replica.P
 func (w *harness) startMany(from, to int, changes ...func(*replica.Config)) []*replica.Process {
 	w.t.Helper()
 	for i := from; i < to; i++ {
-		w.pod(fmt.Sprintf("op-%d", i)) // so that the processes start together
+		w.pod(fmt.Sprintf("op-%d", i)) // so that the processes start at the same time
 	}
 	var started []*replica.Process
 	for i := from; i < to; i++ {
@@ -226,7 +226,7 @@ func (w *harness) startMany(from, to int, changes ...func(*replica.Config)) []*r
 	return started
 }
 
-// stop ends replicas in the ordinary way, all at once.
+// stop stops replicas gracefully, all at the same time.
 func (w *harness) stop(processes ...*replica.Process) {
 	w.t.Helper()
 	var wait sync.WaitGroup
@@ -240,7 +240,7 @@ func (w *harness) stop(processes ...*replica.Process) {
 	wait.Wait()
 }
 
-// args gives further flags to a replica.
+// args adds flags to a replica.
 func args(flags ...string) func(*replica.Config) {
 	return func(c *replica.Config) { c.Args = append(c.Args, flags...) }
 }
@@ -282,7 +282,7 @@ func (w *harness) eachFoo(from, to int, f func(name string) error) {
 	}
 }
 
-// key returns the key of a Foo as it is recorded.
+// key returns the key of a Foo in the records.
 func (w *harness) key(name string) string { return w.namespace + "/" + name }
 
 // listFoos returns all Foos by name.
@@ -298,17 +298,16 @@ func (w *harness) listFoos() (map[string]v1alpha1.Foo, error) {
 	return foos, nil
 }
 
-// churn changes Foos at random, at about the given rate if the server can keep up,
-// until the function that it returns is called, which returns how many changes
-// there were.
+// churn changes random Foos, at about the given rate if the server can keep up, until the
+// returned function is called. That function returns the number of changes.
 func (w *harness) churn(foos int, perSecond float64) (stop func() int) {
-	const hands = 4
+	const concurrency = 4
 	ctx, cancel := context.WithCancel(w.t.Context())
 	var changes, next atomic.Int64
 	var wait sync.WaitGroup
-	for range hands {
+	for range concurrency {
 		wait.Go(func() {
-			ticker := time.NewTicker(time.Duration(hands * float64(time.Second) / perSecond))
+			ticker := time.NewTicker(time.Duration(concurrency * float64(time.Second) / perSecond))
 			defer ticker.Stop()
 			for {
 				select {
@@ -316,8 +315,8 @@ func (w *harness) churn(foos int, perSecond float64) (stop func() int) {
 					return
 				case <-ticker.C:
 				}
-				// A merge patch without a condition: whoever changes an object in a
-				// cluster does not ask which replica has it.
+				// An unconditional merge patch: real clients do not depend on which replica
+				// owns an object.
 				name := fmt.Sprintf("foo-%d", rand.IntN(foos))
 				patch := fmt.Sprintf(`{"spec":{"replicas":%d}}`, next.Add(1)%100)
 				if _, err := w.foos.Patch(ctx, name, types.MergePatchType, []byte(patch), metav1.PatchOptions{}); err == nil {
@@ -333,16 +332,16 @@ func (w *harness) churn(foos int, perSecond float64) (stop func() int) {
 	}
 }
 
-// patchFoo changes a Foo from outside, without a condition.
+// patchFoo changes a Foo from outside, unconditionally.
 func (w *harness) patchFoo(name, patch string) error {
 	_, err := w.foos.Patch(w.t.Context(), name, types.MergePatchType, []byte(patch), metav1.PatchOptions{})
 	return err
 }
 
-// now is the present time on the clock of records.
+// now returns the current time on the clock of records.
 func now() int64 { return record.Now() }
 
-// histories returns what all replicas have recorded.
+// histories returns the records of all replicas.
 func (w *harness) histories() []checker.Process {
 	w.t.Helper()
 	var all []checker.Process
@@ -356,8 +355,8 @@ func (w *harness) histories() []checker.Process {
 	return all
 }
 
-// check judges the run so far: nothing may have been worked on by two at once, and
-// with final, each Foo must have been worked on at its last version. Call it when
+// check checks the run so far: no two members may have worked on an object at the same time
+// and, with final, each Foo must have been processed at its last version. Call it when
 // nothing changes any more, and before the replicas are stopped for good.
 func (w *harness) check(final bool) *checker.Report {
 	w.t.Helper()
@@ -375,7 +374,7 @@ func (w *harness) check(final bool) *checker.Report {
 	w.sync()
 	processes := w.histories()
 	report := checker.Check(processes, options)
-	// A status can be read a moment before the work that wrote it is on record as ended.
+	// A status can be visible a moment before the end of the work that wrote it is recorded.
 	_ = w.plane.eventually(w.t.Context(), func(context.Context) error {
 		if len(report.Losses) == 0 {
 			return nil
@@ -386,7 +385,7 @@ func (w *harness) check(final bool) *checker.Report {
 		return errors.New("not yet")
 	})
 	var text strings.Builder
-	_ = report.WriteText(&text) // a builder takes everything
+	_ = report.WriteText(&text) // writes to a builder do not fail
 	if err := report.Err(); err != nil {
 		w.t.Brokenf("the records of the replicas: %v\n%s", err, &text)
 	} else {
@@ -401,7 +400,7 @@ func (w *harness) check(final bool) *checker.Report {
 	return report
 }
 
-// eventually waits until f returns nil, and fails the test if it doesn't in time.
+// eventually waits until f returns nil, and fails the test after a timeout.
 func (w *harness) eventually(what string, f func(context.Context) error) {
 	w.t.Helper()
 	if err := w.plane.eventually(w.t.Context(), f); err != nil {
@@ -409,7 +408,7 @@ func (w *harness) eventually(what string, f func(context.Context) error) {
 	}
 }
 
-// sync waits until all that has happened so far is in the history.
+// sync waits until everything that has happened so far is in the history.
 func (w *harness) sync() {
 	w.t.Helper()
 	ctx, cancel := context.WithTimeout(w.t.Context(), silence)

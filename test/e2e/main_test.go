@@ -17,7 +17,7 @@ import (
 	"github.com/tom-ludwig/operator-scaling/test/replica"
 )
 
-// shared is what all tests have in common. No test stops or pauses a server of it.
+// shared is what all tests share. No test stops or pauses one of its servers.
 var shared struct {
 	*plane
 	server string // the binary of control planes
@@ -27,7 +27,7 @@ var shared struct {
 }
 
 func TestMain(m *testing.M) {
-	// A signal ends the run in the ordinary way, as a failure: nothing is left running.
+	// A signal ends the run gracefully, as a failure: no process is left running.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	code := run(ctx, m)
 	stop()
@@ -82,7 +82,7 @@ func run(ctx context.Context, m *testing.M) (code int) {
 	return code
 }
 
-// soak skips a test that make test has no time for.
+// soak skips a test that takes too long for make test.
 func soak(t *testing.T) {
 	t.Helper()
 	if testing.Short() {

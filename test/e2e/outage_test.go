@@ -22,7 +22,7 @@ func TestOutageOfTheAPIServer(t *testing.T) {
 
 func testOutageOfTheAPIServer(t *attempt) {
 	const objects, members = 90, 3
-	w := newWorldOn(t, ownPlane(t, controlplane.Options{}))
+	w := newHarnessOn(t, ownPlane(t, controlplane.Options{}))
 	w.createFoos(0, objects)
 	replicas := w.startMany(0, members, args("--reconcile-delay=300ms", "--workers=2"))
 	before := w.waitWorked(replicas...)

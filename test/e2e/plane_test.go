@@ -21,7 +21,7 @@ import (
 	"github.com/tom-ludwig/operator-scaling/test/heartbeat"
 )
 
-// apiServer is its name among the heartbeats.
+// apiServer is the name of the API server in the heartbeats.
 const apiServer = "the API server"
 
 // plane is a control plane, and the heartbeats of what runs on it.
@@ -57,7 +57,7 @@ func startPlane(ctx context.Context, options controlplane.Options) (*plane, erro
 	}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	p.watch(apiServer, func(ctx context.Context) (bool, error) {
-		// A read that etcd has to answer.
+		// A read that needs a response of etcd.
 		_, err := client.CoreV1().Namespaces().Get(ctx, metav1.NamespaceDefault, metav1.GetOptions{})
 		if p.down.Load() {
 			err = heartbeat.ErrExpected
@@ -77,8 +77,8 @@ func (p *plane) stop() {
 	p.cp.Stop()
 }
 
-// ownPlane starts a control plane for one attempt: one whose servers the test stops,
-// or whose garbage collector would take the objects of other tests.
+// ownPlane starts a control plane for one attempt, if the test stops servers, or needs a
+// garbage collector, which would delete the objects of other tests.
 func ownPlane(t *attempt, options controlplane.Options) *plane {
 	t.Helper()
 	options.Binary = shared.server
@@ -93,10 +93,10 @@ func ownPlane(t *attempt, options controlplane.Options) *plane {
 	return p
 }
 
-// steady is how long nothing may stand still before a test starts over.
+// steady is how long nothing may stall before a test starts over.
 const steady = 5 * time.Second
 
-// waitSteady waits until the shared control plane answers in time again.
+// waitSteady waits until the shared control plane responds in time again.
 func (p *plane) waitSteady(t *testing.T) {
 	t.Helper()
 	for end := time.Now().Add(30 * time.Minute); ; {
@@ -108,16 +108,16 @@ func (p *plane) waitSteady(t *testing.T) {
 			return
 		}
 		if time.Now().After(end) {
-			t.Fatalf("the machine does not get steady\n%s", p.cp.LogEnds())
+			t.Fatalf("the machine keeps stalling\n%s", p.cp.LogEnds())
 		}
 	}
 }
 
-// eventually calls f until it returns nil, for as long as patience on a machine that works:
-// time in which the API server does not answer does not count.
+// eventually calls f until it returns nil, at most for patience. Time in which the API
+// server does not respond does not count.
 func (p *plane) eventually(ctx context.Context, f func(context.Context) error) error {
 	began := p.beat.Beats(apiServer)
-	beats, heard := began, time.Now()
+	beats, responded := began, time.Now()
 	for pause := poll; ; pause = min(pause+poll, 5*poll) {
 		one, cancel := context.WithTimeout(ctx, patience)
 		err := f(one)
@@ -129,11 +129,11 @@ func (p *plane) eventually(ctx context.Context, f func(context.Context) error) e
 			return errors.Join(waitErr, err)
 		}
 		if n := p.beat.Beats(apiServer); n != beats {
-			beats, heard = n, time.Now()
+			beats, responded = n, time.Now()
 		}
 		switch {
-		case time.Since(heard) > silence:
-			return fmt.Errorf("the API server has not answered for %v: %w", silence, err)
+		case time.Since(responded) > silence:
+			return fmt.Errorf("the API server has not responded for %v: %w", silence, err)
 		case beats-began > int(patience/heartbeat.Period):
 			return fmt.Errorf("not within %v: %w", patience, err)
 		}
@@ -154,7 +154,7 @@ func manifests(name string) string {
 	return filepath.Join(shared.root, "example-controller", "manifests", name)
 }
 
-// sleep waits, or returns the cause of the end of the context.
+// sleep waits. If the context ends first, it returns the cause.
 func sleep(ctx context.Context, d time.Duration) error {
 	select {
 	case <-time.After(d):

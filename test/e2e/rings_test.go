@@ -22,7 +22,7 @@ func TestTwoRingsInOneNamespace(t *testing.T) {
 func testTwoRingsInOneNamespace(t *attempt) {
 	const objects = 60
 	a := newHarness(t)
-	b := a.beside("other")
+	b := a.withRing("other")
 	a.createFoos(0, objects)
 	b.createFoos(0, objects)
 	ofA := a.startMany(0, 2)

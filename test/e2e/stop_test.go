@@ -94,7 +94,7 @@ func TestLeaseBelongsToThePod(t *testing.T) {
 }
 
 func testLeaseBelongsToThePod(t *attempt) {
-	w := newWorldOn(t, ownPlane(t, controlplane.Options{GarbageCollector: true}))
+	w := newHarnessOn(t, ownPlane(t, controlplane.Options{GarbageCollector: true}))
 	collector := w.plane.cp.GarbageCollector
 	collector.Kill() // until a Lease is to go
 	owned := w.start("with-uid")

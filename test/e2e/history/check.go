@@ -18,16 +18,16 @@ import (
 	"github.com/tom-ludwig/operator-scaling/test/checker"
 )
 
-// Result says how much was looked at, and what was found.
+// Result has the numbers of what was checked, and the findings.
 type Result struct {
 	Writes   int // to Foos, by members
 	Starts   int // of work, under a token
 	Moves    int // of keys that were written to, from member to member
-	Contests int // tenures of written keys that began while another one went on
+	Contests int // tenures of written keys that started during another tenure
 	Findings []Finding
 }
 
-// Finding is something that must not be.
+// Finding is a violation.
 type Finding struct {
 	Kind string // "H1" to "H5"
 	Key  string
@@ -50,14 +50,13 @@ func (r Result) Err() error {
 	return errors.Join(errs...)
 }
 
-// Check looks at everything that one ring did in the namespace. processes are what
-// its replicas have recorded.
+// Check checks everything that one ring did in the namespace. processes has the records of
+// its replicas.
 func (l *Log) Check(ringName string, processes []checker.Process) Result {
 	return check(l.Leases(), l.Foos(), l.namespace, ringName, processes, clockOffset())
 }
 
-// clockOffset is what has to be added to a time of package record to get the wall
-// clock's.
+// clockOffset returns the offset that converts a time of package record to wall-clock time.
 func clockOffset() time.Duration { return time.Duration(time.Now().UnixNano() - record.Now()) }
 
 func check(leases []LeaseVersion, foos []FooVersion, namespace, ringName string, processes []checker.Process, offset time.Duration) Result {
@@ -89,8 +88,8 @@ type write struct {
 	member   string
 }
 
-// writesOf finds who wrote what: a status that differs from the one before was
-// written by the member that it names.
+// writesOf finds the members' writes: a status that differs from the one before was written
+// by the member that it names.
 func writesOf(foos []FooVersion, namespace string) map[string][]write {
 	all := map[string][]write{}
 	last := map[string]FooVersion{}
@@ -109,7 +108,7 @@ func writesOf(foos []FooVersion, namespace string) map[string][]write {
 	return all
 }
 
-// start is the beginning of a piece of work.
+// start is the start of a piece of work.
 type start struct {
 	record  record.Record
 	process *checker.Process
@@ -180,30 +179,30 @@ func (c *keyCheck) writes(writes []write) {
 	}
 }
 
-// start checks H3 and H4 for work that began at a time.
+// start checks H3, H4 and H5 for work that started at a time.
 func (c *keyCheck) start(s start, at time.Time) {
 	c.result.Starts++
 	token, _ := strconv.ParseInt(s.record.Token, 10, 64)
 	i := slices.IndexFunc(c.tenures, func(t Tenure) bool { return t.Holder == s.record.Member && t.under(s.record.Token) })
 	if i < 0 {
-		c.found("H3", "%s worked under the token %q, which stands for no claim of its own; %s", s.record.Member, s.record.Token, describe(c.tenures, token))
+		c.found("H3", "%s worked under the token %q, which does not belong to any of its own claims; %s", s.record.Member, s.record.Token, describe(c.tenures, token))
 		return
 	}
 	mine := c.tenures[i]
 	if !mine.Open() && at.After(mine.ToSeen.Add(mine.Grace)) && !c.pausedBetween(s.process, mine.ToSeen, at) {
-		c.found("H3", "%s began to work %v after its claim of revision %d had ended with revision %d",
+		c.found("H3", "%s started to work %v after its claim of revision %d had ended with revision %d",
 			mine.Holder, at.Sub(mine.ToSeen), mine.From, mine.To)
 	}
 	for _, t := range c.tenures {
-		// From its own watch each member knows of the end at about the same time.
+		// Each member learns of the end from its own watch, at about the same time.
 		const margin = time.Second
 		if t.Grace > 0 && t.Member != mine.Member && t.From < mine.From && at.After(t.ToSeen) && at.Before(t.ToSeen.Add(t.Grace-margin)) {
-			c.found("H5", "%s began to work %v after the Lease of %s, which claimed the object, was deleted: that counts for %v",
+			c.found("H5", "%s started to work %v after the Lease of %s, which claimed the object, was deleted; that Lease counts for %v",
 				mine.Holder, at.Sub(t.ToSeen), t.Holder, t.Grace)
 		}
 	}
 	// The first revision since the claim was confirmed in which no other Lease claims the object.
-	// Each step is over a tenure that covers it, so the loop ends.
+	// Each step skips a tenure that covers it, so the loop ends.
 	alone, after := token, Tenure{}
 	for moved := true; moved; {
 		moved = false
@@ -224,12 +223,12 @@ func (c *keyCheck) start(s start, at time.Time) {
 	case alone >= mine.To:
 		c.found("H4", "%s worked although its claim of revision %d was never the only one before it ended with revision %d", mine.Holder, mine.From, mine.To)
 	case at.Before(after.ToSent):
-		c.found("H4", "%s began to work %v before %s withdrew its claim with revision %d", mine.Holder, after.ToSent.Sub(at), after.Holder, after.To)
+		c.found("H4", "%s started to work %v before %s withdrew its claim with revision %d", mine.Holder, after.ToSent.Sub(at), after.Holder, after.To)
 	}
 }
 
-// pausedBetween reports whether the process was paused at some time between from and
-// to, or has just gone on: what it records then may have been decided before.
+// pausedBetween reports whether the process was paused at some time between from and to, or
+// has just resumed: what it records then may have been decided before the pause.
 func (c *keyCheck) pausedBetween(p *checker.Process, from, to time.Time) bool {
 	const justNow = 3 * time.Second
 	for _, pause := range p.Pauses {
@@ -241,16 +240,16 @@ func (c *keyCheck) pausedBetween(p *checker.Process, from, to time.Time) bool {
 	return false
 }
 
-// describe says who claimed the key in a revision.
+// describe names the members that claimed the key in a revision.
 func describe(tenures []Tenure, revision int64) string {
-	var who []string
+	var holders []string
 	for _, t := range tenures {
 		if t.From <= revision && revision < t.To {
-			who = append(who, t.Holder)
+			holders = append(holders, t.Holder)
 		}
 	}
-	if len(who) == 0 {
-		return "nobody did"
+	if len(holders) == 0 {
+		return "no member claimed it"
 	}
-	return fmt.Sprintf("claimed by %v", who)
+	return fmt.Sprintf("claimed by %v", holders)
 }

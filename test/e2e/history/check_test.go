@@ -24,11 +24,11 @@ import (
 // A script is a history in lines of "<revision> <what>". A revision is a second.
 //
 //	10 a claims        the Lease of a claims the object (and half of all others)
-//	10 a claims other  it claims everything but the object's partition
+//	10 a claims other  it claims everything except the object's partition
 //	10 a void          it is void
 //	10 a gone          it is deleted
 //	10 a writes        a writes the Foo's status
-//	10 a starts 8      a begins to work under the token 8
+//	10 a starts 8      a starts to work under the token 8
 func parse(t *testing.T, script string) (leases []LeaseVersion, foos []FooVersion, processes []checker.Process) {
 	t.Helper()
 	parameters := ring.DefaultParameters()
@@ -74,7 +74,7 @@ func parse(t *testing.T, script string) (leases []LeaseVersion, foos []FooVersio
 			})
 			continue
 		default:
-			t.Fatalf("what is %q?", line)
+			t.Fatalf("unknown line %q", line)
 		}
 		sent := metav1.NewMicroTime(at.Add(-time.Millisecond))
 		l.Lease = &coordinationv1.Lease{
@@ -101,7 +101,7 @@ func parse(t *testing.T, script string) (leases []LeaseVersion, foos []FooVersio
 
 func TestCheckFinds(t *testing.T) {
 	for name, test := range map[string]struct{ script, want string }{
-		"nothing in a handover by the book": {`
+		"nothing in a correct handover": {`
 			1 a claims
 			2 a starts 1
 			3 a writes
@@ -109,7 +109,7 @@ func TestCheckFinds(t *testing.T) {
 			5 b claims
 			6 b starts 5
 			7 b writes`, ""},
-		"nothing in a claim that is contested and waits": {`
+		"nothing in a contested claim that waits": {`
 			1 a claims
 			2 a starts 1
 			3 b claims
@@ -117,7 +117,7 @@ func TestCheckFinds(t *testing.T) {
 			5 a void
 			6 b starts 3
 			7 b writes`, ""},
-		"nothing in a member that comes back": {`
+		"nothing in a member that joins again": {`
 			1 a claims
 			2 a writes
 			3 a void
@@ -138,7 +138,7 @@ func TestCheckFinds(t *testing.T) {
 		"a write before the claim": {`
 			1 a writes
 			2 a claims`, "H1"},
-		"nothing in work that goes on for a while after the Lease was deleted by hand": {`
+		"nothing in work that continues for a while after the Lease was deleted by hand": {`
 			1 a claims
 			2 a gone
 			3 a starts 1
@@ -156,12 +156,12 @@ func TestCheckFinds(t *testing.T) {
 			2 b claims
 			3 a gone
 			9 b starts 2`, "H5"},
-		"nothing in work that waits until a deleted Lease has run out": {`
+		"nothing in work that waits until a deleted Lease has expired": {`
 			1 a claims
 			2 b claims
 			3 a gone
 			19 b starts 2`, ""},
-		"nothing in work under a claim that was there before the one that vanished": {`
+		"nothing in work under an older claim than that of the deleted Lease": {`
 			1 b claims
 			2 a claims
 			3 a gone
@@ -174,16 +174,16 @@ func TestCheckFinds(t *testing.T) {
 			2 a void
 			3 a gone
 			4 a writes`, "H1"},
-		"writes in turns, under two claims that are both held": {`
+		"interleaved writes under two held claims": {`
 			1 a claims
 			2 b claims
 			3 a writes
 			4 b writes
 			5 a writes`, "H2"},
-		"work under no token of its own": {`
+		"work under a token of another member": {`
 			1 a claims
 			2 b starts 1`, "H3"},
-		"nothing in a claim that was made again because nobody confirmed it": {`
+		"nothing in a claim that was repeated because it was not confirmed": {`
 			1 a claims
 			2 a claims
 			3 a starts 2`, ""},
@@ -201,11 +201,11 @@ func TestCheckFinds(t *testing.T) {
 			1 a claims
 			2 a claims other
 			3 a starts 1`, "H3"},
-		"work while another one claims": {`
+		"work while another member claims": {`
 			1 a claims
 			2 b claims
 			3 b starts 2`, "H4"},
-		"work before another one has withdrawn": {`
+		"work before another member has withdrawn": {`
 			1 a claims
 			2 b claims
 			3 b starts 2
@@ -241,8 +241,8 @@ func TestCheckFinds(t *testing.T) {
 	}
 }
 
-// A process that was paused may have begun before its pause what it records after it.
-func TestCheckBelievesInPauses(t *testing.T) {
+// A process may record after a pause what it started before the pause.
+func TestCheckConsidersPauses(t *testing.T) {
 	leases, foos, processes := parse(t, `
 		1 a claims
 		12 a void
@@ -274,7 +274,7 @@ func TestHandovers(t *testing.T) {
 	for _, h := range handovers(leases, "ring", processes, 0) {
 		got = append(got, fmt.Sprintf("%s %s>%s %v", h.Key, h.From.Member, h.To.Member, h.Unowned().Round(time.Second)))
 	}
-	// From a's second time it is the same holder as the first: a claim of its own all the same.
+	// In a's second tenure the holder is the same as in the first, but the claim is a new one.
 	want := []string{"ns/foo a>b 5s", "ns/foo b>a 5s"}
 	if !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)

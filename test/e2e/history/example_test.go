@@ -27,7 +27,7 @@ func Example() {
 	defer l.Close()
 
 	// ... replicas of the ring "foo-operator" join, work, and leave ...
-	var recorded []checker.Process // what they have recorded
+	var recorded []checker.Process // their records
 
 	if err := l.Sync(ctx); err != nil {
 		log.Fatal(err)

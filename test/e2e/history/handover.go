@@ -11,17 +11,17 @@ import (
 	"github.com/tom-ludwig/operator-scaling/test/checker"
 )
 
-// Handover is the way of a key from one member that worked on it to the next.
+// Handover is the move of a key from one member that worked on it to the next.
 type Handover struct {
 	Key      string
 	From, To Tenure
-	// Worked is when the next member began to work on the key for the first time.
+	// Worked is when the next member first started to work on the key.
 	Worked time.Time
 }
 
-// Unowned is an upper bound of the time in which nobody could work on the key: from
-// before the former member sent its release until the next one began to work. It
-// holds for a release only; an evicted member had stopped at another time.
+// Unowned is an upper bound of the time in which no member could work on the key: from
+// before the previous member sent its release until the next one started to work. It is
+// valid only for a release; an evicted member stopped at another time.
 func (h Handover) Unowned() time.Duration { return h.Worked.Sub(h.From.ToSent) }
 
 // Handovers returns all handovers of a ring's keys, sorted by key and time.
@@ -36,7 +36,7 @@ func handovers(leases []LeaseVersion, ringName string, processes []checker.Proce
 	for _, key := range slices.Sorted(maps.Keys(starts)) {
 		var last *Tenure
 		for _, t := range tenures(log, pointOf(key)) {
-			var worked time.Time // for the first time
+			var worked time.Time // the first time
 			for _, s := range starts[key] {
 				at := time.Unix(0, s.record.Time+int64(offset))
 				if t.under(s.record.Token) && (worked.IsZero() || at.Before(worked)) {

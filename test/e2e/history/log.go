@@ -35,7 +35,7 @@ type FooVersion struct {
 	Foo      *v1alpha1.Foo // nil: deleted
 }
 
-// Log is all that happened to a ring's Leases and Foos since [Watch].
+// Log has everything that happened to a ring's Leases and Foos since [Watch].
 type Log struct {
 	namespace string // of the Foos
 	client    *clientv3.Client
@@ -45,15 +45,14 @@ type Log struct {
 	mu       sync.Mutex
 	leases   []LeaseVersion
 	foos     []FooVersion
-	revision int64 // everything up to it is in the log
+	revision int64 // everything up to this revision is in the log
 	seen     [2]int64
 	grew     chan struct{} // closed and replaced when revision grows or err is set
 	err      error
 }
 
-// Watch begins a log of the Leases of one namespace and the Foos of one, often the
-// same. The caller must call Close. url is that of etcd; what was there before is
-// not in the log.
+// Watch starts a log of the Leases of one namespace and the Foos of one, often the same. The
+// caller must call Close. url is the URL of etcd. Existing objects are not in the log.
 func Watch(ctx context.Context, url, leases, foos string) (*Log, error) {
 	client, err := clientv3.New(clientv3.Config{Endpoints: []string{url}, DialTimeout: 10 * time.Second})
 	if err != nil {
@@ -80,14 +79,14 @@ func Watch(ctx context.Context, url, leases, foos string) (*Log, error) {
 	return l, nil
 }
 
-// Close ends the log. What is in it stays.
+// Close ends the log. Its contents stay available.
 func (l *Log) Close() {
 	l.stop()
 	l.wait.Wait()
 	_ = l.client.Close() // nothing was written
 }
 
-// follow takes one of the two streams.
+// follow reads one of the two streams.
 func (l *Log) follow(stream int, prefix string, events clientv3.WatchChan) {
 	for answer := range events {
 		l.mu.Lock()
@@ -153,7 +152,7 @@ func (l *Log) Sync(ctx context.Context) error {
 		return fmt.Errorf("ask etcd for its revision: %w", err)
 	}
 	for {
-		// Asked again each time: a stream that is not up to date doesn't answer.
+		// Requested again each time, because a stream that lags does not respond.
 		if err := l.client.RequestProgress(clientv3.WithRequireLeader(ctx)); err != nil {
 			return fmt.Errorf("ask etcd for progress: %w", err)
 		}
@@ -175,7 +174,7 @@ func (l *Log) Sync(ctx context.Context) error {
 	}
 }
 
-// Leases returns all versions of all Leases, in the order of their commits.
+// Leases returns all versions of all Leases, in commit order.
 func (l *Log) Leases() []LeaseVersion {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -187,7 +186,7 @@ func (l *Log) Lease(name string) []LeaseVersion {
 	return slices.DeleteFunc(l.Leases(), func(v LeaseVersion) bool { return v.Name != name })
 }
 
-// Foos returns all versions of all Foos, in the order of their commits.
+// Foos returns all versions of all Foos, in commit order.
 func (l *Log) Foos() []FooVersion {
 	l.mu.Lock()
 	defer l.mu.Unlock()

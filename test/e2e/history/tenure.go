@@ -16,41 +16,41 @@ import (
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
 )
 
-// forever is the end of a tenure that goes on.
+// forever is the end of a tenure that has not ended.
 const forever = math.MaxInt64
 
 // Tenure is a time in which a held Lease claimed a point of the hash space without
-// a break. The revisions are From <= r < To.
+// interruption. The revisions are From <= r < To.
 type Tenure struct {
 	Lease  string
 	Holder string
 	Member string // the holder's name on the ring
 	From   int64
-	To     int64 // a very high number: it goes on
+	To     int64 // a very high number if it has not ended
 	// Versions are the revisions of the Lease in the tenure, From first.
 	Versions []int64
 	// FromSeen and ToSeen are not before the commits of the first claiming version
 	// and of the one that ended the tenure; ToSent is not after the latter.
 	FromSeen, ToSeen, ToSent time.Time
-	// Grace is for how long after ToSeen the holder may still act: it is the duration
-	// of a Lease that was deleted although it was held, which the others wait for.
+	// Grace is how long after ToSeen the holder may still act: the duration of a Lease that
+	// was deleted while it was held, for which the others wait.
 	Grace time.Duration
 }
 
-// under reports whether a token is one of the tenure's. It need not be the first
-// version: a member whose claim was committed, but not confirmed, claims again.
+// under reports whether a token belongs to the tenure. It need not be the first version: a
+// member whose claim was committed but not confirmed claims again.
 func (t Tenure) under(token string) bool {
 	revision, err := strconv.ParseInt(token, 10, 64)
 	return err == nil && slices.Contains(t.Versions, revision)
 }
 
-// Open reports whether the tenure goes on.
+// Open reports whether the tenure has not ended.
 func (t Tenure) Open() bool { return t.To == forever }
 
-// held is one version of a Lease, as far as claims go.
+// held is one version of a Lease with its claims.
 type held struct {
 	version LeaseVersion
-	record  claim.Record // without a holder if void, deleted or of another ring
+	record  claim.Record // has no holder if void, deleted or of another ring
 }
 
 // versions decodes the Leases of one ring.
@@ -75,9 +75,9 @@ func claims(r claim.Record, point uint64) bool {
 	return r.Claims.Everything || r.Claims.Set.HasPoint(point)
 }
 
-// sent returns a time before which the version can't have been committed: members
-// write the time on the Lease before they send it. An evicted Lease has the time of
-// its member's last renewal, a deleted one none.
+// sent returns a time before which the version cannot have been committed: members write
+// the time on the Lease before they send it. An evicted Lease has the time of its member's
+// last renewal, a deleted one has none.
 func (v LeaseVersion) sent() time.Time {
 	if v.Lease == nil || v.Lease.Spec.RenewTime == nil {
 		return time.Time{}
@@ -85,7 +85,7 @@ func (v LeaseVersion) sent() time.Time {
 	return v.Lease.Spec.RenewTime.Time
 }
 
-// tenures returns who claimed a point when, in the order of their beginnings.
+// tenures returns all tenures of a point, ordered by start.
 func tenures(log []held, point uint64) []Tenure {
 	var all []Tenure
 	open := map[string]int{}               // by Lease: index into all
@@ -118,8 +118,8 @@ func tenures(log []held, point uint64) []Tenure {
 	return all
 }
 
-// Tenures returns which members of a ring have claimed the key namespace/name, and
-// when, in the order of their beginnings.
+// Tenures returns which members of a ring claimed the key namespace/name, and when, ordered
+// by start.
 func (l *Log) Tenures(ringName, key string) []Tenure {
 	return tenures(versions(l.Leases(), ringName), pointOf(key))
 }
