@@ -20,7 +20,7 @@ import (
 	"github.com/tom-ludwig/operator-scaling/test/replica"
 )
 
-// as lets a replica act as a user of the control plane.
+// as makes a replica act as a user of the control plane.
 func (w *harness) as(name string, config *rest.Config) func(*replica.Config) {
 	w.t.Helper()
 	path := filepath.Join(w.dir, name+".kubeconfig")
@@ -30,7 +30,7 @@ func (w *harness) as(name string, config *rest.Config) func(*replica.Config) {
 	return func(c *replica.Config) { c.Kubeconfig = path }
 }
 
-// waitExit waits until a process has ended by itself, and returns its exit code.
+// waitExit waits until a process has exited on its own, and returns its exit code.
 func (w *harness) waitExit(p *replica.Process) int {
 	w.t.Helper()
 	w.eventually(p.String()+" ends", func(context.Context) error {
@@ -42,7 +42,7 @@ func (w *harness) waitExit(p *replica.Process) int {
 	return p.ExitCode()
 }
 
-// Without access to Leases a replica ends, and says which rule is missing.
+// Without access to Leases, a replica exits and logs which rule is missing.
 func TestMissingAccess(t *testing.T) {
 	soak(t)
 	t.Parallel()
@@ -66,7 +66,7 @@ func testMissingAccess(t *attempt) {
 		}
 	}
 
-	// All but one.
+	// All verbs except one.
 	clerk, err := w.plane.cp.ServiceAccount(w.namespace, "clerk")
 	if err != nil {
 		t.Fatal(err)
@@ -78,15 +78,15 @@ func testMissingAccess(t *attempt) {
 		t.Errorf("exit code %d, want 1", code)
 	}
 	if log := p.Tail(1000); !strings.Contains(log, "may not delete leases.coordination.k8s.io") {
-		t.Errorf("the log does not say that only delete is missing:\n%s", log)
+		t.Errorf("the log does not report that only delete is missing:\n%s", log)
 	}
 	if leases, err := w.leases(t.Context()); err != nil || len(leases) != 0 {
 		t.Errorf("%d Leases were left (%v)", len(leases), err)
 	}
 }
 
-// waitAllowed waits until the API server knows that a user may list Leases: its
-// authorizer learns of a new role in its own time.
+// waitAllowed waits until the API server allows a user to list Leases: its authorizer learns
+// of a new role with a delay.
 func (w *harness) waitAllowed(config *rest.Config) {
 	w.t.Helper()
 	client := mustClient(w.t, config)
@@ -96,7 +96,7 @@ func (w *harness) waitAllowed(config *rest.Config) {
 	})
 }
 
-// grant gives a ServiceAccount verbs on Leases.
+// grant grants a ServiceAccount verbs on Leases.
 func (w *harness) grant(account string, verbs ...string) {
 	w.t.Helper()
 	_, err := w.kube.RbacV1().Roles(w.namespace).Create(w.t.Context(), &rbacv1.Role{
@@ -116,9 +116,9 @@ func (w *harness) grant(account string, verbs ...string) {
 	}
 }
 
-// The manifests are taken by the API server as they are, and what they allow is
-// enough for all that a replica does.
-func TestManifestsAllowWhatIsNeeded(t *testing.T) {
+// The API server accepts the manifests unchanged, and they grant all permissions that a
+// replica needs.
+func TestManifestsGrantAllNeededPermissions(t *testing.T) {
 	soak(t)
 	t.Parallel()
 	repeat(t, testManifestsAllowWhatIsNeeded)
@@ -127,7 +127,8 @@ func TestManifestsAllowWhatIsNeeded(t *testing.T) {
 func testManifestsAllowWhatIsNeeded(t *attempt) {
 	const objects = 30
 	w := newHarness(t)
-	// A kustomization loads nothing from above its folder, but for other ones.
+	// A kustomization does not load files from outside its directory, except other
+	// kustomizations.
 	overlay := filepath.Join(w.dir, "overlay")
 	if err := os.MkdirAll(overlay, 0o755); err != nil {
 		t.Fatal(err)
@@ -155,7 +156,7 @@ func testManifestsAllowWhatIsNeeded(t *attempt) {
 	w.waitAllowed(account)
 	replicas := w.startMany(0, 3, allowed)
 	w.waitWorked(replicas...)
-	// Each kind of write: repair, create again, evict, take over, release.
+	// Every type of write: repair, create again, evict, take over, release.
 	w.eachFoo(0, 5, func(name string) error { return w.patchDeployment(name, `{"spec":{"replicas":7}}`) })
 	w.eachFoo(5, 10, w.deleteDeployment)
 	replicas[0].Kill()
@@ -165,12 +166,12 @@ func testManifestsAllowWhatIsNeeded(t *attempt) {
 		for i := range 10 {
 			name := fmt.Sprintf("foo-%d", i)
 			if d, there := after[name]; !there || *d.Spec.Replicas != 1 {
-				return fmt.Errorf("Deployment %s is not", name)
+				return fmt.Errorf("Deployment %s is not repaired", name)
 			}
 		}
 		events, err := w.kube.CoreV1().Events(w.namespace).List(ctx, metav1.ListOptions{})
 		if err == nil && len(events.Items) == 0 {
-			err = fmt.Errorf("there are no Events")
+			err = fmt.Errorf("no Events exist")
 		}
 		return err
 	})
@@ -181,7 +182,7 @@ func testManifestsAllowWhatIsNeeded(t *attempt) {
 	for _, r := range w.all() {
 		for line := range strings.Lines(r.Tail(10000)) {
 			if strings.Contains(strings.ToLower(line), "forbidden") {
-				t.Errorf("%s was refused something: %s", r, line)
+				t.Errorf("a request of %s was refused: %s", r, line)
 				break
 			}
 		}

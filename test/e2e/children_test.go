@@ -13,8 +13,7 @@ import (
 	"github.com/tom-ludwig/operator-scaling/example-controller/record"
 )
 
-// What happens to a Deployment is the business of the member that owns its Foo,
-// and of no other.
+// Events of a Deployment go to the member that owns its Foo, and to no other member.
 func TestChildrenReachTheOwnerOfTheirParent(t *testing.T) {
 	soak(t)
 	repeat(t, testChildrenReachTheOwnerOfTheirParent)
@@ -50,7 +49,7 @@ func testChildrenReachTheOwnerOfTheirParent(t *attempt) {
 			case *d.Spec.Replicas != 1:
 				return fmt.Errorf("Deployment %s has %d replicas", name, *d.Spec.Replicas)
 			case i >= 30 && i < 60 && foos[name].Status.AvailableReplicas != 1:
-				return fmt.Errorf("Foo %s says nothing of the replica that is available", name)
+				return fmt.Errorf("the status of Foo %s does not have the available replica", name)
 			case i >= 60 && d.UID == before[name].UID:
 				return fmt.Errorf("Deployment %s was not deleted yet", name)
 			}
@@ -74,7 +73,7 @@ func testChildrenReachTheOwnerOfTheirParent(t *attempt) {
 			}
 			worked[r.Key]++
 			if owner := p.of(r.Key); owner != pods[h.Name] {
-				t.Errorf("%s is %s's, and %s worked on it", r.Key, owner, h.Name)
+				t.Errorf("%s belongs to %s, but %s worked on it", r.Key, owner, h.Name)
 			}
 		}
 	}

@@ -14,8 +14,8 @@ import (
 	"github.com/tom-ludwig/operator-scaling/test/replica"
 )
 
-// What a membership change costs: writes that are more than a heartbeat, and lists, by
-// the members that stay; with few objects and with many.
+// The cost of a membership change: writes in addition to heartbeats, and lists, of the
+// members that stay; with few objects and with many.
 func TestCostOfAMembershipChange(t *testing.T) {
 	soak(t)
 	repeat(t, testCostOfAMembershipChange)
@@ -24,7 +24,7 @@ func TestCostOfAMembershipChange(t *testing.T) {
 func testCostOfAMembershipChange(t *attempt) {
 	const members = 4
 	w := newHarness(t)
-	w.template.LeaseDuration = shard.DefaultLeaseDuration // nobody is to be evicted by mistake
+	w.template.LeaseDuration = shard.DefaultLeaseDuration // avoids evictions on a slow machine
 	replicas := w.startMany(0, members)
 	w.waitPlaced(replicas...)
 	objects := 0
@@ -44,9 +44,9 @@ func testCostOfAMembershipChange(t *attempt) {
 			}
 			writes := float64(w.claimWrites(replicas)-versions) / members
 			lists = (w.metric(replicas, "sharding_lease_lists_total") - lists) / members
-			figures.add(fmt.Sprintf("%s beside %d members, %d objects: writes, lists of each member that stays", change, members, objects),
+			figures.add(fmt.Sprintf("%s with %d other members, %d objects: writes, lists of each member that stays", change, members, objects),
 				fmt.Sprintf("%.1f, %.1f", writes, lists), "about 2, 1")
-			// On a busy machine releases come in more pieces than on an idle one.
+			// On a busy machine, releases are split into more writes than on an idle one.
 			if writes == 0 || writes > 10 || lists > 10 {
 				t.Errorf("%s: %.1f writes and %.1f lists of each member", change, writes, lists)
 			}
@@ -60,8 +60,8 @@ func testCostOfAMembershipChange(t *attempt) {
 	w.stop(replicas...)
 }
 
-// claimWrites counts the versions of the replicas' Leases in which something else than
-// a time and a counter has changed.
+// claimWrites counts the versions of the replicas' Leases in which something other than a
+// time and a counter changed.
 func (w *harness) claimWrites(replicas []*replica.Process) int {
 	w.t.Helper()
 	w.sync()

@@ -13,13 +13,13 @@ import (
 	"github.com/tom-ludwig/operator-scaling/shard/lease"
 )
 
-// The objects of a replica that is killed are taken over when its Lease has run
-// out: by a peer, which voids the Lease. The Lease is cleared away later.
+// When the Lease of a killed replica has expired, a peer voids it, and the other members take
+// over the replica's objects. The Lease is deleted later.
 func TestKill(t *testing.T) {
 	repeat(t, func(t *attempt) { testKill(t, leaseDuration) })
 }
 
-// The same with the default durations, for the figures.
+// The same test with the default durations, for the measurements.
 func TestKillWithDefaults(t *testing.T) {
 	soak(t)
 	repeat(t, func(t *attempt) { testKill(t, shard.DefaultLeaseDuration) })
@@ -45,7 +45,7 @@ func testKill(t *attempt, duration time.Duration) {
 	after := w.waitWorked(rest...)
 	w.check(true)
 
-	// From the kill to the next member's work, for each object that was the victim's.
+	// From the kill to the next member's work, for each object that the victim owned.
 	var unowned []time.Duration
 	for _, h := range w.log.Handovers(w.ring, w.histories()) {
 		if h.From.Member == victim.Pod() {
@@ -59,7 +59,7 @@ func testKill(t *attempt, duration time.Duration) {
 		case before.of(key) == victim.Pod():
 			moved++
 		case before.of(key) != after.of(key):
-			t.Errorf("%s was moved from %s to %s, both alive", key, before.of(key), after.of(key))
+			t.Errorf("%s moved from %s to %s, although both are alive", key, before.of(key), after.of(key))
 		}
 	}
 	if len(unowned) < moved {
@@ -74,8 +74,8 @@ func testKill(t *attempt, duration time.Duration) {
 		}
 	}
 
-	// It was voided by a peer, and by a write on the condition of the victim's last
-	// version: nothing came between the two.
+	// A peer voided it, with a write that was conditional on the victim's last version:
+	// there was no write between the two.
 	if n := w.metric(rest, "sharding_evictions_total", `outcome="done"`); n != 1 {
 		t.Errorf("%v evictions, want 1", n)
 	}
@@ -85,7 +85,7 @@ func testKill(t *attempt, duration time.Duration) {
 		}
 		versions := w.log.Lease(w.leaseName(victim.Pod()))
 		if last := versions[len(versions)-1]; last.Lease != nil {
-			return fmt.Errorf("it is there at revision %d", last.Revision)
+			return fmt.Errorf("the Lease still exists at revision %d", last.Revision)
 		}
 		return nil
 	})
@@ -98,11 +98,11 @@ func testKill(t *attempt, duration time.Duration) {
 		t.Fatal(err)
 	}
 	if !evicted.Record.Void() || evicted.Record.EvictedBy == "" {
-		t.Errorf("before it was deleted the Lease of %s had the holder %q and was evicted by %q", victim, evicted.Record.Holder, evicted.Record.EvictedBy)
+		t.Errorf("before its deletion, the Lease of %s had the holder %q and was evicted by %q", victim, evicted.Record.Holder, evicted.Record.EvictedBy)
 	}
 	if late := versions[len(versions)-2].Seen.Sub(killed); late < duration-duration/5-time.Second {
 		// Its last heartbeat was sent at most a fifth of the duration before the kill.
-		t.Errorf("the Lease was voided %v after the kill: before it had run out", late)
+		t.Errorf("the Lease was voided %v after the kill, before it had expired", late)
 	}
 	w.stop(rest...)
 }

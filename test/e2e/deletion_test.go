@@ -17,8 +17,8 @@ import (
 	"github.com/tom-ludwig/operator-scaling/test/controlplane"
 )
 
-// Objects go, in each of the ways in which Kubernetes lets them, at each moment;
-// also while the member that had them is dead and no other has them yet.
+// Objects are deleted in each way that Kubernetes supports, and at any moment, including
+// while their owner is dead and no other member owns them yet.
 func TestDeletion(t *testing.T) {
 	soak(t)
 	repeat(t, testDeletion)
@@ -27,7 +27,7 @@ func TestDeletion(t *testing.T) {
 func testDeletion(t *attempt) {
 	const objects = 120
 	w := newHarnessOn(t, ownPlane(t, controlplane.Options{GarbageCollector: true}))
-	w.template.LeaseDuration = shard.DefaultLeaseDuration // long enough for all that is to be deleted
+	w.template.LeaseDuration = shard.DefaultLeaseDuration // long enough for all deletions
 	w.createFoos(0, objects)
 	replicas := w.startMany(0, 2)
 	p := w.waitWorked(replicas...)
@@ -36,21 +36,21 @@ func testDeletion(t *attempt) {
 		t.Fatalf("%d Deployments for %d Foos", len(before), objects)
 	}
 
-	// While all is well.
+	// While all members run.
 	w.deleteFoos(0, 10, metav1.DeletePropagationBackground)
 	w.deleteFoos(10, 20, metav1.DeletePropagationForeground)
 	w.deleteFoos(20, 30, metav1.DeletePropagationOrphan)
 	w.eachFoo(30, 40, w.deleteDeployment)
 	w.eventually("what was deleted is gone, or is there again", func(context.Context) error {
 		for i := range 40 {
-			if err := w.isAsItShould(fmt.Sprintf("foo-%d", i), i, before); err != nil {
+			if err := w.checkDeletion(fmt.Sprintf("foo-%d", i), i, before); err != nil {
 				return err
 			}
 		}
 		return nil
 	})
 
-	// While nobody can do anything about it: the victim is dead, its Lease is not.
+	// While no member may react: the victim is dead, but its Lease has not expired.
 	victim, heir := replicas[0], replicas[1]
 	var orphans []int
 	for i := 40; i < objects; i++ {
@@ -84,7 +84,7 @@ func testDeletion(t *attempt) {
 		after := w.deployments()
 		for _, i := range append(append([]int{}, gone...), foreground...) {
 			if d, there := after[fmt.Sprintf("foo-%d", i)]; there {
-				return fmt.Errorf("Deployment %s of a deleted Foo is there", d.Name)
+				return fmt.Errorf("Deployment %s of a deleted Foo still exists", d.Name)
 			}
 		}
 		for _, i := range append(append([]int{}, bare...), recreated...) {
@@ -97,7 +97,7 @@ func testDeletion(t *attempt) {
 			case !there:
 				return fmt.Errorf("there is no Deployment %s", name)
 			case d.UID == before[name].UID:
-				return fmt.Errorf("Deployment %s is still the one that was deleted", name)
+				return fmt.Errorf("Deployment %s was not created again after its deletion", name)
 			case !metav1.IsControlledBy(&d, foo):
 				return fmt.Errorf("Deployment %s is controlled by %v, the Foo is %s", name, d.OwnerReferences, foo.UID)
 			}
@@ -109,22 +109,22 @@ func testDeletion(t *attempt) {
 	w.stop(heir)
 }
 
-// isAsItShould judges one of the first 40 Foos.
-func (w *harness) isAsItShould(name string, i int, before map[string]appsv1.Deployment) error {
+// checkDeletion checks one of the first 40 Foos.
+func (w *harness) checkDeletion(name string, i int, before map[string]appsv1.Deployment) error {
 	_, err := w.foos.Get(w.t.Context(), name, metav1.GetOptions{})
 	if i < 30 && !apierrors.IsNotFound(err) {
-		return fmt.Errorf("Foo %s is there: %w", name, errOr(err, "found"))
+		return fmt.Errorf("Foo %s still exists: %w", name, errOr(err, "found"))
 	}
 	d, err := w.kube.AppsV1().Deployments(w.namespace).Get(w.t.Context(), name, metav1.GetOptions{})
 	switch {
 	case i < 20 && !apierrors.IsNotFound(err):
-		return fmt.Errorf("Deployment %s is there: %w", name, errOr(err, "found"))
+		return fmt.Errorf("Deployment %s still exists: %w", name, errOr(err, "found"))
 	case i < 20:
 		return nil
 	case err != nil:
 		return err
 	case i < 30 && (d.UID != before[name].UID || len(d.OwnerReferences) > 0):
-		return fmt.Errorf("the orphaned Deployment %s is not: it has the owners %v", name, d.OwnerReferences)
+		return fmt.Errorf("Deployment %s was not orphaned: it has the owners %v", name, d.OwnerReferences)
 	case i >= 30 && d.UID == before[name].UID:
 		return fmt.Errorf("Deployment %s was not deleted yet", name)
 	}

@@ -23,22 +23,22 @@ import (
 	"github.com/tom-ludwig/operator-scaling/test/replica"
 )
 
-// The ServiceAccount that the policies are for. Its name is that of the manifests
-// in each namespace, so that they are applied as they are; no other test uses it.
+// The ServiceAccount to which the policies apply. Its name is that of the manifests in each
+// namespace, so that they can be applied unchanged; no other test uses it.
 const operatorNamespace, operatorAccount = "foo-operator", "foo-operator"
 
-// refused is in the message of each request that a policy has refused.
+// refused is part of the error message when a policy refuses a request.
 const refused = "denied request"
 
 // wantRefused fails the test unless a policy has refused a request with the text.
 func wantRefused(t *attempt, what string, err error, text string) {
 	t.Helper()
 	if err == nil || !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), refused) || !strings.Contains(err.Error(), text) {
-		t.Errorf("%s: %v, want a refusal with %q", what, err, text)
+		t.Errorf("%s: %v, want that it is refused with %q", what, err, text)
 	}
 }
 
-// refusals returns the lines of the replicas' logs that tell of refused requests.
+// refusals returns the lines of the replicas' logs about refused requests.
 func (w *harness) refusals() (lines []string) {
 	w.t.Helper()
 	for _, r := range w.all() {
@@ -70,8 +70,8 @@ func (w *harness) tokens(ctx context.Context, name string) (status, deployment i
 	return status, deployment, nil
 }
 
-// waitRepaired waits until the owner has given a Deployment its one replica, and a
-// token that is at least as high.
+// waitRepaired waits until the owner has set the replicas of a Deployment as in its Foo, and
+// a token of at least the given value.
 func (w *harness) waitRepaired(name string, atLeast int64) {
 	w.t.Helper()
 	w.eventually("Deployment "+name+" is repaired", func(ctx context.Context) error {
@@ -85,13 +85,13 @@ func (w *harness) waitRepaired(name string, atLeast int64) {
 		}
 		token, err := strconv.ParseInt(d.Annotations[shard.AnnotationToken], 10, 64)
 		if err != nil || *d.Spec.Replicas != *foo.Spec.Replicas || token < atLeast {
-			return fmt.Errorf("it has %d replicas under %v, want %d under at least %d", *d.Spec.Replicas, d.Annotations, *foo.Spec.Replicas, atLeast)
+			return fmt.Errorf("it has %d replicas with %v, want %d with a token of at least %d", *d.Spec.Replicas, d.Annotations, *foo.Spec.Replicas, atLeast)
 		}
 		return nil
 	})
 }
 
-// gate holds requests that change something until it is opened.
+// gate holds mutating requests until it is opened.
 type gate struct {
 	next   http.RoundTripper
 	arrive chan struct{}
@@ -110,12 +110,12 @@ func (g *gate) RoundTrip(r *http.Request) (*http.Response, error) {
 	return g.next.RoundTrip(r)
 }
 
-// byHand and byLate are numbers of replicas that no Foo may ask for.
+// byHand and byLate are numbers of replicas that no Foo in these tests has.
 const byHand, byLate = 500, 600
 
-// late sends what an owner of the Foo might send at this moment, without the
-// condition that nobody has written in between. The requests are under way when it
-// returns; they arrive when the function that it returns is called.
+// late sends requests that the owner of the Foo could send at this moment, but without a
+// resourceVersion precondition. The requests are in flight when it returns; they arrive when
+// the returned function is called.
 func (w *harness) late(config *rest.Config, name string) (arrive func() map[string]error, token int64) {
 	w.t.Helper()
 	d, err := w.kube.AppsV1().Deployments(w.namespace).Get(w.t.Context(), name, metav1.GetOptions{})
@@ -180,8 +180,8 @@ func (w *harness) ownedBy(p placement, r *replica.Process, objects int) string {
 	return ""
 }
 
-// With the policies of the manifests, a write that was held up until its sender's
-// object had passed to another replica is refused, and nothing else is.
+// The policies of the manifests refuse a write that was delayed until another replica owned
+// the object, and they refuse nothing else.
 func TestFencing(t *testing.T) {
 	soak(t)
 	t.Parallel()
@@ -212,8 +212,8 @@ func testFencing(t *attempt) {
 			t.Error(err)
 		}
 	})
-	// To be judged, a status needs a Foo, and an update a Deployment: here they come
-	// from a user whom the policies don't ask.
+	// The policies only check a status if its Foo exists, and an update if its Deployment
+	// exists. Here, a user to whom the policies do not apply creates the objects.
 	w.createFoos(0, objects)
 	w.eventually("the policies are in force", func(ctx context.Context) error {
 		_, err := o.deployments.AppsV1().Deployments(w.namespace).Create(ctx, probe(), metav1.CreateOptions{DryRun: dry})
@@ -226,8 +226,7 @@ func testFencing(t *attempt) {
 		return nil
 	})
 
-	// Ordinary operation: objects change while one replica stops, one is killed and
-	// one comes.
+	// Normal operation: objects change while one replica stops, one is killed and one joins.
 	allowed := w.as(operatorAccount, account)
 	replicas := w.startMany(0, 3, allowed)
 	before := w.waitWorked(replicas...)
@@ -276,7 +275,7 @@ func testFencing(t *attempt) {
 	w.meddle("foo-7")
 	w.waitWorked(replicas...)
 
-	// The policies alone have done it.
+	// Without the policies, the same writes are accepted.
 	if err := remove(); err != nil {
 		t.Fatal(err)
 	}
@@ -287,7 +286,7 @@ func testFencing(t *attempt) {
 	w.stop(replicas...)
 }
 
-// judge sends what an owner of the Foo may write, and may not.
+// judge sends writes that an owner of the Foo may send, and writes that it may not send.
 func (w *harness) judge(o operator, name string, old int64) {
 	w.t.Helper()
 	status, deployment, err := w.tokens(w.t.Context(), name)
@@ -314,8 +313,8 @@ func (w *harness) judge(o operator, name string, old int64) {
 	}
 }
 
-// meddle does to the tokens of a Foo what a human may do, and what the manifest
-// says to do about it.
+// meddle changes the tokens of a Foo as a human might, and then does what the manifest
+// recommends in that case.
 func (w *harness) meddle(name string) {
 	w.t.Helper()
 	_, token, err := w.tokens(w.t.Context(), name)
@@ -334,7 +333,7 @@ func (w *harness) meddle(name string) {
 		if _, err := w.foos.Patch(w.t.Context(), name, types.MergePatchType, patch, metav1.PatchOptions{}, "status"); err != nil {
 			w.t.Fatal(err)
 		}
-		replicas := 0 // other than there are, so that the owner writes the status
+		replicas := 0 // different from the current number, so that the owner writes the status
 		if d := w.deployments()[name]; *d.Spec.Replicas == 0 {
 			replicas = 1
 		}

@@ -17,9 +17,9 @@ import (
 	"github.com/tom-ludwig/operator-scaling/test/replica"
 )
 
-const annotations = "operator-scaling.tom-ludwig.github.io/" // what a record's begin with
+const annotations = "operator-scaling.tom-ludwig.github.io/" // prefix of the annotations of a record
 
-// garbage makes a Lease that is none.
+// garbage creates an invalid Lease.
 func (w *harness) garbage(name string, change func(*coordinationv1.Lease)) *coordinationv1.Lease {
 	w.t.Helper()
 	holder, seconds, now := "ghost_1", int32(leaseDuration/time.Second), metav1.NowMicro()
@@ -39,8 +39,9 @@ func (w *harness) garbage(name string, change func(*coordinationv1.Lease)) *coor
 	return created
 }
 
-// Leases that nobody wrote for the ring, or that somebody wrote badly, are counted
-// and left alone, or taken for the worst until they have run out; work goes on.
+// Leases that do not belong to the ring are counted and not touched. Invalid Leases of the
+// ring are counted, and treated as claiming everything until they have expired. Work
+// continues.
 func TestGarbageLeases(t *testing.T) {
 	soak(t)
 	t.Parallel()
@@ -56,7 +57,7 @@ func testGarbageLeases(t *attempt) {
 	stopChurn := w.churn(objects, 20)
 	defer stopChurn()
 
-	// Not of this ring: to be left alone.
+	// Leases that do not belong to this ring: they must not be touched.
 	elsewhere := w.withRing("elsewhere") // for its namespace
 	left := []*coordinationv1.Lease{
 		w.garbage("no-label", func(l *coordinationv1.Lease) { l.Labels = nil }),
@@ -67,7 +68,7 @@ func testGarbageLeases(t *attempt) {
 			l.Annotations[annotations+"phase"] = "active"
 		}),
 	}
-	// Taken for the worst.
+	// Invalid Leases of this ring: treated as claiming everything.
 	w.garbage("no-holder", func(l *coordinationv1.Lease) { l.Spec.HolderIdentity = nil })
 	w.garbage("no-renew-time", func(l *coordinationv1.Lease) { l.Spec.RenewTime = nil })
 	w.garbage("no-duration", func(l *coordinationv1.Lease) { l.Spec.LeaseDurationSeconds = nil })
@@ -89,13 +90,13 @@ func testGarbageLeases(t *attempt) {
 		for _, r := range replicas {
 			for _, kind := range []string{"foreign", "malformed"} {
 				if n, err := r.Metric(ctx, "sharding_lease_faults_total", `kind="`+kind+`"`); err != nil || n == 0 {
-					return fmt.Errorf("%s has counted no Lease that is %s (%v)", r, kind, err)
+					return fmt.Errorf("%s did not count any Lease that is %s (%v)", r, kind, err)
 				}
 			}
 		}
 		return nil
 	})
-	// Those who have something keep it.
+	// Members keep what they have.
 	for _, r := range replicas {
 		report, err := r.Report(t.Context())
 		if err != nil {
@@ -105,15 +106,15 @@ func testGarbageLeases(t *attempt) {
 			t.Errorf("%s has %d active partitions after it saw the garbage", r, report.States["active"])
 		}
 	}
-	// A newcomer gets nothing until what claims everything has run out.
+	// A new member gets nothing until the Leases that claim everything have expired.
 	newcomer := w.startMany(2, 3)[0]
 	all := append(append([]*replica.Process{}, replicas...), newcomer)
 	w.waitPlaced(all...)
 	blocked := time.Since(began)
 	if blocked < 2*leaseDuration {
-		t.Errorf("the newcomer had everything after %v: it did not wait for a Lease that claims everything for %v", blocked, 2*leaseDuration)
+		t.Errorf("the new member had everything after %v: it did not wait %[2]v for a Lease that claims everything", blocked, 2*leaseDuration)
 	}
-	figures.add(fmt.Sprintf("garbage Leases that claim everything for %v and 15 s: blocked newcomers for", 2*leaseDuration), blocked.Round(10*time.Millisecond).String(), "")
+	figures.add(fmt.Sprintf("invalid Leases that claim everything for %v and 15 s: blocked new members for", 2*leaseDuration), blocked.Round(10*time.Millisecond).String(), "")
 
 	stopChurn()
 	w.waitWorked(all...)
@@ -123,7 +124,7 @@ func testGarbageLeases(t *attempt) {
 			t.Errorf("%s has ended", r)
 		}
 	}
-	w.eventually("garbage that was taken for members is cleared away", func(ctx context.Context) error {
+	w.eventually("Leases that were treated as members are deleted", func(ctx context.Context) error {
 		leases, err := w.leases(ctx)
 		if err == nil && len(leases) != len(all) {
 			err = fmt.Errorf("there are %d Leases", len(leases))
@@ -135,21 +136,21 @@ func testGarbageLeases(t *attempt) {
 		evicted = evicted || v.Lease != nil && v.Lease.Annotations[annotations+"evicted-by"] != ""
 	}
 	if !evicted {
-		t.Errorf("Lease %s went without having been voided", blocking.Name)
+		t.Errorf("Lease %s was deleted without being voided first", blocking.Name)
 	}
 	for _, l := range left {
 		now, err := w.kube.CoordinationV1().Leases(l.Namespace).Get(t.Context(), l.Name, metav1.GetOptions{})
 		if err != nil {
-			t.Errorf("a Lease of somebody else: %v", err)
+			t.Errorf("a Lease that does not belong to the ring: %v", err)
 		} else if now.ResourceVersion != l.ResourceVersion {
-			t.Errorf("Lease %s of somebody else was changed", l.Name)
+			t.Errorf("Lease %s, which does not belong to the ring, was changed", l.Name)
 		}
 	}
 	w.stop(all...)
 }
 
-// A Lease of this name that somebody else has put there is not touched: the replica
-// ends and says so.
+// If a Lease with the member's name exists that does not belong to the ring, the replica does
+// not touch it: it exits and logs the reason.
 func TestNameOfTheLeaseIsTaken(t *testing.T) {
 	soak(t)
 	t.Parallel()
@@ -164,7 +165,7 @@ func testNameOfTheLeaseIsTaken(t *attempt) {
 		t.Errorf("exit code %d, want 1", code)
 	}
 	if log := p.Tail(1000); !strings.Contains(log, taken.Name) || !strings.Contains(log, "not a Lease of this ring") {
-		t.Errorf("the log does not say what is the matter:\n%s", log)
+		t.Errorf("the log does not report the reason:\n%s", log)
 	}
 	now, err := w.kube.CoordinationV1().Leases(w.namespace).Get(t.Context(), taken.Name, metav1.GetOptions{})
 	if err != nil || now.ResourceVersion != taken.ResourceVersion {

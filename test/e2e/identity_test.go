@@ -18,8 +18,8 @@ import (
 	"github.com/tom-ludwig/operator-scaling/test/replica"
 )
 
-// A container that is restarted in its Pod takes over the Lease of the one that
-// died, at once and not when it has run out.
+// A container that is restarted in its Pod takes over the Lease of the container that died
+// immediately, and not only when the Lease has expired.
 func TestRestartInTheSamePod(t *testing.T) {
 	soak(t)
 	repeat(t, testRestartInTheSamePod)
@@ -28,7 +28,7 @@ func TestRestartInTheSamePod(t *testing.T) {
 func testRestartInTheSamePod(t *attempt) {
 	const objects = 60
 	w := newHarness(t)
-	w.template.LeaseDuration = shard.DefaultLeaseDuration // so that at once can be told from later
+	w.template.LeaseDuration = shard.DefaultLeaseDuration // long enough to distinguish immediately from later
 	w.createFoos(0, objects)
 	replicas := w.startMany(0, 2)
 	before := w.waitWorked(replicas...)
@@ -40,7 +40,7 @@ func testRestartInTheSamePod(t *attempt) {
 	again := w.start(replicas[0].Pod())
 	after := w.waitPlaced(again, replicas[1])
 	took := time.Since(killed)
-	figures.add(fmt.Sprintf("kill -9 and restart in the same Pod, Lease duration %v: until it has all again", shard.DefaultLeaseDuration),
+	figures.add(fmt.Sprintf("kill -9 and restart in the same Pod, Lease duration %v: until it has all partitions again", shard.DefaultLeaseDuration),
 		took.Round(10*time.Millisecond).String(), "at once")
 	if took > shard.DefaultLeaseDuration-shard.DefaultLeaseDuration/5 {
 		t.Againf("the Lease was taken over after %v: no sooner than by waiting", took)
@@ -60,7 +60,7 @@ func testRestartInTheSamePod(t *attempt) {
 	w.stop(again, replicas[1])
 }
 
-// Two live processes with one identity: two containers of one Pod, or a mistake.
+// Two live processes with one identity: two containers of one Pod, or a misconfiguration.
 func TestDuplicateIdentity(t *testing.T) {
 	soak(t)
 	t.Parallel()
@@ -71,8 +71,8 @@ func testDuplicateIdentity(t *attempt) {
 	duplicate(t, func(*harness) {})
 }
 
-// The same name in another Pod: one that was deleted by force while its process
-// lives on, and came back elsewhere.
+// The same name in another Pod: the Pod was force-deleted while its process kept running, and
+// was created again on another node.
 func TestDuplicateNameInAnotherPod(t *testing.T) {
 	soak(t)
 	t.Parallel()
@@ -86,7 +86,7 @@ func testDuplicateName(t *attempt) {
 			w.t.Fatal(err)
 		}
 		if w.pod("op-0") == uid {
-			w.t.Fatal("the Pod is still the same")
+			w.t.Fatal("the Pod was not replaced")
 		}
 	})
 }
@@ -111,14 +111,14 @@ func duplicate(t *attempt, between func(*harness)) {
 		}
 		return err
 	})
-	// For longer than the Lease would last without the first.
+	// For longer than the Lease would last without the first process.
 	stopChurn := w.churn(objects, 20)
 	for end := time.Now().Add(2 * leaseDuration); time.Now().Before(end); time.Sleep(4 * poll) {
 		if err := second.Ready(t.Context()); !errors.Is(err, replica.ErrNotReady) {
-			t.Fatalf("the second is ready, or ill: %v", err)
+			t.Fatalf("the second is ready, or reports another error: %v", err)
 		}
 		if err := second.Healthy(t.Context()); err != nil {
-			t.Fatalf("the second would be restarted, which helps nobody: %v", err)
+			t.Fatalf("the second would be restarted, which does not help: %v", err)
 		}
 	}
 	w.waitPlaced(first, other)
@@ -130,7 +130,7 @@ func duplicate(t *attempt, between func(*harness)) {
 		t.Errorf("the Lease was held by %v, want the first process alone", holders)
 	}
 
-	// When the first has gone, the second takes over.
+	// When the first process has exited, the second takes over.
 	began := time.Now()
 	w.stop(first)
 	w.waitPlaced(second, other)
@@ -141,7 +141,7 @@ func duplicate(t *attempt, between func(*harness)) {
 	w.stop(second, other)
 }
 
-// holders returns who has held the Lease of a Pod so far, in order.
+// holders returns the holders of a Pod's Lease so far, in order.
 func (w *harness) holders(pod string) []string {
 	w.t.Helper()
 	w.sync()

@@ -24,7 +24,7 @@ import (
 	"github.com/tom-ludwig/operator-scaling/shard"
 )
 
-// operator is what a test does in the operator's name.
+// operator sends requests with the operator's identity.
 type operator struct {
 	w           *harness
 	deployments kubernetes.Interface
@@ -40,8 +40,8 @@ func (w *harness) operator(config *rest.Config) operator {
 	return operator{w, mustClient(w.t, config), foos.SamplecontrollerV1alpha1().Foos(w.namespace)}
 }
 
-// allow gives the operator in this world what the manifests give it in a cluster,
-// and a rule for patches, which the example does without.
+// allow grants the operator the permissions that the manifests grant in a cluster, and
+// permission to patch, which the example does not need.
 func (w *harness) allow() {
 	w.t.Helper()
 	content, err := os.Open(manifests("rbac.yaml"))
@@ -80,10 +80,10 @@ func (w *harness) allow() {
 	}
 }
 
-// dry makes the API server judge a write and not carry it out.
+// dry makes the API server validate a write without executing it.
 var dry = []string{metav1.DryRunAll}
 
-// updateDeployment writes the Deployment as it is, but for the token; "" for none.
+// updateDeployment writes the Deployment unchanged, except for the token; "" for none.
 func (o operator) updateDeployment(name, token string, dryRun []string) error {
 	d, err := o.w.kube.AppsV1().Deployments(o.w.namespace).Get(o.w.t.Context(), name, metav1.GetOptions{})
 	if err != nil {
@@ -111,7 +111,7 @@ func (o operator) createDeployment(name, token string, dryRun []string) error {
 	return err
 }
 
-// updateStatus writes the status of a Foo as it is, but for the token.
+// updateStatus writes the status of a Foo unchanged, except for the token.
 func (o operator) updateStatus(name, token string, dryRun []string) error {
 	foo, err := o.w.foos.Get(o.w.t.Context(), name, metav1.GetOptions{})
 	if err != nil {

@@ -13,8 +13,8 @@ import (
 	"github.com/tom-ludwig/operator-scaling/test/controlplane"
 )
 
-// No API server for longer than Leases last: everybody stops, and goes on with what
-// it had when the server is back. Nothing is moved, nobody is evicted.
+// The API server is down for longer than Leases last: every member stops working, and resumes
+// with the same partitions when the server is back. Nothing moves, no member is evicted.
 func TestOutageOfTheAPIServer(t *testing.T) {
 	soak(t)
 	repeat(t, testOutageOfTheAPIServer)
@@ -45,7 +45,7 @@ func testOutageOfTheAPIServer(t *attempt) {
 				return err
 			}
 			if fenced != 1 {
-				return fmt.Errorf("%s is not", r)
+				return fmt.Errorf("%s is not fenced", r)
 			}
 		}
 		return nil
@@ -60,7 +60,7 @@ func testOutageOfTheAPIServer(t *attempt) {
 			t.Error(err)
 		}
 		if err := r.Ready(t.Context()); err == nil {
-			t.Errorf("%s says that it is ready", r)
+			t.Errorf("%s reports that it is ready", r)
 		}
 	}
 
@@ -76,10 +76,10 @@ func testOutageOfTheAPIServer(t *attempt) {
 	w.waitWorked(replicas...)
 	w.check(true)
 
-	figures.add(fmt.Sprintf("API server away for %v: all members fenced after", up.Sub(down).Round(100*time.Millisecond)), fencedAt.Round(10*time.Millisecond).String(), "renew deadline "+(leaseDuration*3/5).String())
+	figures.add(fmt.Sprintf("API server down for %v: all members fenced after", up.Sub(down).Round(100*time.Millisecond)), fencedAt.Round(10*time.Millisecond).String(), "renew deadline "+(leaseDuration*3/5).String())
 	figures.add("  all partitions active again, after the server is ready", resumed.Round(10*time.Millisecond).String(), "")
 	if !maps.Equal(before.owner, after.owner) {
-		t.Error("partitions were moved")
+		t.Error("partitions moved")
 	}
 	for _, r := range replicas {
 		if holders := w.holders(r.Pod()); len(holders) != 1 || holders[0] != identities[r.Pod()][0] {

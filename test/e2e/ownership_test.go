@@ -21,8 +21,8 @@ import (
 	"github.com/tom-ludwig/operator-scaling/test/replica"
 )
 
-// leases reads the ring's Leases from the API server, void ones included, and what
-// can be made of those with faults.
+// leases reads the ring's Leases from the API server, including void ones, and decodes
+// invalid ones as far as possible.
 func (w *harness) leases(ctx context.Context) ([]claim.Lease, error) {
 	list, err := w.kube.CoordinationV1().Leases(w.leasesIn).List(ctx, metav1.ListOptions{LabelSelector: lease.LabelRing + "=" + w.ring})
 	if err != nil {
@@ -37,7 +37,7 @@ func (w *harness) leases(ctx context.Context) ([]claim.Lease, error) {
 	return all, nil
 }
 
-// placement says which member has each partition, by the claims on the Leases.
+// placement is the member of each partition, according to the claims on the Leases.
 type placement struct {
 	partitions int
 	owner      map[int]string // partition -> Pod
@@ -58,8 +58,8 @@ func (p placement) counts(keys []string) map[string]int {
 	return counts
 }
 
-// placed returns who owns what, if the members are exactly the given replicas, and
-// each partition is claimed by one and active there, and nothing moves.
+// placed returns the placement, if the members are exactly the given replicas, each partition
+// is claimed by one member and active there, and nothing moves.
 func (w *harness) placed(ctx context.Context, replicas ...*replica.Process) (placement, error) {
 	p := placement{owner: map[int]string{}}
 	leases, err := w.leases(ctx)
@@ -79,7 +79,7 @@ func (w *harness) placed(ctx context.Context, replicas ...*replica.Process) (pla
 			p.partitions = r.Claims.Set.Partitions()
 		}
 		if r.Claims.Everything || r.Claims.Set.Partitions() != p.partitions {
-			return p, fmt.Errorf("member %s claims parts of another ring", r.Member)
+			return p, fmt.Errorf("member %s has claims under other ring parameters", r.Member)
 		}
 		claimed[r.Member] = r.Claims.Set.Len()
 		for partition := range r.Claims.Set.All() {
@@ -115,14 +115,14 @@ func (w *harness) placed(ctx context.Context, replicas ...*replica.Process) (pla
 			case part.State == ring.Active.String() && owner != r.Pod():
 				return p, fmt.Errorf("partition %d is active on %s and claimed by %s", partition, r, owner)
 			case part.Owner != owner:
-				return p, fmt.Errorf("partition %d is claimed by %s, %s waits for it to go to %s", partition, owner, r, part.Owner)
+				return p, fmt.Errorf("partition %d is claimed by %s, but %s expects it to move to %s", partition, owner, r, part.Owner)
 			}
 		}
 	}
 	return p, nil
 }
 
-// waitPlaced waits until the replicas own everything, each partition by one.
+// waitPlaced waits until the replicas own everything and each partition has one owner.
 func (w *harness) waitPlaced(replicas ...*replica.Process) placement {
 	w.t.Helper()
 	var p placement
@@ -133,8 +133,8 @@ func (w *harness) waitPlaced(replicas ...*replica.Process) placement {
 	return p
 }
 
-// waitWorked waits until the replicas own everything, and each Foo was worked on at
-// its last version by its owner.
+// waitWorked waits until the replicas own everything, and each Foo was processed at its last
+// version by its owner.
 func (w *harness) waitWorked(replicas ...*replica.Process) placement {
 	w.t.Helper()
 	var p placement
@@ -157,14 +157,14 @@ func (w *harness) waitWorked(replicas ...*replica.Process) placement {
 			}
 		}
 		if behind+elsewhere > 0 {
-			return fmt.Errorf("of %d Foos %d are behind, and %d were last worked on by others", len(foos), behind, elsewhere)
+			return fmt.Errorf("of %d Foos, %d were not processed at their last version, and %d were last processed by others", len(foos), behind, elsewhere)
 		}
 		return nil
 	})
 	return p
 }
 
-// waitQuiet waits until no replica has begun to work on anything for a while.
+// waitQuiet waits until no replica has started work for a while.
 func (w *harness) waitQuiet(quiet time.Duration) {
 	w.t.Helper()
 	last, since := -1, time.Now()
@@ -179,8 +179,8 @@ func (w *harness) waitQuiet(quiet time.Duration) {
 	})
 }
 
-// starts counts the reconciles that have begun since a time, of the keys for which
-// the condition holds; nil for all.
+// starts counts the reconciles that have started since a time, of the keys for which the
+// condition holds; nil for all.
 func (w *harness) starts(which func(process, key string) bool, since int64) int {
 	w.t.Helper()
 	n := 0
@@ -194,7 +194,7 @@ func (w *harness) starts(which func(process, key string) bool, since int64) int 
 	return n
 }
 
-// metric sums up a metric over replicas.
+// metric sums a metric over replicas.
 func (w *harness) metric(replicas []*replica.Process, name string, labels ...string) float64 {
 	w.t.Helper()
 	total := 0.0
@@ -208,10 +208,10 @@ func (w *harness) metric(replicas []*replica.Process, name string, labels ...str
 	return total
 }
 
-// leaseName is that of the Lease of a Pod.
+// leaseName returns the name of a Pod's Lease.
 func (w *harness) leaseName(pod string) string { return lease.Name(w.ring+"-", pod) }
 
-// placedNow returns who claims what at this moment, settled or not.
+// placedNow returns the current claims, settled or not.
 func (w *harness) placedNow() placement {
 	w.t.Helper()
 	p := placement{owner: map[int]string{}}

@@ -11,9 +11,8 @@ import (
 	"github.com/tom-ludwig/operator-scaling/example-controller/record"
 )
 
-// A replica that is paused for longer than its Lease lasts, in the middle of its
-// work, is taken for dead. When it wakes it does nothing under what it owned
-// before, and joins again.
+// A replica that is paused during its work, for longer than its Lease lasts, is evicted. When
+// it resumes, it does nothing under its old claims, and joins again.
 func TestPausedForLongerThanTheLease(t *testing.T) {
 	repeat(t, testPausedForLongerThanTheLease)
 }
@@ -33,7 +32,7 @@ func testPausedForLongerThanTheLease(t *attempt) {
 		t.Fatal(err)
 	}
 	p := w.waitPlaced(other)
-	figures.add(fmt.Sprintf("SIGSTOP, Lease duration %v: until the other member has all", leaseDuration), time.Since(began).Round(10*time.Millisecond).String(), "")
+	figures.add(fmt.Sprintf("SIGSTOP, Lease duration %v: until the other member has all partitions", leaseDuration), time.Since(began).Round(10*time.Millisecond).String(), "")
 	for i := range objects {
 		if owner := p.of(w.key(fmt.Sprintf("foo-%d", i))); owner != other.Pod() {
 			t.Fatalf("foo-%d is owned by %q", i, owner)
@@ -74,6 +73,6 @@ func testPausedForLongerThanTheLease(t *attempt) {
 	if inHand == 0 {
 		t.Againf("there was no work in hand when the replica was paused: nothing was tested")
 	}
-	figures.add("  work in hand when it was paused, writes under the old claims when it woke up", fmt.Sprintf("%d, %d", inHand, late), "0 writes")
+	figures.add("  work in flight when it was paused, writes under the old claims after it resumed", fmt.Sprintf("%d, %d", inHand, late), "0 writes")
 	w.stop(sleeper, other)
 }

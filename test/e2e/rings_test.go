@@ -11,8 +11,8 @@ import (
 	"github.com/tom-ludwig/operator-scaling/test/replica"
 )
 
-// Two operators in one namespace: each has a whole ring of its own members, and
-// what happens to one is nothing to the other.
+// Two operators in one namespace: each has a complete ring of its own members, and changes in
+// one ring do not affect the other.
 func TestTwoRingsInOneNamespace(t *testing.T) {
 	soak(t)
 	t.Parallel()
@@ -53,7 +53,7 @@ func testTwoRingsInOneNamespace(t *attempt) {
 		sees(p, "other-0", "other-1")
 	}
 
-	// A member of one goes: the other's do not move.
+	// A member of one ring leaves: the partitions of the other ring do not move.
 	before := b.waitPlaced(ofB...)
 	a.stop(ofA[0])
 	a.waitWorked(ofA[1])
@@ -64,10 +64,10 @@ func testTwoRingsInOneNamespace(t *attempt) {
 		}
 	}
 	if changes := b.metric(ofB, "sharding_ring_members_removed_total"); changes != 0 {
-		t.Errorf("the other ring has lost %v members", changes)
+		t.Errorf("the other ring lost %v members", changes)
 	}
 	if foreign := a.metric(ofA[1:], "sharding_lease_faults_total") + b.metric(ofB, "sharding_lease_faults_total"); foreign != 0 {
-		t.Errorf("%v Leases could not be read: one ring has seen the other's", foreign)
+		t.Errorf("%v unreadable Leases: one ring saw those of the other", foreign)
 	}
 	for _, w := range []*harness{a, b} {
 		for _, h := range w.histories() {

@@ -13,8 +13,8 @@ import (
 	"github.com/tom-ludwig/operator-scaling/test/replica"
 )
 
-// A rolling update that changes the ring's parameters: all members, new ones too,
-// place by the old ones until the last old member has left.
+// A rolling update changes the ring's parameters: all members, including new ones, use the
+// old parameters until the last old member has left.
 func TestRollingUpdateOfTheRingParameters(t *testing.T) {
 	soak(t)
 	repeat(t, testRollingUpdateOfTheRingParameters)
@@ -32,28 +32,28 @@ func testRollingUpdateOfTheRingParameters(t *attempt) {
 	began := time.Now()
 	var updated []*replica.Process
 	for i := range members {
-		// As a Deployment does it: first a new one comes, then an old one goes.
+		// As in a Deployment: first a new member joins, then an old one leaves.
 		updated = append(updated, w.start(fmt.Sprintf("new-%d", i), args(fmt.Sprintf("--partitions=%d", partitions))))
 		both := append(append([]*replica.Process{}, replicas[i:]...), updated...)
 		if p := w.waitPlaced(both...); p.partitions != ring.DefaultPartitions {
-			t.Errorf("there are %d partitions with %d old members", p.partitions, len(replicas)-i)
+			t.Errorf("%d partitions with %d old members", p.partitions, len(replicas)-i)
 		}
 		w.stop(replicas[i])
 	}
 	p := w.waitPlaced(updated...)
 	took := time.Since(began)
 	if p.partitions != partitions {
-		t.Errorf("there are %d partitions after the last old member has left, want %d", p.partitions, partitions)
+		t.Errorf("%d partitions after the last old member has left, want %d", p.partitions, partitions)
 	}
 	time.Sleep(leaseDuration)
 	changes := stopChurn()
 	w.waitWorked(updated...)
 	report := w.check(true)
 	figures.add(fmt.Sprintf("rolling update of %d members from %d to %d partitions", members, ring.DefaultPartitions, partitions), took.Round(10*time.Millisecond).String(), "")
-	figures.add("  changes meanwhile, reconciles, overlaps, losses",
+	figures.add("  changes during the update, reconciles, overlaps, losses",
 		fmt.Sprintf("%d, %d, %d, %d", changes, report.Reconciles, len(report.Overlaps), len(report.Losses)), "overlaps and losses 0")
 
-	// No Lease has named partitions of the new kind while an old member had its own.
+	// No Lease claimed partitions of the new ring while an old member claimed old ones.
 	w.sync()
 	last := int64(0) // revision of the last claim of an old member
 	first := int64(0)
@@ -73,7 +73,7 @@ func testRollingUpdateOfTheRingParameters(t *attempt) {
 		}
 	}
 	if first == 0 || first < last {
-		t.Errorf("the new partitions were first claimed in revision %d, the last claim of an old member is of revision %d", first, last)
+		t.Errorf("the new partitions were first claimed in revision %d, but the last claim of an old member is of revision %d", first, last)
 	}
 	w.stop(updated...)
 }

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// From one replica to five and back to two, while the objects change all the time:
-// at each step everything has one owner, and nothing is lost or worked on by two.
+// From one replica to five and back to two, under constant change of the objects: after each
+// step every object has one owner, no change is lost, and no two members work on an object.
 func TestScaleUnderConstantChange(t *testing.T) {
 	repeat(t, testScaleUnderConstantChange)
 }
@@ -21,7 +21,7 @@ func testScaleUnderConstantChange(t *attempt) {
 	w.createFoos(0, objects)
 	replicas := w.startMany(0, 1)
 	w.waitPlaced(replicas...)
-	stopChurn := w.churn(objects, 150) // so many that there is always a write under way
+	stopChurn := w.churn(objects, 150) // so many that there is always a write in flight
 
 	step := func(what string, act func()) {
 		t.Helper()
@@ -47,7 +47,7 @@ func testScaleUnderConstantChange(t *attempt) {
 		w.check(false)
 	}
 	step("1 -> 5", func() { replicas = append(replicas, w.startMany(1, 5)...) })
-	// The first and the last go, so that it is not always the one that came last.
+	// The first and the last member leave, so that it is not always the newest one.
 	step("5 -> 2", func() {
 		leaving := append(replicas[:1:1], replicas[3:]...)
 		replicas = replicas[1:3]
@@ -57,10 +57,10 @@ func testScaleUnderConstantChange(t *attempt) {
 	changes := stopChurn()
 	w.waitWorked(replicas...)
 	report := w.check(true)
-	figures.add("  changes meanwhile, reconciles, handovers of objects, overlaps, losses",
+	figures.add("  changes during the test, reconciles, handovers of objects, overlaps, losses",
 		fmt.Sprintf("%d, %d, %d, %d, %d", changes, report.Reconciles, report.Moves, len(report.Overlaps), len(report.Losses)), "overlaps and losses 0")
 	if report.Moves == 0 {
-		t.Error("nothing was handed over")
+		t.Error("no handover took place")
 	}
 	w.stop(replicas...)
 }

@@ -12,9 +12,8 @@ import (
 	"github.com/tom-ludwig/operator-scaling/test/replica"
 )
 
-// Three replicas start on objects that are there already. Each object is reconciled
-// once: by one member, for its one version, although that writes a Deployment and
-// the Foo's own status, which come back as events.
+// Three replicas start with existing objects. Each object is reconciled once, by one member,
+// although the reconcile writes a Deployment and the Foo's status, which cause events.
 func TestStartOnExistingObjects(t *testing.T) {
 	repeat(t, testStartOnExistingObjects)
 }
@@ -26,8 +25,7 @@ func testStartOnExistingObjects(t *attempt) {
 		objects = 300
 	}
 	w := newHarness(t)
-	// Nothing but the start is to happen: no member may fall silent on a machine
-	// that is busy.
+	// Only the start must happen: no member may be evicted because the machine is busy.
 	w.template.LeaseDuration = shard.DefaultLeaseDuration
 	w.createFoos(0, objects)
 
@@ -37,11 +35,11 @@ func testStartOnExistingObjects(t *attempt) {
 	placed := time.Since(began)
 	p := w.waitWorked(replicas...)
 	worked := time.Since(began)
-	w.waitQuiet(3 * time.Second) // what a status write causes would come at once
+	w.waitQuiet(3 * time.Second) // the effect of a status write would be immediate
 
 	report := w.check(true)
 	figures.add(fmt.Sprintf("reconciles when %d replicas start on %d objects", members, objects), fmt.Sprint(report.Reconciles), fmt.Sprint(objects))
-	figures.add("  until all partitions are active, until all objects are worked on",
+	figures.add("  until all partitions are active, until all objects are processed",
 		fmt.Sprintf("%v, %v", placed.Round(10*time.Millisecond), worked.Round(10*time.Millisecond)), "")
 	if report.Reconciles != objects || report.KeysByReconciles[1] != objects {
 		t.Errorf("%d reconciles of %d objects (times reconciled: how many objects): %v", report.Reconciles, objects, report.KeysByReconciles)

@@ -22,8 +22,8 @@ import (
 	"github.com/tom-ludwig/operator-scaling/test/replica"
 )
 
-// A replica that gets SIGTERM gives up what it owns, deletes its Lease and exits
-// with 0. Its objects are worked on by others in a fraction of a second.
+// A replica that receives SIGTERM releases its partitions, deletes its Lease and exits with
+// code 0. Other members work on its objects within a fraction of a second.
 func TestGracefulStop(t *testing.T) {
 	repeat(t, testGracefulStop)
 }
@@ -31,8 +31,8 @@ func TestGracefulStop(t *testing.T) {
 func testGracefulStop(t *attempt) {
 	const objects, members = 300, 4
 	w := newHarness(t)
-	w.template.LeaseDuration = shard.DefaultLeaseDuration // nobody is to be evicted by mistake
-	w.template.Workers = 32                               // the wait for a worker is not what is measured
+	w.template.LeaseDuration = shard.DefaultLeaseDuration // avoids evictions on a slow machine
+	w.template.Workers = 32                               // enough workers, so that waiting for one does not affect the measurement
 	w.createFoos(0, objects)
 	replicas := w.startMany(0, members)
 	w.waitWorked(replicas...)
@@ -46,7 +46,7 @@ func testGracefulStop(t *attempt) {
 		took := time.Duration(now() - began)
 		t.Logf("%s has exited %v after SIGTERM", leaving, took.Round(time.Millisecond))
 		if _, err := w.kube.CoordinationV1().Leases(w.namespace).Get(t.Context(), w.leaseName(leaving.Pod()), metav1.GetOptions{}); !apierrors.IsNotFound(err) {
-			t.Errorf("%s has exited, and its Lease is still there (%v)", leaving, err)
+			t.Errorf("%s has exited, but its Lease still exists (%v)", leaving, err)
 		}
 		w.waitPlaced(replicas...)
 	}
@@ -68,7 +68,7 @@ func testGracefulStop(t *attempt) {
 		}
 	}
 	if len(unowned) == 0 {
-		t.Error("nothing was handed over")
+		t.Error("no handover took place")
 	}
 	if evictions := w.metric(replicas, "sharding_evictions_total"); evictions != 0 {
 		t.Errorf("%v evictions", evictions)
@@ -86,8 +86,8 @@ func testGracefulStop(t *attempt) {
 	})
 }
 
-// A Lease belongs to its Pod, so that it goes with it, whatever happened to the
-// process. Without a UID there is no such reference, and all else works.
+// The owner of a Lease is its Pod, so that the Lease is deleted with the Pod in any case.
+// Without a UID there is no owner reference, and everything else works.
 func TestLeaseBelongsToThePod(t *testing.T) {
 	soak(t)
 	repeat(t, testLeaseBelongsToThePod)
@@ -96,7 +96,7 @@ func TestLeaseBelongsToThePod(t *testing.T) {
 func testLeaseBelongsToThePod(t *attempt) {
 	w := newHarnessOn(t, ownPlane(t, controlplane.Options{GarbageCollector: true}))
 	collector := w.plane.cp.GarbageCollector
-	collector.Kill() // until a Lease is to go
+	collector.Kill() // until a Lease must be deleted
 	owned := w.start("with-uid")
 	free := w.start("without-uid", func(c *replica.Config) { c.PodUID = "" }, func(c *replica.Config) { c.Pod = "no-pod-of-that-name" })
 	w.waitPlaced(owned, free)
@@ -121,7 +121,7 @@ func testLeaseBelongsToThePod(t *attempt) {
 		t.Errorf("the Lease of %s has the owner references %v, want none", free, l.OwnerReferences)
 	}
 
-	// A Pod that exists, and no POD_UID: it is read once.
+	// The Pod exists, but POD_UID is not set: the member reads the Pod once.
 	w.pod("read")
 	read := w.start("read", func(c *replica.Config) { c.PodUID = "" })
 	w.waitPlaced(owned, free, read)
@@ -132,8 +132,8 @@ func testLeaseBelongsToThePod(t *attempt) {
 		t.Errorf("the Lease of %s has the owner references %v, want the Pod's", read, l.OwnerReferences)
 	}
 
-	// The garbage collector takes the Lease of a Pod that is gone. Its members
-	// count it for as long as it might have been held.
+	// The garbage collector deletes the Lease of a deleted Pod. The other members count the
+	// Lease for as long as it might have been held.
 	owned.Kill()
 	if err := w.kube.CoreV1().Pods(w.namespace).Delete(t.Context(), owned.Pod(), metav1.DeleteOptions{GracePeriodSeconds: new(int64)}); err != nil {
 		t.Fatal(err)
@@ -147,7 +147,7 @@ func testLeaseBelongsToThePod(t *attempt) {
 		if apierrors.IsNotFound(err) {
 			return nil
 		}
-		return fmt.Errorf("it is there: %w", errOr(err, "found"))
+		return fmt.Errorf("it still exists: %w", errOr(err, "found"))
 	})
 	w.check(false)
 	w.stop(free, read)
