@@ -6,6 +6,8 @@ package claim
 import (
 	"time"
 
+	"k8s.io/apimachinery/pkg/util/resourceversion"
+
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
 )
 
@@ -128,8 +130,16 @@ func (l Lease) sameWrite(other Lease) bool {
 	return l.Version == other.Version && l.UID == other.UID && l.Record.Holder == other.Record.Holder && l.Record.Seq == other.Record.Seq
 }
 
-// CompareVersions orders two resourceVersions as the API conventions allow since
-// Kubernetes 1.35: decimal numbers of any length without leading zeros.
+// ValidVersion reports whether a resourceVersion can be compared: a positive decimal
+// number of any length without leading zeros, as the API conventions promise since
+// Kubernetes 1.35. Some aggregated API servers and most fakes have others.
+func ValidVersion(v string) bool {
+	_, err := resourceversion.CompareResourceVersion(v, v)
+	return err == nil
+}
+
+// CompareVersions orders two resourceVersions that are valid, or "" for none, which is
+// the lowest.
 func CompareVersions(a, b string) int {
 	switch {
 	case len(a) != len(b):

@@ -10,8 +10,6 @@ import (
 	"slices"
 	"strings"
 
-	"k8s.io/apimachinery/pkg/util/resourceversion"
-
 	"github.com/tom-ludwig/operator-scaling/shard/claim"
 )
 
@@ -62,7 +60,7 @@ func checkWatermark(kind, version string) error {
 	if !kindPattern.MatchString(kind) {
 		return fmt.Errorf("%.100q is not a valid kind", kind)
 	}
-	if _, err := resourceversion.CompareResourceVersion(version, version); err != nil || len(version) > maxVersion {
+	if !claim.ValidVersion(version) || len(version) > maxVersion {
 		return fmt.Errorf("kind %s: %.100q is not a comparable resourceVersion", kind, version)
 	}
 	return nil

@@ -10,7 +10,6 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/util/resourceversion"
 	"k8s.io/client-go/tools/cache"
 
 	"github.com/tom-ludwig/operator-scaling/shard/claim"
@@ -101,7 +100,8 @@ func hasReached(caches []*kindCache, version string) bool {
 		if !c.HasSynced() {
 			continue
 		}
-		if order, err := resourceversion.CompareResourceVersion(c.GetStore().LastStoreSyncResourceVersion(), version); err != nil || order >= 0 {
+		shown := c.GetStore().LastStoreSyncResourceVersion()
+		if !claim.ValidVersion(shown) || !claim.ValidVersion(version) || claim.CompareVersions(shown, version) >= 0 {
 			return true
 		}
 	}
@@ -121,16 +121,7 @@ func highest(caches []*kindCache) (version string) {
 
 // higher reports whether a is above b, which may be "" for none. A version that cannot
 // be compared is not.
-func higher(a, b string) bool {
-	if b == "" {
-		b = "1"
-		if a == b {
-			return true
-		}
-	}
-	order, err := resourceversion.CompareResourceVersion(a, b)
-	return err == nil && order > 0
-}
+func higher(a, b string) bool { return claim.ValidVersion(a) && claim.CompareVersions(a, b) > 0 }
 
 // kindCache is an informer as a cache of the objects of one kind.
 type kindCache struct {
