@@ -121,7 +121,7 @@ func short(d time.Duration) string {
 
 // write writes the three files.
 func (r *Result) write(dir string) error {
-	var text, picture bytes.Buffer
+	var text, page bytes.Buffer
 	if err := r.WriteText(&text); err != nil {
 		return err
 	}
@@ -132,14 +132,14 @@ func (r *Result) write(dir string) error {
 	for _, i := range r.Injections {
 		run.Faults = append(run.Faults, timeline.Fault{Name: i.Kind, Target: i.Target, From: i.From, To: i.To, Note: i.Note})
 	}
-	if err := timeline.Write(&picture, run); err != nil {
+	if err := timeline.Write(&page, run); err != nil {
 		return err
 	}
 	data, err := json.MarshalIndent(r, "", "  ")
 	if err != nil {
 		return err
 	}
-	for name, content := range map[string][]byte{TextFile: text.Bytes(), TimelineFile: picture.Bytes(), JSONFile: data} {
+	for name, content := range map[string][]byte{TextFile: text.Bytes(), TimelineFile: page.Bytes(), JSONFile: data} {
 		if err := os.WriteFile(filepath.Join(dir, name), content, 0o644); err != nil {
 			return err
 		}

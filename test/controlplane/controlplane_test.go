@@ -237,7 +237,7 @@ func TestControlPlane(t *testing.T) {
 		if err := maps.Delete(t.Context(), "owner", metav1.DeleteOptions{}); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, "the child goes with its owner", func(ctx context.Context) (bool, error) {
+		eventually(t, "the child is deleted with its owner", func(ctx context.Context) (bool, error) {
 			_, err := maps.Get(ctx, "child", metav1.GetOptions{})
 			return apierrors.IsNotFound(err), nil
 		})

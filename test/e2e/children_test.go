@@ -34,7 +34,7 @@ func testChildrenReachTheOwnerOfTheirParent(t *attempt) {
 		return w.patchDeployment(name, `{"status":{"replicas":1,"updatedReplicas":1,"readyReplicas":1,"availableReplicas":1}}`, "status")
 	})
 	w.eachFoo(60, 90, w.deleteDeployment)
-	w.eventually("the owners see to it", func(context.Context) error {
+	w.eventually("the owners react", func(context.Context) error {
 		after := w.deployments()
 		foos, err := w.listFoos()
 		if err != nil {

@@ -79,7 +79,7 @@ func testKill(t *attempt, duration time.Duration) {
 	if n := w.metric(rest, "sharding_evictions_total", `outcome="done"`); n != 1 {
 		t.Errorf("%v evictions, want 1", n)
 	}
-	w.eventually("the void Lease is cleared away", func(ctx context.Context) error {
+	w.eventually("the void Lease is deleted", func(ctx context.Context) error {
 		if err := w.log.Sync(ctx); err != nil {
 			return err
 		}

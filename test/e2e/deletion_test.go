@@ -41,7 +41,7 @@ func testDeletion(t *attempt) {
 	w.deleteFoos(10, 20, metav1.DeletePropagationForeground)
 	w.deleteFoos(20, 30, metav1.DeletePropagationOrphan)
 	w.eachFoo(30, 40, w.deleteDeployment)
-	w.eventually("what was deleted is gone, or is there again", func(context.Context) error {
+	w.eventually("deleted objects are gone, or were created again", func(context.Context) error {
 		for i := range 40 {
 			if err := w.checkDeletion(fmt.Sprintf("foo-%d", i), i, before); err != nil {
 				return err
@@ -51,7 +51,7 @@ func testDeletion(t *attempt) {
 	})
 
 	// While no member may react: the victim is dead, but its Lease has not expired.
-	victim, heir := replicas[0], replicas[1]
+	victim, successor := replicas[0], replicas[1]
 	var orphans []int
 	for i := 40; i < objects; i++ {
 		if p.of(w.key(fmt.Sprintf("foo-%d", i))) == victim.Pod() {
@@ -76,11 +76,11 @@ func testDeletion(t *attempt) {
 	for _, i := range bare {
 		w.eachFoo(i, i+1, w.deleteDeployment)
 	}
-	if _, err := w.placed(t.Context(), heir); err == nil {
+	if _, err := w.placed(t.Context(), successor); err == nil {
 		t.Againf("the victim's objects were taken over before anything could be deleted: nothing was tested")
 	}
-	w.waitPlaced(heir)
-	w.eventually("the heir brings everything in order", func(context.Context) error {
+	w.waitPlaced(successor)
+	w.eventually("the successor repairs everything", func(context.Context) error {
 		after := w.deployments()
 		for _, i := range append(append([]int{}, gone...), foreground...) {
 			if d, there := after[fmt.Sprintf("foo-%d", i)]; there {
@@ -104,9 +104,9 @@ func testDeletion(t *attempt) {
 		}
 		return nil
 	})
-	w.waitWorked(heir)
+	w.waitWorked(successor)
 	w.check(true)
-	w.stop(heir)
+	w.stop(successor)
 }
 
 // checkDeletion checks one of the first 40 Foos.

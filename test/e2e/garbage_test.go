@@ -86,7 +86,7 @@ func testGarbageLeases(t *attempt) {
 		l.Annotations[annotations+"phase"] = "active"
 		l.Annotations[annotations+"claims"] = "xxh3/name/509/20/1.25/0000:!!!!"
 	})
-	w.eventually("they are counted", func(ctx context.Context) error {
+	w.eventually("the Leases are counted", func(ctx context.Context) error {
 		for _, r := range replicas {
 			for _, kind := range []string{"foreign", "malformed"} {
 				if n, err := r.Metric(ctx, "sharding_lease_faults_total", `kind="`+kind+`"`); err != nil || n == 0 {
@@ -107,8 +107,8 @@ func testGarbageLeases(t *attempt) {
 		}
 	}
 	// A new member gets nothing until the Leases that claim everything have expired.
-	newcomer := w.startMany(2, 3)[0]
-	all := append(append([]*replica.Process{}, replicas...), newcomer)
+	added := w.startMany(2, 3)[0]
+	all := append(append([]*replica.Process{}, replicas...), added)
 	w.waitPlaced(all...)
 	blocked := time.Since(began)
 	if blocked < 2*leaseDuration {

@@ -101,7 +101,7 @@ func duplicate(t *attempt, between func(*harness)) {
 	between(w)
 	second := w.start(first.Pod())
 
-	w.eventually("the second says that it is one too many", func(ctx context.Context) error {
+	w.eventually("the second reports that another process is live", func(ctx context.Context) error {
 		err := second.Ready(ctx)
 		switch {
 		case err == nil:
@@ -127,7 +127,7 @@ func duplicate(t *attempt, between func(*harness)) {
 	}
 	holders := w.holders(first.Pod())
 	if len(holders) != 1 {
-		t.Errorf("the Lease was held by %v, want the first process alone", holders)
+		t.Errorf("the Lease was held by %v, want only the first process", holders)
 	}
 
 	// When the first process has exited, the second takes over.

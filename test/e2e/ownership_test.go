@@ -138,7 +138,7 @@ func (w *harness) waitPlaced(replicas ...*replica.Process) placement {
 func (w *harness) waitWorked(replicas ...*replica.Process) placement {
 	w.t.Helper()
 	var p placement
-	w.eventually("each Foo is worked on by its owner", func(ctx context.Context) error {
+	w.eventually("each Foo is processed by its owner", func(ctx context.Context) error {
 		var err error
 		if p, err = w.placed(ctx, replicas...); err != nil {
 			return err

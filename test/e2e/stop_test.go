@@ -142,7 +142,7 @@ func testLeaseBelongsToThePod(t *attempt) {
 		t.Fatal(err)
 	}
 	w.waitPlaced(free, read)
-	w.eventually("the Lease of a Pod that is gone goes", func(ctx context.Context) error {
+	w.eventually("the Lease of a deleted Pod is deleted", func(ctx context.Context) error {
 		_, err := leases.Get(ctx, w.leaseName(owned.Pod()), metav1.GetOptions{})
 		if apierrors.IsNotFound(err) {
 			return nil

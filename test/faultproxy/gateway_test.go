@@ -164,7 +164,7 @@ func TestN3_AStallHoldsDelayedRequests(t *testing.T) {
 	g, client := newGateway(t, server), newClient(t)
 	set(t, g, faultproxy.ObjectWrite, faultproxy.Rule{Action: faultproxy.Delay, Delay: 2 * time.Second})
 	answer := start(t, t.Context(), client, g, http.MethodPut, object, "x")
-	eventually(t, "the request has come", func() bool { return g.Counts().Of(faultproxy.ObjectWrite, faultproxy.WasDelayed) == 1 })
+	eventually(t, "the request has arrived", func() bool { return g.Counts().Of(faultproxy.ObjectWrite, faultproxy.WasDelayed) == 1 })
 	set(t, g, faultproxy.ObjectWrite, faultproxy.Rule{Action: faultproxy.Stall})
 	time.Sleep(2 * time.Second)
 	silent(t, "a request during a stall", answer)
@@ -201,7 +201,7 @@ func TestN5_LateWriteAfterTheClientHasGone(t *testing.T) {
 				if rule.Action == faultproxy.Delay {
 					effect = faultproxy.WasDelayed
 				}
-				eventually(t, "the request has come", func() bool { return g.Counts().Of(faultproxy.LeaseWrite, effect) == 1 })
+				eventually(t, "the request has arrived", func() bool { return g.Counts().Of(faultproxy.LeaseWrite, effect) == 1 })
 				giveUp()
 				if got := expect(t, "the client gives up", answer); !errors.Is(got.err, context.Canceled) {
 					t.Errorf("got %v", got)
@@ -248,7 +248,7 @@ func TestDelayAfterTheClientHasGone(t *testing.T) {
 	set(t, g, faultproxy.ObjectWrite, faultproxy.Rule{Action: faultproxy.Delay, Delay: time.Hour})
 	ctx, giveUp := context.WithCancel(t.Context())
 	answer := start(t, ctx, client, g, http.MethodPatch, object, "x")
-	eventually(t, "the request has come", func() bool { return g.Counts().Of(faultproxy.ObjectWrite, faultproxy.WasDelayed) == 1 })
+	eventually(t, "the request has arrived", func() bool { return g.Counts().Of(faultproxy.ObjectWrite, faultproxy.WasDelayed) == 1 })
 	giveUp()
 	expect(t, "the client gives up", answer)
 	g.Close()
@@ -303,7 +303,7 @@ func TestN6_DroppedResponse(t *testing.T) {
 }
 
 func TestN6_DroppedResponseAfterTheClientHasGone(t *testing.T) {
-	for _, under := range []string{"a new request", "one under way"} {
+	for _, under := range []string{"a new request", "one in flight"} {
 		t.Run(under, func(t *testing.T) {
 			noGoroutinesLeft(t)
 			server := newAPI(t, "one")
@@ -317,7 +317,7 @@ func TestN6_DroppedResponseAfterTheClientHasGone(t *testing.T) {
 			ctx, giveUp := context.WithCancel(t.Context())
 			answer := start(t, ctx, client, g, http.MethodPut, lease, "done")
 			eventually(t, "the server has it", func() bool { return server.saw("done") == 1 })
-			if under == "one under way" {
+			if under == "one in flight" {
 				set(t, g, faultproxy.LeaseWrite, rule)
 			}
 			giveUp()
@@ -325,7 +325,7 @@ func TestN6_DroppedResponseAfterTheClientHasGone(t *testing.T) {
 			set(t, g, faultproxy.LeaseWrite, faultproxy.Rule{})
 			time.Sleep(moment) // enough time for a wrong cancellation
 			release()
-			eventually(t, "it was carried out", func() bool { return g.Counts().Of(faultproxy.LeaseWrite, faultproxy.CarriedOut) == 1 })
+			eventually(t, "it was executed", func() bool { return g.Counts().Of(faultproxy.LeaseWrite, faultproxy.CarriedOut) == 1 })
 		})
 	}
 }
@@ -336,7 +336,7 @@ func TestN6_DroppedResponseThatHangs(t *testing.T) {
 	g, client := newGateway(t, server), newClient(t)
 	set(t, g, faultproxy.LeaseWrite, faultproxy.Rule{Action: faultproxy.DropResponse, Hang: true})
 	answer := start(t, t.Context(), client, g, http.MethodPut, lease, "done")
-	eventually(t, "it was carried out", func() bool { return g.Counts().Of(faultproxy.LeaseWrite, faultproxy.CarriedOut) == 1 })
+	eventually(t, "it was executed", func() bool { return g.Counts().Of(faultproxy.LeaseWrite, faultproxy.CarriedOut) == 1 })
 	silent(t, "a dropped answer", answer)
 	set(t, g, faultproxy.LeaseWrite, faultproxy.Rule{})
 	if got := expect(t, "the end", answer); !got.wasReset() {
@@ -443,7 +443,7 @@ func TestN10_CloseEndsRequestsInFlight(t *testing.T) {
 		start(t, t.Context(), client, g, http.MethodPut, object, "dropped"),
 	}
 	server.send("event")
-	eventually(t, "all are under way", func() bool {
+	eventually(t, "all are in flight", func() bool {
 		c := g.Counts()
 		return c.Of(faultproxy.LeaseWrite, faultproxy.WasStalled)+c.Of(faultproxy.LeaseRead, faultproxy.WasDelayed)+
 			c.Of(faultproxy.ObjectWrite, faultproxy.ResponseDropped) == 3

@@ -142,7 +142,7 @@ func TestKubernetes(t *testing.T) {
 		eventually(t, "the informer sees it", func() bool { return p.sees("watched", "") })
 		set(t, p.gateway, faultproxy.LeaseWatch, faultproxy.Rule{Action: faultproxy.Stall})
 		watches := 0
-		eventually(t, "a watch is hit", func() bool {
+		eventually(t, "a watch is affected", func() bool {
 			watches = p.gateway.Counts().Of(faultproxy.LeaseWatch, faultproxy.WasStalled)
 			return watches > 0
 		})
@@ -202,7 +202,7 @@ func TestKubernetes(t *testing.T) {
 			t.Fatal(err)
 		}
 		set(t, p.gateway, faultproxy.LeaseWrite, faultproxy.Rule{})
-		eventually(t, "the late write was carried out", func() bool { return p.holder("late") == "late" })
+		eventually(t, "the late write was executed", func() bool { return p.holder("late") == "late" })
 		eventually(t, "both are counted", func() bool { return passed(faultproxy.WentLate) == 2 && passed(faultproxy.CarriedOut) == 1 })
 		if got := p.holder("contested"); got != "" {
 			t.Errorf("the contested Lease is held by %q, want no holder, because the write must be refused", got)
@@ -222,7 +222,7 @@ func TestKubernetes(t *testing.T) {
 		p.gateway.Route(faultproxy.LeaseWatch, 1)
 		p.gateway.Cut(faultproxy.LeaseWatch)
 		p.create("before")
-		eventually(t, "the informer sees what the second server says", func() bool { return p.sees("before", "") })
+		eventually(t, "the informer sees the state of the second server", func() bool { return p.sees("before", "") })
 		p.tunnel.Set(faultproxy.Cable{Stall: faultproxy.ToClient})
 		l := p.create("unseen")
 		if _, err := p.hold(t.Context(), l, "me"); err != nil {

@@ -310,7 +310,7 @@ func TestN10_TunnelCloseEndsConnections(t *testing.T) {
 	tunnel.Set(faultproxy.Cable{Stall: faultproxy.BothWays, Delay: time.Hour})
 	waiting := dial(t, tunnel)
 	running.send(t, "y")
-	eventually(t, "all are under way", func() bool { return tunnel.Counts().Stalled == 2 })
+	eventually(t, "all are in flight", func() bool { return tunnel.Counts().Stalled == 2 })
 	tunnel.Close()
 	tunnel.Close()
 	for _, l := range []line{running, far, waiting} {

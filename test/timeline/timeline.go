@@ -97,7 +97,7 @@ type page struct {
 	Ownership     ownership
 	Lanes         []lane
 	Width         number // of the time drawn, in milliseconds
-	Origin        number // its beginning, as times are told to the reader
+	Origin        number // offset of the start, for the times that the reader sees
 	PatternScale  string // how much wider than high a unit of the charts is
 }
 
