@@ -39,8 +39,10 @@ func TestLock_HasOneHolder(t *testing.T) {
 	if !first.Usable() || first.Held() {
 		t.Fatal("a new lock is not usable, or held")
 	}
-	if !first.TryAcquire() || !first.TryAcquire() || !first.Held() {
-		t.Fatal("a free lock was not acquired")
+	for range 2 { // the holder may try again
+		if !first.TryAcquire() || !first.Held() {
+			t.Fatal("a free lock was not acquired")
+		}
 	}
 	if second.TryAcquire() || second.Held() {
 		t.Error("the lock has two holders")
