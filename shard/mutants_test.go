@@ -238,6 +238,7 @@ func TestMutants(t *testing.T) {
 		t.Skip("takes some minutes: go test ./shard -run TestMutants -v -args -mutants")
 	}
 	binary := mutants.BuildTest(t)
+	mutants.MustPass(t, binary, "-test.run=^TestFaults$", "-stop-at-first", "-seeds=20")
 	for _, m := range mutants.Mutants {
 		t.Run(m.Name, func(t *testing.T) {
 			m.MustFail(t, binary, "-test.run=^TestFaults$", "-stop-at-first", fmt.Sprint("-seeds=", *mutantSeedsFlag))

@@ -45,3 +45,14 @@ func (m Mutant) MustFail(t *testing.T, binary string, args ...string) {
 	}
 	t.Logf("detected: %s", out[:min(len(out), 1000)])
 }
+
+// MustPass runs a test binary of [Package.BuildTest] without a mutant. It fails if the
+// binary does: then its failures with a mutant prove nothing.
+func (p Package) MustPass(t *testing.T, binary string, args ...string) {
+	t.Helper()
+	run := exec.CommandContext(t.Context(), binary, args...)
+	run.Env = append(os.Environ(), Env+"=")
+	if out, err := run.CombinedOutput(); err != nil {
+		t.Fatalf("without a mutant: %v\n%s", err, out)
+	}
+}

@@ -167,6 +167,7 @@ func TestMutants(t *testing.T) {
 		t.Skip("takes some minutes: go test ./shard/claim -run TestMutants -v -args -mutants")
 	}
 	binary := mutants.BuildTest(t)
+	mutants.MustPass(t, binary, "-test.run=^TestSimulation$", "-stop-at-first", "-seeds=20")
 	for _, m := range mutants.Mutants {
 		t.Run(m.Name, func(t *testing.T) {
 			m.MustFail(t, binary, "-test.run=^TestSimulation$", "-stop-at-first", fmt.Sprint("-seeds=", *mutantSeedsFlag), "-without="+m.Name)
