@@ -58,12 +58,12 @@ func (m *Machine) takeBack(set mutantring.Set, to partitionState) {
 `,
 		}}},
 		{Name: "evicts without a condition", Edits: []mutation.Edit{{
-			File: "peers.go",
+			File: "evict.go",
 			Old:  "\t\tm.do(m.eviction(m.startRemoval(p), p.lease))\n",
 			New:  "\t\tevict := m.eviction(m.startRemoval(p), p.lease)\n\t\tif MUTANT_ON {\n\t\t\tevict.Version = \"\"\n\t\t}\n\t\tm.do(evict)\n",
 		}}},
 		{Name: "evicts all silent peers at once", Edits: []mutation.Edit{{
-			File: "peers.go",
+			File: "evict.go",
 			Old:  "bool { return len(m.removals) < maxRemovals }",
 			New:  "bool { return len(m.removals) < maxRemovals || MUTANT_ON }",
 		}}},
@@ -130,12 +130,12 @@ func (m *Machine) takeBack(set mutantring.Set, to partitionState) {
 			New:  "func (m *Machine) guardWatch() {\n\tif MUTANT_ON {\n\t\treturn\n\t}\n",
 		}}},
 		{Name: "makes no tombstones", Edits: []mutation.Edit{{
-			File: "peers.go",
+			File: "tombstones.go",
 			Old:  "func (m *Machine) addTombstone(t Tombstone, duration time.Duration) {\n",
 			New:  "func (m *Machine) addTombstone(t Tombstone, duration time.Duration) {\n\tif MUTANT_ON {\n\t\treturn\n\t}\n",
 		}}},
 		{Name: "publishes no tombstones", Edits: []mutation.Edit{{
-			File: "peers.go",
+			File: "tombstones.go",
 			Old:  "func (m *Machine) tombstoneList() []Tombstone {\n",
 			New:  "func (m *Machine) tombstoneList() []Tombstone {\n\tif MUTANT_ON {\n\t\treturn nil\n\t}\n",
 		}}},

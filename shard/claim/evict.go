@@ -1,0 +1,210 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package claim
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"github.com/zeebo/xxh3"
+)
+
+// restartTimers restarts every peer's timer with its full duration (R26).
+func (m *Machine) restartTimers() {
+	for _, p := range m.peers {
+		p.changedAt = m.now
+	}
+	m.restartCacheWaits()
+}
+
+// maxRemovals is how many evictions and deletions of peers' Leases may be in flight
+// (R27). Many members may have died at once: a rate limiter, a proxy or a busy server
+// that serves such requests slowly must not delay the member's renewals for long.
+const maxRemovals = 4
+
+// startRemoval records that a peer's Lease is being evicted or deleted.
+func (m *Machine) startRemoval(p *peer) uint64 {
+	p.op, p.opVersion = m.op(), p.lease.Version
+	m.removals[p.op] = struct{}{}
+	return p.op
+}
+
+// mayRemove reports whether one more eviction or deletion may be sent.
+func (m *Machine) mayRemove() bool { return len(m.removals) < maxRemovals }
+
+// evictSilent evicts the peers whose Leases have not changed for the duration that they
+// declare (R25).
+func (m *Machine) evictSilent() {
+	if !m.mayRemove() || !m.canTrustView() {
+		return
+	}
+	silent := m.peersWhere(func(p *peer) bool {
+		return !p.lease.Record.Void() && p.op == 0 && m.now.Mono >= p.retryAt.Mono && m.now.Mono >= m.evictAt(p).Mono
+	})
+	turns := make(map[*peer]time.Duration, len(silent))
+	for _, p := range silent {
+		turns[p] = m.turn(p)
+	}
+	// Peers whose eviction has failed come last, so that they do not delay the others.
+	// Among the rest, those come first whose turn this member has first: once all turns
+	// have come, all members would otherwise send the same requests at the same time.
+	slices.SortStableFunc(silent, func(a, b *peer) int {
+		return cmp.Or(cmp.Compare(a.failures, b.failures), cmp.Compare(turns[a], turns[b]))
+	})
+	for _, p := range silent {
+		if !m.mayRemove() {
+			return
+		}
+		m.do(m.eviction(m.startRemoval(p), p.lease))
+	}
+}
+
+// eviction returns the request that voids a Lease (R23).
+func (m *Machine) eviction(op uint64, l Lease) EvictLease {
+	return EvictLease{
+		Op: op, Name: l.Name, UID: l.UID, Version: l.Version,
+		Member: l.Record.Member, PodUID: l.Record.PodUID, Finalizers: l.Finalizers, Timeout: m.timeout(),
+	}
+}
+
+// evictAt returns when this member evicts the peer if it stays silent.
+func (m *Machine) evictAt(p *peer) Time {
+	at := p.changedAt.Add(p.lease.Record.Duration)
+	if m.now.Mono < at.Mono {
+		return at // the turn is computed when that time has come
+	}
+	return at.Add(m.turn(p))
+}
+
+// turn returns how long this member waits for other members to evict the peer first.
+// Members take turns so that they do not all send the same request, of which all but one
+// end in a conflict. A hash gives each peer its own order of members, so that when many
+// members have died their evictions are spread over all live members. Members may compute
+// different orders: that only costs a conflict.
+func (m *Machine) turn(p *peer) time.Duration {
+	seed := xxh3.HashString(p.lease.Name)
+	mine := xxh3.HashStringSeed(m.cfg.Lease, seed)
+	before := 0
+	for _, q := range m.peers {
+		r := &q.lease.Record
+		alive := !r.Void() && r.Phase == PhaseActive && m.now.since(q.changeSeenAt) < r.Duration/2
+		if alive && xxh3.HashStringSeed(q.lease.Name, seed) < mine {
+			before++
+		}
+	}
+	return min(time.Duration(before)*50*time.Millisecond, time.Second)
+}
+
+// refusedPeer reports whether there is a peer for which a list must show whether its Lease
+// still exists.
+func (m *Machine) refusedPeer() bool {
+	for _, p := range m.peers {
+		if p.refusedOp != 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// findDeleted handles a quorum list that was sent as the given op. A peer whose eviction
+// was refused at least a second before the list, and whose Lease is not in the list, is
+// gone although the watch did not show its end: the watch never shows the end of a Lease
+// that it has not shown, but the first list may have contained that Lease. The member may
+// have claimed anything since it was last seen.
+func (m *Machine) findDeleted(op uint64, inList map[string]bool) {
+	for _, p := range m.peersWhere(func(p *peer) bool { return p.refusedOp != 0 && p.refusedOp < op }) {
+		p.refusedOp = 0
+		if !inList[p.lease.UID] {
+			last := p.lease
+			last.Record.Claims = Claims{Everything: true}
+			m.removePeer(last)
+		}
+	}
+}
+
+// backoff returns the delay after the given number of failures. It grows, and it is
+// jittered so that members whose requests failed together do not retry together (R27).
+func (m *Machine) backoff(failures int) time.Duration {
+	d := min(m.cfg.RenewPeriod/8<<min(failures-1, 10), 2*m.cfg.RenewPeriod)
+	return d - time.Duration(m.rand.Int64N(int64(d)/2+1))
+}
+
+// evicted handles the response to EvictLease.
+func (m *Machine) evicted(e EvictResult) {
+	delete(m.removals, e.Op)
+	if e.Outcome == OK {
+		m.stats.Evictions++
+	} else if e.Outcome == Conflict {
+		m.stats.EvictionsRefused++
+	}
+	if r := m.finish(e.Op); r != nil {
+		if e.Outcome == Unknown {
+			m.failed(Unknown)
+		}
+		return
+	}
+	for _, p := range m.peers {
+		if p.op != e.Op {
+			continue
+		}
+		p.op = 0
+		switch e.Outcome {
+		case OK:
+			if p.lease.Version == p.opVersion { // otherwise the watch was faster
+				m.observe(e.Lease)
+			}
+		case NotFound:
+			// The watch never shows the end of a Lease that only a list has shown.
+			m.removePeer(p.lease)
+		case Conflict:
+			// Another client has written the Lease: the next version that the watch shows
+			// decides (R24). Another holder or seq shows that the peer is alive. Otherwise the
+			// eviction is repeated with that version. If the watch shows no newer version, it
+			// is stale, and the eviction is not repeated with the refused version.
+			if p.lease.Version == p.opVersion {
+				p.retryAt = m.now.Add(m.cfg.LeaseDuration)
+				p.suspectAt, p.suspectVersion = m.now.Add(time.Second), p.lease.Version
+			}
+		default:
+			p.failures++
+			p.retryAt = m.now.Add(m.backoff(p.failures))
+		}
+		return
+	}
+}
+
+// sweepVoid deletes void Leases that still exist one lease duration after they became void
+// (R39). Until then an evicted member can read that it was evicted. Only one member, the
+// first of the view, does so.
+func (m *Machine) sweepVoid() {
+	if m.rank != 0 || !m.mayRemove() || !m.canTrustView() {
+		return
+	}
+	void := m.peersWhere(func(p *peer) bool {
+		return p.lease.Record.Void() && p.op == 0 && m.now.Mono >= p.sweepAt.Mono
+	})
+	for _, p := range void {
+		if !m.mayRemove() {
+			return
+		}
+		m.do(DeleteLease{Op: m.startRemoval(p), Name: p.lease.Name, UID: p.lease.UID, Version: p.lease.Version, Timeout: m.timeout()})
+	}
+}
+
+// swept handles the response to the DeleteLease of a peer's void Lease.
+func (m *Machine) swept(e DeleteResult) {
+	delete(m.removals, e.Op)
+	for _, p := range m.peers {
+		if p.op != e.Op {
+			continue
+		}
+		p.op = 0
+		p.sweepAt = m.now.Add(m.jitter(m.cfg.LeaseDuration))
+		if e.Outcome == NotFound && p.lease.Version == p.opVersion {
+			m.removePeer(p.lease)
+		}
+		return
+	}
+}
