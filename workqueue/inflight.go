@@ -113,6 +113,10 @@ func (q *Queue[T]) tryHandOut(item T) bool {
 // The drain that follows would find nothing to wait for, and the next owner would begin
 // while the server still processes the request. Therefore the drain ends the work, and the
 // caller's context does not.
+//
+// If ctx comes from the Context of another queue, the result follows this queue's item only:
+// a drain of the other item does not cancel it, and [Check] does not see it. Use both
+// contexts for work that belongs to two items.
 func (q *Queue[T]) Context(ctx context.Context, item T) context.Context {
 	deadline, limited := ctx.Deadline()
 	ctx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
