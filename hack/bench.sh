@@ -10,6 +10,6 @@ run() { # package, pattern
 }
 run shard Owns
 run shard/ring .
-run shard/claim .
+run shard/internal/claim .
 run informer .
 run workqueue .

@@ -22,7 +22,7 @@ verify_all() { # the same, and vet the packages that take long (2 min; 8 min the
 }
 
 # The pure packages have no goroutines: the race detector would only make them slow.
-pure='./shard/ring ./shard/claim'
+pure='./shard/ring ./shard/internal/claim'
 
 unit() { # unit tests; packages with goroutines under the race detector; client-go's own tests (2 min; 6 min the first time)
 	local others
@@ -43,13 +43,13 @@ benchmarks() { # each benchmark once, to check that it works (20 s)
 }
 
 mutants() { # the mutation gates: disable one rule at a time; a test must fail (10 min)
-	$go test -vet=off -timeout 60m -count=1 ./shard/claim -run TestMutants -args -mutants
+	$go test -vet=off -timeout 60m -count=1 ./shard/internal/claim -run TestMutants -args -mutants
 	$go test -vet=off -timeout 60m -count=1 ./shard -run 'TestMutants$' -args -mutants
 	cd test && $go test -vet=off -timeout 60m -count=1 ./chaos -run TestMutantsAreCaught -args -mutants
 }
 
 simulate() { # SEEDS (10000) seeds of the simulation of the state machine, FLEETS (300) of whole members (15 min)
-	$go test -vet=off ./shard/claim -run TestSimulation -count=1 -timeout 120m -args -seeds="${SEEDS:-10000}"
+	$go test -vet=off ./shard/internal/claim -run TestSimulation -count=1 -timeout 120m -args -seeds="${SEEDS:-10000}"
 	$go test -vet=off ./shard -run TestFaults -count=1 -timeout 120m -args -seeds="${FLEETS:-300}"
 }
 

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Checks which package may import which. Imports of this module run one way:
 #   ring <- claim <- lease <- shard, and informer, workqueue import ring only.
+#   inspect is the public package that reads Leases.
 #   The packages under shard/internal never import shard.
 # The root module has few direct dependencies. It never depends on controller-runtime.
 set -euo pipefail
@@ -13,13 +14,14 @@ fail() { printf 'FAILED: %s\n' "$*" >&2; failed=1; }
 allowed() {
 	case "$1" in
 	shard/ring) echo "" ;;
-	shard/claim) echo "shard/ring" ;;
-	shard/lease) echo "shard/ring shard/claim" ;;
+	shard/internal/claim) echo "shard/ring" ;;
+	shard/internal/lease) echo "shard/ring shard/internal/claim" ;;
 	informer | workqueue) echo "shard/ring" ;;
-	shard/internal/metrics) echo "shard/ring shard/claim informer" ;;
+	shard/inspect) echo "shard/ring shard/internal/claim shard/internal/lease" ;;
+	shard/internal/metrics) echo "shard/ring shard/internal/claim informer" ;;
 	shard/internal/podlock) echo "" ;;
-	shard/internal/cachesync) echo "shard/ring shard/claim" ;;
-	shard) echo "shard/ring shard/claim shard/lease shard/internal/cachesync shard/internal/metrics shard/internal/podlock informer workqueue" ;;
+	shard/internal/cachesync) echo "shard/ring shard/internal/claim" ;;
+	shard) echo "shard/ring shard/internal/claim shard/internal/lease shard/internal/cachesync shard/internal/metrics shard/internal/podlock informer workqueue" ;;
 	example-controller*) echo "ANY" ;;
 	*) echo "NONE" ;;
 	esac
@@ -41,7 +43,7 @@ while read -r pkg imports; do
 			;;
 		k8s.io/client-go* | k8s.io/api/*)
 			case "$rel" in
-			shard/ring | shard/claim) fail "$rel imports $i: the package must be pure" ;;
+			shard/ring | shard/internal/claim) fail "$rel imports $i: the package must be pure" ;;
 			esac
 			;;
 		time)
@@ -51,7 +53,7 @@ while read -r pkg imports; do
 			;;
 		net | net/http | os)
 			case "$rel" in
-			shard/ring | shard/claim) fail "$rel imports $i: the package must be pure" ;;
+			shard/ring | shard/internal/claim) fail "$rel imports $i: the package must be pure" ;;
 			esac
 			;;
 		esac
@@ -59,8 +61,8 @@ while read -r pkg imports; do
 done < <(go list -f '{{.ImportPath}} {{join .Imports " "}}' ./...)
 
 # time.Now and similar functions in the pure packages.
-if grep -nE 'time\.(Now|Since|Until|Sleep|After|NewTimer|NewTicker)\b' shard/claim/*.go shard/ring/*.go | grep -v _test.go; then
-	fail "shard/claim and shard/ring must not use a clock: time is an argument"
+if grep -nE 'time\.(Now|Since|Until|Sleep|After|NewTimer|NewTicker)\b' shard/internal/claim/*.go shard/ring/*.go | grep -v _test.go; then
+	fail "shard/internal/claim and shard/ring must not use a clock: time is an argument"
 fi
 
 # Goroutines of the library start only here, and each under a Run that joins it: a file, the
@@ -70,7 +72,7 @@ goroutines() {
 		shard/run.go 2 Sharder.Run: loop.wait; OnChange in awaitCalls, for StopGracePeriod at most
 		shard/fence.go 2 Sharder.Run: OnOverrun in awaitCalls, for StopGracePeriod at most; its log joins it
 		shard/transport.go 1 no Run: it ends with its request, at the latest at the fence
-		shard/lease/watch.go 1 Watch.Run: streams
+		shard/internal/lease/watch.go 1 Watch.Run: streams
 		informer/replay.go 1 Informer.Replay: workers
 	END
 }

@@ -6,7 +6,7 @@ package shard
 import (
 	"time"
 
-	"github.com/tom-ludwig/operator-scaling/shard/claim"
+	"github.com/tom-ludwig/operator-scaling/shard/internal/claim"
 )
 
 // catchUpPeriod is the time between two looks at the caches while they have not reached

@@ -15,7 +15,7 @@ import (
 	"time"
 
 	"github.com/tom-ludwig/operator-scaling/shard"
-	"github.com/tom-ludwig/operator-scaling/shard/lease"
+	"github.com/tom-ludwig/operator-scaling/shard/internal/lease"
 	"github.com/tom-ludwig/operator-scaling/shard/shardtest"
 )
 

@@ -22,7 +22,7 @@ var mutants = flag.Bool("mutants", false, "run TestMutantsAreCaught, about two m
 // rules are removed from the replicas. The other mutants of the state machine and of the
 // loop are next to their own tests. One build of the replica serves all of these rules.
 var rules = []mutation.Package{
-	{Name: "claim", Dir: "shard/claim", Mutants: []mutation.Mutant{
+	{Name: "claim", Dir: "shard/internal/claim", Mutants: []mutation.Mutant{
 		{Name: "has no fence", Edits: []mutation.Edit{{
 			File: "own.go",
 			Old:  "\tif claimed := m.parts.confirm(",

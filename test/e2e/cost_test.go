@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/tom-ludwig/operator-scaling/shard"
-	"github.com/tom-ludwig/operator-scaling/shard/lease"
+	"github.com/tom-ludwig/operator-scaling/shard/inspect"
 	"github.com/tom-ludwig/operator-scaling/test/checker"
 	"github.com/tom-ludwig/operator-scaling/test/replica"
 )
@@ -71,11 +71,11 @@ func (w *harness) claimWrites(replicas []*replica.Process) int {
 		for _, v := range w.log.Lease(w.leaseName(r.Pod())) {
 			now := ""
 			if v.Lease != nil {
-				l, _, err := lease.Decode(v.Lease, w.ring)
+				l, err := inspect.Decode(v.Lease, w.ring)
 				if err != nil {
 					w.t.Fatal(err)
 				}
-				now = fmt.Sprint(l.Record.Holder, l.Record.Phase, l.Record.Claims, l.Record.Tombstones)
+				now = fmt.Sprint(l.Holder, l.Phase, l.Claims, l.Tombstones)
 			}
 			if now != before {
 				writes++

@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"github.com/tom-ludwig/operator-scaling/shard"
-	"github.com/tom-ludwig/operator-scaling/shard/lease"
+	"github.com/tom-ludwig/operator-scaling/shard/inspect"
 )
 
 // When the Lease of a killed replica has expired, a peer voids it, and the other members take
@@ -93,12 +93,12 @@ func testKill(t *attempt, duration time.Duration) {
 	if len(versions) < 3 {
 		t.Fatalf("the Lease of %s had %d versions", victim, len(versions))
 	}
-	evicted, _, err := lease.Decode(versions[len(versions)-2].Lease, w.ring)
+	evicted, err := inspect.Decode(versions[len(versions)-2].Lease, w.ring)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !evicted.Record.Void() || evicted.Record.EvictedBy == "" {
-		t.Errorf("before its deletion, the Lease of %s had the holder %q and was evicted by %q", victim, evicted.Record.Holder, evicted.Record.EvictedBy)
+	if !evicted.Void() || evicted.EvictedBy == "" {
+		t.Errorf("before its deletion, the Lease of %s had the holder %q and was evicted by %q", victim, evicted.Holder, evicted.EvictedBy)
 	}
 	if late := versions[len(versions)-2].Seen.Sub(killed); late < duration-duration/5-time.Second {
 		// Its last heartbeat was sent at most a fifth of the duration before the kill.

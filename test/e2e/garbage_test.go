@@ -13,7 +13,7 @@ import (
 	coordinationv1 "k8s.io/api/coordination/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/tom-ludwig/operator-scaling/shard/lease"
+	"github.com/tom-ludwig/operator-scaling/shard/inspect"
 	"github.com/tom-ludwig/operator-scaling/test/replica"
 )
 
@@ -26,7 +26,7 @@ func (w *harness) garbage(name string, change func(*coordinationv1.Lease)) *coor
 	l := &coordinationv1.Lease{
 		ObjectMeta: metav1.ObjectMeta{
 			Name: name, Namespace: w.namespace,
-			Labels:      map[string]string{lease.LabelRing: w.ring},
+			Labels:      map[string]string{inspect.LabelRing: w.ring},
 			Annotations: map[string]string{annotations + "protocol": "1", annotations + "member": "ghost"},
 		},
 		Spec: coordinationv1.LeaseSpec{HolderIdentity: &holder, LeaseDurationSeconds: &seconds, RenewTime: &now},
@@ -61,7 +61,7 @@ func testGarbageLeases(t *attempt) {
 	elsewhere := w.withRing("elsewhere") // for its namespace
 	left := []*coordinationv1.Lease{
 		w.garbage("no-label", func(l *coordinationv1.Lease) { l.Labels = nil }),
-		w.garbage("foreign-label", func(l *coordinationv1.Lease) { l.Labels[lease.LabelRing] = "another" }),
+		w.garbage("foreign-label", func(l *coordinationv1.Lease) { l.Labels[inspect.LabelRing] = "another" }),
 		w.garbage("no-record", func(l *coordinationv1.Lease) { l.Annotations = nil }),
 		w.garbage("another-namespace", func(l *coordinationv1.Lease) {
 			l.Namespace = elsewhere.namespace

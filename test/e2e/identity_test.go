@@ -14,7 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/tom-ludwig/operator-scaling/shard"
-	"github.com/tom-ludwig/operator-scaling/shard/lease"
+	"github.com/tom-ludwig/operator-scaling/shard/inspect"
 	"github.com/tom-ludwig/operator-scaling/test/replica"
 )
 
@@ -150,12 +150,12 @@ func (w *harness) holders(pod string) []string {
 		if v.Lease == nil {
 			continue
 		}
-		decoded, _, err := lease.Decode(v.Lease, w.ring)
-		if err != nil || decoded.Record.Void() {
+		decoded, err := inspect.Decode(v.Lease, w.ring)
+		if err != nil || decoded.Void() {
 			continue
 		}
-		if n := len(holders); n == 0 || holders[n-1] != decoded.Record.Holder {
-			holders = append(holders, decoded.Record.Holder)
+		if n := len(holders); n == 0 || holders[n-1] != decoded.Holder {
+			holders = append(holders, decoded.Holder)
 		}
 	}
 	return holders

@@ -15,22 +15,21 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/tom-ludwig/operator-scaling/example-controller/record"
-	"github.com/tom-ludwig/operator-scaling/shard/claim"
-	"github.com/tom-ludwig/operator-scaling/shard/lease"
+	"github.com/tom-ludwig/operator-scaling/shard/inspect"
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
 	"github.com/tom-ludwig/operator-scaling/test/replica"
 )
 
 // leases reads the ring's Leases from the API server, including void ones, and decodes
 // invalid ones as far as possible.
-func (w *harness) leases(ctx context.Context) ([]claim.Lease, error) {
-	list, err := w.kube.CoordinationV1().Leases(w.leasesIn).List(ctx, metav1.ListOptions{LabelSelector: lease.LabelRing + "=" + w.ring})
+func (w *harness) leases(ctx context.Context) ([]inspect.Member, error) {
+	list, err := w.kube.CoordinationV1().Leases(w.leasesIn).List(ctx, metav1.ListOptions{LabelSelector: inspect.Selector(w.ring)})
 	if err != nil {
 		return nil, err
 	}
-	var all []claim.Lease
+	var all []inspect.Member
 	for i := range list.Items {
-		if decoded, _, err := lease.Decode(&list.Items[i], w.ring); err == nil {
+		if decoded, err := inspect.Decode(&list.Items[i], w.ring); err == nil {
 			all = append(all, decoded)
 		}
 	}
@@ -67,26 +66,25 @@ func (w *harness) placed(ctx context.Context, replicas ...*replica.Process) (pla
 		return p, err
 	}
 	claimed := map[string]int{}
-	for _, l := range leases {
-		r := l.Record
+	for _, r := range leases {
 		if r.Void() {
 			continue
 		}
-		if r.Phase != claim.PhaseActive {
-			return p, fmt.Errorf("member %s is %s", r.Member, r.Phase)
+		if r.Phase != inspect.PhaseActive {
+			return p, fmt.Errorf("member %s is %s", r.Pod, r.Phase)
 		}
 		if p.partitions == 0 {
 			p.partitions = r.Claims.Set.Partitions()
 		}
 		if r.Claims.Everything || r.Claims.Set.Partitions() != p.partitions {
-			return p, fmt.Errorf("member %s has claims under other ring parameters", r.Member)
+			return p, fmt.Errorf("member %s has claims under other ring parameters", r.Pod)
 		}
-		claimed[r.Member] = r.Claims.Set.Len()
+		claimed[r.Pod] = r.Claims.Set.Len()
 		for partition := range r.Claims.Set.All() {
 			if other, taken := p.owner[partition]; taken {
-				return p, fmt.Errorf("partition %d is claimed by %s and by %s", partition, other, r.Member)
+				return p, fmt.Errorf("partition %d is claimed by %s and by %s", partition, other, r.Pod)
 			}
-			p.owner[partition] = r.Member
+			p.owner[partition] = r.Pod
 		}
 	}
 	want := map[string]bool{}
@@ -209,7 +207,7 @@ func (w *harness) metric(replicas []*replica.Process, name string, labels ...str
 }
 
 // leaseName returns the name of a Pod's Lease.
-func (w *harness) leaseName(pod string) string { return lease.Name(w.ring+"-", pod) }
+func (w *harness) leaseName(pod string) string { return inspect.LeaseName(w.ring+"-", pod) }
 
 // placedNow returns the current claims, settled or not.
 func (w *harness) placedNow() placement {
@@ -220,9 +218,9 @@ func (w *harness) placedNow() placement {
 		w.t.Fatal(err)
 	}
 	for _, l := range leases {
-		p.partitions = l.Record.Claims.Set.Partitions()
-		for partition := range l.Record.Claims.Set.All() {
-			p.owner[partition] = l.Record.Member
+		p.partitions = l.Claims.Set.Partitions()
+		for partition := range l.Claims.Set.All() {
+			p.owner[partition] = l.Pod
 		}
 	}
 	return p

@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/tom-ludwig/operator-scaling/shard/lease"
+	"github.com/tom-ludwig/operator-scaling/shard/inspect"
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
 	"github.com/tom-ludwig/operator-scaling/test/replica"
 )
@@ -61,14 +61,14 @@ func testRollingUpdateOfTheRingParameters(t *attempt) {
 		if v.Lease == nil {
 			continue
 		}
-		decoded, _, err := lease.Decode(v.Lease, w.ring)
-		if err != nil || decoded.Record.Claims.Empty() {
+		decoded, err := inspect.Decode(v.Lease, w.ring)
+		if err != nil || decoded.Claims.Empty() {
 			continue
 		}
-		if decoded.Record.Parameters.Partitions == ring.DefaultPartitions {
+		if decoded.Parameters.Partitions == ring.DefaultPartitions {
 			last = v.Revision
 		}
-		if first == 0 && decoded.Record.Claims.Set.Partitions() == partitions {
+		if first == 0 && decoded.Claims.Set.Partitions() == partitions {
 			first = v.Revision
 		}
 	}

@@ -16,7 +16,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/tom-ludwig/operator-scaling/shard"
-	"github.com/tom-ludwig/operator-scaling/shard/lease"
+	"github.com/tom-ludwig/operator-scaling/shard/inspect"
 	"github.com/tom-ludwig/operator-scaling/test/checker"
 	"github.com/tom-ludwig/operator-scaling/test/controlplane"
 	"github.com/tom-ludwig/operator-scaling/test/replica"
@@ -110,7 +110,7 @@ func testLeaseBelongsToThePod(t *attempt) {
 	if len(l.OwnerReferences) != 1 || l.OwnerReferences[0] != want {
 		t.Errorf("the Lease of %s has the owner references %v, want %v", owned, l.OwnerReferences, want)
 	}
-	if l.Labels[lease.LabelRing] != w.ring {
+	if l.Labels[inspect.LabelRing] != w.ring {
 		t.Errorf("the Lease of %s has the labels %v", owned, l.Labels)
 	}
 	l, err = leases.Get(t.Context(), w.leaseName(free.Pod()), metav1.GetOptions{})

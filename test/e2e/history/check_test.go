@@ -16,7 +16,7 @@ import (
 
 	"github.com/tom-ludwig/operator-scaling/example-controller/pkg/apis/samplecontroller/v1alpha1"
 	"github.com/tom-ludwig/operator-scaling/example-controller/record"
-	"github.com/tom-ludwig/operator-scaling/shard/lease"
+	"github.com/tom-ludwig/operator-scaling/shard/inspect"
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
 	"github.com/tom-ludwig/operator-scaling/test/checker"
 )
@@ -79,7 +79,7 @@ func parse(t *testing.T, script string) (leases []LeaseVersion, foos []FooVersio
 		sent := metav1.NewMicroTime(at.Add(-time.Millisecond))
 		l.Lease = &coordinationv1.Lease{
 			ObjectMeta: metav1.ObjectMeta{
-				Name: l.Name, Labels: map[string]string{lease.LabelRing: "ring"},
+				Name: l.Name, Labels: map[string]string{inspect.LabelRing: "ring"},
 				Annotations: map[string]string{
 					"operator-scaling.tom-ludwig.github.io/protocol":   "1",
 					"operator-scaling.tom-ludwig.github.io/member":     member,

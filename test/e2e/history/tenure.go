@@ -11,8 +11,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/tom-ludwig/operator-scaling/shard/claim"
-	"github.com/tom-ludwig/operator-scaling/shard/lease"
+	"github.com/tom-ludwig/operator-scaling/shard/inspect"
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
 )
 
@@ -50,7 +49,7 @@ func (t Tenure) Open() bool { return t.To == forever }
 // held is one version of a Lease with its claims.
 type held struct {
 	version LeaseVersion
-	record  claim.Record // has no holder if void, deleted or of another ring
+	record  inspect.Member // has no holder if void, deleted or of another ring
 }
 
 // versions decodes the Leases of one ring.
@@ -59,8 +58,8 @@ func versions(log []LeaseVersion, ringName string) []held {
 	for _, v := range log {
 		h := held{version: v}
 		if v.Lease != nil {
-			if decoded, _, err := lease.Decode(v.Lease, ringName); err == nil {
-				h.record = decoded.Record
+			if decoded, err := inspect.Decode(v.Lease, ringName); err == nil {
+				h.record = decoded
 			}
 		}
 		all = append(all, h)
@@ -68,11 +67,11 @@ func versions(log []LeaseVersion, ringName string) []held {
 	return all
 }
 
-func claims(r claim.Record, point uint64) bool {
+func claims(r inspect.Member, point uint64) bool {
 	if r.Void() || r.Claims.Empty() {
 		return false
 	}
-	return r.Claims.Everything || r.Claims.Set.HasPoint(point)
+	return r.Claims.HasPoint(point)
 }
 
 // sent returns a time before which the version cannot have been committed: members write
@@ -109,7 +108,7 @@ func tenures(log []held, point uint64) []Tenure {
 		if is && !was {
 			open[h.version.Name] = len(all)
 			all = append(all, Tenure{
-				Lease: h.version.Name, Holder: h.record.Holder, Member: h.record.Member,
+				Lease: h.version.Name, Holder: h.record.Holder, Member: h.record.Pod,
 				From: h.version.Revision, To: forever, Versions: []int64{h.version.Revision}, FromSeen: h.version.Seen,
 			})
 		}

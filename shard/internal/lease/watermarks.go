@@ -10,7 +10,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/tom-ludwig/operator-scaling/shard/claim"
+	"github.com/tom-ludwig/operator-scaling/shard/internal/claim"
 )
 
 // maxWatermarks bounds the kinds in the annotation, and with maxVersion its size.

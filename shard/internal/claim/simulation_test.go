@@ -49,7 +49,7 @@ func TestSimulation(t *testing.T) {
 			t.Errorf("and %d more", len(failed)-i)
 			break
 		}
-		t.Errorf("seed %d: %v\nreplay: go test ./shard/claim -run TestSimulation -seed=%d -v\n%s", f.seed, f.err, f.seed, lastLines(f.seed, 40))
+		t.Errorf("seed %d: %v\nreplay: go test ./shard/internal/claim -run TestSimulation -seed=%d -v\n%s", f.seed, f.err, f.seed, lastLines(f.seed, 40))
 	}
 	if !*firstFlag {
 		checkNotEmpty(t, total, seeds)

@@ -164,7 +164,7 @@ func (m *Machine) takeBack(set mutantring.Set, to partitionState) {
 // not detect a rule that is broken by mistake.
 func TestMutants(t *testing.T) {
 	if !*mutantsFlag {
-		t.Skip("takes some minutes: go test ./shard/claim -run TestMutants -v -args -mutants")
+		t.Skip("takes some minutes: go test ./shard/internal/claim -run TestMutants -v -args -mutants")
 	}
 	binary := mutants.BuildTest(t)
 	mutants.MustPass(t, binary, "-test.run=^TestSimulation$", "-stop-at-first", "-seeds=20")
