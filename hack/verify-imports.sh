@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Checks which package may import which. Imports of this module run one way:
-#   ring <- claim <- lease <- shard, and informer, workqueue import ring only.
+#   ring <- claim <- lease <- member <- shard, and informer, workqueue import ring only.
+#   The packages under shard/internal never import shard. Users import none of them.
 #   inspect is the public package that reads Leases.
-#   The packages under shard/internal never import shard.
 # The root module has few direct dependencies. It never depends on controller-runtime.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -21,7 +21,8 @@ allowed() {
 	shard/internal/metrics) echo "shard/ring shard/internal/claim informer" ;;
 	shard/internal/podlock) echo "" ;;
 	shard/internal/cachesync) echo "shard/ring shard/internal/claim" ;;
-	shard) echo "shard/ring shard/internal/claim shard/internal/lease shard/internal/cachesync shard/internal/metrics shard/internal/podlock informer workqueue" ;;
+	shard/internal/member) echo "shard/ring shard/internal/claim shard/internal/lease shard/internal/metrics shard/internal/podlock workqueue" ;;
+	shard) echo "shard/ring shard/inspect shard/internal/claim shard/internal/lease shard/internal/member shard/internal/cachesync shard/internal/metrics shard/internal/podlock informer workqueue" ;;
 	example-controller*) echo "ANY" ;;
 	*) echo "NONE" ;;
 	esac
@@ -69,8 +70,8 @@ fi
 # number of places in it that start goroutines, and what joins them.
 goroutines() {
 	cat <<-'END'
-		shard/run.go 2 Sharder.Run: loop.wait; OnChange in awaitCalls, for StopGracePeriod at most
-		shard/fence.go 2 Sharder.Run: OnOverrun in awaitCalls, for StopGracePeriod at most; its log joins it
+		shard/internal/member/member.go 2 Member.Run: wait; OnChange in awaitCalls, for StopGracePeriod at most
+		shard/internal/member/fence.go 2 Member.Run: OnOverrun in awaitCalls, for StopGracePeriod at most; its log joins it
 		shard/transport.go 1 no Run: it ends with its request, at the latest at the fence
 		shard/internal/lease/watch.go 1 Watch.Run: streams
 		informer/replay.go 1 Informer.Replay: workers

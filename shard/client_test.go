@@ -184,8 +184,8 @@ func TestNew_UsesOtherClientsetsAsTheyAre(t *testing.T) {
 	wrapper := &wrappedClientset{Interface: inner}
 	s := newSharder(t, wrapper)
 	_, _ = s.Leases().Leases(namespace).Get(t.Context(), "foo-a", metav1.GetOptions{})
-	if wrapper.asked != 1 {
-		t.Errorf("the wrapper was asked for Leases %d times", wrapper.asked)
+	if wrapper.asked == 0 {
+		t.Error("the wrapper was not asked for Leases")
 	}
 	if s := newSharder(t, kubernetes.New(nil)); s == nil {
 		t.Error("a clientset without a REST client is rejected")

@@ -17,14 +17,13 @@ import (
 
 	"github.com/tom-ludwig/operator-scaling/shard"
 	"github.com/tom-ludwig/operator-scaling/shard/shardtest"
-	"github.com/tom-ludwig/operator-scaling/workqueue"
 )
 
 // controller is a member with an informer, a handler and a queue, but no workers.
 type controller struct {
 	*member
 	maps  cache.SharedIndexInformer
-	queue *workqueue.Queue[cache.ObjectName]
+	queue shard.Queue[cache.ObjectName]
 	halt  context.CancelFunc
 	runs  sync.WaitGroup
 }

@@ -14,7 +14,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/tom-ludwig/operator-scaling/shard"
+	"github.com/tom-ludwig/operator-scaling/shard/inspect"
 	"github.com/tom-ludwig/operator-scaling/shard/internal/lease"
 	"github.com/tom-ludwig/operator-scaling/shard/shardtest"
 )
@@ -181,7 +181,7 @@ func TestStatusPage_LeaseOfALongName(t *testing.T) {
 		pod := strings.Repeat("x", 252)
 		a := start(t, cluster.Client("a"), pod)
 		time.Sleep(5 * time.Second)
-		var report shard.Report
+		var report inspect.Report
 		if err := json.Unmarshal(get(a.DebugHandler(), "/?format=json").Body.Bytes(), &report); err != nil {
 			t.Fatal(err)
 		}

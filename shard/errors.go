@@ -8,6 +8,7 @@ import (
 
 	"github.com/tom-ludwig/operator-scaling/shard/internal/claim"
 	"github.com/tom-ludwig/operator-scaling/shard/internal/lease"
+	"github.com/tom-ludwig/operator-scaling/shard/internal/member"
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
 	"github.com/tom-ludwig/operator-scaling/workqueue"
 )
@@ -31,7 +32,7 @@ var (
 // ErrChangesDropped is the reason of a [Left] that replaces the waiting changes after
 // Config.OnChange was so slow that more than a thousand of them were waiting. The changes
 // that follow describe what this member has now.
-var ErrChangesDropped = errors.New("changes were dropped because OnChange is too slow")
+var ErrChangesDropped = member.ErrChangesDropped
 
 // Errors that [Sharder.Run] returns. Test for them with errors.Is. After any of
 // them the process should exit with a non-zero code, so that it is restarted.
@@ -48,7 +49,7 @@ var (
 	ErrForeignLease = lease.ErrForeign
 	// ErrForbidden: the API server refuses access to Leases. The error contains the
 	// missing RBAC rule.
-	ErrForbidden = errors.New("access to Leases is forbidden")
+	ErrForbidden = lease.ErrForbidden
 	// ErrAlreadyRun: Run was called twice.
 	ErrAlreadyRun = errors.New("Run may be called once")
 	// ErrNoOwnerKey: ByController cannot be used with the ring's key.

@@ -5,17 +5,22 @@ package shard
 
 import (
 	"context"
+	"time"
 
 	authorizationv1 "k8s.io/client-go/kubernetes/typed/authorization/v1"
 	coordinationv1 "k8s.io/client-go/kubernetes/typed/coordination/v1"
 	corev1 "k8s.io/client-go/kubernetes/typed/core/v1"
+
+	"github.com/tom-ludwig/operator-scaling/shard/internal/member"
+	"github.com/tom-ludwig/operator-scaling/shard/ring"
+	"github.com/tom-ludwig/operator-scaling/workqueue"
 )
 
 // Hold stops the loop, as a pause of the process would, until the context ends.
 // It returns when the loop has stopped, or when the context ends.
 func (s *Sharder) Hold(ctx context.Context) {
 	held := make(chan struct{})
-	go s.inspect(ctx, func(*loop) {
+	go s.member.Inspect(ctx, func(member.Inspection) {
 		close(held)
 		<-ctx.Done()
 	})
@@ -25,8 +30,59 @@ func (s *Sharder) Hold(ctx context.Context) {
 	}
 }
 
+// Pause stops the loop and the fence, as a pause of the process would, until the
+// context ends. It returns when both have stopped, or when the context ends. They resume
+// a moment later than the workers, because that is the worst order of scheduling.
+func (s *Sharder) Pause(ctx context.Context) {
+	const later = 10 * time.Millisecond
+	held := make(chan struct{})
+	go s.member.Inspect(ctx, func(member.Inspection) {
+		s.member.InspectFence(func() {
+			close(held)
+			<-ctx.Done()
+			time.Sleep(later)
+		})
+		<-ctx.Done()
+		time.Sleep(later)
+	})
+	select {
+	case <-held:
+	case <-ctx.Done():
+	}
+}
+
+// JumpWall makes the published deadline earlier on the wall clock by the given duration, as
+// if that clock had been set forward. The machine does not notice.
+func (s *Sharder) JumpWall(by time.Duration) {
+	s.member.Published.Change(func(v *member.View) {
+		deadline := *v.Fence
+		deadline.Wall -= by
+		v.Fence = &deadline
+	})
+}
+
+// OnFence registers a function that the fence calls before it stops the work of the queues
+// that are registered later.
+func (s *Sharder) OnFence(f func()) { s.member.Components.AddQueue(fenceHook(f)) }
+
+type fenceHook func()
+
+func (f fenceHook) FenceIf(func() bool)      { f() }
+func (fenceHook) Readmit()                   {}
+func (fenceHook) Drain(func(uint64) bool)    {}
+func (fenceHook) InFlight() []workqueue.Work { return nil }
+func (fenceHook) OnDone(func())              {}
+func (fenceHook) Parked() int                { return 0 }
+
 // Leases returns the client for this member's requests for Leases. Pods and Reviews return
 // the clients for its other requests.
 func (s *Sharder) Leases() coordinationv1.LeasesGetter                     { return s.api.leases }
 func (s *Sharder) Pods() corev1.PodsGetter                                 { return s.api.pods }
 func (s *Sharder) Reviews() authorizationv1.SelfSubjectAccessReviewsGetter { return s.api.reviews }
+
+// Fenced and State return what queues learn of this member.
+func (s *Sharder) Fenced() bool                  { return s.member.Published.Fenced() }
+func (s *Sharder) State(point uint64) ring.State { return s.member.Published.State(point) }
+
+// Parked counts the items that the queues have parked.
+func (s *Sharder) Parked() int { return s.member.Components.Parked() }

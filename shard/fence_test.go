@@ -21,7 +21,6 @@ import (
 
 	"github.com/tom-ludwig/operator-scaling/shard"
 	"github.com/tom-ludwig/operator-scaling/shard/shardtest"
-	"github.com/tom-ludwig/operator-scaling/workqueue"
 )
 
 // sink is a log sink that records the messages. It blocks from a call of block until
@@ -95,12 +94,12 @@ func startLogging(t *testing.T, client kubernetes.Interface, pod string, to *sin
 	return m
 }
 
-func newTestQueue(s *shard.Sharder) *workqueue.Queue[cache.ObjectName] {
+func newTestQueue(s *shard.Sharder) shard.Queue[cache.ObjectName] {
 	return shard.NewQueue(s, clientworkqueue.DefaultTypedControllerRateLimiter[cache.ObjectName]())
 }
 
 // begin gets an item from a queue and returns the context of the work on it.
-func begin(q *workqueue.Queue[cache.ObjectName], item cache.ObjectName) context.Context {
+func begin(q shard.Queue[cache.ObjectName], item cache.ObjectName) context.Context {
 	q.Add(item)
 	item, _ = q.Get()
 	return q.Context(context.Background(), item)
@@ -256,7 +255,7 @@ func TestFence_ALateFenceStopsNoNewWork(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cluster := shardtest.NewCluster()
 		var d changeRecorder
-		var q *workqueue.Queue[cache.ObjectName]
+		var q shard.Queue[cache.ObjectName]
 		fencing, unpause := make(chan struct{}), make(chan struct{})
 		a := startLogging(t, cluster.Client("a"), "a", &sink{}, func(s *shard.Sharder) {
 			var once sync.Once

@@ -89,7 +89,7 @@ type replica struct {
 	name    string // of the process; two may have the identity of one Pod
 	uid     string // of the Pod
 	client  *faultyClient
-	queue   *workqueue.Queue[cache.ObjectName]
+	queue   shard.Queue[cache.ObjectName]
 	maps    cache.SharedIndexInformer
 	stop    context.CancelFunc
 	done    chan struct{} // closed when Run has returned

@@ -29,7 +29,6 @@ import (
 
 	"github.com/tom-ludwig/operator-scaling/shard"
 	"github.com/tom-ludwig/operator-scaling/shard/shardtest"
-	"github.com/tom-ludwig/operator-scaling/workqueue"
 )
 
 // configMaps is an API server for ConfigMaps that can hold back the events of each watch.
@@ -141,7 +140,7 @@ func (c *configMaps) RoundTrip(r *http.Request) (*http.Response, error) {
 type operator struct {
 	*member
 	view   *view
-	queue  *workqueue.Queue[cache.ObjectName]
+	queue  shard.Queue[cache.ObjectName]
 	client http.Client
 	cancel context.CancelFunc
 	run    sync.WaitGroup

@@ -20,7 +20,7 @@ import (
 //
 // Register the informer in a generated factory with InformerFor, so that listers and
 // Informer() use it too, or run it yourself.
-func NewInformer(s *Sharder, lw cache.ListerWatcher, exampleObject runtime.Object, defaultEventHandlerResyncPeriod time.Duration, indexers cache.Indexers) *informer.Informer {
+func NewInformer(s *Sharder, lw cache.ListerWatcher, exampleObject runtime.Object, defaultEventHandlerResyncPeriod time.Duration, indexers cache.Indexers) cache.SharedIndexInformer {
 	return wrap(s, cache.NewSharedIndexInformer(lw, exampleObject, defaultEventHandlerResyncPeriod, indexers), s.cfg.Key, exampleObject)
 }
 
@@ -31,20 +31,20 @@ func NewInformer(s *Sharder, lw cache.ListerWatcher, exampleObject runtime.Objec
 // the factory that the inner one comes from.
 //
 // [Sharder.Run] returns an error if the key cannot be used on this ring.
-func WrapInformer(s *Sharder, inner cache.SharedIndexInformer, key Key) *informer.Informer {
+func WrapInformer(s *Sharder, inner cache.SharedIndexInformer, key Key) cache.SharedIndexInformer {
 	return wrap(s, inner, key, nil)
 }
 
 // wrap is WrapInformer for objects such as the example. With a nil example the kind is
 // read from the objects themselves.
-func wrap(s *Sharder, inner cache.SharedIndexInformer, key Key, example any) *informer.Informer {
+func wrap(s *Sharder, inner cache.SharedIndexInformer, key Key, example any) cache.SharedIndexInformer {
 	resolved, err := key.Resolve(s.cfg.Key)
 	if err != nil {
 		s.fault("shard: WrapInformer: %w", err)
 		resolved = ByName // never used: Run returns the error
 	}
 	i := informer.Wrap(inner, informer.Options{
-		Ownership: s,
+		Ownership: s.ownership,
 		Point: func(obj any) (uint64, error) {
 			o, err := meta.Accessor(obj)
 			if err != nil {
@@ -56,6 +56,6 @@ func wrap(s *Sharder, inner cache.SharedIndexInformer, key Key, example any) *in
 		Recorder:       &s.metrics.Informers,
 	})
 	s.caches.Add(i, example)
-	s.add(i, nil)
+	s.member.Components.AddInformer(i)
 	return i
 }

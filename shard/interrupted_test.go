@@ -50,8 +50,8 @@ func TestG4_InterruptedWorkIsDoneAgainWhenTheDrainIsCancelled(t *testing.T) {
 			t.Errorf("the work was interrupted with %v", cause)
 		}
 		time.Sleep(2 * time.Second)
-		if a.queue.Len() != 0 || a.queue.Parked() == 0 {
-			t.Errorf("%d queued and %d parked while the partition is drained", a.queue.Len(), a.queue.Parked())
+		if a.queue.Len() != 0 || a.member.Parked() == 0 {
+			t.Errorf("%d queued and %d parked while the partition is drained", a.queue.Len(), a.member.Parked())
 		}
 		end(t, b)
 		time.Sleep(time.Minute)

@@ -22,79 +22,78 @@ var mutants = mutation.Package{
 	Dir: ".", Name: "shard",
 	Mutants: []mutation.Mutant{
 		{Name: "has no fence", Edits: []mutation.Edit{{
-			File: "snapshot.go",
-			Old:  "\tdeadline := s.deadline.Load()\n\treturn now,",
-			New:  "\tdeadline := s.deadline.Load()\n\tif MUTANT_ON {\n\t\treturn now, false\n\t}\n\treturn now,",
+			File: "internal/member/published.go",
+			Old:  "\tdeadline := p.View().Fence\n\treturn now,",
+			New:  "\tdeadline := p.View().Fence\n\tif MUTANT_ON {\n\t\treturn now, false\n\t}\n\treturn now,",
 		}}},
 		{Name: "is fenced when the loop notices", Edits: []mutation.Edit{{
-			File: "snapshot.go",
-			Old:  "deadline == nil || s.reading(now).Reached(*deadline)",
-			New:  "deadline == nil || !MUTANT_ON && s.reading(now).Reached(*deadline)",
+			File: "internal/member/published.go",
+			Old:  "deadline == nil || p.reading(now).Reached(*deadline)",
+			New:  "deadline == nil || !MUTANT_ON && p.reading(now).Reached(*deadline)",
 		}}},
 		{Name: "cancels no context at the fence", Edits: []mutation.Edit{{
-			File: "fence.go",
-			Old:  "\t\tq.FenceIf(f.s.Fenced)\n",
-			New:  "\t\tif !MUTANT_ON {\n\t\t\tq.FenceIf(f.s.Fenced)\n\t\t}\n",
+			File: "internal/member/fence.go",
+			Old:  "\t\tq.FenceIf(f.published.Fenced)\n",
+			New:  "\t\tif !MUTANT_ON {\n\t\t\tq.FenceIf(f.published.Fenced)\n\t\t}\n",
 		}}},
 		{Name: "cancels contexts at the fence only when the loop does", Edits: []mutation.Edit{{
-			File: "fence.go",
-			Old:  "\t\tdeadline := f.s.deadline.Load()\n\t\tif deadline != nil &&",
-			New:  "\t\tif MUTANT_ON {\n\t\t\ttimer.Reset(time.Hour)\n\t\t\tcontinue\n\t\t}\n\t\tdeadline := f.s.deadline.Load()\n\t\tif deadline != nil &&",
+			File: "internal/member/fence.go",
+			Old:  "\t\tdeadline := f.published.View().Fence\n\t\tif deadline != nil &&",
+			New:  "\t\tif MUTANT_ON {\n\t\t\ttimer.Reset(time.Hour)\n\t\t\tcontinue\n\t\t}\n\t\tdeadline := f.published.View().Fence\n\t\tif deadline != nil &&",
 		}}},
 		{Name: "cancels no context for a drain", Edits: []mutation.Edit{{
-			File: "loop.go",
-			Old:  "\t\t\tq.Drain(a.Partitions.HasPoint)\n",
-			New:  "\t\t\tif !MUTANT_ON {\n\t\t\t\tq.Drain(a.Partitions.HasPoint)\n\t\t\t}\n",
+			File: "internal/member/components.go",
+			Old:  "\t\tq.Drain(set.HasPoint)\n",
+			New:  "\t\tif !MUTANT_ON {\n\t\t\tq.Drain(set.HasPoint)\n\t\t}\n",
 		}}},
 		{Name: "releases before the work has ended", Edits: []mutation.Edit{{
-			File: "inflight.go",
+			File: "internal/member/components.go",
 			Old:  "\t\t\tidle.Remove(",
 			New:  "\t\t\tif MUTANT_ON {\n\t\t\t\tcontinue\n\t\t\t}\n\t\t\tidle.Remove(",
 		}}},
 		{Name: "does not learn of the end of work", Edits: []mutation.Edit{{
-			File: "run.go",
-			Old:  "\t\tq.OnDone(func() {\n",
-			New:  "\t\tq.OnDone(func() {\n\t\t\tif MUTANT_ON {\n\t\t\t\treturn\n\t\t\t}\n",
+			File: "internal/member/member.go",
+			Old:  "\t\tq.OnDone(func() { signal(m.idle) })\n",
+			New:  "\t\tif !MUTANT_ON {\n\t\t\tq.OnDone(func() { signal(m.idle) })\n\t\t}\n",
 		}}},
 		{Name: "keeps publishing what it has released", Edits: []mutation.Edit{{
-			File: "loop.go",
-			Old:  "\t\t\tnext.tokens[partition] = l.machine.Token(partition)\n",
-			New: `			if MUTANT_ON && old.partitions == next.partitions && l.ended == nil {
-				next.states[partition] = max(next.states[partition], old.states[partition])
+			File: "internal/member/dispatch.go",
+			Old:  "\t\t\tnext.Tokens[partition] = m.machine.Token(partition)\n",
+			New: `			if MUTANT_ON && len(old.States) == len(next.States) && m.ended == nil {
+				next.States[partition] = max(next.States[partition], old.States[partition])
 			}
-			next.tokens[partition] = l.machine.Token(partition)
+			next.Tokens[partition] = m.machine.Token(partition)
 `,
 		}}},
 		{Name: "keeps publishing what it owned at its end", Edits: []mutation.Edit{{
-			File: "loop.go",
-			Old:  "\t\tended := l.machine.Ended()\n",
-			New:  "\t\tended := l.machine.Ended() && !MUTANT_ON\n",
+			File: "internal/member/dispatch.go",
+			Old:  "\tcase moved && m.machine.Ended():\n",
+			New:  "\tcase moved && m.machine.Ended() && !MUTANT_ON:\n",
 		}}},
 		{Name: "notifies of changes before it publishes them", Edits: []mutation.Edit{
 			{
-				File: "loop.go",
-				Old:  "\tl.publish(actions)\n\tfor _, action := range actions {\n\t\tl.do(action)\n\t}\n",
+				File: "internal/member/dispatch.go",
+				Old:  "\tm.publish(actions)\n\tfor _, action := range actions {\n\t\tm.do(action)\n\t}\n",
 				New: `	if !MUTANT_ON {
-		l.publish(actions)
+		m.publish(actions)
 	}
 	for _, action := range actions {
-		l.do(action)
+		m.do(action)
 	}
 	if MUTANT_ON {
 		time.Sleep(time.Millisecond)
-		l.publish(actions)
+		m.publish(actions)
 	}
 `,
 			},
 		}},
 		{Name: "replays nothing", Edits: []mutation.Edit{{
-			File: "loop.go",
-			Old:  "\t\t\ti.Activated(a.Partitions)\n",
-			New:  "\t\t\tif !MUTANT_ON {\n\t\t\t\ti.Activated(a.Partitions)\n\t\t\t}\n",
+			File: "internal/member/components.go",
+			Old:  "\t\ti.Activated(set)\n",
+			New:  "\t\tif !MUTANT_ON {\n\t\t\ti.Activated(set)\n\t\t}\n",
 		}}},
 		{Name: "does not notify handlers of a release", Edits: []mutation.Edit{
-			{File: "loop.go", Old: "\t\t\ti.Released(a.Partitions)\n", New: "\t\t\tif !MUTANT_ON {\n\t\t\t\ti.Released(a.Partitions)\n\t\t\t}\n"},
-			{File: "loop.go", Old: "\t\ti.Released(all)\n", New: "\t\tif !MUTANT_ON {\n\t\t\ti.Released(all)\n\t\t}\n"},
+			{File: "internal/member/components.go", Old: "\t\ti.Released(set)\n", New: "\t\tif !MUTANT_ON {\n\t\t\ti.Released(set)\n\t\t}\n"},
 		}},
 		{Name: "forgets deletions", Edits: []mutation.Edit{{
 			File: "informer.go",
@@ -102,24 +101,14 @@ var mutants = mutation.Package{
 			New:  "\tif MUTANT_ON {\n\t\ts.cfg.DeletionWindow = -1\n\t}\n\ti := informer.Wrap(inner, informer.Options{\n",
 		}}},
 		{Name: "leaves parked what is active", Edits: []mutation.Edit{{
-			File: "loop.go",
-			Old:  "\t\t\tq.Readmit()\n\t\t}\n\tcase claim.Drain:\n",
-			New:  "\t\t\tif !MUTANT_ON {\n\t\t\t\tq.Readmit()\n\t\t\t}\n\t\t}\n\tcase claim.Drain:\n",
+			File: "internal/member/components.go",
+			Old:  "\tc.readmit()\n}\n\nfunc (c *Components) released",
+			New:  "\tif !MUTANT_ON {\n\t\tc.readmit()\n\t}\n}\n\nfunc (c *Components) released",
 		}}},
 		{Name: "leaves parked what the fence had stopped", Edits: []mutation.Edit{{
-			File: "loop.go",
-			Old:  "\t\t\t_, queues := l.s.components()\n\t\t\tfor _, q := range queues {\n\t\t\t\tq.Readmit()\n",
-			New: `			_, queues := l.s.components()
-			for _, q := range queues {
-				if MUTANT_ON || mutantIsOn("leaves parked what is active") && !wasDown {
-					continue
-				}
-				q.Readmit()
-`,
-		}, {
-			File: "loop.go",
-			Old:  "\t\t\tunnoticed := l.fence.lift(&deadline) && l.published != nil\n",
-			New:  "\t\t\twasDown := l.published == nil || l.s.deadline.Load() == nil || MUTANT_ON\n\t\t\tunnoticed := l.fence.lift(&deadline) && l.published != nil\n",
+			File: "internal/member/dispatch.go",
+			Old:  "\t\tm.Components.readmit()\n\t\tif wasDown",
+			New:  "\t\tif !MUTANT_ON && (wasDown || before == nil || old.Fence == nil || !mutantIsOn(\"leaves parked what is active\")) {\n\t\t\tm.Components.readmit()\n\t\t}\n\t\tif wasDown",
 		}}},
 		{Name: "writes what it has lost", Edits: []mutation.Edit{{
 			File: "transport.go",
@@ -152,76 +141,75 @@ var mutants = mutation.Package{
 `,
 		}}},
 		{Name: "keeps its first token", Edits: []mutation.Edit{{
-			File: "loop.go",
-			Old:  "\t\tl.s.snapshot.Store(next)\n",
-			New: `		if MUTANT_ON && !ended && old.partitions == next.partitions {
-			for partition, token := range old.tokens {
-				if token != "" {
-					next.tokens[partition] = token
-				}
+			File: "internal/member/dispatch.go",
+			Old:  "\t// Compare with the deadline that the loop published",
+			New: `	if MUTANT_ON && moved && !m.machine.Ended() && len(old.States) == len(next.States) {
+		for partition, token := range old.Tokens {
+			if token != "" {
+				next.Tokens[partition] = token
 			}
 		}
-		l.s.snapshot.Store(next)
-`,
+	}
+	// Compare with the deadline that the loop published`,
 		}}},
 		{Name: "waits forever for a response", Edits: []mutation.Edit{{
-			File: "requests.go",
-			Old:  "\t\t\tctx, cancel := context.WithTimeout(l.ctx, timeout)\n",
-			New:  "\t\t\tif MUTANT_ON {\n\t\t\t\ttimeout = time.Hour\n\t\t\t}\n\t\t\tctx, cancel := context.WithTimeout(l.ctx, timeout)\n",
+			File: "internal/member/leases.go",
+			Old:  "\t\t\tctx, cancel := context.WithTimeout(m.ctx, timeout)\n",
+			New:  "\t\t\tif MUTANT_ON {\n\t\t\t\ttimeout = time.Hour\n\t\t\t}\n\t\t\tctx, cancel := context.WithTimeout(m.ctx, timeout)\n",
 		}}},
 		{Name: "does not restart a dead watch", Edits: []mutation.Edit{{
-			File: "loop.go",
-			Old:  "\t\tl.watch.Relist()\n",
-			New:  "\t\tif !MUTANT_ON {\n\t\t\tl.watch.Relist()\n\t\t}\n",
+			File: "internal/member/dispatch.go",
+			Old:  "\t\tm.watch.Relist()\n",
+			New:  "\t\tif !MUTANT_ON {\n\t\t\tm.watch.Relist()\n\t\t}\n",
 		}}},
 		{Name: "joins before its informers have synced", Edits: []mutation.Edit{{
-			File: "run.go",
-			Old:  "if cache.WaitFor(l.ctx,",
-			New:  "if MUTANT_ON || cache.WaitFor(l.ctx,",
+			File: "internal/member/member.go",
+			Old:  "if cache.WaitFor(m.ctx,",
+			New:  "if MUTANT_ON || cache.WaitFor(m.ctx,",
 		}}},
 		{Name: "does not join again", Edits: []mutation.Edit{{
-			File: "run.go",
-			Old:  "\tif l.stopping {\n\t\tl.logger.Info(\"Left the ring\"",
-			New:  "\tif l.stopping || MUTANT_ON {\n\t\tl.logger.Info(\"Left the ring\"",
+			File: "internal/member/incarnation.go",
+			Old:  "\tif m.stopping {\n\t\tm.logger.Info(\"Left the ring\"",
+			New:  "\tif m.stopping || MUTANT_ON {\n\t\tm.logger.Info(\"Left the ring\"",
 		}}},
 		{Name: "joins again while work continues", Edits: []mutation.Edit{{
-			File: "run.go",
-			Old:  "\tif l.s.workInFlight() > 0 {\n",
-			New:  "\tif l.s.workInFlight() > 0 && !MUTANT_ON {\n",
+			File: "internal/member/incarnation.go",
+			Old:  "\tif m.Components.InFlight() > 0 {\n",
+			New:  "\tif m.Components.InFlight() > 0 && !MUTANT_ON {\n",
 		}}},
 		{
 			Name: "accepts responses to its predecessor",
 			Edits: []mutation.Edit{{
-				File: "loop.go",
-				Old:  "e.incarnation != anyIncarnation && e.incarnation != l.incarnation {",
-				New:  "e.incarnation != anyIncarnation && e.incarnation != l.incarnation && !MUTANT_ON {",
+				File: "internal/member/member.go",
+				Old:  "e.incarnation != anyIncarnation && e.incarnation != m.incarnation {",
+				New:  "e.incarnation != anyIncarnation && e.incarnation != m.incarnation && !MUTANT_ON {",
 			}},
 			Equivalent: "a machine ends only between two requests to its own Lease; a list counts only if it shows that Lease at its last write; " +
 				"and the peer's next heartbeat corrects a wrong response to an eviction, and before that nothing becomes active without a list",
 		},
 		{Name: "forgets its predecessor's tombstones", Edits: []mutation.Edit{{
-			File: "run.go",
-			Old:  "\t\ttombstones = l.machine.Tombstones()\n",
-			New:  "\t\tif !MUTANT_ON {\n\t\t\ttombstones = l.machine.Tombstones()\n\t\t}\n",
+			File: "internal/member/incarnation.go",
+			Old:  "\t\ttombstones = m.machine.Tombstones()\n",
+			New:  "\t\tif !MUTANT_ON {\n\t\t\ttombstones = m.machine.Tombstones()\n\t\t}\n",
 		}}},
 		{Name: "forgets deletions of Leases before it was created", Edits: []mutation.Edit{{
-			File: "loop.go",
-			Old:  "\t\tif l.ended != nil {\n\t\t\t// The next machine",
-			New:  "\t\tif l.ended != nil && !MUTANT_ON {\n\t\t\t// The next machine",
+			File: "internal/member/dispatch.go",
+			Old:  "\t\tif m.ended != nil {\n\t\t\t// The next machine",
+			New:  "\t\tif m.ended != nil && !MUTANT_ON {\n\t\t\t// The next machine",
 		}}},
 		{
 			Name: "forgets what the watch has shown",
 			Edits: []mutation.Edit{{
-				File: "run.go",
-				Old:  "\t\tl.step(claim.LeaseObserved{Lease: known})\n",
-				New:  "\t\tif !MUTANT_ON {\n\t\t\tl.step(claim.LeaseObserved{Lease: known})\n\t\t}\n",
+				File: "internal/member/incarnation.go",
+				Old:  "\t\tm.step(claim.LeaseObserved{Lease: known})\n",
+				New:  "\t\tif !MUTANT_ON {\n\t\t\tm.step(claim.LeaseObserved{Lease: known})\n\t\t}\n",
 			}},
 			Equivalent: "a machine reads a list before it becomes active anywhere; and each peer's next heartbeat shows what was missed, within a renew period",
 		},
 		{Name: "forgets that its informers have synced", Edits: []mutation.Edit{{
-			File: "run.go",
-			Old:  "\tif l.synced {\n",
-			New:  "\tif l.synced && !MUTANT_ON {\n",
+			File: "internal/member/incarnation.go",
+			Old:  "\tif m.synced {\n",
+			New:  "\tif m.synced && !MUTANT_ON {\n",
 		}}},
 		{Name: "takes over the Lease of a live process", Edits: []mutation.Edit{{
 			File: "internal/podlock/podlock_linux.go",

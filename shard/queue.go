@@ -4,6 +4,7 @@
 package shard
 
 import (
+	"context"
 	"fmt"
 	"strings"
 
@@ -14,6 +15,18 @@ import (
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
 	"github.com/tom-ludwig/operator-scaling/workqueue"
 )
+
+// Queue is client-go's rate limiting queue, and the contexts of the work on its items.
+// Package workqueue documents its guarantees. All methods may be called from any goroutine.
+type Queue[T comparable] interface {
+	clientworkqueue.TypedRateLimitingInterface[T]
+
+	// Context returns a context for the work on an item that Get has handed out. It ends
+	// with the cause [ErrDraining] when the item's partition is to be handed over, with
+	// [ErrFenced] at the fence, and at Done. It does not end when its parent is cancelled,
+	// because a drain is not an abort; it ends at its parent's deadline, and has its values.
+	Context(parent context.Context, item T) context.Context
+}
 
 // Keyed may be implemented by the items of a queue. ShardKey returns the same key
 // string as Config.Key returns for the object that the item refers to.
@@ -46,7 +59,7 @@ func WithItemKey[T comparable](key func(item T) string) QueueOption[T] {
 // namespace. Items of other types must implement [Keyed], or the queue needs [WithItemKey].
 //
 // If the key cannot be determined, [Sharder.Run] returns an error before anything starts.
-func NewQueue[T comparable](s *Sharder, rateLimiter clientworkqueue.TypedRateLimiter[T], options ...QueueOption[T]) *workqueue.Queue[T] {
+func NewQueue[T comparable](s *Sharder, rateLimiter clientworkqueue.TypedRateLimiter[T], options ...QueueOption[T]) Queue[T] {
 	var o queueOptions[T]
 	for _, option := range options {
 		option(&o)
@@ -58,12 +71,12 @@ func NewQueue[T comparable](s *Sharder, rateLimiter clientworkqueue.TypedRateLim
 		point = func(T) (uint64, error) { return 0, ErrNoItemKey }
 	}
 	q := workqueue.New(rateLimiter, workqueue.Options[T]{
-		Ownership: s,
+		Ownership: s.ownership,
 		Point:     point,
 		Config:    o.config,
 		Recorder:  &s.metrics.Queues,
 	})
-	s.add(nil, q)
+	s.member.Components.AddQueue(q)
 	return q
 }
 

@@ -33,6 +33,7 @@ import (
 	clientworkqueue "k8s.io/client-go/util/workqueue"
 
 	"github.com/tom-ludwig/operator-scaling/shard"
+	"github.com/tom-ludwig/operator-scaling/shard/inspect"
 	"github.com/tom-ludwig/operator-scaling/shard/shardtest"
 )
 
@@ -341,7 +342,7 @@ func TestStatusPagesAndMetrics(t *testing.T) {
 				t.Errorf("the page does not show %q", want)
 			}
 		}
-		var report shard.Report
+		var report inspect.Report
 		if err := json.Unmarshal(get(a.DebugHandler(), "/debug/shard?format=json").Body.Bytes(), &report); err != nil {
 			t.Fatal(err)
 		}

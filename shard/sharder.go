@@ -8,57 +8,36 @@ import (
 	"errors"
 	"fmt"
 	"sync"
-	"sync/atomic"
-	"time"
 
-	"k8s.io/apimachinery/pkg/util/uuid"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/klog/v2"
 
-	"github.com/tom-ludwig/operator-scaling/informer"
 	"github.com/tom-ludwig/operator-scaling/shard/internal/cachesync"
-	"github.com/tom-ludwig/operator-scaling/shard/internal/claim"
+	"github.com/tom-ludwig/operator-scaling/shard/internal/lease"
+	"github.com/tom-ludwig/operator-scaling/shard/internal/member"
 	"github.com/tom-ludwig/operator-scaling/shard/internal/metrics"
+	"github.com/tom-ludwig/operator-scaling/shard/internal/podlock"
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
-	"github.com/tom-ludwig/operator-scaling/workqueue"
 )
 
 // Sharder represents this process on a ring. Create it with [New], create its
 // informers and queues, then call [Sharder.Run]. All methods except Run may be called
 // from any goroutine at any time.
 type Sharder struct {
-	cfg     Config
-	client  kubernetes.Interface
-	api     clients // of client, without its rate limiter
-	hash    ring.Hash
-	started time.Time // start of the monotonic clock
+	cfg       Config
+	api       clients // of the clientset, without its rate limiter
+	access    lease.Access
+	hash      ring.Hash
+	member    *member.Member
+	metrics   *metrics.Metrics
+	caches    cachesync.Caches // the informers as caches
+	ownership ownership
 
-	// Published by the loop.
-	snapshot atomic.Pointer[snapshot]
-	deadline atomic.Pointer[claim.Time] // the fence; nil while fenced
-	status   atomic.Pointer[status]
-	holder   atomic.Pointer[string]
-	metrics  *metrics.Metrics
-
-	caches cachesync.Caches        // the informers as caches
-	writes *cachesync.WriteTracker // by work whose requests go through WrapTransport
-
-	mu        sync.Mutex // guards the fields below; not held while calling other code
-	faults    []error    // of NewInformer, WrapInformer and NewQueue; Run returns them
-	informers []*informer.Informer
-	queues    []queue
-	running   bool
-	added     chan struct{} // capacity 1: informers or queues were added
-	ask       chan func(*loop)
-}
-
-// queue has the methods of a *workqueue.Queue, of any item type, that the loop needs.
-type queue interface {
-	Readmit()
-	Drain(draining func(point uint64) bool)
-	FenceIf(fenced func() bool)
-	InFlight() []workqueue.Work
-	OnDone(func())
-	Parked() int
+	mu      sync.Mutex
+	faults  []error // of NewInformer, WrapInformer and NewQueue; Run returns them; guarded by mu
+	running bool    // guarded by mu
 }
 
 // New applies the defaults, validates the configuration and returns a Sharder. It starts
@@ -79,34 +58,35 @@ func New(client kubernetes.Interface, cfg Config) (*Sharder, error) {
 	if c, generated := client.(*kubernetes.Clientset); client == nil || generated && c == nil {
 		return nil, errors.New("shard: the client is nil")
 	}
-	s := &Sharder{
-		cfg:     cfg,
-		client:  client,
-		api:     newClients(client),
-		hash:    ring.HashOf(cfg.Key),
-		started: time.Now(),
-		added:   make(chan struct{}, 1),
-		ask:     make(chan func(*loop)),
-	}
-	s.snapshot.Store(emptySnapshot(cfg.parameters()))
-	s.status.Store(&status{})
-	s.newHolder()
-	s.writes = cachesync.NewWriteTracker(&s.caches)
+	s := &Sharder{cfg: cfg, api: newClients(client), hash: ring.HashOf(cfg.Key)}
+	leases := s.api.leases.Leases(cfg.Namespace)
+	s.access = lease.Access{Leases: leases, Reviews: s.api.reviews.SelfSubjectAccessReviews(), Ring: cfg.Name, Namespace: cfg.Namespace}
 	s.metrics = metrics.New(cfg.Name, s.metricValues)
+	tracker := cachesync.NewWriteTracker(&s.caches)
+	settings := member.Config{
+		PodName: cfg.PodName, Parameters: cfg.parameters(),
+		LeaseDuration: cfg.LeaseDuration, RenewDeadline: cfg.RenewDeadline, RenewPeriod: cfg.RenewPeriod,
+		StopGracePeriod: cfg.StopGracePeriod, WatchLagLimit: cfg.WatchLagLimit, DrainTimeout: cfg.DrainTimeout,
+		StartupSettle: cfg.StartupSettle, CacheSyncTimeout: cfg.CacheSyncTimeout,
+		Quarantine: cfg.Quarantine, OnOverrun: cfg.OnOverrun,
+		Lease:     lease.Config{Leases: leases, Ring: cfg.Name, Name: lease.Name(cfg.LeasePrefix, cfg.PodName), Labels: cfg.LeaseLabels},
+		Clientset: client, Access: s.access,
+		Caches: &s.caches, Writes: tracker, Metrics: s.metrics,
+	}
+	if cfg.OnChange != nil {
+		settings.OnChange = func(c member.Change) {
+			cfg.OnChange(Change{Kind: ChangeKind(c.Kind), Member: c.Member, Partitions: c.Partitions, Err: c.Err})
+		}
+	}
+	s.member = member.New(settings)
+	s.ownership = ownership{s.member.Published, tracker}
 	return s, nil
-}
-
-// newHolder sets a new identity, for a new incarnation.
-func (s *Sharder) newHolder() string {
-	holder := s.cfg.PodName + "_" + string(uuid.NewUUID())
-	s.holder.Store(&holder)
-	return holder
 }
 
 // Identity returns this member's identity as written on its Lease:
 // "<pod>_<incarnation>". It changes when the member has lost its Lease and joins
 // again, but never while work is in flight.
-func (s *Sharder) Identity() string { return *s.holder.Load() }
+func (s *Sharder) Identity() string { return s.member.Published.View().Holder }
 
 // PodName returns this member's name on the ring.
 func (s *Sharder) PodName() string { return s.cfg.PodName }
@@ -114,34 +94,33 @@ func (s *Sharder) PodName() string { return s.cfg.PodName }
 // Config returns the configuration with its defaults.
 func (s *Sharder) Config() Config { return s.cfg }
 
-// fault records an error in the setup. Run returns it.
-func (s *Sharder) fault(format string, args ...any) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.faults = append(s.faults, fmt.Errorf(format, args...))
-}
-
-// add registers an informer or a queue.
-func (s *Sharder) add(i *informer.Informer, q queue) {
-	s.mu.Lock()
-	if i != nil {
-		s.informers = append(s.informers, i)
+// Run joins the ring and takes part in it until the context is done. Then it
+// drains the work in flight, releases what the member owns, deletes its Lease and returns
+// nil, after everything that Run started has ended. It waits for Config.OnChange and
+// Config.OnOverrun no longer than Config.StopGracePeriod. Workers must continue to call
+// Done until Run has returned, or at least for the items that they hold.
+//
+// The member joins the ring when all informers made with [NewInformer] and
+// [WrapInformer] before Run have synced. Start them before Run or at the same time. If the
+// member loses its Lease it stops all work and joins again.
+//
+// Run returns an error at once if the setup is invalid, or if access to Leases is
+// forbidden. The errors that it may return later are listed with [ErrDrainTimeout]. It may
+// be called once.
+func (s *Sharder) Run(ctx context.Context) error {
+	if err := s.begin(); err != nil {
+		return err
 	}
-	if q != nil {
-		s.queues = append(s.queues, q)
+	ctx = klog.NewContext(ctx, klog.LoggerWithValues(klog.FromContext(ctx), "ring", s.cfg.Name, "pod", s.cfg.PodName))
+	if err := s.access.Check(ctx); err != nil {
+		return err
 	}
-	s.mu.Unlock()
-	select {
-	case s.added <- struct{}{}:
-	default:
+	pod := member.Pod{UID: s.podUID(ctx)}
+	if pod.UID != "" {
+		pod.Owner = &metav1.OwnerReference{APIVersion: "v1", Kind: "Pod", Name: s.cfg.PodName, UID: types.UID(pod.UID)}
 	}
-}
-
-// components returns the registered informers and queues.
-func (s *Sharder) components() ([]*informer.Informer, []queue) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.informers[:len(s.informers):len(s.informers)], s.queues[:len(s.queues):len(s.queues)]
+	pod.Lock = podlock.New(podlock.Member{Namespace: s.cfg.Namespace, LeasePrefix: s.cfg.LeasePrefix, PodName: s.cfg.PodName, PodUID: pod.UID})
+	return s.member.Run(ctx, pod)
 }
 
 // begin makes sure that Run is called only once, and returns the errors in the setup.
@@ -158,15 +137,26 @@ func (s *Sharder) begin() error {
 	return nil
 }
 
-// inspect runs f on the loop's goroutine, which owns all state. It returns
-// false if the loop does not accept f before the context ends.
-func (s *Sharder) inspect(ctx context.Context, f func(*loop)) bool {
-	done := make(chan struct{})
-	select {
-	case s.ask <- func(l *loop) { defer close(done); f(l) }:
-		<-done // the loop has accepted it and will run it
-		return true
-	case <-ctx.Done():
-		return false
+// fault records an error in the setup. Run returns it.
+func (s *Sharder) fault(format string, args ...any) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.faults = append(s.faults, fmt.Errorf(format, args...))
+}
+
+// podUID returns the configured UID of this member's Pod, or else reads it from the Pod.
+// It returns "" if neither is available: the Lease then has no owner reference. It
+// expires, and peers delete it.
+func (s *Sharder) podUID(ctx context.Context) string {
+	if s.cfg.PodUID != "" {
+		return s.cfg.PodUID
 	}
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.RenewPeriod)
+	defer cancel()
+	pod, err := s.api.pods.Pods(s.cfg.Namespace).Get(ctx, s.cfg.PodName, metav1.GetOptions{})
+	if err != nil {
+		klog.FromContext(ctx).V(2).Info("The Lease has no owner reference: set "+EnvPodUID+" from the downward API (metadata.uid)", "err", err)
+		return ""
+	}
+	return string(pod.UID)
 }

@@ -82,8 +82,8 @@ func (g *guard) RoundTrip(r *http.Request) (*http.Response, error) {
 	case response.StatusCode == http.StatusSwitchingProtocols:
 		detach() // the body is a connection that belongs to the caller
 	default:
-		if s, ok := assignment.Owner.(*Sharder); ok {
-			response.Body = s.writes.Observe(r, response)
+		if owner, ok := assignment.Owner.(writes); ok {
+			response.Body = owner.Observe(r, response)
 		}
 		response.Body = &trackedBody{ReadCloser: response.Body, done: done}
 	}

@@ -8,6 +8,7 @@ import (
 	"io"
 	"math"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
@@ -19,6 +20,7 @@ import (
 	clientworkqueue "k8s.io/client-go/util/workqueue"
 
 	"github.com/tom-ludwig/operator-scaling/shard/internal/claim"
+	"github.com/tom-ludwig/operator-scaling/shard/internal/member"
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
 )
 
@@ -30,13 +32,10 @@ func writing(t *testing.T) (*Sharder, context.Context) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := s.cfg.parameters()
-	all := emptySnapshot(p)
-	for i := range all.states {
-		all.states[i] = ring.Active
-	}
-	s.snapshot.Store(all)
-	s.deadline.Store(&claim.Time{Mono: math.MaxInt64, Wall: math.MaxInt64})
+	s.member.Published.Change(func(v *member.View) {
+		v.States = slices.Repeat([]ring.State{ring.Active}, len(v.States))
+		v.Fence = &claim.Time{Mono: math.MaxInt64, Wall: math.MaxInt64}
+	})
 	NewInformer(s, &cache.ListWatch{}, &appsv1.Deployment{}, 0, nil)
 	q := NewQueue(s, clientworkqueue.DefaultTypedControllerRateLimiter[cache.ObjectName]())
 	t.Cleanup(q.ShutDown)
@@ -87,7 +86,7 @@ func TestWrapTransport_LearnsHowFarAMemberHasWritten(t *testing.T) {
 		if _, err := io.ReadAll(body); err != nil {
 			t.Fatal(err)
 		}
-		if diff := cmp.Diff(c.want, s.writes.Watermarks()); diff != "" { // before the body is closed
+		if diff := cmp.Diff(c.want, s.ownership.writes.Watermarks()); diff != "" { // before the body is closed
 			t.Errorf("%s: watermarks (-want +got):\n%s", c.name, diff)
 		}
 		_ = body.Close()

@@ -34,9 +34,9 @@ var rules = []mutation.Package{
 			New:  "\t\t\t\ttoDrain.Add(p)\n\t\t\t\tif MUTANT_ON {\n\t\t\t\t\tt.state[p] = drained\n\t\t\t\t}\n",
 		}}},
 	}},
-	{Name: "shard", Dir: "shard", Mutants: []mutation.Mutant{
+	{Name: "member", Dir: "shard/internal/member", Mutants: []mutation.Mutant{
 		{Name: "drains without waiting", Edits: []mutation.Edit{{
-			File: "inflight.go",
+			File: "components.go",
 			Old:  "\t\t\tidle.Remove(",
 			New:  "\t\t\tif MUTANT_ON {\n\t\t\t\tcontinue\n\t\t\t}\n\t\t\tidle.Remove(",
 		}}},

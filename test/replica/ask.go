@@ -14,7 +14,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/tom-ludwig/operator-scaling/shard"
+	"github.com/tom-ludwig/operator-scaling/shard/inspect"
 )
 
 // ErrNotReady is wrapped in the error that Ready returns, together with the replica's own
@@ -46,8 +46,8 @@ func (p *Process) Healthy(ctx context.Context) error {
 }
 
 // Report returns the replica's own report about the ring.
-func (p *Process) Report(ctx context.Context) (shard.Report, error) {
-	var report shard.Report
+func (p *Process) Report(ctx context.Context) (inspect.Report, error) {
+	var report inspect.Report
 	code, text, err := p.get(ctx, "/debug/shard?format=json")
 	if err != nil {
 		return report, err

@@ -106,7 +106,7 @@ func New(ringName string, read func() Values) *Metrics {
 		return h
 	}
 	m.handover = histogram("sharding_handover_duration_seconds", "Time from the ring giving a partition to this member until it was active.")
-	m.unowned = histogram("sharding_unowned_duration_seconds", "Time in which nobody worked on a partition that came to this member: since it saw the release, or the last sign of life of a member that was evicted.")
+	m.unowned = histogram("sharding_unowned_duration_seconds", "Time in which no member worked on a partition that came to this member: since it saw the release, or the last sign of life of a member that was evicted.")
 
 	ask := func(name, help string, variable ...string) {
 		m.asked[name] = prometheus.NewDesc(name, help, variable, labels)

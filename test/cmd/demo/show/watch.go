@@ -11,7 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/tom-ludwig/operator-scaling/shard"
+	"github.com/tom-ludwig/operator-scaling/shard/inspect"
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
 )
 
@@ -60,7 +60,7 @@ func (w *watcher) watch(ctx context.Context, m int, r *replica) {
 }
 
 // ask returns a replica's own report.
-func (w *watcher) ask(ctx context.Context, r *replica) (*shard.Report, error) {
+func (w *watcher) ask(ctx context.Context, r *replica) (*inspect.Report, error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+r.address+"/debug/shard?format=json", nil)
 	if err != nil {
 		return nil, err
@@ -73,7 +73,7 @@ func (w *watcher) ask(ctx context.Context, r *replica) (*shard.Report, error) {
 	if answer.StatusCode != http.StatusOK {
 		return nil, fmt.Errorf("%s returned %s", r.name, answer.Status)
 	}
-	var report shard.Report
+	var report inspect.Report
 	if err := json.NewDecoder(answer.Body).Decode(&report); err != nil {
 		return nil, fmt.Errorf("read the report of %s: %w", r.name, err)
 	}
@@ -82,7 +82,7 @@ func (w *watcher) ask(ctx context.Context, r *replica) (*shard.Report, error) {
 
 // owns returns a function that reports whether the member of the report may work on a
 // point of the hash space.
-func owns(report *shard.Report) func(point uint64) bool {
+func owns(report *inspect.Report) func(point uint64) bool {
 	return func(point uint64) bool {
 		if report.Fenced || len(report.Partitions) == 0 {
 			return false

@@ -1,7 +1,7 @@
 // Copyright The Operator Scaling Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-package shard
+package member
 
 import (
 	"context"
@@ -16,26 +16,33 @@ import (
 	"github.com/tom-ludwig/operator-scaling/shard/internal/lease"
 )
 
+// leaseConfig returns the configuration of this member's Lease for one incarnation.
+func (m *Member) leaseConfig(holder string) lease.Config {
+	c := m.cfg.Lease
+	c.Holder, c.Owner, c.Acquired, c.Faults = holder, m.pod.Owner, time.Now(), m.leaseFault
+	return c
+}
+
 // request sends a request to the API server on a goroutine of its own. The result
 // is posted as an event for this incarnation.
-func (l *loop) request(a claim.Action) {
-	incarnation, client := l.incarnation, l.client
+func (m *Member) request(a claim.Action) {
+	incarnation, client := m.incarnation, m.client
 	send := func(timeout time.Duration, verb string, f func(context.Context) (claim.Event, error)) {
-		l.start(func() {
-			ctx, cancel := context.WithTimeout(l.ctx, timeout)
+		m.start(func() {
+			ctx, cancel := context.WithTimeout(m.ctx, timeout)
 			defer cancel()
 			result, err := f(ctx)
-			if err != nil && l.ctx.Err() == nil {
-				l.requestFailed(incarnation, verb, err)
+			if err != nil && m.ctx.Err() == nil {
+				m.requestFailed(incarnation, verb, err)
 			}
-			l.postResult(incarnation, result)
+			m.post(m.results, incarnation, result)
 		})
 	}
 	switch a := a.(type) {
 	case claim.GetLease:
 		send(a.Timeout, "get", func(ctx context.Context) (claim.Event, error) {
 			found, outcome, err := client.Get(ctx)
-			if errors.Is(err, lease.ErrForeign) && strings.HasPrefix(found.Record.Holder, l.s.cfg.PodName+"_") {
+			if errors.Is(err, lease.ErrForeign) && strings.HasPrefix(found.Record.Holder, m.cfg.PodName+"_") {
 				err = nil // another client removed the record from this Pod's Lease; the machine decides what to do
 			}
 			return claim.GetResult{Op: a.Op, Outcome: outcome, Lease: found}, err
@@ -47,12 +54,12 @@ func (l *loop) request(a claim.Action) {
 		})
 	case claim.WriteLease:
 		// Later writes repeat the watermarks, because a member may list the Leases only then.
-		a.Record.Watermarks = l.watermarks
-		released := l.releases
-		l.releases = 0
+		a.Record.Watermarks = m.watermarks
+		released := m.releases
+		m.releases = 0
 		send(a.Timeout, "update", func(ctx context.Context) (claim.Event, error) {
 			// OnChange stops the work that belongs to the partitions but not to a queue.
-			l.changes.await(ctx, released, min(l.s.cfg.StopGracePeriod, l.s.cfg.RenewPeriod/2))
+			m.changes.await(ctx, released, min(m.cfg.StopGracePeriod, m.cfg.RenewPeriod/2))
 			updated, outcome, err := client.Update(ctx, a.UID, a.Version, a.Record)
 			return claim.WriteResult{Op: a.Op, Outcome: outcome, Lease: updated}, err
 		})
@@ -70,7 +77,7 @@ func (l *loop) request(a claim.Action) {
 		send(a.Timeout, "update", func(ctx context.Context) (claim.Event, error) {
 			void, outcome, err := client.Evict(ctx, a)
 			if outcome == claim.OK {
-				l.logger.Info("Evicted a member that was silent for the duration of its Lease", "lease", a.Name)
+				m.logger.Info("Evicted a member that was silent for the duration of its Lease", "lease", a.Name)
 			}
 			return claim.EvictResult{Op: a.Op, Outcome: outcome, Lease: void}, err
 		})
@@ -79,33 +86,35 @@ func (l *loop) request(a claim.Action) {
 
 // requestFailed handles the error of a request, on the goroutine of the request. The
 // machine handles most errors; some need an administrator.
-func (l *loop) requestFailed(incarnation int, verb string, err error) {
-	if forbidden := l.s.forbidden(err, verb); forbidden != nil {
-		l.post(incarnation, refused{forbidden})
+func (m *Member) requestFailed(incarnation int, verb string, err error) {
+	if forbidden := m.cfg.Access.Forbidden(err, verb); forbidden != nil {
+		m.post(m.events, incarnation, refused{forbidden})
 	} else if errors.Is(err, lease.ErrForeign) && verb == "get" {
-		l.post(incarnation, refused{fmt.Errorf("shard: ring %s: %w; choose another LeasePrefix or delete it", l.s.cfg.Name, err)})
+		m.post(m.events, incarnation, refused{fmt.Errorf("shard: ring %s: %w; choose another LeasePrefix or delete it", m.cfg.Lease.Ring, err)})
 	}
 	if !apierrors.IsNotFound(err) { // the first read of a new member's Lease
-		l.logger.V(2).Info("A request failed", "member", l.s.Identity(), "err", err)
+		m.logger.V(2).Info("A request failed", "member", m.Published.View().Holder, "err", err)
 	}
+}
+
+// watchFailed handles an error of the Lease watch. The watch calls it for each error.
+func (m *Member) watchFailed(err error) {
+	if forbidden := m.cfg.Access.Forbidden(err, "watch"); forbidden != nil {
+		m.post(m.events, anyIncarnation, refused{forbidden})
+		return
+	}
+	m.logger.V(2).Info("The Lease watch failed and will be retried", "err", err)
 }
 
 // leaseFault counts and logs a Lease that cannot be read. The watch and the requests call
 // it, on their goroutines. The same error of a Lease is logged only once.
-func (l *loop) leaseFault(name string, err error) {
+func (m *Member) leaseFault(name string, err error) {
 	reason := "malformed"
 	if errors.Is(err, lease.ErrForeign) {
 		reason = "foreign"
 	}
-	l.s.metrics.LeaseFault(reason)
-	l.faultMu.Lock()
-	known := l.faults[name] == err.Error()
-	if len(l.faults) > 1000 {
-		clear(l.faults)
-	}
-	l.faults[name] = err.Error()
-	l.faultMu.Unlock()
-	if !known {
-		l.logger.Info("A Lease has no valid record of a member", "lease", name, "reason", reason, "err", err)
+	m.cfg.Metrics.LeaseFault(reason)
+	if m.faults.isNew(name, err.Error()) {
+		m.logger.Info("A Lease has no valid record of a member", "lease", name, "reason", reason, "err", err)
 	}
 }

@@ -8,7 +8,6 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/tom-ludwig/operator-scaling/shard/ring"
 	"github.com/tom-ludwig/operator-scaling/workqueue"
 )
 
@@ -26,12 +25,11 @@ func TokenFromContext(ctx context.Context) (string, bool) {
 	if !ok {
 		return "", false
 	}
-	s, ok := p.Owner.(*Sharder)
+	owner, ok := p.Owner.(tokens)
 	if !ok {
 		return "", false
 	}
-	now := s.snapshot.Load()
-	token := now.tokens[ring.PartitionOf(p.Point, now.partitions)]
+	token := owner.Token(p.Point)
 	return token, token != ""
 }
 

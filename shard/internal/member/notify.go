@@ -1,56 +1,42 @@
 // Copyright The Operator Scaling Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-package shard
+package member
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"slices"
 	"sync"
 	"time"
-
-	"github.com/tom-ludwig/operator-scaling/shard/ring"
 )
 
 // ChangeKind is the type of a [Change].
 type ChangeKind string
 
+// The kinds of changes; package shard documents them for users.
 const (
-	// Joined: this member is on the ring.
-	Joined ChangeKind = "joined"
-	// Activated: work on the partitions is allowed. It may have begun already.
+	Joined    ChangeKind = "joined"
 	Activated ChangeKind = "activated"
-	// Draining: no new work begins on the partitions, and the contexts of the work in
-	// flight have ended. The partitions are active again if Activated follows instead of
-	// Released.
-	Draining ChangeKind = "draining"
-	// Released follows the last work on the partitions. The write that makes them
-	// available to peers waits until OnChange has returned; see [Config.OnChange] for how
-	// long. Released may be reported for partitions that were never active.
-	Released ChangeKind = "released"
-	// Fenced: this member may not act on what it owns. Work is refused since the
-	// fence, and the contexts of the work in flight have ended. A process that was
-	// paused at the fence reports this when it runs again.
-	Fenced ChangeKind = "fenced"
-	// Unfenced: this member may act again on its active partitions.
-	Unfenced ChangeKind = "unfenced"
-	// Left: this member has given up or lost everything. With the reason
-	// [ErrChangesDropped] it has not: the changes that follow describe what it has.
-	Left ChangeKind = "left"
+	Draining  ChangeKind = "draining"
+	Released  ChangeKind = "released"
+	Fenced    ChangeKind = "fenced"
+	Unfenced  ChangeKind = "unfenced"
+	Left      ChangeKind = "left"
 )
 
-// Change is a step of this member on the ring, for [Config.OnChange].
+// Change is a step of this member on the ring.
 type Change struct {
-	Kind ChangeKind
-	// Member is the identity of the member; see [Sharder.Identity].
-	Member string
-	// Partitions are the partitions that were activated, drained or released, in ascending
-	// order; nil for the other changes.
-	Partitions []int
-	// Err is the reason why the member left; nil for a requested stop.
-	Err error
+	Kind       ChangeKind
+	Member     string // its identity
+	Partitions []int  // for Activated, Draining and Released; ascending
+	Err        error  // why the member left
 }
+
+// ErrChangesDropped is the reason of a [Left] that replaces waiting changes. The changes
+// that follow describe what the member has.
+var ErrChangesDropped = errors.New("changes were dropped because OnChange is too slow")
 
 // maxChanges is how many changes may wait for an OnChange that does not return.
 const maxChanges = 1000
@@ -90,17 +76,6 @@ func newChanges(call func(Change)) *changes {
 		call: call, posted: make(chan struct{}, 1), done: make(chan struct{}),
 		progress: make(chan struct{}), active: map[int]bool{},
 	}
-}
-
-// notify posts a change.
-func (l *loop) notify(kind ChangeKind, partitions ring.Set, err error) {
-	c := Change{Kind: kind, Member: l.holder, Err: err}
-	if l.s.cfg.OnChange != nil {
-		for p := range partitions.All() {
-			c.Partitions = append(c.Partitions, p)
-		}
-	}
-	l.changes.post(c)
 }
 
 // post queues a change for OnChange, and never blocks. Fenced is posted only once until

@@ -1,7 +1,7 @@
 // Copyright The Operator Scaling Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-package shard
+package member
 
 import (
 	"context"
@@ -24,17 +24,20 @@ const clockPeriod = 100 * time.Millisecond
 // this member.
 //
 // Before the goroutine has ended the contexts of all work, it calls nothing that can
-// block: no logger and no function of the user. It takes three locks, each for a few
-// instructions: mu, Sharder.mu and the lock of the queue. No other code is called while
-// one of them is held.
+// block: no logger and no function of the user. It takes four locks, each for a few
+// instructions: mu, those of Published and Components, and that of the queue. No other code
+// is called while one of them is held.
 //
 // The machine notices the same deadline at its next event. The first of the two stops the
 // work. Only the loop lifts the fence, when a renewal was confirmed.
 type fence struct {
-	s       *Sharder
-	changes *changes
-	moved   chan struct{} // capacity 1: there is a new deadline, or a new overrun
-	ask     chan func()   // functions to run on the goroutine; for tests that pause the whole process
+	published  *Published
+	components *Components
+	changes    *changes
+	grace      time.Duration  // Config.StopGracePeriod
+	onOverrun  func([]string) // Config.OnOverrun; nil for none
+	moved      chan struct{}  // capacity 1: there is a new deadline, or a new overrun
+	ask        chan func()    // functions to run on the goroutine
 
 	mu        sync.Mutex
 	down      bool      // work was stopped, and the fence has not been lifted since
@@ -44,8 +47,11 @@ type fence struct {
 	reporting chan struct{} // closed when the last report has ended; nil before the first; owned by the goroutine
 }
 
-func newFence(s *Sharder, c *changes) *fence {
-	return &fence{s: s, changes: c, moved: make(chan struct{}, 1), ask: make(chan func())}
+func newFence(p *Published, components *Components, c *changes, cfg Config) *fence {
+	return &fence{
+		published: p, components: components, changes: c, grace: cfg.StopGracePeriod, onOverrun: cfg.OnOverrun,
+		moved: make(chan struct{}, 1), ask: make(chan func()),
+	}
 }
 
 // run watches the clocks until the context ends.
@@ -61,8 +67,8 @@ func (f *fence) run(ctx context.Context) {
 		case do := <-f.ask:
 			do()
 		}
-		deadline := f.s.deadline.Load()
-		if deadline != nil && f.s.now().Reached(*deadline) {
+		deadline := f.published.View().Fence
+		if deadline != nil && f.published.Now().Reached(*deadline) {
 			f.stop(deadline)
 			deadline = nil
 		}
@@ -75,7 +81,7 @@ func (f *fence) run(ctx context.Context) {
 func (f *fence) pause(deadline *claim.Time) time.Duration {
 	next := time.Hour // unless moved wakes the goroutine
 	if deadline != nil {
-		now := f.s.now()
+		now := f.published.Now()
 		next = min(clockPeriod, deadline.Mono-now.Mono, deadline.Wall-now.Wall)
 	}
 	f.mu.Lock()
@@ -92,25 +98,28 @@ func (f *fence) pause(deadline *claim.Time) time.Duration {
 // this member, and the work may continue.
 func (f *fence) stop(passed *claim.Time) {
 	f.mu.Lock()
-	if passed == nil {
-		f.s.deadline.Store(nil)
-	} else if !f.s.deadline.CompareAndSwap(passed, nil) {
+	inForce := true
+	f.published.Change(func(v *View) {
+		if inForce = passed == nil || v.Fence == passed; inForce {
+			v.Fence = nil
+		}
+	})
+	if !inForce {
 		f.mu.Unlock()
 		return
 	}
 	if !f.down {
-		f.down, f.overrunAt = true, time.Now().Add(f.s.cfg.StopGracePeriod)
+		f.down, f.overrunAt = true, time.Now().Add(f.grace)
 		f.fences++
 	}
 	epoch := f.fences
 	f.mu.Unlock()
 	signal(f.moved)
 
-	_, queues := f.s.components()
-	for _, q := range queues {
+	for _, q := range f.components.allQueues() {
 		// This does not end work that is handed out under a new deadline, if the fence is
 		// lifted at the same moment.
-		q.FenceIf(f.s.Fenced)
+		q.FenceIf(f.published.Fenced)
 	}
 	if passed == nil {
 		return // the loop knows whether Fenced or Left comes next
@@ -122,15 +131,26 @@ func (f *fence) stop(passed *claim.Time) {
 	}
 }
 
-// lift publishes a new deadline. It reports whether work was stopped before.
-func (f *fence) lift(deadline *claim.Time) (wasDown bool) {
+// publish stores the loop's new view. A deadline in it lifts the fence. With keep, the
+// deadline that is in force stays, unless the fence has removed it. publish reports whether
+// work was stopped before.
+func (f *fence) publish(next View, keep bool) (wasDown bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	wasDown = f.down
-	f.down, f.overrunAt = false, time.Time{}
-	f.changes.post(Change{Kind: Unfenced})
-	f.s.deadline.Store(deadline)
-	signal(f.moved)
+	if !keep && next.Fence != nil {
+		f.down, f.overrunAt = false, time.Time{}
+		f.changes.post(Change{Kind: Unfenced})
+	}
+	f.published.Change(func(v *View) {
+		if keep {
+			next.Fence = v.Fence
+		}
+		*v = next
+	})
+	if !keep {
+		signal(f.moved)
+	}
 	return wasDown
 }
 
@@ -144,7 +164,7 @@ func (f *fence) checkOverrun(ctx context.Context) {
 		f.overrunAt = time.Time{}
 	}
 	f.mu.Unlock()
-	if !due || f.s.workInFlight() == 0 {
+	if !due || f.components.InFlight() == 0 {
 		return
 	}
 	select {
@@ -166,7 +186,7 @@ func (f *fence) checkOverrun(ctx context.Context) {
 // report writes the log first; but a log sink that blocks does not delay the hook for long.
 func (f *fence) report(ctx context.Context) {
 	const logWithin = 100 * time.Millisecond
-	items := f.s.items(everything)
+	items := f.components.Items(nil)
 	if len(items) == 0 {
 		return
 	}
@@ -174,10 +194,9 @@ func (f *fence) report(ctx context.Context) {
 	go func() {
 		defer close(logged)
 		klog.FromContext(ctx).Error(nil, "Work is still running although this member is fenced: another member may be working on the same objects",
-			"member", f.s.Identity(), "items", items)
+			"member", f.published.View().Holder, "items", items)
 	}()
-	hook := f.s.cfg.OnOverrun
-	if hook == nil {
+	if f.onOverrun == nil {
 		<-logged
 		return
 	}
@@ -187,7 +206,7 @@ func (f *fence) report(ctx context.Context) {
 	case <-logged:
 	case <-within.C:
 	}
-	hook(items)
+	f.onOverrun(items)
 	<-logged
 }
 

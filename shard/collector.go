@@ -1,0 +1,35 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package shard
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/tom-ludwig/operator-scaling/shard/internal/metrics"
+)
+
+// Collector returns the metrics of this ring, for a registry of your own. Each
+// Sharder has its own; the label "ring" tells them apart.
+func (s *Sharder) Collector() prometheus.Collector { return s.metrics }
+
+// metricValues returns what a scrape shows of this moment. It hashes each stored object
+// once.
+func (s *Sharder) metricValues() metrics.Values {
+	now, components := s.member.Published.View(), s.member.Components
+	v := metrics.Values{
+		Members:  s.MemberCount(),
+		Counts:   now.Status.Counts,
+		Fenced:   s.member.Published.Fenced(),
+		Ready:    s.Ready() == nil,
+		Blockers: now.Status.Blockers,
+		Draining: now.Status.Draining,
+		Objects:  components.Objects(),
+		Parked:   components.Parked(),
+		InFlight: components.InFlight(),
+	}
+	for _, state := range now.States {
+		v.Partitions[state]++
+	}
+	return v
+}

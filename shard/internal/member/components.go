@@ -1,0 +1,156 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package member
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"k8s.io/client-go/tools/cache"
+
+	"github.com/tom-ludwig/operator-scaling/shard/ring"
+	"github.com/tom-ludwig/operator-scaling/workqueue"
+)
+
+// Informer is what a member needs of an *informer.Informer.
+type Informer interface {
+	HasSyncedChecker() cache.DoneChecker
+	Replay(ctx context.Context) error
+	Activated(ring.Set)
+	Released(ring.Set)
+	Objects() [ring.Active + 1]int
+}
+
+// Queue is what a member needs of a *workqueue.Queue, of any item type.
+type Queue interface {
+	Readmit()
+	Drain(draining func(point uint64) bool)
+	FenceIf(fenced func() bool)
+	InFlight() []workqueue.Work
+	OnDone(func())
+	Parked() int
+}
+
+// Components are the informers and queues of a member. They may be added at any time.
+// Any goroutine may call the methods. No lock is held while other code is called.
+type Components struct {
+	added chan struct{} // capacity 1: there are new ones
+
+	mu        sync.Mutex
+	informers []Informer // guarded by mu
+	queues    []Queue    // guarded by mu
+}
+
+func newComponents() *Components { return &Components{added: make(chan struct{}, 1)} }
+
+// AddInformer adds an informer.
+func (c *Components) AddInformer(i Informer) {
+	c.mu.Lock()
+	c.informers = append(c.informers, i)
+	c.mu.Unlock()
+	signal(c.added)
+}
+
+// AddQueue adds a queue.
+func (c *Components) AddQueue(q Queue) {
+	c.mu.Lock()
+	c.queues = append(c.queues, q)
+	c.mu.Unlock()
+	signal(c.added)
+}
+
+func (c *Components) allInformers() []Informer {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.informers[:len(c.informers):len(c.informers)]
+}
+
+func (c *Components) allQueues() []Queue {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.queues[:len(c.queues):len(c.queues)]
+}
+
+func (c *Components) activated(set ring.Set) {
+	for _, i := range c.allInformers() {
+		i.Activated(set)
+	}
+	c.readmit()
+}
+
+func (c *Components) released(set ring.Set) {
+	for _, i := range c.allInformers() {
+		i.Released(set)
+	}
+	c.readmit() // drops the parked items of these partitions
+}
+
+func (c *Components) drain(set ring.Set) {
+	for _, q := range c.allQueues() {
+		q.Drain(set.HasPoint)
+	}
+}
+
+// readmit makes the queues look again at the items that they have parked.
+func (c *Components) readmit() {
+	for _, q := range c.allQueues() {
+		q.Readmit()
+	}
+}
+
+// idle returns those of the partitions that have no work in flight.
+func (c *Components) idle(draining ring.Set) ring.Set {
+	idle := draining.Clone()
+	for _, q := range c.allQueues() {
+		for _, work := range q.InFlight() {
+			idle.Remove(ring.PartitionOf(work.Point, idle.Partitions()))
+		}
+	}
+	return idle
+}
+
+// Items lists the work in flight that has one of the given points, in readable form: each
+// item and how long work on it has been running. A nil function means all points.
+func (c *Components) Items(at func(point uint64) bool) []string {
+	var items []string
+	for _, q := range c.allQueues() {
+		for _, work := range q.InFlight() {
+			if at == nil || at(work.Point) {
+				items = append(items, fmt.Sprintf("%v (%v)", work.Item, time.Since(work.Since).Round(time.Millisecond)))
+			}
+		}
+	}
+	slices.Sort(items)
+	return items
+}
+
+// InFlight counts the items that are being worked on.
+func (c *Components) InFlight() (n int) {
+	for _, q := range c.allQueues() {
+		n += len(q.InFlight())
+	}
+	return n
+}
+
+// Parked counts the items that the queues have parked.
+func (c *Components) Parked() (n int) {
+	for _, q := range c.allQueues() {
+		n += q.Parked()
+	}
+	return n
+}
+
+// Objects counts the objects in the stores of the informers, by state. It hashes each
+// object once.
+func (c *Components) Objects() (count [ring.Active + 1]int) {
+	for _, i := range c.allInformers() {
+		for state, n := range i.Objects() {
+			count[state] += n
+		}
+	}
+	return count
+}

@@ -1,0 +1,284 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package member
+
+import (
+	"slices"
+	"time"
+
+	"github.com/tom-ludwig/operator-scaling/shard/internal/claim"
+	"github.com/tom-ludwig/operator-scaling/shard/internal/metrics"
+	"github.com/tom-ludwig/operator-scaling/shard/ring"
+)
+
+// catchUpPeriod is the time between two looks at the caches while they have not reached
+// a watermark.
+const catchUpPeriod = 5 * time.Millisecond
+
+// step passes an event to the machine, and then what the member itself observes.
+func (m *Member) step(e claim.Event) {
+	m.followUp(m.apply(e))
+}
+
+// followUp passes to the machine what the member itself observes, until that changes
+// nothing: work that no longer holds up a drain, after actions; and caches that have
+// reached watermarks.
+func (m *Member) followUp(acted bool) {
+	for m.ended == nil {
+		if acted {
+			acted = false
+			if idle := m.idlePartitions(); !idle.Empty() {
+				acted = m.apply(claim.Idle{Partitions: idle})
+				continue
+			}
+		}
+		reached := m.reachedWatermarks()
+		if len(reached) == 0 {
+			m.logBlockedDrain()
+			return
+		}
+		acted = m.apply(claim.WatermarksReached{Watermarks: reached})
+	}
+}
+
+// idlePartitions returns the draining partitions that have no work in flight.
+func (m *Member) idlePartitions() ring.Set {
+	draining := m.machine.Draining()
+	if draining.Empty() {
+		return draining
+	}
+	return m.Components.idle(draining)
+}
+
+// reachedWatermarks returns those of the watermarks that the machine waits for that the
+// caches have reached. If there are others, the loop looks again soon.
+func (m *Member) reachedWatermarks() claim.Watermarks {
+	pending := m.machine.PendingWatermarks()
+	if m.catching = pending != nil; !m.catching {
+		return nil
+	}
+	reached := m.cfg.Caches.Reached(pending)
+	m.catching = len(reached) < len(pending)
+	return reached
+}
+
+// apply passes one event to the machine, publishes the new state, and then carries out
+// the machine's actions. It reports whether there were any.
+func (m *Member) apply(e claim.Event) (acted bool) {
+	switch e.(type) {
+	case claim.Synced:
+		m.synced = true
+	case claim.LeaseDeleted:
+		if m.ended != nil {
+			// The next machine must learn of it: the process of that Lease may still run.
+			m.deleted = append(m.deleted, e)
+		}
+	}
+	if m.ended != nil {
+		return false
+	}
+	givenUp := m.machine.Stats().CacheWaitsGivenUp
+	actions := m.machine.Step(m.Published.Now(), e)
+	if m.machine.Serving() {
+		m.notify(Joined, ring.Set{}, nil)
+	}
+	for _, action := range actions { // OnChange learns of work that is allowed before it can begin
+		switch a := action.(type) {
+		case claim.Unfenced:
+			m.notify(Unfenced, ring.Set{}, nil)
+		case claim.Activated:
+			m.notify(Activated, a.Partitions, nil)
+		}
+	}
+	if n := m.machine.Stats().CacheWaitsGivenUp - givenUp; n > 0 {
+		m.logCacheLag(n)
+	}
+	// Readers see the new state before informers, queues and OnChange are notified of the
+	// change, because they read the state when they are notified.
+	m.publish(actions)
+	for _, action := range actions {
+		m.do(action)
+	}
+	return len(actions) > 0
+}
+
+// publish makes the machine's state known to all readers, in one piece. Then it notifies
+// the queues of a change of the fence.
+func (m *Member) publish(actions []claim.Action) {
+	old := m.Published.View()
+	next := *old
+	next.Status = m.status()
+	view, p := m.machine.View(), m.machine.Parameters()
+	moved := slices.ContainsFunc(actions, changesOwnership) || view != old.Ring || p.Partitions != len(old.States)
+	switch {
+	case moved && m.machine.Ended():
+		next.ownNothing(m.cfg.Parameters) // it may no longer work on anything that it claimed
+	case moved:
+		next.Ring, next.States, next.Tokens = view, m.machine.States(), make([]string, p.Partitions)
+		for partition := range next.Tokens {
+			next.Tokens[partition] = m.machine.Token(partition)
+		}
+	}
+	// Compare with the deadline that the loop published, and not with the current one: the
+	// fence removes a deadline that has passed, even if the machine has not noticed yet.
+	deadline, working := m.machine.Fence()
+	renewed := working && (m.deadline == nil || *m.deadline != deadline)
+	stopped := !working && m.deadline != nil
+	before := m.deadline
+	switch {
+	case renewed:
+		next.Fence = &deadline
+		m.deadline = next.Fence
+	case stopped:
+		next.Fence, m.deadline = nil, nil
+	}
+	wasDown := m.fence.publish(next, !renewed && !stopped)
+
+	if stopped {
+		m.fence.stop(nil) // here, and not only in the action, because the actions before it may block
+	}
+	if renewed {
+		// Just before this renewal was known, a Get may have found the member fenced, by
+		// the clock, and parked its item.
+		m.Components.readmit()
+		if wasDown && before != nil {
+			m.logger.Info("Work was stopped at the fence, and resumes because a renewal of the Lease was confirmed", "member", m.holder)
+		}
+	}
+	if moved {
+		if view != old.Ring {
+			m.ringChanged(old.Ring, view)
+		}
+		for _, took := range m.handovers.observe(&next, m.cfg.PodName) {
+			m.cfg.Metrics.HandedOver(took)
+		}
+	}
+}
+
+func changesOwnership(a claim.Action) bool {
+	switch a.(type) {
+	case claim.Claimed, claim.Activated, claim.Drain, claim.Released, claim.Ended:
+		return true
+	}
+	return false
+}
+
+func (m *Member) status() Status {
+	s := Status{
+		At:           time.Now(),
+		Serving:      m.machine.Serving(),
+		Incompatible: m.machine.Incompatible(),
+		Duplicate:    m.machine.Duplicate(),
+		Counts:       m.retiredStats.Plus(m.machine.Stats()),
+		Draining:     m.machine.Draining().Len(),
+	}
+	if m.handovers.waiting() {
+		s.Blockers = byPod(m.machine.Blockers())
+	}
+	return s
+}
+
+// do carries out one action. It calls no function of the user, and blocks only if a log
+// sink does.
+func (m *Member) do(a claim.Action) {
+	switch a := a.(type) {
+	case claim.Claimed:
+		m.logger.V(2).Info("Claimed", "member", m.holder, "partitions", a.Partitions.Len())
+	case claim.Activated:
+		m.logger.V(2).Info("Activated", "member", m.holder, "partitions", a.Partitions.Len())
+		for _, unowned := range a.Unowned {
+			m.cfg.Metrics.Unowned(unowned)
+		}
+		m.Components.activated(a.Partitions)
+	case claim.Drain:
+		m.logger.V(2).Info("Draining", "member", m.holder, "partitions", a.Partitions.Len())
+		m.drainLoggedAt = time.Now()
+		m.Components.drain(a.Partitions)
+		m.notify(Draining, a.Partitions, nil)
+	case claim.Released:
+		m.watermarks = m.cfg.Writes.Watermarks() // the work has ended, and the write that withdraws the claims is not sent yet
+		m.logger.V(2).Info("Released", "member", m.holder, "partitions", a.Partitions.Len())
+		m.notify(Released, a.Partitions, nil)
+		m.releases = m.changes.number()
+		m.Components.released(a.Partitions)
+	case claim.Fenced:
+		m.stopWork()
+	case claim.Unfenced: // publish has lifted the fence
+	case claim.Ended:
+		m.end(a.Reason)
+	case claim.Relist:
+		m.logger.Info("Lease watch is stale, restarting it", "member", m.holder)
+		m.watch.Relist()
+	default:
+		m.request(a)
+	}
+}
+
+// stopWork stops all work, unless the fence has already stopped it: the member may not act
+// until it has renewed its Lease.
+func (m *Member) stopWork() {
+	m.fence.stop(nil)
+	if m.machine == nil {
+		return
+	}
+	if !m.machine.Ended() { // else Left follows
+		m.notify(Fenced, ring.Set{}, nil)
+	}
+	if m.machine.Serving() && !m.stopping && m.ended == nil {
+		m.logger.Info("Fenced: no renewal of the Lease was confirmed in time; work resumes after the next confirmed renewal", "member", m.holder)
+	}
+}
+
+// notify posts a change to OnChange.
+func (m *Member) notify(kind ChangeKind, partitions ring.Set, err error) {
+	c := Change{Kind: kind, Member: m.holder, Err: err}
+	if m.cfg.OnChange != nil {
+		c.Partitions = slices.Collect(partitions.All())
+	}
+	m.changes.post(c)
+}
+
+// ringChanged counts and logs a change of the view.
+func (m *Member) ringChanged(before, after *ring.Ring) {
+	was, is := before.Members(), after.Members()
+	change := metrics.Change{
+		Added: difference(is, was), Removed: difference(was, is),
+		Parameters: before.Parameters() != after.Parameters(),
+		Relocated:  after.Relocated(before), Partitions: after.Parameters().Partitions,
+	}
+	m.cfg.Metrics.RingChanged(change)
+	if len(change.Added)+len(change.Removed) > 0 || change.Relocated > 0 {
+		m.logger.Info("The ring has changed", "member", m.holder, "members", is, "added", change.Added, "removed", change.Removed, "relocated", change.Relocated)
+	}
+}
+
+// logBlockedDrain logs, every few seconds, what a drain is waiting for.
+func (m *Member) logBlockedDrain() {
+	const every = 5 * time.Second
+	if time.Since(m.drainLoggedAt) < every {
+		return
+	}
+	m.drainLoggedAt = time.Now()
+	if draining := m.machine.Draining(); !draining.Empty() {
+		m.logger.Info("A drain is waiting for work to end", "member", m.holder, "partitions", draining.Len(), "items", m.Components.Items(draining.HasPoint))
+	}
+	if d := m.changes.stuck(); d >= every {
+		m.logger.Error(nil, "OnChange has not returned; later changes wait for it", "member", m.holder, "running", d)
+	}
+	if blockers := m.machine.Blockers(); len(blockers) > 0 && m.machine.Serving() {
+		m.logger.V(2).Info("Other members still claim partitions of this member", "member", m.holder, "blockers", blockers)
+	}
+}
+
+// logCacheLag logs with which caches partitions became active that have waited for them
+// in vain.
+func (m *Member) logCacheLag(partitions uint64) {
+	logger := m.logger.V(2)
+	if !logger.Enabled() {
+		return
+	}
+	lagging := m.machine.UnreachedWatermarks()
+	logger.Info("Activated partitions although the caches have not reached what their former owners wrote", "member", m.holder,
+		"partitions", partitions, "watermarks", lagging, "cached", m.cfg.Caches.Cached(lagging))
+}

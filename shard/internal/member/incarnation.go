@@ -1,0 +1,149 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package member
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/tom-ludwig/operator-scaling/shard/internal/claim"
+	"github.com/tom-ludwig/operator-scaling/shard/internal/lease"
+	"github.com/tom-ludwig/operator-scaling/shard/ring"
+)
+
+// waitForPod waits until no other live process of this Pod takes part in the ring. Only
+// the process with the Pod's lock ever holds a Lease with this Pod's UID. A process that
+// gets the lock may therefore void the Lease that it finds, because the process that held
+// it is dead. waitForPod returns false if the context ends first.
+func (m *Member) waitForPod(ctx context.Context) bool {
+	const period = 100 * time.Millisecond
+	lock := m.pod.Lock
+	if !lock.Usable() || lock.TryAcquire() {
+		return true
+	}
+	m.logger.Error(nil, "Another live process has this member's identity; waiting until it exits", "podUID", m.pod.UID)
+	m.Published.Change(func(v *View) { v.Status.Duplicate = "with the same name and Pod UID" })
+	ticker := time.NewTicker(period)
+	defer ticker.Stop()
+	for !lock.TryAcquire() {
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return false
+		}
+	}
+	m.logger.Info("The other process with this member's identity has exited")
+	m.Published.Change(func(v *View) { v.Status.Duplicate = "" })
+	return true
+}
+
+// startIncarnation creates a new machine: a new member with the same name.
+func (m *Member) startIncarnation(predecessor string) {
+	c := m.cfg
+	var tombstones []claim.Tombstone
+	if predecessor != "" {
+		tombstones = m.machine.Tombstones()
+		m.retiredStats = m.retiredStats.Plus(m.machine.Stats())
+		m.Published.Change(func(v *View) { v.Holder = newHolder(c.PodName) })
+	}
+	m.holder = m.Published.View().Holder
+	m.incarnation++
+	m.ended = nil
+	m.client = lease.NewClient(m.leaseConfig(m.holder))
+	m.machine = claim.New(claim.Config{
+		Member: c.PodName, Lease: c.Lease.Name, Holder: m.holder,
+		PodUID: m.pod.UID, TakeOver: m.pod.Lock.Held(),
+		Predecessor: predecessor, Tombstones: tombstones,
+		Parameters:    c.Parameters,
+		LeaseDuration: c.LeaseDuration, RenewDeadline: c.RenewDeadline, RenewPeriod: c.RenewPeriod,
+		WatchLagLimit: c.WatchLagLimit, DrainTimeout: c.DrainTimeout, Coalesce: coalesce,
+		StartupSettle: c.StartupSettle, Quarantine: c.Quarantine, CacheSyncTimeout: c.CacheSyncTimeout,
+	})
+	m.logger.Info("Joining the ring", "member", m.holder)
+	m.step(claim.Tick{})
+	for _, known := range m.watch.Leases() {
+		m.step(claim.LeaseObserved{Lease: known})
+	}
+	missed := m.deleted
+	m.deleted = nil
+	for _, e := range missed {
+		m.step(e)
+	}
+	if m.synced {
+		m.step(claim.Synced{})
+	}
+	if m.stopping {
+		m.step(claim.Stop{})
+	}
+}
+
+// end handles the end of the machine: this member owns nothing from now on.
+func (m *Member) end(reason error) {
+	m.ended, m.endedAt = reason, time.Now()
+	m.stopWork()
+	left := reason
+	if errors.Is(reason, claim.ErrStopped) {
+		left = nil
+	} else {
+		m.logger.Info("The member has ended", "member", m.holder, "reason", reason)
+	}
+	m.notify(Left, ring.Set{}, left)
+	m.Components.released(ring.FullSet(m.machine.Parameters().Partitions))
+}
+
+// handleEnd decides what happens after a machine has ended: a new one starts (again is
+// true), or Run returns err (again is false).
+func (m *Member) handleEnd() (again bool, err error) {
+	reason := m.ended
+	if errors.Is(reason, claim.ErrStopped) {
+		m.logger.Info("Left the ring", "member", m.holder)
+		return false, nil
+	}
+	if errors.Is(reason, claim.ErrDrainTimeout) || errors.Is(reason, claim.ErrStaleWatch) {
+		return false, fmt.Errorf("shard: ring %s, member %s: %w%s", m.cfg.Lease.Ring, m.holder, reason, m.stuckWork())
+	}
+	// The Lease was lost, and peers may own everything. Join again only when all work
+	// has stopped, so that this process never works for two incarnations.
+	if m.Components.InFlight() > 0 {
+		if time.Since(m.endedAt) >= m.cfg.DrainTimeout {
+			return false, fmt.Errorf("shard: ring %s, member %s: after %w: %w%s", m.cfg.Lease.Ring, m.holder, reason, claim.ErrDrainTimeout, m.stuckWork())
+		}
+		return true, nil
+	}
+	if m.stopping {
+		m.logger.Info("Left the ring", "member", m.holder, "reason", reason)
+		return false, nil
+	}
+	if errors.Is(reason, claim.ErrVanished) {
+		m.dropSuspectOwnerRef()
+	}
+	m.startIncarnation(m.holder)
+	return true, nil
+}
+
+// dropSuspectOwnerRef removes the owner reference if the Lease is deleted repeatedly: if
+// no Pod has the UID, the garbage collector deletes every Lease that this member creates,
+// and each time the partitions that it claimed have to wait.
+func (m *Member) dropSuspectOwnerRef() {
+	if time.Since(m.lostAt) > 20*m.cfg.LeaseDuration {
+		m.lost = 0
+	}
+	m.lost, m.lostAt = m.lost+1, time.Now()
+	if m.lost >= 3 && m.pod.Owner != nil {
+		m.logger.Error(nil, "The Lease was deleted several times in a short time; creating it without an owner reference from now on. Check that POD_UID is the UID of this Pod", "podUID", m.pod.Owner.UID)
+		m.pod.Owner = nil
+	}
+}
+
+// stuckWork names the work in flight, for an error.
+func (m *Member) stuckWork() string {
+	items := m.Components.Items(nil)
+	if len(items) == 0 {
+		return ""
+	}
+	return "; work in flight: " + strings.Join(items, ", ")
+}

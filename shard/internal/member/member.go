@@ -1,0 +1,375 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+// Package member runs one member of a ring: the loop that passes events to the state
+// machine of package claim and carries out its actions, and the fence.
+//
+// A Member owns all state. Other goroutines read one immutable [View] and post events. It
+// learns what it needs of the outside from the values and small interfaces of its [Config],
+// and it does not know package shard.
+package member
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/uuid"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/klog/v2"
+
+	"github.com/tom-ludwig/operator-scaling/shard/internal/claim"
+	"github.com/tom-ludwig/operator-scaling/shard/internal/lease"
+	"github.com/tom-ludwig/operator-scaling/shard/internal/metrics"
+	"github.com/tom-ludwig/operator-scaling/shard/internal/podlock"
+	"github.com/tom-ludwig/operator-scaling/shard/ring"
+)
+
+// Config configures a Member. Package shard documents and checks the settings that have
+// the name of a field of its own Config.
+type Config struct {
+	PodName    string
+	Parameters ring.Parameters
+
+	LeaseDuration, RenewDeadline, RenewPeriod, StopGracePeriod, WatchLagLimit time.Duration
+	DrainTimeout, StartupSettle, CacheSyncTimeout                             time.Duration
+
+	Quarantine bool
+	OnOverrun  func(items []string) // nil for none
+	OnChange   func(Change)         // nil for none
+
+	// Lease is the configuration of the member's Lease; the member sets what differs
+	// between incarnations.
+	Lease     lease.Config
+	Clientset any          // of Lease.Leases; see lease.NewWatch
+	Access    lease.Access // explains refused requests
+	Caches    Caches
+	Writes    Writes
+	Metrics   Metrics
+}
+
+// Caches are the informers' stores, which show what former owners wrote.
+type Caches interface {
+	Reached(claim.Watermarks) claim.Watermarks
+	Cached(claim.Watermarks) claim.Watermarks
+}
+
+// Writes remembers how far this member has written.
+type Writes interface{ Watermarks() claim.Watermarks }
+
+// Metrics count what a member does.
+type Metrics interface {
+	RingChanged(metrics.Change)
+	HandedOver(took time.Duration)
+	Unowned(lasted time.Duration)
+	LeaseFault(kind string)
+}
+
+// Pod is what a process knows of its Pod when it begins to run.
+type Pod struct {
+	UID   string                 // "" if it is not known
+	Owner *metav1.OwnerReference // for the Lease; nil for none
+	Lock  *podlock.Lock
+}
+
+// coalesce is how long claims and releases are collected before they are written,
+// because a change of members arrives as a handful of watch events.
+const coalesce = 20 * time.Millisecond
+
+// Member is one process on a ring: one incarnation after another. The exported fields and
+// methods may be used from any goroutine. The loop, which is the goroutine of Run, owns all
+// other fields, unless their comments state otherwise.
+type Member struct {
+	Published  *Published
+	Components *Components
+
+	cfg     Config
+	pod     Pod
+	ctx     context.Context // of everything that Run starts
+	logger  klog.Logger
+	wait    sync.WaitGroup
+	fence   *fence     // with a goroutine of its own
+	changes *changes   // for OnChange, likewise
+	faults  lastFaults // of Leases that cannot be read
+
+	events  chan taggedEvent
+	results chan taggedEvent // of requests; handled before events
+	idle    chan struct{}    // capacity 1: cancelled work has ended
+	ask     chan func()      // functions to run on the loop's goroutine
+
+	watch       *lease.Watch
+	client      *lease.Client
+	machine     *claim.Machine
+	incarnation int
+	holder      string
+	synced      bool
+	stopping    bool
+	ended       error // why the machine ended; nil while it runs
+	endedAt     time.Time
+	deleted     []claim.Event // deletions of Leases since the machine ended
+	fatal       error
+	lost        int // how many of this member's Leases were deleted in quick succession
+	lostAt      time.Time
+
+	attachedInformers, attachedQueues int
+
+	watermarks    claim.Watermarks // published: the last writes of this member at its last release; immutable
+	catching      bool             // the machine waits for a watermark that the caches have not reached
+	deadline      *claim.Time      // the machine's deadline that was published last; nil while the machine is fenced
+	releases      uint64           // number of the last Released that the next write must wait for; 0 for none
+	retiredStats  metrics.Counts   // of earlier machines
+	handovers     handovers
+	drainLoggedAt time.Time
+}
+
+// New returns a member that owns nothing until Run. It starts nothing.
+func New(cfg Config) *Member {
+	m := &Member{
+		Published:  newPublished(newHolder(cfg.PodName), cfg.Parameters),
+		Components: newComponents(),
+		cfg:        cfg,
+		events:     make(chan taggedEvent, 64),
+		results:    make(chan taggedEvent, 64),
+		idle:       make(chan struct{}, 1),
+		ask:        make(chan func()),
+		changes:    newChanges(cfg.OnChange),
+	}
+	m.fence = newFence(m.Published, m.Components, m.changes, cfg)
+	return m
+}
+
+// newHolder returns the identity of a new incarnation.
+func newHolder(pod string) string { return pod + "_" + string(uuid.NewUUID()) }
+
+// Run takes part in the ring until the context is done, and returns after everything that
+// it has started has ended. It may be called once. The logger of the context names the ring
+// and the Pod.
+func (m *Member) Run(ctx context.Context, pod Pod) error {
+	m.logger, m.pod = klog.FromContext(ctx), pod
+	defer pod.Lock.Release()
+	if !m.waitForPod(ctx) {
+		return nil // ctx has ended
+	}
+	// The context of everything that Run starts: it must outlive ctx, because draining and
+	// releasing begin when ctx ends.
+	inner, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	m.ctx = inner
+	m.watch = lease.NewWatch(m.leaseConfig(""), m.cfg.Clientset)
+	// In this order: no more work is handed out; all goroutines end; the functions of the
+	// user return; the lock on the identity is released.
+	defer m.awaitCalls()
+	defer m.wait.Wait()
+	defer cancel()
+	defer m.stopWork()
+	m.start(func() { m.fence.run(m.ctx) })
+	if m.cfg.OnChange != nil {
+		go m.changes.deliver()
+	} else {
+		close(m.changes.done)
+	}
+	return m.run(ctx)
+}
+
+// awaitCalls waits until OnChange has received the remaining changes and OnOverrun has
+// returned. Both are functions of the user, and may wait for Run or block forever.
+// Therefore awaitCalls waits no longer than StopGracePeriod.
+func (m *Member) awaitCalls() {
+	m.changes.close()
+	timer := time.NewTimer(m.cfg.StopGracePeriod)
+	defer timer.Stop()
+	calls := map[string]<-chan struct{}{"OnChange": m.changes.done}
+	if m.fence.reporting != nil {
+		calls["OnOverrun"] = m.fence.reporting
+	}
+	for name, done := range calls {
+		select {
+		case <-done:
+			continue
+		default:
+		}
+		select {
+		case <-done:
+		case <-timer.C:
+			timer.Reset(0) // for the other one
+			m.logger.Error(nil, "A function of the configuration has not returned; Run does not wait for it any longer", "function", name, "waited", m.cfg.StopGracePeriod)
+		}
+	}
+	m.changes.giveUp()
+}
+
+// start runs f on a new goroutine, which Run waits for. Goroutines of the loop are
+// started only here.
+func (m *Member) start(f func()) { m.wait.Go(f) }
+
+// run is the loop.
+func (m *Member) run(ctx context.Context) error {
+	m.start(func() {
+		err := m.watch.Run(m.ctx, func(e claim.Event) { m.post(m.events, anyIncarnation, e) }, m.watchFailed)
+		if err != nil && m.ctx.Err() == nil {
+			m.logger.Error(err, "The Lease watch could not be started")
+		}
+	})
+	m.startNewComponents()
+	m.waitForSync()
+	m.startIncarnation("")
+
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	stop := ctx.Done()
+	for {
+		select {
+		case e := <-m.results:
+			m.handlePosted(e)
+		case e := <-m.events:
+			m.handleResults()
+			m.handlePosted(e)
+		case <-m.idle:
+			m.followUp(true)
+		case <-timer.C:
+			m.step(claim.Tick{})
+		case <-stop:
+			stop = nil
+			m.stopping = true
+			m.logger.Info("Stopping: draining and releasing", "member", m.holder)
+			m.step(claim.Stop{})
+		case <-m.Components.added:
+			m.startNewComponents()
+		case f := <-m.ask:
+			f()
+		}
+		if m.fatal != nil {
+			return m.fatal
+		}
+		if m.ended != nil {
+			again, err := m.handleEnd()
+			if !again {
+				return err
+			}
+		}
+		timer.Reset(m.pause())
+	}
+}
+
+// pause returns how long the loop may wait for the next event.
+func (m *Member) pause() time.Duration {
+	if m.ended != nil {
+		return 50 * time.Millisecond
+	}
+	next := m.machine.Next() - m.Published.Now().Mono
+	if m.catching {
+		next = min(next, catchUpPeriod)
+	}
+	return max(next, time.Millisecond)
+}
+
+// startNewComponents starts the replays of new informers, and subscribes to the end of
+// work in new queues.
+func (m *Member) startNewComponents() {
+	informers, queues := m.Components.allInformers(), m.Components.allQueues()
+	for _, i := range informers[m.attachedInformers:] {
+		m.start(func() {
+			if err := i.Replay(m.ctx); err != nil && m.ctx.Err() == nil {
+				m.logger.Error(err, "The replay to handlers has ended")
+			}
+		})
+	}
+	for _, q := range queues[m.attachedQueues:] {
+		q.OnDone(func() { signal(m.idle) })
+		q.Readmit()
+	}
+	m.attachedInformers, m.attachedQueues = len(informers), len(queues)
+}
+
+// waitForSync notifies the machine when the informers that are registered now have synced.
+func (m *Member) waitForSync() {
+	informers := m.Components.allInformers()
+	m.start(func() {
+		checkers := make([]cache.DoneChecker, len(informers))
+		for n, i := range informers {
+			checkers[n] = i.HasSyncedChecker()
+		}
+		if cache.WaitFor(m.ctx, "sharded informers of ring "+m.cfg.Lease.Ring, checkers...) {
+			m.post(m.events, anyIncarnation, claim.Synced{})
+		}
+	})
+}
+
+// taggedEvent is an event for one incarnation, so that a late result of a request
+// is not treated as the result of a request of the next incarnation.
+type taggedEvent struct {
+	incarnation int
+	event       any // a claim.Event, or refused
+}
+
+const anyIncarnation = 0
+
+// refused is an event for the loop itself and not for the machine: the API server refused
+// a request. It ends Run if this member has not joined.
+type refused struct{ err error }
+
+// post sends an event to the loop, from any other goroutine.
+func (m *Member) post(to chan<- taggedEvent, incarnation int, e any) {
+	select {
+	case to <- taggedEvent{incarnation, e}:
+	case <-m.ctx.Done():
+	}
+}
+
+// handleResults handles all waiting results, so that many events from the watch do not
+// delay the result of a renewal until the fence.
+func (m *Member) handleResults() {
+	for {
+		select {
+		case e := <-m.results:
+			m.handlePosted(e)
+		default:
+			return
+		}
+	}
+}
+
+// handlePosted handles an event that another goroutine has posted.
+func (m *Member) handlePosted(e taggedEvent) {
+	if e.incarnation != anyIncarnation && e.incarnation != m.incarnation {
+		return
+	}
+	switch e := e.event.(type) {
+	case claim.Event:
+		m.step(e)
+	case refused:
+		// After this member has joined, a refusal may be temporary, for instance a mistake
+		// in a change of the RBAC rules. Until it is fixed, the fence protects what this
+		// member owns.
+		if !m.changes.hasJoined() {
+			m.fatal = e.err
+		} else {
+			m.logger.Error(e.err, "The API server refused a request", "member", m.holder)
+		}
+	}
+}
+
+// Inspect calls f on the loop's goroutine. It returns false if the loop does not accept
+// the call before the context ends.
+func (m *Member) Inspect(ctx context.Context, f func(Inspection)) bool {
+	done := make(chan struct{})
+	call := func() {
+		defer close(done)
+		f(Inspection{View: m.Published.View(), Stopping: m.stopping, Peers: m.machine.Peers(), Blockers: m.machine.Blockers()})
+	}
+	select {
+	case m.ask <- call:
+		<-done // the loop has accepted it and will run it
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// InspectFence calls f on the fence's goroutine, if Run is running.
+func (m *Member) InspectFence(f func()) {
+	select {
+	case m.fence.ask <- f:
+	case <-m.ctx.Done():
+	}
+}

@@ -1,0 +1,74 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package shard
+
+import (
+	"io"
+	"net/http"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/tom-ludwig/operator-scaling/shard/internal/cachesync"
+	"github.com/tom-ludwig/operator-scaling/shard/internal/member"
+	"github.com/tom-ludwig/operator-scaling/shard/ring"
+)
+
+// Owns reports whether this member may work on the object: its partition is
+// active, and the fence had not taken effect at its last check. Owns does not read the
+// clock; the queue does at each Get. Any goroutine may call Owns. It takes no lock and
+// allocates nothing.
+func (s *Sharder) Owns(obj metav1.Object) bool {
+	return s.owns(s.cfg.Key.Point(obj, s.hash))
+}
+
+// OwnsKey is Owns for a key string that Config.Key returns: namespace/name for ByName.
+func (s *Sharder) OwnsKey(key string) bool { return s.owns(s.hash(key)) }
+
+func (s *Sharder) owns(point uint64) bool {
+	now := s.member.Published.View()
+	return now.State(point) == ring.Active && now.Fence != nil
+}
+
+// Owner returns the Pod name of the member to which the ring, as this member sees it,
+// assigns a key string. During a handover, the previous owner may still hold the
+// partition. Owner returns false if the ring has no members.
+func (s *Sharder) Owner(key string) (string, bool) {
+	return s.member.Published.View().Ring.OwnerOf(s.hash(key))
+}
+
+// OwnerOf is Owner for an object.
+func (s *Sharder) OwnerOf(obj metav1.Object) (string, bool) {
+	return s.member.Published.View().Ring.OwnerOf(s.cfg.Key.Point(obj, s.hash))
+}
+
+// Members returns the Pod names of the members on the ring as this member sees
+// it, sorted.
+func (s *Sharder) Members() []string { return s.member.Published.View().Ring.Members() }
+
+// MemberCount returns the number of members on the ring as this member sees it.
+func (s *Sharder) MemberCount() int { return len(s.Members()) }
+
+// Token returns the token of a key string's partition: the resourceVersion of the
+// write with which this member claimed it, or "" if this member does not claim it. Tokens
+// strictly increase, as numbers, from owner to owner.
+func (s *Sharder) Token(key string) string { return s.member.Published.Token(s.hash(key)) }
+
+// ownership is what informers, queues and requests learn of this member.
+type ownership struct {
+	*member.Published
+	writes *cachesync.WriteTracker
+}
+
+// The parts of ownership that only requests use.
+type (
+	tokens interface{ Token(point uint64) string }
+	writes interface {
+		Observe(*http.Request, *http.Response) io.ReadCloser
+	}
+)
+
+// Observe implements writes.
+func (o ownership) Observe(r *http.Request, response *http.Response) io.ReadCloser {
+	return o.writes.Observe(r, response)
+}
