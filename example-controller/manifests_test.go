@@ -5,6 +5,7 @@ package main
 
 import (
 	"errors"
+	"flag"
 	"io"
 	"os"
 	"path/filepath"
@@ -22,6 +23,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/yaml"
 
+	"github.com/tom-ludwig/operator-scaling/example-controller/operator"
 	"github.com/tom-ludwig/operator-scaling/example-controller/pkg/apis/samplecontroller/v1alpha1"
 	"github.com/tom-ludwig/operator-scaling/shard"
 )
@@ -119,12 +121,12 @@ func TestDeploymentManifest(t *testing.T) {
 	}
 	pod := deployment.Spec.Template.Spec
 	container := pod.Containers[0]
-	o, err := parseOptions(container.Args, io.Discard)
-	if err != nil {
+	var o operator.Options
+	if err := o.Parse(flag.NewFlagSet("", flag.ContinueOnError), container.Args); err != nil {
 		t.Fatal(err)
 	}
-	if grace := time.Duration(*pod.TerminationGracePeriodSeconds) * time.Second; grace < o.drainTimeout+10*time.Second {
-		t.Errorf("terminationGracePeriodSeconds is %v, with a drain timeout of %v", grace, o.drainTimeout)
+	if grace := time.Duration(*pod.TerminationGracePeriodSeconds) * time.Second; grace < o.Shard.DrainTimeout+10*time.Second {
+		t.Errorf("terminationGracePeriodSeconds is %v, with a drain timeout of %v", grace, o.Shard.DrainTimeout)
 	}
 	identity := map[string]string{}
 	for _, env := range container.Env {

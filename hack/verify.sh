@@ -42,11 +42,11 @@ else
 fi
 
 step staticcheck
-tool staticcheck ./shard/... ./informer/... ./workqueue/... ./example-controller || failed=1
+tool staticcheck ./shard/... ./informer/... ./workqueue/... ./example-controller ./example-controller/operator || failed=1
 # Not in test/: staticcheck would have to analyze kube-apiserver.
 
 step contextual logging
-tool logcheck -check-contextual=true ./shard/... ./informer/... ./workqueue/... ./example-controller || failed=1
+tool logcheck -check-contextual=true ./shard/... ./informer/... ./workqueue/... ./example-controller ./example-controller/operator || failed=1
 
 step generated code
 hack/verify-codegen.sh || failed=1

@@ -10,8 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/tom-ludwig/operator-scaling/example-controller/record"
-	"github.com/tom-ludwig/operator-scaling/test/checker"
+	"github.com/tom-ludwig/operator-scaling/test/audit/worklog"
 	"github.com/tom-ludwig/operator-scaling/test/e2e/history"
 )
 
@@ -22,7 +21,7 @@ func passed() *Result {
 	r := &Result{
 		Options:   Options{Dir: "x"}.withDefaults(),
 		Evictions: 50, Exits: 5,
-		Records: &checker.Report{Handovers: 1000, Unowned: map[checker.Cause]checker.Durations{}},
+		Records: &worklog.Report{Handovers: 1000, Unowned: map[worklog.Cause]worklog.Durations{}},
 		Counted: Counters{Refused: 5, Contested: 5, Fences: 50, Conflicts: 50},
 	}
 	for _, name := range r.Options.Kinds {
@@ -32,24 +31,24 @@ func passed() *Result {
 }
 
 func TestJudgeFindsEachBreach(t *testing.T) {
-	overlap := checker.Overlap{Subject: "ns/foo", From: 1 * ms, To: 2 * ms}
+	overlap := worklog.Overlap{Subject: "ns/foo", From: 1 * ms, To: 2 * ms}
 	for name, c := range map[string]struct {
 		break_ func(*Result)
 		want   string
 	}{
 		"nothing":               {func(*Result) {}, ""},
-		"V1 two work":           {func(r *Result) { r.Records.Overlaps = []checker.Overlap{overlap} }, "V1"},
-		"V1 two active":         {func(r *Result) { r.Records.ActiveTwice = []checker.Overlap{overlap} }, "V1"},
-		"V1 impossible records": {func(r *Result) { r.Records.Problems = []checker.Problem{{Process: "x"}} }, "V1"},
-		"V2 token":              {func(r *Result) { r.Records.TokenDrops = []checker.Drop{{Key: "ns/foo"}} }, "V2"},
-		"V3 loss":               {func(r *Result) { r.Records.Losses = []checker.Loss{{Key: "ns/foo"}} }, "V3"},
-		"V4 no owner":           {func(r *Result) { r.Records.Gaps = []checker.Gap{{From: 1, To: 2, Open: true}} }, "V4"},
-		"V4 far too long":       {func(r *Result) { r.Records.Gaps = []checker.Gap{{To: int64(10 * time.Minute)}} }, "V4"},
+		"V1 two work":           {func(r *Result) { r.Records.Overlaps = []worklog.Overlap{overlap} }, "V1"},
+		"V1 two active":         {func(r *Result) { r.Records.ActiveTwice = []worklog.Overlap{overlap} }, "V1"},
+		"V1 impossible records": {func(r *Result) { r.Records.Problems = []worklog.Problem{{Process: "x"}} }, "V1"},
+		"V2 token":              {func(r *Result) { r.Records.TokenDrops = []worklog.Drop{{Key: "ns/foo"}} }, "V2"},
+		"V3 loss":               {func(r *Result) { r.Records.Losses = []worklog.Loss{{Key: "ns/foo"}} }, "V3"},
+		"V4 no owner":           {func(r *Result) { r.Records.Gaps = []worklog.Gap{{From: 1, To: 2, Open: true}} }, "V4"},
+		"V4 far too long":       {func(r *Result) { r.Records.Gaps = []worklog.Gap{{To: int64(10 * time.Minute)}} }, "V4"},
 		"V4 as long as an outage": {func(r *Result) {
-			r.Records.Gaps = []checker.Gap{{From: 1, To: int64(time.Minute)}}
+			r.Records.Gaps = []worklog.Gap{{From: 1, To: int64(time.Minute)}}
 			r.Injections = append(r.Injections, Injection{Kind: "outage", Target: servers, To: int64(time.Minute)})
 		}, ""},
-		"V4 as long as an outage, without one": {func(r *Result) { r.Records.Gaps = []checker.Gap{{To: int64(time.Minute)}} }, "V4"},
+		"V4 as long as an outage, without one": {func(r *Result) { r.Records.Gaps = []worklog.Gap{{To: int64(time.Minute)}} }, "V4"},
 		"V5 history":                           {func(r *Result) { r.History.Findings = []history.Finding{{Kind: "H1"}} }, "V5"},
 		"V6 no handovers":                      {func(r *Result) { r.Records.Handovers = 0 }, "V6"},
 		"V6 no evictions":                      {func(r *Result) { r.Evictions = 0 }, "V6"},
@@ -96,7 +95,7 @@ func TestUnownedTimesAreAttributedToFaults(t *testing.T) {
 		{Kind: "slow", Target: "op-1", From: 300 * s, To: 310 * s},
 	}
 	gap := func(before, after string, from, to int64) {
-		r.Records.Gaps = append(r.Records.Gaps, checker.Gap{Before: before, After: after, From: from * s, To: to * s})
+		r.Records.Gaps = append(r.Records.Gaps, worklog.Gap{Before: before, After: after, From: from * s, To: to * s})
 	}
 	gap("op-0.001", "op-1.002", 100, 105) // the first kill
 	gap("op-2.003", "op-2.003", 203, 219) // the outage, and nothing else
@@ -149,14 +148,14 @@ func TestKindsHaveUniqueNames(t *testing.T) {
 // Overlapping work in two records is a breach. The rest is covered by the tests of the
 // checker, on which judge relies.
 func TestOverlappingRecordsAreABreach(t *testing.T) {
-	work := func(name string, from, to int64) checker.Process {
-		return checker.Process{Name: name, Records: []record.Record{
-			{Time: from * ms, Event: record.Start, Member: name, Key: "ns/foo", Version: "1"},
-			{Time: to * ms, Event: record.End, Member: name, Key: "ns/foo", Version: "1"},
+	work := func(name string, from, to int64) worklog.Process {
+		return worklog.Process{Name: name, Records: []worklog.Record{
+			{Time: from * ms, Event: worklog.Start, Member: name, Key: "ns/foo", Version: "1"},
+			{Time: to * ms, Event: worklog.End, Member: name, Key: "ns/foo", Version: "1"},
 		}}
 	}
 	r := passed()
-	report := checker.Check([]checker.Process{work("op-0.001", 1, 10), work("op-1.002", 9, 12)}, checker.Options{})
+	report := worklog.Check([]worklog.Process{work("op-0.001", 1, 10), work("op-1.002", 9, 12)}, worklog.Options{})
 	report.Handovers = 1000
 	r.Records = report
 	r.judge()

@@ -10,7 +10,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/tom-ludwig/operator-scaling/test/checker"
+	"github.com/tom-ludwig/operator-scaling/test/audit/worklog"
 	"github.com/tom-ludwig/operator-scaling/test/e2e/history"
 )
 
@@ -23,7 +23,7 @@ type Result struct {
 	Changes    int           // of objects, by the load
 	Stalls     time.Duration // how long the machine, and with it this process, was stalled
 	Exits      int           // processes that exited on their own
-	Records    *checker.Report
+	Records    *worklog.Report
 	History    history.Result
 	// Evictions counts the evictions in the history of etcd, LeaseWrites all versions of
 	// all Leases.
@@ -34,7 +34,7 @@ type Result struct {
 
 	Counted Counters
 
-	processes []checker.Process
+	processes []worklog.Process
 }
 
 // Breach is a violation of a check.

@@ -12,8 +12,7 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/tom-ludwig/operator-scaling/example-controller/record"
-	"github.com/tom-ludwig/operator-scaling/test/checker"
+	"github.com/tom-ludwig/operator-scaling/test/audit/worklog"
 	"github.com/tom-ludwig/operator-scaling/test/e2e/history"
 )
 
@@ -154,7 +153,7 @@ func (a *environment) judge(ctx context.Context, r *Result) error {
 			}
 			r.processes = append(r.processes, h)
 		}
-		r.Records = checker.Check(r.processes, checker.Options{End: record.Now(), Final: final, WritesRecorded: true})
+		r.Records = worklog.Check(r.processes, worklog.Options{End: worklog.Now(), Final: final, WritesRecorded: true})
 		if len(r.Records.Losses) == 0 || tries == 100 {
 			break
 		}

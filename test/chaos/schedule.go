@@ -11,7 +11,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/tom-ludwig/operator-scaling/example-controller/record"
+	"github.com/tom-ludwig/operator-scaling/test/audit/worklog"
 )
 
 // concurrency is the number of faults that are injected at the same time.
@@ -42,7 +42,7 @@ type kind struct {
 // kinds has all faults.
 var kinds = slices.Concat(processFaults, networkFaults, serverFaults, leaseFaults, crashFaults)
 
-// Injection is one fault that was injected. Times are those of record.Now.
+// Injection is one fault that was injected. Times are those of worklog.Now.
 type Injection struct {
 	Kind   string
 	Target string // the Pod, or another target
@@ -213,7 +213,7 @@ func (a *environment) take(sc scope) (i *Injection, s *replicaHarness, free func
 // inject injects a fault, then leaves its target alone for a short time. It reports
 // whether the fault could be injected.
 func (a *environment) inject(ctx context.Context, k kind, i *Injection, s *replicaHarness) bool {
-	i.Kind, i.From = k.name, record.Now()
+	i.Kind, i.From = k.name, worklog.Now()
 	a.mu.Lock()
 	a.injections = append(a.injections, i)
 	a.mu.Unlock()
@@ -230,7 +230,7 @@ func (a *environment) inject(ctx context.Context, k kind, i *Injection, s *repli
 	if s != nil {
 		s.clearFaults()
 	}
-	i.To = record.Now()
+	i.To = worklog.Now()
 	_ = a.sleep(ctx, a.between(0, a.options.LeaseDuration/2))
 	return !i.Failed
 }

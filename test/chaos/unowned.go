@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/tom-ludwig/operator-scaling/test/checker"
+	"github.com/tom-ludwig/operator-scaling/test/audit/worklog"
 )
 
 // times has the times without an owner that one kind of fault caused, sorted.
@@ -47,7 +47,7 @@ func (r *Result) unowned() map[string]times {
 // the previous owner, then on the servers or the fleet, then on the next owner. A fault
 // has effects until another member has taken over the partitions of the member that it
 // stopped.
-func (r *Result) faultsOn(g checker.Gap) (causes []Injection) {
+func (r *Result) faultsOn(g worklog.Gap) (causes []Injection) {
 	after := int64(r.Options.LeaseDuration + 2*time.Second)
 	on := func(process, target string) bool { return process != "" && podOf(process) == target }
 	for _, which := range []func(Injection) bool{

@@ -15,7 +15,7 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/tom-ludwig/operator-scaling/test/checker"
+	"github.com/tom-ludwig/operator-scaling/test/audit/worklog"
 	"github.com/tom-ludwig/operator-scaling/test/timeline"
 )
 
@@ -96,17 +96,17 @@ func (r *Result) WriteText(w io.Writer) error {
 	return err
 }
 
-func causeText(c checker.Cause) string {
+func causeText(c worklog.Cause) string {
 	switch c {
-	case checker.Released:
+	case worklog.Released:
 		return "released the partition"
-	case checker.Left:
+	case worklog.Left:
 		return "left, or lost its Lease"
-	case checker.Fenced:
+	case worklog.Fenced:
 		return "was fenced"
-	case checker.Died:
+	case worklog.Died:
 		return "was killed"
-	case checker.Paused:
+	case worklog.Paused:
 		return "was paused"
 	}
 	return string(c)

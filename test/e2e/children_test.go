@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/tom-ludwig/operator-scaling/example-controller/record"
+	"github.com/tom-ludwig/operator-scaling/test/audit/worklog"
 )
 
 // Events of a Deployment go to the member that owns its Foo, and to no other member.
@@ -68,7 +68,7 @@ func testChildrenReachTheOwnerOfTheirParent(t *attempt) {
 	worked := map[string]int{}
 	for _, h := range w.histories() {
 		for _, r := range h.Records {
-			if r.Event != record.Start || r.Time < began {
+			if r.Event != worklog.Start || r.Time < began {
 				continue
 			}
 			worked[r.Key]++

@@ -10,7 +10,7 @@ import (
 
 	"github.com/tom-ludwig/operator-scaling/shard"
 	"github.com/tom-ludwig/operator-scaling/shard/inspect"
-	"github.com/tom-ludwig/operator-scaling/test/checker"
+	"github.com/tom-ludwig/operator-scaling/test/audit/worklog"
 	"github.com/tom-ludwig/operator-scaling/test/replica"
 )
 
@@ -53,7 +53,7 @@ func testCostOfAMembershipChange(t *attempt) {
 		}
 	}
 	report := w.check(true)
-	if d, ok := report.Unowned[checker.Released]; ok {
+	if d, ok := report.Unowned[worklog.Released]; ok {
 		figures.add("join and graceful stop: from the release of a partition until it is active again",
 			fmt.Sprintf("p50 %v, p99 %v, max %v of %d", d.P50.Round(time.Millisecond), d.P99.Round(time.Millisecond), d.Max.Round(time.Millisecond), d.Count), "p99 250ms")
 	}

@@ -28,8 +28,7 @@ import (
 	"github.com/tom-ludwig/operator-scaling/example-controller/pkg/apis/samplecontroller/v1alpha1"
 	"github.com/tom-ludwig/operator-scaling/example-controller/pkg/generated/clientset/versioned"
 	foosv1alpha1 "github.com/tom-ludwig/operator-scaling/example-controller/pkg/generated/clientset/versioned/typed/samplecontroller/v1alpha1"
-	"github.com/tom-ludwig/operator-scaling/example-controller/record"
-	"github.com/tom-ludwig/operator-scaling/test/checker"
+	"github.com/tom-ludwig/operator-scaling/test/audit/worklog"
 	"github.com/tom-ludwig/operator-scaling/test/e2e/history"
 	"github.com/tom-ludwig/operator-scaling/test/heartbeat"
 	"github.com/tom-ludwig/operator-scaling/test/replica"
@@ -59,7 +58,7 @@ type harness struct {
 	kube      kubernetes.Interface
 	foos      foosv1alpha1.FooInterface
 	log       *history.Log
-	workAlone bool // the number of partitions changes: see checker.Options
+	workAlone bool // the number of partitions changes: see worklog.Options
 	// template of the replicas that start.
 	template replica.Config
 
@@ -339,12 +338,12 @@ func (w *harness) patchFoo(name, patch string) error {
 }
 
 // now returns the current time on the clock of records.
-func now() int64 { return record.Now() }
+func now() int64 { return worklog.Now() }
 
 // histories returns the records of all replicas.
-func (w *harness) histories() []checker.Process {
+func (w *harness) histories() []worklog.Process {
 	w.t.Helper()
-	var all []checker.Process
+	var all []worklog.Process
 	for _, p := range w.all() {
 		h, err := p.History()
 		if err != nil {
@@ -358,9 +357,9 @@ func (w *harness) histories() []checker.Process {
 // check checks the run so far: no two members may have worked on an object at the same time
 // and, with final, each Foo must have been processed at its last version. Call it when
 // nothing changes any more, and before the replicas are stopped for good.
-func (w *harness) check(final bool) *checker.Report {
+func (w *harness) check(final bool) *worklog.Report {
 	w.t.Helper()
-	options := checker.Options{End: now(), WritesRecorded: true, WorkAlone: w.workAlone}
+	options := worklog.Options{End: now(), WritesRecorded: true, WorkAlone: w.workAlone}
 	if final {
 		foos, err := w.listFoos()
 		if err != nil {
@@ -373,7 +372,7 @@ func (w *harness) check(final bool) *checker.Report {
 	}
 	w.sync()
 	processes := w.histories()
-	report := checker.Check(processes, options)
+	report := worklog.Check(processes, options)
 	// A status can be visible a moment before the end of the work that wrote it is recorded.
 	_ = w.plane.eventually(w.t.Context(), func(context.Context) error {
 		if len(report.Losses) == 0 {
@@ -381,7 +380,7 @@ func (w *harness) check(final bool) *checker.Report {
 		}
 		options.End = now()
 		processes = w.histories()
-		report = checker.Check(processes, options)
+		report = worklog.Check(processes, options)
 		return errors.New("not yet")
 	})
 	var text strings.Builder

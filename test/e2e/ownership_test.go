@@ -14,9 +14,9 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/tom-ludwig/operator-scaling/example-controller/record"
 	"github.com/tom-ludwig/operator-scaling/shard/inspect"
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
+	"github.com/tom-ludwig/operator-scaling/test/audit/worklog"
 	"github.com/tom-ludwig/operator-scaling/test/replica"
 )
 
@@ -184,7 +184,7 @@ func (w *harness) starts(which func(process, key string) bool, since int64) int 
 	n := 0
 	for _, h := range w.histories() {
 		for _, r := range h.Records {
-			if r.Event == record.Start && r.Time >= since && (which == nil || which(h.Name, r.Key)) {
+			if r.Event == worklog.Start && r.Time >= since && (which == nil || which(h.Name, r.Key)) {
 				n++
 			}
 		}

@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/tom-ludwig/operator-scaling/example-controller/record"
+	"github.com/tom-ludwig/operator-scaling/test/audit/worklog"
 )
 
 // A replica that is paused during its work, for longer than its Lease lasts, is evicted. When
@@ -60,12 +60,12 @@ func testPausedForLongerThanTheLease(t *attempt) {
 	inHand, late := 0, 0
 	for _, r := range h.Records {
 		switch {
-		case r.Time < woken && r.Event == record.Start:
+		case r.Time < woken && r.Event == worklog.Start:
 			inHand++
-		case r.Time < woken && r.Event == record.End:
+		case r.Time < woken && r.Event == worklog.End:
 			inHand--
 		case r.Time < woken:
-		case r.Member == holders[0] && (r.Event == record.Start || r.Event == record.Write):
+		case r.Member == holders[0] && (r.Event == worklog.Start || r.Event == worklog.Write):
 			late++
 			t.Brokenf("woken up, the member did this under its old claims, %v later: %+v", time.Duration(r.Time-woken), r)
 		}

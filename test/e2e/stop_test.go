@@ -17,7 +17,7 @@ import (
 
 	"github.com/tom-ludwig/operator-scaling/shard"
 	"github.com/tom-ludwig/operator-scaling/shard/inspect"
-	"github.com/tom-ludwig/operator-scaling/test/checker"
+	"github.com/tom-ludwig/operator-scaling/test/audit/worklog"
 	"github.com/tom-ludwig/operator-scaling/test/controlplane"
 	"github.com/tom-ludwig/operator-scaling/test/replica"
 )
@@ -53,7 +53,7 @@ func testGracefulStop(t *attempt) {
 	stopChurn()
 	w.waitWorked(replicas...)
 	report := w.check(true)
-	if d := report.Unowned[checker.Released]; d.Count > 0 {
+	if d := report.Unowned[worklog.Released]; d.Count > 0 {
 		figures.add("graceful stop under load: from the release of a partition until it is active again",
 			fmt.Sprintf("p50 %v, p99 %v, max %v of %d", d.P50.Round(time.Millisecond), d.P99.Round(time.Millisecond), d.Max.Round(time.Millisecond), d.Count), "p99 250ms")
 	}

@@ -24,23 +24,23 @@ func Root() (string, error) {
 	return dir, nil
 }
 
-// Build compiles the example controller into a directory and returns the path of the
+// Build compiles the command replica into a directory and returns the path of the
 // binary. flags are additional flags for go build, such as -race or -tags.
 func Build(ctx context.Context, dir string, flags ...string) (binary string, err error) {
 	root, err := Root()
 	if err != nil {
 		return "", err
 	}
-	binary = filepath.Join(dir, "example-controller")
+	binary = filepath.Join(dir, "replica")
 	args := append([]string{"build", "-buildvcs=false", "-o", binary}, flags...)
-	cmd := exec.CommandContext(ctx, "go", append(args, "./example-controller")...)
-	cmd.Dir = root
+	cmd := exec.CommandContext(ctx, "go", append(args, "./cmd/replica")...)
+	cmd.Dir = filepath.Join(root, "test")
 	cmd.Env = append(os.Environ(), "GOWORK=off")
 	// go build stops its compilers when it is interrupted, but not when it is killed.
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.WaitDelay = 10 * time.Second
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("build the example controller: %w\n%s", errors.Join(context.Cause(ctx), err), out)
+		return "", fmt.Errorf("build the replica: %w\n%s", errors.Join(context.Cause(ctx), err), out)
 	}
 	return binary, nil
 }

@@ -1,7 +1,7 @@
 // Copyright The Operator Scaling Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Package replica runs replicas of the example controller as separate processes, and
+// Package replica runs replicas (see command replica) as separate processes, and
 // stops, kills and pauses them.
 //
 // [Build] compiles the binary; [Start] starts one process. The [Process] gives access to

@@ -21,8 +21,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/tom-ludwig/operator-scaling/example-controller/record"
-	"github.com/tom-ludwig/operator-scaling/test/checker"
+	"github.com/tom-ludwig/operator-scaling/test/audit/worklog"
 )
 
 // stopTimeout is how long Stop waits before it kills the process.
@@ -63,7 +62,7 @@ type Process struct {
 	exited  chan struct{} // closed when the process has ended and Wait has returned
 
 	mu     sync.Mutex
-	pauses []checker.Pause
+	pauses []worklog.Pause
 	death  int64 // set before exited is closed
 }
 
@@ -99,7 +98,7 @@ func Start(c Config) (*Process, error) {
 		if err == nil {
 			_ = p.cmd.Wait() // see ExitCode
 			p.mu.Lock()
-			p.death = record.Now()
+			p.death = worklog.Now()
 			p.mu.Unlock()
 			close(p.exited)
 		}
@@ -229,7 +228,7 @@ func (p *Process) Pause() error {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.pauses = append(p.pauses, checker.Pause{From: record.Now()})
+	p.pauses = append(p.pauses, worklog.Pause{From: worklog.Now()})
 	return nil
 }
 
@@ -237,7 +236,7 @@ func (p *Process) Pause() error {
 func (p *Process) Resume() error {
 	p.mu.Lock()
 	if n := len(p.pauses); n > 0 && p.pauses[n-1].To == 0 {
-		p.pauses[n-1].To = record.Now() // before it runs
+		p.pauses[n-1].To = worklog.Now() // before it runs
 	}
 	p.mu.Unlock()
 	return p.signal(syscall.SIGCONT)
@@ -294,14 +293,14 @@ func (p *Process) waitStopped() error {
 }
 
 // History returns the records of the process, its death and its pauses, for
-// [checker.Check].
-func (p *Process) History() (checker.Process, error) {
+// [worklog.Check].
+func (p *Process) History() (worklog.Process, error) {
 	p.mu.Lock()
-	death, pauses := p.death, append([]checker.Pause(nil), p.pauses...)
+	death, pauses := p.death, append([]worklog.Pause(nil), p.pauses...)
 	p.mu.Unlock()
-	h, err := checker.ReadFile(p.RecordFile())
+	h, err := worklog.ReadFile(p.RecordFile())
 	if errors.Is(err, os.ErrNotExist) {
-		h, err = checker.Process{}, nil // it did not get to open the file
+		h, err = worklog.Process{}, nil // it did not get to open the file
 	}
 	h.Name, h.Death, h.Pauses = p.id, death, pauses
 	return h, err

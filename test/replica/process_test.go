@@ -15,7 +15,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/tom-ludwig/operator-scaling/example-controller/record"
+	"github.com/tom-ludwig/operator-scaling/test/audit/worklog"
 	"github.com/tom-ludwig/operator-scaling/test/replica"
 )
 
@@ -38,7 +38,7 @@ func runAsReplica(code string) (exit int) {
 		flags[name] = value
 	}
 	pod := os.Getenv("POD_NAME") + "/" + os.Getenv("POD_UID")
-	w, err := record.Open(flags["record-to"], func() string { return pod })
+	w, err := worklog.Open(flags["record-to"], func() string { return pod })
 	if err != nil {
 		fmt.Println(err)
 		return 1
@@ -63,7 +63,7 @@ func runAsReplica(code string) (exit int) {
 	go func() { fmt.Println(http.ListenAndServe(flags["http-address"], mux)) }()
 	go func() {
 		for range time.Tick(time.Millisecond) {
-			w.Append(record.Record{Event: record.Write, Key: "a/b"})
+			w.Append(worklog.Record{Event: worklog.Write, Key: "a/b"})
 		}
 	}()
 	<-stop

@@ -8,14 +8,14 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/tom-ludwig/operator-scaling/test/checker"
+	"github.com/tom-ludwig/operator-scaling/test/audit/worklog"
 	"github.com/tom-ludwig/operator-scaling/test/timeline"
 )
 
 // A replica is killed; the chart shows when, and that no other replica took over its
 // partitions.
 func Example() {
-	a, err := checker.Read("op-0.001", strings.NewReader(`
+	a, err := worklog.Read("op-0.001", strings.NewReader(`
 {"t":1000000,"e":"activate","member":"op-0_1f3c","partitions":[0,1]}
 {"t":9000000,"e":"release","member":"op-0_1f3c","partitions":[1]}
 `[1:]))
@@ -26,8 +26,8 @@ func Example() {
 	a.Death = 12000000
 	run := timeline.Run{
 		Title:     "one replica",
-		Processes: []checker.Process{a},
-		Report:    checker.Check([]checker.Process{a}, checker.Options{End: 20000000}),
+		Processes: []worklog.Process{a},
+		Report:    worklog.Check([]worklog.Process{a}, worklog.Options{End: 20000000}),
 		Faults:    []timeline.Fault{{Name: "SIGKILL", Target: a.Name, From: 11000000}},
 	}
 	var page bytes.Buffer // or a file

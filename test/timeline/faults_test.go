@@ -10,7 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/tom-ludwig/operator-scaling/test/checker"
+	"github.com/tom-ludwig/operator-scaling/test/audit/worklog"
 )
 
 // Faults in one line must not hide each other, and none may be missing.
@@ -54,7 +54,7 @@ func TestFaultsDoNotOverlap(t *testing.T) {
 }
 
 func TestFaultsAreGroupedByPod(t *testing.T) {
-	pods := podsOf([]checker.Life{
+	pods := podsOf([]worklog.Life{
 		{Process: "op-10.001", Members: []string{"op-10_a"}}, {Process: "op-2.002", Members: []string{"op-2_a"}}, {Process: "op-2.003"},
 	})
 	shades, rows := faultRows([]Fault{
@@ -78,9 +78,9 @@ func TestFaultsAreGroupedByPod(t *testing.T) {
 }
 
 func TestEachPodHasItsOwnColour(t *testing.T) {
-	var lives []checker.Life
+	var lives []worklog.Life
 	for i := range len(palette) {
-		lives = append(lives, checker.Life{Process: fmt.Sprintf("op-%d.%03d", i, i)}, checker.Life{Process: fmt.Sprintf("op-%d.%03d", i, i+50)})
+		lives = append(lives, worklog.Life{Process: fmt.Sprintf("op-%d.%03d", i, i)}, worklog.Life{Process: fmt.Sprintf("op-%d.%03d", i, i+50)})
 	}
 	pods := podsOf(lives)
 	seen := map[string]int{}

@@ -10,7 +10,7 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/tom-ludwig/operator-scaling/test/checker"
+	"github.com/tom-ludwig/operator-scaling/test/audit/worklog"
 )
 
 // listed is how many findings of a kind the page lists.
@@ -22,7 +22,7 @@ type figure struct {
 }
 
 type unowned struct {
-	Cause             checker.Cause
+	Cause             worklog.Cause
 	Count, Open       int
 	P50, P99, Longest string
 }

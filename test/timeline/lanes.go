@@ -9,7 +9,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/tom-ludwig/operator-scaling/test/checker"
+	"github.com/tom-ludwig/operator-scaling/test/audit/worklog"
 )
 
 const (
@@ -55,7 +55,7 @@ type mark struct {
 	Title       string
 }
 
-func drawLanes(faults []Fault, lives []checker.Life, a axis, pods pods) []lane {
+func drawLanes(faults []Fault, lives []worklog.Life, a axis, pods pods) []lane {
 	most := 1
 	for _, l := range lives {
 		for _, s := range ownedSteps(l, a) {
@@ -113,8 +113,8 @@ func drawLanes(faults []Fault, lives []checker.Life, a axis, pods pods) []lane {
 	return lanes
 }
 
-func drawLife(l checker.Life, class string, top, most int, a axis) laneLife {
-	rects := func(y, h int, all ...checker.Interval) []rect {
+func drawLife(l worklog.Life, class string, top, most int, a axis) laneLife {
+	rects := func(y, h int, all ...worklog.Interval) []rect {
 		var rects []rect
 		for _, i := range all {
 			if from, to, ok := a.clip(i.From, i.To); ok {
@@ -127,7 +127,7 @@ func drawLife(l checker.Life, class string, top, most int, a axis) laneLife {
 	const head = chartBase - chartSize
 	drawn := laneLife{
 		Class: class, Process: l.Process, Most: most,
-		Alive:  rects(head-1, chartSize+6, checker.Interval{From: l.Begin, To: l.End})[0],
+		Alive:  rects(head-1, chartSize+6, worklog.Interval{From: l.Begin, To: l.End})[0],
 		Joined: rects(chartBase+1, 4, l.Joined...),
 		Kept:   rects(head-1, chartSize+2, l.Fenced...),
 		Paused: rects(head-1, chartSize+6, l.Paused...),
@@ -159,7 +159,7 @@ type step struct {
 
 // ownedSteps counts the partitions that a process owned. Ownership that is open at the
 // end of the drawn time stays open.
-func ownedSteps(l checker.Life, a axis) []step {
+func ownedSteps(l worklog.Life, a axis) []step {
 	changes := map[int64]int{}
 	for _, s := range l.Owned {
 		from, to, ok := a.clip(s.From, s.To)
@@ -182,16 +182,16 @@ func ownedSteps(l checker.Life, a axis) []step {
 	return steps
 }
 
-func endMark(l checker.Life, top int, a axis) []mark {
+func endMark(l worklog.Life, top int, a axis) []mark {
 	at, _, ok := a.clip(l.End, l.End)
 	if !ok {
 		return nil
 	}
 	m := mark{At: a.at(at), Top: top, Height: laneHeight, Class: "end"}
 	switch l.Ended {
-	case checker.Died:
+	case worklog.Died:
 		m.Sign, m.Title = "✕", l.Process+" died before "+a.since(l.End)
-	case checker.Left:
+	case worklog.Left:
 		m.Sign, m.Title = "▾", l.Process+" left at "+a.since(l.End)
 	default:
 		return nil

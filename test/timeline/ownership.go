@@ -8,7 +8,7 @@ import (
 	"slices"
 	"strconv"
 
-	"github.com/tom-ludwig/operator-scaling/test/checker"
+	"github.com/tom-ludwig/operator-scaling/test/audit/worklog"
 )
 
 // ownership is the chart of the owners of all partitions.
@@ -41,7 +41,7 @@ type rect struct {
 }
 
 type gapGroup struct {
-	Cause         checker.Cause
+	Cause         worklog.Cause
 	Before, After string
 	Rects         []rect
 }
@@ -58,7 +58,7 @@ type stretch struct {
 	end       string
 }
 
-func drawOwnership(run Run, lives []checker.Life, a axis, pods pods) ownership {
+func drawOwnership(run Run, lives []worklog.Life, a axis, pods pods) ownership {
 	o := ownership{Partitions: max(run.Partitions, 1)}
 	for _, l := range lives {
 		for _, s := range l.Owned {
@@ -102,8 +102,8 @@ func drawOwnership(run Run, lives []checker.Life, a axis, pods pods) ownership {
 
 // stretches splits what a process owned into the times in which it was active and
 // running, was fenced, and was active but paused.
-func stretches(l checker.Life, a axis) (owned, fenced, paused []stretch) {
-	add := func(to *[]stretch, s checker.Ownership, from, until int64, end string) {
+func stretches(l worklog.Life, a axis) (owned, fenced, paused []stretch) {
+	add := func(to *[]stretch, s worklog.Ownership, from, until int64, end string) {
 		if from, until, ok := a.clip(from, until); ok {
 			*to = append(*to, stretch{s.Partition, from, until, end})
 		}
@@ -115,7 +115,7 @@ func stretches(l checker.Life, a axis) (owned, fenced, paused []stretch) {
 				continue
 			}
 			if pause.From > from {
-				add(&owned, s, from, pause.From, string(checker.Paused))
+				add(&owned, s, from, pause.From, string(worklog.Paused))
 			}
 			from = min(pause.To, s.To)
 			add(&paused, s, max(s.From, pause.From), from, "")
@@ -130,9 +130,9 @@ func stretches(l checker.Life, a axis) (owned, fenced, paused []stretch) {
 	return owned, fenced, paused
 }
 
-func ending(s checker.Ownership) string {
+func ending(s worklog.Ownership) string {
 	switch {
-	case s.Cause == checker.Released:
+	case s.Cause == worklog.Released:
 		return ""
 	case s.Cause == "":
 		return "end"
@@ -161,9 +161,9 @@ func (o *ownership) merge(all []stretch, a axis) []rect {
 }
 
 // gaps draws the gaps invisibly, so that the tooltip can describe them.
-func (o *ownership) gaps(gaps []checker.Gap, a axis) {
+func (o *ownership) gaps(gaps []worklog.Gap, a axis) {
 	type kind struct {
-		cause         checker.Cause
+		cause         worklog.Cause
 		before, after string
 	}
 	var order []kind
@@ -184,10 +184,10 @@ func (o *ownership) gaps(gaps []checker.Gap, a axis) {
 	}
 }
 
-func (o *ownership) overlaps(r *checker.Report, a axis) {
+func (o *ownership) overlaps(r *worklog.Report, a axis) {
 	for _, kind := range []struct {
 		name string
-		all  []checker.Overlap
+		all  []worklog.Overlap
 	}{
 		{"two owners of ", r.ActiveTwice},
 		{"two processes work on ", r.Overlaps},

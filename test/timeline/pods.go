@@ -10,7 +10,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/tom-ludwig/operator-scaling/test/checker"
+	"github.com/tom-ludwig/operator-scaling/test/audit/worklog"
 )
 
 // palette has the colours of Pods, light and dark. They are the colours of Okabe and
@@ -58,7 +58,7 @@ type pods struct {
 	by   map[string]int // by the name of a process, and of a pod
 }
 
-func podsOf(lives []checker.Life) pods {
+func podsOf(lives []worklog.Life) pods {
 	names := make([]string, len(lives))
 	for i, l := range lives {
 		names[i] = podName(l)
@@ -83,7 +83,7 @@ func podsOf(lives []checker.Life) pods {
 
 // podName extracts the Pod from a member's name, such as "op-0_1f3c". For a process that
 // was never a member, it removes the number from the process's name, such as "op-0.003".
-func podName(l checker.Life) string {
+func podName(l worklog.Life) string {
 	for _, member := range l.Members {
 		if i := strings.LastIndexByte(member, '_'); i > 0 {
 			return member[:i]

@@ -10,8 +10,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/tom-ludwig/operator-scaling/example-controller/record"
-	"github.com/tom-ludwig/operator-scaling/test/checker"
+	"github.com/tom-ludwig/operator-scaling/test/audit/worklog"
 )
 
 // fleet generates a run of replicas that join and leave, with the records that they
@@ -21,9 +20,9 @@ type fleet struct {
 	random     *rand.Rand
 	now        int64
 	partitions int
-	processes  []*checker.Process
-	live       []*checker.Process
-	owner      []*checker.Process // by partition
+	processes  []*worklog.Process
+	live       []*worklog.Process
+	owner      []*worklog.Process // by partition
 	faults     []Fault
 	free       []string // Pods that are not running
 }
@@ -32,7 +31,7 @@ const origin = int64(50 * time.Second)
 
 // randomRun generates evenly spread membership changes.
 func randomRun(seed uint64, partitions, pods, changes int, length time.Duration) Run {
-	f := &fleet{random: rand.New(rand.NewPCG(seed, 1)), now: origin, partitions: partitions, owner: make([]*checker.Process, partitions)}
+	f := &fleet{random: rand.New(rand.NewPCG(seed, 1)), now: origin, partitions: partitions, owner: make([]*worklog.Process, partitions)}
 	for i := range pods {
 		f.free = append(f.free, fmt.Sprintf("op-%d", i))
 	}
@@ -62,34 +61,34 @@ func randomRun(seed uint64, partitions, pods, changes int, length time.Duration)
 	for _, p := range f.processes {
 		run.Processes = append(run.Processes, *p)
 	}
-	run.Report = checker.Check(run.Processes, checker.Options{End: f.now})
+	run.Report = worklog.Check(run.Processes, worklog.Options{End: f.now})
 	return run
 }
 
 func (f *fleet) pass(d time.Duration) { f.now += int64(d) }
 
-func (f *fleet) record(p *checker.Process, e record.Event, partitions ...int) {
+func (f *fleet) record(p *worklog.Process, e worklog.Event, partitions ...int) {
 	f.now += 1000 + f.random.Int64N(500_000)
-	p.Records = append(p.Records, record.Record{Time: f.now, Event: e, Member: member(p), Partitions: partitions})
+	p.Records = append(p.Records, worklog.Record{Time: f.now, Event: e, Member: member(p), Partitions: partitions})
 }
 
-func member(p *checker.Process) string { return podOf(p) + "_" + p.Name[len(p.Name)-3:] }
-func podOf(p *checker.Process) string  { return p.Name[:len(p.Name)-4] }
+func member(p *worklog.Process) string { return podOf(p) + "_" + p.Name[len(p.Name)-3:] }
+func podOf(p *worklog.Process) string  { return p.Name[:len(p.Name)-4] }
 
 func (f *fleet) start() {
 	name := f.free[0]
 	f.free = f.free[1:]
-	p := &checker.Process{Name: fmt.Sprintf("%s.%03d", name, len(f.processes)+1)}
+	p := &worklog.Process{Name: fmt.Sprintf("%s.%03d", name, len(f.processes)+1)}
 	f.processes, f.live = append(f.processes, p), append(f.live, p)
 	f.pass(300 * time.Millisecond)
-	f.record(p, record.Join)
+	f.record(p, worklog.Join)
 	f.settle()
 }
 
-func (f *fleet) pick() *checker.Process { return f.live[f.random.IntN(len(f.live))] }
+func (f *fleet) pick() *worklog.Process { return f.live[f.random.IntN(len(f.live))] }
 
-func (f *fleet) remove(p *checker.Process) {
-	f.live = slices.DeleteFunc(f.live, func(q *checker.Process) bool { return p == q })
+func (f *fleet) remove(p *worklog.Process) {
+	f.live = slices.DeleteFunc(f.live, func(q *worklog.Process) bool { return p == q })
 	f.free = append(f.free, podOf(p))
 }
 
@@ -109,11 +108,11 @@ func (f *fleet) stop() {
 	f.faults = append(f.faults, Fault{Name: "SIGTERM", Target: p.Name, From: f.now, Note: "scaled in"})
 	for i, q := range f.owner {
 		if q == p {
-			f.record(p, record.Release, i)
+			f.record(p, worklog.Release, i)
 			f.owner[i] = nil
 		}
 	}
-	f.record(p, record.Leave)
+	f.record(p, worklog.Leave)
 	f.remove(p)
 	f.settle()
 }
@@ -123,16 +122,16 @@ func (f *fleet) pause(d time.Duration) {
 	p := f.pick()
 	from := f.now
 	f.forget(p)
-	f.live = slices.DeleteFunc(f.live, func(q *checker.Process) bool { return p == q })
+	f.live = slices.DeleteFunc(f.live, func(q *worklog.Process) bool { return p == q })
 	f.pass(d * 2 / 3)
 	f.settle()
 	f.pass(d / 3)
-	p.Pauses = append(p.Pauses, checker.Pause{From: from, To: f.now})
+	p.Pauses = append(p.Pauses, worklog.Pause{From: from, To: f.now})
 	f.faults = append(f.faults, Fault{Name: "SIGSTOP", Target: p.Name, From: from, To: f.now})
-	f.record(p, record.Fence)
+	f.record(p, worklog.Fence)
 	f.pass(2 * time.Second)
-	f.record(p, record.Leave)
-	f.record(p, record.Join)
+	f.record(p, worklog.Leave)
+	f.record(p, worklog.Join)
 	f.live = append(f.live, p)
 	f.settle()
 }
@@ -142,16 +141,16 @@ func (f *fleet) outage(d time.Duration) {
 	from := f.now
 	f.pass(d * 2 / 3)
 	for _, p := range f.live {
-		f.record(p, record.Fence)
+		f.record(p, worklog.Fence)
 	}
 	f.pass(d / 3)
 	f.faults = append(f.faults, Fault{Name: "outage", Target: "kube-apiserver", From: from, To: f.now, Note: "SIGSTOP"})
 	for _, p := range f.live {
-		f.record(p, record.Resume)
+		f.record(p, worklog.Resume)
 	}
 }
 
-func (f *fleet) forget(p *checker.Process) {
+func (f *fleet) forget(p *worklog.Process) {
 	for i, q := range f.owner {
 		if q == p {
 			f.owner[i] = nil
@@ -161,10 +160,10 @@ func (f *fleet) forget(p *checker.Process) {
 
 // settle assigns each partition to the live process with the highest score for it.
 func (f *fleet) settle() {
-	gained := map[*checker.Process][]int{}
-	lost := map[*checker.Process][]int{}
+	gained := map[*worklog.Process][]int{}
+	lost := map[*worklog.Process][]int{}
 	for i, old := range f.owner {
-		var best *checker.Process
+		var best *worklog.Process
 		var most uint64
 		for _, p := range f.live {
 			h := fnv.New64a()
@@ -184,12 +183,12 @@ func (f *fleet) settle() {
 	}
 	for _, p := range f.live {
 		if len(lost[p]) > 0 {
-			f.record(p, record.Release, lost[p]...)
+			f.record(p, worklog.Release, lost[p]...)
 		}
 	}
 	for _, p := range f.live {
 		if len(gained[p]) > 0 {
-			f.record(p, record.Activate, gained[p]...)
+			f.record(p, worklog.Activate, gained[p]...)
 		}
 	}
 }
@@ -200,7 +199,7 @@ func (f *fleet) work() {
 			continue
 		}
 		key := fmt.Sprintf("default/foo-%d", i)
-		for _, e := range []record.Event{record.Start, record.End} {
+		for _, e := range []worklog.Event{worklog.Start, worklog.End} {
 			f.record(p, e, i)
 			r := &p.Records[len(p.Records)-1]
 			r.Key, r.Version = key, "1"
@@ -211,13 +210,13 @@ func (f *fleet) work() {
 // withViolations adds violations to a run: two owners of a partition, and two processes
 // that work on one key.
 func withViolations(run Run, at int64, d time.Duration, partition int) Run {
-	p := checker.Process{Name: "rogue.999", Records: []record.Record{
-		{Time: at, Event: record.Activate, Member: "rogue_1", Partitions: []int{partition, partition + 1}},
-		{Time: at + 1, Event: record.Start, Member: "rogue_1", Key: "default/x", Partitions: []int{partition}},
-		{Time: at + 2, Event: record.Start, Member: "rogue_1", Key: "default/x", Partitions: []int{partition}},
-		{Time: at + int64(d), Event: record.Release, Member: "rogue_1", Partitions: []int{partition, partition + 1}},
+	p := worklog.Process{Name: "rogue.999", Records: []worklog.Record{
+		{Time: at, Event: worklog.Activate, Member: "rogue_1", Partitions: []int{partition, partition + 1}},
+		{Time: at + 1, Event: worklog.Start, Member: "rogue_1", Key: "default/x", Partitions: []int{partition}},
+		{Time: at + 2, Event: worklog.Start, Member: "rogue_1", Key: "default/x", Partitions: []int{partition}},
+		{Time: at + int64(d), Event: worklog.Release, Member: "rogue_1", Partitions: []int{partition, partition + 1}},
 	}}
 	run.Processes = append(slices.Clone(run.Processes), p)
-	run.Report = checker.Check(run.Processes, checker.Options{End: run.Report.End, Final: map[string]string{"default/lost": "7"}})
+	run.Report = worklog.Check(run.Processes, worklog.Options{End: run.Report.End, Final: map[string]string{"default/lost": "7"}})
 	return run
 }

@@ -13,16 +13,16 @@ import (
 	"strings"
 	"time"
 
-	"github.com/tom-ludwig/operator-scaling/test/checker"
+	"github.com/tom-ludwig/operator-scaling/test/audit/worklog"
 )
 
-// Run is the run to draw. Times are those of record.Now.
+// Run is the run to draw. Times are those of worklog.Now.
 type Run struct {
 	Title string
 	// Processes are the processes of the run, Report the findings about them. The report
 	// is required; it must be that of these processes.
-	Processes []checker.Process
-	Report    *checker.Report
+	Processes []worklog.Process
+	Report    *worklog.Report
 	Faults    []Fault
 	// Begin and End limit the time that is drawn. 0: the report's. Everything outside
 	// is left out.
@@ -103,7 +103,7 @@ type page struct {
 
 func draw(run Run) page {
 	a := newAxis(run)
-	lives := checker.Lives(run.Processes, a.end)
+	lives := worklog.Lives(run.Processes, a.end)
 	pods := podsOf(lives)
 	p := page{
 		Title: run.Title,

@@ -20,8 +20,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/tom-ludwig/operator-scaling/example-controller/record"
-	"github.com/tom-ludwig/operator-scaling/test/checker"
+	"github.com/tom-ludwig/operator-scaling/test/audit/worklog"
 )
 
 var keep = flag.String("keep", "", "directory for example charts, to look at")
@@ -128,25 +127,25 @@ func parse(t testing.TB, page []byte) []drawn {
 	}
 }
 
-func event(at int, e record.Event, partitions ...int) record.Record {
-	return record.Record{Time: int64(at) * 1e6, Event: e, Member: "m_1", Partitions: partitions}
+func event(at int, e worklog.Event, partitions ...int) worklog.Record {
+	return worklog.Record{Time: int64(at) * 1e6, Event: e, Member: "m_1", Partitions: partitions}
 }
 
 // A run of 100 ms: a owns 0 to 3, hands 2 and 3 over to b, is fenced and resumes; b is
 // paused; b activates partition 3 too early.
 func scripted() Run {
-	a := checker.Process{Name: "a", Records: []record.Record{
-		event(1, record.Join), event(11, record.Activate, 0, 1, 2, 3),
-		event(31, record.Release, 2, 3), event(51, record.Fence), event(61, record.Resume), event(101, record.Join),
+	a := worklog.Process{Name: "a", Records: []worklog.Record{
+		event(1, worklog.Join), event(11, worklog.Activate, 0, 1, 2, 3),
+		event(31, worklog.Release, 2, 3), event(51, worklog.Fence), event(61, worklog.Resume), event(101, worklog.Join),
 	}}
-	b := checker.Process{Name: "b", Records: []record.Record{
-		event(2, record.Join), event(21, record.Activate, 3), event(41, record.Activate, 2),
-	}, Pauses: []checker.Pause{{From: 71e6, To: 81e6}}}
+	b := worklog.Process{Name: "b", Records: []worklog.Record{
+		event(2, worklog.Join), event(21, worklog.Activate, 3), event(41, worklog.Activate, 2),
+	}, Pauses: []worklog.Pause{{From: 71e6, To: 81e6}}}
 	for i := range b.Records {
 		b.Records[i].Member = "n_1"
 	}
-	run := Run{Title: "scripted", Processes: []checker.Process{a, b}, Partitions: 8}
-	run.Report = checker.Check(run.Processes, checker.Options{End: 101e6})
+	run := Run{Title: "scripted", Processes: []worklog.Process{a, b}, Partitions: 8}
+	run.Report = worklog.Check(run.Processes, worklog.Options{End: 101e6})
 	return run
 }
 
@@ -204,7 +203,7 @@ func checkDrawn(t testing.TB, run Run) {
 		from, to       int64
 	}
 	want := map[cell]int{}
-	for _, l := range checker.Lives(run.Processes, a.end) {
+	for _, l := range worklog.Lives(run.Processes, a.end) {
 		for _, s := range l.Owned {
 			layer := func(layer string, from, to int64) {
 				if from, to, ok := a.clip(from, to); ok {
@@ -267,7 +266,7 @@ func TestD4_NamesAreEscaped(t *testing.T) {
 		{Name: nasty, Target: nasty, From: 20e6, To: 30e6, Note: nasty},
 		{Name: "x", Target: nasty + "2", From: 20e6},
 	}
-	run.Report = checker.Check(run.Processes, checker.Options{End: 101e6, Final: map[string]string{nasty: nasty}})
+	run.Report = worklog.Check(run.Processes, worklog.Options{End: 101e6, Final: map[string]string{nasty: nasty}})
 	page := write(t, run)
 	parse(t, page)
 	if n := bytes.Count(page, []byte("<script>")); n != 1 {
@@ -307,7 +306,7 @@ func TestVerdict(t *testing.T) {
 	if err := Write(io.Discard, Run{}); err == nil {
 		t.Error("a run without a report was drawn")
 	}
-	if page := string(write(t, Run{Report: checker.Check(nil, checker.Options{})})); strings.Contains(page, "NaN") || strings.Contains(page, "Inf") {
+	if page := string(write(t, Run{Report: worklog.Check(nil, worklog.Options{})})); strings.Contains(page, "NaN") || strings.Contains(page, "Inf") {
 		t.Error("a run without records is drawn with NaN or Inf")
 	}
 }
@@ -330,12 +329,12 @@ func TestTicksAreFewAndRound(t *testing.T) {
 func FuzzWrite(f *testing.F) {
 	f.Add([]byte{0, 4, 1, 1, 9, 2, 0, 5, 3, 2, 6, 3, 0, 7, 9, 4, 8, 0})
 	f.Add([]byte{0, 3, 9, 0, 6, 1, 0, 7, 200, 1, 3, 2, 1, 3, 9, 0, 10, 4, 1, 11, 30})
-	events := []record.Event{
-		record.Start, record.End, record.Write, record.Activate, record.Release, record.Fence,
-		record.Resume, record.Join, record.Leave, "nonsense",
+	events := []worklog.Event{
+		worklog.Start, worklog.End, worklog.Write, worklog.Activate, worklog.Release, worklog.Fence,
+		worklog.Resume, worklog.Join, worklog.Leave, "nonsense",
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		processes := []checker.Process{{Name: "op-0.001"}, {Name: "op-0.002"}, {Name: "op-1.003"}}
+		processes := []worklog.Process{{Name: "op-0.001"}, {Name: "op-0.002"}, {Name: "op-1.003"}}
 		run := Run{Title: "fuzz"}
 		now := int64(1e6)
 		for step := range slices.Chunk(data, 3) {
@@ -346,19 +345,19 @@ func FuzzWrite(f *testing.F) {
 			now += int64(step[2]) * 10_000
 			switch kind := int(step[1]) % (len(events) + 3); {
 			case kind < len(events):
-				p.Records = append(p.Records, record.Record{
+				p.Records = append(p.Records, worklog.Record{
 					Time: now, Event: events[kind], Member: p.Name, Key: "x", Partitions: []int{int(step[2]) % 5},
 				})
 			case kind == len(events):
 				p.Death = now
 			case kind == len(events)+1:
-				p.Pauses = append(p.Pauses, checker.Pause{From: now, To: now + int64(step[2])*1000})
+				p.Pauses = append(p.Pauses, worklog.Pause{From: now, To: now + int64(step[2])*1000})
 				now += int64(step[2]) * 1000
 			default:
 				run.Faults = append(run.Faults, Fault{Name: "f", Target: p.Name, From: now, To: now + int64(step[2])*5000 - 1000})
 			}
 		}
-		run.Processes, run.Report = processes, checker.Check(processes, checker.Options{})
+		run.Processes, run.Report = processes, worklog.Check(processes, worklog.Options{})
 		checkDrawn(t, run)
 	})
 }

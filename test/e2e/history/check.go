@@ -14,8 +14,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/api/equality"
 
-	"github.com/tom-ludwig/operator-scaling/example-controller/record"
-	"github.com/tom-ludwig/operator-scaling/test/checker"
+	"github.com/tom-ludwig/operator-scaling/test/audit/worklog"
 )
 
 // Result has the numbers of what was checked, and the findings.
@@ -52,14 +51,14 @@ func (r Result) Err() error {
 
 // Check checks everything that one ring did in the namespace. processes has the records of
 // its replicas.
-func (l *Log) Check(ringName string, processes []checker.Process) Result {
+func (l *Log) Check(ringName string, processes []worklog.Process) Result {
 	return check(l.Leases(), l.Foos(), l.namespace, ringName, processes, clockOffset())
 }
 
 // clockOffset returns the offset that converts a time of package record to wall-clock time.
-func clockOffset() time.Duration { return time.Duration(time.Now().UnixNano() - record.Now()) }
+func clockOffset() time.Duration { return time.Duration(time.Now().UnixNano() - worklog.Now()) }
 
-func check(leases []LeaseVersion, foos []FooVersion, namespace, ringName string, processes []checker.Process, offset time.Duration) Result {
+func check(leases []LeaseVersion, foos []FooVersion, namespace, ringName string, processes []worklog.Process, offset time.Duration) Result {
 	var result Result
 	log := versions(leases, ringName)
 	writes := writesOf(foos, namespace)
@@ -110,15 +109,15 @@ func writesOf(foos []FooVersion, namespace string) map[string][]write {
 
 // start is the start of a piece of work.
 type start struct {
-	record  record.Record
-	process *checker.Process
+	record  worklog.Record
+	process *worklog.Process
 }
 
-func startsOf(processes []checker.Process) map[string][]start {
+func startsOf(processes []worklog.Process) map[string][]start {
 	all := map[string][]start{}
 	for i := range processes {
 		for _, r := range processes[i].Records {
-			if r.Event == record.Start {
+			if r.Event == worklog.Start {
 				all[r.Key] = append(all[r.Key], start{r, &processes[i]})
 			}
 		}
@@ -229,7 +228,7 @@ func (c *keyCheck) start(s start, at time.Time) {
 
 // pausedBetween reports whether the process was paused at some time between from and to, or
 // has just resumed: what it records then may have been decided before the pause.
-func (c *keyCheck) pausedBetween(p *checker.Process, from, to time.Time) bool {
+func (c *keyCheck) pausedBetween(p *worklog.Process, from, to time.Time) bool {
 	const justNow = 3 * time.Second
 	for _, pause := range p.Pauses {
 		began, ended := time.Unix(0, pause.From).Add(c.offset), time.Unix(0, pause.To).Add(c.offset)

@@ -15,10 +15,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/tom-ludwig/operator-scaling/example-controller/pkg/apis/samplecontroller/v1alpha1"
-	"github.com/tom-ludwig/operator-scaling/example-controller/record"
 	"github.com/tom-ludwig/operator-scaling/shard/inspect"
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
-	"github.com/tom-ludwig/operator-scaling/test/checker"
+	"github.com/tom-ludwig/operator-scaling/test/audit/worklog"
 )
 
 // A script is a history in lines of "<revision> <what>". A revision is a second.
@@ -29,11 +28,11 @@ import (
 //	10 a gone          it is deleted
 //	10 a writes        a writes the Foo's status
 //	10 a starts 8      a starts to work under the token 8
-func parse(t *testing.T, script string) (leases []LeaseVersion, foos []FooVersion, processes []checker.Process) {
+func parse(t *testing.T, script string) (leases []LeaseVersion, foos []FooVersion, processes []worklog.Process) {
 	t.Helper()
 	parameters := ring.DefaultParameters()
 	place := ring.PartitionOf(ring.PointOfName("ns", "foo"), parameters.Partitions)
-	records := map[string][]record.Record{}
+	records := map[string][]worklog.Record{}
 	for line := range strings.Lines(script) {
 		words := strings.Fields(line)
 		if len(words) == 0 {
@@ -69,8 +68,8 @@ func parse(t *testing.T, script string) (leases []LeaseVersion, foos []FooVersio
 			}})
 			continue
 		case words[2] == "starts":
-			records[member] = append(records[member], record.Record{
-				Time: at.UnixNano(), Event: record.Start, Member: holder, Key: "ns/foo", Token: words[3],
+			records[member] = append(records[member], worklog.Record{
+				Time: at.UnixNano(), Event: worklog.Start, Member: holder, Key: "ns/foo", Token: words[3],
 			})
 			continue
 		default:
@@ -93,9 +92,9 @@ func parse(t *testing.T, script string) (leases []LeaseVersion, foos []FooVersio
 		leases = append(leases, l)
 	}
 	for member, all := range records {
-		processes = append(processes, checker.Process{Name: member, Records: all})
+		processes = append(processes, worklog.Process{Name: member, Records: all})
 	}
-	slices.SortFunc(processes, func(a, b checker.Process) int { return strings.Compare(a.Name, b.Name) })
+	slices.SortFunc(processes, func(a, b worklog.Process) int { return strings.Compare(a.Name, b.Name) })
 	return leases, foos, processes
 }
 
@@ -248,11 +247,11 @@ func TestCheckConsidersPauses(t *testing.T) {
 		12 a void
 		23 a starts 1`)
 	second := int64(time.Second)
-	processes[0].Pauses = []checker.Pause{{From: 11 * second, To: 22 * second}}
+	processes[0].Pauses = []worklog.Pause{{From: 11 * second, To: 22 * second}}
 	if err := check(leases, foos, "ns", "ring", processes, 0).Err(); err != nil {
 		t.Error(err)
 	}
-	processes[0].Pauses = []checker.Pause{{From: second / 4, To: second / 2}} // long ago
+	processes[0].Pauses = []worklog.Pause{{From: second / 4, To: second / 2}} // long ago
 	if result := check(leases, foos, "ns", "ring", processes, 0); len(result.Findings) != 1 || result.Findings[0].Kind != "H3" {
 		t.Errorf("found %v, want H3", result.Findings)
 	}

@@ -8,7 +8,7 @@ import (
 	"fmt"
 	"log"
 
-	"github.com/tom-ludwig/operator-scaling/test/checker"
+	"github.com/tom-ludwig/operator-scaling/test/audit/worklog"
 	"github.com/tom-ludwig/operator-scaling/test/controlplane"
 	"github.com/tom-ludwig/operator-scaling/test/e2e/history"
 )
@@ -27,7 +27,7 @@ func Example() {
 	defer l.Close()
 
 	// ... replicas of the ring "foo-operator" join, work, and leave ...
-	var recorded []checker.Process // their records
+	var recorded []worklog.Process // their records
 
 	if err := l.Sync(ctx); err != nil {
 		log.Fatal(err)

@@ -8,7 +8,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/tom-ludwig/operator-scaling/test/checker"
+	"github.com/tom-ludwig/operator-scaling/test/audit/worklog"
 )
 
 // Handover is the move of a key from one member that worked on it to the next.
@@ -25,11 +25,11 @@ type Handover struct {
 func (h Handover) Unowned() time.Duration { return h.Worked.Sub(h.From.ToSent) }
 
 // Handovers returns all handovers of a ring's keys, sorted by key and time.
-func (l *Log) Handovers(ringName string, processes []checker.Process) []Handover {
+func (l *Log) Handovers(ringName string, processes []worklog.Process) []Handover {
 	return handovers(l.Leases(), ringName, processes, clockOffset())
 }
 
-func handovers(leases []LeaseVersion, ringName string, processes []checker.Process, offset time.Duration) []Handover {
+func handovers(leases []LeaseVersion, ringName string, processes []worklog.Process, offset time.Duration) []Handover {
 	log := versions(leases, ringName)
 	starts := startsOf(processes)
 	var all []Handover

@@ -55,7 +55,7 @@ func buildReplica(ctx context.Context, out output, dir string) (binary string, e
 	}
 	// Use the module of the control plane, whose build has already compiled most of the
 	// packages.
-	built, err := process.Build(ctx, filepath.Join(root, "test"), "github.com/tom-ludwig/operator-scaling/example-controller", "example-controller", func(status string) {
+	built, err := process.Build(ctx, filepath.Join(root, "test"), "github.com/tom-ludwig/operator-scaling/test/cmd/replica", "replica", func(status string) {
 		out.Progress(task + ": " + status)
 	})
 	if err != nil {

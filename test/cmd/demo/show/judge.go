@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/tom-ludwig/operator-scaling/example-controller/pkg/apis/samplecontroller/v1alpha1"
-	"github.com/tom-ludwig/operator-scaling/test/checker"
+	"github.com/tom-ludwig/operator-scaling/test/audit/worklog"
 )
 
 // verdict is the result of checking the records of the replicas.
@@ -24,9 +24,9 @@ type verdict struct {
 // judge reads the records of the replicas, all of which have ended, and compares them
 // with the final state of the objects.
 func judge(replicas []*replica, final []v1alpha1.Foo) (verdict, error) {
-	var processes []checker.Process
+	var processes []worklog.Process
 	for _, r := range replicas {
-		p, err := checker.ReadFile(r.record)
+		p, err := worklog.ReadFile(r.record)
 		if err != nil {
 			return verdict{}, fmt.Errorf("read the records of %s: %w", r.name, err)
 		}
@@ -37,7 +37,7 @@ func judge(replicas []*replica, final []v1alpha1.Foo) (verdict, error) {
 	for _, foo := range final {
 		versions[foo.Namespace+"/"+foo.Name] = strconv.FormatInt(foo.Generation, 10)
 	}
-	report := checker.Check(processes, checker.Options{Final: versions})
+	report := worklog.Check(processes, worklog.Options{Final: versions})
 
 	v := verdict{reconciles: report.Reconciles}
 	for _, p := range report.Processes {

@@ -12,7 +12,7 @@ import (
 	"os"
 	"time"
 
-	"github.com/tom-ludwig/operator-scaling/example-controller/record"
+	"github.com/tom-ludwig/operator-scaling/test/audit/worklog"
 )
 
 // readEvery is the time between two reads of a file of records.
@@ -23,8 +23,8 @@ func follow(ctx context.Context, b *board, m int, path string) error {
 	var t tailer
 	defer t.close()
 	for {
-		if err := t.read(path, func(r record.Record) {
-			if r.Event == record.End {
+		if err := t.read(path, func(r worklog.Record) {
+			if r.Event == worklog.End {
 				b.worked(m, r.Key, time.Now())
 			}
 		}); err != nil {
@@ -46,7 +46,7 @@ type tailer struct {
 
 // read passes on the records that were added since the last call. A file that does not
 // exist yet has none.
-func (t *tailer) read(path string, to func(record.Record)) error {
+func (t *tailer) read(path string, to func(worklog.Record)) error {
 	if t.file == nil {
 		file, err := os.Open(path)
 		if os.IsNotExist(err) {
@@ -67,7 +67,7 @@ func (t *tailer) read(path string, to func(record.Record)) error {
 		if !complete {
 			return nil
 		}
-		var r record.Record
+		var r worklog.Record
 		if err := json.Unmarshal(text, &r); err != nil {
 			return fmt.Errorf("read record %q of %s: %w", text, path, err)
 		}

@@ -10,7 +10,7 @@ import (
 	"testing"
 
 	"github.com/tom-ludwig/operator-scaling/example-controller/pkg/apis/samplecontroller/v1alpha1"
-	"github.com/tom-ludwig/operator-scaling/example-controller/record"
+	"github.com/tom-ludwig/operator-scaling/test/audit/worklog"
 )
 
 func TestTailerReadsCompleteLines(t *testing.T) {
@@ -19,7 +19,7 @@ func TestTailerReadsCompleteLines(t *testing.T) {
 	defer reader.close()
 	read := func() (keys []string) {
 		t.Helper()
-		if err := reader.read(path, func(r record.Record) { keys = append(keys, r.Key) }); err != nil {
+		if err := reader.read(path, func(r worklog.Record) { keys = append(keys, r.Key) }); err != nil {
 			t.Fatal(err)
 		}
 		return keys

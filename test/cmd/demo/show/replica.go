@@ -17,7 +17,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/tom-ludwig/operator-scaling/example-controller/record"
+	"github.com/tom-ludwig/operator-scaling/test/audit/worklog"
 	"github.com/tom-ludwig/operator-scaling/test/cmd/demo/process"
 )
 
@@ -30,7 +30,7 @@ type replica struct {
 	process *os.Process
 	exited  chan struct{} // closed when it has ended
 	err     error         // how it ended; set before exited is closed
-	death   int64         // when it ended, as returned by record.Now; set before exited is closed
+	death   int64         // when it ended, as returned by worklog.Now; set before exited is closed
 }
 
 // replicaOptions are what all replicas have in common.
@@ -83,7 +83,7 @@ func startReplica(o replicaOptions, name string) (*replica, error) {
 		started <- err
 		if err == nil {
 			r.err = cmd.Wait()
-			r.death = record.Now()
+			r.death = worklog.Now()
 			close(r.exited)
 		}
 	}()
