@@ -21,8 +21,8 @@ import (
 
 	"github.com/tom-ludwig/operator-scaling/example-controller/pkg/generated/clientset/versioned"
 	foosv1alpha1 "github.com/tom-ludwig/operator-scaling/example-controller/pkg/generated/clientset/versioned/typed/samplecontroller/v1alpha1"
+	"github.com/tom-ludwig/operator-scaling/test/audit/etcdlog"
 	"github.com/tom-ludwig/operator-scaling/test/controlplane"
-	"github.com/tom-ludwig/operator-scaling/test/e2e/history"
 	"github.com/tom-ludwig/operator-scaling/test/faultproxy"
 	"github.com/tom-ludwig/operator-scaling/test/heartbeat"
 	"github.com/tom-ludwig/operator-scaling/test/replica"
@@ -46,7 +46,7 @@ type environment struct {
 	binary   string
 	kube     kubernetes.Interface
 	foos     foosv1alpha1.FooInterface
-	log      *history.Log
+	log      *etcdlog.Log
 
 	replicas      []*replicaHarness
 	surgeReplicas []*replicaHarness // join and leave, to make partitions move
@@ -130,7 +130,7 @@ func (a *environment) setup(ctx context.Context) (err error) {
 	if _, err := a.kube.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}}, metav1.CreateOptions{}); err != nil {
 		return err
 	}
-	if a.log, err = history.Watch(ctx, a.cp.Etcd.URL(), namespace, namespace); err != nil {
+	if a.log, err = etcdlog.Watch(ctx, a.cp.Etcd.URL(), namespace, namespace); err != nil {
 		return err
 	}
 	if err := a.createFoos(ctx); err != nil {

@@ -10,8 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tom-ludwig/operator-scaling/test/audit/etcdlog"
 	"github.com/tom-ludwig/operator-scaling/test/audit/worklog"
-	"github.com/tom-ludwig/operator-scaling/test/e2e/history"
 )
 
 const ms = int64(time.Millisecond)
@@ -49,7 +49,7 @@ func TestJudgeFindsEachBreach(t *testing.T) {
 			r.Injections = append(r.Injections, Injection{Kind: "outage", Target: servers, To: int64(time.Minute)})
 		}, ""},
 		"V4 as long as an outage, without one": {func(r *Result) { r.Records.Gaps = []worklog.Gap{{To: int64(time.Minute)}} }, "V4"},
-		"V5 history":                           {func(r *Result) { r.History.Findings = []history.Finding{{Kind: "H1"}} }, "V5"},
+		"V5 history":                           {func(r *Result) { r.History.Findings = []etcdlog.Finding{{Kind: "H1"}} }, "V5"},
 		"V6 no handovers":                      {func(r *Result) { r.Records.Handovers = 0 }, "V6"},
 		"V6 no evictions":                      {func(r *Result) { r.Evictions = 0 }, "V6"},
 		"V6 no refused evictions":              {func(r *Result) { r.Counted.Refused = 0 }, "V6"},

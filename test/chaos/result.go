@@ -10,8 +10,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/tom-ludwig/operator-scaling/test/audit/etcdlog"
 	"github.com/tom-ludwig/operator-scaling/test/audit/worklog"
-	"github.com/tom-ludwig/operator-scaling/test/e2e/history"
 )
 
 // Result is the result of a run.
@@ -24,7 +24,7 @@ type Result struct {
 	Stalls     time.Duration // how long the machine, and with it this process, was stalled
 	Exits      int           // processes that exited on their own
 	Records    *worklog.Report
-	History    history.Result
+	History    etcdlog.Result
 	// Evictions counts the evictions in the history of etcd, LeaseWrites all versions of
 	// all Leases.
 	Evictions   int

@@ -12,8 +12,8 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/tom-ludwig/operator-scaling/test/audit/etcdlog"
 	"github.com/tom-ludwig/operator-scaling/test/audit/worklog"
-	"github.com/tom-ludwig/operator-scaling/test/e2e/history"
 )
 
 // Run runs everything, writes the report and the timeline into the directory, and
@@ -178,7 +178,7 @@ func (a *environment) judge(ctx context.Context, r *Result) error {
 }
 
 // evictions counts the Leases that were voided by a peer, and all writes.
-func evictions(log []history.LeaseVersion) (evicted, writes int) {
+func evictions(log []etcdlog.LeaseVersion) (evicted, writes int) {
 	held := map[string]bool{}
 	for _, v := range log {
 		writes++

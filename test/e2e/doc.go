@@ -8,8 +8,8 @@
 // those start their own. Each test has its own namespace and its own ring, and judges by
 // three independent sources:
 //
-//   - package checker, by the replicas' records of their work;
-//   - package history, by the versions of Leases and objects in etcd;
+//   - package worklog, by the replicas' records of their work;
+//   - package etcdlog, by the versions of Leases and objects in etcd;
 //   - the replicas' own probes, metrics and status pages.
 //
 // The lease duration is 5 s in most tests, so that they are quick. No test fails because a

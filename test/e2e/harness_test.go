@@ -28,8 +28,8 @@ import (
 	"github.com/tom-ludwig/operator-scaling/example-controller/pkg/apis/samplecontroller/v1alpha1"
 	"github.com/tom-ludwig/operator-scaling/example-controller/pkg/generated/clientset/versioned"
 	foosv1alpha1 "github.com/tom-ludwig/operator-scaling/example-controller/pkg/generated/clientset/versioned/typed/samplecontroller/v1alpha1"
+	"github.com/tom-ludwig/operator-scaling/test/audit/etcdlog"
 	"github.com/tom-ludwig/operator-scaling/test/audit/worklog"
-	"github.com/tom-ludwig/operator-scaling/test/e2e/history"
 	"github.com/tom-ludwig/operator-scaling/test/heartbeat"
 	"github.com/tom-ludwig/operator-scaling/test/replica"
 )
@@ -57,7 +57,7 @@ type harness struct {
 	dir       string
 	kube      kubernetes.Interface
 	foos      foosv1alpha1.FooInterface
-	log       *history.Log
+	log       *etcdlog.Log
 	workAlone bool // the number of partitions changes: see worklog.Options
 	// template of the replicas that start.
 	template replica.Config
@@ -117,7 +117,7 @@ func makeHarness(t *attempt, p *plane, namespace, leasesIn, ring string) *harnes
 	if _, err := w.kube.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: w.namespace}}, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	if w.log, err = history.Watch(t.Context(), p.cp.Etcd.URL(), w.leasesIn, w.namespace); err != nil {
+	if w.log, err = etcdlog.Watch(t.Context(), p.cp.Etcd.URL(), w.leasesIn, w.namespace); err != nil {
 		t.Fatal(err)
 	}
 	w.template = replica.Config{

@@ -1,16 +1,16 @@
 // Copyright The Operator Scaling Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-package history_test
+package etcdlog_test
 
 import (
 	"context"
 	"fmt"
 	"log"
 
+	"github.com/tom-ludwig/operator-scaling/test/audit/etcdlog"
 	"github.com/tom-ludwig/operator-scaling/test/audit/worklog"
 	"github.com/tom-ludwig/operator-scaling/test/controlplane"
-	"github.com/tom-ludwig/operator-scaling/test/e2e/history"
 )
 
 func Example() {
@@ -20,7 +20,7 @@ func Example() {
 		log.Fatal(err)
 	}
 	defer cp.Stop()
-	l, err := history.Watch(ctx, cp.Etcd.URL(), "default", "default")
+	l, err := etcdlog.Watch(ctx, cp.Etcd.URL(), "default", "default")
 	if err != nil {
 		log.Fatal(err)
 	}

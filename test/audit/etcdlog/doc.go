@@ -1,7 +1,7 @@
 // Copyright The Operator Scaling Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Package history observes a ring where nothing can be hidden: in etcd, below the API
+// Package etcdlog observes a ring where nothing can be hidden: in etcd, below the API
 // server. It records every version of every Lease and every Foo of a namespace, in the order
 // in which they were committed, and checks afterwards that ownership was exclusive.
 //
@@ -36,4 +36,4 @@
 // # Concurrency
 //
 // All methods of a Log may be called from any goroutine.
-package history
+package etcdlog
