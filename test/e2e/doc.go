@@ -12,6 +12,14 @@
 //   - package etcdlog, by the versions of Leases and objects in etcd;
 //   - the replicas' own probes, metrics and status pages.
 //
+// The tests are grouped by what happens to the replicas:
+//
+//	membership     they start, scale, roll out other parameters, and share objects
+//	stop_crash     they stop, are killed or paused, or the API server does not respond
+//	identity       Pods and names that are used twice, invalid Leases, missing permissions
+//	fencing        late writes, which the API server must refuse
+//	measurement    figures that are printed and not judged
+//
 // The lease duration is 5 s in most tests, so that they are quick. No test fails because a
 // machine is busy: measurements are printed in a table at the end, and a test that fails
 // while a server or a replica did not respond starts over; see attempt. With -short, the

@@ -46,6 +46,6 @@
 //
 // # What is not guaranteed
 //
-// Times are rounded to microseconds. The chart shows only what that package concludes;
-// see package worklog for what it cannot see.
+// Times are rounded to microseconds. The chart shows only what package worklog concludes;
+// its documentation lists what it cannot see.
 package timeline
