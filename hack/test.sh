@@ -22,11 +22,11 @@ verify_all() { # the same, and vet the packages that take long (2 min; 8 min the
 }
 
 # The pure packages have no goroutines: the race detector would only make them slow.
-pure='./shard/ring ./shard/internal/claim'
+pure='./shard/ring ./shard/internal/claim ./shard/internal/claim/claimsim'
 
 unit() { # unit tests; packages with goroutines under the race detector; client-go's own tests (2 min; 6 min the first time)
 	local others
-	others=$($go list ./... | grep -v -E '/shard/(ring|internal/claim)$|/generated/') # a separate assignment, so that its failure ends the script
+	others=$($go list ./... | grep -v -E '/shard/(ring|internal/claim.*)$|/generated/') # a separate assignment, so that its failure ends the script
 	# verify vets everything.
 	$go test -vet=off -timeout 30m $pure ./shard
 	$go test -vet=off -race -short -timeout 30m $others # the slow tests of ./shard have run without the race detector
@@ -49,7 +49,7 @@ mutants() { # the mutation gates: disable one rule at a time; a test must fail (
 }
 
 simulate() { # SEEDS (10000) seeds of the simulation of the state machine, FLEETS (300) of whole members (15 min)
-	$go test -vet=off ./shard/internal/claim -run TestSimulation -count=1 -timeout 120m -args -seeds="${SEEDS:-10000}"
+	$go test -vet=off ./shard/internal/claim/claimsim -run TestSimulation -count=1 -timeout 120m -args -seeds="${SEEDS:-10000}"
 	$go test -vet=off ./shard -run TestFaults -count=1 -timeout 120m -args -seeds="${FLEETS:-300}"
 }
 

@@ -47,6 +47,7 @@ type Mutant struct {
 type Package struct {
 	Dir     string   // folder of the package, absolute or relative to the working directory
 	Name    string   // of the package, as in its package clause
+	Tests   string   // folder of the tests that must detect the mutants, relative to Dir; empty if they are in Dir
 	Imports []string // import specs for Extra
 	Extra   string   // Go declarations that the edits use; they are written to a separate file
 	Mutants []Mutant

@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-// BuildTest builds the test binary of the package with all its mutants.
+// BuildTest builds the test binary of the package, or of Tests, with all mutants of the package.
 func (p Package) BuildTest(t *testing.T) (binary string) {
 	t.Helper()
 	overlay, err := WriteOverlay(t.TempDir(), p)
@@ -20,7 +20,7 @@ func (p Package) BuildTest(t *testing.T) (binary string) {
 	}
 	binary = filepath.Join(t.TempDir(), p.Name+".test")
 	build := exec.CommandContext(t.Context(), "go", "test", "-c", "-vet=off", "-overlay", overlay, "-o", binary, ".")
-	build.Dir = p.Dir
+	build.Dir = filepath.Join(p.Dir, p.Tests)
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build %s with its mutants: %v\n%s", p.Name, err, out)
 	}

@@ -4,6 +4,7 @@
 package claim
 
 import (
+	"maps"
 	"slices"
 	"strconv"
 	"testing"
@@ -223,7 +224,12 @@ func (p *driver) serve() {
 	p.did = p.did[:0]
 }
 
-func (p *driver) list() []Lease { return inOrder(p.leases) }
+func (p *driver) list() (list []Lease) {
+	for _, name := range slices.Sorted(maps.Keys(p.leases)) {
+		list = append(list, p.leases[name])
+	}
+	return list
+}
 
 // run serves while the time advances.
 func (p *driver) run(d time.Duration) {

@@ -19,8 +19,9 @@ var (
 // mutants are the rules of the protocol on which safety or progress depends, each removed
 // from the state machine. The name describes the faulty behavior.
 var mutants = mutation.Package{
-	Dir:  ".",
-	Name: "claim",
+	Dir:   ".",
+	Name:  "claim",
+	Tests: "claimsim",
 	Extra: `
 const never = 1<<63 - 1
 
@@ -154,14 +155,14 @@ func (m *Machine) takeBack(set mutantring.Set, to partitionState) {
 			Old:  "if m.stage != joining && m.stage != serving {",
 			New:  "if m.stage != joining && m.stage != serving || MUTANT_ON {",
 		}}},
-		// Rules of the machine's caller, which the simulation implements: -without.
-		{Name: worksOnAfterPause},
-		{Name: deadlineOfALease},
+		// Rules of the machine's caller, which package claimsim implements: -without.
+		{Name: "works on after a pause without a check of the fence"},
+		{Name: "has a renew deadline as long as the lease"},
 	},
 }
 
-// TestMutants removes one rule at a time. The simulation must detect each removal, or it would
-// not detect a rule that is broken by mistake.
+// TestMutants removes one rule at a time. The simulation (package claimsim) must detect each removal, or
+// it would not detect a rule that is broken by mistake.
 func TestMutants(t *testing.T) {
 	if !*mutantsFlag {
 		t.Skip("takes some minutes: go test ./shard/internal/claim -run TestMutants -v -args -mutants")

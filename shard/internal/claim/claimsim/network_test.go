@@ -1,9 +1,13 @@
 // Copyright The Operator Scaling Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-package claim
+package claimsim
 
-import "time"
+import (
+	"time"
+
+	"github.com/tom-ludwig/operator-scaling/shard/internal/claim"
+)
 
 // link is the network between a process and the API server.
 type link struct {
@@ -47,14 +51,14 @@ func (l *link) delay(w *sim) time.Duration { return w.between(200*time.Microseco
 // call is a request in flight; it is answered once.
 type call struct {
 	p       *process
-	machine *Machine
+	machine *claim.Machine
 	done    bool
 }
 
 // request sends a request to the server and makes sure that the machine gets exactly one
 // response: that of serve, or unknown. The client gives up after the timeout; the request may
 // still be carried out, then or later.
-func (p *process) request(timeout time.Duration, write bool, serve func() Event, unknown Event) {
+func (p *process) request(timeout time.Duration, write bool, serve func() claim.Event, unknown claim.Event) {
 	w, l := p.w, &p.link
 	c := &call{p: p, machine: p.machine}
 	w.counts.Requests++
@@ -119,7 +123,7 @@ func (p *process) request(timeout time.Duration, write bool, serve func() Event,
 }
 
 // answer passes the first of the possible responses to the machine that sent the request.
-func (c *call) answer(e Event) {
+func (c *call) answer(e claim.Event) {
 	if c.done {
 		return
 	}

@@ -1,7 +1,7 @@
 // Copyright The Operator Scaling Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-package claim
+package claimsim
 
 import (
 	"cmp"
@@ -10,6 +10,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/tom-ludwig/operator-scaling/shard/internal/claim"
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
 )
 
@@ -69,7 +70,7 @@ func (p *process) checkActivated(partitions ring.Set) {
 				continue
 			}
 			last := w.tokens[i]
-			if c := CompareVersions(token, last.version); last.holder != p.holder && c <= 0 || c < 0 {
+			if c := claim.CompareVersions(token, last.version); last.holder != p.holder && c <= 0 || c < 0 {
 				w.fail("S0: %s activates partition %d with token %q after %s with %q", p.holder, partition, token, last.holder, last.version)
 				return
 			}
@@ -108,8 +109,8 @@ func (p *process) unclaimedSince(version string, partition int) bool {
 	if !written {
 		return s.restores > 0 // the history before a restore is gone
 	}
-	overlaps := func(l *Lease) bool {
-		return l != nil && l.Name != p.lease && !l.Record.Void() && l.Record.Claims.overlaps(partition, p.work.parameters)
+	overlaps := func(l *claim.Lease) bool {
+		return l != nil && l.Name != p.lease && !l.Record.Void() && overlaps(l.Record.Claims, partition, p.work.parameters)
 	}
 	others := 0
 	for _, l := range s.leases {
@@ -128,6 +129,15 @@ func (p *process) unclaimedSince(version string, partition int) bool {
 	return others == 0
 }
 
+// overlaps reports whether a point may lie both in the claims and in the partition (R22).
+func overlaps(c claim.Claims, partition int, p ring.Parameters) bool {
+	return c.Everything || !c.Set.Empty() && (!c.Parameters.SameKeys(p) || c.Set.OverlapsPartition(partition, p.Partitions))
+}
+
+func equal(a, b claim.Claims) bool {
+	return a.Everything == b.Everything && a.Parameters == b.Parameters && a.Set.Equal(b.Set)
+}
+
 // received is the information that a machine has received, recorded independently of it.
 type received struct {
 	peers      map[string]receivedPeer
@@ -137,53 +147,59 @@ type received struct {
 	unseen     []unseenWrite
 	ownVersion string // highest version of the member's Lease that the watch showed
 	uid        string
-	claims     Claims // of the last write that was sent
-	phase      Phase
+	claims     claim.Claims // of the last write that was sent
+	phase      claim.Phase
 	tokens     []string        // by partition: the one under which it was last active
 	read       map[string]bool // other holders of this name, as a Get has shown them
 	removals   map[uint64]bool // evictions and deletions of other members' Leases in flight
 }
 
+// unseenWrite is a write of the member that its watch has not shown yet.
+type unseenWrite struct {
+	version string
+	at      claim.Time
+}
+
 type receivedPeer struct {
-	lease Lease
+	lease claim.Lease
 	since time.Duration
 }
 
-func (t *received) receive(p *process, e Event, now Time) {
+func (t *received) receive(p *process, e claim.Event, now claim.Time) {
 	switch e := e.(type) {
-	case EvictResult:
+	case claim.EvictResult:
 		delete(t.removals, e.Op)
-	case DeleteResult:
+	case claim.DeleteResult:
 		delete(t.removals, e.Op)
-	case LeaseObserved:
+	case claim.LeaseObserved:
 		t.see(p, e.Lease, now)
-	case GetResult:
-		if e.Outcome == OK && e.Lease.Record.Holder != p.holder {
+	case claim.GetResult:
+		if e.Outcome == claim.OK && e.Lease.Record.Holder != p.holder {
 			t.read[e.Lease.Record.Holder] = true
 		}
-	case LeaseDeleted:
+	case claim.LeaseDeleted:
 		delete(t.peers, e.Last.Name)
-	case ListResult:
+	case claim.ListResult:
 		for _, l := range e.Leases {
 			if _, known := t.peers[l.Name]; !known && l.Name != p.lease {
 				t.see(p, l, now)
 			}
 		}
-	case WriteResult:
-		if e.Outcome != OK || len(t.unseen) > 0 && t.unseen[len(t.unseen)-1].version == e.Lease.Version {
+	case claim.WriteResult:
+		if e.Outcome != claim.OK || len(t.unseen) > 0 && t.unseen[len(t.unseen)-1].version == e.Lease.Version {
 			return
 		}
 		if t.uid == "" || now.Mono-t.confirmed > 2*p.timing.period {
 			t.gapEnd, t.unseen = now.Mono, nil
 		}
 		t.uid, t.confirmed = e.Lease.UID, now.Mono
-		if CompareVersions(t.ownVersion, e.Lease.Version) < 0 {
+		if claim.CompareVersions(t.ownVersion, e.Lease.Version) < 0 {
 			t.unseen = append(t.unseen, unseenWrite{e.Lease.Version, now})
 		}
 	}
 }
 
-func (t *received) see(p *process, l Lease, now Time) {
+func (t *received) see(p *process, l claim.Lease, now claim.Time) {
 	if l.Name != p.lease {
 		since := now.Mono
 		if was, known := t.peers[l.Name]; known && was.lease.UID == l.UID && was.lease.Record.Holder == l.Record.Holder && was.lease.Record.Seq == l.Record.Seq {
@@ -198,7 +214,7 @@ func (t *received) see(p *process, l Lease, now Time) {
 	t.ownVersion = l.Version
 	stale := func(a unseenWrite) bool { return now.Mono-a.at.Mono > p.timing.watchLag }
 	wasStale := slices.ContainsFunc(t.unseen, stale)
-	t.unseen = slices.DeleteFunc(t.unseen, func(a unseenWrite) bool { return CompareVersions(a.version, l.Version) <= 0 })
+	t.unseen = slices.DeleteFunc(t.unseen, func(a unseenWrite) bool { return claim.CompareVersions(a.version, l.Version) <= 0 })
 	if wasStale && !slices.ContainsFunc(t.unseen, stale) {
 		t.freshAt = now.Mono
 	}
@@ -223,12 +239,12 @@ func (p *process) checkFresh(what string, gained ring.Set) {
 }
 
 // checkUpdate is C2: nothing is in flight on a partition whose claim an update withdraws.
-func (p *process) checkUpdate(u WriteLease) {
+func (p *process) checkUpdate(u claim.WriteLease) {
 	t, k := &p.received, &p.work
 	claims := u.Record.Claims
 	gained := ring.NewSet(claims.Set.Partitions())
 	for partition := range claims.Set.All() {
-		if !t.claims.overlaps(partition, claims.Parameters) {
+		if !overlaps(t.claims, partition, claims.Parameters) {
 			gained.Add(partition)
 		}
 	}
@@ -245,25 +261,25 @@ func (p *process) checkUpdate(u WriteLease) {
 }
 
 // countCost counts the cost of an action for the server.
-func (p *process) countCost(a Action) {
+func (p *process) countCost(a claim.Action) {
 	switch a := a.(type) {
-	case WriteLease:
-		if r := a.Record; !r.Void() && r.Claims.equal(p.received.claims) && r.Phase == p.received.phase {
+	case claim.WriteLease:
+		if r := a.Record; !r.Void() && equal(r.Claims, p.received.claims) && r.Phase == p.received.phase {
 			p.w.counts.Renewals++
 		} else {
 			p.w.counts.Changes++
 		}
 		p.received.phase = a.Record.Phase
-	case CreateLease, DeleteLease, EvictLease:
+	case claim.CreateLease, claim.DeleteLease, claim.EvictLease:
 		p.w.counts.Changes++
-	case ListLeases:
+	case claim.ListLeases:
 		p.w.counts.Lists++
 	}
 }
 
 // checkEvict is C4: holder and seq were unchanged for the declared duration, during
 // which the member's own renewals succeeded.
-func (p *process) checkEvict(e EvictLease) {
+func (p *process) checkEvict(e claim.EvictLease) {
 	t, now := &p.received, p.stepped
 	if e.Name == p.lease {
 		return
@@ -321,16 +337,16 @@ func (w *sim) atRest() error {
 	if w.waiting > 0 {
 		return fmt.Errorf("%d processes wait to be started", w.waiting)
 	}
-	var held []Lease
+	var held []claim.Lease
 	for _, l := range w.server.list() {
-		if !l.Record.Void() && l.Record.Phase != PhaseJoining {
+		if !l.Record.Void() && l.Record.Phase != claim.PhaseJoining {
 			held = append(held, l)
 		}
 	}
 	if len(held) == 0 {
 		return fmt.Errorf("no member is on the ring")
 	}
-	slices.SortFunc(held, func(a, b Lease) int {
+	slices.SortFunc(held, func(a, b claim.Lease) int {
 		return cmp.Or(a.Created.Compare(b.Created), cmp.Compare(a.Name, b.Name))
 	})
 	inForce := held[0].Record.Parameters
@@ -340,7 +356,7 @@ func (w *sim) atRest() error {
 		switch {
 		case p == nil:
 			return fmt.Errorf("no process holds the Lease of %s", l.Record.Holder)
-		case l.Record.Phase != PhaseActive:
+		case l.Record.Phase != claim.PhaseActive:
 			return fmt.Errorf("%s is %s", l.Record.Holder, l.Record.Phase)
 		case l.Record.Parameters.SameKeys(inForce):
 			members = append(members, l.Record.Member)
@@ -392,7 +408,7 @@ func (w *sim) takenOver() error {
 	return nil
 }
 
-func (w *sim) isHeldByLiving(l Lease) bool {
+func (w *sim) isHeldByLiving(l claim.Lease) bool {
 	return w.find(func(p *process) bool { return p.holder == l.Record.Holder }) != nil
 }
 

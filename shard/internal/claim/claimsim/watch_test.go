@@ -1,12 +1,14 @@
 // Copyright The Operator Scaling Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-package claim
+package claimsim
 
 import (
 	"maps"
 	"slices"
 	"time"
+
+	"github.com/tom-ludwig/operator-scaling/shard/internal/claim"
 )
 
 // watch is a process's watch of all Leases: it lists, then shows the writes in order, with
@@ -14,7 +16,7 @@ import (
 // succeed.
 type watch struct {
 	p     *process
-	shown map[string]Lease // the content of the watch's store
+	shown map[string]claim.Lease // the content of the watch's store
 
 	stream int // counts connections: events of an earlier one are dropped
 	live   bool
@@ -27,7 +29,7 @@ type watch struct {
 }
 
 func newWatch(p *process) *watch {
-	v := &watch{p: p, shown: map[string]Lease{}, lag: 2 * time.Millisecond}
+	v := &watch{p: p, shown: map[string]claim.Lease{}, lag: 2 * time.Millisecond}
 	p.w.server.watches = append(p.w.server.watches, v)
 	return v
 }
@@ -91,7 +93,7 @@ func (v *watch) connect() {
 }
 
 // replace shows a list: first the Leases that are gone, then those that exist.
-func (v *watch) replace(leases map[string]Lease) {
+func (v *watch) replace(leases map[string]claim.Lease) {
 	for _, name := range slices.Sorted(maps.Keys(v.shown)) {
 		if _, exists := leases[name]; !exists {
 			v.show(change{name: name, before: new(v.shown[name]), listed: true})
@@ -131,14 +133,14 @@ func (v *watch) show(c change) {
 	if c.after == nil {
 		last := *c.before
 		delete(v.shown, c.name)
-		v.p.receive(func() { v.p.step(LeaseDeleted{Last: last, Final: !c.listed}) })
+		v.p.receive(func() { v.p.step(claim.LeaseDeleted{Last: last, Final: !c.listed}) })
 		return
 	}
 	l := *c.after
 	v.shown[c.name] = l
-	v.p.receive(func() { v.p.step(LeaseObserved{Lease: l}) })
+	v.p.receive(func() { v.p.step(claim.LeaseObserved{Lease: l}) })
 	if v.p.w.chance(0.01) {
-		v.p.receive(func() { v.p.step(LeaseObserved{Lease: l}) })
+		v.p.receive(func() { v.p.step(claim.LeaseObserved{Lease: l}) })
 	}
 }
 

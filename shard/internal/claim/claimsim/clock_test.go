@@ -1,9 +1,13 @@
 // Copyright The Operator Scaling Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-package claim
+package claimsim
 
-import "time"
+import (
+	"time"
+
+	"github.com/tom-ludwig/operator-scaling/shard/internal/claim"
+)
 
 // clock is the clock of one process. It runs at its own rate. The monotonic part can stand
 // still while the wall part advances (a frozen virtual machine), and the wall part can jump.
@@ -12,18 +16,18 @@ type clock struct {
 	rate   float64
 	frozen bool
 	readAt time.Duration // virtual time of the reading below
-	read   Time
+	read   claim.Time
 }
 
 func newClock(w *sim, rate float64) clock {
-	return clock{w: w, rate: rate, readAt: w.now, read: Time{
+	return clock{w: w, rate: rate, readAt: w.now, read: claim.Time{
 		Mono: w.between(time.Second, 1000*time.Hour),
 		Wall: 1_700_000_000*time.Second + w.now + w.between(-time.Hour, time.Hour),
 	}}
 }
 
 // now reads both clocks.
-func (c *clock) now() Time {
+func (c *clock) now() claim.Time {
 	passed := time.Duration(float64(c.w.now-c.readAt) * c.rate)
 	t := c.read
 	t.Wall += passed
@@ -52,7 +56,7 @@ func (c *clock) real(d time.Duration) time.Duration {
 }
 
 // until returns the virtual time until either clock reaches t.
-func (c *clock) until(t Time) time.Duration {
+func (c *clock) until(t claim.Time) time.Duration {
 	now := c.now()
 	return max(0, c.real(min(t.Mono-now.Mono, t.Wall-now.Wall)))
 }

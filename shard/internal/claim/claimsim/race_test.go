@@ -3,7 +3,7 @@
 
 //go:build race
 
-package claim
+package claimsim
 
 // defaultSeeds is smaller under the race detector, which cannot find anything in the
 // simulation because that has only one goroutine.

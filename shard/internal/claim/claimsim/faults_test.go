@@ -1,13 +1,14 @@
 // Copyright The Operator Scaling Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-package claim
+package claimsim
 
 import (
 	"fmt"
 	"slices"
 	"time"
 
+	"github.com/tom-ludwig/operator-scaling/shard/internal/claim"
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
 )
 
@@ -186,7 +187,7 @@ func leave(w *sim) {
 func (p *process) terminate() {
 	p.w.logf("%s: gets SIGTERM", p.name)
 	p.stopping = true
-	p.step(Stop{})
+	p.step(claim.Stop{})
 	p.w.after(40*time.Second, func() { p.die("did not stop in time") })
 }
 
@@ -359,13 +360,13 @@ func edit(w *sim) {
 	}
 	what := w.rand.IntN(5)
 	w.logf("a user edits the Lease of %s (%d)", p.name, what)
-	w.server.edit(p.lease, func(r *Record) {
+	w.server.edit(p.lease, func(r *claim.Record) {
 		switch what {
 		case 0: // a label or an annotation of another client
 		case 1:
-			r.Claims = Claims{Everything: true}
+			r.Claims = claim.Claims{Everything: true}
 		case 2:
-			r.Phase = PhaseDraining
+			r.Phase = claim.PhaseDraining
 		case 3:
 			r.Fingerprint, r.Parameters = "garbage", ring.Parameters{}
 		case 4:
@@ -511,19 +512,19 @@ func duplicate(w *sim) {
 }
 
 // hook injects a fault at a named point: just before or after an action.
-func (p *process) hook(a Action, when string) {
+func (p *process) hook(a claim.Action, when string) {
 	w := p.w
 	if w.faultsCleared || w.profile.hooks == 0 {
 		return
 	}
-	if _, ok := a.(Released); ok && when == "after" && w.chance(20*w.profile.hooks) {
+	if _, ok := a.(claim.Released); ok && when == "after" && w.chance(20*w.profile.hooks) {
 		p.link.disturbedWrites = 1 // affects the write that releases
 	}
 	if !w.chance(w.profile.hooks) {
 		return
 	}
 	switch a.(type) {
-	case WriteLease, ListLeases, EvictLease, Drain, Activated, Claimed, Released, CreateLease, Fenced:
+	case claim.WriteLease, claim.ListLeases, claim.EvictLease, claim.Drain, claim.Activated, claim.Claimed, claim.Released, claim.CreateLease, claim.Fenced:
 	default:
 		return
 	}

@@ -1,11 +1,12 @@
 // Copyright The Operator Scaling Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-package claim
+package claimsim
 
 import (
 	"time"
 
+	"github.com/tom-ludwig/operator-scaling/shard/internal/claim"
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
 )
 
@@ -18,7 +19,7 @@ type work struct {
 	parameters ring.Parameters
 	states     []ring.State // of partitions, according to the actions
 	active     uint64       // points that are active, as bits
-	fence      Time         // as published after the last step
+	fence      claim.Time   // as published after the last step
 	open       bool         // the member is not fenced
 
 	until    []time.Duration // by point: a piece that should end is in flight until then
@@ -207,7 +208,7 @@ func (k *work) reportIdle(wait time.Duration) {
 			for partition := range idle.All() {
 				k.awaiting.Remove(partition)
 			}
-			p.step(Idle{Partitions: idle})
+			p.step(claim.Idle{Partitions: idle})
 		})
 	})
 }

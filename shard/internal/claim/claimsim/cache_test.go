@@ -1,13 +1,14 @@
 // Copyright The Operator Scaling Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-package claim
+package claimsim
 
 import (
 	"sort"
 	"strconv"
 	"time"
 
+	"github.com/tom-ludwig/operator-scaling/shard/internal/claim"
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
 )
 
@@ -35,9 +36,9 @@ type write struct {
 // made.
 type cache struct {
 	lag        time.Duration
-	since      time.Duration // when the machine was created: it has not seen Leases that were gone by then
-	written    uint64        // highest version that the process has written
-	watermarks Watermarks    // as of the last release
+	since      time.Duration    // when the machine was created: it has not seen Leases that were gone by then
+	written    uint64           // highest version that the process has written
+	watermarks claim.Watermarks // as of the last release
 	lookAt     time.Duration
 }
 
@@ -72,7 +73,7 @@ func (p *process) writeLast(partitions ring.Set) {
 func (p *process) noteReleased(partitions ring.Set) {
 	w := p.w
 	if p.cache.written > 0 {
-		p.cache.watermarks = Watermarks{kindOfObjects: strconv.FormatUint(p.cache.written, 10)}
+		p.cache.watermarks = claim.Watermarks{kindOfObjects: strconv.FormatUint(p.cache.written, 10)}
 	}
 	for i := range w.points {
 		if o := &w.objects[i]; o.by == p.holder && partitions.HasPoint(p.work.pointOf(i)) {
@@ -95,7 +96,7 @@ func (p *process) catchUp() {
 	}
 	at := w.writes[n].at + p.cache.lag
 	if at <= w.now {
-		p.step(WatermarksReached{Watermarks: pending})
+		p.step(claim.WatermarksReached{Watermarks: pending})
 		return
 	}
 	if p.cache.lookAt == at {

@@ -1,7 +1,7 @@
 // Copyright The Operator Scaling Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-package claim
+package claimsim
 
 import (
 	"flag"
@@ -19,7 +19,7 @@ var (
 	fromFlag  = flag.Uint64("from", 1, "the first of the seeds that TestSimulation runs")
 	firstFlag = flag.Bool("stop-at-first", false, "let TestSimulation stop at the first seed that fails")
 
-	withoutFlag = flag.String("without", "", "a mutant of the machine's caller; see TestMutants")
+	withoutFlag = flag.String("without", "", "a mutant of the machine's caller; see TestMutants of package claim")
 )
 
 // TestSimulation runs fleets of real machines through seeded faults. It checks after each step
@@ -49,7 +49,7 @@ func TestSimulation(t *testing.T) {
 			t.Errorf("and %d more", len(failed)-i)
 			break
 		}
-		t.Errorf("seed %d: %v\nreplay: go test ./shard/internal/claim -run TestSimulation -seed=%d -v\n%s", f.seed, f.err, f.seed, lastLines(f.seed, 40))
+		t.Errorf("seed %d: %v\nreplay: go test ./shard/internal/claim/claimsim -run TestSimulation -seed=%d -v\n%s", f.seed, f.err, f.seed, lastLines(f.seed, 40))
 	}
 	if !*firstFlag {
 		checkNotEmpty(t, total, seeds)

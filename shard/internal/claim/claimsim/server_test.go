@@ -1,7 +1,7 @@
 // Copyright The Operator Scaling Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-package claim
+package claimsim
 
 import (
 	"fmt"
@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strconv"
 	"time"
+
+	"github.com/tom-ludwig/operator-scaling/shard/internal/claim"
 )
 
 // server is the API server with its database, for Leases only: every write has a higher
@@ -18,7 +20,7 @@ type server struct {
 	w        *sim
 	revision uint64
 	uids     int
-	leases   map[string]Lease
+	leases   map[string]claim.Lease
 	foreign  map[string]bool // holders whose Lease another client has written
 	log      []change        // every write; a watch is an index into it
 	at       map[string]int  // version -> index in the log, since the last restore
@@ -28,25 +30,25 @@ type server struct {
 	refuses bool    // while down, requests fail at once; otherwise they get no response
 	storm   float64 // share of the requests that is answered with an error
 
-	backup   map[string]Lease // a backup of the database
-	backedUp uint64           // its revision
+	backup   map[string]claim.Lease // a backup of the database
+	backedUp uint64                 // its revision
 	restores int
 }
 
 // change is one write.
 type change struct {
 	name          string
-	before, after *Lease // nil: it did not exist
-	listed        bool   // not a write, but the event of a watch for a list without the Lease
+	before, after *claim.Lease // nil: it did not exist
+	listed        bool         // not a write, but the event of a watch for a list without the Lease
 }
 
 func newServer(w *sim) *server {
-	return &server{w: w, revision: 100, leases: map[string]Lease{}, at: map[string]int{}, foreign: map[string]bool{}}
+	return &server{w: w, revision: 100, leases: map[string]claim.Lease{}, at: map[string]int{}, foreign: map[string]bool{}}
 }
 
 // commit carries out a write; after is nil for a deletion. Versions increase by more than one,
 // since other objects are written, too.
-func (s *server) commit(name string, after *Lease) Lease {
+func (s *server) commit(name string, after *claim.Lease) claim.Lease {
 	s.revision += 1 + s.w.rand.Uint64N(40)
 	version := strconv.FormatUint(s.revision, 10)
 	c := change{name: name}
@@ -58,7 +60,7 @@ func (s *server) commit(name string, after *Lease) Lease {
 	} else {
 		after.Version = version
 		if after.Record.Void() {
-			after.Record.Claims = Claims{} // as package lease decodes it
+			after.Record.Claims = claim.Claims{} // as package lease decodes it
 		}
 		c.after = after
 		s.leases[name] = *after
@@ -69,70 +71,70 @@ func (s *server) commit(name string, after *Lease) Lease {
 		watch.changed()
 	}
 	if after == nil {
-		return Lease{}
+		return claim.Lease{}
 	}
 	return *after
 }
 
-func (s *server) get(name string) (Lease, Outcome) {
+func (s *server) get(name string) (claim.Lease, claim.Outcome) {
 	if l, exists := s.leases[name]; exists {
-		return l, OK
+		return l, claim.OK
 	}
-	return Lease{}, NotFound
+	return claim.Lease{}, claim.NotFound
 }
 
-func (s *server) create(name string, r Record) (Lease, Outcome) {
+func (s *server) create(name string, r claim.Record) (claim.Lease, claim.Outcome) {
 	if _, exists := s.leases[name]; exists {
-		return Lease{}, Exists
+		return claim.Lease{}, claim.Exists
 	}
 	s.uids++
-	l := Lease{
+	l := claim.Lease{
 		Name: name, UID: fmt.Sprintf("lease-%d", s.uids), Record: r,
 		Created: time.Unix(1_700_000_000, 0).Add(s.w.now.Truncate(time.Second)).UTC(),
 	}
-	return s.commit(name, &l), OK
+	return s.commit(name, &l), claim.OK
 }
 
 // update returns a conflict also for a Lease that does not exist, since the update names a
 // UID.
-func (s *server) update(name, uid, version string, r Record) (Lease, Outcome) {
+func (s *server) update(name, uid, version string, r claim.Record) (claim.Lease, claim.Outcome) {
 	l, exists := s.leases[name]
 	if !exists || l.UID != uid || l.Version != version {
-		return Lease{}, Conflict
+		return claim.Lease{}, claim.Conflict
 	}
 	l.Record = r
-	return s.commit(name, &l), OK
+	return s.commit(name, &l), claim.OK
 }
 
-func (s *server) delete(name, uid, version string) Outcome {
+func (s *server) delete(name, uid, version string) claim.Outcome {
 	l, exists := s.leases[name]
 	switch {
 	case !exists:
-		return NotFound
+		return claim.NotFound
 	case l.UID != uid || l.Version != version:
-		return Conflict
+		return claim.Conflict
 	}
 	s.commit(name, nil)
-	return OK
+	return claim.OK
 }
 
 // evict voids a Lease; like update, it returns a conflict if there is none. Without a version
 // it is unconditional, which only a member that breaks the protocol requests.
-func (s *server) evict(name, uid, version, by string) (Lease, Outcome) {
+func (s *server) evict(name, uid, version, by string) (claim.Lease, claim.Outcome) {
 	l, exists := s.leases[name]
 	switch {
 	case !exists || version != "" && (l.UID != uid || l.Version != version):
-		return Lease{}, Conflict
+		return claim.Lease{}, claim.Conflict
 	}
 	s.foreign[l.Record.Holder] = true
-	l.Record = Record{Member: l.Record.Member, Phase: PhaseDraining, Duration: l.Record.Duration, EvictedBy: by}
-	return s.commit(name, &l), OK
+	l.Record = claim.Record{Member: l.Record.Member, Phase: claim.PhaseDraining, Duration: l.Record.Duration, EvictedBy: by}
+	return s.commit(name, &l), claim.OK
 }
 
-func (s *server) list() []Lease { return inOrder(s.leases) }
+func (s *server) list() []claim.Lease { return inOrder(s.leases) }
 
-func inOrder(leases map[string]Lease) []Lease {
-	list := make([]Lease, 0, len(leases))
+func inOrder(leases map[string]claim.Lease) []claim.Lease {
+	list := make([]claim.Lease, 0, len(leases))
 	for _, name := range slices.Sorted(maps.Keys(leases)) {
 		list = append(list, leases[name])
 	}
@@ -140,7 +142,7 @@ func inOrder(leases map[string]Lease) []Lease {
 }
 
 // past returns the Leases as they were before the last writes from index on.
-func (s *server) past(index int) map[string]Lease {
+func (s *server) past(index int) map[string]claim.Lease {
 	leases := maps.Clone(s.leases)
 	for i := len(s.log) - 1; i >= index; i-- {
 		if c := s.log[i]; c.before != nil {
@@ -153,7 +155,7 @@ func (s *server) past(index int) map[string]Lease {
 }
 
 // edit changes a Lease as a user with kubectl would. Its version increases.
-func (s *server) edit(name string, change func(*Record)) {
+func (s *server) edit(name string, change func(*claim.Record)) {
 	if l, exists := s.leases[name]; exists {
 		s.foreign[l.Record.Holder] = true
 		change(&l.Record)

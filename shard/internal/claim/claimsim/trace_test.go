@@ -1,39 +1,40 @@
 // Copyright The Operator Scaling Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-package claim
+package claimsim
 
 import (
 	"fmt"
 	"slices"
 	"strings"
 
+	"github.com/tom-ludwig/operator-scaling/shard/internal/claim"
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
 )
 
 // traceEvent logs the events that a machine gets, except ticks.
-func (p *process) traceEvent(e Event) {
+func (p *process) traceEvent(e claim.Event) {
 	switch e := e.(type) {
-	case Tick:
-	case LeaseObserved:
+	case claim.Tick:
+	case claim.LeaseObserved:
 		p.w.logf("%s ← watch: %s", p.holder, describe(e.Lease))
-	case LeaseDeleted:
+	case claim.LeaseDeleted:
 		p.w.logf("%s ← watch: deleted: %s", p.holder, describe(e.Last))
-	case WriteResult:
+	case claim.WriteResult:
 		p.w.logf("%s ← %d %v, version %s", p.holder, e.Op, e.Outcome, e.Lease.Version)
-	case GetResult:
+	case claim.GetResult:
 		p.w.logf("%s ← %d %v: %s", p.holder, e.Op, e.Outcome, describe(e.Lease))
-	case ListResult:
+	case claim.ListResult:
 		var leases []string
 		for _, l := range e.Leases {
 			leases = append(leases, describe(l))
 		}
 		p.w.logf("%s ← %d %v: %s", p.holder, e.Op, e.Outcome, strings.Join(leases, "; "))
-	case EvictResult:
+	case claim.EvictResult:
 		p.w.logf("%s ← %d %v: %s", p.holder, e.Op, e.Outcome, describe(e.Lease))
-	case DeleteResult:
+	case claim.DeleteResult:
 		p.w.logf("%s ← %d %v", p.holder, e.Op, e.Outcome)
-	case Idle:
+	case claim.Idle:
 		p.w.logf("%s ← idle %v", p.holder, numbers(e.Partitions))
 	default:
 		p.w.logf("%s ← %T", p.holder, e)
@@ -41,39 +42,39 @@ func (p *process) traceEvent(e Event) {
 }
 
 // traceAction logs the actions that a machine returns.
-func (p *process) traceAction(a Action) {
+func (p *process) traceAction(a claim.Action) {
 	switch a := a.(type) {
-	case CreateLease:
+	case claim.CreateLease:
 		p.w.logf("%s → %d create: %s", p.holder, a.Op, describeRecord(a.Record))
-	case WriteLease:
+	case claim.WriteLease:
 		p.w.logf("%s → %d update at %s: %s", p.holder, a.Op, a.Version, describeRecord(a.Record))
-	case DeleteLease:
+	case claim.DeleteLease:
 		p.w.logf("%s → %d delete %s at %s", p.holder, a.Op, a.Name, a.Version)
-	case EvictLease:
+	case claim.EvictLease:
 		p.w.logf("%s → %d evict %s at %s", p.holder, a.Op, a.Name, a.Version)
-	case Claimed:
+	case claim.Claimed:
 		p.w.logf("%s → claimed %v", p.holder, numbers(a.Partitions))
-	case Activated:
+	case claim.Activated:
 		p.w.logf("%s → activated %v", p.holder, numbers(a.Partitions))
-	case Drain:
+	case claim.Drain:
 		p.w.logf("%s → drain %v", p.holder, numbers(a.Partitions))
-	case Released:
+	case claim.Released:
 		p.w.logf("%s → released %v", p.holder, numbers(a.Partitions))
-	case Ended:
+	case claim.Ended:
 		p.w.logf("%s → ended: %v", p.holder, a.Reason)
 	default:
 		p.w.logf("%s → %T%+v", p.holder, a, a)
 	}
 }
 
-func describe(l Lease) string {
+func describe(l claim.Lease) string {
 	if l.Name == "" {
 		return "-"
 	}
 	return fmt.Sprintf("%s/%s@%s %s", l.Name, l.UID, l.Version, describeRecord(l.Record))
 }
 
-func describeRecord(r Record) string {
+func describeRecord(r claim.Record) string {
 	if r.Void() {
 		return fmt.Sprintf("void (evicted by %q)", r.EvictedBy)
 	}
@@ -84,7 +85,7 @@ func describeRecord(r Record) string {
 	return text
 }
 
-func describeClaims(c Claims) string {
+func describeClaims(c claim.Claims) string {
 	if c.Everything {
 		return "everything"
 	}

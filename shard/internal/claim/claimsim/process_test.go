@@ -1,7 +1,7 @@
 // Copyright The Operator Scaling Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-package claim
+package claimsim
 
 import (
 	"errors"
@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/tom-ludwig/operator-scaling/shard/internal/claim"
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
 )
 
@@ -32,12 +33,12 @@ type process struct {
 	stopping        bool
 	paused          bool
 	asleep          asleep
-	machine         *Machine // nil between two machines
+	machine         *claim.Machine // nil between two machines
 	lives           int
 	holder          string
 	betweenMachines []func() // watch events between two machines
 	wakeAt          time.Duration
-	stepped         Time // the time of the machine's last step
+	stepped         claim.Time // the time of the machine's last step
 
 	work     work
 	cache    cache
@@ -48,9 +49,9 @@ type process struct {
 // asleep holds what is pending for a paused process.
 type asleep struct {
 	since   time.Duration
-	rest    []Action // of the step that was interrupted
-	events  []func() // from the watch, in order
-	answers []func() // in any order
+	rest    []claim.Action // of the step that was interrupted
+	events  []func()       // from the watch, in order
+	answers []func()       // in any order
 }
 
 // start begins a process. The same Pod's earlier process, if any, must be dead.
@@ -86,9 +87,9 @@ func (w *sim) start(name, podUID string, takeOver bool) *process {
 }
 
 // live starts a machine. All work that its predecessor allowed has ended.
-func (p *process) live(predecessor *Machine) {
+func (p *process) live(predecessor *claim.Machine) {
 	w := p.w
-	cfg := Config{
+	cfg := claim.Config{
 		Member: p.name, Lease: p.lease, Predecessor: p.holder, PodUID: p.podUID, TakeOver: p.takeOver, Parameters: p.params,
 		LeaseDuration: p.timing.duration, RenewDeadline: p.timing.deadline, RenewPeriod: p.timing.period,
 		WatchLagLimit: p.timing.watchLag, DrainTimeout: p.timing.drain, Coalesce: p.timing.coalesce, StartupSettle: p.timing.settle, Quarantine: w.profile.quarantine,
@@ -102,15 +103,15 @@ func (p *process) live(predecessor *Machine) {
 	}
 	p.lives++
 	p.holder = cfg.Holder
-	p.machine = New(cfg)
+	p.machine = claim.New(cfg)
 	p.cache.since = w.now
 	p.received = received{peers: map[string]receivedPeer{}, read: map[string]bool{}, removals: map[uint64]bool{}}
 	p.wakeAt = 0
 	w.logf("%s: is now %s", p.name, p.holder)
-	p.step(Tick{})
+	p.step(claim.Tick{})
 	for _, l := range inOrder(p.watch.shown) {
 		if predecessor != nil { // a new process gets everything from its watch
-			p.receive(func() { p.step(LeaseObserved{Lease: l}) })
+			p.receive(func() { p.step(claim.LeaseObserved{Lease: l}) })
 		}
 	}
 	for _, event := range p.betweenMachines {
@@ -122,12 +123,12 @@ func (p *process) live(predecessor *Machine) {
 	if predecessor == nil {
 		synced = w.between(50*time.Millisecond, 2*time.Second)
 	}
-	w.after(synced, func() { p.own(machine, func() { p.step(Synced{}) }) })
+	w.after(synced, func() { p.own(machine, func() { p.step(claim.Synced{}) }) })
 }
 
 // own runs an internal event of the process if the machine is still the same one, after the
 // pause if there is one.
-func (p *process) own(m *Machine, do func()) {
+func (p *process) own(m *claim.Machine, do func()) {
 	switch {
 	case !p.alive || p.machine != m:
 	case p.paused:
@@ -151,7 +152,7 @@ func (p *process) receive(event func()) {
 }
 
 // step passes an event to the machine and carries out its actions.
-func (p *process) step(e Event) {
+func (p *process) step(e claim.Event) {
 	w, m := p.w, p.machine
 	if m == nil || w.failure != nil {
 		return
@@ -167,9 +168,9 @@ func (p *process) step(e Event) {
 	p.work.publish()
 	for i, a := range actions {
 		switch a := a.(type) {
-		case Activated:
+		case claim.Activated:
 			p.checkActivated(a.Partitions)
-		case Ended:
+		case claim.Ended:
 			if i < len(actions)-1 {
 				w.fail("%s returns %T after its end", p.holder, actions[i+1])
 			}
@@ -187,7 +188,7 @@ func (p *process) step(e Event) {
 }
 
 // carryOut carries out the actions of a step, in order. A fault can happen between any two.
-func (p *process) carryOut(actions []Action) {
+func (p *process) carryOut(actions []claim.Action) {
 	m := p.machine
 	for i, a := range actions {
 		p.hook(a, "before")
@@ -212,59 +213,59 @@ func (p *process) carryOut(actions []Action) {
 	}
 }
 
-func (p *process) do(a Action) {
+func (p *process) do(a claim.Action) {
 	s := p.w.server
 	p.countCost(a)
 	switch a := a.(type) {
-	case GetLease:
-		p.request(a.Timeout, false, func() Event {
+	case claim.GetLease:
+		p.request(a.Timeout, false, func() claim.Event {
 			l, outcome := s.get(p.lease)
-			return GetResult{Op: a.Op, Outcome: outcome, Lease: l}
-		}, GetResult{Op: a.Op})
-	case CreateLease:
-		p.request(a.Timeout, true, func() Event {
+			return claim.GetResult{Op: a.Op, Outcome: outcome, Lease: l}
+		}, claim.GetResult{Op: a.Op})
+	case claim.CreateLease:
+		p.request(a.Timeout, true, func() claim.Event {
 			l, outcome := s.create(p.lease, a.Record)
-			return WriteResult{Op: a.Op, Outcome: outcome, Lease: l}
-		}, WriteResult{Op: a.Op})
-	case WriteLease:
+			return claim.WriteResult{Op: a.Op, Outcome: outcome, Lease: l}
+		}, claim.WriteResult{Op: a.Op})
+	case claim.WriteLease:
 		p.checkUpdate(a)
 		a.Record.Watermarks = p.cache.watermarks
-		p.request(a.Timeout, true, func() Event {
+		p.request(a.Timeout, true, func() claim.Event {
 			l, outcome := s.update(p.lease, a.UID, a.Version, a.Record)
-			return WriteResult{Op: a.Op, Outcome: outcome, Lease: l}
-		}, WriteResult{Op: a.Op})
-	case DeleteLease:
+			return claim.WriteResult{Op: a.Op, Outcome: outcome, Lease: l}
+		}, claim.WriteResult{Op: a.Op})
+	case claim.DeleteLease:
 		p.checkRemovals(a.Op, a.Name)
-		p.request(a.Timeout, true, func() Event {
-			return DeleteResult{Op: a.Op, Outcome: s.delete(a.Name, a.UID, a.Version)}
-		}, DeleteResult{Op: a.Op})
-	case EvictLease:
+		p.request(a.Timeout, true, func() claim.Event {
+			return claim.DeleteResult{Op: a.Op, Outcome: s.delete(a.Name, a.UID, a.Version)}
+		}, claim.DeleteResult{Op: a.Op})
+	case claim.EvictLease:
 		p.checkEvict(a)
 		p.checkRemovals(a.Op, a.Name)
 		by := p.holder
-		p.request(a.Timeout, true, func() Event {
+		p.request(a.Timeout, true, func() claim.Event {
 			l, outcome := s.evict(a.Name, a.UID, a.Version, by)
-			return EvictResult{Op: a.Op, Outcome: outcome, Lease: l}
-		}, EvictResult{Op: a.Op})
-	case ListLeases:
-		p.request(a.Timeout, false, func() Event { return ListResult{Op: a.Op, Outcome: OK, Leases: s.list()} }, ListResult{Op: a.Op})
-	case Relist:
+			return claim.EvictResult{Op: a.Op, Outcome: outcome, Lease: l}
+		}, claim.EvictResult{Op: a.Op})
+	case claim.ListLeases:
+		p.request(a.Timeout, false, func() claim.Event { return claim.ListResult{Op: a.Op, Outcome: claim.OK, Leases: s.list()} }, claim.ListResult{Op: a.Op})
+	case claim.Relist:
 		p.w.counts.Relists++
 		p.watch.connect()
-	case Claimed:
+	case claim.Claimed:
 		p.work.set(a.Partitions, ring.Pending)
-	case Activated:
+	case claim.Activated:
 		p.work.set(a.Partitions, ring.Active)
-	case Drain:
+	case claim.Drain:
 		p.writeLast(a.Partitions)
 		p.work.drain(a.Partitions)
-	case Released:
+	case claim.Released:
 		p.noteReleased(a.Partitions)
 		p.work.set(a.Partitions, ring.NotOwned)
-	case Fenced:
+	case claim.Fenced:
 		p.work.stop()
-	case Unfenced: // the published fence implies it
-	case Ended:
+	case claim.Unfenced: // the published fence implies it
+	case claim.Ended:
 		p.end(a.Reason)
 	}
 }
@@ -285,9 +286,9 @@ func (p *process) end(reason error) {
 	p.machine = nil
 	p.work.disown()
 	switch {
-	case errors.Is(reason, ErrStopped):
+	case errors.Is(reason, claim.ErrStopped):
 		p.die("has stopped")
-	case errors.Is(reason, ErrDrainTimeout), errors.Is(reason, ErrStaleWatch):
+	case errors.Is(reason, claim.ErrDrainTimeout), errors.Is(reason, claim.ErrStaleWatch):
 		// The process exits after a while; the container is restarted.
 		w.after(w.between(0, p.timing.grace/2), func() { p.exit() })
 	default:
@@ -296,7 +297,7 @@ func (p *process) end(reason error) {
 }
 
 // rejoin creates the next machine as soon as nothing is in flight.
-func (p *process) rejoin(ended *Machine) {
+func (p *process) rejoin(ended *claim.Machine) {
 	w := p.w
 	switch {
 	case !p.alive || p.machine != nil:
@@ -383,7 +384,7 @@ func (p *process) wakeUp() {
 				p.wakeUp()
 			default:
 				p.wakeAt = 0
-				p.step(Tick{})
+				p.step(claim.Tick{})
 			}
 		})
 	})
@@ -433,6 +434,6 @@ func (p *process) resume() {
 		}
 	}
 	if p.alive && !p.paused {
-		p.step(Tick{})
+		p.step(claim.Tick{})
 	}
 }

@@ -3,6 +3,6 @@
 
 //go:build !race
 
-package claim
+package claimsim
 
 const defaultSeeds = 300
