@@ -61,10 +61,10 @@ func (p *process) writeLast(partitions ring.Set) {
 		if k.active&(1<<i) == 0 || !partitions.HasPoint(k.pointOf(i)) || k.past() {
 			continue
 		}
-		w.server.revision += 1 + w.rand.Uint64N(3)
-		p.cache.written = w.server.revision
-		w.objects[i] = object{version: w.server.revision, at: w.now, by: p.holder}
-		w.writes = append(w.writes, write{w.server.revision, w.now})
+		w.server.Revision += 1 + w.rand.Uint64N(3)
+		p.cache.written = w.server.Revision
+		w.objects[i] = object{version: w.server.Revision, at: w.now, by: p.holder}
+		w.writes = append(w.writes, write{w.server.Revision, w.now})
 	}
 }
 

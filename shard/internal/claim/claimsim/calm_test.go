@@ -145,8 +145,8 @@ func TestL1_StopOfTheOnlyMember(t *testing.T) {
 	before := w.counts
 	w.procs[0].terminate()
 	w.run(w.now + 100*time.Millisecond)
-	if len(w.procs) > 0 || len(w.server.leases) > 0 {
-		t.Errorf("%d processes and %d Leases are left", len(w.procs), len(w.server.leases))
+	if len(w.procs) > 0 || w.server.Len() > 0 {
+		t.Errorf("%d processes and %d Leases are left", len(w.procs), w.server.Len())
 	}
 	if got := w.counts.Changes - before.Changes + w.counts.Renewals - before.Renewals; got > 2 {
 		t.Errorf("the stop cost %d writes", got)

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/tom-ludwig/operator-scaling/shard/internal/claim"
+	"github.com/tom-ludwig/operator-scaling/shard/internal/leaseserver"
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
 )
 
@@ -105,24 +106,25 @@ func (p *process) gained(partitions ring.Set) ring.Set {
 // version.
 func (p *process) unclaimedSince(version string, partition int) bool {
 	s := p.w.server
-	first, written := s.at[version]
+	first, written := s.Find(version)
 	if !written {
 		return s.restores > 0 // the history before a restore is gone
 	}
-	overlaps := func(l *claim.Lease) bool {
-		return l != nil && l.Name != p.lease && !l.Record.Void() && overlaps(l.Record.Claims, partition, p.work.parameters)
+	overlaps := func(o *leaseserver.Object[claim.Record]) bool {
+		return o != nil && o.Name != p.lease && !o.Value.Void() && overlaps(o.Value.Claims, partition, p.work.parameters)
 	}
 	others := 0
-	for _, l := range s.leases {
-		if overlaps(&l) {
+	for _, o := range s.List() {
+		if overlaps(&o) {
 			others++
 		}
 	}
-	for i := len(s.log) - 1; others > 0 && i > first; i-- {
-		if overlaps(s.log[i].after) {
+	for i := s.End() - 1; others > 0 && i > first; i-- {
+		c := s.Change(i)
+		if overlaps(c.After) {
 			others--
 		}
-		if overlaps(s.log[i].before) {
+		if overlaps(c.Before) {
 			others++
 		}
 	}
@@ -363,7 +365,7 @@ func (w *sim) atRest() error {
 		}
 	}
 	for _, p := range w.procs {
-		other := w.server.leases[p.lease]
+		other := w.server.lease(p.lease)
 		if p.machine == nil || !p.machine.Serving() && !w.isHeldByLiving(other) {
 			return fmt.Errorf("%s does not serve", p.holder)
 		}

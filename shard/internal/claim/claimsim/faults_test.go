@@ -397,14 +397,13 @@ func deleteLease(w *sim) {
 	}
 	joins := w.profile.quarantine
 	w.after(w.between(0, 2*time.Second), func() {
-		l, exists := w.server.leases[p.lease]
-		if !exists || l.Record.Void() {
+		if w.server.lease(p.lease).Record.Void() {
 			return
 		}
 		w.logf("a user deletes the Lease of %s", p.name)
 		w.counts.Deletions++
 		w.server.foreign[p.holder] = true
-		w.server.commit(p.lease, nil)
+		w.server.deleteByHand(p.lease)
 		w.after(w.between(500*time.Millisecond, w.timing.duration), func() { join(w) })
 	})
 	if joins {
@@ -463,7 +462,7 @@ func replaceByForce(w *sim) {
 
 // collect deletes the Lease of a Pod that is gone, as soon as every process has seen it.
 func (w *sim) collect(p, q *process, holder string, tries int) {
-	l := w.server.leases[p.lease]
+	l := w.server.lease(p.lease)
 	knows := func(o *process) bool {
 		return o == p || o.watch.shown[p.lease].Record.Holder == holder || o == q && q.received.read[holder]
 	}
@@ -475,8 +474,7 @@ func (w *sim) collect(p, q *process, holder string, tries int) {
 	default:
 		w.logf("the Lease of %s is deleted with its Pod", holder)
 		w.counts.Replacements++
-		w.server.foreign[holder] = true
-		w.server.commit(p.lease, nil)
+		w.server.deleteByHand(p.lease)
 		w.closed = w.now + 2*w.timing.duration
 		w.after(w.between(time.Second, 20*time.Second), func() { q.watch.lag, q.link = w.profile.lag, goodLink() })
 	}

@@ -6,6 +6,7 @@ package claimsim
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -109,7 +110,8 @@ func (p *process) live(predecessor *claim.Machine) {
 	p.wakeAt = 0
 	w.logf("%s: is now %s", p.name, p.holder)
 	p.step(claim.Tick{})
-	for _, l := range inOrder(p.watch.shown) {
+	for _, name := range slices.Sorted(maps.Keys(p.watch.shown)) {
+		l := p.watch.shown[name]
 		if predecessor != nil { // a new process gets everything from its watch
 			p.receive(func() { p.step(claim.LeaseObserved{Lease: l}) })
 		}
@@ -219,7 +221,7 @@ func (p *process) do(a claim.Action) {
 	switch a := a.(type) {
 	case claim.GetLease:
 		p.request(a.Timeout, false, func() claim.Event {
-			l, outcome := s.get(p.lease)
+			l, outcome := s.response(s.Get(p.lease))
 			return claim.GetResult{Op: a.Op, Outcome: outcome, Lease: l}
 		}, claim.GetResult{Op: a.Op})
 	case claim.CreateLease:

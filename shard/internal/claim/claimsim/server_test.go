@@ -4,163 +4,120 @@
 package claimsim
 
 import (
-	"fmt"
-	"maps"
-	"slices"
-	"strconv"
+	"errors"
 	"time"
 
 	"github.com/tom-ludwig/operator-scaling/shard/internal/claim"
+	"github.com/tom-ludwig/operator-scaling/shard/internal/leaseserver"
 )
 
-// server is the API server with its database, for Leases only: every write has a higher
-// resourceVersion, an update or deletion is carried out only at the UID and version that it
-// names, and reads return the current state.
+// server is the API server with its database, for Leases only.
 type server struct {
-	w        *sim
-	revision uint64
-	uids     int
-	leases   map[string]claim.Lease
-	foreign  map[string]bool // holders whose Lease another client has written
-	log      []change        // every write; a watch is an index into it
-	at       map[string]int  // version -> index in the log, since the last restore
-	watches  []*watch
+	*leaseserver.Store[claim.Record]
+	w       *sim
+	foreign map[string]bool // holders whose Lease another client has written
+	watches []*watch
 
 	down    bool
 	refuses bool    // while down, requests fail at once; otherwise they get no response
 	storm   float64 // share of the requests that is answered with an error
 
-	backup   map[string]claim.Lease // a backup of the database
-	backedUp uint64                 // its revision
+	backup   *leaseserver.Backup[claim.Record]
 	restores int
 }
 
-// change is one write.
-type change struct {
-	name          string
-	before, after *claim.Lease // nil: it did not exist
-	listed        bool         // not a write, but the event of a watch for a list without the Lease
-}
-
 func newServer(w *sim) *server {
-	return &server{w: w, revision: 100, leases: map[string]claim.Lease{}, at: map[string]int{}, foreign: map[string]bool{}}
+	s := &server{Store: leaseserver.NewStore[claim.Record](), w: w, foreign: map[string]bool{}}
+	s.Revision = 100
+	s.Step = func() uint64 { return 1 + w.rand.Uint64N(40) } // other objects are written, too
+	return s
 }
 
-// commit carries out a write; after is nil for a deletion. Versions increase by more than one,
-// since other objects are written, too.
-func (s *server) commit(name string, after *claim.Lease) claim.Lease {
-	s.revision += 1 + s.w.rand.Uint64N(40)
-	version := strconv.FormatUint(s.revision, 10)
-	c := change{name: name}
-	if before, exists := s.leases[name]; exists {
-		c.before = &before
-	}
-	if after == nil {
-		delete(s.leases, name)
-	} else {
-		after.Version = version
-		if after.Record.Void() {
-			after.Record.Claims = claim.Claims{} // as package lease decodes it
-		}
-		c.after = after
-		s.leases[name] = *after
-	}
-	s.at[version] = len(s.log)
-	s.log = append(s.log, c)
+// response converts the result of a request. Every write passes through it.
+func (s *server) response(o leaseserver.Object[claim.Record], err error) (claim.Lease, claim.Outcome) {
 	for _, watch := range s.watches {
-		watch.changed()
+		watch.catchUp()
 	}
-	if after == nil {
-		return claim.Lease{}
-	}
-	return *after
-}
-
-func (s *server) get(name string) (claim.Lease, claim.Outcome) {
-	if l, exists := s.leases[name]; exists {
-		return l, claim.OK
-	}
-	return claim.Lease{}, claim.NotFound
-}
-
-func (s *server) create(name string, r claim.Record) (claim.Lease, claim.Outcome) {
-	if _, exists := s.leases[name]; exists {
+	switch {
+	case errors.Is(err, leaseserver.ErrNotFound):
+		return claim.Lease{}, claim.NotFound
+	case errors.Is(err, leaseserver.ErrExists):
 		return claim.Lease{}, claim.Exists
-	}
-	s.uids++
-	l := claim.Lease{
-		Name: name, UID: fmt.Sprintf("lease-%d", s.uids), Record: r,
-		Created: time.Unix(1_700_000_000, 0).Add(s.w.now.Truncate(time.Second)).UTC(),
-	}
-	return s.commit(name, &l), claim.OK
-}
-
-// update returns a conflict also for a Lease that does not exist, since the update names a
-// UID.
-func (s *server) update(name, uid, version string, r claim.Record) (claim.Lease, claim.Outcome) {
-	l, exists := s.leases[name]
-	if !exists || l.UID != uid || l.Version != version {
+	case err != nil:
 		return claim.Lease{}, claim.Conflict
 	}
-	l.Record = r
-	return s.commit(name, &l), claim.OK
+	return toLease(o), claim.OK
 }
 
-func (s *server) delete(name, uid, version string) claim.Outcome {
-	l, exists := s.leases[name]
-	switch {
-	case !exists:
-		return claim.NotFound
-	case l.UID != uid || l.Version != version:
-		return claim.Conflict
-	}
-	s.commit(name, nil)
-	return claim.OK
+func toLease(o leaseserver.Object[claim.Record]) claim.Lease {
+	return claim.Lease{Name: o.Name, UID: o.UID, Version: o.Version, Created: o.Created, Record: o.Value}
 }
 
-// evict voids a Lease; like update, it returns a conflict if there is none. Without a version
-// it is unconditional, which only a member that breaks the protocol requests.
-func (s *server) evict(name, uid, version, by string) (claim.Lease, claim.Outcome) {
-	l, exists := s.leases[name]
-	switch {
-	case !exists || version != "" && (l.UID != uid || l.Version != version):
-		return claim.Lease{}, claim.Conflict
-	}
-	s.foreign[l.Record.Holder] = true
-	l.Record = claim.Record{Member: l.Record.Member, Phase: claim.PhaseDraining, Duration: l.Record.Duration, EvictedBy: by}
-	return s.commit(name, &l), claim.OK
-}
-
-func (s *server) list() []claim.Lease { return inOrder(s.leases) }
-
-func inOrder(leases map[string]claim.Lease) []claim.Lease {
-	list := make([]claim.Lease, 0, len(leases))
-	for _, name := range slices.Sorted(maps.Keys(leases)) {
-		list = append(list, leases[name])
-	}
-	return list
-}
-
-// past returns the Leases as they were before the last writes from index on.
-func (s *server) past(index int) map[string]claim.Lease {
-	leases := maps.Clone(s.leases)
-	for i := len(s.log) - 1; i >= index; i-- {
-		if c := s.log[i]; c.before != nil {
-			leases[c.name] = *c.before
-		} else {
-			delete(leases, c.name)
-		}
+func toLeases(objects []leaseserver.Object[claim.Record]) []claim.Lease {
+	leases := make([]claim.Lease, 0, len(objects))
+	for _, o := range objects {
+		leases = append(leases, toLease(o))
 	}
 	return leases
 }
 
-// edit changes a Lease as a user with kubectl would. Its version increases.
+// stored is a record as package lease decodes it.
+func stored(r claim.Record) claim.Record {
+	if r.Void() {
+		r.Claims = claim.Claims{}
+	}
+	return r
+}
+
+// lease returns a Lease; the zero value if there is none.
+func (s *server) lease(name string) claim.Lease {
+	o, _ := s.Get(name)
+	return toLease(o)
+}
+
+func (s *server) list() []claim.Lease { return toLeases(s.List()) }
+
+func (s *server) create(name string, r claim.Record) (claim.Lease, claim.Outcome) {
+	return s.response(s.Create(name, time.Unix(1_700_000_000, 0).Add(s.w.now).UTC(), stored(r)))
+}
+
+func (s *server) update(name, uid, version string, r claim.Record) (claim.Lease, claim.Outcome) {
+	return s.response(s.Update(name, leaseserver.At(uid, version), stored(r)))
+}
+
+func (s *server) delete(name, uid, version string) claim.Outcome {
+	_, outcome := s.response(leaseserver.Object[claim.Record]{}, s.Delete(name, leaseserver.At(uid, version)))
+	return outcome
+}
+
+// evict voids a Lease. Without a version it is unconditional, which only a member that breaks
+// the protocol requests.
+func (s *server) evict(name, uid, version, by string) (claim.Lease, claim.Outcome) {
+	was := s.lease(name).Record
+	if version == "" {
+		uid, version = s.lease(name).UID, s.lease(name).Version
+	}
+	l, outcome := s.update(name, uid, version, claim.Record{Member: was.Member, Phase: claim.PhaseDraining, Duration: was.Duration, EvictedBy: by})
+	if outcome == claim.OK {
+		s.foreign[was.Holder] = true
+	}
+	return l, outcome
+}
+
+// edit changes a Lease as a user with kubectl would.
 func (s *server) edit(name string, change func(*claim.Record)) {
-	if l, exists := s.leases[name]; exists {
+	if l := s.lease(name); l.Name != "" {
 		s.foreign[l.Record.Holder] = true
 		change(&l.Record)
-		s.commit(name, &l)
+		s.update(name, l.UID, l.Version, l.Record)
 	}
+}
+
+// deleteByHand deletes a Lease as a user with kubectl would.
+func (s *server) deleteByHand(name string) {
+	l := s.lease(name)
+	s.foreign[l.Record.Holder] = true
+	s.delete(name, l.UID, l.Version)
 }
 
 // fall makes the server unreachable; all watches break.
@@ -176,10 +133,10 @@ func (s *server) fall(refuses bool) {
 func (s *server) rise(restore bool) {
 	s.down = false
 	if restore && s.backup != nil {
-		s.leases, s.revision, s.backup = s.backup, s.backedUp, nil
+		s.Restore(*s.backup)
+		s.backup = nil
 		s.restores++
 		s.w.counts.Restores++
-		s.log, s.at = nil, map[string]int{}
 		clear(s.w.tokens)
 		clear(s.w.objects)
 		s.w.writes = nil
@@ -189,4 +146,4 @@ func (s *server) rise(restore bool) {
 	}
 }
 
-func (s *server) backUp() { s.backup, s.backedUp = maps.Clone(s.leases), s.revision }
+func (s *server) backUp() { s.backup = new(s.BackUp()) }

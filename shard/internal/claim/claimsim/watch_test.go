@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/tom-ludwig/operator-scaling/shard/internal/claim"
+	"github.com/tom-ludwig/operator-scaling/shard/internal/leaseserver"
 )
 
 // watch is a process's watch of all Leases: it lists, then shows the writes in order, with
@@ -18,11 +19,12 @@ type watch struct {
 	p     *process
 	shown map[string]claim.Lease // the content of the watch's store
 
-	stream int // counts connections: events of an earlier one are dropped
-	live   bool
-	next   int           // index of the next write in the server's log
-	lastAt time.Duration // the time of the last scheduled delivery
-	lag    time.Duration // at most
+	stream  int // counts connections: events of an earlier one are dropped
+	live    bool
+	next    int           // number of the next write to show
+	planned int           // number of the next write whose delivery is not scheduled
+	lastAt  time.Duration // the time of the last scheduled delivery
+	lag     time.Duration // at most
 
 	stalled bool
 	sticky  bool // a new connection stalls too
@@ -71,14 +73,13 @@ func (v *watch) connect() {
 			v.connect()
 			return
 		}
-		leases := w.server.leases
-		v.next = len(w.server.log)
+		v.next = w.server.End()
 		if len(v.shown) == 0 && w.chance(0.2) {
 			// The first list may come from a watch cache that is behind.
-			v.next = max(0, v.next-w.rand.IntN(12))
-			leases = w.server.past(v.next)
+			v.next = max(w.server.First(), v.next-w.rand.IntN(12))
 		}
-		leases = maps.Clone(leases)
+		leases := toLeases(w.server.Past(v.next))
+		v.planned = v.next
 		v.live = true
 		v.lastAt = w.now + w.between(0, v.lag)
 		w.after(v.lastAt-w.now, func() {
@@ -86,58 +87,63 @@ func (v *watch) connect() {
 				v.replace(leases)
 			}
 		})
-		for range len(w.server.log) - v.next {
-			v.changed()
-		}
+		v.catchUp()
 	})
 }
 
 // replace shows a list: first the Leases that are gone, then those that exist.
-func (v *watch) replace(leases map[string]claim.Lease) {
+func (v *watch) replace(leases []claim.Lease) {
 	for _, name := range slices.Sorted(maps.Keys(v.shown)) {
-		if _, exists := leases[name]; !exists {
-			v.show(change{name: name, before: new(v.shown[name]), listed: true})
+		if !slices.ContainsFunc(leases, func(l claim.Lease) bool { return l.Name == name }) {
+			v.showDeleted(v.shown[name], false)
 		}
 	}
-	for _, l := range inOrder(leases) {
+	for _, l := range leases {
 		if last, exists := v.shown[l.Name]; exists && last.UID != l.UID {
-			v.show(change{name: l.Name, before: &last, listed: true})
+			v.showDeleted(last, false)
 		}
-		v.show(change{name: l.Name, after: &l})
+		v.show(l)
 	}
 }
 
-// changed schedules the delivery of one more write.
-func (v *watch) changed() {
+// catchUp schedules the delivery of the writes for which this was not yet done.
+func (v *watch) catchUp() {
 	if !v.live {
 		return
 	}
 	w, stream := v.p.w, v.stream
-	v.lastAt = max(v.lastAt, w.now+w.between(50*time.Microsecond, v.lag))
-	w.after(v.lastAt-w.now, func() {
-		if v.stream == stream {
-			v.deliver()
-		}
-	})
+	for ; v.planned < w.server.End(); v.planned++ {
+		v.lastAt = max(v.lastAt, w.now+w.between(50*time.Microsecond, v.lag))
+		w.after(v.lastAt-w.now, func() {
+			if v.stream == stream {
+				v.deliver()
+			}
+		})
+	}
 }
 
 func (v *watch) deliver() {
-	if s := v.p.w.server; !v.stalled && v.next < len(s.log) {
-		v.next++
-		v.show(s.log[v.next-1])
+	s := v.p.w.server
+	if v.stalled || v.next == s.End() {
+		return
+	}
+	v.next++
+	switch event, o, _ := s.Change(v.next - 1).Event(func(claim.Record) bool { return true }); event {
+	case leaseserver.Deleted:
+		v.showDeleted(toLease(o), true)
+	default:
+		v.show(toLease(o))
 	}
 }
 
+func (v *watch) showDeleted(last claim.Lease, final bool) {
+	delete(v.shown, last.Name)
+	v.p.receive(func() { v.p.step(claim.LeaseDeleted{Last: last, Final: final}) })
+}
+
 // show updates the store and hands the event to the process.
-func (v *watch) show(c change) {
-	if c.after == nil {
-		last := *c.before
-		delete(v.shown, c.name)
-		v.p.receive(func() { v.p.step(claim.LeaseDeleted{Last: last, Final: !c.listed}) })
-		return
-	}
-	l := *c.after
-	v.shown[c.name] = l
+func (v *watch) show(l claim.Lease) {
+	v.shown[l.Name] = l
 	v.p.receive(func() { v.p.step(claim.LeaseObserved{Lease: l}) })
 	if v.p.w.chance(0.01) {
 		v.p.receive(func() { v.p.step(claim.LeaseObserved{Lease: l}) })
@@ -157,9 +163,8 @@ func (v *watch) flush() {
 	}
 	v.stalled = false
 	v.p.w.logf("%s: its watch resumes", v.p.name)
-	for range len(v.p.w.server.log) - v.next {
-		v.changed()
-	}
+	v.planned = v.next
+	v.catchUp()
 }
 
 // thaw ends a stall for new connections only: the current stream stays dead until the process
