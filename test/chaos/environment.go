@@ -261,13 +261,6 @@ func (a *environment) fail(err error) {
 	}
 }
 
-// check notes an error that only a bug in the harness can cause.
-func (a *environment) check(err error) {
-	if err != nil {
-		a.fail(err)
-	}
-}
-
 // ended notes that a process has ended and is restarted, and whether it exited on its own.
 func (a *environment) ended(p *replica.Process) {
 	if p.ExitCode() >= 0 { // otherwise it was killed

@@ -46,9 +46,7 @@ var processFaults = []kind{
 	}},
 	{"SIGSTOP during a reconcile, for two lease durations", aGateway, func(ctx context.Context, a *environment, s *replicaHarness, i *Injection) error {
 		// Slow writes, so that one is in flight at any moment.
-		if err := s.gateway.Set(faultproxy.ObjectWrite, faultproxy.Rule{Action: faultproxy.Delay, Delay: 500 * time.Millisecond}); err != nil {
-			return err
-		}
+		s.gateway.Set(faultproxy.ObjectWrite, faultproxy.Rule{Action: faultproxy.Delay, Delay: 500 * time.Millisecond})
 		if err := a.sleep(ctx, time.Second); err != nil {
 			return err
 		}
@@ -106,18 +104,14 @@ var processFaults = []kind{
 		return duplicate(ctx, a, s, i, true)
 	}},
 	{"slow reconciles while partitions move", aSurgeReplica, func(ctx context.Context, a *environment, s *replicaHarness, i *Injection) error {
-		if err := s.gateway.Set(faultproxy.ObjectWrite, faultproxy.Rule{Action: faultproxy.Delay, Delay: 2 * time.Second}); err != nil {
-			return err
-		}
+		s.gateway.Set(faultproxy.ObjectWrite, faultproxy.Rule{Action: faultproxy.Delay, Delay: 2 * time.Second})
 		return a.surge(ctx, i, a.options.LeaseDuration)
 	}},
 	// If the servers were unavailable too, the replica would be fenced, cancel the write,
 	// and exit with code 0.
 	{"SIGTERM during a reconcile that does not end", aReplicaAndServer, func(ctx context.Context, a *environment, s *replicaHarness, i *Injection) error {
-		if err := s.gateway.Set(faultproxy.ObjectWrite, faultproxy.Rule{Action: faultproxy.Stall}); err != nil {
-			return err
-		}
-		if err := a.hit(ctx, s, faultproxy.ObjectWrite, faultproxy.WasStalled, a.options.LeaseDuration); err != nil {
+		s.gateway.Set(faultproxy.ObjectWrite, faultproxy.Rule{Action: faultproxy.Stall})
+		if err := a.hit(ctx, s, faultproxy.ObjectWrite, faultproxy.Stall, a.options.LeaseDuration); err != nil {
 			return err
 		}
 		p := s.disableRestart()
@@ -215,7 +209,7 @@ func (a *environment) waitReady(ctx context.Context, s *replicaHarness, most tim
 }
 
 // hit waits until a gateway's rule has had an effect.
-func (a *environment) hit(ctx context.Context, s *replicaHarness, which faultproxy.Class, effect faultproxy.Effect, most time.Duration) error {
+func (a *environment) hit(ctx context.Context, s *replicaHarness, which faultproxy.Class, effect faultproxy.Action, most time.Duration) error {
 	before := s.gateway.Counts().Of(which, effect)
 	for end := time.Now().Add(most); s.gateway.Counts().Of(which, effect) == before; {
 		if time.Now().After(end) {

@@ -47,7 +47,7 @@ func (a *environment) newReplica(pod string, withGateway bool) (_ *replicaHarnes
 		stale := a.cp.Admin()
 		stale.Host = a.second.URL()
 		upstreams := []*rest.Config{a.cp.Admin(), stale}
-		if s.gateway, err = faultproxy.StartGateway(faultproxy.GatewayConfig{Upstreams: upstreams, Seed: a.options.Seed}); err != nil {
+		if s.gateway, err = faultproxy.StartGateway(a.options.Seed, upstreams...); err != nil {
 			return nil, err
 		}
 		config = s.gateway.Config()
@@ -161,7 +161,7 @@ func (s *replicaHarness) disableRestart() *replica.Process {
 // clearFaults removes all faults from the connection to the API server.
 func (s *replicaHarness) clearFaults() {
 	if s.gateway != nil {
-		s.environment.check(s.gateway.Set(faultproxy.Requests, faultproxy.Rule{}))
+		s.gateway.Set(faultproxy.Requests, faultproxy.Rule{})
 		s.gateway.Route(faultproxy.Requests, 0)
 	}
 	if s.tunnel != nil {

@@ -6,8 +6,10 @@ package faultproxy
 import (
 	"math/bits"
 	"net/http"
-	"strconv"
 	"strings"
+
+	"k8s.io/apimachinery/pkg/util/sets"
+	"k8s.io/apiserver/pkg/endpoints/request"
 )
 
 // Class is a set of request classes. Each request belongs to exactly one class.
@@ -51,30 +53,25 @@ func (c Class) String() string {
 // index returns the index of a single class in an array.
 func (c Class) index() int { return bits.TrailingZeros8(uint8(c)) }
 
+// parser parses requests as kube-apiserver does.
+var parser = request.RequestInfoFactory{
+	APIPrefixes:          map[string]sets.Empty{"api": {}, "apis": {}},
+	GrouplessAPIPrefixes: map[string]sets.Empty{"api": {}},
+}
+
 // classOf returns the class of a request.
 func classOf(r *http.Request) Class {
-	write, read, watch := ObjectWrite, ObjectRead, ObjectWatch
-	// /apis/<group>/<version>[/namespaces/x]/<resource>[/<name>], or /api/<version>/...
-	parts := strings.Split(strings.Trim(r.URL.Path, "/"), "/")
-	at := 3
-	if parts[0] == "api" {
-		at = 2
+	info, err := parser.NewRequestInfo(r)
+	ofLeases := err == nil && info.APIGroup == "coordination.k8s.io" && info.Resource == "leases"
+	class := ObjectWrite
+	switch {
+	case err == nil && info.Verb == "watch":
+		class = ObjectWatch
+	case r.Method == http.MethodGet || r.Method == http.MethodHead:
+		class = ObjectRead
 	}
-	old := len(parts) > at && parts[at] == "watch" // deprecated, and still served
-	if old {
-		at++
+	if ofLeases {
+		class >>= ObjectWrite.index()
 	}
-	if len(parts) > at && parts[0] == "apis" && parts[1] == "coordination.k8s.io" {
-		if resource := parts[at:]; resource[0] == "leases" ||
-			(len(resource) > 2 && resource[0] == "namespaces" && resource[2] == "leases") {
-			write, read, watch = LeaseWrite, LeaseRead, LeaseWatch
-		}
-	}
-	if r.Method != http.MethodGet && r.Method != http.MethodHead {
-		return write
-	}
-	if asked, _ := strconv.ParseBool(r.URL.Query().Get("watch")); asked || old {
-		return watch
-	}
-	return read
+	return class
 }

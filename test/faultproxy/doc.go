@@ -36,7 +36,7 @@
 //   - N7: A request that a rule cuts or fails does not reach the server.
 //   - N8: A rule affects only its own class. With the same seed and the same order of
 //     requests, a rule with a probability affects the same requests.
-//   - N9: Everything that a rule affects is counted, by class and effect. The counts can be
+//   - N9: Everything that a rule affects is counted, by class and action. The counts can be
 //     read at any time.
 //   - N10: Close ends all connections and returns when everything that was started has ended.
 //

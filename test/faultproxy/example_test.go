@@ -22,18 +22,15 @@ func Example() {
 		fmt.Println("server:", r.Method, r.URL.Path)
 	}))
 	defer server.Close()
-	gateway, err := faultproxy.StartGateway(faultproxy.GatewayConfig{Upstreams: []*rest.Config{{Host: server.URL}}})
+	gateway, err := faultproxy.StartGateway(1, &rest.Config{Host: server.URL})
 	if err != nil {
 		fmt.Println(err)
 		return
 	}
 	defer gateway.Close()
 
-	if err := gateway.Set(faultproxy.LeaseWrite, faultproxy.Rule{Action: faultproxy.DropResponse}); err != nil {
-		fmt.Println(err)
-		return
-	}
-	url := gateway.URL() + "/apis/coordination.k8s.io/v1/namespaces/default/leases"
+	gateway.Set(faultproxy.LeaseWrite, faultproxy.Rule{Action: faultproxy.DropResponse})
+	url := gateway.Config().Host + "/apis/coordination.k8s.io/v1/namespaces/default/leases"
 	response, err := http.Post(url, "application/json", nil)
 	fmt.Println("client: reset:", errors.Is(err, syscall.ECONNRESET))
 	if err == nil {
@@ -44,5 +41,5 @@ func Example() {
 	// Output:
 	// server: POST /apis/coordination.k8s.io/v1/namespaces/default/leases
 	// client: reset: true
-	// gateway: LeaseWrite: response dropped 1, carried out 1
+	// gateway: LeaseWrite: drop response 1
 }

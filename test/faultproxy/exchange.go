@@ -9,20 +9,22 @@ import (
 	"net/http"
 )
 
-// exchange is one request in flight. The gateway's lock guards the fields, except those
-// that never change.
+// exchange is one request in flight. The gateway's lock guards the fields of the second
+// group.
 type exchange struct {
-	class      Class        // never changes
-	connection *net.TCPConn // never changes
-	upstream   *upstream    // never changes
-	first      *ruling      // the rule that affected it when it arrived, or nil; never changes
+	gateway    *Gateway
+	class      Class
+	connection *net.TCPConn
+	upstream   *upstream
+	first      *ruling         // the rule that affected it when it arrived, or nil
+	client     context.Context // ends when the client has gone
+	forwarded  context.Context // the same, unless carryOut is set; ends with the gateway
 
-	hit       *ruling // the rule that affects it now, or nil
-	answered  bool    // the headers of the response are being or were sent to the client
-	carryOut  bool    // execute it even if the client has gone
-	wentLate  bool    // it was held or delayed, and then forwarded; written only by its own goroutine
-	wasReset  bool
-	discarded bool // its response is being dropped, regardless of the next rule
+	hit      *ruling // the rule that affects it now, or nil
+	answered bool    // the headers of the response are being or were sent to the client
+	carryOut bool    // execute it even if the client has gone
+	wasReset bool
+	dropped  bool // its response is being dropped, regardless of the next rule
 }
 
 func (x *exchange) isWatch() bool { return x.class&Watches != 0 }
@@ -33,42 +35,42 @@ func (x *exchange) reset() {
 	reset(x.connection)
 }
 
-// begin registers a request and decides whether the rule of its class affects it.
-func (g *Gateway) begin(r *http.Request) *exchange {
-	x := &exchange{class: classOf(r), connection: r.Context().Value(connectionKey{}).(*net.TCPConn)}
+// begin registers a request and decides whether the rule of its class affects it. The
+// caller must call the returned function.
+func (g *Gateway) begin(r *http.Request) (x *exchange, end func()) {
+	x = &exchange{gateway: g, class: classOf(r), connection: r.Context().Value(connectionKey{}).(*net.TCPConn), client: r.Context()}
+	var cancel context.CancelFunc
+	x.forwarded, cancel = context.WithCancel(g.ctx)
+	clientGone := make(chan struct{})
+	unregister := context.AfterFunc(x.client, func() {
+		defer close(clientGone)
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		if !x.carryOut {
+			cancel()
+		}
+	})
+
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	i := x.class.index()
 	x.upstream = g.upstreams[g.routes[i]]
-	if rule := g.rules[i]; g.draws(rule) {
-		x.first, x.hit = rule, rule
-	}
 	g.inFlight[x] = struct{}{}
-	switch {
-	case x.hit == nil:
-		g.count(x, Passed)
-	case x.hit.Action == Cut:
-		g.count(x, WasCut)
-		x.reset()
-	case x.hit.Action == Fail:
-		g.count(x, WasFailed)
-	case x.hit.Action == DropResponse:
-		x.discarded = true
-		x.carryOut = !x.isWatch()
-	case x.hit.Action == Stall:
-		g.count(x, WasStalled)
-		x.carryOut = x.hit.Late && !x.isWatch()
-	case x.hit.Action == Delay:
-		g.count(x, WasDelayed)
-		x.carryOut = x.hit.Late && !x.isWatch()
+	if rule := g.rules[i]; g.draws(rule) {
+		x.first = rule
+		x.apply(rule)
+	} else {
+		g.counts[i][Pass]++
 	}
-	return x
-}
-
-func (g *Gateway) end(x *exchange) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	delete(g.inFlight, x)
+	return x, func() {
+		if !unregister() {
+			<-clientGone
+		}
+		cancel()
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		delete(g.inFlight, x)
+	}
 }
 
 // draws decides at random whether a rule affects the next request. It is called with the
@@ -82,7 +84,7 @@ func (g *Gateway) draws(rule *ruling) bool {
 
 // replace applies the end of one rule and the start of the next to a request in flight. It
 // is called with the gateway's lock.
-func (g *Gateway) replace(x *exchange, old, next *ruling) {
+func (x *exchange) replace(old, next *ruling) {
 	if x.wasReset {
 		return
 	}
@@ -91,55 +93,30 @@ func (g *Gateway) replace(x *exchange, old, next *ruling) {
 		return
 	}
 	x.hit = nil
-	if !g.draws(next) {
+	if !x.gateway.draws(next) || next.Action == Fail ||
+		next.Action == Delay && !x.isWatch() || next.Action == DropResponse && x.answered {
 		return
 	}
-	switch next.Action {
-	case Cut:
-		g.count(x, WasCut)
-		x.reset()
-	case Stall:
-		x.hit = next
-		x.carryOut = x.carryOut || (next.Late && !x.isWatch())
-		g.count(x, WasStalled)
-	case Delay:
-		if x.isWatch() {
-			x.hit = next
-			g.count(x, WasDelayed)
-		}
+	x.apply(next)
+}
+
+// apply makes a rule affect the request. It is called with the gateway's lock.
+func (x *exchange) apply(rule *ruling) {
+	x.hit = rule
+	x.carryOut = x.carryOut || !x.isWatch() && (rule.Late || rule.Action == DropResponse)
+	switch rule.Action {
 	case DropResponse:
-		if !x.answered {
-			x.hit, x.discarded = next, true
-			x.carryOut = !x.isWatch()
-		}
+		x.dropped = true
+		return // counted later
+	case Cut:
+		x.reset()
 	}
+	x.gateway.counts[x.class.index()][rule.Action]++
 }
 
-// count is called with the gateway's lock.
-func (g *Gateway) count(x *exchange, effect Effect) { g.counts.of[x.class.index()][effect]++ }
-
-func (g *Gateway) lockAndCount(x *exchange, effect Effect) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.count(x, effect)
-}
-
-// cancelWithClient cancels a forwarded request when the client disconnects, unless the
-// request must be executed. The caller must call the returned function, which waits.
-func (g *Gateway) cancelWithClient(client context.Context, x *exchange, cancel context.CancelFunc) (stop func()) {
-	done := make(chan struct{})
-	unregister := context.AfterFunc(client, func() {
-		defer close(done)
-		g.mu.Lock()
-		defer g.mu.Unlock()
-		if !x.carryOut {
-			cancel()
-		}
-	})
-	return func() {
-		if !unregister() {
-			<-done
-		}
-		cancel()
-	}
+// rule returns the rule that affects the request now, or nil.
+func (x *exchange) rule() *ruling {
+	x.gateway.mu.Lock()
+	defer x.gateway.mu.Unlock()
+	return x.hit
 }

@@ -17,9 +17,7 @@ import (
 )
 
 func TestN2_WithoutAFaultEverythingPassesImmediately(t *testing.T) {
-	noGoroutinesLeft(t)
-	server := newAPI(t, "one")
-	g, client := newGateway(t, server), newClient(t)
+	server, g, client := start(t)
 
 	got := ask(t.Context(), client, g, http.MethodPut, lease+"?timeout=1s", "content")
 	if got.err != nil || got.body != "one: content" {
@@ -42,26 +40,19 @@ func TestN2_WithoutAFaultEverythingPassesImmediately(t *testing.T) {
 func TestN3_HalfOpenWatch(t *testing.T) {
 	for _, end := range []struct {
 		name string
-		do   func(*testing.T, *api, *faultproxy.Gateway)
-		want string
+		do   func(*faultproxy.Gateway)
 	}{
-		{"N4_IsResetAtTheEnd", func(t *testing.T, _ *api, g *faultproxy.Gateway) {
-			set(t, g, faultproxy.Requests, faultproxy.Rule{})
-		}, "connection reset by peer"},
-		{"IsResetByTheNextRule", func(t *testing.T, _ *api, g *faultproxy.Gateway) {
-			set(t, g, faultproxy.LeaseWatch, faultproxy.Rule{Action: faultproxy.Stall, Late: true})
-		}, "connection reset by peer"},
-		{"IsResetByCut", func(_ *testing.T, _ *api, g *faultproxy.Gateway) {
-			g.Cut(faultproxy.LeaseWatch)
-		}, "connection reset by peer"},
+		{"N4_IsResetAtTheEnd", func(g *faultproxy.Gateway) { g.Set(faultproxy.Requests, faultproxy.Rule{}) }},
+		{"IsResetByTheNextRule", func(g *faultproxy.Gateway) {
+			g.Set(faultproxy.LeaseWatch, faultproxy.Rule{Action: faultproxy.Stall, Late: true})
+		}},
+		{"IsResetByCut", func(g *faultproxy.Gateway) { g.Cut(faultproxy.LeaseWatch) }},
 	} {
 		t.Run(end.name, func(t *testing.T) {
-			noGoroutinesLeft(t)
-			server := newAPI(t, "one")
-			g, client := newGateway(t, server), newClient(t)
-			events, others := watch(t, client, g, leases), watch(t, client, g, object)
+			server, g, client := start(t)
+			events, others := watch(t, client, g, leases), watch(t, client, g, objects)
 
-			set(t, g, faultproxy.LeaseWatch, faultproxy.Rule{Action: faultproxy.Stall})
+			g.Set(faultproxy.LeaseWatch, faultproxy.Rule{Action: faultproxy.Stall})
 			server.send("missed")
 			if got := expect(t, "the other class", others); got != "missed" {
 				t.Errorf("the watch of objects got %q", got)
@@ -72,108 +63,64 @@ func TestN3_HalfOpenWatch(t *testing.T) {
 			if got := ask(t.Context(), client, g, http.MethodPut, lease, "x"); got.err != nil {
 				t.Errorf("writes must pass: %v", got.err)
 			}
-			wantCount(t, g, faultproxy.LeaseWatch, faultproxy.WasStalled, 1)
-			end.do(t, server, g)
-			if got := expect(t, "the end", events); !strings.Contains(got, end.want) {
-				t.Errorf("the watch got %q, want %q", got, end.want)
+			wantCount(t, g, faultproxy.LeaseWatch, faultproxy.Stall, 1)
+			end.do(g)
+			if got := expect(t, "the end", events); !strings.Contains(got, "connection reset by peer") {
+				t.Errorf("the watch got %q, want a reset", got)
 			}
 		})
 	}
 }
 
-// A watch that has missed nothing is reset too, because this cannot be known.
-func TestN4_AQuietWatchIsResetAtTheEndOfAStall(t *testing.T) {
-	noGoroutinesLeft(t)
-	server := newAPI(t, "one")
-	g, client := newGateway(t, server), newClient(t)
-	events := watch(t, client, g, leases)
-	set(t, g, faultproxy.LeaseWatch, faultproxy.Rule{Action: faultproxy.Stall})
-	set(t, g, faultproxy.LeaseWatch, faultproxy.Rule{})
-	if got := expect(t, "the end", events); !strings.Contains(got, "reset") {
-		t.Errorf("the watch got %q, want a reset", got)
-	}
-}
-
-func TestN4_AStalledRequestNeverReachesTheServer(t *testing.T) {
-	noGoroutinesLeft(t)
-	server := newAPI(t, "one")
-	g, client := newGateway(t, server), newClient(t)
-
-	set(t, g, faultproxy.Writes, faultproxy.Rule{Action: faultproxy.Stall})
-	answer := start(t, t.Context(), client, g, http.MethodPut, lease, "stalled")
-	silent(t, "a stalled write", answer)
-	set(t, g, faultproxy.Requests, faultproxy.Rule{})
-	if got := expect(t, "the end of a stalled write", answer); !got.wasReset() {
-		t.Errorf("got %v, want a reset", got)
-	}
-	if got := ask(t.Context(), client, g, http.MethodPut, lease, "later"); got.err != nil {
-		t.Error(got.err)
-	}
-	if n := server.saw("stalled"); n != 0 {
-		t.Errorf("the server saw it %d times", n)
-	}
-}
-
-// A response that is in flight when a stall starts does not arrive.
-func TestN3_AStallHoldsResponses(t *testing.T) {
-	for _, rule := range []faultproxy.Rule{{Action: faultproxy.Stall}, {Action: faultproxy.Stall, Late: true}} {
-		t.Run(rule.String(), func(t *testing.T) {
-			noGoroutinesLeft(t)
-			server := newAPI(t, "one")
+// A write does not pass a stall, whatever it waits for when the stall begins. Afterwards, its
+// connection is reset, and a request that was held before it reached the server never does.
+func TestN3_N4_AStallHoldsAWrite(t *testing.T) {
+	stall, late := faultproxy.Rule{Action: faultproxy.Stall}, faultproxy.Rule{Action: faultproxy.Stall, Late: true}
+	delay := faultproxy.Rule{Action: faultproxy.Delay, Delay: 2 * time.Second}
+	respond := func(_ *api, release func()) { release() }
+	for name, c := range map[string]struct {
+		before, stall faultproxy.Rule
+		meanwhile     func(server *api, release func())
+		seen          int // by the server
+		answered      bool
+	}{
+		"a new request":                     {stall, faultproxy.Rule{}, nil, 0, false},
+		"a delayed request":                 {delay, stall, func(*api, func()) { time.Sleep(delay.Delay) }, 0, false},
+		"a response":                        {faultproxy.Rule{}, stall, respond, 1, false},
+		"a response that is delivered late": {faultproxy.Rule{}, late, respond, 1, true},
+		// The client does not learn either that the server closed the connection.
+		"a missing response": {faultproxy.Rule{}, late, func(server *api, _ func()) { server.CloseClientConnections() }, 1, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			server, g, client := start(t)
 			release := server.hold()
 			t.Cleanup(release)
-			g, client := newGateway(t, server), newClient(t)
-
-			answer := start(t, t.Context(), client, g, http.MethodPut, lease, "x")
-			eventually(t, "the server has the request", func() bool { return server.saw("x") == 1 })
-			set(t, g, faultproxy.LeaseWrite, rule)
+			g.Set(faultproxy.LeaseWrite, c.before)
+			answer := send(t, t.Context(), client, g, http.MethodPut, lease, "x")
+			if c.before.Action == faultproxy.Pass {
+				eventually(t, "the server has the request", func() bool { return server.saw("x") == 1 })
+			} else {
+				eventually(t, "the gateway has the request", func() bool { return g.Counts().Of(faultproxy.LeaseWrite, c.before.Action) == 1 })
+			}
+			if c.stall.Action == faultproxy.Stall {
+				g.Set(faultproxy.LeaseWrite, c.stall)
+			}
+			if c.meanwhile != nil {
+				c.meanwhile(server, release)
+			}
+			silent(t, "a write during a stall", answer)
 			release()
-			silent(t, "an answer during a stall", answer)
-			set(t, g, faultproxy.LeaseWrite, faultproxy.Rule{})
-			got := expect(t, "the end", answer)
-			if rule.Late && got.err != nil || !rule.Late && !got.wasReset() {
+			g.Set(faultproxy.Requests, faultproxy.Rule{})
+			if got := expect(t, "the end", answer); c.answered && got.err != nil || !c.answered && !got.wasReset() {
 				t.Errorf("got %v", got)
 			}
+			if got := ask(t.Context(), client, g, http.MethodPut, lease, "later"); got.err != nil {
+				t.Error(got.err)
+			}
+			if n := server.saw("leases/a x"); n != c.seen {
+				t.Errorf("the server saw it %d times, want %d", n, c.seen)
+			}
 		})
-	}
-}
-
-// The client does not learn either that the server closed the connection.
-func TestN3_AStallHidesAMissingResponse(t *testing.T) {
-	noGoroutinesLeft(t)
-	server := newAPI(t, "one")
-	release := server.hold()
-	t.Cleanup(release)
-	g, client := newGateway(t, server), newClient(t)
-	answer := start(t, t.Context(), client, g, http.MethodPut, lease, "x")
-	eventually(t, "the server has the request", func() bool { return server.saw("x") == 1 })
-	set(t, g, faultproxy.LeaseWrite, faultproxy.Rule{Action: faultproxy.Stall, Late: true})
-	server.CloseClientConnections()
-	silent(t, "a request during a stall", answer)
-	set(t, g, faultproxy.LeaseWrite, faultproxy.Rule{})
-	if got := expect(t, "the end", answer); !got.wasReset() {
-		t.Errorf("got %v, want a reset", got)
-	}
-	wantCount(t, g, faultproxy.LeaseWrite, faultproxy.Unreachable, 1)
-}
-
-// A request that is being delayed when a stall starts does not pass.
-func TestN3_AStallHoldsDelayedRequests(t *testing.T) {
-	noGoroutinesLeft(t)
-	server := newAPI(t, "one")
-	g, client := newGateway(t, server), newClient(t)
-	set(t, g, faultproxy.ObjectWrite, faultproxy.Rule{Action: faultproxy.Delay, Delay: 2 * time.Second})
-	answer := start(t, t.Context(), client, g, http.MethodPut, object, "x")
-	eventually(t, "the request has arrived", func() bool { return g.Counts().Of(faultproxy.ObjectWrite, faultproxy.WasDelayed) == 1 })
-	set(t, g, faultproxy.ObjectWrite, faultproxy.Rule{Action: faultproxy.Stall})
-	time.Sleep(2 * time.Second)
-	silent(t, "a request during a stall", answer)
-	set(t, g, faultproxy.ObjectWrite, faultproxy.Rule{})
-	if got := expect(t, "the end", answer); !got.wasReset() {
-		t.Errorf("got %v, want a reset", got)
-	}
-	if n := server.saw("x"); n != 0 {
-		t.Errorf("the server saw it %d times", n)
 	}
 }
 
@@ -194,14 +141,10 @@ func TestN5_LateWriteAfterTheClientHasGone(t *testing.T) {
 				release := server.hold() // the client gives up before a response is possible
 				t.Cleanup(release)
 				g, client := newGateway(t, server), newClient(t)
-				set(t, g, faultproxy.LeaseWrite, rule)
+				g.Set(faultproxy.LeaseWrite, rule)
 				ctx, giveUp := context.WithCancel(t.Context())
-				answer := start(t, ctx, client, g, http.MethodPut, lease, "late")
-				effect := faultproxy.WasStalled
-				if rule.Action == faultproxy.Delay {
-					effect = faultproxy.WasDelayed
-				}
-				eventually(t, "the request has arrived", func() bool { return g.Counts().Of(faultproxy.LeaseWrite, effect) == 1 })
+				answer := send(t, ctx, client, g, http.MethodPut, lease, "late")
+				eventually(t, "the request has arrived", func() bool { return g.Counts().Of(faultproxy.LeaseWrite, rule.Action) == 1 })
 				giveUp()
 				if got := expect(t, "the client gives up", answer); !errors.Is(got.err, context.Canceled) {
 					t.Errorf("got %v", got)
@@ -212,26 +155,23 @@ func TestN5_LateWriteAfterTheClientHasGone(t *testing.T) {
 						t.Fatal("not held")
 					}
 				}
-				set(t, g, faultproxy.LeaseWrite, next)
+				g.Set(faultproxy.LeaseWrite, next)
 				eventually(t, "the server has it", func() bool { return server.saw("late") == 1 })
 				release()
-				eventually(t, "it is counted", func() bool { return g.Counts().Of(faultproxy.LeaseWrite, faultproxy.CarriedOut) == 1 })
-				wantCount(t, g, faultproxy.LeaseWrite, faultproxy.WentLate, 1)
+				eventually(t, "it is executed", func() bool { return server.did("late") })
 			})
 		}
 	}
 }
 
 func TestN5_ALateWatchDeliversMissedEvents(t *testing.T) {
-	noGoroutinesLeft(t)
-	server := newAPI(t, "one")
-	g, client := newGateway(t, server), newClient(t)
+	server, g, client := start(t)
 	events := watch(t, client, g, leases)
-	set(t, g, faultproxy.LeaseWatch, faultproxy.Rule{Action: faultproxy.Stall, Late: true})
+	g.Set(faultproxy.LeaseWatch, faultproxy.Rule{Action: faultproxy.Stall, Late: true})
 	server.send("first")
 	server.send("second")
 	silent(t, "a stalled watch", events)
-	set(t, g, faultproxy.LeaseWatch, faultproxy.Rule{})
+	g.Set(faultproxy.LeaseWatch, faultproxy.Rule{})
 	server.send("third")
 	for _, want := range []string{"first", "second", "third"} {
 		if got := expect(t, want, events); got != want {
@@ -240,15 +180,24 @@ func TestN5_ALateWatchDeliversMissedEvents(t *testing.T) {
 	}
 }
 
+// A watch that has missed nothing is reset too, because this cannot be known.
+func TestN4_AQuietWatchIsResetAtTheEndOfAStall(t *testing.T) {
+	_, g, client := start(t)
+	events := watch(t, client, g, leases)
+	g.Set(faultproxy.LeaseWatch, faultproxy.Rule{Action: faultproxy.Stall})
+	g.Set(faultproxy.LeaseWatch, faultproxy.Rule{})
+	if got := expect(t, "the end", events); !strings.Contains(got, "reset") {
+		t.Errorf("the watch got %q, want a reset", got)
+	}
+}
+
 // A request whose client gives up is not forwarded, unless the rule has Late set.
 func TestDelayAfterTheClientHasGone(t *testing.T) {
-	noGoroutinesLeft(t)
-	server := newAPI(t, "one")
-	g, client := newGateway(t, server), newClient(t)
-	set(t, g, faultproxy.ObjectWrite, faultproxy.Rule{Action: faultproxy.Delay, Delay: time.Hour})
+	server, g, client := start(t)
+	g.Set(faultproxy.ObjectWrite, faultproxy.Rule{Action: faultproxy.Delay, Delay: time.Hour})
 	ctx, giveUp := context.WithCancel(t.Context())
-	answer := start(t, ctx, client, g, http.MethodPatch, object, "x")
-	eventually(t, "the request has arrived", func() bool { return g.Counts().Of(faultproxy.ObjectWrite, faultproxy.WasDelayed) == 1 })
+	answer := send(t, ctx, client, g, http.MethodPatch, object, "x")
+	eventually(t, "the request has arrived", func() bool { return g.Counts().Of(faultproxy.ObjectWrite, faultproxy.Delay) == 1 })
 	giveUp()
 	expect(t, "the client gives up", answer)
 	g.Close()
@@ -258,11 +207,9 @@ func TestDelayAfterTheClientHasGone(t *testing.T) {
 }
 
 func TestDelay(t *testing.T) {
-	noGoroutinesLeft(t)
-	server := newAPI(t, "one")
-	g, client := newGateway(t, server), newClient(t)
-	events := watch(t, client, g, object)
-	set(t, g, faultproxy.Objects, faultproxy.Rule{Action: faultproxy.Delay, Delay: moment})
+	server, g, client := start(t)
+	events := watch(t, client, g, objects)
+	g.Set(faultproxy.Objects, faultproxy.Rule{Action: faultproxy.Delay, Delay: moment})
 	begin := time.Now()
 	if got := ask(t.Context(), client, g, http.MethodGet, object, ""); got.err != nil {
 		t.Error(got.err)
@@ -276,23 +223,23 @@ func TestDelay(t *testing.T) {
 	if took := time.Since(begin); took < moment {
 		t.Errorf("an event took %v, want at least %v", took, moment)
 	}
-	wantCount(t, g, faultproxy.ObjectWatch, faultproxy.WasDelayed, 1)
+	wantCount(t, g, faultproxy.ObjectWatch, faultproxy.Delay, 1)
 }
 
 func TestN6_DroppedResponse(t *testing.T) {
-	noGoroutinesLeft(t)
-	server := newAPI(t, "one")
-	g, client := newGateway(t, server), newClient(t)
+	server, g, client := start(t)
 	running := watch(t, client, g, leases)
-	set(t, g, faultproxy.Leases, faultproxy.Rule{Action: faultproxy.DropResponse})
+	g.Set(faultproxy.Leases, faultproxy.Rule{Action: faultproxy.DropResponse})
 	if got := ask(t.Context(), client, g, http.MethodPut, lease, "done"); !got.wasReset() {
 		t.Errorf("got %v, want a reset", got)
 	}
 	if n := server.saw("done"); n != 1 {
 		t.Errorf("the server saw it %d times, want once", n)
 	}
-	wantCount(t, g, faultproxy.LeaseWrite, faultproxy.ResponseDropped, 1)
-	wantCount(t, g, faultproxy.LeaseWrite, faultproxy.CarriedOut, 1)
+	wantCount(t, g, faultproxy.LeaseWrite, faultproxy.DropResponse, 1)
+	if !server.did("done") {
+		t.Error("the server did not execute it")
+	}
 	server.send("event")
 	if got := expect(t, "an event", running); got != "event" {
 		t.Errorf("a watch that started before got %q", got)
@@ -312,63 +259,59 @@ func TestN6_DroppedResponseAfterTheClientHasGone(t *testing.T) {
 			g, client := newGateway(t, server), newClient(t)
 			rule := faultproxy.Rule{Action: faultproxy.DropResponse}
 			if under == "a new request" {
-				set(t, g, faultproxy.LeaseWrite, rule)
+				g.Set(faultproxy.LeaseWrite, rule)
 			}
 			ctx, giveUp := context.WithCancel(t.Context())
-			answer := start(t, ctx, client, g, http.MethodPut, lease, "done")
+			answer := send(t, ctx, client, g, http.MethodPut, lease, "done")
 			eventually(t, "the server has it", func() bool { return server.saw("done") == 1 })
 			if under == "one in flight" {
-				set(t, g, faultproxy.LeaseWrite, rule)
+				g.Set(faultproxy.LeaseWrite, rule)
 			}
 			giveUp()
 			expect(t, "the client gives up", answer)
-			set(t, g, faultproxy.LeaseWrite, faultproxy.Rule{})
+			g.Set(faultproxy.LeaseWrite, faultproxy.Rule{})
 			time.Sleep(moment) // enough time for a wrong cancellation
 			release()
-			eventually(t, "it was executed", func() bool { return g.Counts().Of(faultproxy.LeaseWrite, faultproxy.CarriedOut) == 1 })
+			eventually(t, "it was executed", func() bool { return server.did("done") })
 		})
 	}
 }
 
 func TestN6_DroppedResponseThatHangs(t *testing.T) {
-	noGoroutinesLeft(t)
-	server := newAPI(t, "one")
-	g, client := newGateway(t, server), newClient(t)
-	set(t, g, faultproxy.LeaseWrite, faultproxy.Rule{Action: faultproxy.DropResponse, Hang: true})
-	answer := start(t, t.Context(), client, g, http.MethodPut, lease, "done")
-	eventually(t, "it was executed", func() bool { return g.Counts().Of(faultproxy.LeaseWrite, faultproxy.CarriedOut) == 1 })
+	server, g, client := start(t)
+	g.Set(faultproxy.LeaseWrite, faultproxy.Rule{Action: faultproxy.DropResponse, Hang: true})
+	answer := send(t, t.Context(), client, g, http.MethodPut, lease, "done")
+	eventually(t, "it was executed", func() bool { return server.did("done") })
 	silent(t, "a dropped answer", answer)
-	set(t, g, faultproxy.LeaseWrite, faultproxy.Rule{})
+	g.Set(faultproxy.LeaseWrite, faultproxy.Rule{})
 	if got := expect(t, "the end", answer); !got.wasReset() {
 		t.Errorf("got %v, want a reset", got)
 	}
 }
 
 func TestN7_CutAndFail(t *testing.T) {
-	noGoroutinesLeft(t)
-	server := newAPI(t, "one")
-	g, client := newGateway(t, server), newClient(t)
-	events := watch(t, client, g, object)
+	server, g, client := start(t)
+	events := watch(t, client, g, objects)
 
-	set(t, g, faultproxy.Objects, faultproxy.Rule{Action: faultproxy.Cut})
+	g.Set(faultproxy.Objects, faultproxy.Rule{Action: faultproxy.Cut})
 	if got := expect(t, "the end of the watch", events); !strings.Contains(got, "reset") {
 		t.Errorf("the watch got %q, want a reset", got)
 	}
 	if got := ask(t.Context(), client, g, http.MethodPost, object, "cut"); !got.wasReset() {
 		t.Errorf("got %v, want a reset", got)
 	}
-	wantCount(t, g, faultproxy.ObjectWatch, faultproxy.WasCut, 1)
+	wantCount(t, g, faultproxy.ObjectWatch, faultproxy.Cut, 1)
 	for _, code := range []int{http.StatusTooManyRequests, http.StatusInternalServerError, http.StatusServiceUnavailable} {
-		set(t, g, faultproxy.Objects, faultproxy.Rule{Action: faultproxy.Fail, Status: code})
+		g.Set(faultproxy.Objects, faultproxy.Rule{Action: faultproxy.Fail, Status: code})
 		if got := ask(t.Context(), client, g, http.MethodPost, object, "failed"); got.code != code || !strings.Contains(got.body, `"kind":"Status"`) {
 			t.Errorf("got %v, want a status of %d", got, code)
 		}
 	}
-	wantCount(t, g, faultproxy.ObjectWrite, faultproxy.WasFailed, 3)
+	wantCount(t, g, faultproxy.ObjectWrite, faultproxy.Fail, 3)
 	if n := server.saw(http.MethodPost); n != 0 {
 		t.Errorf("the server saw %d requests", n)
 	}
-	set(t, g, faultproxy.Objects, faultproxy.Rule{})
+	g.Set(faultproxy.Objects, faultproxy.Rule{})
 	if got := ask(t.Context(), client, g, http.MethodPost, object, "passes"); got.err != nil {
 		t.Errorf("after the rule has ended: %v", got.err)
 	}
@@ -379,7 +322,7 @@ func TestN8_Probability(t *testing.T) {
 	server := newAPI(t, "one")
 	run := func() (hits string) {
 		g, client := newGateway(t, server), newClient(t)
-		set(t, g, faultproxy.ObjectWrite, faultproxy.Rule{Action: faultproxy.Fail, Status: 500, Probability: 0.5})
+		g.Set(faultproxy.ObjectWrite, faultproxy.Rule{Action: faultproxy.Fail, Status: 500, Probability: 0.5})
 		for range 64 {
 			if ask(t.Context(), client, g, http.MethodPost, object, "").code == 500 {
 				hits += "x"
@@ -388,8 +331,8 @@ func TestN8_Probability(t *testing.T) {
 			}
 		}
 		n := strings.Count(hits, "x")
-		wantCount(t, g, faultproxy.ObjectWrite, faultproxy.WasFailed, n)
-		wantCount(t, g, faultproxy.ObjectWrite, faultproxy.Passed, 64-n)
+		wantCount(t, g, faultproxy.ObjectWrite, faultproxy.Fail, n)
+		wantCount(t, g, faultproxy.ObjectWrite, faultproxy.Pass, 64-n)
 		return hits
 	}
 	first, second := run(), run()
@@ -418,35 +361,29 @@ func TestRoute(t *testing.T) {
 }
 
 func TestUnreachable(t *testing.T) {
-	noGoroutinesLeft(t)
-	server := newAPI(t, "one")
-	g, client := newGateway(t, server), newClient(t)
+	server, g, client := start(t)
 	server.Close()
 	if got := ask(t.Context(), client, g, http.MethodPut, lease, ""); !got.wasReset() {
 		t.Errorf("got %v, want a reset and no response of the proxy itself", got)
 	}
-	wantCount(t, g, faultproxy.LeaseWrite, faultproxy.Unreachable, 1)
 }
 
 func TestN10_CloseEndsRequestsInFlight(t *testing.T) {
-	noGoroutinesLeft(t)
-	server := newAPI(t, "one")
-	g, client := newGateway(t, server), newClient(t)
-	running, stalled := watch(t, client, g, object), watch(t, client, g, leases)
-	set(t, g, faultproxy.LeaseWatch, faultproxy.Rule{Action: faultproxy.Stall, Late: true})
-	set(t, g, faultproxy.LeaseWrite, faultproxy.Rule{Action: faultproxy.Stall, Late: true})
-	set(t, g, faultproxy.LeaseRead, faultproxy.Rule{Action: faultproxy.Delay, Delay: time.Hour, Late: true})
-	set(t, g, faultproxy.ObjectWrite, faultproxy.Rule{Action: faultproxy.DropResponse, Hang: true})
+	server, g, client := start(t)
+	running, stalled := watch(t, client, g, objects), watch(t, client, g, leases)
+	g.Set(faultproxy.LeaseWatch, faultproxy.Rule{Action: faultproxy.Stall, Late: true})
+	g.Set(faultproxy.LeaseWrite, faultproxy.Rule{Action: faultproxy.Stall, Late: true})
+	g.Set(faultproxy.LeaseRead, faultproxy.Rule{Action: faultproxy.Delay, Delay: time.Hour, Late: true})
+	g.Set(faultproxy.ObjectWrite, faultproxy.Rule{Action: faultproxy.DropResponse, Hang: true})
 	answers := []<-chan result{
-		start(t, t.Context(), client, g, http.MethodPut, lease, "held"),
-		start(t, t.Context(), client, g, http.MethodGet, lease, ""),
-		start(t, t.Context(), client, g, http.MethodPut, object, "dropped"),
+		send(t, t.Context(), client, g, http.MethodPut, lease, "held"),
+		send(t, t.Context(), client, g, http.MethodGet, lease, ""),
+		send(t, t.Context(), client, g, http.MethodPut, object, "dropped"),
 	}
 	server.send("event")
 	eventually(t, "all are in flight", func() bool {
 		c := g.Counts()
-		return c.Of(faultproxy.LeaseWrite, faultproxy.WasStalled)+c.Of(faultproxy.LeaseRead, faultproxy.WasDelayed)+
-			c.Of(faultproxy.ObjectWrite, faultproxy.ResponseDropped) == 3
+		return c.Of(faultproxy.LeaseWrite|faultproxy.LeaseRead, faultproxy.Stall, faultproxy.Delay)+c.Of(faultproxy.ObjectWrite, faultproxy.DropResponse) == 3
 	})
 	g.Close()
 	g.Close()
@@ -471,7 +408,7 @@ func TestStartGatewayRejectsInvalidConfig(t *testing.T) {
 		"no upstream": nil,
 		"bad host":    {{Host: "http://a b"}},
 	} {
-		if g, err := faultproxy.StartGateway(faultproxy.GatewayConfig{Upstreams: upstreams}); err == nil {
+		if g, err := faultproxy.StartGateway(1, upstreams...); err == nil {
 			g.Close()
 			t.Errorf("%s: no error", name)
 		}

@@ -19,7 +19,6 @@ import (
 	"k8s.io/client-go/kubernetes"
 	clientcoordinationv1 "k8s.io/client-go/kubernetes/typed/coordination/v1"
 	listers "k8s.io/client-go/listers/coordination/v1"
-	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/tom-ludwig/operator-scaling/test/controlplane"
@@ -61,7 +60,7 @@ func newPlant(t *testing.T) *plant {
 	}
 	toSecond := cp.Admin()
 	toSecond.Host = second.URL()
-	p.gateway, err = faultproxy.StartGateway(faultproxy.GatewayConfig{Upstreams: []*rest.Config{cp.Admin(), toSecond}})
+	p.gateway, err = faultproxy.StartGateway(1, cp.Admin(), toSecond)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -140,10 +139,10 @@ func TestKubernetes(t *testing.T) {
 	t.Run("N3_HalfOpenWatch", func(t *testing.T) {
 		l := p.create("watched")
 		eventually(t, "the informer sees it", func() bool { return p.sees("watched", "") })
-		set(t, p.gateway, faultproxy.LeaseWatch, faultproxy.Rule{Action: faultproxy.Stall})
+		p.gateway.Set(faultproxy.LeaseWatch, faultproxy.Rule{Action: faultproxy.Stall})
 		watches := 0
 		eventually(t, "a watch is affected", func() bool {
-			watches = p.gateway.Counts().Of(faultproxy.LeaseWatch, faultproxy.WasStalled)
+			watches = p.gateway.Counts().Of(faultproxy.LeaseWatch, faultproxy.Stall)
 			return watches > 0
 		})
 		l, err := p.hold(t.Context(), l, "me")
@@ -154,18 +153,18 @@ func TestKubernetes(t *testing.T) {
 		if p.sees("watched", "me") {
 			t.Error("the event arrived")
 		}
-		if n := p.gateway.Counts().Of(faultproxy.LeaseWatch, faultproxy.WasStalled); n != watches {
+		if n := p.gateway.Counts().Of(faultproxy.LeaseWatch, faultproxy.Stall); n != watches {
 			t.Error("the informer noticed and restarted its watch")
 		}
-		set(t, p.gateway, faultproxy.LeaseWatch, faultproxy.Rule{})
+		p.gateway.Set(faultproxy.LeaseWatch, faultproxy.Rule{})
 		eventually(t, "the informer sees it after the fault", func() bool { return p.sees("watched", holderOf(l)) })
 	})
 
 	t.Run("N6_DroppedResponse", func(t *testing.T) {
 		l := p.create("dropped")
-		set(t, p.gateway, faultproxy.LeaseWrite, faultproxy.Rule{Action: faultproxy.DropResponse})
+		p.gateway.Set(faultproxy.LeaseWrite, faultproxy.Rule{Action: faultproxy.DropResponse})
 		_, err := p.hold(t.Context(), l, "me")
-		set(t, p.gateway, faultproxy.LeaseWrite, faultproxy.Rule{})
+		p.gateway.Set(faultproxy.LeaseWrite, faultproxy.Rule{})
 		if err == nil || apierrors.ReasonForError(err) != metav1.StatusReasonUnknown {
 			t.Errorf("the client got %v, want a connection error", err)
 		}
@@ -177,10 +176,8 @@ func TestKubernetes(t *testing.T) {
 	t.Run("N5_LateWrite", func(t *testing.T) {
 		l, contested := p.create("late"), p.create("contested")
 		before := p.gateway.Counts()
-		set(t, p.gateway, faultproxy.LeaseWrite, faultproxy.Rule{Action: faultproxy.Stall, Late: true})
-		passed := func(effect faultproxy.Effect) int {
-			return p.gateway.Counts().Of(faultproxy.LeaseWrite, effect) - before.Of(faultproxy.LeaseWrite, effect)
-		}
+		p.gateway.Set(faultproxy.LeaseWrite, faultproxy.Rule{Action: faultproxy.Stall, Late: true})
+		stalled := func(c faultproxy.Counts) int { return c.Of(faultproxy.LeaseWrite, faultproxy.Stall) }
 		for i, l := range []*coordinationv1.Lease{l, contested} {
 			ctx, giveUp := context.WithCancel(t.Context())
 			answer := make(chan error, 1)
@@ -188,7 +185,7 @@ func TestKubernetes(t *testing.T) {
 				_, err := p.hold(ctx, l, "late")
 				answer <- err
 			}()
-			eventually(t, "the write is held", func() bool { return passed(faultproxy.WasStalled) == i+1 })
+			eventually(t, "the write is held", func() bool { return stalled(p.gateway.Counts()) == stalled(before)+i+1 })
 			giveUp()
 			if err := <-answer; !errors.Is(err, context.Canceled) {
 				t.Errorf("the client got %v, want context canceled", err)
@@ -201,18 +198,18 @@ func TestKubernetes(t *testing.T) {
 		if _, err := p.admin.Update(t.Context(), contested, metav1.UpdateOptions{}); err != nil {
 			t.Fatal(err)
 		}
-		set(t, p.gateway, faultproxy.LeaseWrite, faultproxy.Rule{})
+		p.gateway.Set(faultproxy.LeaseWrite, faultproxy.Rule{})
 		eventually(t, "the late write was executed", func() bool { return p.holder("late") == "late" })
-		eventually(t, "both are counted", func() bool { return passed(faultproxy.WentLate) == 2 && passed(faultproxy.CarriedOut) == 1 })
+		time.Sleep(moment) // the other one is forwarded at the same time
 		if got := p.holder("contested"); got != "" {
 			t.Errorf("the contested Lease is held by %q, want no holder, because the write must be refused", got)
 		}
 	})
 
 	t.Run("N7_Fail", func(t *testing.T) {
-		set(t, p.gateway, faultproxy.LeaseRead, faultproxy.Rule{Action: faultproxy.Fail, Status: 503})
+		p.gateway.Set(faultproxy.LeaseRead, faultproxy.Rule{Action: faultproxy.Fail, Status: 503})
 		_, err := p.leases.Get(t.Context(), "late", metav1.GetOptions{})
-		set(t, p.gateway, faultproxy.LeaseRead, faultproxy.Rule{})
+		p.gateway.Set(faultproxy.LeaseRead, faultproxy.Rule{})
 		if !apierrors.IsServiceUnavailable(err) {
 			t.Errorf("the client got %v, want service unavailable", err)
 		}

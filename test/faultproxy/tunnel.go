@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"sync"
 	"time"
@@ -36,15 +37,6 @@ type Cable struct {
 	Delay time.Duration
 }
 
-// TunnelCounts counts what a [Tunnel] has done.
-type TunnelCounts struct {
-	Connections int // accepted and not refused
-	Refused     int // by Cable.Refuse, or because the server refused
-	Cut         int // connections that Tunnel.Cut has reset
-	Stalled     int // chunks and ends of streams that were held by a stall
-	Delayed     int // chunks and ends of streams that were delayed
-}
-
 // Tunnel forwards TCP connections to one address. Make it with [StartTunnel].
 type Tunnel struct {
 	listener *net.TCPListener
@@ -57,16 +49,15 @@ type Tunnel struct {
 	cable   Cable
 	changed chan struct{} // closed and replaced when cable is
 	pairs   map[*pair]struct{}
-	counts  TunnelCounts
 }
 
 // pair is one connection through a tunnel.
 type pair struct {
 	tunnel *Tunnel
 	client *net.TCPConn
-	server *net.TCPConn  // nil before it is dialled; guarded by tunnel.mu
-	cut    chan struct{} // closed when both connections were reset; guarded by tunnel.mu
-	isCut  bool          // guarded by tunnel.mu
+	server *net.TCPConn    // nil before it is dialled; guarded by tunnel.mu
+	cut    context.Context // ends when both connections were reset
+	setCut context.CancelFunc
 }
 
 // StartTunnel listens on a loopback port and forwards each connection to target, a host and
@@ -102,18 +93,12 @@ func (t *Tunnel) Cut() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for p := range t.pairs {
-		if !p.isCut {
-			t.counts.Cut++
+		p.setCut()
+		reset(p.client)
+		if p.server != nil {
+			reset(p.server)
 		}
-		p.resetBoth()
 	}
-}
-
-// Counts returns the counts since the start.
-func (t *Tunnel) Counts() TunnelCounts {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.counts
 }
 
 // Close resets all connections and returns when everything has ended. Calling it
@@ -121,11 +106,7 @@ func (t *Tunnel) Counts() TunnelCounts {
 func (t *Tunnel) Close() {
 	t.cancel()
 	_ = t.listener.Close()
-	t.mu.Lock()
-	for p := range t.pairs {
-		p.resetBoth()
-	}
-	t.mu.Unlock()
+	t.Cut()
 	t.work.Wait()
 }
 
@@ -134,43 +115,19 @@ func (t *Tunnel) accept() {
 		c, err := t.listener.AcceptTCP()
 		if err != nil {
 			// Closed, or out of file descriptors: retry a little later.
-			select {
-			case <-t.ctx.Done():
-			case <-time.After(10 * time.Millisecond):
-			}
+			_ = until(t.ctx, time.After(10*time.Millisecond))
 			continue
 		}
-		p := &pair{tunnel: t, client: c, cut: make(chan struct{})}
-		if t.begin(p) {
-			t.work.Go(p.serve)
-		} else {
+		t.mu.Lock()
+		if t.cable.Refuse || t.ctx.Err() != nil {
 			reset(c)
+		} else {
+			p := &pair{tunnel: t, client: c}
+			p.cut, p.setCut = context.WithCancel(context.Background())
+			t.pairs[p] = struct{}{}
+			t.work.Go(p.serve)
 		}
-	}
-}
-
-// begin reports whether a new connection is accepted.
-func (t *Tunnel) begin(p *pair) bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.cable.Refuse || t.ctx.Err() != nil {
-		t.counts.Refused++
-		return false
-	}
-	t.counts.Connections++
-	t.pairs[p] = struct{}{}
-	return true
-}
-
-// resetBoth is called with the tunnel's lock.
-func (p *pair) resetBoth() {
-	reset(p.client)
-	if p.server != nil {
-		reset(p.server)
-	}
-	if !p.isCut {
-		p.isCut = true
-		close(p.cut)
+		t.mu.Unlock()
 	}
 }
 
@@ -180,6 +137,7 @@ func (p *pair) serve() {
 		t.mu.Lock()
 		defer t.mu.Unlock()
 		delete(t.pairs, p)
+		p.setCut()
 		_ = p.client.Close()
 		if p.server != nil {
 			_ = p.server.Close()
@@ -197,19 +155,18 @@ func (p *pair) serve() {
 // dial connects to the server. If that fails the client's connection is reset.
 func (p *pair) dial() bool {
 	var dialer net.Dialer
-	c, err := dialer.DialContext(p.tunnel.ctx, "tcp", p.tunnel.target)
-	p.tunnel.mu.Lock()
-	defer p.tunnel.mu.Unlock()
+	c, err := dialer.DialContext(p.cut, "tcp", p.tunnel.target)
 	if err != nil {
-		p.tunnel.counts.Refused++
 		reset(p.client)
 		return false
 	}
+	p.tunnel.mu.Lock()
+	defer p.tunnel.mu.Unlock()
 	p.server = c.(*net.TCPConn)
-	if p.isCut {
+	if p.cut.Err() != nil {
 		reset(p.server)
 	}
-	return !p.isCut
+	return p.cut.Err() == nil
 }
 
 // copy forwards one direction until it ends, and then forwards how it ended.
@@ -244,36 +201,44 @@ func (p *pair) copy(to, from *net.TCPConn, direction Direction) {
 // pass waits until the data just received may pass in a direction. It returns false if the
 // connection was cut.
 func (p *pair) pass(direction Direction) bool {
-	t, came := p.tunnel, time.Now()
-	stalled, delayed := false, false
-	for {
-		t.mu.Lock()
-		cable, changed := t.cable, t.changed
+	for came := time.Now(); p.cut.Err() == nil; {
+		p.tunnel.mu.Lock()
+		cable, changed := p.tunnel.cable, p.tunnel.changed
+		p.tunnel.mu.Unlock()
 		var wait <-chan time.Time
-		switch rest := cable.Delay - time.Since(came); {
-		case p.isCut:
-			t.mu.Unlock()
-			return false
-		case cable.Stall&direction != 0:
-			if !stalled {
-				stalled = true
-				t.counts.Stalled++
-			}
-		case rest > 0:
-			if !delayed {
-				delayed = true
-				t.counts.Delayed++
+		if cable.Stall&direction == 0 {
+			rest := cable.Delay - time.Since(came)
+			if rest <= 0 {
+				return true
 			}
 			wait = time.After(rest)
-		default:
-			t.mu.Unlock()
-			return true
 		}
-		t.mu.Unlock()
 		select {
 		case <-wait:
 		case <-changed:
-		case <-p.cut:
+		case <-p.cut.Done():
 		}
 	}
+	return false
+}
+
+// listen takes a loopback port below the ephemeral port range, and outside the ranges of
+// the control plane and of the replicas. No other process therefore gets the port between
+// two runs of the same schedule.
+func listen() (*net.TCPListener, error) {
+	const low, high, tries = 32000, 32700, 200
+	for range tries {
+		address := &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: low + rand.IntN(high-low)}
+		if l, err := net.ListenTCP("tcp4", address); err == nil {
+			return l, nil
+		}
+	}
+	return nil, fmt.Errorf("no free port between %d and %d on 127.0.0.1", low, high)
+}
+
+// reset closes a connection with a TCP reset, so that its peer gets an error and not the
+// end of the stream. It may be called during a read or a write, and more than once.
+func reset(c *net.TCPConn) {
+	_ = c.SetLinger(0) // fails if it is already closed, as does Close
+	_ = c.Close()
 }

@@ -86,6 +86,14 @@ func newServer(t *testing.T) net.Listener {
 	return l
 }
 
+// startTunnel returns a server and a tunnel to it, which leave no goroutine.
+func startTunnel(t *testing.T) (net.Listener, *faultproxy.Tunnel) {
+	t.Helper()
+	noGoroutinesLeft(t)
+	server := newServer(t)
+	return server, newTunnel(t, server.Addr().String())
+}
+
 func dial(t *testing.T, tunnel *faultproxy.Tunnel) line {
 	t.Helper()
 	c, err := net.Dial("tcp", tunnel.Address())
@@ -139,9 +147,7 @@ func TestN2_TunnelPassesHTTP2(t *testing.T) {
 }
 
 func TestN2_TunnelPassesTheEndOfAStream(t *testing.T) {
-	noGoroutinesLeft(t)
-	server := newServer(t)
-	tunnel := newTunnel(t, server.Addr().String())
+	server, tunnel := startTunnel(t)
 	a := dial(t, tunnel)
 	b := accept(t, server)
 	a.send(t, "last words")
@@ -159,9 +165,7 @@ func TestN2_TunnelPassesTheEndOfAStream(t *testing.T) {
 }
 
 func TestN1_TunnelCutAndRefuse(t *testing.T) {
-	noGoroutinesLeft(t)
-	server := newServer(t)
-	tunnel := newTunnel(t, server.Addr().String())
+	server, tunnel := startTunnel(t)
 	a := dial(t, tunnel)
 	b := accept(t, server)
 	a.send(t, "before")
@@ -178,9 +182,6 @@ func TestN1_TunnelCutAndRefuse(t *testing.T) {
 	b = accept(t, server)
 	a.send(t, "after")
 	b.want(t, "after")
-	if got, want := tunnel.Counts(), (faultproxy.TunnelCounts{Connections: 2, Refused: 1, Cut: 1}); got != want {
-		t.Errorf("counts are %+v, want %+v", got, want)
-	}
 }
 
 func TestN3_TunnelStallsOneWay(t *testing.T) {
@@ -188,9 +189,7 @@ func TestN3_TunnelStallsOneWay(t *testing.T) {
 		"to the server": faultproxy.ToServer, "to the client": faultproxy.ToClient, "both ways": faultproxy.BothWays,
 	} {
 		t.Run(name, func(t *testing.T) {
-			noGoroutinesLeft(t)
-			server := newServer(t)
-			tunnel := newTunnel(t, server.Addr().String())
+			server, tunnel := startTunnel(t)
 			a := dial(t, tunnel)
 			b := accept(t, server)
 
@@ -215,9 +214,6 @@ func TestN3_TunnelStallsOneWay(t *testing.T) {
 			if stall&faultproxy.ToClient != 0 {
 				a.want(t, "answer")
 			}
-			if n := tunnel.Counts().Stalled; n == 0 {
-				t.Error("nothing was counted")
-			}
 		})
 	}
 }
@@ -226,9 +222,7 @@ func TestN3_TunnelStallsOneWay(t *testing.T) {
 func TestN3_TunnelHidesTheEndOfAStream(t *testing.T) {
 	for _, how := range []string{"closed", "reset", "cut by a reset of the receiver"} {
 		t.Run(how, func(t *testing.T) {
-			noGoroutinesLeft(t)
-			server := newServer(t)
-			tunnel := newTunnel(t, server.Addr().String())
+			server, tunnel := startTunnel(t)
 			a := dial(t, tunnel)
 			b := accept(t, server)
 			stall := faultproxy.BothWays
@@ -252,9 +246,7 @@ func TestN3_TunnelHidesTheEndOfAStream(t *testing.T) {
 
 // A connection that is opened during a stall is accepted, and works afterwards.
 func TestN3_TunnelConnectDuringAStall(t *testing.T) {
-	noGoroutinesLeft(t)
-	server := newServer(t)
-	tunnel := newTunnel(t, server.Addr().String())
+	server, tunnel := startTunnel(t)
 	tunnel.Set(faultproxy.Cable{Stall: faultproxy.ToServer})
 	a := dial(t, tunnel)
 	a.send(t, "hello")
@@ -268,9 +260,7 @@ func TestN3_TunnelConnectDuringAStall(t *testing.T) {
 }
 
 func TestTunnelDelay(t *testing.T) {
-	noGoroutinesLeft(t)
-	server := newServer(t)
-	tunnel := newTunnel(t, server.Addr().String())
+	server, tunnel := startTunnel(t)
 	a := dial(t, tunnel)
 	b := accept(t, server)
 	tunnel.Set(faultproxy.Cable{Delay: moment})
@@ -285,24 +275,19 @@ func TestTunnelDelay(t *testing.T) {
 	// When the delay ends, waiting ends as well.
 	tunnel.Set(faultproxy.Cable{Delay: time.Hour})
 	a.send(t, "ping")
-	eventually(t, "it is being delayed", func() bool { return tunnel.Counts().Delayed == 3 })
+	silent(t, "a delayed message", b.received)
 	tunnel.Set(faultproxy.Cable{})
 	b.want(t, "ping")
 }
 
 func TestTunnelToAnUnusedPort(t *testing.T) {
-	noGoroutinesLeft(t)
-	server := newServer(t)
-	tunnel := newTunnel(t, server.Addr().String())
+	server, tunnel := startTunnel(t)
 	_ = server.Close()
 	wantRefused(t, tunnel)
-	eventually(t, "it is counted", func() bool { return tunnel.Counts().Refused == 1 })
 }
 
 func TestN10_TunnelCloseEndsConnections(t *testing.T) {
-	noGoroutinesLeft(t)
-	server := newServer(t)
-	tunnel := newTunnel(t, server.Addr().String())
+	server, tunnel := startTunnel(t)
 	running := dial(t, tunnel)
 	far := accept(t, server)
 	running.send(t, "x")
@@ -310,7 +295,7 @@ func TestN10_TunnelCloseEndsConnections(t *testing.T) {
 	tunnel.Set(faultproxy.Cable{Stall: faultproxy.BothWays, Delay: time.Hour})
 	waiting := dial(t, tunnel)
 	running.send(t, "y")
-	eventually(t, "all are in flight", func() bool { return tunnel.Counts().Stalled == 2 })
+	silent(t, "a stalled message", far.received) // long enough for both to be in flight
 	tunnel.Close()
 	tunnel.Close()
 	for _, l := range []line{running, far, waiting} {

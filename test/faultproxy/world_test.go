@@ -27,9 +27,10 @@ const (
 	patience = 5 * time.Minute        // for conditions that must become true
 	moment   = 150 * time.Millisecond // for events that must not happen: they would take far less
 
-	lease  = "/apis/coordination.k8s.io/v1/namespaces/default/leases/a"
-	leases = "/apis/coordination.k8s.io/v1/namespaces/default/leases"
-	object = "/apis/example.com/v1/namespaces/default/foos/a"
+	lease   = "/apis/coordination.k8s.io/v1/namespaces/default/leases/a"
+	leases  = "/apis/coordination.k8s.io/v1/namespaces/default/leases"
+	object  = "/apis/example.com/v1/namespaces/default/foos/a"
+	objects = "/apis/example.com/v1/namespaces/default/foos"
 )
 
 // eventually waits until a condition becomes true in other goroutines.
@@ -69,6 +70,7 @@ type api struct {
 
 	mu       sync.Mutex
 	requests []string // method, path and body, in the order of arrival
+	executed []string // those whose client was there until the end
 	headers  []http.Header
 	watchers map[chan string]struct{}
 	held     chan struct{} // if not nil, responses wait until it is closed
@@ -88,7 +90,8 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	body, _ := io.ReadAll(r.Body)
 	events := make(chan string, 100)
 	a.mu.Lock()
-	a.requests = append(a.requests, r.Method+" "+r.URL.Path+" "+string(body))
+	request := r.Method + " " + r.URL.Path + " " + string(body)
+	a.requests = append(a.requests, request)
 	a.headers = append(a.headers, r.Header)
 	held := a.held
 	watch := r.URL.Query().Get("watch") != ""
@@ -102,6 +105,11 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			<-held
 		}
 		_, _ = fmt.Fprintf(w, "%s: %s", a.name, body)
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		if r.Context().Err() == nil {
+			a.executed = append(a.executed, request)
+		}
 		return
 	}
 	defer func() {
@@ -145,36 +153,39 @@ func (a *api) hold() (release func()) {
 }
 
 // saw returns how many of the requests contain a text.
-func (a *api) saw(text string) (n int) {
+func (a *api) saw(text string) int {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for _, r := range a.requests {
-		if strings.Contains(r, text) {
-			n++
-		}
-	}
-	return n
+	return strings.Count(strings.Join(a.requests, "\n"), text)
+}
+
+// did reports whether a request that contains a text was executed.
+func (a *api) did(text string) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return strings.Contains(strings.Join(a.executed, "\n"), text)
+}
+
+// start returns a server, a gateway to it and a client, which leave no goroutine.
+func start(t *testing.T) (*api, *faultproxy.Gateway, *http.Client) {
+	t.Helper()
+	noGoroutinesLeft(t)
+	server := newAPI(t, "one")
+	return server, newGateway(t, server), newClient(t)
 }
 
 func newGateway(t *testing.T, upstreams ...*api) *faultproxy.Gateway {
 	t.Helper()
-	config := faultproxy.GatewayConfig{Seed: 1}
+	var configs []*rest.Config
 	for _, a := range upstreams {
-		config.Upstreams = append(config.Upstreams, &rest.Config{Host: a.URL, BearerToken: "gateway"})
+		configs = append(configs, &rest.Config{Host: a.URL, BearerToken: "gateway"})
 	}
-	g, err := faultproxy.StartGateway(config)
+	g, err := faultproxy.StartGateway(1, configs...)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(g.Close)
 	return g
-}
-
-func set(t *testing.T, g *faultproxy.Gateway, which faultproxy.Class, rule faultproxy.Rule) {
-	t.Helper()
-	if err := g.Set(which, rule); err != nil {
-		t.Fatal(err)
-	}
 }
 
 // newClient returns a client with its own connections, which end with the test.
@@ -198,7 +209,7 @@ func (r result) wasReset() bool {
 
 // ask sends one request and waits for the whole response.
 func ask(ctx context.Context, client *http.Client, g *faultproxy.Gateway, method, path, body string) result {
-	r, err := http.NewRequestWithContext(ctx, method, g.URL()+path, strings.NewReader(body))
+	r, err := http.NewRequestWithContext(ctx, method, g.Config().Host+path, strings.NewReader(body))
 	if err != nil {
 		return result{err: err}
 	}
@@ -212,9 +223,9 @@ func ask(ctx context.Context, client *http.Client, g *faultproxy.Gateway, method
 	return result{response.StatusCode, string(text), err}
 }
 
-// start sends one request to which there may be no response. The test waits for it at the
+// send sends one request to which there may be no response. The test waits for it at the
 // end.
-func start(t *testing.T, ctx context.Context, client *http.Client, g *faultproxy.Gateway, method, path, body string) <-chan result {
+func send(t *testing.T, ctx context.Context, client *http.Client, g *faultproxy.Gateway, method, path, body string) <-chan result {
 	ctx, cancel := context.WithCancel(ctx)
 	answer, done := make(chan result, 1), make(chan struct{})
 	go func() {
@@ -232,7 +243,7 @@ func start(t *testing.T, ctx context.Context, client *http.Client, g *faultproxy
 func watch(t *testing.T, client *http.Client, g *faultproxy.Gateway, path string) <-chan string {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, g.URL()+path+"?watch=true", nil)
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, g.Config().Host+path+"?watch=true", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -283,7 +294,7 @@ func silent[T any](t *testing.T, what string, from <-chan T) {
 	}
 }
 
-func wantCount(t *testing.T, g *faultproxy.Gateway, class faultproxy.Class, effect faultproxy.Effect, want int) {
+func wantCount(t *testing.T, g *faultproxy.Gateway, class faultproxy.Class, effect faultproxy.Action, want int) {
 	t.Helper()
 	if got := g.Counts().Of(class, effect); got != want {
 		t.Errorf("%v %v: %d, want %d; all:\n%v", class, effect, got, want, g.Counts())
