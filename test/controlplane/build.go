@@ -15,8 +15,9 @@ import (
 	"runtime"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
+
+	"go.etcd.io/etcd/client/pkg/v3/fileutil"
 )
 
 const (
@@ -30,11 +31,8 @@ const (
 // directory. go build decides what must be compiled, so calling Build again takes only a
 // second or two. The first build takes minutes. During a long build, Build writes a line
 // to progress every few seconds; it writes nothing if the build takes less than three
-// seconds. progress may be nil.
+// seconds.
 func Build(ctx context.Context, progress io.Writer) (binary string, err error) {
-	if progress == nil {
-		progress = io.Discard
-	}
 	module, err := moduleDir()
 	if err != nil {
 		return "", err
@@ -54,11 +52,11 @@ func Build(ctx context.Context, progress io.Writer) (binary string, err error) {
 	binary = filepath.Join(cache, "control-plane-"+version)
 
 	// Two test processes that start at the same time would compile everything twice.
-	unlock, err := lock(ctx, filepath.Join(cache, "build.lock"), progress)
+	locked, err := lock(ctx, filepath.Join(cache, "build.lock"), progress)
 	if err != nil {
 		return "", err
 	}
-	defer unlock()
+	defer func() { _ = locked.Close() }()
 
 	// The binary must not contain the current commit: it would be linked again after each
 	// commit.
@@ -75,41 +73,27 @@ func Build(ctx context.Context, progress io.Writer) (binary string, err error) {
 	if err := cmd.Start(); err != nil {
 		return "", fmt.Errorf("build the control plane: %w", err)
 	}
-	stopReport := report(ctx, progress, module, start, &log)
-	err = cmd.Wait()
-	stopReport()
-	if err != nil {
-		return "", fmt.Errorf("build the control plane: %w\n%s", errors.Join(context.Cause(ctx), err), log.messages())
-	}
-	if took := time.Since(start); took > quietPeriod && log.compiled() {
-		fmt.Fprintf(progress, "control plane: built in %s\n", took.Round(time.Second))
-	}
-	return binary, nil
-}
-
-// report writes the progress of the build until the returned function is called.
-func report(ctx context.Context, progress io.Writer, module string, start time.Time, log *buildLog) (stop func()) {
-	ctx, cancel := context.WithCancel(ctx)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		total := 0
-		for wait := quietPeriod; ; wait = progressPeriod {
-			select {
-			case <-ctx.Done():
-				return
-			case <-time.After(wait):
+	built := make(chan error)
+	go func() { built <- cmd.Wait() }()
+	total := 0
+	for wait := quietPeriod; ; wait = progressPeriod {
+		select {
+		case err := <-built:
+			_, packages, messages := log.parse()
+			if err != nil {
+				return "", fmt.Errorf("build the control plane: %w\n%s", errors.Join(context.Cause(ctx), err), messages)
 			}
-			if total == 0 {
-				deps, _ := output(ctx, module, "go", "list", "-deps", mainPackage) // the total is optional for progress
-				total = strings.Count(deps, "\n") + 1
+			if took := time.Since(start); took > quietPeriod && packages > 0 {
+				fmt.Fprintf(progress, "control plane: built in %s\n", took.Round(time.Second))
 			}
-			fmt.Fprintf(progress, "control plane: %s, after %s\n", log.stage(total), time.Since(start).Round(time.Second))
+			return binary, nil
+		case <-time.After(wait):
 		}
-	}()
-	return func() {
-		cancel()
-		<-done
+		if total == 0 {
+			deps, _ := output(ctx, module, "go", "list", "-deps", mainPackage) // the total is optional for progress
+			total = strings.Count(deps, "\n") + 1
+		}
+		fmt.Fprintf(progress, "control plane: %s, after %s\n", log.stage(total), time.Since(start).Round(time.Second))
 	}
 }
 
@@ -140,18 +124,7 @@ func (l *buildLog) stage(total int) string {
 	}
 }
 
-// compiled reports whether anything was compiled.
-func (l *buildLog) compiled() bool {
-	_, packages, _ := l.parse()
-	return packages > 0
-}
-
-// messages returns the lines that are for neither a module nor a package.
-func (l *buildLog) messages() string {
-	_, _, messages := l.parse()
-	return messages
-}
-
+// parse counts the modules and the packages, and returns the lines that are for neither.
 func (l *buildLog) parse() (modules, packages int, messages string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -203,30 +176,23 @@ func output(ctx context.Context, dir, name string, args ...string) (string, erro
 	return strings.TrimSpace(string(out)), nil
 }
 
-// lock waits until no other process holds the lock on the file, and takes it.
-func lock(ctx context.Context, path string, progress io.Writer) (unlock func(), err error) {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
-	if err != nil {
-		return nil, err
-	}
+// lock waits until no other process has locked the file, and locks it.
+func lock(ctx context.Context, path string, progress io.Writer) (io.Closer, error) {
 	slow := time.After(quietPeriod)
 	for {
-		err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		f, err := fileutil.TryLockFile(path, os.O_CREATE|os.O_RDWR, 0o644)
 		if err == nil {
-			return func() { _ = f.Close() }, nil // closing unlocks
+			return f, nil
 		}
-		if !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) {
-			break
+		if !errors.Is(err, fileutil.ErrLocked) {
+			return nil, fmt.Errorf("lock %s: %w", path, err)
 		}
 		select {
 		case <-slow:
 			fmt.Fprintln(progress, "control plane: waiting for another process that is building it")
 		case <-time.After(100 * time.Millisecond):
 		case <-ctx.Done():
-			_ = f.Close()
 			return nil, context.Cause(ctx)
 		}
 	}
-	_ = f.Close()
-	return nil, fmt.Errorf("lock %s: %w", path, err)
 }

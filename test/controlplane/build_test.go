@@ -27,7 +27,7 @@ func TestBuildLog(t *testing.T) {
 		if got := l.stage(7); !strings.HasPrefix(got, step.stage) {
 			t.Errorf("after %q the stage is %q, want %q", step.output, got, step.stage)
 		}
-		if got := l.messages(); got != step.messages {
+		if _, _, got := l.parse(); got != step.messages {
 			t.Errorf("after %q the messages are %q, want %q", step.output, got, step.messages)
 		}
 	}
@@ -36,14 +36,14 @@ func TestBuildLog(t *testing.T) {
 func TestBuildEndsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := Build(ctx, nil); !errors.Is(err, context.Canceled) {
+	if _, err := Build(ctx, io.Discard); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v, want the error of the context", err)
 	}
 }
 
 func TestLockIsHeldByOne(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "lock")
-	unlock, err := lock(t.Context(), path, io.Discard)
+	locked, err := lock(t.Context(), path, io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -52,10 +52,10 @@ func TestLockIsHeldByOne(t *testing.T) {
 	if _, err := lock(ctx, path, io.Discard); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("taken twice: %v", err)
 	}
-	unlock()
-	unlock, err = lock(t.Context(), path, io.Discard)
+	_ = locked.Close()
+	locked, err = lock(t.Context(), path, io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}
-	unlock()
+	_ = locked.Close()
 }

@@ -20,27 +20,19 @@ import (
 // owns it. Set its Host to reach a server other than [ControlPlane.APIServer].
 func (c *ControlPlane) Admin() *rest.Config { return rest.CopyConfig(c.admin) }
 
-// User returns a client configuration for an ordinary user. The user has only the
-// permissions that RBAC grants to the name, to one of the groups or to
-// system:authenticated. The rate limits are client-go's defaults.
-func (c *ControlPlane) User(name string, groups ...string) (*rest.Config, error) {
-	cert, key, err := c.ca.user(name, groups)
-	if err != nil {
-		return nil, err
-	}
-	return &rest.Config{
-		Host: c.APIServer.url,
-		TLSClientConfig: rest.TLSClientConfig{
-			CAData:   c.ca.pem(),
-			CertData: cert,
-			KeyData:  key,
-		},
-	}, nil
+// User returns a client configuration for an ordinary user, as whom the administrator
+// acts. The user has only the permissions that RBAC grants to the name, to one of the groups
+// or to system:authenticated. The rate limits are client-go's defaults.
+func (c *ControlPlane) User(name string, groups ...string) *rest.Config {
+	config := c.Admin()
+	config.QPS = 0
+	config.Impersonate = rest.ImpersonationConfig{UserName: name, Groups: groups}
+	return config
 }
 
 // ServiceAccount returns a client configuration that RBAC cannot distinguish from that of a
 // Pod which runs under the ServiceAccount. The ServiceAccount need not exist.
-func (c *ControlPlane) ServiceAccount(namespace, name string) (*rest.Config, error) {
+func (c *ControlPlane) ServiceAccount(namespace, name string) *rest.Config {
 	return c.User("system:serviceaccount:"+namespace+":"+name,
 		"system:serviceaccounts", "system:serviceaccounts:"+namespace)
 }
@@ -49,13 +41,14 @@ func (c *ControlPlane) ServiceAccount(namespace, name string) (*rest.Config, err
 func (c *ControlPlane) Kubeconfig() string { return filepath.Join(c.dir, "admin.kubeconfig") }
 
 // WriteKubeconfig writes a client configuration, as returned by [ControlPlane.Admin],
-// [ControlPlane.User] or [ControlPlane.ServiceAccount], to a self-contained file with
-// embedded certificates.
+// [ControlPlane.User] or [ControlPlane.ServiceAccount], to a self-contained file.
 func WriteKubeconfig(path string, config *rest.Config) error {
 	const name = "control-plane"
 	file := clientcmdapi.NewConfig()
 	file.Clusters[name] = &clientcmdapi.Cluster{Server: config.Host, CertificateAuthorityData: config.CAData}
-	file.AuthInfos[name] = &clientcmdapi.AuthInfo{ClientCertificateData: config.CertData, ClientKeyData: config.KeyData}
+	file.AuthInfos[name] = &clientcmdapi.AuthInfo{
+		Token: config.BearerToken, Impersonate: config.Impersonate.UserName, ImpersonateGroups: config.Impersonate.Groups,
+	}
 	file.Contexts[name] = &clientcmdapi.Context{Cluster: name, AuthInfo: name}
 	file.CurrentContext = name
 	if err := clientcmd.WriteToFile(*file, path); err != nil {

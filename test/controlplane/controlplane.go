@@ -5,19 +5,19 @@ package controlplane
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 
 	"k8s.io/client-go/rest"
+	certutil "k8s.io/client-go/util/cert"
 )
 
 // Options are the options of a control plane. The zero value is a standard API server with
@@ -29,11 +29,9 @@ type Options struct {
 	// Dir is the directory for data, certificates and logs. It is created if it does not
 	// exist, and Stop keeps it. Empty: a temporary one, which Stop removes.
 	Dir string
-	// FeatureGates has the feature gates of kube-apiserver, such as ShardedListAndWatch,
-	// that differ from their defaults.
-	FeatureGates map[string]bool
-	// APIServerArgs are additional flags for kube-apiserver. They come last, so they
-	// override the flags that this package sets.
+	// APIServerArgs are additional flags for kube-apiserver, such as
+	// --feature-gates=ShardedListAndWatch=true. They come last, so they override the flags
+	// that this package sets.
 	APIServerArgs []string
 	// GarbageCollector runs kube-controller-manager's garbage collector, which deletes
 	// dependents whose owner is gone.
@@ -50,8 +48,8 @@ type ControlPlane struct {
 	options Options
 	binary  string
 	dir     string
-	ca      *authority
 	admin   *rest.Config
+	probe   *http.Client // for readiness
 
 	mu      sync.Mutex
 	seconds []*Server // additional API servers
@@ -70,7 +68,12 @@ func Start(ctx context.Context, options Options) (*ControlPlane, error) {
 		if err != nil {
 			return nil, err
 		}
-		if err = c.start(ctx); err == nil {
+		for _, s := range c.servers() {
+			if err == nil {
+				err = s.Start(ctx)
+			}
+		}
+		if err == nil {
 			return c, nil
 		}
 		c.Stop()
@@ -78,15 +81,6 @@ func Start(ctx context.Context, options Options) (*ControlPlane, error) {
 			return nil, err
 		}
 	}
-}
-
-func (c *ControlPlane) start(ctx context.Context) error {
-	for _, s := range c.servers() {
-		if err := s.Start(ctx); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // Stop stops all processes and returns when they have ended. It removes the data unless
@@ -121,27 +115,19 @@ func (c *ControlPlane) LogEnds() string {
 
 // StartSecondAPIServer starts an additional API server, as in a highly available control
 // plane, and returns when it is ready. To reach it, clients replace the Host of their
-// configuration by its URL. etcdURL is the address at which it finds etcd; empty means the
-// real one. With the address of a proxy, this server and its watch cache can be made to lag
-// behind the first one. Stop stops it too.
+// configuration by its URL. etcdURL is the address at which it finds etcd. With the address
+// of a proxy, this server and its watch cache can be made to lag behind the first one. Stop
+// stops it too.
 func (c *ControlPlane) StartSecondAPIServer(ctx context.Context, etcdURL string) (*Server, error) {
-	if etcdURL == "" {
-		etcdURL = c.Etcd.url
-	}
-	c.mu.Lock()
-	name := "kube-apiserver-" + strconv.Itoa(len(c.seconds)+2)
-	s, err := c.newAPIServer(name, etcdURL)
-	if err == nil {
-		c.seconds = append(c.seconds, s)
-	}
-	c.mu.Unlock()
+	port, err := freePort()
 	if err != nil {
 		return nil, err
 	}
-	if err := s.Start(ctx); err != nil {
-		return nil, err
-	}
-	return s, nil
+	c.mu.Lock()
+	s := c.newAPIServer(fmt.Sprintf("kube-apiserver-%d", len(c.seconds)+2), port, etcdURL)
+	c.seconds = append(c.seconds, s)
+	c.mu.Unlock()
+	return s, s.Start(ctx)
 }
 
 // servers returns all servers in the order in which they start.
@@ -176,53 +162,39 @@ func prepare(ctx context.Context, options Options) (_ *ControlPlane, err error) 
 	if err := os.MkdirAll(c.dir, 0o700); err != nil {
 		return nil, err
 	}
-	if err := c.writeCertificates(); err != nil {
-		return nil, fmt.Errorf("prepare certificates: %w", err)
+	if err := c.prepareAdmin(); err != nil {
+		return nil, fmt.Errorf("prepare the administrator's credentials: %w", err)
 	}
-
-	if c.Etcd, err = c.newEtcd(); err != nil {
-		return nil, err
-	}
-	if c.APIServer, err = c.newAPIServer("kube-apiserver", c.Etcd.url); err != nil {
-		return nil, err
-	}
-	if c.admin, err = c.User("admin", "system:masters"); err != nil {
-		return nil, err
-	}
-	c.admin.QPS = -1
-	if err := WriteKubeconfig(c.Kubeconfig(), c.admin); err != nil {
-		return nil, err
-	}
-	if options.GarbageCollector {
-		c.GarbageCollector = c.newGarbageCollector()
-	}
-	return c, nil
+	return c, c.prepareServers()
 }
 
-func (c *ControlPlane) writeCertificates() (err error) {
-	if c.ca, err = newAuthority(); err != nil {
-		return err
-	}
-	cert, key, err := c.ca.serving()
+// prepareAdmin writes the API server's certificate and the administrator's token, and
+// creates the clients that use them. The administrator acts for all other users.
+func (c *ControlPlane) prepareAdmin() error {
+	cert, key, err := certutil.GenerateSelfSignedCertKey("127.0.0.1", []net.IP{net.IPv6loopback}, []string{"localhost"})
 	if err != nil {
 		return err
 	}
-	signer, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return err
-	}
-	accounts, err := encodeKey(signer)
-	if err != nil {
-		return err
-	}
+	c.admin = &rest.Config{BearerToken: rand.Text(), TLSClientConfig: rest.TLSClientConfig{CAData: cert}, QPS: -1}
 	for name, content := range map[string][]byte{
-		"ca.crt": c.ca.pem(), "serving.crt": cert, "serving.key": key, "service-account.key": accounts,
+		"serving.crt": cert,
+		"serving.key": key,
+		"tokens.csv":  []byte(c.admin.BearerToken + `,admin,admin,"system:masters"`),
 	} {
 		if err := os.WriteFile(c.path(name), content, 0o600); err != nil {
 			return err
 		}
 	}
-	return nil
+	tls, err := rest.TLSConfigFor(c.admin)
+	if err != nil {
+		return err
+	}
+	// A new connection for each request, because a reused one would lead to a server that
+	// has ended.
+	connections := &http.Transport{TLSClientConfig: tls, DisableKeepAlives: true}
+	authenticated, err := rest.HTTPWrappersForConfig(c.admin, connections)
+	c.probe = &http.Client{Transport: authenticated}
+	return err
 }
 
 func (c *ControlPlane) path(name string) string { return filepath.Join(c.dir, name) }

@@ -8,7 +8,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"runtime"
@@ -23,12 +22,6 @@ const (
 	probeTimeout = 10 * time.Second      // for one probe
 	tailLines    = 15                    // lines of the log that are shown when a server fails
 )
-
-// ErrRunning means that a server cannot be started, because it is already running.
-var ErrRunning = errors.New("server is running")
-
-// ErrNotRunning means that a server cannot be signalled, because it is not running.
-var ErrNotRunning = errors.New("server is not running")
 
 // errEnded means that a server ended before it was ready.
 var errEnded = errors.New("ended before it was ready")
@@ -50,7 +43,7 @@ type Server struct {
 	ready func(context.Context) error
 
 	mu      sync.Mutex
-	running *process // nil before the first start
+	current *process // the current or last one; nil before the first start
 }
 
 // process is one run of a server.
@@ -60,38 +53,23 @@ type process struct {
 	err    error         // how it ended; set before exited is closed
 }
 
-// Name returns the name of the server, such as "kube-apiserver".
-func (s *Server) Name() string { return s.name }
-
 // URL returns the address that the server listens on; empty for the garbage
 // collector, which has none.
 func (s *Server) URL() string { return s.url }
 
-// LogFile returns the path of the file to which the server's output is appended.
-func (s *Server) LogFile() string { return s.log }
-
 // PID returns the process id, or 0 when the server is not running.
 func (s *Server) PID() int {
-	if p := s.alive(); p != nil {
+	if p := s.running(); p != nil {
 		return p.Pid
 	}
 	return 0
 }
 
 // Start starts the server and returns when it is ready. If the server or ctx ends before
-// that, no process is left running and the error contains the end of the log. It returns
-// [ErrRunning] if the server is already running.
+// that, no process is left running and the error contains the end of the log. It is an
+// error if the server is already running.
 func (s *Server) Start(ctx context.Context) error {
-	s.mu.Lock()
-	if s.running != nil && !s.running.ended() {
-		s.mu.Unlock()
-		return fmt.Errorf("start %s: %w", s.name, ErrRunning)
-	}
 	p, err := s.spawn()
-	if err == nil {
-		s.running = p
-	}
-	s.mu.Unlock()
 	if err != nil {
 		return fmt.Errorf("start %s: %w", s.name, err)
 	}
@@ -107,7 +85,7 @@ func (s *Server) Start(ctx context.Context) error {
 // paused, or that does not end within ten seconds. It does nothing if the server is not
 // running.
 func (s *Server) Stop() {
-	p := s.alive()
+	p := s.running()
 	if p == nil {
 		return
 	}
@@ -121,7 +99,7 @@ func (s *Server) Stop() {
 
 // Kill ends the server with SIGKILL, paused or not, and returns when it has ended.
 func (s *Server) Kill() {
-	if p := s.alive(); p != nil {
+	if p := s.running(); p != nil {
 		_ = p.Signal(syscall.SIGKILL) // it may have ended on its own
 		<-p.exited
 	}
@@ -135,27 +113,30 @@ func (s *Server) Pause() error { return s.signal(syscall.SIGSTOP) }
 func (s *Server) Resume() error { return s.signal(syscall.SIGCONT) }
 
 func (s *Server) signal(sig os.Signal) error {
-	p := s.alive()
-	if p == nil {
-		return fmt.Errorf("send %s to %s: %w", sig, s.name, ErrNotRunning)
+	err := os.ErrProcessDone
+	if p := s.running(); p != nil {
+		err = p.Signal(sig)
 	}
-	if err := p.Signal(sig); err != nil {
+	if err != nil {
 		return fmt.Errorf("send %s to %s: %w", sig, s.name, err)
 	}
 	return nil
 }
 
-// alive returns the running process, or nil.
-func (s *Server) alive() *process {
+// running returns the running process, or nil.
+func (s *Server) running() *process {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.running == nil || s.running.ended() {
+	if s.current.ended() {
 		return nil
 	}
-	return s.running
+	return s.current
 }
 
 func (p *process) ended() bool {
+	if p == nil {
+		return true
+	}
 	select {
 	case <-p.exited:
 		return true
@@ -166,6 +147,11 @@ func (p *process) ended() bool {
 
 // spawn starts the process and the goroutine that waits for its end.
 func (s *Server) spawn() (*process, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.current.ended() {
+		return nil, errors.New("it is running")
+	}
 	log, err := os.OpenFile(s.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, err
@@ -199,6 +185,7 @@ func (s *Server) spawn() (*process, error) {
 	if err := <-started; err != nil {
 		return nil, err
 	}
+	s.current = p
 	return p, nil
 }
 
@@ -222,16 +209,7 @@ func (s *Server) waitReady(ctx context.Context, p *process) error {
 
 // tail returns the last lines of the log.
 func (s *Server) tail() string {
-	f, err := os.Open(s.log)
-	if err != nil {
-		return err.Error()
-	}
-	defer func() { _ = f.Close() }()
-	const enough = 16 << 10
-	if info, err := f.Stat(); err == nil && info.Size() > enough {
-		_, _ = f.Seek(-enough, io.SeekEnd)
-	}
-	text, err := io.ReadAll(f)
+	text, err := os.ReadFile(s.log)
 	if err != nil {
 		return err.Error()
 	}

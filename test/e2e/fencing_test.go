@@ -203,10 +203,7 @@ func testFencing(t *attempt) {
 	const objects = 60
 	w := newHarness(t)
 	w.allow()
-	account, err := w.plane.cp.ServiceAccount(operatorNamespace, operatorAccount)
-	if err != nil {
-		t.Fatal(err)
-	}
+	account := w.plane.cp.ServiceAccount(operatorNamespace, operatorAccount)
 	account.QPS, account.Burst = 1000, 1000
 	o := w.operator(account)
 	if _, err := w.plane.cp.Kubectl(t.Context(), "apply", "--server-side", "--filename", manifests("fencing.yaml")); err != nil {

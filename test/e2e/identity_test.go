@@ -427,10 +427,7 @@ func TestMissingAccess(t *testing.T) {
 
 func testMissingAccess(t *attempt) {
 	w := newHarness(t)
-	stranger, err := w.plane.cp.User("stranger-to-" + w.namespace)
-	if err != nil {
-		t.Fatal(err)
-	}
+	stranger := w.plane.cp.User("stranger-to-" + w.namespace)
 	p := w.start("stranger", w.as("stranger", stranger))
 	if code := w.waitExit(p); code != 1 {
 		t.Errorf("exit code %d, want 1", code)
@@ -443,10 +440,7 @@ func testMissingAccess(t *attempt) {
 	}
 
 	// All verbs except one.
-	clerk, err := w.plane.cp.ServiceAccount(w.namespace, "clerk")
-	if err != nil {
-		t.Fatal(err)
-	}
+	clerk := w.plane.cp.ServiceAccount(w.namespace, "clerk")
 	w.grant("clerk", "get", "list", "watch", "create", "update")
 	w.waitAllowed(clerk)
 	p = w.start("clerk", w.as("clerk", clerk))
@@ -523,10 +517,7 @@ func testManifestsAllowWhatIsNeeded(t *attempt) {
 	}
 	t.Logf("applied:\n%s", applied)
 
-	account, err := w.plane.cp.ServiceAccount(w.namespace, "foo-operator")
-	if err != nil {
-		t.Fatal(err)
-	}
+	account := w.plane.cp.ServiceAccount(w.namespace, "foo-operator")
 	allowed := w.as("foo-operator", account)
 	w.createFoos(0, objects)
 	w.waitAllowed(account)

@@ -4,42 +4,19 @@
 package main
 
 import (
+	"context"
 	"errors"
-	"flag"
-	"fmt"
 	"net/url"
-	"os"
-	"os/signal"
-	"syscall"
 
 	"go.etcd.io/etcd/server/v3/embed"
 )
 
-// etcd runs a cluster of one member until it receives SIGTERM or SIGINT.
-func etcd() int {
-	flags := flag.NewFlagSet("etcd", flag.ExitOnError)
-	dir := flags.String("data-dir", "", "data directory (required)")
-	client := flags.String("client-url", "", "URL on which to serve clients, http://127.0.0.1:PORT (required)")
-	_ = flags.Parse(os.Args[1:]) // ExitOnError
-	if err := runEtcd(*dir, *client); err != nil {
-		fmt.Fprintf(os.Stderr, "etcd: %v\n", err)
-		return 1
-	}
-	return 0
-}
-
-func runEtcd(dir, client string) error {
-	if dir == "" {
-		return errors.New("--data-dir is required")
-	}
+// etcd runs a cluster of one member, which serves clients on a URL.
+func etcd(ctx context.Context, dir, client string) error {
 	u, err := url.Parse(client)
 	if err != nil {
-		return fmt.Errorf("--client-url: %w", err)
+		return err
 	}
-	if u.Host == "" {
-		return fmt.Errorf("--client-url: %q has no host", client)
-	}
-
 	c := embed.NewConfig()
 	c.Dir = dir
 	c.ListenClientUrls = []url.URL{*u}
@@ -52,16 +29,13 @@ func runEtcd(dir, client string) error {
 	c.UnsafeNoFsync = true
 	c.LogLevel = "warn"
 
-	stop := make(chan os.Signal, 1)
-	signal.Notify(stop, syscall.SIGTERM, syscall.SIGINT)
-
 	e, err := embed.StartEtcd(c)
 	if err != nil {
 		return err
 	}
 	defer e.Close()
 	select {
-	case <-stop:
+	case <-ctx.Done():
 		return nil
 	case err := <-e.Err():
 		return err

@@ -5,13 +5,7 @@ package main
 
 import (
 	"context"
-	"errors"
-	"flag"
-	"fmt"
-	"os"
-	"os/signal"
 	"sync"
-	"syscall"
 	"time"
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -30,28 +24,11 @@ import (
 // garbageCollector runs kube-controller-manager's garbage collector: the same package, set
 // up as kube-controller-manager does. The other controllers are left out, because compiling
 // them takes longer than everything else together.
-func garbageCollector() int {
-	flags := flag.NewFlagSet("garbage-collector", flag.ExitOnError)
-	kubeconfig := flags.String("kubeconfig", "", "kubeconfig file (required)")
-	workers := flags.Int("concurrent-gc-syncs", 5, "number of workers")
-	// The default period is 30 s, during which the objects of a new custom resource are not
-	// collected. That is too long for a test.
-	period := flags.Duration("sync-period", 2*time.Second, "how often to look for new resource types")
-	_ = flags.Parse(os.Args[1:]) // ExitOnError
-
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
-	defer stop()
-	if err := runGarbageCollector(ctx, *kubeconfig, *workers, *period); err != nil {
-		fmt.Fprintf(os.Stderr, "garbage-collector: %v\n", err)
-		return 1
-	}
-	return 0
-}
-
-func runGarbageCollector(ctx context.Context, kubeconfig string, workers int, period time.Duration) error {
-	if kubeconfig == "" {
-		return errors.New("--kubeconfig is required")
-	}
+func garbageCollector(ctx context.Context, kubeconfig string) error {
+	const workers = 5
+	// The default period for looking for new resource types is 30 s, during which the
+	// objects of a new custom resource are not collected. That is too long for a test.
+	const period = 2 * time.Second
 	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
 	if err != nil {
 		return err

@@ -4,9 +4,9 @@
 // Command control-plane is a Kubernetes control plane in one binary, built from
 // the same sources as the real one:
 //
-//	control-plane etcd --data-dir=DIR --client-url=URL
+//	control-plane etcd DIRECTORY http://127.0.0.1:PORT
 //	control-plane kube-apiserver [kube-apiserver's own flags]
-//	control-plane garbage-collector --kubeconfig=FILE
+//	control-plane garbage-collector KUBECONFIG
 //	control-plane kubectl [kubectl's own arguments]
 //
 // It is one binary, because the parts share most of their packages and linking takes a large
@@ -15,9 +15,20 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
+	"syscall"
+
+	"k8s.io/component-base/cli"
+	_ "k8s.io/component-base/logs/json/register"          // as kube-apiserver's own main does: --logging-format=json
+	_ "k8s.io/component-base/metrics/prometheus/clientgo" // as kube-apiserver's own main does: client metrics
+	_ "k8s.io/component-base/metrics/prometheus/version"  // as kube-apiserver's own main does: version metric
+	kubectlcmd "k8s.io/kubectl/pkg/cmd"
+	kubectlutil "k8s.io/kubectl/pkg/cmd/util"
+	apiserverapp "k8s.io/kubernetes/cmd/kube-apiserver/app"
 )
 
 // exitWithStdin is the environment variable that makes the process exit when its standard
@@ -26,24 +37,38 @@ import (
 const exitWithStdin = "CONTROL_PLANE_EXIT_WITH_STDIN"
 
 func main() {
-	commands := map[string]func() int{
-		"etcd":              etcd,
-		"kube-apiserver":    apiserver,
-		"garbage-collector": garbageCollector,
-		"kubectl":           kubectl,
-	}
-	if len(os.Args) < 2 || commands[os.Args[1]] == nil {
-		fmt.Fprintln(os.Stderr, "usage: control-plane etcd|kube-apiserver|garbage-collector|kubectl [arguments]")
-		os.Exit(2)
-	}
 	if os.Getenv(exitWithStdin) != "" {
 		go func() {
 			_, _ = io.Copy(io.Discard, os.Stdin)
 			os.Exit(1)
 		}()
 	}
-	command := commands[os.Args[1]]
-	// Each command parses os.Args as if it were the program's own.
-	os.Args = os.Args[1:]
-	os.Exit(command())
+	os.Args = os.Args[1:] // each command parses os.Args as if it were the program's own
+	var command string
+	if len(os.Args) > 0 {
+		command = os.Args[0]
+	}
+	switch {
+	case command == "kube-apiserver":
+		os.Exit(cli.Run(apiserverapp.NewAPIServerCommand()))
+	case command == "kubectl":
+		kubectlutil.CheckErr(cli.RunNoErrOutput(kubectlcmd.NewDefaultKubectlCommand())) // prints the error as kubectl does, and exits
+	case command == "etcd" && len(os.Args) == 3:
+		run(func(ctx context.Context) error { return etcd(ctx, os.Args[1], os.Args[2]) })
+	case command == "garbage-collector" && len(os.Args) == 2:
+		run(func(ctx context.Context) error { return garbageCollector(ctx, os.Args[1]) })
+	default:
+		fmt.Fprintln(os.Stderr, "usage: control-plane etcd|kube-apiserver|garbage-collector|kubectl [arguments]")
+		os.Exit(2)
+	}
+}
+
+// run runs a command until it receives SIGTERM or SIGINT.
+func run(command func(context.Context) error) {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	if err := command(ctx); err != nil {
+		fmt.Fprintf(os.Stderr, "%s: %v\n", os.Args[0], err)
+		os.Exit(1)
+	}
 }
