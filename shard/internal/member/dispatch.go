@@ -108,7 +108,6 @@ func (m *Member) apply(e claim.Event) (acted bool) {
 func (m *Member) publish(actions []claim.Action) {
 	old := m.Published.View()
 	next := *old
-	next.Status = m.status()
 	view, p := m.machine.View(), m.machine.Parameters()
 	moved := slices.ContainsFunc(actions, changesOwnership) || view != old.Ring || p.Partitions != len(old.States)
 	switch {
@@ -120,6 +119,11 @@ func (m *Member) publish(actions []claim.Action) {
 			next.Tokens[partition] = m.machine.Token(partition)
 		}
 	}
+	var took []time.Duration
+	if moved {
+		took = m.handovers.observe(&next, m.cfg.PodName)
+	}
+	next.Status = m.status()
 	// Compare with the deadline that the loop published, and not with the current one: the
 	// fence removes a deadline that has passed, even if the machine has not noticed yet.
 	deadline, working := m.machine.Fence()
@@ -146,13 +150,11 @@ func (m *Member) publish(actions []claim.Action) {
 			m.logger.Info("Work was stopped at the fence, and resumes because a renewal of the Lease was confirmed", "member", m.holder)
 		}
 	}
-	if moved {
-		if view != old.Ring {
-			m.ringChanged(old.Ring, view)
-		}
-		for _, took := range m.handovers.observe(&next, m.cfg.PodName) {
-			m.cfg.Metrics.HandedOver(took)
-		}
+	if moved && view != old.Ring {
+		m.ringChanged(old.Ring, view)
+	}
+	for _, lasted := range took {
+		m.cfg.Metrics.HandedOver(lasted)
 	}
 }
 
