@@ -20,6 +20,13 @@ func newLease(name string) *coordinationv1.Lease {
 	return &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: name}}
 }
 
+// heldBy returns a copy of a Lease with another holder.
+func heldBy(lease *coordinationv1.Lease, holder string) *coordinationv1.Lease {
+	lease = lease.DeepCopy()
+	lease.Spec.HolderIdentity = &holder
+	return lease
+}
+
 func TestT1_WritesAreConditional(t *testing.T) {
 	ctx := context.Background()
 	cluster := shardtest.NewCluster()
@@ -31,7 +38,7 @@ func TestT1_WritesAreConditional(t *testing.T) {
 	if _, err := leases.Create(ctx, newLease("x"), metav1.CreateOptions{}); !apierrors.IsAlreadyExists(err) {
 		t.Errorf("a second create: %v", err)
 	}
-	updated, err := leases.Update(ctx, created, metav1.UpdateOptions{})
+	updated, err := leases.Update(ctx, heldBy(created, "a"), metav1.UpdateOptions{})
 	if err != nil || updated.ResourceVersion == created.ResourceVersion {
 		t.Errorf("update: %v, version %s", err, updated.ResourceVersion)
 	}
@@ -64,7 +71,7 @@ func TestT1_WatchesResumeAndShowEverything(t *testing.T) {
 	}
 	defer w.Stop()
 	cluster.Break("b", shardtest.Unreachable) // a fault of another member
-	_, _ = leases.Update(ctx, x, metav1.UpdateOptions{})
+	_, _ = leases.Update(ctx, heldBy(x, "a"), metav1.UpdateOptions{})
 	cluster.Remove("default", "x")
 	got := fmt.Sprint((<-w.ResultChan()).Type, (<-w.ResultChan()).Type)
 	if got != "MODIFIEDDELETED" && got != "MODIFIED DELETED" {
@@ -102,9 +109,9 @@ func ExampleCluster() {
 	cluster := shardtest.NewCluster()
 	a, b := cluster.Client("a"), cluster.Client("b")
 	lease, _ := a.CoordinationV1().Leases("default").Create(context.Background(), newLease("x"), metav1.CreateOptions{})
-	_, err := b.CoordinationV1().Leases("default").Update(context.Background(), lease, metav1.UpdateOptions{})
+	_, err := b.CoordinationV1().Leases("default").Update(context.Background(), heldBy(lease, "b"), metav1.UpdateOptions{})
 	fmt.Println("b writes:", err)
-	_, err = a.CoordinationV1().Leases("default").Update(context.Background(), lease, metav1.UpdateOptions{})
+	_, err = a.CoordinationV1().Leases("default").Update(context.Background(), heldBy(lease, "a"), metav1.UpdateOptions{})
 	fmt.Println("a writes an old version:", apierrors.IsConflict(err))
 	// Output:
 	// b writes: <nil>

@@ -10,12 +10,13 @@
 // # Guarantees
 //
 //   - T1: Leases behave as on a real API server in everything that ownership depends on:
-//     conditional writes, preconditions, conflicts, one increasing resourceVersion, and
-//     watches that show every change in order and resume from a resourceVersion.
+//     conditional writes, preconditions, conflicts, one increasing resourceVersion,
+//     validation, limits on the size, and watches that show every change in order, resume
+//     from a resourceVersion, and add or delete a Lease whose labels begin or cease to match.
 //
 // # What is not guaranteed
 //
-// The other functions of an API server: validation, defaulting, managed fields, quotas,
+// The other functions of an API server: defaulting, finalizers, managed fields, quotas,
 // garbage collection. Objects other than Leases exist in client-go's fake clientset, one
 // for each member.
 //

@@ -33,13 +33,16 @@ var (
 
 // Leases is an API server for Leases. Its methods return errors of package
 // k8s.io/apimachinery/pkg/api/errors, and copies. Create it with [NewLeases].
-type Leases struct{ store *Store[*coordinationv1.Lease] }
+type Leases struct {
+	store     *Store[*coordinationv1.Lease]
+	deletedAt map[string]metav1.Time // by the version of the deletion
+}
 
 // NewLeases returns a server without Leases. newUID returns a unique UID.
 func NewLeases(newUID func() string) *Leases {
 	s := NewStore[*coordinationv1.Lease]()
 	s.Revision, s.NewUID = 1, newUID
-	return &Leases{s}
+	return &Leases{s, map[string]metav1.Time{}}
 }
 
 func key(namespace, name string) string { return namespace + "/" + name }
@@ -47,7 +50,7 @@ func key(namespace, name string) string { return namespace + "/" + name }
 // Get reads a Lease.
 func (s *Leases) Get(namespace, name string) (*coordinationv1.Lease, error) {
 	o, err := s.store.Get(key(namespace, name))
-	return s.answer(o, name, err)
+	return answer(o, name, err)
 }
 
 // List returns the Leases of a namespace that a selector selects, sorted by name. nil
@@ -69,7 +72,7 @@ func (s *Leases) Create(l *coordinationv1.Lease, now time.Time) (*coordinationv1
 		return nil, err
 	}
 	o, err := s.store.Create(key(l.Namespace, l.Name), now, content(l))
-	return s.answer(o, l.Name, err)
+	return answer(o, l.Name, err)
 }
 
 // Update replaces a Lease at the version that it names, and at the UID if it names one.
@@ -88,7 +91,7 @@ func (s *Leases) Update(l *coordinationv1.Lease, now time.Time) (*coordinationv1
 		c.UID = nil
 	}
 	if err != nil || !old.meets(c) {
-		return nil, apierrors.NewConflict(resource, l.Name, errors.New("the object has been modified; please apply your changes to the latest version and try again"))
+		return nil, toAPIError(ErrConflict, l.Name)
 	}
 	if err := validate(l); err != nil {
 		return nil, err
@@ -98,17 +101,20 @@ func (s *Leases) Update(l *coordinationv1.Lease, now time.Time) (*coordinationv1
 		return lease(old), nil // an update that changes nothing is not written
 	}
 	o, err := s.store.Update(name, c, update)
-	return s.answer(o, l.Name, err)
+	return answer(o, l.Name, err)
 }
 
 // Delete deletes a Lease if the preconditions hold. nil sets none.
-func (s *Leases) Delete(namespace, name string, p *metav1.Preconditions) error {
+func (s *Leases) Delete(namespace, name string, p *metav1.Preconditions, now time.Time) error {
 	var c Condition
 	if p != nil {
 		c = Condition{(*string)(p.UID), p.ResourceVersion}
 	}
-	_, err := s.answer(Object[*coordinationv1.Lease]{}, name, s.store.Delete(key(namespace, name), c))
-	return err
+	if err := s.store.Delete(key(namespace, name), c); err != nil {
+		return toAPIError(err, name)
+	}
+	s.deletedAt[s.store.Version()] = metav1.NewTime(now)
+	return nil
 }
 
 // Put creates or overwrites a Lease without any condition or validation.
@@ -122,14 +128,14 @@ func (s *Leases) Put(l *coordinationv1.Lease, now time.Time) {
 func (s *Leases) Compact() { s.store.Compact() }
 
 // History returns every state of every Lease since the last compaction, in the order of the
-// writes. A deletion is an entry with a deletionTimestamp, which is deletedAt.
-func (s *Leases) History(deletedAt metav1.Time) []coordinationv1.Lease {
+// writes. A deletion is an entry with a deletionTimestamp.
+func (s *Leases) History() []coordinationv1.Lease {
 	var history []coordinationv1.Lease
-	for n := s.store.offset; n < s.store.End(); n++ {
+	for n := s.store.First(); n < s.store.End(); n++ {
 		event, o, _ := s.store.Change(n).Event(func(*coordinationv1.Lease) bool { return true })
 		l := lease(o)
 		if event == Deleted {
-			l.DeletionTimestamp = &deletedAt
+			l.DeletionTimestamp = new(s.deletedAt[l.ResourceVersion])
 		}
 		history = append(history, *l)
 	}
@@ -152,8 +158,7 @@ func (s *Leases) Watch(namespace string, selector labels.Selector, version strin
 	if version != "" && version != "0" && !sendInitialEvents {
 		next, err := s.store.After(version)
 		if err != nil {
-			status := apierrors.NewResourceExpired(err.Error()).Status()
-			c.pending = []watch.Event{{Type: watch.Error, Object: &status}}
+			c.pending = []watch.Event{expired(err)}
 			return c
 		}
 		c.next = next
@@ -174,12 +179,20 @@ func (s *Leases) Watch(namespace string, selector labels.Selector, version strin
 func (c *Cursor) Events() []watch.Event {
 	events := c.pending
 	c.pending = nil
+	if c.next < c.server.store.First() {
+		return []watch.Event{expired(ErrExpired)}
+	}
 	for ; c.next < c.server.store.End(); c.next++ {
 		if event, o, ok := c.server.store.Change(c.next).Event(c.selects); ok {
 			events = append(events, watch.Event{Type: watch.EventType(event), Object: lease(o)})
 		}
 	}
 	return events
+}
+
+func expired(err error) watch.Event {
+	status := apierrors.NewResourceExpired(err.Error()).Status()
+	return watch.Event{Type: watch.Error, Object: &status}
 }
 
 func selection(namespace string, selector labels.Selector) func(*coordinationv1.Lease) bool {
@@ -201,18 +214,21 @@ func lease(o Object[*coordinationv1.Lease]) *coordinationv1.Lease {
 	return l
 }
 
-func (s *Leases) answer(o Object[*coordinationv1.Lease], name string, err error) (*coordinationv1.Lease, error) {
+func answer(o Object[*coordinationv1.Lease], name string, err error) (*coordinationv1.Lease, error) {
+	if err != nil {
+		return nil, toAPIError(err, name)
+	}
+	return lease(o), nil
+}
+
+func toAPIError(err error, name string) error {
 	switch {
 	case errors.Is(err, ErrNotFound):
-		return nil, apierrors.NewNotFound(resource, name)
+		return apierrors.NewNotFound(resource, name)
 	case errors.Is(err, ErrExists):
-		return nil, apierrors.NewAlreadyExists(resource, name)
-	case errors.Is(err, ErrConflict):
-		return nil, apierrors.NewConflict(resource, name, errors.New("a precondition does not hold"))
-	case o.Value == nil:
-		return nil, err
+		return apierrors.NewAlreadyExists(resource, name)
 	}
-	return lease(o), err
+	return apierrors.NewConflict(resource, name, err)
 }
 
 // validate is kube-apiserver's validation of a Lease, without the fields of coordinated

@@ -57,6 +57,7 @@ type Store[T any] struct {
 	objects map[string]Object[T]
 	log     []Change[T]
 	offset  int            // number of changes before log[0], which were compacted or lost in a restore
+	base    uint64         // revision before log[0]
 	index   map[string]int // version -> number of the change
 	uids    int
 }
@@ -180,13 +181,13 @@ func (s *Store[T]) After(version string) (int, error) {
 	if err != nil {
 		return 0, fmt.Errorf("resourceVersion %q: %w", version, err)
 	}
-	n := s.offset + len(s.log)
+	n := s.End()
 	for ; n > s.offset; n-- {
 		if at, _ := strconv.ParseUint(s.log[n-1-s.offset].Version, 10, 64); at <= revision {
 			return n, nil
 		}
 	}
-	if s.offset > 0 {
+	if revision < s.base {
 		return 0, ErrExpired
 	}
 	return n, nil
@@ -206,7 +207,7 @@ func (s *Store[T]) Past(n int) []Object[T] {
 }
 
 // Compact drops the history: watches must start from the present version.
-func (s *Store[T]) Compact() { s.offset, s.log = s.End(), nil }
+func (s *Store[T]) Compact() { s.offset, s.base, s.log = s.End(), s.Revision, nil }
 
 // Backup is the state of a store at one moment.
 type Backup[T any] struct {
@@ -220,8 +221,8 @@ func (s *Store[T]) BackUp() Backup[T] { return Backup[T]{s.Revision, maps.Clone(
 // Restore returns to the state of a backup, and drops the history. Versions continue from
 // that of the backup, so they are given a second time.
 func (s *Store[T]) Restore(b Backup[T]) {
-	s.Compact()
 	s.Revision, s.objects, s.index = b.revision, maps.Clone(b.objects), map[string]int{}
+	s.Compact()
 }
 
 // EventType is what a watch shows of a change, as in package watch of apimachinery.
