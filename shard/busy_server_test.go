@@ -39,6 +39,7 @@ type apiServer struct {
 	end  chan struct{}                      // closed by cut
 	// expired reports whether the watches end with the error that their version is too old.
 	expired bool
+	streams bool // lists are streamed, as by default on a real API server
 }
 
 const silent = -1
@@ -97,8 +98,11 @@ func (s *apiServer) RoundTrip(r *http.Request) (*http.Response, error) {
 		result, err = api.List(r.Context(), options)
 	case "watch":
 		if r.URL.Query().Get("sendInitialEvents") != "" {
-			err = apierrors.NewBadRequest("lists are not streamed")
-			break
+			if !s.streams {
+				err = apierrors.NewBadRequest("lists are not streamed")
+				break
+			}
+			options.SendInitialEvents = new(true)
 		}
 		return s.watch(r, options)
 	}
@@ -175,9 +179,10 @@ func respond(code int, header http.Header, body any) *http.Response {
 }
 
 // startOn is start with client-go's own clientset.
-func startOn(t *testing.T, busy func(verb string) int, pod string) (*member, *apiServer) {
+func startOn(t *testing.T, busy func(verb string) int, streams bool) (*member, *apiServer) {
 	t.Helper()
-	server := &apiServer{client: shardtest.NewCluster().Client(pod), busy: func(string) int { return 0 }, end: make(chan struct{})}
+	const pod = "a"
+	server := &apiServer{client: shardtest.NewCluster().Client(pod), busy: func(string) int { return 0 }, end: make(chan struct{}), streams: streams}
 	client := kubernetes.NewForConfigOrDie(&rest.Config{
 		Host: "https://example.com", Transport: server, ContentConfig: rest.ContentConfig{ContentType: "application/json"},
 	})
@@ -202,7 +207,7 @@ func TestRun_RenewsPastAServerThatShutsDown(t *testing.T) {
 					return 0
 				}
 				return 5
-			}, "a")
+			}, seed%2 == 0)
 			for range 1200 {
 				time.Sleep(100 * time.Millisecond)
 				if m.Fenced() {
@@ -221,12 +226,15 @@ func TestRun_RenewsPastAServerThatShutsDown(t *testing.T) {
 // watch ends because its version is too old, and the list gets no response.
 func TestRun_WatchesAgain(t *testing.T) {
 	for name, test := range map[string]struct {
-		verb string
-		busy int
+		verb             string
+		busy             int
+		expired, streams bool
 	}{
-		"after a rejection":                {"watch", 32}, // the longest delay that API Priority and Fairness asks for
-		"after a watch without a response": {"watch", silent},
-		"after a list without a response":  {"list", silent},
+		"after a rejection":                        {"watch", 32, false, false}, // the longest delay that API Priority and Fairness asks for
+		"after a watch without a response":         {"watch", silent, false, false},
+		"after a list without a response":          {"list", silent, true, false},
+		"after a rejected streamed list":           {"watch", 32, true, true},
+		"after a streamed list without a response": {"watch", silent, true, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -237,8 +245,8 @@ func TestRun_WatchesAgain(t *testing.T) {
 					}
 					times++
 					return test.busy
-				}, "a")
-				server.cut(test.verb == "list")
+				}, test.streams)
+				server.cut(test.expired)
 				select {
 				case err := <-m.done:
 					t.Fatal("Run returned ", err)

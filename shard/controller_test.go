@@ -82,7 +82,6 @@ func (c *controller) close(t *testing.T) {
 func predecessor(t *testing.T, test func(t *testing.T, cluster *shardtest.Cluster, objects *objects)) {
 	synctest.Test(t, func(t *testing.T) {
 		objects := newObjects()
-		defer objects.source.Shutdown()
 		for i := range 100 {
 			objects.write(objectName(i))
 		}

@@ -331,5 +331,4 @@ func (f *fleet) close() {
 		f.awaitEnd(r)
 	}
 	f.server.pending.Wait()
-	f.objects.source.Shutdown()
 }

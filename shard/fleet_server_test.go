@@ -15,90 +15,12 @@ import (
 	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
-	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes/fake"
-	clientcoordinationv1 "k8s.io/client-go/kubernetes/typed/coordination/v1"
-	"k8s.io/client-go/tools/cache"
-	cachetesting "k8s.io/client-go/tools/cache/testing"
 
 	"github.com/tom-ludwig/operator-scaling/shard"
 	"github.com/tom-ludwig/operator-scaling/shard/shardtest"
 )
-
-// objects are the ConfigMaps that a fleet works on.
-type objects struct {
-	source *cachetesting.FakeControllerSource
-
-	mu   sync.Mutex
-	maps map[string]*corev1.ConfigMap // by key; the last state of those that were deleted, too
-	gone map[string]time.Time
-}
-
-func newObjects() *objects {
-	return &objects{source: cachetesting.NewFakeControllerSource(), maps: map[string]*corev1.ConfigMap{}, gone: map[string]time.Time{}}
-}
-
-// listWatch returns a ListerWatcher whose first list is late.
-func (o *objects) listWatch(late time.Duration) cache.ListerWatcher {
-	var once sync.Once
-	return &cache.ListWatch{
-		ListWithContextFunc: func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
-			once.Do(func() { pause(ctx, late) })
-			return o.source.List(options)
-		},
-		WatchFuncWithContext: func(_ context.Context, options metav1.ListOptions) (watch.Interface, error) {
-			return o.source.Watch(options)
-		},
-	}
-}
-
-// write creates or changes an object.
-func (o *objects) write(name string) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	key := "default/" + name
-	cm := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name}}
-	_, deleted := o.gone[key]
-	if o.maps[key] == nil || deleted {
-		o.source.Add(cm)
-	} else {
-		o.source.Modify(cm)
-	}
-	o.maps[key] = cm
-	delete(o.gone, key)
-}
-
-// remove deletes an object.
-func (o *objects) remove(name string) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	key := "default/" + name
-	if _, deleted := o.gone[key]; !deleted && o.maps[key] != nil {
-		o.source.Delete(o.maps[key].DeepCopy())
-		o.gone[key] = time.Now()
-	}
-}
-
-// versions returns the version of each object: "gone" if it was deleted after the
-// given time. Objects that were deleted before are left out.
-func (o *objects) versions(since time.Time) map[string]string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	versions := map[string]string{}
-	for key, cm := range o.maps {
-		at, gone := o.gone[key]
-		switch {
-		case !gone:
-			versions[key] = cm.ResourceVersion
-		case at.After(since):
-			versions[key] = "gone"
-		}
-	}
-	return versions
-}
 
 // server receives the writes of the reconciles, through shard's transport. It carries out
 // each request that has reached it, whether or not its sender still waits for the response.
@@ -189,7 +111,7 @@ func (s *server) commit(key, token, writer string) {
 // faultyClient is a clientset whose requests for Leases are delayed. It may become dead:
 // then the requests that are sent since get no response.
 type faultyClient struct {
-	*fake.Clientset
+	networkClient
 	mu   sync.Mutex
 	rand *rand.Rand
 	dead bool
@@ -255,7 +177,9 @@ func (w *faultyClient) requests(verbs ...string) (n int) {
 }
 
 func newFaultyClient(client *fake.Clientset, seed uint64) *faultyClient {
-	return &faultyClient{Clientset: client, rand: rand.New(rand.NewPCG(seed, seed)), slow: 5 * time.Millisecond, sent: map[string]int{}}
+	w := &faultyClient{rand: rand.New(rand.NewPCG(seed, seed)), slow: 5 * time.Millisecond, sent: map[string]int{}}
+	w.networkClient = networkClient{client, w}
+	return w
 }
 
 // set makes the client dead, slow, or healthy.
@@ -265,104 +189,64 @@ func (w *faultyClient) set(dead bool, slow time.Duration) {
 	w.dead, w.slow = dead, max(slow, 5*time.Millisecond)
 }
 
-func (w *faultyClient) CoordinationV1() clientcoordinationv1.CoordinationV1Interface {
-	return coordination{w.Clientset.CoordinationV1(), w}
-}
-
-type coordination struct {
-	clientcoordinationv1.CoordinationV1Interface
-	client *faultyClient
-}
-
-func (c coordination) Leases(namespace string) clientcoordinationv1.LeaseInterface {
-	return leases{c.CoordinationV1Interface.Leases(namespace), c.client}
-}
-
-type leases struct {
-	clientcoordinationv1.LeaseInterface
-	client *faultyClient
-}
-
 // send delays a request on its way to the server and back. If the client is dead, a request
 // gets no response until its sender stops waiting or the kernel times out, but it may have
-// been carried out.
-func send[T any](ctx context.Context, w *faultyClient, verb string, timeout time.Duration, f func() (T, error)) (response T, err error) {
+// been carried out. Without a plan, watches are not delayed.
+func (w *faultyClient) send(ctx context.Context, verb string, _ *coordinationv1.Lease, call func() error) (err error) {
 	w.mu.Lock()
+	if w.plan == nil && verb == "watch" {
+		w.mu.Unlock()
+		return call()
+	}
 	w.sent[verb]++
 	if w.plan != nil {
 		trip := w.plan(verb)
 		w.mu.Unlock()
-		return carry(ctx, trip, f)
+		return carry(ctx, trip, call)
 	}
 	dead, lost := w.dead, w.rand.IntN(2) == 0
 	there, back := time.Duration(w.rand.Int64N(int64(w.slow))), time.Duration(w.rand.Int64N(int64(w.slow)))
 	w.mu.Unlock()
 	pause(ctx, there)
 	if !dead || !lost {
-		response, err = f() // even if the sender no longer waits
+		err = call() // even if the sender no longer waits
 	}
 	if dead {
-		back = timeout
+		back = 15 * time.Minute
+		if verb == "list" {
+			back = 30 * time.Second
+		}
 	}
 	pause(ctx, back)
 	if ctx.Err() != nil || dead {
-		var none T
-		return none, fmt.Errorf("%w: %w", shardtest.ErrFault, ctx.Err())
+		return fmt.Errorf("%w: %w", shardtest.ErrFault, ctx.Err())
 	}
-	return response, err
-}
-
-// carry sends a request as its trip describes.
-func carry[T any](ctx context.Context, way trip, f func() (T, error)) (response T, err error) {
-	if way.err != nil {
-		return response, way.err
-	}
-	arrived := make(chan func() (T, error), 1)
-	time.AfterFunc(way.there, func() {
-		response, err := f()
-		arrived <- func() (T, error) { return response, err }
-	})
-	select {
-	case result := <-arrived:
-		if pause(ctx, way.back); ctx.Err() == nil {
-			return result()
-		}
-	case <-ctx.Done():
-	}
-	return response, ctx.Err()
-}
-
-func (l leases) Get(ctx context.Context, name string, o metav1.GetOptions) (*coordinationv1.Lease, error) {
-	return send(ctx, l.client, "get", 15*time.Minute, func() (*coordinationv1.Lease, error) { return l.LeaseInterface.Get(ctx, name, o) })
-}
-
-func (l leases) Create(ctx context.Context, lease *coordinationv1.Lease, o metav1.CreateOptions) (*coordinationv1.Lease, error) {
-	return send(ctx, l.client, "create", 15*time.Minute, func() (*coordinationv1.Lease, error) { return l.LeaseInterface.Create(ctx, lease, o) })
-}
-
-func (l leases) Update(ctx context.Context, lease *coordinationv1.Lease, o metav1.UpdateOptions) (*coordinationv1.Lease, error) {
-	return send(ctx, l.client, "update", 15*time.Minute, func() (*coordinationv1.Lease, error) { return l.LeaseInterface.Update(ctx, lease, o) })
-}
-
-func (l leases) Delete(ctx context.Context, name string, o metav1.DeleteOptions) error {
-	_, err := send(ctx, l.client, "delete", 15*time.Minute, func() (struct{}, error) { return struct{}{}, l.LeaseInterface.Delete(ctx, name, o) })
 	return err
 }
 
-func (l leases) List(ctx context.Context, o metav1.ListOptions) (*coordinationv1.LeaseList, error) {
-	return send(ctx, l.client, "list", 30*time.Second, func() (*coordinationv1.LeaseList, error) { return l.LeaseInterface.List(ctx, o) })
+// carry sends a request as its trip describes.
+func carry(ctx context.Context, way trip, call func() error) error {
+	if way.err != nil {
+		return way.err
+	}
+	arrived := make(chan error, 1)
+	time.AfterFunc(way.there, func() { arrived <- call() })
+	select {
+	case err := <-arrived:
+		if pause(ctx, way.back); ctx.Err() == nil {
+			return err
+		}
+	case <-ctx.Done():
+	}
+	return ctx.Err()
 }
 
-// Watch differs from that of the clientset only if the client is planned.
-func (l leases) Watch(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
-	if !l.client.planned() {
-		return l.LeaseInterface.Watch(ctx, o)
+// stream delays the events of a watch if the client is planned.
+func (w *faultyClient) stream(events watch.Interface) watch.Interface {
+	if !w.planned() {
+		return events
 	}
-	events, err := send(ctx, l.client, "watch", 0, func() (watch.Interface, error) { return l.LeaseInterface.Watch(ctx, o) })
-	if err != nil {
-		return nil, err
-	}
-	return newLateWatch(events, l.client.lateness), nil
+	return newLateWatch(events, w.lateness)
 }
 
 // lateWatch shows each event some time after it happened, like an API server whose

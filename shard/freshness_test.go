@@ -4,15 +4,11 @@
 package shard_test
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"net/http"
-	"path"
 	"slices"
-	"strconv"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -20,121 +16,12 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/tools/cache"
 	clientworkqueue "k8s.io/client-go/util/workqueue"
 
 	"github.com/tom-ludwig/operator-scaling/shard"
 	"github.com/tom-ludwig/operator-scaling/shard/shardtest"
 )
-
-// configMaps is an API server for ConfigMaps that can hold back the events of each watch.
-// As an http.RoundTripper it accepts writes.
-type configMaps struct {
-	mu      sync.Mutex
-	version int
-	objects map[string]*corev1.ConfigMap
-	watches map[*view]bool
-}
-
-// view is what one member sees of it: all namespaces except one.
-type view struct {
-	cache.ListWatch
-	of      *configMaps
-	without string
-	events  chan watch.Event
-	held    []watch.Event
-	holds   bool
-}
-
-func newConfigMaps(names ...string) *configMaps {
-	c := &configMaps{version: 1000, objects: map[string]*corev1.ConfigMap{}, watches: map[*view]bool{}}
-	for _, name := range names {
-		c.version++
-		c.objects["default/"+name] = &corev1.ConfigMap{
-			TypeMeta:   metav1.TypeMeta{Kind: "ConfigMap", APIVersion: "v1"},
-			ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name, ResourceVersion: strconv.Itoa(c.version)},
-		}
-	}
-	return c
-}
-
-func (c *configMaps) view() *view {
-	v := &view{of: c}
-	v.ListWithContextFunc = func(context.Context, metav1.ListOptions) (runtime.Object, error) {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		list := &corev1.ConfigMapList{ListMeta: metav1.ListMeta{ResourceVersion: strconv.Itoa(c.version)}}
-		for _, o := range c.objects {
-			if o.Namespace != v.without {
-				list.Items = append(list.Items, *o.DeepCopy())
-			}
-		}
-		return list, nil
-	}
-	v.WatchFuncWithContext = func(_ context.Context, o metav1.ListOptions) (watch.Interface, error) {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		if o.ResourceVersion != strconv.Itoa(c.version) {
-			return nil, apierrors.NewResourceExpired("too old")
-		}
-		v.events = make(chan watch.Event, 1000)
-		c.watches[v] = true
-		return watch.NewProxyWatcher(v.events), nil
-	}
-	return v
-}
-
-// IsWatchListSemanticsUnSupported makes the reflector use lists.
-func (v *view) IsWatchListSemanticsUnSupported() bool { return true }
-
-// hold holds back the events of the view, or releases the events that were held back.
-func (v *view) hold(holds bool) {
-	v.of.mu.Lock()
-	defer v.of.mu.Unlock()
-	v.holds = holds
-	if !holds {
-		for _, e := range v.held {
-			v.events <- e
-		}
-		v.held = nil
-	}
-}
-
-// RoundTrip carries out a PUT or a POST of an object.
-func (c *configMaps) RoundTrip(r *http.Request) (*http.Response, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.version++
-	namespace, name := path.Base(path.Dir(path.Dir(r.URL.Path))), path.Base(r.URL.Path)
-	o := &corev1.ConfigMap{
-		TypeMeta:   metav1.TypeMeta{Kind: "ConfigMap", APIVersion: "v1"},
-		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name, ResourceVersion: strconv.Itoa(c.version)},
-	}
-	event, status := watch.Modified, http.StatusOK
-	if c.objects[namespace+"/"+name] == nil {
-		event, status = watch.Added, http.StatusCreated
-	}
-	c.objects[namespace+"/"+name] = o
-	for v := range c.watches {
-		e := watch.Event{Type: event, Object: o.DeepCopy()}
-		switch {
-		case namespace == v.without:
-		case v.holds:
-			v.held = append(v.held, e)
-		default:
-			v.events <- e
-		}
-	}
-	body, err := json.Marshal(o)
-	if err != nil {
-		return nil, err
-	}
-	return &http.Response{StatusCode: status, Header: http.Header{"Content-Type": {"application/json"}}, Body: io.NopCloser(bytes.NewReader(body))}, nil
-}
 
 // operator is a member that works on ConfigMaps.
 type operator struct {
@@ -149,7 +36,7 @@ type operator struct {
 	adds map[string][]string // versions that were delivered as Adds, by name
 }
 
-func (c *configMaps) operator(t *testing.T, cluster *shardtest.Cluster, pod string, view *view, wraps bool, wait time.Duration) *operator {
+func (c *objects) operator(t *testing.T, cluster *shardtest.Cluster, pod string, view *view, wraps bool, wait time.Duration) *operator {
 	t.Helper()
 	o := &operator{view: view, adds: map[string][]string{}, client: http.Client{Transport: shard.WrapTransport(c)}}
 	cfg := shard.Config{Name: "foo", PodName: pod, Namespace: namespace, PodUID: podUID(pod), CacheSyncTimeout: wait}
@@ -247,16 +134,16 @@ func (o *operator) wantWaits(t *testing.T, outcome string, some bool) {
 
 // pair returns two members a and b, where a works on the object with the given name and is
 // about to leave.
-func pair(t *testing.T, wraps bool, wait time.Duration) (server *configMaps, a, b *operator, name string) {
+func pair(t *testing.T, wraps bool, wait time.Duration) (server *objects, a, b *operator, name string) {
 	t.Helper()
 	var names []string
 	for i := range 50 {
 		names = append(names, fmt.Sprintf("cm-%d", i))
 	}
 	cluster := shardtest.NewCluster()
-	server = newConfigMaps(names...)
-	a = server.operator(t, cluster, "a", server.view(), wraps, wait)
-	b = server.operator(t, cluster, "b", server.view(), wraps, wait)
+	server = newObjects(names...)
+	a = server.operator(t, cluster, "a", server.listWatch(0), wraps, wait)
+	b = server.operator(t, cluster, "b", server.listWatch(0), wraps, wait)
 	time.Sleep(5 * time.Second)
 	for _, name := range names {
 		if a.OwnsKey("default/" + name) {
@@ -354,8 +241,8 @@ func TestCacheSyncTimeout_NoWaitForCachesThatAreUpToDate(t *testing.T) {
 func TestCacheSyncTimeout_NoWaitForObjectsThatNoInformerSelects(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cluster := shardtest.NewCluster()
-		server := newConfigMaps("x", "y", "x1", "x2")
-		narrow := func() *view { v := server.view(); v.without = "other"; return v }
+		server := newObjects("x", "y", "x1", "x2")
+		narrow := func() *view { v := server.listWatch(0); v.without = "other"; return v }
 		a := server.operator(t, cluster, "a", narrow(), false, 0)
 		b := server.operator(t, cluster, "b", narrow(), false, 0)
 		time.Sleep(5 * time.Second)

@@ -180,7 +180,6 @@ func TestReport_TwoOperatorsOnOneRing(t *testing.T) {
 		operator := func(pod string, kind runtime.Object) *member {
 			m := start(t, cluster.Client(pod), pod)
 			objects := newObjects()
-			t.Cleanup(objects.source.Shutdown)
 			i := shard.NewInformer(m.Sharder, objects.listWatch(0), kind, 0, cache.Indexers{})
 			informers.Go(func() { i.RunWithContext(ctx) })
 			return m

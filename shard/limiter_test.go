@@ -13,10 +13,7 @@ import (
 	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/watch"
-	"k8s.io/client-go/kubernetes/fake"
-	clientcoordinationv1 "k8s.io/client-go/kubernetes/typed/coordination/v1"
 	"k8s.io/client-go/util/flowcontrol"
 
 	"github.com/tom-ludwig/operator-scaling/shard"
@@ -24,10 +21,9 @@ import (
 )
 
 // slowClient is a clientset whose Lease requests each take a while. If it has a rate
-// limiter, each request first waits for a token, within its context. It is not client-go's
-// own clientset, so the member cannot bypass the rate limiter.
+// limiter, each request first waits for a token, within its context.
 type slowClient struct {
-	*fake.Clientset
+	networkClient
 	limiter flowcontrol.RateLimiter // nil for none
 
 	mu       sync.Mutex
@@ -41,31 +37,17 @@ type slowClient struct {
 func defaultLimiter() flowcontrol.RateLimiter { return flowcontrol.NewTokenBucketRateLimiter(5, 10) }
 
 func newSlowClient(cluster *shardtest.Cluster, name string, limiter flowcontrol.RateLimiter) *slowClient {
-	return &slowClient{Clientset: cluster.Client(name), limiter: limiter, requests: map[string]int{}}
+	c := &slowClient{limiter: limiter, requests: map[string]int{}}
+	c.networkClient = networkClient{cluster.Client(name), c}
+	return c
 }
 
-func (c *slowClient) CoordinationV1() clientcoordinationv1.CoordinationV1Interface {
-	return slowCoordination{c.Clientset.CoordinationV1(), c}
-}
-
-type slowCoordination struct {
-	clientcoordinationv1.CoordinationV1Interface
-	c *slowClient
-}
-
-func (s slowCoordination) Leases(namespace string) clientcoordinationv1.LeaseInterface {
-	return slowLeases{s.CoordinationV1Interface.Leases(namespace), s.c}
-}
-
-type slowLeases struct {
-	clientcoordinationv1.LeaseInterface
-	c *slowClient
-}
-
-// send waits as long as a request does until it is served. clearing means that the request
-// is an eviction, or the deletion of a Lease.
-func (l slowLeases) send(ctx context.Context, verb string, clearing bool) error {
-	c := l.c
+// send waits as long as a request does until it is served, and carries it out.
+func (c *slowClient) send(ctx context.Context, verb string, l *coordinationv1.Lease, call func() error) error {
+	if verb == "update" && l.Annotations["operator-scaling.tom-ludwig.github.io/evicted-by"] != "" {
+		verb = "evict"
+	}
+	clearing := verb == "evict" || verb == "delete"
 	c.mu.Lock()
 	c.requests[verb]++
 	if clearing {
@@ -89,54 +71,13 @@ func (l slowLeases) send(ctx context.Context, verb string, clearing bool) error 
 		}
 	}
 	time.Sleep(3 * time.Millisecond)
-	return ctx.Err()
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return call()
 }
 
-func (l slowLeases) Get(ctx context.Context, name string, o metav1.GetOptions) (*coordinationv1.Lease, error) {
-	if err := l.send(ctx, "get", false); err != nil {
-		return nil, err
-	}
-	return l.LeaseInterface.Get(ctx, name, o)
-}
-
-func (l slowLeases) Create(ctx context.Context, x *coordinationv1.Lease, o metav1.CreateOptions) (*coordinationv1.Lease, error) {
-	if err := l.send(ctx, "create", false); err != nil {
-		return nil, err
-	}
-	return l.LeaseInterface.Create(ctx, x, o)
-}
-
-func (l slowLeases) Update(ctx context.Context, x *coordinationv1.Lease, o metav1.UpdateOptions) (*coordinationv1.Lease, error) {
-	verb, evicts := "update", x.Annotations["operator-scaling.tom-ludwig.github.io/evicted-by"] != ""
-	if evicts {
-		verb = "evict"
-	}
-	if err := l.send(ctx, verb, evicts); err != nil {
-		return nil, err
-	}
-	return l.LeaseInterface.Update(ctx, x, o)
-}
-
-func (l slowLeases) Delete(ctx context.Context, name string, o metav1.DeleteOptions) error {
-	if err := l.send(ctx, "delete", true); err != nil {
-		return err
-	}
-	return l.LeaseInterface.Delete(ctx, name, o)
-}
-
-func (l slowLeases) List(ctx context.Context, o metav1.ListOptions) (*coordinationv1.LeaseList, error) {
-	if err := l.send(ctx, "list", false); err != nil {
-		return nil, err
-	}
-	return l.LeaseInterface.List(ctx, o)
-}
-
-func (l slowLeases) Watch(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
-	if err := l.send(ctx, "watch", false); err != nil {
-		return nil, err
-	}
-	return l.LeaseInterface.Watch(ctx, o)
-}
+func (c *slowClient) stream(events watch.Interface) watch.Interface { return events }
 
 // crowd is a large fleet, some members of which crash at the same time.
 type crowd struct {

@@ -137,7 +137,7 @@ func (m *scriptMember) live(predecessor string, tombstones []claim.Tombstone) {
 		LeaseDuration: 15 * time.Second, RenewDeadline: 9 * time.Second, RenewPeriod: 3 * time.Second,
 		WatchLagLimit: 6 * time.Second, DrainTimeout: 30 * time.Second, Coalesce: 50 * time.Millisecond,
 		StartupSettle: 300 * time.Millisecond,
-		Predecessor: predecessor, Tombstones: tombstones,
+		Predecessor:   predecessor, Tombstones: tombstones,
 	})
 	m.f.printf("%s starts as %s", m.name, m.holder())
 	m.last = claim.Record{}
