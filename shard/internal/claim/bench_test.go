@@ -42,7 +42,7 @@ func BenchmarkStep(b *testing.B) {
 	for _, members := range []int{3, 10, 100} {
 		b.Run(fmt.Sprintf("renewal/members=%d", members), func(b *testing.B) {
 			p, others := busyFleet(b, members)
-			version := p.version
+			version := p.server.Revision
 			i := 0
 			b.ReportAllocs()
 			for b.Loop() {

@@ -124,7 +124,7 @@ func TestC8_AListWithHigherWatermarksDelays(t *testing.T) {
 	p.step(WriteResult{Op: u.Op, Outcome: OK, Lease: p.commit(u)})
 	p.show(p.cfg.Lease)
 	l := take[ListLeases](p)
-	r := p.leases["lease-b"].Record
+	r := p.lease("lease-b").Record
 	r.Watermarks = Watermarks{"Foo": "1001"}
 	p.put("lease-b", r) // the watch does not show it
 	p.step(ListResult{Op: l.Op, Outcome: OK, Leases: p.list()})

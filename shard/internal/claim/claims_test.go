@@ -53,7 +53,7 @@ func TestC1_AListWithoutTheMembersClaimDoesNotCount(t *testing.T) {
 	p, l := claiming(t)
 	p.step(ListResult{Op: l.Op + 1, Outcome: OK, Leases: p.list()}) // the machine did not request it
 	p.wantStates(nil, p.all())
-	stale := p.leases[p.cfg.Lease]
+	stale := p.lease(p.cfg.Lease)
 	stale.Version = "99"
 	p.step(ListResult{Op: l.Op, Outcome: OK, Leases: []Lease{stale}})
 	p.wantStates(nil, p.all())
@@ -87,21 +87,21 @@ func TestC1_WhatTheListDoesNotShow(t *testing.T) {
 	}{
 		{"a Lease that the watch shows and the list does not", func(p *driver) {
 			p.peer("b", PhaseActive, 1)
-			delete(p.leases, "lease-b")
+			p.remove("lease-b")
 		}, []int{0, 1, 2, 3, 4, 5, 6, 7}},
 		{"one that was created again under its name", func(p *driver) {
 			p.peer("b", PhaseActive, 1)
-			delete(p.leases, "lease-b")
+			p.remove("lease-b")
 			p.put("lease-b", p.peerRecord("b", PhaseJoining))
 		}, []int{0, 1, 2, 3, 4, 5, 6, 7}},
 		{"one that was created again in a gap of the watch", func(p *driver) {
 			p.peer("b", PhaseActive, 1)
-			delete(p.leases, "lease-b")
+			p.remove("lease-b")
 			p.peer("b", PhaseJoining)
 		}, []int{1}},
 		{"one that was deleted", func(p *driver) {
 			last := p.peer("b", PhaseActive, 1)
-			delete(p.leases, "lease-b")
+			p.remove("lease-b")
 			p.step(LeaseDeleted{Last: last})
 		}, []int{1}},
 		{"one whose deletion another member saw", func(p *driver) {
@@ -228,7 +228,7 @@ func TestC2_APartitionIsGivenUpBeforeTheReleaseIsSent(t *testing.T) {
 	p.wantStates(p.owned("a", "a", "b"), nil)
 	p.wait(200 * time.Millisecond)
 	get := take[GetLease](p)
-	p.step(GetResult{Op: get.Op, Outcome: OK, Lease: p.leases[p.cfg.Lease]})
+	p.step(GetResult{Op: get.Op, Outcome: OK, Lease: p.lease(p.cfg.Lease)})
 	none[Activated](p)
 	p.wantStates(p.owned("a", "a", "b"), nil)
 
@@ -303,7 +303,7 @@ func TestC5_AnUnknownOutcomeNeverCountsAsAClaim(t *testing.T) {
 			p.step(WriteResult{Op: u.Op, Outcome: outcome})
 			p.wantStates(nil, nil)
 			p.wait(200 * time.Millisecond)
-			p.step(GetResult{Op: take[GetLease](p).Op, Outcome: OK, Lease: p.leases[p.cfg.Lease]})
+			p.step(GetResult{Op: take[GetLease](p).Op, Outcome: OK, Lease: p.lease(p.cfg.Lease)})
 			none[Claimed](p)
 			p.wantStates(nil, nil)
 			again := take[WriteLease](p)

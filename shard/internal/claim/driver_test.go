@@ -4,14 +4,13 @@
 package claim
 
 import (
-	"maps"
 	"slices"
-	"strconv"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/tom-ludwig/operator-scaling/shard/internal/leaseserver"
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
 )
 
@@ -22,10 +21,9 @@ type driver struct {
 	m       *Machine
 	cfg     Config
 	now     Time
-	did     []Action         // the actions that the test has not taken yet
-	leases  map[string]Lease // on the server
-	version uint64
-	uids    int
+	did     []Action // the actions that the test has not taken yet
+	server  *leaseserver.Store[Record]
+	created int              // Leases
 	unowned []time.Duration  // of all activations
 	hang    bool             // evictions and deletions of other members' Leases get no response
 	hung    []Action         // those evictions and deletions
@@ -45,7 +43,8 @@ func testConfig(member string) Config {
 
 func newDriver(t *testing.T, change ...func(*Config)) *driver {
 	t.Helper()
-	p := &driver{t: t, cfg: testConfig("a"), leases: map[string]Lease{}, version: 100}
+	p := &driver{t: t, cfg: testConfig("a"), server: leaseserver.NewStore[Record]()}
+	p.server.Revision = 100
 	for _, c := range change {
 		c(&p.cfg)
 	}
@@ -104,27 +103,44 @@ func none[T Action](p *driver) {
 	}
 }
 
+// lease returns a Lease as it is on the server; the zero value if there is none.
+func (p *driver) lease(name string) Lease {
+	o, _ := p.server.Get(name)
+	return toLease(o)
+}
+
+func toLease(o leaseserver.Object[Record]) Lease {
+	return Lease{Name: o.Name, UID: o.UID, Version: o.Version, Created: o.Created, Record: o.Value}
+}
+
+func (p *driver) exists(name string) bool { return p.lease(name).Name != "" }
+
 // put writes a Lease on the server, as the machine or another client would. The machine
 // gets no event.
 func (p *driver) put(name string, r Record) Lease {
-	l, exists := p.leases[name]
-	if !exists {
-		p.uids++
-		l = Lease{Name: name, UID: "lease-uid-" + strconv.Itoa(p.uids), Created: time.Unix(int64(p.uids), 0)}
+	o, err := p.server.Update(name, leaseserver.Condition{}, decoded(r))
+	if err != nil {
+		p.created++
+		o, _ = p.server.Create(name, time.Unix(int64(p.created), 0), decoded(r))
 	}
-	p.version++
-	l.Version, l.Record = strconv.FormatUint(p.version, 10), r
-	if r.Void() {
-		l.Record.Claims = Claims{}
-	}
-	p.leases[name] = l
-	return l
+	return toLease(o)
 }
+
+// decoded is a record as package lease decodes it.
+func decoded(r Record) Record {
+	if r.Void() {
+		r.Claims = Claims{}
+	}
+	return r
+}
+
+// remove deletes a Lease on the server. The machine gets no event.
+func (p *driver) remove(name string) { _ = p.server.Delete(name, leaseserver.Condition{}) }
 
 // show makes the watch show a Lease as it is on the server.
 func (p *driver) show(name string) {
 	p.t.Helper()
-	p.step(LeaseObserved{Lease: p.leases[name]})
+	p.step(LeaseObserved{Lease: p.lease(name)})
 }
 
 // peer puts the Lease of another member on the server and shows it.
@@ -158,10 +174,11 @@ func (p *driver) commit(a Action) Lease {
 	case CreateLease:
 		return p.put(p.cfg.Lease, a.Record)
 	case WriteLease:
-		if l := p.leases[p.cfg.Lease]; l.Version != a.Version || l.UID != a.UID {
-			p.t.Fatalf("update at %s, but the Lease is at %s", a.Version, l.Version)
+		o, err := p.server.Update(p.cfg.Lease, leaseserver.At(a.UID, a.Version), decoded(a.Record))
+		if err != nil {
+			p.t.Fatalf("update at %s, but the Lease is at %s: %v", a.Version, p.lease(p.cfg.Lease).Version, err)
 		}
-		return p.put(p.cfg.Lease, a.Record)
+		return toLease(o)
 	}
 	p.t.Fatalf("%T is not a write", a)
 	return Lease{}
@@ -177,7 +194,7 @@ func (p *driver) serve() {
 		}
 		switch a := p.did[i].(type) {
 		case GetLease:
-			if l, exists := p.leases[p.cfg.Lease]; exists {
+			if l := p.lease(p.cfg.Lease); l.Name != "" {
 				p.step(GetResult{Op: a.Op, Outcome: OK, Lease: l})
 			} else {
 				p.step(GetResult{Op: a.Op, Outcome: NotFound})
@@ -199,8 +216,11 @@ func (p *driver) serve() {
 				p.hung = append(p.hung, a)
 				continue
 			}
-			last := p.leases[a.Name]
-			delete(p.leases, a.Name)
+			last := p.lease(a.Name)
+			if p.server.Delete(a.Name, leaseserver.At(a.UID, a.Version)) != nil {
+				p.step(DeleteResult{Op: a.Op, Outcome: Conflict})
+				continue
+			}
 			p.step(DeleteResult{Op: a.Op, Outcome: OK})
 			p.step(LeaseDeleted{Last: last})
 		case EvictLease:
@@ -208,14 +228,14 @@ func (p *driver) serve() {
 				p.hung = append(p.hung, a)
 				continue
 			}
-			l := p.leases[a.Name]
-			if l.Version != a.Version {
+			r := p.lease(a.Name).Record
+			r.Holder, r.EvictedBy = "", p.cfg.Holder
+			o, err := p.server.Update(a.Name, leaseserver.At(a.UID, a.Version), decoded(r))
+			if err != nil {
 				p.step(EvictResult{Op: a.Op, Outcome: Conflict})
 				continue
 			}
-			l.Record.Holder, l.Record.EvictedBy = "", p.cfg.Holder
-			l = p.put(a.Name, l.Record)
-			p.step(EvictResult{Op: a.Op, Outcome: OK, Lease: l})
+			p.step(EvictResult{Op: a.Op, Outcome: OK, Lease: toLease(o)})
 			p.show(a.Name)
 		case Drain:
 			p.step(Idle(a))
@@ -225,8 +245,8 @@ func (p *driver) serve() {
 }
 
 func (p *driver) list() (list []Lease) {
-	for _, name := range slices.Sorted(maps.Keys(p.leases)) {
-		list = append(list, p.leases[name])
+	for _, o := range p.server.List() {
+		list = append(list, toLease(o))
 	}
 	return list
 }

@@ -41,7 +41,7 @@ func TestC9_FewEvictionsAreInFlightAtOnce(t *testing.T) {
 	}
 	// The end of a Lease does not make room for another request: its eviction is still in flight.
 	first := p.hung[0].(EvictLease)
-	p.step(LeaseDeleted{Last: p.leases[first.Name]})
+	p.step(LeaseDeleted{Last: p.lease(first.Name)})
 	p.serve()
 	if len(p.hung) != 4 {
 		t.Fatalf("%d evictions are in flight, want 4", len(p.hung))
@@ -56,7 +56,7 @@ func TestC9_FewEvictionsAreInFlightAtOnce(t *testing.T) {
 	p.hang = false
 	p.did = append(p.did, p.hung[1:]...)
 	p.serve()
-	for _, l := range p.leases {
+	for _, l := range p.list() {
 		if l.Name != p.cfg.Lease && l.Name != first.Name && !l.Record.Void() {
 			t.Errorf("%s is not evicted", l.Name)
 		}
@@ -79,8 +79,8 @@ func TestC9_FewVoidLeasesAreDeletedAtOnce(t *testing.T) {
 	p.hang = false
 	p.did = append(p.did, p.hung...)
 	p.serve()
-	if len(p.leases) != 1 {
-		t.Errorf("%d Leases are left", len(p.leases))
+	if p.server.Len() != 1 {
+		t.Errorf("%d Leases are left", p.server.Len())
 	}
 }
 
@@ -184,7 +184,7 @@ func TestMembersTakeTurnsToEvict(t *testing.T) {
 		}
 		p.now = p.now.Add(p.cfg.LeaseDuration - time.Second)
 		for i := range living {
-			if l := p.leases[fmt.Sprintf("lease-a-%02d", i)]; i != me {
+			if l := p.lease(fmt.Sprintf("lease-a-%02d", i)); i != me {
 				l.Record.Seq++
 				p.put(l.Name, l.Record)
 				p.show(l.Name)
@@ -369,7 +369,7 @@ func TestC9_SurvivorsShareTheEvictions(t *testing.T) {
 			if sent++; sent <= total && !first(e) {
 				t.Errorf("eviction %d is one that another member sends first", sent)
 			}
-			l := p.leases[e.Name]
+			l := p.lease(e.Name)
 			l.Record.Holder, l.Record.EvictedBy = "", p.cfg.Holder
 			l = p.put(e.Name, l.Record)
 			p.step(EvictResult{Op: e.Op, Outcome: OK, Lease: l})

@@ -79,7 +79,7 @@ func TestC3_AfterTheFenceTheLeaseIsReadAndWrittenBeforeWorkResumes(t *testing.T)
 		p.step(GetResult{Op: take[GetLease](p).Op})
 	}
 	p.wait(2 * time.Second)
-	p.step(GetResult{Op: take[GetLease](p).Op, Outcome: OK, Lease: p.leases[p.cfg.Lease]})
+	p.step(GetResult{Op: take[GetLease](p).Op, Outcome: OK, Lease: p.lease(p.cfg.Lease)})
 	none[Unfenced](p)
 	u = take[WriteLease](p)
 	none[Activated](p)
@@ -111,7 +111,7 @@ func TestAMachineThatWasEvictedEnds(t *testing.T) {
 			if c.change == nil {
 				p.step(GetResult{Op: get.Op, Outcome: NotFound})
 			} else {
-				l := p.leases[p.cfg.Lease]
+				l := p.lease(p.cfg.Lease)
 				c.change(&l)
 				p.step(GetResult{Op: get.Op, Outcome: OK, Lease: l})
 			}
@@ -128,11 +128,11 @@ func TestAMachineThatWasEvictedEnds(t *testing.T) {
 
 func TestWritesOfOtherClientsAreOverwritten(t *testing.T) {
 	p := newDriver(t).join()
-	r := p.leases[p.cfg.Lease].Record
+	r := p.lease(p.cfg.Lease).Record
 	r.Claims = Claims{Everything: true}
 	p.put(p.cfg.Lease, r)
 	p.show(p.cfg.Lease)
-	p.step(GetResult{Op: take[GetLease](p).Op, Outcome: OK, Lease: p.leases[p.cfg.Lease]})
+	p.step(GetResult{Op: take[GetLease](p).Op, Outcome: OK, Lease: p.lease(p.cfg.Lease)})
 	u := take[WriteLease](p)
 	if u.Record.Claims.Everything || u.Record.Claims.Set.Len() != testPartitions {
 		t.Errorf("writes %+v", u.Record.Claims)
@@ -151,7 +151,7 @@ func TestAConflictIsRetriedAtOnceButThenWithABackoff(t *testing.T) {
 		if writes == 1 && after > 0 {
 			t.Errorf("waits %v after the first conflict", after)
 		}
-		p.step(GetResult{Op: get.Op, Outcome: OK, Lease: p.leases[p.cfg.Lease]})
+		p.step(GetResult{Op: get.Op, Outcome: OK, Lease: p.lease(p.cfg.Lease)})
 		u = take[WriteLease](p)
 	}
 	if writes > 60 {
@@ -212,7 +212,7 @@ func TestUnexpectedResponsesAreIgnored(t *testing.T) {
 
 func TestStatsCount(t *testing.T) {
 	p := newDriver(t).join()
-	before, version := p.m.Stats(), p.version
+	before, version := p.m.Stats(), p.server.Revision
 	for _, outcome := range []Outcome{OK, OK, Unknown, Conflict} {
 		u, _ := until[WriteLease](p)
 		if outcome == OK {
@@ -224,7 +224,7 @@ func TestStatsCount(t *testing.T) {
 	}
 	until[GetLease](p)
 	s := p.m.Stats()
-	if s.Heartbeats-before.Heartbeats != p.version-version || s.HeartbeatFailures != 2 || s.Conflicts != 1 || s.FenceTrips != 0 || s.Lists == 0 {
+	if s.Heartbeats-before.Heartbeats != p.server.Revision-version || s.HeartbeatFailures != 2 || s.Conflicts != 1 || s.FenceTrips != 0 || s.Lists == 0 {
 		t.Errorf("before %+v, then %+v", before, s)
 	}
 	p.wait(p.cfg.RenewDeadline)

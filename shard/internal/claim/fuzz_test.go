@@ -83,12 +83,12 @@ func (s *script) watermarks() Watermarks {
 
 func (s *script) lease() Lease {
 	l := Lease{
-		Name: "lease-" + []string{"a", "b", "c", "d"}[s.pick(4)], UID: fmt.Sprint("lease-uid-", s.pick(3)),
+		Name: "lease-" + []string{"a", "b", "c", "d"}[s.pick(4)], UID: fmt.Sprint("lease-", s.pick(3)),
 		Version: []string{"", "0", "9", "101", "102", "103", "999", "x"}[s.pick(8)],
 		Created: time.Unix(int64(s.pick(3)), 0), Record: s.record(),
 	}
 	if s.pick(3) == 0 {
-		if own, exists := s.p.leases[s.p.cfg.Lease]; exists {
+		if own := s.p.lease(s.p.cfg.Lease); own.Name != "" {
 			l = own
 		}
 	}
@@ -223,7 +223,7 @@ func (c *caller) carryOut(honest bool) {
 		case GetLease:
 			c.asked(a.Op)
 			if honest {
-				l, exists := p.leases[p.cfg.Lease]
+				l, exists := p.lease(p.cfg.Lease), p.exists(p.cfg.Lease)
 				outcome := NotFound
 				if exists {
 					outcome = OK
@@ -232,7 +232,7 @@ func (c *caller) carryOut(honest bool) {
 			}
 		case CreateLease:
 			c.asked(a.Op)
-			if _, exists := p.leases[p.cfg.Lease]; honest && !exists {
+			if exists := p.exists(p.cfg.Lease); honest && !exists {
 				p.step(WriteResult{Op: a.Op, Outcome: OK, Lease: p.put(p.cfg.Lease, a.Record)})
 			}
 		case WriteLease:
@@ -242,7 +242,7 @@ func (c *caller) carryOut(honest bool) {
 					p.t.Fatalf("the claim to partition %d was withdrawn while it is %v", partition, s)
 				}
 			}
-			if l := p.leases[p.cfg.Lease]; honest && l.UID == a.UID && l.Version == a.Version {
+			if l := p.lease(p.cfg.Lease); honest && l.UID == a.UID && l.Version == a.Version {
 				p.step(WriteResult{Op: a.Op, Outcome: OK, Lease: p.put(p.cfg.Lease, a.Record)})
 			}
 		case DeleteLease:

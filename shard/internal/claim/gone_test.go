@@ -32,7 +32,7 @@ func TestL1_TheFirstListDoesNotBringBackAPeerThatHasLeft(t *testing.T) {
 	released.Holder, released.Phase = "", PhaseDraining
 	last := p.put(b.Name, released)
 	p.show(b.Name)
-	delete(p.leases, b.Name)
+	p.remove(b.Name)
 	p.step(LeaseDeleted{Last: last, Final: true})
 
 	p.step(ListResult{Op: list.Op, Outcome: OK, Leases: answer})
@@ -47,7 +47,7 @@ func TestL1_APeerThatTheWatchNeverShowsBlocksNothingForEver(t *testing.T) {
 	p, list := askFirstList(t)
 	b := p.put("lease-b", p.peerRecord("b", PhaseActive, p.all()...))
 	p.step(ListResult{Op: list.Op, Outcome: OK, Leases: p.list()})
-	delete(p.leases, b.Name)
+	p.remove(b.Name)
 	p.run(2*p.cfg.LeaseDuration + 5*time.Second)
 	p.wantStates(p.all(), nil)
 }
@@ -76,7 +76,7 @@ func TestR31_APeerThatIsMissingFromTheListMayHaveClaimedMore(t *testing.T) {
 	last := b
 	last.Record.Seq++
 	last.Record.Claims.Set = setOf(testPartitions, p.all()...)
-	delete(p.leases, b.Name)
+	p.remove(b.Name)
 	p.step(ListResult{Op: list.Op, Outcome: OK, Leases: p.list()})
 	none[Activated](p)
 	p.step(LeaseObserved{Lease: last})

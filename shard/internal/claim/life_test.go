@@ -21,7 +21,7 @@ func TestAMemberIsOnTheRingOnlyWhenItsInformersHaveSynced(t *testing.T) {
 	p.step(WriteResult{Op: create.Op, Outcome: OK, Lease: p.commit(create)})
 	p.show(p.cfg.Lease)
 	p.run(5 * time.Second)
-	if l := p.leases[p.cfg.Lease]; l.Record.Phase != PhaseJoining || p.m.Serving() || len(p.in(ring.Active)) > 0 {
+	if l := p.lease(p.cfg.Lease); l.Record.Phase != PhaseJoining || p.m.Serving() || len(p.in(ring.Active)) > 0 {
 		t.Errorf("before the informers have synced, the record is %+v", l.Record)
 	}
 	p.step(Synced{})
@@ -29,7 +29,7 @@ func TestAMemberIsOnTheRingOnlyWhenItsInformersHaveSynced(t *testing.T) {
 		t.Errorf("does %#v", p.did)
 	}
 	p.run(time.Second)
-	if l := p.leases[p.cfg.Lease]; l.Record.Phase != PhaseActive || !p.m.Serving() {
+	if l := p.lease(p.cfg.Lease); l.Record.Phase != PhaseActive || !p.m.Serving() {
 		t.Errorf("after the informers have synced, the record is %+v", l.Record)
 	}
 }
@@ -38,7 +38,7 @@ func TestAMemberIsOnTheRingOnlyWhenItsInformersHaveSynced(t *testing.T) {
 func (p *driver) answerGet() *driver {
 	p.t.Helper()
 	get := take[GetLease](p)
-	if l, exists := p.leases[p.cfg.Lease]; exists {
+	if l := p.lease(p.cfg.Lease); l.Name != "" {
 		p.step(GetResult{Op: get.Op, Outcome: OK, Lease: l})
 	} else {
 		p.step(GetResult{Op: get.Op, Outcome: NotFound})
@@ -91,7 +91,7 @@ func TestALeaseOfTheNameExists(t *testing.T) {
 			if got := p.now.Mono - start; got < c.at || got > c.at+4*time.Second {
 				t.Errorf("serves after %v, want %v", got, c.at)
 			}
-			if l := p.leases[p.cfg.Lease]; l.Record.Holder != "a_1" {
+			if l := p.lease(p.cfg.Lease); l.Record.Holder != "a_1" {
 				t.Errorf("the holder is %s", l.Record.Holder)
 			}
 			p.run(time.Second)
@@ -110,7 +110,7 @@ func TestASecondLiveProcessOfTheNameNeverJoins(t *testing.T) {
 	for range 60 {
 		p.put(p.cfg.Lease, r) // the other process renews
 		p.run(time.Second)
-		if p.leases[p.cfg.Lease].Record.Holder != "a_0" {
+		if p.lease(p.cfg.Lease).Record.Holder != "a_0" {
 			t.Fatal("the Lease was taken from a live member")
 		}
 	}
@@ -122,7 +122,7 @@ func TestASecondLiveProcessOfTheNameNeverJoins(t *testing.T) {
 	void := p.put(p.cfg.Lease, r)
 	p.show(p.cfg.Lease)
 	get := take[GetLease](p)
-	delete(p.leases, p.cfg.Lease)
+	p.remove(p.cfg.Lease)
 	p.step(GetResult{Op: get.Op, Outcome: OK, Lease: void})
 	p.step(DeleteResult{Op: take[DeleteLease](p).Op, Outcome: NotFound})
 	p.step(LeaseDeleted{Last: void})
@@ -191,7 +191,7 @@ func TestStopCostsTwoWrites(t *testing.T) {
 		}
 		p.step(WriteResult{Op: u.Op, Outcome: OK, Lease: p.commit(u)})
 		d := take[DeleteLease](p)
-		if d.Name != p.cfg.Lease || d.Version != p.leases[p.cfg.Lease].Version {
+		if d.Name != p.cfg.Lease || d.Version != p.lease(p.cfg.Lease).Version {
 			t.Errorf("deletes %+v", d)
 		}
 		p.step(DeleteResult{Op: d.Op, Outcome: OK})
@@ -238,7 +238,7 @@ func TestStopAtAnyTimeEnds(t *testing.T) {
 			if limit := p.cfg.RenewDeadline + 3*time.Second; p.m.stage != ended || took > limit {
 				t.Fatalf("stop after %v (server reachable: %v): ended %v, after %v", at, reachable, p.m.stage == ended, took)
 			}
-			if _, exists := p.leases[p.cfg.Lease]; exists && reachable {
+			if exists := p.exists(p.cfg.Lease); exists && reachable {
 				t.Fatalf("stop after %v: the Lease is still there", at)
 			}
 		}
@@ -252,7 +252,7 @@ func TestAPartitionThatDoesNotDrainIsNotReleased(t *testing.T) {
 	for p.m.stage != ended {
 		p.serveWithoutDrain()
 		p.wait(100 * time.Millisecond)
-		if l := p.leases[p.cfg.Lease]; l.Record.Claims.Set.Len() != testPartitions {
+		if l := p.lease(p.cfg.Lease); l.Record.Claims.Set.Len() != testPartitions {
 			t.Fatal("released")
 		}
 	}
@@ -262,7 +262,7 @@ func TestAPartitionThatDoesNotDrainIsNotReleased(t *testing.T) {
 	if got := p.now.Mono - start; got < p.cfg.DrainTimeout || got > p.cfg.DrainTimeout+200*time.Millisecond {
 		t.Errorf("ends after %v", got)
 	}
-	if p.leases[p.cfg.Lease].Record.Void() {
+	if p.lease(p.cfg.Lease).Record.Void() {
 		t.Error("the Lease was given up: its next holder would work at the same time as the stuck work")
 	}
 }
@@ -302,7 +302,7 @@ func TestTheParametersInForceAreThoseOfTheOldestLease(t *testing.T) {
 	p.show(o.Name)
 	p.run(time.Second)
 	p.wantStates(p.all(), nil)
-	if got := p.leases[p.cfg.Lease].Record.Claims; got.Set.Partitions() != testPartitions {
+	if got := p.lease(p.cfg.Lease).Record.Claims; got.Set.Partitions() != testPartitions {
 		t.Errorf("claims %+v", got)
 	}
 }
@@ -323,7 +323,7 @@ func TestAMemberWithAnotherKeyWaitsUntilTheOldMembersHaveLeft(t *testing.T) {
 		p.show(o.Name)
 		p.run(3 * time.Second)
 	}
-	if !p.m.Incompatible() || len(p.in(ring.Active)) > 0 || p.leases[p.cfg.Lease].Record.Claims.Set.Len() > 0 {
+	if !p.m.Incompatible() || len(p.in(ring.Active)) > 0 || p.lease(p.cfg.Lease).Record.Claims.Set.Len() > 0 {
 		t.Errorf("incompatible %v, states %v", p.m.Incompatible(), p.m.States())
 	}
 	old.Holder = ""
@@ -374,7 +374,7 @@ func TestTheNextMachineInheritsTombstones(t *testing.T) {
 	next.step(Synced{})
 	next.run(time.Second)
 	next.wantStates(without(next.all(), []int{0, 1}), nil)
-	if got := next.leases[next.cfg.Lease].Record.Tombstones; len(got) != 1 {
+	if got := next.lease(next.cfg.Lease).Record.Tombstones; len(got) != 1 {
 		t.Errorf("the Lease has %d tombstones", len(got))
 	}
 	// A tombstone of its own predecessor does not count: the predecessor's work has ended.

@@ -216,7 +216,7 @@ func TestAPeerThatOnlyAListHasShown(t *testing.T) {
 	if !slices.Contains(p.m.View().Members(), "b") {
 		t.Fatal("b is not in the view")
 	}
-	delete(p.leases, b.Name) // the watch, which starts now, never shows it
+	p.remove(b.Name) // the watch, which starts now, never shows it
 	evict, _ := until[EvictLease](p)
 	p.step(EvictResult{Op: evict.Op, Outcome: NotFound})
 	if slices.Contains(p.m.View().Members(), "b") {
@@ -246,7 +246,7 @@ func TestADeletedLeaseBlocksForOneDuration(t *testing.T) {
 	p := newDriver(t).join()
 	b := p.peer("b", PhaseActive, 0, 1)
 	p.run(time.Second)
-	delete(p.leases, b.Name)
+	p.remove(b.Name)
 	p.step(LeaseDeleted{Last: b})
 	u := take[WriteLease](p)
 	if len(u.Record.Tombstones) != 1 || u.Record.Tombstones[0].Holder != "b_1" || !u.Record.Tombstones[0].Claims.equal(b.Record.Claims) {
@@ -270,9 +270,9 @@ func TestADeletedLeaseBlocksForOneDuration(t *testing.T) {
 			t.Fatalf("active are %v, of %v", active, mine)
 		}
 	}
-	if got := p.leases[p.cfg.Lease].Record.Tombstones; len(got) != 0 {
+	if got := p.lease(p.cfg.Lease).Record.Tombstones; len(got) != 0 {
 		p.run(p.cfg.RenewPeriod)
-		if got := p.leases[p.cfg.Lease].Record.Tombstones; len(got) != 0 {
+		if got := p.lease(p.cfg.Lease).Record.Tombstones; len(got) != 0 {
 			t.Errorf("tombstones stay on the Lease: %v", got)
 		}
 	}
@@ -311,7 +311,7 @@ func TestVoidLeasesAreDeletedByOneMember(t *testing.T) {
 		p.put(b.Name, b.Record)
 		p.show(b.Name)
 		p.run(20 * time.Second)
-		if _, exists := p.leases[b.Name]; exists == first {
+		if exists := p.exists(b.Name); exists == first {
 			t.Errorf("first in the view %v: the void Lease exists: %v", first, exists)
 		}
 	}

@@ -25,9 +25,6 @@ func (p *driver) release(l Lease) Lease {
 	return p.put(l.Name, l.Record)
 }
 
-// remove deletes a Lease on the server. The watch does not show it.
-func (p *driver) remove(name string) { delete(p.leases, name) }
-
 func (p *driver) gone(last Lease) { p.step(LeaseDeleted{Last: last, Final: true}) }
 
 // create answers the requests of a machine that finds no Lease of its name. The test itself
@@ -275,8 +272,8 @@ func TestR30_AHeldLeaseOfTheMembersNameIsDeleted(t *testing.T) {
 			}
 			start := p.now.Mono
 			p.show(p.cfg.Lease)
-			if b, exists := p.leases["lease-b"]; exists {
-				delete(p.leases, b.Name)
+			if b := p.lease("lease-b"); b.Name != "" {
+				p.remove(b.Name)
 				p.step(LeaseDeleted{Last: b, Final: true})
 			}
 			for p.now.Mono-start < p.cfg.LeaseDuration {
@@ -285,7 +282,7 @@ func TestR30_AHeldLeaseOfTheMembersNameIsDeleted(t *testing.T) {
 				if len(c.blocks) > 0 && p.now.Mono-start > p.cfg.LeaseDuration-p.cfg.RenewPeriod-time.Second {
 					break
 				}
-				if got := p.leases[p.cfg.Lease].Record.Tombstones; len(got) > 0 != (len(c.blocks) > 0) {
+				if got := p.lease(p.cfg.Lease).Record.Tombstones; len(got) > 0 != (len(c.blocks) > 0) {
 					t.Fatalf("the published tombstones are %+v", got)
 				}
 			}
@@ -324,7 +321,7 @@ func TestR30_TheNextMachineKnowsTheOtherHoldersOfItsName(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			p := newDriver(t).join()
-			own := p.leases[p.cfg.Lease]
+			own := p.lease(p.cfg.Lease)
 			p.remove(own.Name)
 			c.happen(p, p.other("a_0", 0, 1))
 			next := newDriver(t, func(cfg *Config) {
@@ -404,7 +401,7 @@ func TestR33_AnotherLeaseOfTheNameDoesNotProveAFreshWatch(t *testing.T) {
 	p := newDriver(t)
 	p.step(Tick{})
 	p.create()
-	other := p.leases[p.cfg.Lease]
+	other := p.lease(p.cfg.Lease)
 	other.UID, other.Version, other.Record.Holder = "other", "9999", "a_0"
 	p.step(LeaseObserved{other})
 	if p.m.WatchFresh() {

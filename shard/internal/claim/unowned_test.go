@@ -28,7 +28,7 @@ func TestUnownedTimeIsMeasured(t *testing.T) {
 		"from the last renewal before the Lease was deleted": {
 			func(p *driver, l Lease) {
 				p.run(5 * time.Second)
-				delete(p.leases, l.Name)
+				p.remove(l.Name)
 				p.step(LeaseDeleted{Last: l})
 			}, 20 * time.Second, 21 * time.Second,
 		},
