@@ -6,71 +6,65 @@ package chaos
 import (
 	"context"
 	"time"
-
-	"github.com/tom-ludwig/operator-scaling/test/replica"
 )
 
-// Counters are values of the processes' own metrics.
-type Counters struct{ Refused, Contested, Fences, Conflicts float64 }
+const contested = "contested claims"
 
-// follow reads the metrics of all processes repeatedly until the context ends, because
+// counters are those of the processes' own metrics that show what a run has exercised, and
+// how much of it a run needs.
+var counters = []struct {
+	what, metric string
+	labels       []string
+	least        int
+}{
+	{"refused evictions", "sharding_evictions_total", []string{`outcome="refused"`}, 1},
+	{contested, "sharding_claims_contested_total", nil, 1},
+	{"fence trips", "sharding_fence_trips_total", nil, 8},
+	{"Lease write conflicts", "sharding_lease_conflicts_total", nil, 8},
+}
+
+// follow reads the counters of all processes repeatedly until the context ends, because
 // the counts of a process are lost when it is killed.
 func (a *environment) follow(ctx context.Context) {
-	for a.sleep(ctx, 300*time.Millisecond) == nil {
+	for sleep(ctx, 300*time.Millisecond) == nil {
 		a.ask(ctx, 500*time.Millisecond)
 	}
 }
 
-// ask reads the metrics of all processes. limit is the time for each, because it may be
+// ask reads the counters of all processes. limit is the time for each, because it may be
 // paused.
 func (a *environment) ask(ctx context.Context, limit time.Duration) {
-	for _, s := range a.allReplicas() {
-		p, err := s.running()
+	for _, r := range a.allReplicas() {
+		p, err := r.running()
 		if err != nil {
 			continue
 		}
 		one, cancel := context.WithTimeout(ctx, limit)
-		c, err := askOne(one, p)
+		metrics, err := p.Metrics(one)
 		cancel()
+		counts := map[string]float64{}
+		for _, c := range counters {
+			if err == nil {
+				counts[c.what], err = metrics.Sum(c.metric, c.labels...)
+			}
+		}
 		if err == nil {
 			a.mu.Lock()
-			a.seen[p] = c
+			a.seen[p] = counts
 			a.mu.Unlock()
 		}
 	}
 }
 
-func askOne(ctx context.Context, p *replica.Process) (c Counters, err error) {
-	metrics, err := p.Metrics(ctx)
-	if err != nil {
-		return c, err
-	}
-	for _, m := range []struct {
-		to     *float64
-		name   string
-		labels []string
-	}{
-		{&c.Refused, "sharding_evictions_total", []string{`outcome="refused"`}},
-		{&c.Contested, "sharding_claims_contested_total", nil},
-		{&c.Fences, "sharding_fence_trips_total", nil},
-		{&c.Conflicts, "sharding_lease_conflicts_total", nil},
-	} {
-		if *m.to, err = metrics.Sum(m.name, m.labels...); err != nil {
-			return c, err
-		}
-	}
-	return c, nil
-}
-
-// total adds up the counts of all processes.
-func (a *environment) total() (sum Counters) {
+// counted adds up the counters of all processes.
+func (a *environment) counted() map[string]float64 {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for _, c := range a.seen {
-		sum.Refused += c.Refused
-		sum.Contested += c.Contested
-		sum.Fences += c.Fences
-		sum.Conflicts += c.Conflicts
+	sum := map[string]float64{}
+	for _, counts := range a.seen {
+		for what, n := range counts {
+			sum[what] += n
+		}
 	}
 	return sum
 }

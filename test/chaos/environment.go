@@ -8,15 +8,15 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/tom-ludwig/operator-scaling/example-controller/pkg/generated/clientset/versioned"
@@ -35,6 +35,7 @@ const (
 	reconcileDelay = 30 * time.Millisecond
 	drainTimeout   = 6 * time.Second
 	patience       = 10 * time.Minute // for conditions that must become true eventually, even on a busy machine
+	requestTimeout = 5 * time.Second
 )
 
 // environment has everything that runs.
@@ -50,7 +51,7 @@ type environment struct {
 
 	replicas      []*replicaHarness
 	surgeReplicas []*replicaHarness // join and leave, to make partitions move
-	server        sync.Mutex        // held while a fault affects a server that all replicas use
+	serversInUse  bool              // by a fault; only the schedule accesses it
 
 	ctx    context.Context // ends when no more processes may be started
 	cancel context.CancelFunc
@@ -62,8 +63,8 @@ type environment struct {
 	injections []*Injection
 	exits      int // processes that exited on their own
 	machine    heartbeat.Monitor
-	err        error // the first error of the harness itself
-	seen       map[*replica.Process]Counters
+	err        error                                   // the first error of the harness itself
+	seen       map[*replica.Process]map[string]float64 // the values of counters
 	breaches   []Breach
 }
 
@@ -72,7 +73,7 @@ func open(ctx context.Context, o Options) (_ *environment, err error) {
 	a := &environment{
 		options: o,
 		random:  rand.New(rand.NewPCG(o.Seed, 1)),
-		seen:    map[*replica.Process]Counters{},
+		seen:    map[*replica.Process]map[string]float64{},
 	}
 	a.ctx, a.cancel = context.WithCancel(context.Background())
 	defer func() {
@@ -97,7 +98,7 @@ func open(ctx context.Context, o Options) (_ *environment, err error) {
 	if a.cp, err = controlplane.Start(starting, controlplane.Options{Binary: plane, Dir: filepath.Join(o.Dir, "control-plane")}); err != nil {
 		return nil, err
 	}
-	if a.etcdLine, err = faultproxy.StartTunnel(hostOf(a.cp.Etcd.URL())); err != nil {
+	if a.etcdLine, err = faultproxy.StartTunnel(hostOf(a.cp.Etcd)); err != nil {
 		return nil, err
 	}
 	if a.second, err = a.cp.StartSecondAPIServer(starting, "http://"+a.etcdLine.Address()); err != nil {
@@ -121,11 +122,10 @@ func (a *environment) setup(ctx context.Context) (err error) {
 		return err
 	}
 	crd := filepath.Join(root, "example-controller", "manifests", "crd.yaml")
-	if _, err := a.cp.Kubectl(ctx, "apply", "--filename", crd); err != nil {
-		return err
-	}
-	if _, err := a.cp.Kubectl(ctx, "wait", "--for=condition=Established", "--timeout=60s", "--filename", crd); err != nil {
-		return err
+	for _, command := range [][]string{{"apply"}, {"wait", "--for=condition=Established", "--timeout=60s"}} {
+		if _, err := a.cp.Kubectl(ctx, append(command, "--filename", crd)...); err != nil {
+			return err
+		}
 	}
 	if _, err := a.kube.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}}, metav1.CreateOptions{}); err != nil {
 		return err
@@ -133,45 +133,41 @@ func (a *environment) setup(ctx context.Context) (err error) {
 	if a.log, err = etcdlog.Watch(ctx, a.cp.Etcd.URL(), namespace, namespace); err != nil {
 		return err
 	}
-	if err := a.createFoos(ctx); err != nil {
-		return err
+	for i := range a.options.Objects {
+		if _, err := a.foos.Create(ctx, foo(fmt.Sprintf("foo-%d", i)), metav1.CreateOptions{}); err != nil {
+			return err
+		}
+	}
+	add := func(to *[]*replicaHarness, pod string, withGateway bool) {
+		if err == nil {
+			var r *replicaHarness
+			r, err = a.newReplica(pod, withGateway)
+			*to = append(*to, r)
+		}
 	}
 	for i := range a.options.Replicas {
-		// Gateways distinguish requests; tunnels carry HTTP/2 and TLS.
-		s, err := a.newReplica(fmt.Sprintf("op-%d", i), i%2 == 0)
-		if err != nil {
-			return err
-		}
-		a.replicas = append(a.replicas, s)
+		add(&a.replicas, fmt.Sprintf("op-%d", i), i%2 == 0)
 	}
-	for _, pod := range []string{"surge-a", "surge-b"} {
-		v, err := a.newReplica(pod, true)
-		if err != nil {
-			return err
-		}
-		a.surgeReplicas = append(a.surgeReplicas, v)
-	}
-	return nil
+	add(&a.surgeReplicas, "surge-a", true)
+	add(&a.surgeReplicas, "surge-b", true)
+	return err
 }
 
 // close stops everything, in any state.
 func (a *environment) close() {
 	a.cancel()
-	for _, s := range a.allReplicas() {
-		s.disableRestart()
+	for _, r := range a.allReplicas() {
+		r.disableRestart()
 	}
-	for _, p := range a.all() {
+	for _, p := range a.started() {
 		p.Kill()
 	}
 	a.wait.Wait()
-	for _, p := range a.all() { // one may have been started in the meantime
-		p.Kill()
-	}
 	if a.log != nil {
 		a.log.Close()
 	}
-	for _, s := range a.allReplicas() {
-		s.close()
+	for _, r := range a.allReplicas() {
+		r.close()
 	}
 	if a.cp != nil {
 		a.cp.Stop()
@@ -181,59 +177,40 @@ func (a *environment) close() {
 	}
 }
 
+// started returns every process that was ever started, in that order.
+func (a *environment) started() []*replica.Process {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return slices.Clone(a.processes)
+}
+
 func (a *environment) allReplicas() []*replicaHarness {
-	return append(a.replicas[:len(a.replicas):len(a.replicas)], a.surgeReplicas...)
+	return slices.Concat(a.replicas, a.surgeReplicas)
 }
 
-// podUID returns the UID of the Pod with that name. It creates the Pod if it does not
-// exist, and replaces it by a new one if replace is set.
-func (a *environment) podUID(ctx context.Context, name string, replace bool) (string, error) {
-	pods := a.kube.CoreV1().Pods(namespace)
-	var uid string
-	err := a.retry(ctx, func(ctx context.Context) error {
-		if replace {
-			if err := pods.Delete(ctx, name, metav1.DeleteOptions{GracePeriodSeconds: new(int64)}); err != nil && !apierrors.IsNotFound(err) {
-				return err
-			}
-			replace = false
-		}
-		pod, err := pods.Create(ctx, &corev1.Pod{
-			ObjectMeta: metav1.ObjectMeta{Name: name},
-			Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "controller", Image: "example-controller"}}},
-		}, metav1.CreateOptions{})
-		if apierrors.IsAlreadyExists(err) {
-			pod, err = pods.Get(ctx, name, metav1.GetOptions{})
-		}
-		if err == nil {
-			uid = string(pod.UID)
-		}
-		return err
+// eventually repeats f until it returns nil, for at most the given time.
+func eventually(ctx context.Context, limit time.Duration, f func(context.Context) error) error {
+	var last error
+	err := wait.PollUntilContextTimeout(ctx, 100*time.Millisecond, limit, true, func(ctx context.Context) (bool, error) {
+		last = f(ctx)
+		return last == nil, nil
 	})
-	if err != nil {
-		return "", fmt.Errorf("create Pod %s: %w", name, err)
-	}
-	return uid, nil
+	return errors.Join(err, last)
 }
 
-// eventually waits until f returns nil, because the API server may be unavailable.
-func (a *environment) eventually(ctx context.Context, f func(context.Context) error) error {
-	for {
-		err := f(ctx)
-		if err == nil {
-			return nil
-		}
-		if waitErr := a.sleep(ctx, 100*time.Millisecond); waitErr != nil {
-			return errors.Join(waitErr, err)
-		}
-	}
+// retry repeats a request while a fault of the servers lasts.
+func (a *environment) retry(ctx context.Context, f func(context.Context) error) error {
+	return eventually(ctx, a.options.Outage+patience, func(ctx context.Context) error {
+		one, cancel := context.WithTimeout(ctx, requestTimeout)
+		defer cancel()
+		return f(one)
+	})
 }
 
 // sleep waits. If the context ends first, it returns the cause.
-func (a *environment) sleep(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
+func sleep(ctx context.Context, d time.Duration) error {
 	select {
-	case <-timer.C:
+	case <-time.After(d):
 		return nil
 	case <-ctx.Done():
 		return context.Cause(ctx)
@@ -252,33 +229,6 @@ func (a *environment) between(from, to time.Duration) time.Duration {
 	return from + time.Duration(a.draw(int(max(to-from, 1)/time.Millisecond)+1))*time.Millisecond
 }
 
-// fail notes an error of the harness: the run proves nothing.
-func (a *environment) fail(err error) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.err == nil {
-		a.err = err
-	}
-}
-
-// ended notes that a process has ended and is restarted, and whether it exited on its own.
-func (a *environment) ended(p *replica.Process) {
-	if p.ExitCode() >= 0 { // otherwise it was killed
-		a.mu.Lock()
-		a.exits++
-		a.mu.Unlock()
-	}
-	a.logf("%s exited with code %d and is restarted", p, p.ExitCode())
-}
-
 func (a *environment) logf(format string, args ...any) {
 	fmt.Fprintf(a.options.Progress, time.Now().Format(time.TimeOnly)+" "+format+"\n", args...)
-}
-
-func hostOf(address string) string {
-	u, err := url.Parse(address)
-	if err != nil {
-		return address // dialing it fails
-	}
-	return u.Host
 }

@@ -4,7 +4,6 @@
 package chaos
 
 import (
-	"bytes"
 	"slices"
 	"strings"
 	"testing"
@@ -19,10 +18,13 @@ const ms = int64(time.Millisecond)
 // passed returns the result of a run without breaches.
 func passed() *Result {
 	r := &Result{
-		Options:   Options{Dir: "x"}.withDefaults(),
+		Options:   Defaults(),
 		Evictions: 50, Exits: 5,
 		Records: &worklog.Report{Handovers: 1000, Unowned: map[worklog.Cause]worklog.Durations{}},
-		Counted: Counters{Refused: 5, Contested: 5, Fences: 50, Conflicts: 50},
+		Counted: map[string]float64{},
+	}
+	for _, c := range counters {
+		r.Counted[c.what] = 50
 	}
 	for _, name := range r.Options.Kinds {
 		r.Injections = append(r.Injections, Injection{Kind: name, Target: "op-0"})
@@ -52,9 +54,10 @@ func TestJudgeFindsEachBreach(t *testing.T) {
 		"V5 history":                           {func(r *Result) { r.History.Findings = []etcdlog.Finding{{Kind: "H1"}} }, "V5"},
 		"V6 no handovers":                      {func(r *Result) { r.Records.Handovers = 0 }, "V6"},
 		"V6 no evictions":                      {func(r *Result) { r.Evictions = 0 }, "V6"},
-		"V6 no refused evictions":              {func(r *Result) { r.Counted.Refused = 0 }, "V6"},
-		"V6 no contested claims":               {func(r *Result) { r.Counted.Contested = 0 }, "V6"},
-		"V6 no fence":                          {func(r *Result) { r.Counted.Fences = 0 }, "V6"},
+		"V6 no refused evictions":              {func(r *Result) { r.Counted["refused evictions"] = 0 }, "V6"},
+		"V6 no contested claims":               {func(r *Result) { r.Counted[contested] = 0 }, "V6"},
+		"V6 no fence":                          {func(r *Result) { r.Counted["fence trips"] = 0 }, "V6"},
+		"V6 no conflicts":                      {func(r *Result) { r.Counted["Lease write conflicts"] = 0 }, "V6"},
 		"V6 a fault failed every time":         {func(r *Result) { r.Injections[3].Failed = true }, "V6"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -71,12 +74,8 @@ func TestJudgeFindsEachBreach(t *testing.T) {
 			if (r.Err() == nil) != (c.want == "") {
 				t.Errorf("Err is %v", r.Err())
 			}
-			var text bytes.Buffer
-			if err := r.WriteText(&text); err != nil {
-				t.Fatal(err)
-			}
-			if strings.Contains(text.String(), "\nPASSED") != (c.want == "") {
-				t.Errorf("the report is:\n%s", &text)
+			if strings.Contains(r.Text(), "\nPASSED") != (c.want == "") {
+				t.Errorf("the report is:\n%s", r.Text())
 			}
 		})
 	}
@@ -116,24 +115,28 @@ func TestUnownedTimesAreAttributedToFaults(t *testing.T) {
 }
 
 func TestOptionsAreChecked(t *testing.T) {
-	for name, o := range map[string]Options{
-		"no folder":           {},
-		"too few replicas":    {Dir: "x", Replicas: 2},
-		"half a second":       {Dir: "x", LeaseDuration: 1500 * time.Millisecond},
-		"an unknown fault":    {Dir: "x", Kinds: []string{"rain"}},
-		"a negative duration": {Dir: "x", Duration: -1},
+	for name, change := range map[string]func(*Options){
+		"no folder":           func(o *Options) { o.Dir = "" },
+		"too few replicas":    func(o *Options) { o.Replicas = 2 },
+		"half a second":       func(o *Options) { o.LeaseDuration = 1500 * time.Millisecond },
+		"an unknown fault":    func(o *Options) { o.Kinds = []string{"rain"} },
+		"a negative duration": func(o *Options) { o.Duration = -1 },
+		"no objects":          func(o *Options) { o.Objects = 0 },
 	} {
-		if err := o.withDefaults().validate(); err == nil {
+		o := Defaults()
+		o.Dir = "x"
+		if err := o.validate(); err != nil {
+			t.Fatal(err)
+		}
+		change(&o)
+		if err := o.validate(); err == nil {
 			t.Errorf("%s: no error", name)
 		}
-	}
-	if err := (Options{Dir: "x"}).withDefaults().validate(); err != nil {
-		t.Error(err)
 	}
 }
 
 func TestKindsHaveUniqueNames(t *testing.T) {
-	names := Kinds()
+	names := Defaults().Kinds
 	slices.Sort(names)
 	if len(slices.Compact(slices.Clone(names))) != len(names) {
 		t.Errorf("two faults have the same name: %q", names)

@@ -24,15 +24,6 @@ func foo(name string) *v1alpha1.Foo {
 	}
 }
 
-func (a *environment) createFoos(ctx context.Context) error {
-	for i := range a.options.Objects {
-		if _, err := a.foos.Create(ctx, foo(fmt.Sprintf("foo-%d", i)), metav1.CreateOptions{}); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // load changes random Foos, and creates and deletes a few, until the returned function
 // is called. That function returns the number of changes. As for real clients, the load
 // does not depend on which replica owns an object, or on whether a fault is active. A
@@ -53,7 +44,7 @@ func (a *environment) load() (stop func() int) {
 				case <-ticker.C:
 				}
 				n := next.Add(1)
-				one, cancel := context.WithTimeout(ctx, 5*time.Second)
+				one, cancel := context.WithTimeout(ctx, requestTimeout)
 				err := a.change(one, n)
 				cancel()
 				if err == nil {

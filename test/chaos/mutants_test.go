@@ -4,7 +4,6 @@
 package chaos_test
 
 import (
-	"bytes"
 	"flag"
 	"path/filepath"
 	"slices"
@@ -70,18 +69,14 @@ func TestMutantsAreCaught(t *testing.T) {
 		{"drains without waiting", []string{"slow reconciles while partitions move"}},
 	} {
 		t.Run(m.name, func(t *testing.T) {
-			r, err := chaos.Run(t.Context(), chaos.Options{
-				Dir: t.TempDir(), Duration: time.Minute, Kinds: m.kinds,
-				BuildFlags: []string{"-overlay", overlay}, Env: []string{mutation.Env + "=" + m.name}, Progress: progress{t},
-			})
+			o := chaos.Defaults()
+			o.Dir, o.Duration, o.Kinds, o.Progress = t.TempDir(), time.Minute, m.kinds, progress{t}
+			o.BuildFlags, o.Env = []string{"-overlay", overlay}, []string{mutation.Env + "=" + m.name}
+			r, err := chaos.Run(t.Context(), o)
 			if err != nil {
 				t.Fatal(err)
 			}
-			var text bytes.Buffer
-			if err := r.WriteText(&text); err != nil {
-				t.Fatal(err)
-			}
-			_, verdict, _ := strings.Cut(text.String(), "FAILED")
+			_, verdict, _ := strings.Cut(r.Text(), "FAILED")
 			t.Log("FAILED" + verdict)
 			if !slices.ContainsFunc(r.Breaches, func(b chaos.Breach) bool { return b.Check == "V1" || b.Check == "V5" }) {
 				t.Error("the run passed; V1 or V5 must find the missing rule")

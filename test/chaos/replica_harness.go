@@ -4,13 +4,17 @@
 package chaos
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"path/filepath"
-	"slices"
+	"strings"
 	"sync"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
 
 	"github.com/tom-ludwig/operator-scaling/test/controlplane"
@@ -31,7 +35,7 @@ type replicaHarness struct {
 	gateway     *faultproxy.Gateway // nil: it has a tunnel
 	tunnel      *faultproxy.Tunnel  // nil: it has a gateway
 
-	inUse sync.Mutex // by a fault
+	inUse bool // by a fault; only the schedule accesses it
 
 	mu      sync.Mutex
 	uid     string
@@ -40,141 +44,151 @@ type replicaHarness struct {
 }
 
 // newReplica returns a replica without a process, with its connection to the API server.
-func (a *environment) newReplica(pod string, withGateway bool) (_ *replicaHarness, err error) {
-	s := &replicaHarness{environment: a, pod: pod, kubeconfig: filepath.Join(a.options.Dir, pod+".kubeconfig")}
+// Gateways distinguish requests; tunnels carry HTTP/2 and TLS. The caller must close it, also
+// after an error.
+func (a *environment) newReplica(pod string, withGateway bool) (r *replicaHarness, err error) {
+	r = &replicaHarness{environment: a, pod: pod, kubeconfig: filepath.Join(a.options.Dir, pod+".kubeconfig")}
 	var config *rest.Config
 	if withGateway {
 		stale := a.cp.Admin()
 		stale.Host = a.second.URL()
-		upstreams := []*rest.Config{a.cp.Admin(), stale}
-		if s.gateway, err = faultproxy.StartGateway(a.options.Seed, upstreams...); err != nil {
-			return nil, err
+		if r.gateway, err = faultproxy.StartGateway(a.options.Seed, a.cp.Admin(), stale); err != nil {
+			return r, err
 		}
-		config = s.gateway.Config()
+		config = r.gateway.Config()
 	} else {
-		if s.tunnel, err = faultproxy.StartTunnel(hostOf(a.cp.APIServer.URL())); err != nil {
-			return nil, err
+		if r.tunnel, err = faultproxy.StartTunnel(hostOf(a.cp.APIServer)); err != nil {
+			return r, err
 		}
 		config = a.cp.Admin()
-		config.Host = "https://" + s.tunnel.Address()
+		config.Host = "https://" + r.tunnel.Address()
 	}
-	if err := controlplane.WriteKubeconfig(s.kubeconfig, config); err != nil {
-		return nil, err
-	}
-	return s, nil
+	return r, controlplane.WriteKubeconfig(r.kubeconfig, config)
+}
+
+// hostOf returns the host and port of a server.
+func hostOf(s *controlplane.Server) string {
+	_, host, _ := strings.Cut(s.URL(), "://")
+	return host
 }
 
 // close closes the connection to the API server. The process must have ended.
-func (s *replicaHarness) close() {
-	if s.gateway != nil {
-		s.gateway.Close()
+func (r *replicaHarness) close() {
+	if r.gateway != nil {
+		r.gateway.Close()
 	}
-	if s.tunnel != nil {
-		s.tunnel.Close()
+	if r.tunnel != nil {
+		r.tunnel.Close()
 	}
 }
 
-// startPod starts a process in a new Pod with the replica's name, or in the same Pod.
-func (s *replicaHarness) startPod(ctx context.Context, newPod bool) error {
-	uid, err := s.environment.podUID(ctx, s.pod, newPod)
-	if err != nil {
-		return err
+// startPod replaces the Pod with the replica's name by a new one, and starts a process in it.
+func (r *replicaHarness) startPod(ctx context.Context) error {
+	pods := r.environment.kube.CoreV1().Pods(namespace)
+	if err := r.environment.retry(ctx, func(ctx context.Context) error {
+		if err := pods.Delete(ctx, r.pod, metav1.DeleteOptions{GracePeriodSeconds: new(int64)}); err != nil && !apierrors.IsNotFound(err) {
+			return err
+		}
+		pod, err := pods.Create(ctx, &corev1.Pod{
+			ObjectMeta: metav1.ObjectMeta{Name: r.pod},
+			Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "controller", Image: "example-controller"}}},
+		}, metav1.CreateOptions{})
+		if err != nil {
+			return err
+		}
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.uid = string(pod.UID)
+		return nil
+	}); err != nil {
+		return fmt.Errorf("create Pod %s: %w", r.pod, err)
 	}
-	s.mu.Lock()
-	s.uid = uid
-	s.mu.Unlock()
-	return s.start()
+	return r.start()
 }
 
 // start starts a process in the replica's Pod, and restarts it whenever it exits on its own.
-func (s *replicaHarness) start() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.restart = true
-	return s.startLocked()
+func (r *replicaHarness) start() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.restart = true
+	return r.startLocked()
 }
 
 // startLocked is start for callers that hold mu.
-func (s *replicaHarness) startLocked() error {
-	p, err := s.environment.startReplica(s.pod, s.uid, s.kubeconfig)
+func (r *replicaHarness) startLocked() error {
+	p, err := r.startProcess(r.uid)
 	if err != nil {
 		return err
 	}
-	s.process = p
-	s.environment.wait.Go(func() {
-		select {
-		case <-p.Exited():
-		case <-s.environment.ctx.Done():
+	r.process = p
+	a := r.environment
+	a.wait.Go(func() {
+		<-p.Exited()
+		if sleep(a.ctx, restartDelay) != nil {
 			return
 		}
-		if s.environment.sleep(s.environment.ctx, restartDelay) != nil {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if !r.restart || r.process != p {
 			return
 		}
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		if !s.restart || s.process != p {
-			return
+		a.logf("%s exited with code %d and is restarted", p, p.ExitCode())
+		err := r.startLocked()
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		if p.ExitCode() >= 0 { // otherwise it was killed
+			a.exits++
 		}
-		s.environment.ended(p)
-		if err := s.startLocked(); err != nil {
-			s.environment.fail(err)
-		}
+		a.err = cmp.Or(a.err, err)
 	})
 	return nil
 }
 
 // running returns the process of the replica, or an error if none is running.
-func (s *replicaHarness) running() (*replica.Process, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.process == nil || s.process.Ended() {
-		return nil, fmt.Errorf("%s: no process is running", s.pod)
+func (r *replicaHarness) running() (*replica.Process, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.process == nil || r.process.Ended() {
+		return nil, fmt.Errorf("%s: no process is running", r.pod)
 	}
-	return s.process, nil
+	return r.process, nil
 }
 
 // stop stops the process with SIGTERM and disables restarts. It returns an error if the
 // process does not exit with code 0, which can happen under faults.
-func (s *replicaHarness) stop() error {
-	p := s.disableRestart()
+func (r *replicaHarness) stop() error {
+	p := r.disableRestart()
 	if p == nil || p.Ended() {
 		return nil
 	}
 	return p.Stop()
 }
 
-// kill kills the process with SIGKILL and disables restarts, as if its node had failed.
-func (s *replicaHarness) kill() {
-	if p := s.disableRestart(); p != nil {
-		p.Kill()
-	}
-}
-
 // disableRestart disables restarts, and returns the current or last process.
-func (s *replicaHarness) disableRestart() *replica.Process {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.restart = false
-	return s.process
+func (r *replicaHarness) disableRestart() *replica.Process {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.restart = false
+	return r.process
 }
 
 // clearFaults removes all faults from the connection to the API server.
-func (s *replicaHarness) clearFaults() {
-	if s.gateway != nil {
-		s.gateway.Set(faultproxy.Requests, faultproxy.Rule{})
-		s.gateway.Route(faultproxy.Requests, 0)
+func (r *replicaHarness) clearFaults() {
+	if r.gateway != nil {
+		r.gateway.Set(faultproxy.Requests, faultproxy.Rule{})
+		r.gateway.Route(faultproxy.Requests, 0)
 	}
-	if s.tunnel != nil {
-		s.tunnel.Set(faultproxy.Cable{})
+	if r.tunnel != nil {
+		r.tunnel.Set(faultproxy.Cable{})
 	}
 }
 
-// startReplica starts one process.
-func (a *environment) startReplica(pod, uid, kubeconfig string) (*replica.Process, error) {
-	o := a.options
+// startProcess starts one process of the replica, in the Pod with a UID.
+func (r *replicaHarness) startProcess(uid string) (*replica.Process, error) {
+	a, o := r.environment, r.environment.options
 	p, err := replica.Start(replica.Config{
-		Binary: a.binary, Kubeconfig: kubeconfig, Dir: o.Dir,
-		Ring: ringName, Namespace: namespace, Watch: namespace, Pod: pod, PodUID: uid,
+		Binary: a.binary, Kubeconfig: r.kubeconfig, Dir: o.Dir,
+		Ring: ringName, Namespace: namespace, Watch: namespace, Pod: r.pod, PodUID: uid,
 		LeaseDuration: o.LeaseDuration, Workers: 8, ReconcileDelay: reconcileDelay,
 		Args: []string{
 			"--kube-api-qps=500", "--kube-api-burst=500", "-v=2",
@@ -189,11 +203,4 @@ func (a *environment) startReplica(pod, uid, kubeconfig string) (*replica.Proces
 	defer a.mu.Unlock()
 	a.processes = append(a.processes, p)
 	return p, nil
-}
-
-// all returns every process that was ever started, in that order.
-func (a *environment) all() []*replica.Process {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return slices.Clone(a.processes)
 }

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/tom-ludwig/operator-scaling/test/audit/etcdlog"
@@ -32,7 +31,7 @@ type Result struct {
 	// Breaches are the violations found. A run without breaches has passed.
 	Breaches []Breach
 
-	Counted Counters
+	Counted map[string]float64 // see counters
 
 	processes []worklog.Process
 }
@@ -104,12 +103,7 @@ func (r *Result) judge() {
 // judgeEmptiness is V6. A run with only some kinds of faults serves to examine these,
 // and does not have to exercise everything.
 func (r *Result) judgeEmptiness() {
-	injected := map[string]int{}
-	for _, i := range r.Injections {
-		if !i.Failed {
-			injected[i.Kind]++
-		}
-	}
+	injected := r.injected()
 	for _, name := range r.Options.Kinds {
 		if injected[name] == 0 {
 			r.breach("V6", "%q was never injected", name)
@@ -118,38 +112,34 @@ func (r *Result) judgeEmptiness() {
 	if len(r.Options.Kinds) < len(kinds) {
 		return
 	}
-	for _, m := range []struct {
-		what        string
-		have, least int
-	}{
-		{"handovers", r.Records.Handovers, 300},
-		{"evictions", r.Evictions, 8},
-		{"refused evictions", int(r.Counted.Refused), 1},
-		{"contested claims", int(r.Counted.Contested), 1},
-		{"fence trips", int(r.Counted.Fences), 8},
-		{"Lease write conflicts", int(r.Counted.Conflicts), 8},
-	} {
-		if m.have < m.least {
-			r.breach("V6", "%d %s; a run needs at least %d to count", m.have, m.what, m.least)
+	for _, e := range r.exercised() {
+		if e.n < e.least {
+			r.breach("V6", "%d %s; a run needs at least %d to count", e.n, e.what, e.least)
 		}
 	}
 }
 
-// TooSlow reports whether a run failed only because the machine was so slow that too
-// little happened in it. Such a run proves nothing and may be repeated.
-func (r *Result) TooSlow() bool {
-	return len(r.Breaches) > 0 && !slices.ContainsFunc(r.Breaches, func(b Breach) bool { return b.Check != "V6" })
+// injected returns how often each kind of fault was injected.
+func (r *Result) injected() map[string]int {
+	n := map[string]int{}
+	for _, i := range r.Injections {
+		if !i.Failed {
+			n[i.Kind]++
+		}
+	}
+	return n
 }
 
-// first formats the first n breaches.
-func first(n int, breaches []Breach) string {
-	var s strings.Builder
-	for i, b := range breaches {
-		if i == n {
-			fmt.Fprintf(&s, "and %d more\n", len(breaches)-i)
-			break
-		}
-		fmt.Fprintf(&s, "%s: %s\n", b.Check, b.What)
+// exercise is something that must have happened in a run.
+type exercise struct {
+	what     string
+	n, least int
+}
+
+func (r *Result) exercised() []exercise {
+	all := []exercise{{"partition handovers", r.Records.Handovers, 300}, {"evictions", r.Evictions, 8}}
+	for _, c := range counters {
+		all = append(all, exercise{c.what, int(r.Counted[c.what]), c.least})
 	}
-	return s.String()
+	return all
 }

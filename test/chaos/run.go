@@ -19,35 +19,34 @@ import (
 // Run runs everything, writes the report and the timeline into the directory, and
 // returns the findings; see [Result.Err]. An error means that the run itself failed. No
 // process is left running.
-func Run(ctx context.Context, options Options) (*Result, error) {
-	o := options.withDefaults()
+func Run(ctx context.Context, o Options) (_ *Result, err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("chaos: %w", err)
+		}
+	}()
 	if err := o.validate(); err != nil {
-		return nil, fmt.Errorf("chaos: %w", err)
+		return nil, err
 	}
 	a, err := open(ctx, o)
 	if err != nil {
-		return nil, fmt.Errorf("chaos: %w", err)
+		return nil, err
 	}
 	defer a.close()
 	r, err := a.run(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("chaos: %w", err)
+		return nil, err
 	}
-	if err := r.write(o.Dir); err != nil {
-		return nil, fmt.Errorf("chaos: %w", err)
-	}
-	return r, nil
+	return r, r.write(o.Dir)
 }
 
 func (a *environment) run(ctx context.Context) (*Result, error) {
-	for _, s := range a.replicas {
-		if err := s.startPod(ctx, true); err != nil {
+	for _, r := range a.replicas {
+		if err := r.startPod(ctx); err != nil {
 			return nil, err
 		}
 	}
-	settled, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	if err := a.eventually(settled, a.converged); err != nil {
+	if err := eventually(ctx, patience, a.converged); err != nil {
 		return nil, fmt.Errorf("before any fault: %w", err)
 	}
 
@@ -66,11 +65,9 @@ func (a *environment) run(ctx context.Context) (*Result, error) {
 		stopLoad()
 		return nil, err
 	}
-	_ = a.sleep(ctx, a.options.LeaseDuration) // the load continues for a while without faults
+	_ = sleep(ctx, a.options.LeaseDuration) // the load continues for a while without faults
 	r := &Result{Options: a.options, Faulty: faults, Changes: stopLoad()}
-	settling, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	if err := a.eventually(settling, a.converged); err != nil {
+	if err := eventually(ctx, patience, a.converged); err != nil {
 		r.breach("V3", "after the faults: %v", err)
 	}
 	r.Settled = time.Since(began) - faults
@@ -91,22 +88,21 @@ func (a *environment) run(ctx context.Context) (*Result, error) {
 // each Foo was processed at its current version.
 func (a *environment) converged(ctx context.Context) error {
 	active := 0
-	for _, s := range a.replicas {
-		p, err := s.running()
+	for _, r := range a.replicas {
+		p, err := r.running()
 		if err != nil {
 			return err
 		}
 		one, cancel := context.WithTimeout(ctx, 2*time.Second)
-		err = p.Ready(one)
-		if err == nil {
-			var n float64
-			n, err = p.Metric(one, "sharding_partitions", `state="active"`)
-			active += int(n)
+		defer cancel()
+		if err := p.Ready(one); err != nil {
+			return err
 		}
-		cancel()
+		n, err := p.Metric(one, "sharding_partitions", `state="active"`)
 		if err != nil {
 			return err
 		}
+		active += int(n)
 	}
 	if active != a.options.Partitions {
 		return fmt.Errorf("%d of %d partitions are active", active, a.options.Partitions)
@@ -115,16 +111,14 @@ func (a *environment) converged(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	behind := ""
-	n := 0
+	var behind []string
 	for _, foo := range foos.Items {
 		if foo.Status.ObservedGeneration != foo.Generation {
-			behind = foo.Name
-			n++
+			behind = append(behind, foo.Name)
 		}
 	}
-	if n > 0 {
-		return fmt.Errorf("%d of %d Foos were not processed at their last version, for example %s", n, len(foos.Items), behind)
+	if len(behind) > 0 {
+		return fmt.Errorf("%d of %d Foos were not processed at their last version, for example %s", len(behind), len(foos.Items), behind[0])
 	}
 	return nil
 }
@@ -146,7 +140,7 @@ func (a *environment) judge(ctx context.Context, r *Result) error {
 	}
 	for tries := 0; ; tries++ {
 		r.processes = nil
-		for _, p := range a.all() {
+		for _, p := range a.started() {
 			h, err := p.History()
 			if err != nil {
 				return err
@@ -159,13 +153,13 @@ func (a *environment) judge(ctx context.Context, r *Result) error {
 		}
 		// A status can be visible a moment before the end of the work that wrote it is
 		// recorded.
-		if err := a.sleep(ctx, 100*time.Millisecond); err != nil {
+		if err := sleep(ctx, 100*time.Millisecond); err != nil {
 			return err
 		}
 	}
 	r.History = a.log.Check(ringName, r.processes)
 	r.Evictions, r.LeaseWrites = evictions(a.log.Leases())
-	r.Counted = a.total()
+	r.Counted = a.counted()
 	a.mu.Lock()
 	r.Exits = a.exits
 	for _, i := range a.injections {

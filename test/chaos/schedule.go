@@ -8,39 +8,41 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/tom-ludwig/operator-scaling/test/audit/worklog"
+	"github.com/tom-ludwig/operator-scaling/test/faultproxy"
 )
-
-// concurrency is the number of faults that are injected at the same time.
-const concurrency = 3
-
-// scope is what a fault needs exclusively while it lasts.
-type scope uint8
 
 const (
-	anyReplica        scope = iota // one replica
-	aGateway                       // one replica that has a gateway
-	aTunnel                        // one replica that has a tunnel
-	theFleet                       // all replicas
-	theServer                      // what all replicas depend on
-	aReplicaAndServer              // one replica with a gateway, and what all replicas depend on
-	aSurgeReplica                  // one replica with a gateway, and one surge replica
+	// concurrency is the number of faults that are injected at the same time.
+	concurrency = 3
+	// tries is how often a fault is tried in a round, because another fault, for example
+	// on the servers, may prevent it.
+	tries = 3
 )
 
-// kind is one kind of fault.
-type kind struct {
-	name  string
-	scope scope
-	// run injects the fault and returns when it is over. An error means that it could not
-	// be injected this time.
-	run func(ctx context.Context, a *environment, s *replicaHarness, i *Injection) error
-}
+// needs is what a fault needs for itself while it lasts.
+type needs uint8
 
-// kinds has all faults.
-var kinds = slices.Concat(processFaults, networkFaults, serverFaults, leaseFaults, crashFaults)
+const (
+	aReplica      needs = 1 << iota // one replica
+	viaGateway                      // which has a gateway
+	viaTunnel                       // which has a tunnel
+	aSurge                          // a surge replica
+	theServer                       // what all replicas depend on
+	allReplicas                     // and both surge replicas
+	theFleet      = allReplicas | theServer
+	aGateway      = aReplica | viaGateway
+	aTunnel       = aReplica | viaTunnel
+	aSurgeReplica = aGateway | aSurge
+)
+
+// Targets that are not Pods.
+const (
+	servers    = "API server"
+	wholeFleet = "fleet"
+)
 
 // Injection is one fault that was injected. Times are those of worklog.Now.
 type Injection struct {
@@ -51,193 +53,153 @@ type Injection struct {
 	Note   string // its effects
 	Failed bool   // it could not be injected
 
-	surge *replicaHarness // for faults of the scopes aSurgeReplica and theFleet
-	toHit bool            // it counts only if it has hit something
+	toHit bool // it counts only if it has hit something
 	hits  int
 }
 
-// note adds a note about the effects of the fault.
-func (i *Injection) note(format string, args ...any) {
-	if i.Note != "" {
-		i.Note += "; "
-	}
-	i.Note += fmt.Sprintf(format, args...)
+// fault is a fault that is being injected.
+type fault struct {
+	*environment
+	kind      kind
+	injection *Injection
+	target    *replicaHarness   // nil: the servers, or the fleet
+	surge     *replicaHarness   // nil: none
+	reserved  []*replicaHarness // all that no other fault may use
 }
 
-// Targets that are not Pods.
-const (
-	servers    = "API server"
-	wholeFleet = "fleet"
-)
+// note adds a note about the effects of the fault.
+func (f *fault) note(format string, args ...any) {
+	if f.injection.Note != "" {
+		f.injection.Note += "; "
+	}
+	f.injection.Note += fmt.Sprintf(format, args...)
+}
 
 // runSchedule injects every requested kind once, in random order, and repeats this until
 // the given time. Faults that need the whole fleet come at the end of each round, one
 // after the other; the others run concurrently.
 func (a *environment) runSchedule(ctx context.Context, until time.Time) error {
-	for round := 0; round == 0 || time.Now().Before(until); round++ {
-		enough := func() bool { return ctx.Err() != nil || round > 0 && time.Now().After(until) }
-		var some, whole []kind
-		for _, k := range a.shuffled() {
-			if k.scope == theFleet {
-				whole = append(whole, k)
-			} else {
-				some = append(some, k)
-			}
-		}
-		schedule := &schedule{pending: some, tried: map[string]int{}}
-		var wait sync.WaitGroup
-		for range concurrency {
-			wait.Go(func() {
-				for !enough() && schedule.left() > 0 {
-					k, i, s, free := schedule.take(a)
-					if free == nil {
-						_ = a.sleep(ctx, 50*time.Millisecond)
-						continue
-					}
-					if !a.inject(ctx, k, i, s) {
-						schedule.putBack(k)
-					}
-					free()
-				}
-			})
-		}
-		wait.Wait()
-		for _, k := range whole {
-			for try := 0; try < tries && !enough(); try++ {
-				if a.inject(ctx, k, &Injection{Target: wholeFleet, surge: a.surgeReplicas[0]}, nil) {
-					break
-				}
-			}
-		}
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
+	for round := 0; ctx.Err() == nil && (round == 0 || time.Now().Before(until)); round++ {
+		a.runRound(ctx, func() bool { return ctx.Err() != nil || round > 0 && time.Now().After(until) })
 	}
-	return nil
+	return context.Cause(ctx)
 }
 
-// shuffled returns the requested kinds in random order.
-func (a *environment) shuffled() []kind {
+func (a *environment) runRound(ctx context.Context, enough func() bool) {
 	pending := slices.DeleteFunc(slices.Clone(kinds), func(k kind) bool { return !slices.Contains(a.options.Kinds, k.name) })
 	a.mu.Lock()
-	defer a.mu.Unlock()
 	a.random.Shuffle(len(pending), func(i, j int) { pending[i], pending[j] = pending[j], pending[i] })
-	return pending
-}
-
-// tries is how often a fault is tried in a round, because another fault, for example on
-// the servers, may prevent it.
-const tries = 3
-
-// schedule has the faults that are still to be injected in a round.
-type schedule struct {
-	mu      sync.Mutex
-	pending []kind
-	tried   map[string]int
-}
-
-// putBack returns a fault that could not be injected to the schedule.
-func (d *schedule) putBack(k kind) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.tried[k.name]++; d.tried[k.name] < tries {
-		d.pending = append(d.pending, k)
-	}
-}
-
-func (d *schedule) left() int {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return len(d.pending)
-}
-
-// take takes the first fault for which everything that it needs is free, and reserves
-// that. free is nil if there is no such fault at the moment.
-func (d *schedule) take(a *environment) (k kind, i *Injection, s *replicaHarness, free func()) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	for n, k := range d.pending {
-		if i, s, free := a.take(k.scope); free != nil {
-			d.pending = slices.Delete(d.pending, n, n+1)
-			return k, i, s, free
+	a.mu.Unlock()
+	slices.SortStableFunc(pending, func(x, y kind) int { return int(x.needs&allReplicas) - int(y.needs&allReplicas) })
+	ended := make(chan *fault)
+	tried := map[string]int{}
+	for running := 0; ; {
+		var next *fault
+		for n := 0; n < len(pending) && next == nil && running < concurrency && !enough(); n++ {
+			if next = a.reserve(pending[n]); next != nil {
+				pending = slices.Delete(pending, n, n+1)
+			}
+		}
+		if next != nil {
+			running++
+			go func() {
+				a.inject(ctx, next)
+				ended <- next
+			}()
+			continue
+		}
+		if running == 0 {
+			return
+		}
+		f := <-ended
+		running--
+		f.use(false)
+		if tried[f.kind.name]++; f.injection.Failed && tried[f.kind.name] < tries {
+			pending = append(pending, f.kind)
 		}
 	}
-	return kind{}, nil, nil, nil
 }
 
-// take reserves what a fault needs, if all of it is free.
-func (a *environment) take(sc scope) (i *Injection, s *replicaHarness, free func()) {
-	var taken []*sync.Mutex
-	grab := func(m *sync.Mutex) bool {
-		if !m.TryLock() {
-			return false
+// reserve returns a fault with everything that it needs; nil if something is not free.
+func (a *environment) reserve(k kind) *fault {
+	f := &fault{environment: a, kind: k, injection: &Injection{Kind: k.name, Target: servers}}
+	if k.needs&theServer != 0 && a.serversInUse {
+		return nil
+	}
+	find := func(among []*replicaHarness) *replicaHarness {
+		first := a.draw(len(among))
+		for n := range among {
+			r := among[(first+n)%len(among)]
+			if !r.inUse && (k.needs&viaGateway == 0 || r.gateway != nil) && (k.needs&viaTunnel == 0 || r.tunnel != nil) {
+				f.reserved = append(f.reserved, r)
+				return r
+			}
 		}
-		taken = append(taken, m)
-		return true
+		return nil
 	}
-	release := func() {
-		for _, m := range taken {
-			m.Unlock()
-		}
-	}
-	i = &Injection{Target: servers}
-	complete := true
-	if sc == theServer || sc == aReplicaAndServer {
-		complete = grab(&a.server)
-	}
-	if sc == aSurgeReplica {
-		n := slices.IndexFunc(a.surgeReplicas, func(v *replicaHarness) bool { return grab(&v.inUse) })
-		if complete = n >= 0; complete {
-			i.surge = a.surgeReplicas[n]
+	if k.needs&allReplicas != 0 {
+		f.reserved, f.surge, f.injection.Target = a.allReplicas(), a.surgeReplicas[0], wholeFleet
+		if slices.ContainsFunc(f.reserved, func(r *replicaHarness) bool { return r.inUse }) {
+			return nil
 		}
 	}
-	if sc != theServer && complete {
-		first := a.draw(len(a.replicas))
-		order := append(slices.Clone(a.replicas[first:]), a.replicas[:first]...)
-		n := slices.IndexFunc(order, func(s *replicaHarness) bool {
-			fits := sc == anyReplica || (sc == aTunnel) == (s.tunnel != nil)
-			return fits && grab(&s.inUse)
-		})
-		if complete = n >= 0; complete {
-			s = order[n]
-			i.Target = s.pod
+	if k.needs&aSurge != 0 {
+		if f.surge = find(a.surgeReplicas); f.surge == nil {
+			return nil
 		}
 	}
-	if !complete {
-		release()
-		return nil, nil, nil
+	if k.needs&aReplica != 0 {
+		if f.target = find(a.replicas); f.target == nil {
+			return nil
+		}
+		f.injection.Target = f.target.pod
 	}
-	return i, s, release
+	f.use(true)
+	return f
 }
 
-// inject injects a fault, then leaves its target alone for a short time. It reports
-// whether the fault could be injected.
-func (a *environment) inject(ctx context.Context, k kind, i *Injection, s *replicaHarness) bool {
-	i.Kind, i.From = k.name, worklog.Now()
+// use marks everything that the fault needs as in use, or as free.
+func (f *fault) use(inUse bool) {
+	for _, r := range f.reserved {
+		r.inUse = inUse
+	}
+	if f.kind.needs&theServer != 0 {
+		f.serversInUse = inUse
+	}
+}
+
+// inject injects a fault and clears it, then leaves its target alone for a short time.
+func (a *environment) inject(ctx context.Context, f *fault) {
+	i := f.injection
+	i.From = worklog.Now()
 	a.mu.Lock()
 	a.injections = append(a.injections, i)
 	a.mu.Unlock()
-	a.logf("%-12s %s", i.Target, k.name)
-	err := k.run(ctx, a, s, i)
+	a.logf("%-12s %s", i.Target, i.Kind)
+	err := f.kind.step(ctx, f)
 	if err == nil && i.toHit && i.hits == 0 {
 		err = errors.New("nothing was hit")
 	}
 	if err != nil && ctx.Err() == nil {
 		i.Failed = true
-		i.note("%v", err)
-		a.logf("%-12s %s: %v", i.Target, k.name, err)
+		f.note("%v", err)
+		a.logf("%-12s %s: %v", i.Target, i.Kind, err)
 	}
-	if s != nil {
-		s.clearFaults()
+	for _, r := range f.reserved {
+		if slices.Contains(a.surgeReplicas, r) {
+			if err := r.stop(); err != nil {
+				f.note("%v", err)
+			}
+		}
+		r.clearFaults()
 	}
 	i.To = worklog.Now()
-	_ = a.sleep(ctx, a.between(0, a.options.LeaseDuration/2))
-	return !i.Failed
+	_ = sleep(ctx, a.between(0, a.options.LeaseDuration/2))
 }
 
 // clearAllFaults removes all faults and starts all replicas, for the end of a run.
 func (a *environment) clearAllFaults(ctx context.Context) error {
-	a.etcdLine.Set(cableOK)
+	a.etcdLine.Set(faultproxy.Cable{})
 	_ = a.cp.Etcd.Resume() // it may not be paused
 	if a.cp.APIServer.PID() == 0 {
 		if err := a.cp.APIServer.Start(ctx); err != nil {
@@ -245,26 +207,11 @@ func (a *environment) clearAllFaults(ctx context.Context) error {
 		}
 	}
 	_ = a.cp.APIServer.Resume()
-	var errs []error
-	for _, s := range a.allReplicas() {
-		s.clearFaults()
-	}
-	for _, v := range a.surgeReplicas {
-		if err := v.stop(); err != nil { // possible after a fault
-			a.logf("%s: %v", v.pod, err)
-		}
-	}
-	for _, s := range a.replicas {
-		p, err := s.running()
-		s.mu.Lock()
-		restart := s.restart
-		s.mu.Unlock()
-		switch {
-		case !restart:
-			errs = append(errs, s.startPod(ctx, true))
-		case err == nil:
+	for _, r := range a.replicas {
+		r.clearFaults()
+		if p, err := r.running(); err == nil {
 			_ = p.Resume() // it may not be paused
 		}
 	}
-	return errors.Join(errs...)
+	return restartStopped(ctx, &fault{environment: a})
 }

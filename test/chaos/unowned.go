@@ -44,34 +44,34 @@ func (r *Result) unowned() map[string]times {
 }
 
 // faultsOn returns the faults that may have caused a gap, the most likely one first: on
-// the previous owner, then on the servers or the fleet, then on the next owner. A fault
-// has effects until another member has taken over the partitions of the member that it
-// stopped.
-func (r *Result) faultsOn(g worklog.Gap) (causes []Injection) {
+// the previous owner, then on the servers or the fleet, then on the next owner or begun
+// later. A fault has effects until another member has taken over the partitions of the
+// member that it stopped.
+func (r *Result) faultsOn(g worklog.Gap) []Injection {
 	after := int64(r.Options.LeaseDuration + 2*time.Second)
-	on := func(process, target string) bool { return process != "" && podOf(process) == target }
-	for _, which := range []func(Injection) bool{
-		func(i Injection) bool { return on(g.Before, i.Target) && i.From <= g.From },
-		func(i Injection) bool { return (i.Target == wholeFleet || i.Target == servers) && i.From <= g.From },
-		func(i Injection) bool { return on(g.After, i.Target) && !on(g.Before, i.Target) || i.From > g.From },
-	} {
-		for _, i := range slices.Backward(r.Injections) {
-			near := i.From <= g.To && g.From <= i.To+after
-			touches := on(g.Before, i.Target) || on(g.After, i.Target) || i.Target == wholeFleet || i.Target == servers
-			if near && touches && which(i) && !slices.Contains(causes, i) {
-				causes = append(causes, i)
-			}
+	var causes [3][]Injection
+	for _, i := range slices.Backward(r.Injections) {
+		before, next := podOf(g.Before) == i.Target, podOf(g.After) == i.Target
+		all := i.Target == wholeFleet || i.Target == servers
+		rank := 2
+		switch {
+		case i.From > g.To || g.From > i.To+after || !before && !next && !all:
+			continue
+		case i.From > g.From:
+		case before:
+			rank = 0
+		case all:
+			rank = 1
 		}
+		causes[rank] = append(causes[rank], i)
 	}
-	return causes
+	return slices.Concat(causes[:]...)
 }
 
 // podOf returns the Pod of a process, which is named <pod>.<number>.
 func podOf(process string) string {
-	if dot := strings.LastIndexByte(process, '.'); dot >= 0 {
-		return process[:dot]
-	}
-	return process
+	pod, _, _ := strings.Cut(process, ".")
+	return pod
 }
 
 // quantile returns the smallest of the sorted times that at least the given percentage of
@@ -81,16 +81,4 @@ func quantile(sorted []time.Duration, percent int) time.Duration {
 		return 0
 	}
 	return sorted[(len(sorted)*percent+99)/100-1]
-}
-
-// older counts the reconciles that started with an older version of their object than
-// another process had worked on before, because their cache lagged. This is harmless as
-// long as writes are conditional.
-func (r *Result) older() (n int) {
-	for _, d := range r.Records.VersionDrops {
-		if d.Before.Process != d.After.Process {
-			n++
-		}
-	}
-	return n
 }

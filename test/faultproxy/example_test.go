@@ -37,9 +37,9 @@ func Example() {
 		_, _ = io.Copy(io.Discard, response.Body)
 		_ = response.Body.Close()
 	}
-	fmt.Print("gateway: ", gateway.Counts())
+	fmt.Println("dropped responses:", gateway.Counts().Of(faultproxy.LeaseWrite, faultproxy.DropResponse))
 	// Output:
 	// server: POST /apis/coordination.k8s.io/v1/namespaces/default/leases
 	// client: reset: true
-	// gateway: LeaseWrite: drop response 1
+	// dropped responses: 1
 }

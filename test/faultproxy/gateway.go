@@ -14,7 +14,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
-	"strings"
 	"sync"
 	"time"
 
@@ -197,21 +196,4 @@ func (c Counts) Of(which Class, effects ...Action) (sum int) {
 		}
 	}
 	return sum
-}
-
-// String returns one line for each class that had a request.
-func (c Counts) String() string {
-	var s strings.Builder
-	for i := range c {
-		var line []string
-		for a, n := range c[i] {
-			if n > 0 {
-				line = append(line, fmt.Sprintf("%v %d", Action(a), n))
-			}
-		}
-		if line != nil {
-			fmt.Fprintf(&s, "%s: %s\n", classNames[i], strings.Join(line, ", "))
-		}
-	}
-	return s.String()
 }

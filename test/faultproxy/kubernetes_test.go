@@ -232,5 +232,5 @@ func TestKubernetes(t *testing.T) {
 		p.tunnel.Set(faultproxy.Cable{})
 		eventually(t, "the second server catches up", func() bool { return p.sees("unseen", "me") })
 	})
-	t.Logf("the gateway counted:\n%v", p.gateway.Counts())
+	t.Logf("the gateway counted:\n%v", counts(p.gateway))
 }

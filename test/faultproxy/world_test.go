@@ -297,6 +297,19 @@ func silent[T any](t *testing.T, what string, from <-chan T) {
 func wantCount(t *testing.T, g *faultproxy.Gateway, class faultproxy.Class, effect faultproxy.Action, want int) {
 	t.Helper()
 	if got := g.Counts().Of(class, effect); got != want {
-		t.Errorf("%v %v: %d, want %d; all:\n%v", class, effect, got, want, g.Counts())
+		t.Errorf("%v %v: %d, want %d; all:\n%v", class, effect, got, want, counts(g))
 	}
+}
+
+// counts returns a line for each class and action that had a request.
+func counts(g *faultproxy.Gateway) string {
+	var s strings.Builder
+	for class := faultproxy.LeaseWrite; class <= faultproxy.ObjectWatch; class <<= 1 {
+		for action := faultproxy.Pass; action <= faultproxy.Fail; action++ {
+			if n := g.Counts().Of(class, action); n > 0 {
+				fmt.Fprintf(&s, "%v: %v %d\n", class, action, n)
+			}
+		}
+	}
+	return s.String()
 }

@@ -21,28 +21,31 @@ import (
 )
 
 func main() {
-	os.Exit(run())
+	if err := run(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
 }
 
-func run() int {
-	var o chaos.Options
+func run() error {
+	o := chaos.Defaults()
 	var only, build string
 	flag.StringVar(&o.Dir, "out", "", "`directory` for the report, the timeline, logs and records; empty: a new one")
-	flag.DurationVar(&o.Duration, "duration", 10*time.Minute, "minimum time during which faults are injected")
+	flag.DurationVar(&o.Duration, "duration", o.Duration, "minimum time during which faults are injected")
 	flag.Uint64Var(&o.Seed, "seed", uint64(time.Now().UnixNano()%1e6), "seed for the order and the times of the faults")
-	flag.IntVar(&o.Replicas, "replicas", 0, "`number` of Pods; 0: 5")
-	flag.IntVar(&o.Objects, "objects", 0, "`number` of Foos; 0: 120")
-	flag.Float64Var(&o.Rate, "rate", 0, "changes of Foos per second; 0: 30")
-	flag.IntVar(&o.Partitions, "partitions", 0, "`number` of partitions; 0: 64")
-	flag.DurationVar(&o.LeaseDuration, "lease-duration", 0, "lease duration of the members; 0: 5s")
-	flag.DurationVar(&o.Outage, "outage", 0, "how long the API server is unavailable in the longest fault; 0: 1m")
+	flag.IntVar(&o.Replicas, "replicas", o.Replicas, "`number` of Pods")
+	flag.IntVar(&o.Objects, "objects", o.Objects, "`number` of Foos")
+	flag.Float64Var(&o.Rate, "rate", o.Rate, "changes of Foos per second")
+	flag.IntVar(&o.Partitions, "partitions", o.Partitions, "`number` of partitions")
+	flag.DurationVar(&o.LeaseDuration, "lease-duration", o.LeaseDuration, "lease duration of the members")
+	flag.DurationVar(&o.Outage, "outage", o.Outage, "how long the API server is unavailable in the longest fault")
 	flag.StringVar(&only, "only", "", "`names` of the faults to inject, separated by semicolons; empty: all")
 	flag.StringVar(&build, "buildflags", "", "additional `flags` for the build of the replicas, such as -race")
 	list := flag.Bool("list", false, "print the names of all faults and exit")
 	flag.Parse()
 	if *list {
-		fmt.Println(strings.Join(chaos.Kinds(), "\n"))
-		return 0
+		fmt.Println(strings.Join(o.Kinds, "\n"))
+		return nil
 	}
 	if only != "" {
 		o.Kinds = strings.Split(only, ";")
@@ -50,12 +53,10 @@ func run() int {
 	o.BuildFlags = strings.Fields(build)
 	o.Progress = os.Stderr
 	if o.Dir == "" {
-		dir, err := os.MkdirTemp("", "chaos-")
-		if err != nil {
-			fmt.Fprintln(os.Stderr, "chaos:", err)
-			return 1
+		var err error
+		if o.Dir, err = os.MkdirTemp("", "chaos-"); err != nil {
+			return err
 		}
-		o.Dir = dir
 	}
 
 	// The first signal ends the run gracefully: no process is left running.
@@ -63,20 +64,15 @@ func run() int {
 	context.AfterFunc(ctx, stop) // the second signal kills this process and all that it has started
 	defer stop()
 	result, err := chaos.Run(ctx, o)
+	if errors.Is(err, context.Canceled) {
+		return errors.New("interrupted")
+	}
 	if err != nil {
-		if errors.Is(err, context.Canceled) {
-			err = errors.New("interrupted")
-		}
-		fmt.Fprintln(os.Stderr, err)
-		return 1
+		return err
 	}
-	if err := result.WriteText(os.Stdout); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	fmt.Printf("\ntimeline:         %s\nlogs and records: %s\n", filepath.Join(o.Dir, chaos.TimelineFile), o.Dir)
+	fmt.Printf("%s\ntimeline:         %s\nlogs and records: %s\n", result.Text(), filepath.Join(o.Dir, chaos.TimelineFile), o.Dir)
 	if result.Err() != nil {
-		return 1
+		return errors.New("the run failed")
 	}
-	return 0
+	return nil
 }
