@@ -130,6 +130,21 @@ func (r *Result) injected() map[string]int {
 	return n
 }
 
+const contested = "contested claims"
+
+// counters are those of the processes' own metrics that show what a run has exercised, and
+// how much of it a run needs.
+var counters = []struct {
+	what, metric string
+	labels       []string
+	least        int
+}{
+	{"refused evictions", "sharding_evictions_total", []string{`outcome="refused"`}, 1},
+	{contested, "sharding_claims_contested_total", nil, 1},
+	{"fence trips", "sharding_fence_trips_total", nil, 8},
+	{"Lease write conflicts", "sharding_lease_conflicts_total", nil, 8},
+}
+
 // exercise is something that must have happened in a run.
 type exercise struct {
 	what     string

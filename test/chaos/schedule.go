@@ -5,7 +5,6 @@ package chaos
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -52,9 +51,6 @@ type Injection struct {
 	To     int64
 	Note   string // its effects
 	Failed bool   // it could not be injected
-
-	toHit bool // it counts only if it has hit something
-	hits  int
 }
 
 // fault is a fault that is being injected.
@@ -177,9 +173,6 @@ func (a *environment) inject(ctx context.Context, f *fault) {
 	a.mu.Unlock()
 	a.logf("%-12s %s", i.Target, i.Kind)
 	err := f.kind.step(ctx, f)
-	if err == nil && i.toHit && i.hits == 0 {
-		err = errors.New("nothing was hit")
-	}
 	if err != nil && ctx.Err() == nil {
 		i.Failed = true
 		f.note("%v", err)

@@ -261,18 +261,31 @@ func set(which faultproxy.Class, rule faultproxy.Rule) step {
 	return act(func(f *fault) { f.target.gateway.Set(which, rule) })
 }
 
-// requests sets a rule on the gateway for a number of lease durations. It must have had an
-// effect by the end of the fault.
+// requests sets a rule on the gateway for a number of lease durations. It must have an effect.
 func requests(which faultproxy.Class, rule faultproxy.Rule, n float64) step {
+	return mustHit(which, rule, set(which, rule), leases(n))
+}
+
+// requestsWhileMoving sets a rule on the gateway while the surge replica joins, and again
+// while it leaves. It must have an effect.
+func requestsWhileMoving(which faultproxy.Class, rule faultproxy.Rule) step {
+	rules := steps(set(which, rule), leases(0.5), set(which, faultproxy.Rule{}))
+	// A process takes about a second to join.
+	return mustHit(which, rule, onSurge(newPod), stay(500*time.Millisecond), rules, onSurge(ready, terminate), rules, onSurge(exited))
+}
+
+// mustHit fails if a rule has no effect during the steps.
+func mustHit(which faultproxy.Class, rule faultproxy.Rule, all ...step) step {
 	return func(ctx context.Context, f *fault) error {
 		before := f.hits(which, rule)
-		err := steps(set(which, rule), leases(n))(ctx, f)
-		f.target.clearFaults()
-		hits := f.hits(which, rule) - before
-		f.injection.toHit = true
-		f.injection.hits += hits
-		f.note("%d hit", hits)
-		return err
+		if err := steps(all...)(ctx, f); err != nil {
+			return err
+		}
+		f.note("%d hit", f.hits(which, rule)-before)
+		if f.hits(which, rule) == before {
+			return errors.New("nothing was hit")
+		}
+		return nil
 	}
 }
 
@@ -295,12 +308,6 @@ func hit(which faultproxy.Class, rule faultproxy.Rule) step {
 		}
 		return nil
 	}
-}
-
-// moving does a step while the surge replica joins, and again while it leaves. A process
-// takes about a second to join.
-func moving(s step) step {
-	return steps(onSurge(newPod), stay(500*time.Millisecond), s, onSurge(ready, terminate), s, onSurge(exited))
 }
 
 // surgeJoins starts the surge replica and waits until it has a Lease, so that its member is

@@ -108,7 +108,9 @@ func (c *ControlPlane) Dir() string { return c.dir }
 func (c *ControlPlane) LogEnds() string {
 	var text strings.Builder
 	for _, s := range c.servers() {
-		fmt.Fprintf(&text, "end of %s (process %d, 0 if not running):\n%s\n", s.log, s.PID(), s.tail())
+		if p := s.current(); p != nil {
+			fmt.Fprintf(&text, "end of %s (process %d, 0 if not running):\n%s\n", s.log, s.PID(), p.Tail(tailLines))
+		}
 	}
 	return text.String()
 }

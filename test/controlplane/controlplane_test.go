@@ -26,6 +26,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
+	"github.com/tom-ludwig/operator-scaling/test/child"
 	"github.com/tom-ludwig/operator-scaling/test/controlplane"
 )
 
@@ -283,8 +284,8 @@ func TestControlPlane(t *testing.T) {
 		if pid := cp.APIServer.PID(); pid != 0 {
 			t.Errorf("the killed server has the process id %d", pid)
 		}
-		if err := cp.APIServer.Pause(); !errors.Is(err, os.ErrProcessDone) {
-			t.Errorf("pausing a killed server: %v, want os.ErrProcessDone", err)
+		if err := cp.APIServer.Pause(); !errors.Is(err, child.ErrEnded) {
+			t.Errorf("pausing a killed server: %v, want child.ErrEnded", err)
 		}
 		cp.Etcd.Kill()
 		for _, s := range []*controlplane.Server{cp.Etcd, cp.APIServer} {

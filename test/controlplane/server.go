@@ -4,16 +4,16 @@
 package controlplane
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
-	"runtime"
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/tom-ludwig/operator-scaling/test/child"
 )
 
 const (
@@ -43,14 +43,7 @@ type Server struct {
 	ready func(context.Context) error
 
 	mu      sync.Mutex
-	current *process // the current or last one; nil before the first start
-}
-
-// process is one run of a server.
-type process struct {
-	*os.Process
-	exited chan struct{} // closed when the process has ended and Wait has returned
-	err    error         // how it ended; set before exited is closed
+	process *child.Process // the current or last one; nil before the first start
 }
 
 // URL returns the address that the server listens on; empty for the garbage
@@ -59,8 +52,8 @@ func (s *Server) URL() string { return s.url }
 
 // PID returns the process id, or 0 when the server is not running.
 func (s *Server) PID() int {
-	if p := s.running(); p != nil {
-		return p.Pid
+	if p := s.current(); !p.Ended() {
+		return p.PID()
 	}
 	return 0
 }
@@ -71,12 +64,11 @@ func (s *Server) PID() int {
 func (s *Server) Start(ctx context.Context) error {
 	p, err := s.spawn()
 	if err != nil {
-		return fmt.Errorf("start %s: %w", s.name, err)
+		return err
 	}
 	if err := s.waitReady(ctx, p); err != nil {
-		_ = p.Signal(syscall.SIGKILL) // it may have ended on its own
-		<-p.exited
-		return fmt.Errorf("start %s: %w\nend of %s:\n%s", s.name, err, s.log, s.tail())
+		p.Kill()
+		return fmt.Errorf("start %s: %w\nend of %s:\n%s", s.name, err, s.log, p.Tail(tailLines))
 	}
 	return nil
 }
@@ -85,23 +77,15 @@ func (s *Server) Start(ctx context.Context) error {
 // paused, or that does not end within ten seconds. It does nothing if the server is not
 // running.
 func (s *Server) Stop() {
-	p := s.running()
-	if p == nil {
-		return
-	}
-	_ = p.Signal(syscall.SIGTERM) // it may have ended on its own
-	select {
-	case <-p.exited:
-	case <-time.After(stopTimeout):
-		s.Kill()
+	if p := s.current(); p != nil {
+		_ = p.Stop(stopTimeout) // it may have ended, or was killed
 	}
 }
 
 // Kill ends the server with SIGKILL, paused or not, and returns when it has ended.
 func (s *Server) Kill() {
-	if p := s.running(); p != nil {
-		_ = p.Signal(syscall.SIGKILL) // it may have ended on its own
-		<-p.exited
+	if p := s.current(); p != nil {
+		p.Kill()
 	}
 }
 
@@ -112,84 +96,40 @@ func (s *Server) Pause() error { return s.signal(syscall.SIGSTOP) }
 // Resume resumes a paused server.
 func (s *Server) Resume() error { return s.signal(syscall.SIGCONT) }
 
-func (s *Server) signal(sig os.Signal) error {
-	err := os.ErrProcessDone
-	if p := s.running(); p != nil {
-		err = p.Signal(sig)
+func (s *Server) signal(sig syscall.Signal) error {
+	if p := s.current(); p != nil {
+		return p.Signal(sig)
 	}
-	if err != nil {
-		return fmt.Errorf("send %s to %s: %w", sig, s.name, err)
-	}
-	return nil
+	return fmt.Errorf("%s was never started", s.name)
 }
 
-// running returns the running process, or nil.
-func (s *Server) running() *process {
+func (s *Server) current() *child.Process {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.current.ended() {
-		return nil
-	}
-	return s.current
+	return s.process
 }
 
-func (p *process) ended() bool {
-	if p == nil {
-		return true
-	}
-	select {
-	case <-p.exited:
-		return true
-	default:
-		return false
-	}
-}
-
-// spawn starts the process and the goroutine that waits for its end.
-func (s *Server) spawn() (*process, error) {
+func (s *Server) spawn() (*child.Process, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.current.ended() {
-		return nil, errors.New("it is running")
+	if !s.process.Ended() {
+		return nil, fmt.Errorf("start %s: it is running", s.name)
 	}
-	log, err := os.OpenFile(s.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = log.Close() }() // the child has a copy
 	cmd := exec.Command(s.cmd[0], s.cmd[1:]...)
-	cmd.Stdout, cmd.Stderr = log, log
-	cmd.SysProcAttr = processAttributes()
 	cmd.Env = append(os.Environ(), "CONTROL_PLANE_EXIT_WITH_STDIN=1")
 	// Nothing is written to it. When it is closed, the server knows that its parent is
 	// gone. cmd.Wait closes it.
 	if _, err := cmd.StdinPipe(); err != nil {
 		return nil, err
 	}
-
-	started := make(chan error, 1)
-	p := &process{exited: make(chan struct{})}
-	go func() {
-		// The kernel sends the parent-death signal when the thread that forked ends, not
-		// the process. The goroutine therefore keeps its thread as long as the child runs.
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		err := cmd.Start()
-		p.Process = cmd.Process
-		started <- err
-		if err == nil {
-			p.err = cmd.Wait()
-			close(p.exited)
-		}
-	}()
-	if err := <-started; err != nil {
-		return nil, err
+	p, err := child.Start(s.name, s.log, cmd, nil)
+	if err == nil {
+		s.process = p
 	}
-	s.current = p
-	return p, nil
+	return p, err
 }
 
-func (s *Server) waitReady(ctx context.Context, p *process) error {
+func (s *Server) waitReady(ctx context.Context, p *child.Process) error {
 	for {
 		probe, cancel := context.WithTimeout(ctx, probeTimeout)
 		err := s.ready(probe)
@@ -198,21 +138,11 @@ func (s *Server) waitReady(ctx context.Context, p *process) error {
 			return nil
 		}
 		select {
-		case <-p.exited:
-			return errors.Join(errEnded, p.err)
+		case <-p.Exited():
+			return fmt.Errorf("%w: %v", errEnded, p.State())
 		case <-ctx.Done():
 			return fmt.Errorf("not ready: %w", errors.Join(context.Cause(ctx), err))
 		case <-time.After(probePeriod):
 		}
 	}
-}
-
-// tail returns the last lines of the log.
-func (s *Server) tail() string {
-	text, err := os.ReadFile(s.log)
-	if err != nil {
-		return err.Error()
-	}
-	lines := bytes.Split(bytes.TrimSpace(text), []byte("\n"))
-	return string(bytes.Join(lines[max(0, len(lines)-tailLines):], []byte("\n")))
 }

@@ -6,10 +6,10 @@ package controlplane
 import (
 	"context"
 	"fmt"
-	"math/rand/v2"
-	"net"
 	"net/http"
 	"strconv"
+
+	"github.com/tom-ludwig/operator-scaling/test/child"
 )
 
 // prepareServers describes the servers and writes the administrator's kubeconfig.
@@ -91,16 +91,4 @@ func (c *ControlPlane) get(ctx context.Context, url string) error {
 	return nil
 }
 
-// freePort finds an unused loopback port below the ephemeral port range. Otherwise some
-// client could get a server's port while that server is stopped.
-func freePort() (int, error) {
-	const low, high, tries = 20000, 30000, 100
-	for range tries {
-		port := low + rand.IntN(high-low)
-		l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
-		if err == nil {
-			return port, l.Close()
-		}
-	}
-	return 0, fmt.Errorf("no free port between %d and %d on 127.0.0.1", low, high)
-}
+func freePort() (int, error) { return child.FreePort(20000, 30000) }

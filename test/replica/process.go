@@ -7,13 +7,10 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
-	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -22,13 +19,14 @@ import (
 	"time"
 
 	"github.com/tom-ludwig/operator-scaling/test/audit/worklog"
+	"github.com/tom-ludwig/operator-scaling/test/child"
 )
 
 // stopTimeout is how long Stop waits before it kills the process.
 const stopTimeout = 3 * time.Minute
 
 // ErrEnded means that a process cannot be signalled, because it has ended.
-var ErrEnded = errors.New("the process has ended")
+var ErrEnded = child.ErrEnded
 
 // Config configures one replica. Binary, Kubeconfig, Dir, Ring, Namespace and Pod are
 // required.
@@ -55,15 +53,14 @@ type Config struct {
 
 // Process is one replica process. Create it with [Start].
 type Process struct {
+	*child.Process
 	config  Config
 	id      string // the Pod's name, and a number that no other process has
 	address string
-	cmd     *exec.Cmd
-	exited  chan struct{} // closed when the process has ended and Wait has returned
 
 	mu     sync.Mutex
 	pauses []worklog.Pause
-	death  int64 // set before exited is closed
+	death  int64 // set before Exited is closed
 }
 
 // started counts the processes, for P1.
@@ -71,40 +68,21 @@ var started atomic.Int64
 
 // Start starts a process and returns without waiting until it is ready.
 func Start(c Config) (*Process, error) {
-	p := &Process{config: c, id: fmt.Sprintf("%s.%03d", c.Pod, started.Add(1)), exited: make(chan struct{})}
-	port, err := freePort()
+	p := &Process{config: c, id: fmt.Sprintf("%s.%03d", c.Pod, started.Add(1))}
+	port, err := child.FreePort(30000, 32000) // outside the range of the control plane
 	if err != nil {
 		return nil, fmt.Errorf("start replica %s: %w", c.Pod, err)
 	}
 	p.address = net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
-	log, err := os.OpenFile(p.LogFile(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	cmd := exec.Command(c.Binary, p.args()...)
+	cmd.Env = p.environment()
+	p.Process, err = child.Start(p.id, p.LogFile(), cmd, func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.death = worklog.Now()
+	})
 	if err != nil {
-		return nil, fmt.Errorf("start replica %s: %w", c.Pod, err)
-	}
-	defer func() { _ = log.Close() }() // the process has a copy
-
-	p.cmd = exec.Command(c.Binary, p.args()...)
-	p.cmd.Stdout, p.cmd.Stderr = log, log
-	p.cmd.Env = p.environment()
-	p.cmd.SysProcAttr = processAttributes()
-	running := make(chan error, 1)
-	go func() {
-		// The kernel sends the death signal when the thread that forked ends, not
-		// the process. A goroutine that keeps its thread keeps the child alive.
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		err := p.cmd.Start()
-		running <- err
-		if err == nil {
-			_ = p.cmd.Wait() // see ExitCode
-			p.mu.Lock()
-			p.death = worklog.Now()
-			p.mu.Unlock()
-			close(p.exited)
-		}
-	}()
-	if err := <-running; err != nil {
-		return nil, fmt.Errorf("start replica %s: %w", c.Pod, err)
+		return nil, err
 	}
 	return p, nil
 }
@@ -157,9 +135,6 @@ func (p *Process) Pod() string { return p.config.Pod }
 // String returns the Pod's name and a number that no other process has.
 func (p *Process) String() string { return p.id }
 
-// PID returns the process id.
-func (p *Process) PID() int { return p.cmd.Process.Pid }
-
 // LogFile returns the path of the file with the output of the process.
 func (p *Process) LogFile() string { return filepath.Join(p.config.Dir, p.id+".log") }
 
@@ -167,42 +142,23 @@ func (p *Process) LogFile() string { return filepath.Join(p.config.Dir, p.id+".l
 // exist before the process has opened it.
 func (p *Process) RecordFile() string { return filepath.Join(p.config.Dir, p.id+".records") }
 
-// Exited returns a channel that is closed when the process has ended.
-func (p *Process) Exited() <-chan struct{} { return p.exited }
-
-// Ended reports whether the process has ended.
-func (p *Process) Ended() bool {
-	select {
-	case <-p.exited:
-		return true
-	default:
-		return false
-	}
-}
-
 // ExitCode returns the exit code of a process that has ended. It returns -1 if a signal
 // ended it, or if it has not ended.
 func (p *Process) ExitCode() int {
 	if !p.Ended() {
 		return -1
 	}
-	return p.cmd.ProcessState.ExitCode()
+	return p.State().ExitCode()
 }
 
 // Terminate sends SIGTERM and returns.
-func (p *Process) Terminate() error { return p.signal(syscall.SIGTERM) }
+func (p *Process) Terminate() error { return p.Signal(syscall.SIGTERM) }
 
 // Stop sends SIGTERM and returns when the process has ended. It returns an error if the
 // exit code is not 0. It kills a process that does not end in time.
 func (p *Process) Stop() error {
-	if err := p.Terminate(); err != nil {
+	if err := p.Process.Stop(stopTimeout); err != nil {
 		return err
-	}
-	select {
-	case <-p.exited:
-	case <-time.After(stopTimeout):
-		p.Kill()
-		return fmt.Errorf("stop %s: still running after %v\nend of its log:\n%s", p, stopTimeout, p.Tail(15))
 	}
 	if code := p.ExitCode(); code != 0 {
 		return fmt.Errorf("stop %s: exit code %d\nend of its log:\n%s", p, code, p.Tail(15))
@@ -210,21 +166,14 @@ func (p *Process) Stop() error {
 	return nil
 }
 
-// Kill ends the process with SIGKILL, paused or not, and returns when it has ended.
-func (p *Process) Kill() {
-	if p.signal(syscall.SIGKILL) == nil {
-		<-p.exited
-	}
-}
-
 // Pause pauses the process with SIGSTOP. It returns when the process is certainly no longer
 // running.
 func (p *Process) Pause() error {
-	if err := p.signal(syscall.SIGSTOP); err != nil {
+	if err := p.Signal(syscall.SIGSTOP); err != nil {
 		return err
 	}
 	if err := p.waitStopped(); err != nil {
-		return errors.Join(err, p.signal(syscall.SIGCONT)) // nothing else would resume it
+		return errors.Join(err, p.Signal(syscall.SIGCONT)) // nothing else would resume it
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -239,7 +188,7 @@ func (p *Process) Resume() error {
 		p.pauses[n-1].To = worklog.Now() // before it runs
 	}
 	p.mu.Unlock()
-	return p.signal(syscall.SIGCONT)
+	return p.Signal(syscall.SIGCONT)
 }
 
 // Pauses counts how often the process was paused.
@@ -255,16 +204,6 @@ func (p *Process) Paused() bool {
 	defer p.mu.Unlock()
 	n := len(p.pauses)
 	return n > 0 && p.pauses[n-1].To == 0
-}
-
-func (p *Process) signal(s syscall.Signal) error {
-	if p.Ended() {
-		return fmt.Errorf("send %s to %s: %w", s, p, ErrEnded)
-	}
-	if err := p.cmd.Process.Signal(s); err != nil {
-		return fmt.Errorf("send %s to %s: %w", s, p, err)
-	}
-	return nil
 }
 
 // waitStopped waits until the kernel reports that each thread of the process has stopped,
@@ -304,51 +243,4 @@ func (p *Process) History() (worklog.Process, error) {
 	}
 	h.Name, h.Death, h.Pauses = p.id, death, pauses
 	return h, err
-}
-
-// Tail returns the last lines of the process's output.
-func (p *Process) Tail(lines int) string {
-	f, err := os.Open(p.LogFile())
-	if err != nil {
-		return err.Error()
-	}
-	defer func() { _ = f.Close() }()
-	const enough = 64 << 10
-	if info, err := f.Stat(); err == nil && info.Size() > enough {
-		_, _ = f.Seek(-enough, io.SeekEnd) // if this fails, it reads the whole file
-	}
-	text, err := io.ReadAll(f)
-	if err != nil {
-		return err.Error()
-	}
-	all := bytes.Split(bytes.TrimSpace(text), []byte("\n"))
-	return string(bytes.Join(all[max(0, len(all)-lines):], []byte("\n")))
-}
-
-var ports struct {
-	sync.Mutex
-	given map[int]bool
-}
-
-// freePort finds an unused loopback port that no other replica got, below the ephemeral
-// port range, and outside the range of the control plane.
-func freePort() (int, error) {
-	const low, high, tries = 30000, 32000, 200
-	ports.Lock()
-	defer ports.Unlock()
-	if ports.given == nil {
-		ports.given = map[int]bool{}
-	}
-	for range tries {
-		port := low + rand.IntN(high-low)
-		if ports.given[port] {
-			continue
-		}
-		l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
-		if err == nil {
-			ports.given[port] = true
-			return port, l.Close()
-		}
-	}
-	return 0, fmt.Errorf("no free port between %d and %d on 127.0.0.1", low, high)
 }
