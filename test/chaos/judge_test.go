@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tom-ludwig/operator-scaling/test/audit"
 	"github.com/tom-ludwig/operator-scaling/test/audit/etcdlog"
 	"github.com/tom-ludwig/operator-scaling/test/audit/worklog"
 )
@@ -33,17 +34,19 @@ func passed() *Result {
 }
 
 func TestJudgeFindsEachBreach(t *testing.T) {
-	overlap := worklog.Overlap{Subject: "ns/foo", From: 1 * ms, To: 2 * ms}
+	finding := func(kind string) func(*Result) {
+		return func(r *Result) { r.Records.Findings = []audit.Finding{{Kind: kind, Subject: "ns/foo"}} }
+	}
 	for name, c := range map[string]struct {
 		break_ func(*Result)
 		want   string
 	}{
 		"nothing":               {func(*Result) {}, ""},
-		"V1 two work":           {func(r *Result) { r.Records.Overlaps = []worklog.Overlap{overlap} }, "V1"},
-		"V1 two active":         {func(r *Result) { r.Records.ActiveTwice = []worklog.Overlap{overlap} }, "V1"},
-		"V1 impossible records": {func(r *Result) { r.Records.Problems = []worklog.Problem{{Process: "x"}} }, "V1"},
-		"V2 token":              {func(r *Result) { r.Records.TokenDrops = []worklog.Drop{{Key: "ns/foo"}} }, "V2"},
-		"V3 loss":               {func(r *Result) { r.Records.Losses = []worklog.Loss{{Key: "ns/foo"}} }, "V3"},
+		"V1 two work":           {finding(worklog.Overlap), "V1"},
+		"V1 two active":         {finding(worklog.ActiveTwice), "V1"},
+		"V1 impossible records": {finding(worklog.Problem), "V1"},
+		"V2 token":              {finding(worklog.TokenDrop), "V2"},
+		"V3 loss":               {finding(worklog.Loss), "V3"},
 		"V4 no owner":           {func(r *Result) { r.Records.Gaps = []worklog.Gap{{From: 1, To: 2, Open: true}} }, "V4"},
 		"V4 far too long":       {func(r *Result) { r.Records.Gaps = []worklog.Gap{{To: int64(10 * time.Minute)}} }, "V4"},
 		"V4 as long as an outage": {func(r *Result) {
@@ -51,7 +54,7 @@ func TestJudgeFindsEachBreach(t *testing.T) {
 			r.Injections = append(r.Injections, Injection{Kind: "outage", Target: servers, To: int64(time.Minute)})
 		}, ""},
 		"V4 as long as an outage, without one": {func(r *Result) { r.Records.Gaps = []worklog.Gap{{To: int64(time.Minute)}} }, "V4"},
-		"V5 history":                           {func(r *Result) { r.History.Findings = []etcdlog.Finding{{Kind: "H1"}} }, "V5"},
+		"V5 history":                           {func(r *Result) { r.History.Findings = []audit.Finding{{Kind: etcdlog.StrayWrite}} }, "V5"},
 		"V6 no handovers":                      {func(r *Result) { r.Records.Handovers = 0 }, "V6"},
 		"V6 no evictions":                      {func(r *Result) { r.Evictions = 0 }, "V6"},
 		"V6 no refused evictions":              {func(r *Result) { r.Counted["refused evictions"] = 0 }, "V6"},

@@ -16,6 +16,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/tom-ludwig/operator-scaling/test/audit"
 	"github.com/tom-ludwig/operator-scaling/test/audit/worklog"
 	"github.com/tom-ludwig/operator-scaling/test/timeline"
 )
@@ -69,15 +70,15 @@ func (r *Result) Text() string {
 	// are conditional.
 	older := 0
 	for _, d := range c.VersionDrops {
-		if d.Before.Process != d.After.Process {
+		if d.First != d.Second {
 			older++
 		}
 	}
 	row := func(what string, value any) { fmt.Fprintf(table, "%v\t%s\n", value, what) }
-	row("objects that two replicas worked on at the same time (V1)", len(c.Overlaps))
-	row("partitions active on two members at the same time (V1)", len(c.ActiveTwice))
-	row("tokens that decreased (V2)", len(c.TokenDrops))
-	row("objects not processed at their last version (V3)", len(c.Losses))
+	row("objects that two replicas worked on at the same time (V1)", audit.Count(c.Findings, worklog.Overlap))
+	row("partitions active on two members at the same time (V1)", audit.Count(c.Findings, worklog.ActiveTwice))
+	row("tokens that decreased (V2)", audit.Count(c.Findings, worklog.TokenDrop))
+	row("objects not processed at their last version (V3)", audit.Count(c.Findings, worklog.Loss))
 	row("findings in the history of etcd (V5)", len(r.History.Findings))
 	row("reconciles on an older version than the previous owner's", older)
 	row("reconciles", c.Reconciles)
@@ -122,8 +123,8 @@ func short(d time.Duration) string {
 func (r *Result) write(dir string) error {
 	var page bytes.Buffer
 	run := timeline.Run{
-		Title:     fmt.Sprintf("make chaos, seed %d", r.Options.Seed),
-		Processes: r.processes, Report: r.Records, Partitions: r.Options.Partitions,
+		Title:  fmt.Sprintf("make chaos, seed %d", r.Options.Seed),
+		Report: r.Records, Partitions: r.Options.Partitions,
 	}
 	for _, i := range r.Injections {
 		run.Faults = append(run.Faults, timeline.Fault{Name: i.Kind, Target: i.Target, From: i.From, To: i.To, Note: i.Note})

@@ -65,20 +65,15 @@ func (a *environment) breach(check, format string, args ...any) {
 // judge finds the breaches.
 func (r *Result) judge() {
 	c := r.Records
-	for _, o := range c.Overlaps {
-		r.breach("V1", "%s and %s worked on %s at the same time, for %v", o.A.Process, o.B.Process, o.Subject, time.Duration(o.To-o.From))
-	}
-	for _, o := range c.ActiveTwice {
-		r.breach("V1", "%s was active on %s and %s at the same time, for %v", o.Subject, o.A.Process, o.B.Process, time.Duration(o.To-o.From))
-	}
-	for _, d := range c.TokenDrops {
-		r.breach("V2", "%s: %s worked under token %s, after %s had worked under token %s", d.Key, d.After.Process, d.After.Value, d.Before.Process, d.Before.Value)
-	}
-	for _, l := range c.Losses {
-		r.breach("V3", "%s is at version %s, but was last processed at version %q", l.Key, l.Want, l.Got)
-	}
-	for _, p := range c.Problems {
-		r.breach("V1", "records of %s: a %s record %s", p.Process, p.Record.Event, p.What)
+	for _, f := range c.Findings {
+		check := "V1" // overlaps, partitions that were active twice, impossible records
+		switch f.Kind {
+		case worklog.TokenDrop:
+			check = "V2"
+		case worklog.Loss:
+			check = "V3"
+		}
+		r.breach(check, "%s", f)
 	}
 	for _, g := range c.Gaps {
 		// Three concurrent faults may hit one owner after the other, and the machine may be

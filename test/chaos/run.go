@@ -12,6 +12,7 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/tom-ludwig/operator-scaling/test/audit"
 	"github.com/tom-ludwig/operator-scaling/test/audit/etcdlog"
 	"github.com/tom-ludwig/operator-scaling/test/audit/worklog"
 )
@@ -194,7 +195,7 @@ func (a *environment) judge(ctx context.Context, r *Result) error {
 			r.processes = append(r.processes, h)
 		}
 		r.Records = worklog.Check(r.processes, worklog.Options{End: worklog.Now(), Final: final, WritesRecorded: true})
-		if len(r.Records.Losses) == 0 || tries == 100 {
+		if audit.Count(r.Records.Findings, worklog.Loss) == 0 || tries == 100 {
 			break
 		}
 		// A status can be visible a moment before the end of the work that wrote it is

@@ -20,6 +20,7 @@ import (
 	"github.com/tom-ludwig/operator-scaling/shard"
 	"github.com/tom-ludwig/operator-scaling/shard/inspect"
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
+	"github.com/tom-ludwig/operator-scaling/test/audit"
 	"github.com/tom-ludwig/operator-scaling/test/audit/worklog"
 	"github.com/tom-ludwig/operator-scaling/test/controlplane"
 	"github.com/tom-ludwig/operator-scaling/test/replica"
@@ -126,7 +127,7 @@ func testScaleUnderConstantChange(t *attempt) {
 	w.waitWorked(replicas...)
 	report := w.check(true)
 	figures.add("  changes during the test, reconciles, handovers of objects, overlaps, losses",
-		fmt.Sprintf("%d, %d, %d, %d, %d", changes, report.Reconciles, report.Moves, len(report.Overlaps), len(report.Losses)), "overlaps and losses 0")
+		fmt.Sprintf("%d, %d, %d, %d, %d", changes, report.Reconciles, report.Moves, audit.Count(report.Findings, worklog.Overlap), audit.Count(report.Findings, worklog.Loss)), "overlaps and losses 0")
 	if report.Moves == 0 {
 		t.Error("no handover took place")
 	}
@@ -171,7 +172,7 @@ func testRollingUpdateOfTheRingParameters(t *attempt) {
 	report := w.check(true)
 	figures.add(fmt.Sprintf("rolling update of %d members from %d to %d partitions", members, ring.DefaultPartitions, partitions), took.Round(10*time.Millisecond).String(), "")
 	figures.add("  changes during the update, reconciles, overlaps, losses",
-		fmt.Sprintf("%d, %d, %d, %d", changes, report.Reconciles, len(report.Overlaps), len(report.Losses)), "overlaps and losses 0")
+		fmt.Sprintf("%d, %d, %d, %d", changes, report.Reconciles, audit.Count(report.Findings, worklog.Overlap), audit.Count(report.Findings, worklog.Loss)), "overlaps and losses 0")
 
 	// No Lease claimed partitions of the new ring while an old member claimed old ones.
 	w.sync()

@@ -22,8 +22,8 @@
 //     and a paler colour. Where the background shows, the partition had no owner.
 //     Hatching on a pale colour is a time in which the process still held the partition
 //     but was fenced; crosses, one in which it was paused. Red hatching with a red
-//     frame is an overlap: two owners, or two processes that work on one key. It is
-//     always drawn wide enough to be visible, and marked again in the line above.
+//     frame means two owners. It is always drawn wide enough to be visible, and marked
+//     again in the line above.
 //   - Processes: one line for each Pod. The step chart is the number of partitions on
 //     which the process is active, with the same scale for all. The line below it is
 //     thick while the process is on the ring. Grey means fenced, crosses mean paused,
@@ -39,9 +39,8 @@
 // # Guarantees
 //
 //   - D1: The same input produces the same bytes. The package reads no clock.
-//   - D2: Each span of ownership that overlaps the drawn time is in the chart, in the
-//     rows of its partitions, and no rectangle has a negative width.
-//   - D3: Each overlap whose partition is known is in the chart.
+//   - D2: Each span of ownership is in the chart, in the rows of its partitions, and no rectangle has a negative width.
+//   - D3: Each time with two owners is in the chart.
 //   - D4: The output is well-formed XML, whatever characters the names contain.
 //
 // # What is not guaranteed

@@ -25,10 +25,9 @@ func Example() {
 	}
 	a.Death = 12000000
 	run := timeline.Run{
-		Title:     "one replica",
-		Processes: []worklog.Process{a},
-		Report:    worklog.Check([]worklog.Process{a}, worklog.Options{End: 20000000}),
-		Faults:    []timeline.Fault{{Name: "SIGKILL", Target: a.Name, From: 11000000}},
+		Title:  "one replica",
+		Report: worklog.Check([]worklog.Process{a}, worklog.Options{End: 20000000}),
+		Faults: []timeline.Fault{{Name: "SIGKILL", Target: a.Name, From: 11000000}},
 	}
 	var page bytes.Buffer // or a file
 	if err := timeline.Write(&page, run); err != nil {

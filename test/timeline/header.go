@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/tom-ludwig/operator-scaling/test/audit"
 	"github.com/tom-ludwig/operator-scaling/test/audit/worklog"
 )
 
@@ -43,45 +44,37 @@ type finding struct {
 
 // header fills in the figures and findings of the report.
 func (p *page) header(run Run) {
-	r, a := run.Report, newAxis(run)
+	r, a := run.Report, newAxis(run.Report)
 	died, left := 0, 0
 	for _, s := range r.Processes {
-		if s.Died {
+		switch s.Ended {
+		case worklog.Died:
 			died++
-		}
-		if s.Left {
+		case worklog.Left:
 			left++
 		}
-	}
-	count := func(name string, n int, fault bool) figure {
-		return figure{Name: name, Value: strconv.Itoa(n), Bad: fault && n > 0}
 	}
 	p.Figures = []figure{
 		{Name: "duration", Value: short(time.Duration(r.End - r.Begin))},
 		{Name: "processes", Value: fmt.Sprintf("%d (%d died, %d left)", len(r.Processes), died, left)},
-		count("faults", len(run.Faults), false),
+		{Name: "faults", Value: strconv.Itoa(len(run.Faults))},
 		{Name: "reconciles", Value: fmt.Sprintf("%d (%d failed)", r.Reconciles, r.Failed)},
 		{Name: "handovers", Value: fmt.Sprintf("%d of partitions, %d of keys", r.Handovers, r.Moves)},
-		count("overlapping work", len(r.Overlaps), true),
-		count("partitions active on two members", len(r.ActiveTwice), true),
-		count("losses", len(r.Losses), true),
-		count("token drops", len(r.TokenDrops), true),
-		count("impossible records", len(r.Problems), true),
+	}
+	for _, kind := range []string{worklog.Overlap, worklog.ActiveTwice, worklog.Loss, worklog.TokenDrop, worklog.Problem} {
+		n := audit.Count(r.Findings, kind)
+		p.Figures = append(p.Figures, figure{Name: kind, Value: strconv.Itoa(n), Bad: n > 0})
 	}
 	for _, cause := range slices.Sorted(maps.Keys(r.Unowned)) {
 		d := r.Unowned[cause]
 		p.Unowned = append(p.Unowned, unowned{cause, d.Count, d.Open, short(d.P50), short(d.P99), short(d.Max)})
 	}
-	all := r.Findings()
-	p.Passed = len(all) == 0
+	p.Passed = len(r.Findings) == 0
 	p.Verdict = "passed: no findings"
 	if !p.Passed {
-		p.Verdict = fmt.Sprintf("failed: %d findings", len(all))
-		if len(all) == 1 {
-			p.Verdict = "failed: 1 finding"
-		}
+		p.Verdict = fmt.Sprintf("failed: %d findings", len(r.Findings))
 	}
-	for _, f := range all {
+	for _, f := range r.Findings {
 		if n := len(p.Findings); n == 0 || p.Findings[n-1].Kind != f.Kind {
 			p.Findings = append(p.Findings, findings{Kind: f.Kind})
 		}
@@ -90,9 +83,9 @@ func (p *page) header(run Run) {
 			kind.More++
 			continue
 		}
-		one := finding{Text: f.Text}
-		if f.Time >= a.begin && f.Time <= a.end && f.Time != 0 {
-			one.HasTime, one.At, one.Label = true, a.at(f.Time), a.since(f.Time)
+		one := finding{Text: f.Subject + ": " + f.What}
+		if f.From >= a.begin && f.From <= a.end && f.From != 0 {
+			one.HasTime, one.At, one.Label = true, a.at(f.From), a.since(f.From)
 		}
 		kind.All = append(kind.All, one)
 	}

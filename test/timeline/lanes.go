@@ -167,7 +167,7 @@ func ownedSteps(l worklog.Life, a axis) []step {
 			continue
 		}
 		changes[from]++
-		if s.To <= a.end && s.Cause != "" {
+		if s.Cause != "" {
 			changes[to]--
 		}
 	}

@@ -29,8 +29,14 @@ type fleet struct {
 
 const origin = int64(50 * time.Second)
 
+// recorded is a run and what its report was made of.
+type recorded struct {
+	Run
+	processes []worklog.Process
+}
+
 // randomRun generates evenly spread membership changes.
-func randomRun(seed uint64, partitions, pods, changes int, length time.Duration) Run {
+func randomRun(seed uint64, partitions, pods, changes int, length time.Duration) recorded {
 	f := &fleet{random: rand.New(rand.NewPCG(seed, 1)), now: origin, partitions: partitions, owner: make([]*worklog.Process, partitions)}
 	for i := range pods {
 		f.free = append(f.free, fmt.Sprintf("op-%d", i))
@@ -57,11 +63,11 @@ func randomRun(seed uint64, partitions, pods, changes int, length time.Duration)
 	}
 	f.pass(length / 20)
 	f.work()
-	run := Run{Title: fmt.Sprintf("random run %d", seed), Faults: f.faults, Partitions: partitions}
+	run := recorded{Run: Run{Title: fmt.Sprintf("random run %d", seed), Faults: f.faults, Partitions: partitions}}
 	for _, p := range f.processes {
-		run.Processes = append(run.Processes, *p)
+		run.processes = append(run.processes, *p)
 	}
-	run.Report = worklog.Check(run.Processes, worklog.Options{End: f.now})
+	run.Report = worklog.Check(run.processes, worklog.Options{End: f.now})
 	return run
 }
 
@@ -209,14 +215,14 @@ func (f *fleet) work() {
 
 // withViolations adds violations to a run: two owners of a partition, and two processes
 // that work on one key.
-func withViolations(run Run, at int64, d time.Duration, partition int) Run {
+func withViolations(run recorded, at int64, d time.Duration, partition int) Run {
 	p := worklog.Process{Name: "rogue.999", Records: []worklog.Record{
 		{Time: at, Event: worklog.Activate, Member: "rogue_1", Partitions: []int{partition, partition + 1}},
 		{Time: at + 1, Event: worklog.Start, Member: "rogue_1", Key: "default/x", Partitions: []int{partition}},
 		{Time: at + 2, Event: worklog.Start, Member: "rogue_1", Key: "default/x", Partitions: []int{partition}},
 		{Time: at + int64(d), Event: worklog.Release, Member: "rogue_1", Partitions: []int{partition, partition + 1}},
 	}}
-	run.Processes = append(slices.Clone(run.Processes), p)
-	run.Report = worklog.Check(run.Processes, worklog.Options{End: run.Report.End, Final: map[string]string{"default/lost": "7"}})
-	return run
+	run.processes = append(slices.Clone(run.processes), p)
+	run.Report = worklog.Check(run.processes, worklog.Options{End: run.Report.End, Final: map[string]string{"default/lost": "7"}})
+	return run.Run
 }

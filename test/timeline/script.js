@@ -23,7 +23,6 @@
     return a >= 1000 ? Number(ms.toFixed(0)) / 1000 + 's' : a >= 1 ? Number(ms.toFixed(2)) + 'ms' : Math.round(ms * 1000) + 'µs';
   };
   // Times are shown relative to the start of the run, which can differ from the start of the chart.
-  const origin = Number(chart.dataset.origin);
 
   const ticks = () => {
     const least = width / 12;
@@ -31,9 +30,9 @@
     const step = steps.find(s => s >= least) || Math.ceil(least / 3600000) * 3600000;
     axis.replaceChildren();
     grid.replaceChildren();
-    for (let t = Math.ceil((from + origin) / step) * step - origin; t <= from + width; t += step) {
+    for (let t = Math.ceil(from / step) * step; t <= from + width; t += step) {
       const label = document.createElement('span');
-      label.textContent = text(t + origin);
+      label.textContent = text(t);
       label.style.setProperty('--at', t);
       axis.append(label);
       const line = document.createElement('i');
@@ -80,7 +79,7 @@
 
   const interval = rect => {
     const x = Number(rect.getAttribute('x')), w = Number(rect.getAttribute('width'));
-    return 'from ' + text(x + origin) + ' to ' + text(x + w + origin) + ' (' + text(w) + ')';
+    return 'from ' + text(x) + ' to ' + text(x + w) + ' (' + text(w) + ')';
   };
   const partitions = rect => {
     const row = Number(rect.ownerSVGElement.dataset.row);
@@ -137,7 +136,7 @@
     }
     const mark = event.target.closest('[title]');
     const on = faults.filter(f => Number(f.dataset.to) >= t && t >= Number(f.dataset.from)).map(f => '• ' + f.dataset.tip);
-    tip.textContent = [text(t + origin), describe(event.target, event, t) || (mark ? mark.title : ''), on.length ? 'active faults:\n' + on.join('\n') : ''].filter(Boolean).join('\n');
+    tip.textContent = [text(t), describe(event.target, event, t) || (mark ? mark.title : ''), on.length ? 'active faults:\n' + on.join('\n') : ''].filter(Boolean).join('\n');
     tip.style.left = Math.min(event.clientX + 16, window.innerWidth - tip.offsetWidth - 8) + 'px';
     tip.style.top = (event.clientY + 20 + tip.offsetHeight > window.innerHeight ? event.clientY - tip.offsetHeight - 12 : event.clientY + 20) + 'px';
   });

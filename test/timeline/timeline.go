@@ -18,15 +18,9 @@ import (
 
 // Run is the run to draw. Times are those of worklog.Now.
 type Run struct {
-	Title string
-	// Processes are the processes of the run, Report the findings about them. The report
-	// is required; it must be that of these processes.
-	Processes []worklog.Process
-	Report    *worklog.Report
-	Faults    []Fault
-	// Begin and End limit the time that is drawn. 0: the report's. Everything outside
-	// is left out.
-	Begin, End int64
+	Title  string
+	Report *worklog.Report // required
+	Faults []Fault
 	// Partitions is the number of partitions. 0: as many as were owned.
 	Partitions int
 }
@@ -97,14 +91,12 @@ type page struct {
 	Ownership     ownership
 	Lanes         []lane
 	Width         number // of the time drawn, in milliseconds
-	Origin        number // offset of the start, for the times that the reader sees
 	PatternScale  string // how much wider than high a unit of the charts is
 }
 
 func draw(run Run) page {
-	a := newAxis(run)
-	lives := worklog.Lives(run.Processes, a.end)
-	pods := podsOf(lives)
+	a := newAxis(run.Report)
+	pods := podsOf(run.Report.Processes)
 	p := page{
 		Title: run.Title,
 		// The marks keep the file well-formed XML and mean nothing to HTML.
@@ -114,13 +106,12 @@ func draw(run Run) page {
 		Colours:      len(palette),
 		Ticks:        a.ticks(),
 		Width:        a.width(),
-		Origin:       -a.at(a.origin),
 		PatternScale: number(a.width() / assumedWidth).String(),
 	}
 	p.header(run)
 	p.Shades, p.FaultRows = faultRows(run.Faults, a, pods)
-	p.Ownership = drawOwnership(run, lives, a, pods)
-	p.Lanes = drawLanes(run.Faults, lives, a, pods)
+	p.Ownership = drawOwnership(run, a, pods)
+	p.Lanes = drawLanes(run.Faults, run.Report.Processes, a, pods)
 	return p
 }
 
@@ -129,21 +120,10 @@ func draw(run Run) page {
 const assumedWidth = 1400
 
 // axis converts times into positions: milliseconds after the start of the drawn time.
-type axis struct {
-	begin, end int64
-	origin     int64 // the zero of the times that the reader sees
-}
+type axis struct{ begin, end int64 }
 
-func newAxis(run Run) axis {
-	a := axis{begin: run.Begin, end: run.End, origin: run.Report.Begin}
-	if a.begin == 0 {
-		a.begin = run.Report.Begin
-	}
-	if a.end == 0 {
-		a.end = run.Report.End
-	}
-	a.end = max(a.end, a.begin+int64(time.Microsecond)) // avoids a division by zero
-	return a
+func newAxis(r *worklog.Report) axis {
+	return axis{r.Begin, max(r.End, r.Begin+int64(time.Microsecond))} // not empty: avoids a division by zero
 }
 
 // number is written with at most three decimals: microseconds, as the unit is a millisecond.
@@ -191,14 +171,14 @@ func (a axis) ticks() []tick {
 		step *= 2
 	}
 	var all []tick
-	for t := a.origin + (a.begin-a.origin+int64(step)-1)/int64(step)*int64(step); t <= a.end; t += int64(step) {
+	for t := a.begin; t <= a.end; t += int64(step) {
 		all = append(all, tick{a.at(t), a.since(t)})
 	}
 	return all
 }
 
 // since formats a time relative to the start of the run.
-func (a axis) since(t int64) string { return short(time.Duration(t - a.origin)) }
+func (a axis) since(t int64) string { return short(time.Duration(t - a.begin)) }
 
 // short formats a duration, rounded for readers.
 func short(d time.Duration) string {

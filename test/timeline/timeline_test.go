@@ -20,6 +20,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/tom-ludwig/operator-scaling/test/audit"
 	"github.com/tom-ludwig/operator-scaling/test/audit/worklog"
 )
 
@@ -31,10 +32,10 @@ func TestKeep(t *testing.T) {
 		t.Skip("-keep is not given")
 	}
 	for name, run := range map[string]Run{
-		"small":  randomRun(1, 64, 4, 8, 3*time.Minute),
+		"small":  randomRun(1, 64, 4, 8, 3*time.Minute).Run,
 		"failed": withViolations(randomRun(2, 100, 8, 14, 5*time.Minute), origin+int64(70*time.Second), 3*time.Second, 40),
-		"large":  randomRun(3, 128, 6, 200, 15*time.Minute),
-		"many":   randomRun(4, 509, 10, 40, 15*time.Minute),
+		"large":  randomRun(3, 128, 6, 200, 15*time.Minute).Run,
+		"many":   randomRun(4, 509, 10, 40, 15*time.Minute).Run,
 	} {
 		if err := os.WriteFile(filepath.Join(*keep, name+".html"), write(t, run), 0o600); err != nil {
 			t.Fatal(err)
@@ -133,7 +134,7 @@ func event(at int, e worklog.Event, partitions ...int) worklog.Record {
 
 // A run of 100 ms: a owns 0 to 3, hands 2 and 3 over to b, is fenced and resumes; b is
 // paused; b activates partition 3 too early.
-func scripted() Run {
+func scripted() recorded {
 	a := worklog.Process{Name: "a", Records: []worklog.Record{
 		event(1, worklog.Join), event(11, worklog.Activate, 0, 1, 2, 3),
 		event(31, worklog.Release, 2, 3), event(51, worklog.Fence), event(61, worklog.Resume), event(101, worklog.Join),
@@ -144,14 +145,14 @@ func scripted() Run {
 	for i := range b.Records {
 		b.Records[i].Member = "n_1"
 	}
-	run := Run{Title: "scripted", Processes: []worklog.Process{a, b}, Partitions: 8}
-	run.Report = worklog.Check(run.Processes, worklog.Options{End: 101e6})
+	run := recorded{Run{Title: "scripted", Partitions: 8}, []worklog.Process{a, b}}
+	run.Report = worklog.Check(run.processes, worklog.Options{End: 101e6})
 	return run
 }
 
 func TestScriptedRun(t *testing.T) {
 	var got []string
-	for _, d := range parse(t, write(t, scripted())) {
+	for _, d := range parse(t, write(t, scripted().Run)) {
 		got = append(got, d.String())
 	}
 	want := []string{
@@ -175,7 +176,7 @@ func TestScriptedRun(t *testing.T) {
 
 func TestD1_SameInputSameBytes(t *testing.T) {
 	for range 5 {
-		if !bytes.Equal(write(t, randomRun(7, 64, 5, 20, time.Minute)), write(t, randomRun(7, 64, 5, 20, time.Minute))) {
+		if !bytes.Equal(write(t, randomRun(7, 64, 5, 20, time.Minute).Run), write(t, randomRun(7, 64, 5, 20, time.Minute).Run)) {
 			t.Fatal("two charts of one run differ")
 		}
 	}
@@ -186,24 +187,20 @@ func TestD1_SameInputSameBytes(t *testing.T) {
 func TestD2_EachOwnershipIsDrawn(t *testing.T) {
 	for seed := range uint64(12) {
 		run := withViolations(randomRun(seed, 40, 5, 25, 2*time.Minute), origin+int64(30*time.Second), time.Second, 7)
-		if seed%3 == 1 { // only a part of it
-			run.Begin = run.Report.Begin + int64(20*time.Second)
-			run.End = run.Report.End - int64(30*time.Second)
-		}
 		checkDrawn(t, run)
 	}
 }
 
 func checkDrawn(t testing.TB, run Run) {
 	t.Helper()
-	a := newAxis(run)
+	a := newAxis(run.Report)
 	type cell struct {
 		layer, process string
 		partition      int
 		from, to       int64
 	}
 	want := map[cell]int{}
-	for _, l := range worklog.Lives(run.Processes, a.end) {
+	for _, l := range run.Report.Processes {
 		for _, s := range l.Owned {
 			layer := func(layer string, from, to int64) {
 				if from, to, ok := a.clip(from, to); ok {
@@ -244,15 +241,15 @@ func checkDrawn(t testing.TB, run Run) {
 
 func TestD3_EachOverlapIsDrawn(t *testing.T) {
 	run := withViolations(randomRun(1, 40, 5, 25, 2*time.Minute), origin+int64(30*time.Second), time.Second, 7)
-	want := len(run.Report.ActiveTwice) + len(run.Report.Overlaps)
+	want := audit.Count(run.Report.Findings, worklog.ActiveTwice)
 	got := 0
 	for _, d := range parse(t, write(t, run)) {
 		if d.layer == "overlaps" {
 			got++
 		}
 	}
-	if want < 2 || got != want {
-		t.Errorf("%d overlaps drawn, want %d, and at least 2", got, want)
+	if want < 1 || got != want {
+		t.Errorf("%d overlaps drawn, want %d, and at least 1", got, want)
 	}
 }
 
@@ -260,14 +257,14 @@ func TestD4_NamesAreEscaped(t *testing.T) {
 	const nasty = "</title><script>alert(1)</script>\"'&lt;]]>--\x00\x01\x1b\ufffe\xff"
 	run := scripted()
 	run.Title = nasty
-	run.Processes[0].Name = nasty
-	run.Processes[1].Records[0].Member = nasty + "_1"
+	run.processes[0].Name = nasty
+	run.processes[1].Records[0].Member = nasty + "_1"
 	run.Faults = []Fault{
 		{Name: nasty, Target: nasty, From: 20e6, To: 30e6, Note: nasty},
 		{Name: "x", Target: nasty + "2", From: 20e6},
 	}
-	run.Report = worklog.Check(run.Processes, worklog.Options{End: 101e6, Final: map[string]string{nasty: nasty}})
-	page := write(t, run)
+	run.Report = worklog.Check(run.processes, worklog.Options{End: 101e6, Final: map[string]string{nasty: nasty}})
+	page := write(t, run.Run)
 	parse(t, page)
 	if n := bytes.Count(page, []byte("<script>")); n != 1 {
 		t.Errorf("%d scripts, want 1", n)
@@ -289,14 +286,14 @@ func TestPageIsSelfContained(t *testing.T) {
 
 func TestLongRunStaysSmall(t *testing.T) {
 	run := randomRun(3, 128, 6, 200, 15*time.Minute)
-	if n := len(write(t, run)); n > 5<<20 {
+	if n := len(write(t, run.Run)); n > 5<<20 {
 		t.Errorf("%d bytes, want at most 5 MB", n)
 	}
 }
 
 func TestVerdict(t *testing.T) {
 	run := randomRun(1, 40, 5, 5, time.Minute)
-	if page := string(write(t, run)); !strings.Contains(page, `class="verdict passed"`) || strings.Contains(page, `class="verdict failed"`) {
+	if page := string(write(t, run.Run)); !strings.Contains(page, `class="verdict passed"`) || strings.Contains(page, `class="verdict failed"`) {
 		t.Error("a clean run has not passed")
 	}
 	page := string(write(t, withViolations(run, origin+int64(30*time.Second), time.Second, 7)))
@@ -313,15 +310,11 @@ func TestVerdict(t *testing.T) {
 
 func TestTicksAreFewAndRound(t *testing.T) {
 	for _, length := range []time.Duration{time.Microsecond, 700 * time.Microsecond, time.Second, 15 * time.Minute, 5 * time.Hour, 3000 * time.Hour} {
-		a := axis{begin: 12345, end: 12345 + int64(length), origin: 12345}
+		a := axis{begin: 12345, end: 12345 + int64(length)}
 		ticks := a.ticks()
 		if len(ticks) < 1 || len(ticks) > 13 || ticks[0].Label != "0" {
 			t.Errorf("%v: %d ticks: %v", length, len(ticks), ticks)
 		}
-	}
-	a := axis{begin: 7e9, end: 17e9, origin: 5.5e9}
-	if ticks := a.ticks(); ticks[0] != (tick{500, "2s"}) {
-		t.Errorf("the first tick is %v, want 2s at 500 ms", ticks[0])
 	}
 }
 
@@ -357,7 +350,7 @@ func FuzzWrite(f *testing.F) {
 				run.Faults = append(run.Faults, Fault{Name: "f", Target: p.Name, From: now, To: now + int64(step[2])*5000 - 1000})
 			}
 		}
-		run.Processes, run.Report = processes, worklog.Check(processes, worklog.Options{})
+		run.Report = worklog.Check(processes, worklog.Options{})
 		checkDrawn(t, run)
 	})
 }

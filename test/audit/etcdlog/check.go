@@ -5,7 +5,6 @@ package etcdlog
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -14,40 +13,30 @@ import (
 
 	"k8s.io/apimachinery/pkg/api/equality"
 
+	"github.com/tom-ludwig/operator-scaling/test/audit"
 	"github.com/tom-ludwig/operator-scaling/test/audit/worklog"
 )
 
-// Result has the numbers of what was checked, and the findings.
+// Kinds of findings.
+const (
+	StrayWrite        = "H1 stray write"
+	InterleavedWrites = "H2 interleaved writes"
+	Unclaimed         = "H3 work without a claim"
+	Early             = "H4 early work"
+	EarlyAfterDelete  = "H5 early work after a Lease was deleted"
+)
+
+// Result has the numbers of what was checked, and the findings, ordered by kind.
 type Result struct {
 	Writes   int // to Foos, by members
 	Starts   int // of work, under a token
 	Moves    int // of keys that were written to, from member to member
 	Contests int // tenures of written keys that started during another tenure
-	Findings []Finding
+	Findings []audit.Finding
 }
 
-// Finding is a violation.
-type Finding struct {
-	Kind string // "H1" to "H5"
-	Key  string
-	What string
-}
-
-// String returns the finding on one line.
-func (f Finding) String() string { return fmt.Sprintf("%s: %s: %s", f.Kind, f.Key, f.What) }
-
-// Err returns an error that counts the findings and shows the first ones; nil if
-// there are none.
-func (r Result) Err() error {
-	if len(r.Findings) == 0 {
-		return nil
-	}
-	errs := []error{fmt.Errorf("%d findings in the history of the Leases", len(r.Findings))}
-	for _, f := range r.Findings[:min(len(r.Findings), 10)] {
-		errs = append(errs, errors.New(f.String()))
-	}
-	return errors.Join(errs...)
-}
+// Err returns an error that lists the findings. It is nil if there are none.
+func (r Result) Err() error { return audit.Err(r.Findings) }
 
 // Check checks everything that one ring did in the namespace. processes has the records of
 // its replicas.
@@ -55,7 +44,7 @@ func (l *Log) Check(ringName string, processes []worklog.Process) Result {
 	return check(l.Leases(), l.Foos(), l.namespace, ringName, processes, clockOffset())
 }
 
-// clockOffset returns the offset that converts a time of package record to wall-clock time.
+// clockOffset returns the offset that converts a time of package worklog to wall-clock time.
 func clockOffset() time.Duration { return time.Duration(time.Now().UnixNano() - worklog.Now()) }
 
 func check(leases []LeaseVersion, foos []FooVersion, namespace, ringName string, processes []worklog.Process, offset time.Duration) Result {
@@ -63,20 +52,16 @@ func check(leases []LeaseVersion, foos []FooVersion, namespace, ringName string,
 	log := versions(leases, ringName)
 	writes := writesOf(foos, namespace)
 	starts := startsOf(processes)
-	keys := map[string]bool{}
-	for key := range writes {
-		keys[key] = true
-	}
-	for key := range starts {
-		keys[key] = true
-	}
-	for _, key := range slices.Sorted(maps.Keys(keys)) {
+	keys := slices.AppendSeq(slices.Collect(maps.Keys(writes)), maps.Keys(starts))
+	slices.Sort(keys)
+	for _, key := range slices.Compact(keys) {
 		c := &keyCheck{key: key, tenures: tenures(log, pointOf(key)), offset: offset, result: &result}
 		c.writes(writes[key])
 		for _, s := range starts[key] {
-			c.start(s, time.Unix(0, s.record.Time+int64(offset)))
+			c.start(s, s.at(offset))
 		}
 	}
+	slices.SortStableFunc(result.Findings, func(a, b audit.Finding) int { return cmp.Compare(a.Kind, b.Kind) })
 	return result
 }
 
@@ -113,6 +98,8 @@ type start struct {
 	process *worklog.Process
 }
 
+func (s start) at(offset time.Duration) time.Time { return time.Unix(0, s.record.Time).Add(offset) }
+
 func startsOf(processes []worklog.Process) map[string][]start {
 	all := map[string][]start{}
 	for i := range processes {
@@ -134,7 +121,7 @@ type keyCheck struct {
 }
 
 func (c *keyCheck) found(kind, format string, args ...any) {
-	c.result.Findings = append(c.result.Findings, Finding{kind, c.key, fmt.Sprintf(format, args...)})
+	c.result.Findings = append(c.result.Findings, audit.Finding{Kind: kind, Subject: c.key, What: fmt.Sprintf(format, args...)})
 }
 
 // writes checks H1 and H2.
@@ -152,7 +139,7 @@ func (c *keyCheck) writes(writes []write) {
 			return t.Member == w.member && t.From < w.revision && within
 		})
 		if t < 0 {
-			c.found("H1", "revision %d was written by %s, which did not claim the object; %s", w.revision, w.member, describe(c.tenures, w.revision))
+			c.found(StrayWrite, "revision %d was written by %s, which did not claim the object; %s", w.revision, w.member, describe(c.tenures, w.revision))
 			continue
 		}
 		if i, known := byTenure[t]; known {
@@ -169,7 +156,7 @@ func (c *keyCheck) writes(writes []write) {
 			c.result.Moves++
 		}
 		if after.first < before.last {
-			c.found("H2", "%s wrote from revision %d to %d under one claim, %s from %d to %d",
+			c.found(InterleavedWrites, "%s wrote from revision %d to %d under one claim, %s from %d to %d",
 				c.tenures[before.tenure].Holder, before.first, before.last, c.tenures[after.tenure].Holder, after.first, after.last)
 		}
 		if c.tenures[after.tenure].From < c.tenures[before.tenure].To {
@@ -184,45 +171,38 @@ func (c *keyCheck) start(s start, at time.Time) {
 	token, _ := strconv.ParseInt(s.record.Token, 10, 64)
 	i := slices.IndexFunc(c.tenures, func(t Tenure) bool { return t.Holder == s.record.Member && t.under(s.record.Token) })
 	if i < 0 {
-		c.found("H3", "%s worked under the token %q, which does not belong to any of its own claims; %s", s.record.Member, s.record.Token, describe(c.tenures, token))
+		c.found(Unclaimed, "%s worked under the token %q, which does not belong to any of its own claims; %s", s.record.Member, s.record.Token, describe(c.tenures, token))
 		return
 	}
 	mine := c.tenures[i]
 	if !mine.Open() && at.After(mine.ToSeen.Add(mine.Grace)) && !c.pausedBetween(s.process, mine.ToSeen, at) {
-		c.found("H3", "%s started to work %v after its claim of revision %d had ended with revision %d",
+		c.found(Unclaimed, "%s started to work %v after its claim of revision %d had ended with revision %d",
 			mine.Holder, at.Sub(mine.ToSeen), mine.From, mine.To)
 	}
 	for _, t := range c.tenures {
 		// Each member learns of the end from its own watch, at about the same time.
 		const margin = time.Second
 		if t.Grace > 0 && t.Member != mine.Member && t.From < mine.From && at.After(t.ToSeen) && at.Before(t.ToSeen.Add(t.Grace-margin)) {
-			c.found("H5", "%s started to work %v after the Lease of %s, which claimed the object, was deleted; that Lease counts for %v",
+			c.found(EarlyAfterDelete, "%s started to work %v after the Lease of %s, which claimed the object, was deleted; that Lease counts for %v",
 				mine.Holder, at.Sub(t.ToSeen), t.Holder, t.Grace)
 		}
 	}
-	// The first revision since the claim was confirmed in which no other Lease claims the object.
-	// Each step skips a tenure that covers it, so the loop ends.
+	// The first revision since the claim was confirmed in which no other Lease claims the object. The tenures are ordered by
+	// start: one that starts before another and has ended does not cover a later revision.
 	alone, after := token, Tenure{}
-	for moved := true; moved; {
-		moved = false
-		for j, t := range c.tenures {
-			if j != i && t.From <= alone && alone < t.To {
-				alone, after, moved = t.To, t, true
-				break
-			}
-		}
-		if alone == forever {
-			break
+	for j, t := range c.tenures {
+		if j != i && t.From <= alone && alone < t.To {
+			alone, after = t.To, t
 		}
 	}
 	switch {
 	case alone == token:
 	case alone == forever:
-		c.found("H4", "%s worked although %s has not ended its claim of revision %d", mine.Holder, after.Holder, after.From)
+		c.found(Early, "%s worked although %s has not ended its claim of revision %d", mine.Holder, after.Holder, after.From)
 	case alone >= mine.To:
-		c.found("H4", "%s worked although its claim of revision %d was never the only one before it ended with revision %d", mine.Holder, mine.From, mine.To)
+		c.found(Early, "%s worked although its claim of revision %d was never the only one before it ended with revision %d", mine.Holder, mine.From, mine.To)
 	case at.Before(after.ToSent):
-		c.found("H4", "%s started to work %v before %s withdrew its claim with revision %d", mine.Holder, after.ToSent.Sub(at), after.Holder, after.To)
+		c.found(Early, "%s started to work %v before %s withdrew its claim with revision %d", mine.Holder, after.ToSent.Sub(at), after.Holder, after.To)
 	}
 }
 

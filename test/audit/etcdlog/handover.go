@@ -38,7 +38,7 @@ func handovers(leases []LeaseVersion, ringName string, processes []worklog.Proce
 		for _, t := range tenures(log, pointOf(key)) {
 			var worked time.Time // the first time
 			for _, s := range starts[key] {
-				at := time.Unix(0, s.record.Time+int64(offset))
+				at := s.at(offset)
 				if t.under(s.record.Token) && (worked.IsZero() || at.Before(worked)) {
 					worked = at
 				}

@@ -54,24 +54,21 @@ type held struct {
 
 // versions decodes the Leases of one ring.
 func versions(log []LeaseVersion, ringName string) []held {
-	all := make([]held, 0, len(log))
-	for _, v := range log {
-		h := held{version: v}
-		if v.Lease != nil {
-			if decoded, err := inspect.Decode(v.Lease, ringName); err == nil {
-				h.record = decoded
-			}
+	all := make([]held, len(log))
+	for i, v := range log {
+		all[i].version = v
+		if v.Lease == nil {
+			continue
 		}
-		all = append(all, h)
+		if decoded, err := inspect.Decode(v.Lease, ringName); err == nil {
+			all[i].record = decoded
+		}
 	}
 	return all
 }
 
 func claims(r inspect.Member, point uint64) bool {
-	if r.Void() || r.Claims.Empty() {
-		return false
-	}
-	return r.Claims.HasPoint(point)
+	return !r.Void() && !r.Claims.Empty() && r.Claims.HasPoint(point)
 }
 
 // sent returns a time before which the version cannot have been committed: members write
@@ -117,16 +114,7 @@ func tenures(log []held, point uint64) []Tenure {
 	return all
 }
 
-// Tenures returns which members of a ring claimed the key namespace/name, and when, ordered
-// by start.
-func (l *Log) Tenures(ringName, key string) []Tenure {
-	return tenures(versions(l.Leases(), ringName), pointOf(key))
-}
-
 func pointOf(key string) uint64 {
-	namespace, name, found := strings.Cut(key, "/")
-	if !found {
-		namespace, name = "", key
-	}
+	namespace, name, _ := strings.Cut(key, "/")
 	return ring.PointOfName(namespace, name)
 }

@@ -38,8 +38,8 @@
 //     one on the same key had.
 //   - F4, loss: an object on whose last version no process finished work without an
 //     error.
-//   - F5, gap: time without an owner, with the reason why the former owner stopped.
-//     The caller decides how long is too long.
+//   - F5, gap: time in which a partition had no owner, with the reason why the former owner
+//     stopped. The caller decides how long is too long.
 //   - F6, version drop: work on an older version of an object than was worked on
 //     before. This is harmless as long as writes are conditional.
 //   - F7, problem: records that contradict each other or what the caller knows.

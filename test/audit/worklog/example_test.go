@@ -35,9 +35,7 @@ func ExampleCheck() {
 	report := worklog.Check([]worklog.Process{a, b}, worklog.Options{
 		Final: map[string]string{"default/foo": "2"},
 	})
-	if err := report.WriteText(os.Stdout); err != nil {
-		fmt.Println(err)
-	}
+	fmt.Print(report)
 	// Output:
 	// 8ms: 2 processes, 1 keys, 2 reconciles (1 failed)
 	// handovers: 0 of partitions, 1 of keys
@@ -47,15 +45,11 @@ func ExampleCheck() {
 	// a        1           0       1     0       0         0      0       running
 	// b        1           1       1     0       0         0      0       running
 	//
-	//      1  overlapping work
-	//         default/foo, for 2ms at 2ms: a from 0s to 4ms, b from 2ms to 8ms
-	//      0  partition active on two members
-	//      0  token decreased
-	//      1  last version not processed
+	//      2  findings that must not occur
+	//      1  F1 overlapping work
+	//         default/foo: for 2ms at 2ms: a from 0s to 4ms, b from 2ms to 8ms
+	//      1  F4 last version not processed
 	//         default/foo: is at version 2, last processed at version 1
-	//      0  impossible record
-	//      0  version decreased
-	//      0  times without an owner
 }
 
 func ExampleOpen() {

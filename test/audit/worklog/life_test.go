@@ -12,7 +12,7 @@ import (
 )
 
 func TestLives(t *testing.T) {
-	lives := Lives(parse(t, `
+	lives := Check(parse(t, `
 A  1 join
 A  2 activate p=1,2,3
 A 10 fence
@@ -31,7 +31,7 @@ D 21 join
 D 22 leave
 D 23 join
 D 99 join
-`), 40e6)
+`), Options{End: 40e6}).Processes
 	var got []string
 	for _, l := range lives {
 		got = append(got, fmt.Sprintf("%s %s %d-%d %q joined%s fenced%s paused%s", l.Process, l.Members, l.Begin/1e6, l.End/1e6, l.Ended,
@@ -66,7 +66,7 @@ func text(all []Interval) string {
 	return b.String()
 }
 
-func TestFindingsMatchErr(t *testing.T) {
+func TestFindingsHaveTheirTime(t *testing.T) {
 	r := Check(parse(t, `
 A  1 activate p=1
 A  2 start x rv=1 token=5 p=1
@@ -76,14 +76,11 @@ B  4 start x rv=2 token=4 p=1
 B  5 end   x rv=2 token=4 p=1
 `), Options{Final: map[string]string{"x": "3"}})
 	var got []string
-	for _, f := range r.Findings() {
-		got = append(got, fmt.Sprintf("%d %s", f.Time/1e6, f.Kind))
+	for _, f := range r.Findings {
+		got = append(got, fmt.Sprintf("%d %s", f.From/1e6, f.Kind))
 	}
-	want := []string{"4 overlapping work", "3 partition active on two members", "4 token decreased", "0 last version not processed"}
+	want := []string{"4 " + Overlap, "3 " + ActiveTwice, "4 " + TokenDrop, "0 " + Loss}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("findings (-want +got):\n%s", diff)
-	}
-	if r.Overlaps[0].Partition != 1 || r.ActiveTwice[0].Partition != 1 {
-		t.Errorf("partitions %d, %d, want 1, 1", r.Overlaps[0].Partition, r.ActiveTwice[0].Partition)
 	}
 }

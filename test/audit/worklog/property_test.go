@@ -8,6 +8,8 @@ import (
 	"math/rand/v2"
 	"strings"
 	"testing"
+
+	"github.com/tom-ludwig/operator-scaling/test/audit"
 )
 
 // TestAgainstEachMillisecond generates small random runs and checks them a second time,
@@ -64,11 +66,12 @@ func TestAgainstEachMillisecond(t *testing.T) {
 		}
 
 		r := Check(parse(t, script.String()), Options{})
-		if len(r.Overlaps) != wantOverlaps || len(r.ActiveTwice) != wantOverlaps {
-			t.Fatalf("seed %d: %d overlaps of work, %d of ownership, want %d\n%s", seed, len(r.Overlaps), len(r.ActiveTwice), wantOverlaps, &script)
+		overlaps, twice := audit.Count(r.Findings, Overlap), audit.Count(r.Findings, ActiveTwice)
+		if overlaps != wantOverlaps || twice != wantOverlaps {
+			t.Fatalf("seed %d: %d overlaps of work, %d of ownership, want %d\n%s", seed, overlaps, twice, wantOverlaps, &script)
 		}
-		if (wantTwice > 0) != (len(r.ActiveTwice) > 0) {
-			t.Fatalf("seed %d: %d ms with two owners, %d overlaps\n%s", seed, wantTwice, len(r.ActiveTwice), &script)
+		if (wantTwice > 0) != (twice > 0) {
+			t.Fatalf("seed %d: %d ms with two owners, %d overlaps\n%s", seed, wantTwice, twice, &script)
 		}
 		unowned := 0
 		for _, g := range r.Gaps {

@@ -21,8 +21,6 @@ type Process struct {
 	Name string
 	// Records are ordered by time.
 	Records []Record
-	// Torn means that the last line was incomplete, which can happen after a kill.
-	Torn bool
 
 	// Death is a time at which the process was certainly no longer running, for example
 	// when the parent had waited for it. 0: it ran until the end.
@@ -34,6 +32,13 @@ type Process struct {
 // Pause is a time in which a process was stopped: after SIGSTOP was sent, and
 // before SIGCONT was. To is 0 if it was never resumed.
 type Pause struct{ From, To int64 }
+
+func (p Pause) end() int64 {
+	if p.To == 0 {
+		return 1<<63 - 1
+	}
+	return p.To
+}
 
 // ReadFile reads the records of a process. The process gets the name of the file.
 func ReadFile(path string) (Process, error) {
@@ -54,7 +59,6 @@ func Read(name string, text io.Reader) (Process, error) {
 	for n := 1; ; n++ {
 		line, err := lines.ReadBytes('\n')
 		if errors.Is(err, io.EOF) {
-			p.Torn = len(line) > 0
 			return p, nil
 		}
 		if err != nil {

@@ -27,8 +27,8 @@ func TestReadReadsWhatWriterWrote(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := Check([]Process{p}, Options{Final: map[string]string{"default/a": "3"}})
-	if err := r.Err(); err != nil || r.Reconciles != 1 || p.Name != "op-0" || p.Torn {
-		t.Errorf("%d reconciles of %q, torn %t, %v", r.Reconciles, p.Name, p.Torn, err)
+	if err := r.Err(); err != nil || r.Reconciles != 1 || p.Name != "op-0" {
+		t.Errorf("%d reconciles of %q, %v", r.Reconciles, p.Name, err)
 	}
 }
 
@@ -38,7 +38,7 @@ func TestReadIgnoresATornLine(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := Process{Name: "a", Torn: true, Records: []Record{{Time: 5, Event: Join, Member: "a"}}}
+	want := Process{Name: "a", Records: []Record{{Time: 5, Event: Join, Member: "a"}}}
 	if diff := cmp.Diff(want, p); diff != "" {
 		t.Errorf("process (-want +got):\n%s", diff)
 	}

@@ -84,30 +84,29 @@ func ms(t testing.TB, s string) int64 {
 func findings(r *Report) []string {
 	var lines []string
 	add := func(format string, args ...any) { lines = append(lines, fmt.Sprintf(format, args...)) }
-	for _, o := range r.Overlaps {
-		add("overlap %s %d-%d %s %s", o.Subject, o.From/1e6, o.To/1e6, o.A.Process, o.B.Process)
-	}
-	for _, o := range r.ActiveTwice {
-		add("twice %s %d-%d %s %s", o.Subject, o.From/1e6, o.To/1e6, o.A.Process, o.B.Process)
-	}
-	for _, d := range r.TokenDrops {
-		add("token %s %s %s, %s %s", d.Key, d.Before.Process, d.Before.Value, d.After.Process, d.After.Value)
-	}
-	for _, l := range r.Losses {
-		add("loss %s want %s got %q", l.Key, l.Want, l.Got)
+	for _, f := range r.Findings {
+		switch f.Kind {
+		case Problem: // listed last
+		case Overlap, ActiveTwice:
+			add("%s %s %d-%d %s %s", f.Kind[:2], f.Subject, f.From/1e6, f.To/1e6, f.First, f.Second)
+		default:
+			add("%s %s %s", f.Kind[:2], f.Subject, f.What)
+		}
 	}
 	for _, g := range r.Gaps {
 		after := g.After
 		if g.Open {
 			after = "no owner"
 		}
-		add("gap %s %d-%d after %s of %s, %s, %d keys", g.Subject, g.From/1e6, g.To/1e6, g.Cause, g.Before, after, g.Keys)
+		add("gap %s %d-%d after %s of %s, %s", g.Subject, g.From/1e6, g.To/1e6, g.Cause, g.Before, after)
 	}
-	for _, d := range r.VersionDrops {
-		add("version %s %s %s, %s %s", d.Key, d.Before.Process, d.Before.Value, d.After.Process, d.After.Value)
+	for _, f := range r.VersionDrops {
+		add("F6 %s %s", f.Subject, f.What)
 	}
-	for _, p := range r.Problems {
-		add("problem %s at %d %s", p.Process, p.Record.Time/1e6, p.What)
+	for _, f := range r.Findings {
+		if f.Kind == Problem {
+			add("F7 %s %s", f.Subject, f.What)
+		}
 	}
 	return lines
 }

@@ -27,7 +27,7 @@ import (
 )
 
 // work runs one replica on count Foos for ten seconds, stops it, and returns its records. sync replaces the controller's
-// SyncHandler unless it is nil.
+// SyncHandler.
 func work(t *testing.T, count int, r *recorder, sync func(context.Context, cache.ObjectName) error, flags ...string) worklog.Process {
 	t.Helper()
 	foos := foofake.NewSimpleClientset()
@@ -55,9 +55,7 @@ func work(t *testing.T, count int, r *recorder, sync func(context.Context, cache
 	if err != nil {
 		t.Fatal(err)
 	}
-	if sync != nil {
-		op.Controller.SyncHandler = sync
-	}
+	op.Controller.SyncHandler = sync
 	r.attach(op)
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error)
@@ -80,17 +78,17 @@ func work(t *testing.T, count int, r *recorder, sync func(context.Context, cache
 func TestRecordsAreComplete(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const foos = 20
-		p := work(t, foos, &recorder{}, nil)
+		p := work(t, foos, &recorder{}, func(context.Context, cache.ObjectName) error { return nil })
 		report := worklog.Check([]worklog.Process{p}, worklog.Options{})
 		if err := report.Err(); err != nil {
 			t.Error(err)
 		}
 		did := report.Processes[0]
-		if did.Reconciles < foos || did.Keys != foos || did.Failed+did.Unfinished != 0 {
-			t.Errorf("reconciles: %+v, want all %d Foos, and no failure", did, foos)
+		if did.Reconciles != foos || did.Keys != foos || did.Failed+did.Unfinished != 0 {
+			t.Errorf("want one reconcile of each of %d Foos, and no failure:\n%s", foos, report)
 		}
-		if did.Activated == 0 || did.Owned != 0 || !did.Left {
-			t.Errorf("partitions: %+v, want some, all released at the end", did)
+		if did.Activated == 0 || did.Owns != 0 || did.Ended != worklog.Left {
+			t.Errorf("want partitions, all released at the end:\n%s", report)
 		}
 		if first, last := p.Records[0].Event, p.Records[len(p.Records)-1].Event; first != worklog.Join || last != worklog.Leave {
 			t.Errorf("the records begin with %s and end with %s", first, last)
@@ -108,9 +106,10 @@ func TestRecordsAreComplete(t *testing.T) {
 func TestStopEndsSimulatedWork(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := work(t, 10, &recorder{delay: time.Hour}, nil, "--workers=3")
-		did := worklog.Check([]worklog.Process{p}, worklog.Options{}).Processes[0]
+		report := worklog.Check([]worklog.Process{p}, worklog.Options{})
+		did := report.Processes[0]
 		if did.Reconciles != 3 || did.Failed != 3 || did.Unfinished != 0 {
-			t.Errorf("reconciles: %+v, want 3 that failed", did)
+			t.Errorf("want 3 reconciles that failed:\n%s", report)
 		}
 	})
 }

@@ -6,7 +6,6 @@ package main
 import (
 	"fmt"
 	"strconv"
-	"time"
 
 	"github.com/tom-ludwig/operator-scaling/example-controller/pkg/apis/samplecontroller/v1alpha1"
 	"github.com/tom-ludwig/operator-scaling/test/audit/worklog"
@@ -43,17 +42,15 @@ func judge(replicas []*replica, final []v1alpha1.Foo) (verdict, error) {
 	for _, p := range report.Processes {
 		v.by = append(v.by, p.Reconciles)
 	}
-	for _, o := range append(report.Overlaps, report.ActiveTwice...) {
-		v.overlaps = append(v.overlaps, fmt.Sprintf("%s: %s and %s, for %v", o.Subject, o.A.Process, o.B.Process, time.Duration(o.To-o.From)))
-	}
-	for _, l := range report.Losses {
-		v.forgotten = append(v.forgotten, fmt.Sprintf("%s: version is %s, last processed %q", l.Key, l.Want, l.Got))
-	}
-	for _, d := range report.TokenDrops {
-		v.faults = append(v.faults, fmt.Sprintf("%s: %s worked under an older token than %s did before", d.Key, d.After.Process, d.Before.Process))
-	}
-	for _, p := range report.Problems {
-		v.faults = append(v.faults, fmt.Sprintf("%s: a %s record %s", p.Process, p.Record.Event, p.What))
+	for _, f := range report.Findings {
+		switch f.Kind {
+		case worklog.Overlap, worklog.ActiveTwice:
+			v.overlaps = append(v.overlaps, f.Subject+": "+f.What)
+		case worklog.Loss:
+			v.forgotten = append(v.forgotten, f.Subject+": "+f.What)
+		default:
+			v.faults = append(v.faults, f.String())
+		}
 	}
 	return v, nil
 }
