@@ -126,9 +126,6 @@ func (p *Process) environment() []string {
 	return append(env, p.config.Env...)
 }
 
-// Config returns the configuration of the process.
-func (p *Process) Config() Config { return p.config }
-
 // Pod returns the member's name on the ring.
 func (p *Process) Pod() string { return p.config.Pod }
 

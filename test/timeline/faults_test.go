@@ -6,6 +6,7 @@ package timeline
 import (
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -78,8 +79,11 @@ func TestFaultsAreGroupedByPod(t *testing.T) {
 }
 
 func TestEachPodHasItsOwnColour(t *testing.T) {
+	if !strings.Contains(styleText, fmt.Sprintf("\n.c%d{", colours-1)) || strings.Contains(styleText, fmt.Sprintf("\n.c%d{", colours)) {
+		t.Errorf("the style sheet does not have %d colours", colours)
+	}
 	var lives []worklog.Life
-	for i := range len(palette) {
+	for i := range colours {
 		lives = append(lives, worklog.Life{Process: fmt.Sprintf("op-%d.%03d", i, i)}, worklog.Life{Process: fmt.Sprintf("op-%d.%03d", i, i+50)})
 	}
 	pods := podsOf(lives)

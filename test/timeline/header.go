@@ -5,8 +5,6 @@ package timeline
 
 import (
 	"fmt"
-	"maps"
-	"slices"
 	"strconv"
 	"time"
 
@@ -20,12 +18,6 @@ const listed = 200
 type figure struct {
 	Name, Value string
 	Bad         bool
-}
-
-type unowned struct {
-	Cause             worklog.Cause
-	Count, Open       int
-	P50, P99, Longest string
 }
 
 // findings are those of one kind.
@@ -65,10 +57,7 @@ func (p *page) header(run Run) {
 		n := audit.Count(r.Findings, kind)
 		p.Figures = append(p.Figures, figure{Name: kind, Value: strconv.Itoa(n), Bad: n > 0})
 	}
-	for _, cause := range slices.Sorted(maps.Keys(r.Unowned)) {
-		d := r.Unowned[cause]
-		p.Unowned = append(p.Unowned, unowned{cause, d.Count, d.Open, short(d.P50), short(d.P99), short(d.Max)})
-	}
+	p.Unowned = r.Unowned
 	p.Passed = len(r.Findings) == 0
 	p.Verdict = "passed: no findings"
 	if !p.Passed {

@@ -5,7 +5,6 @@ package timeline
 
 import (
 	"cmp"
-	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -13,40 +12,13 @@ import (
 	"github.com/tom-ludwig/operator-scaling/test/audit/worklog"
 )
 
-// palette has the colours of Pods, light and dark. They are the colours of Okabe and
-// Ito, followed by those of Paul Tol, which people with any common form of colour
-// blindness can distinguish. Red and vermilion are left out, because they are reserved
-// for overlaps. The order makes neighbours differ in lightness as well.
-var palette = [][2]string{
-	{"#0072b2", "#3d9be0"}, // blue
-	{"#e69f00", "#e69f00"}, // orange
-	{"#009e73", "#12a67c"}, // green
-	{"#cc79a7", "#d993bb"}, // pink
-	{"#56b4e9", "#8fd0f5"}, // sky
-	{"#332288", "#6f5fd0"}, // indigo
-	{"#e5d52f", "#f0e442"}, // yellow
-	{"#7a2150", "#a8467b"}, // wine
-	{"#999933", "#b5b548"}, // olive
-	{"#44aa99", "#5fd0bd"}, // teal
-	{"#8c6d4f", "#b08e6c"}, // brown
-	{"#7f7f9a", "#9c9cbc"}, // slate
-}
-
-func podStyles() string {
-	var light, dark, classes strings.Builder
-	for i, c := range palette {
-		fmt.Fprintf(&light, "--c%d:%s;", i, c[0])
-		fmt.Fprintf(&dark, "--c%d:%s;", i, c[1])
-		fmt.Fprintf(&classes, ".c%[1]d{fill:var(--c%[1]d);--c:var(--c%[1]d)}\n", i)
-		fmt.Fprintf(&classes, ".c%[1]d.fenced rect{fill:url(#fence%[1]d)}.c%[1]d.paused rect,.c%[1]d .paused{fill:url(#pause%[1]d)}\n", i)
-	}
-	return ":root{" + light.String() + "}\n@media(prefers-color-scheme:dark){:root{" + dark.String() + "}}\n" + classes.String()
-}
+// colours is the number of colours of Pods in the style sheet.
+const colours = 12
 
 // pod has the processes that ran one after another under one Pod name.
 type pod struct {
 	Name   string
-	Colour int // of the palette
+	Colour int
 	lives  []int
 }
 
@@ -67,7 +39,7 @@ func podsOf(lives []worklog.Life) pods {
 	distinct := slices.Clone(names)
 	slices.SortFunc(distinct, compareNames)
 	for i, name := range slices.Compact(distinct) {
-		p.list = append(p.list, pod{Name: name, Colour: i % len(palette)})
+		p.list = append(p.list, pod{Name: name, Colour: i % colours})
 		p.by[name] = i
 	}
 	for i := range lives {

@@ -48,7 +48,7 @@ var (
 	//go:embed script.js
 	scriptText string
 
-	pageTemplate = template.Must(template.New("page").Parse(pageText))
+	pageTemplate = template.Must(template.New("page").Funcs(template.FuncMap{"short": short}).Parse(pageText))
 )
 
 // Write draws a run.
@@ -81,10 +81,10 @@ type page struct {
 	Passed        bool
 	Verdict       string
 	Figures       []figure
-	Unowned       []unowned
+	Unowned       map[worklog.Cause]worklog.Durations
 	Findings      []findings
 	Legend        []pod
-	Colours       int // of the palette
+	Colours       int
 	Ticks         []tick
 	Shades        []shade
 	FaultRows     []faultRow
@@ -100,10 +100,10 @@ func draw(run Run) page {
 	p := page{
 		Title: run.Title,
 		// The marks keep the file well-formed XML and mean nothing to HTML.
-		Style:        template.HTML("<style>/*<![CDATA[*/\n" + styleText + podStyles() + "/*]]>*/</style>"), //nolint:gosec // constants
-		Script:       template.HTML("<script>//<![CDATA[\n" + scriptText + "//]]>\n</script>"),              //nolint:gosec // constants
+		Style:        template.HTML("<style>/*<![CDATA[*/\n" + styleText + "/*]]>*/</style>"),  //nolint:gosec // constants
+		Script:       template.HTML("<script>//<![CDATA[\n" + scriptText + "//]]>\n</script>"), //nolint:gosec // constants
 		Legend:       pods.list,
-		Colours:      len(palette),
+		Colours:      colours,
 		Ticks:        a.ticks(),
 		Width:        a.width(),
 		PatternScale: number(a.width() / assumedWidth).String(),
@@ -157,20 +157,20 @@ type tick struct {
 	Label string
 }
 
-// ticks returns about ten ticks at round times.
-func (a axis) ticks() []tick {
+// ticks returns at most 13 ticks at round times.
+func (a axis) ticks() (all []tick) {
 	span := time.Duration(a.end - a.begin)
-	step := time.Microsecond
-	for _, s := range []time.Duration{2, 5, 10, 20, 50, 100, 200, 500, 1e3, 2e3, 5e3, 1e4, 2e4, 5e4, 1e5, 2e5, 5e5, 1e6, 2e6, 5e6, 1e7, 2e7, 3e7, 6e7, 12e7, 3e8, 6e8, 18e8, 36e8} {
-		if span/step <= 12 {
-			break
+	step := time.Hour
+	for _, s := range []time.Duration{time.Microsecond, time.Millisecond, time.Second, time.Minute} {
+		for _, n := range []time.Duration{1, 2, 5, 10, 20, 50, 100, 200, 500} {
+			if s*n < step && span/(s*n) <= 12 {
+				step = s * n
+			}
 		}
-		step = s * time.Microsecond
 	}
 	for span/step > 12 {
 		step *= 2
 	}
-	var all []tick
 	for t := a.begin; t <= a.end; t += int64(step) {
 		all = append(all, tick{a.at(t), a.since(t)})
 	}

@@ -19,8 +19,6 @@
 //   - W2: The time from "start" to "end" contains the work: "start" is written before the
 //     work begins, "end" after it has ended.
 //   - W3: On Linux all processes of a machine use one clock that never goes back, see [Now].
-//   - W4: A nil *Writer is ready to use and writes nothing, so that a program need not check
-//     whether recording is enabled.
 //
 // Records do not survive a power failure. Times of different machines cannot be compared. A
 // Writer may be used from any goroutine.

@@ -11,7 +11,7 @@ import (
 	"sync"
 )
 
-// Writer appends records to a file. A nil *Writer writes nothing.
+// Writer appends records to a file.
 type Writer struct {
 	member func() string
 	file   *os.File
@@ -34,9 +34,6 @@ func Open(path string, member func() string) (*Writer, error) {
 // Append sets the record's time, and its member if that is empty, and writes the record. [Writer.Close]
 // returns the first error: a check of incomplete records proves nothing.
 func (w *Writer) Append(r Record) {
-	if w == nil {
-		return
-	}
 	if r.Member == "" {
 		r.Member = w.member()
 	}
@@ -56,9 +53,6 @@ func (w *Writer) Append(r Record) {
 // Work records the start of the work described by r. The returned function records its end. Call
 // it when nothing more will be done.
 func (w *Writer) Work(r Record) (ended func(error)) {
-	if w == nil {
-		return func(error) {}
-	}
 	r.Event = Start
 	w.Append(r)
 	return func(err error) {
@@ -72,9 +66,6 @@ func (w *Writer) Work(r Record) (ended func(error)) {
 
 // Close closes the file and returns the first write error, if any, joined with the error of closing.
 func (w *Writer) Close() error {
-	if w == nil {
-		return nil
-	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return errors.Join(w.err, w.file.Close())

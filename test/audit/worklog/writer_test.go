@@ -105,15 +105,6 @@ func TestW3_NowRunsWithRealTime(t *testing.T) {
 	}
 }
 
-func TestW4_NilWriterWritesNothing(t *testing.T) {
-	var w *Writer
-	w.Append(Record{Event: Join})
-	w.Work(Record{Key: "default/a"})(nil)
-	if err := w.Close(); err != nil {
-		t.Error(err)
-	}
-}
-
 func TestCloseReturnsTheFirstError(t *testing.T) {
 	w, err := Open(filepath.Join(t.TempDir(), "records"), identity)
 	if err != nil {

@@ -42,7 +42,7 @@ func run(ctx context.Context, args []string) (exitCode int, err error) {
 	var o operator.Options
 	var r recorder
 	flags := flag.NewFlagSet("replica", flag.ContinueOnError)
-	path := flags.String("record-to", "", "append a line of JSON to this `file` for everything that package worklog checks")
+	path := flags.String("record-to", os.DevNull, "append a line of JSON to this `file` for everything that package worklog checks")
 	flags.DurationVar(&r.delay, "reconcile-delay", 0, "simulated work: how long each reconcile waits before it starts,\nunless its Foo is handed over in the meantime")
 	if err := o.Parse(flags, args); errors.Is(err, flag.ErrHelp) {
 		return 0, nil
@@ -53,10 +53,8 @@ func run(ctx context.Context, args []string) (exitCode int, err error) {
 	if err != nil {
 		return exitUsage, err
 	}
-	if *path != "" {
-		if r.log, err = worklog.Open(*path, func() string { return r.operator.Sharder.Identity() }); err != nil {
-			return exitFailed, fmt.Errorf("--record-to: %w", err)
-		}
+	if r.log, err = worklog.Open(*path, func() string { return r.operator.Sharder.Identity() }); err != nil {
+		return exitFailed, fmt.Errorf("--record-to: %w", err)
 	}
 	config.Wrap(r.wrapTransport)
 	o.Shard.OnChange = r.changed

@@ -20,7 +20,7 @@ import (
 // recorder records what an operator works on, under which token, and when it owned which partitions. It also adds the
 // simulated work.
 type recorder struct {
-	log      *worklog.Writer // nil writes nothing
+	log      *worklog.Writer
 	delay    time.Duration
 	operator *operator.Operator
 }
