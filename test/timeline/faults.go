@@ -33,20 +33,12 @@ type faultBar struct {
 	Moment         bool
 }
 
-// shade is the time of a fault that affects all processes.
-type shade struct {
-	From, To number
-	Kind     int
-	Title    string
-}
-
-// faultRows packs the faults on each target into as few lines as possible without
-// overlaps. Faults on processes are grouped by Pod, because one run can have hundreds
-// of processes.
-func faultRows(faults []Fault, a axis, pods pods) ([]shade, []faultRow) {
+// faultRows returns the faults that affect all processes, and a row for each target. It packs the faults on each target into
+// as few lines as possible without overlaps. Faults on processes are grouped by Pod, because one run can have hundreds of
+// processes.
+func faultRows(faults []Fault, a axis, pods pods) (shades []faultBar, rows []faultRow) {
 	kinds := kindsOf(faults)
 	byTarget := map[string][]Fault{}
-	var shades []shade
 	for _, f := range faults {
 		if f.moment() {
 			f.To = f.From
@@ -59,7 +51,7 @@ func faultRows(faults []Fault, a axis, pods pods) ([]shade, []faultRow) {
 		if at, ofProcess := pods.by[target]; ofProcess {
 			target = pods.list[at].Name
 		} else if to > from {
-			shades = append(shades, shade{a.at(from), a.at(to), kinds[f.Name], describe(f, a)})
+			shades = append(shades, faultBar{From: a.at(from), To: a.at(to), Kind: kinds[f.Name]})
 		}
 		byTarget[target] = append(byTarget[target], f)
 	}
@@ -75,7 +67,6 @@ func faultRows(faults []Fault, a axis, pods pods) ([]shade, []faultRow) {
 		}
 		return compareNames(x, y)
 	})
-	rows := make([]faultRow, 0, len(targets))
 	for _, target := range targets {
 		row := faultRow{Target: target}
 		if target == "" {

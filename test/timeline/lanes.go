@@ -23,7 +23,6 @@ type lane struct {
 	Pod    pod
 	Height int
 	Lives  []laneLife
-	Names  []laneName
 	Marks  []mark
 }
 
@@ -35,12 +34,8 @@ type laneLife struct {
 	Paused         []rect
 	Path           string // of the step chart
 	Steps          string // its steps for the script: time, partitions, time, ...
-	Most           int
-}
 
-// laneName distinguishes a process from the other processes of its Pod. It starts at
-// From and has room until Room.
-type laneName struct {
+	// Name distinguishes the process from the others of its Pod. It starts at From and has room until Room.
 	Name       string
 	From, Room number
 	Top        int
@@ -68,7 +63,7 @@ func drawLanes(faults []Fault, lives []worklog.Life, a axis, pods pods) []lane {
 		lane := lane{Pod: pod}
 		tops := map[string]int{} // by process
 		var free []int64         // when each line is free again
-		var lastName []int       // in each line
+		var last []int           // the last process in each line
 		order := slices.Clone(pod.lives)
 		slices.SortStableFunc(order, func(i, j int) int { return cmp.Compare(lives[i].Begin, lives[j].Begin) })
 		for _, i := range order {
@@ -80,16 +75,16 @@ func drawLanes(faults []Fault, lives []worklog.Life, a axis, pods pods) []lane {
 			line := slices.IndexFunc(free, func(t int64) bool { return t <= l.Begin })
 			if line < 0 {
 				line = len(free)
-				free, lastName = append(free, 0), append(lastName, -1)
+				free, last = append(free, 0), append(last, 0)
+			} else {
+				lane.Lives[last[line]].Room = a.at(from)
 			}
-			if last := lastName[line]; last >= 0 {
-				lane.Names[last].Room = a.at(from)
-			}
-			free[line], lastName[line] = l.End, len(lane.Names)
+			free[line], last[line] = l.End, len(lane.Lives)
 			top := line * laneHeight
 			tops[l.Process] = top
-			lane.Lives = append(lane.Lives, drawLife(l, pods.class(i), top, most, a))
-			lane.Names = append(lane.Names, laneName{cmp.Or(strings.TrimPrefix(l.Process, pod.Name), l.Process), a.at(from), a.width(), top})
+			drawn := drawLife(l, pods.class(i), top, most, a)
+			drawn.Name, drawn.From, drawn.Room = cmp.Or(strings.TrimPrefix(l.Process, pod.Name), l.Process), a.at(from), a.width()
+			lane.Lives = append(lane.Lives, drawn)
 			lane.Marks = append(lane.Marks, endMark(l, top, a)...)
 		}
 		lane.Height = max(1, len(free)) * laneHeight
@@ -126,7 +121,7 @@ func drawLife(l worklog.Life, class string, top, most int, a axis) laneLife {
 	}
 	const head = chartBase - chartSize
 	drawn := laneLife{
-		Class: class, Process: l.Process, Most: most,
+		Class: class, Process: l.Process, Top: top,
 		Alive:  rects(head-1, chartSize+6, worklog.Interval{From: l.Begin, To: l.End})[0],
 		Joined: rects(chartBase+1, 4, l.Joined...),
 		Kept:   rects(head-1, chartSize+2, l.Fenced...),

@@ -86,7 +86,7 @@ type page struct {
 	Legend        []pod
 	Colours       int
 	Ticks         []tick
-	Shades        []shade
+	Shades        []faultBar
 	FaultRows     []faultRow
 	Ownership     ownership
 	Lanes         []lane
@@ -160,13 +160,12 @@ type tick struct {
 // ticks returns at most 13 ticks at round times.
 func (a axis) ticks() (all []tick) {
 	span := time.Duration(a.end - a.begin)
-	step := time.Hour
-	for _, s := range []time.Duration{time.Microsecond, time.Millisecond, time.Second, time.Minute} {
-		for _, n := range []time.Duration{1, 2, 5, 10, 20, 50, 100, 200, 500} {
-			if s*n < step && span/(s*n) <= 12 {
-				step = s * n
-			}
+	step := time.Microsecond
+	for _, s := range []time.Duration{2, 5, 10, 20, 50, 100, 200, 500, 1e3, 2e3, 5e3, 1e4, 2e4, 5e4, 1e5, 2e5, 5e5, 1e6, 2e6, 5e6, 1e7, 2e7, 3e7, 6e7, 12e7, 3e8, 6e8, 18e8, 36e8} {
+		if span/step <= 12 {
+			break
 		}
+		step = s * time.Microsecond
 	}
 	for span/step > 12 {
 		step *= 2

@@ -316,6 +316,9 @@ func TestTicksAreFewAndRound(t *testing.T) {
 			t.Errorf("%v: %d ticks: %v", length, len(ticks), ticks)
 		}
 	}
+	if ticks := (axis{end: int64(5 * time.Minute)}).ticks(); ticks[1].Label != "30s" {
+		t.Errorf("5 minutes: the first step is %s, want 30s", ticks[1].Label)
+	}
 }
 
 // FuzzWrite draws arbitrary records in any order.
