@@ -5,7 +5,7 @@
 // server. It records every version of every Lease and every Foo of a namespace, in the order
 // in which they were committed, and checks afterwards that ownership was exclusive.
 //
-// It shares with the library only the format of the records on the Leases (lease.Decode)
+// It shares with the library only the format of the records on the Leases (inspect.Decode)
 // and the position of a key in the hash space. It relies neither on a clock nor on the
 // members' own reports.
 //
