@@ -130,3 +130,37 @@ func TestLeasePrefix_DoesNotDivideARing(t *testing.T) {
 		}
 	})
 }
+
+// A user removes the ring's label from the Lease of a member that is at work: its peers no
+// longer see the Lease, but the member still works.
+func TestRingLabel_RemovedFromAMemberAtWork(t *testing.T) {
+	for name, cut := range map[string]bool{"that can write": false, "that is cut off": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				cluster := shardtest.NewCluster()
+				a, b := start(t, cluster.Client("a"), "a"), start(t, cluster.Client("b"), "b")
+				time.Sleep(10 * time.Second)
+				oneOwnerEach(t, a, b)
+				if cut {
+					cluster.Break("b", shardtest.Unreachable)
+				}
+				for _, l := range cluster.Leases(namespace) {
+					if l.Name == "foo-b" {
+						delete(l.Labels, "operator-scaling.tom-ludwig.github.io/ring")
+						cluster.Put(&l)
+					}
+				}
+				if two := twoAtWork(20*time.Second, a, b); two > 0 {
+					t.Errorf("two members may work on %d keys at once", two)
+				}
+				if cut {
+					oneOwnerEach(t, a)
+				} else {
+					oneOwnerEach(t, a, b) // the next renewal of b restores the label
+				}
+				_ = a.end()
+				_ = b.end()
+			})
+		})
+	}
+}
