@@ -69,6 +69,7 @@ func demonstrate(t *testing.T, args ...string) *running {
 	if _, err := controlplane.Build(t.Context(), os.Stderr); err != nil {
 		t.Fatal(err)
 	}
+	args = append([]string{"-lease-duration=5s", "-pause=1500ms"}, args...)
 	r := &running{Cmd: exec.Command(os.Args[0], args...), files: t.TempDir(), ended: make(chan struct{})}
 	r.Env = append(os.Environ(), runAsDemo+"=1", "TMPDIR="+r.files)
 	r.Stdout, r.Stderr = r, r
@@ -131,7 +132,7 @@ func processesIn(t *testing.T, dir string) (found []string) {
 }
 
 func TestDemo(t *testing.T) {
-	demo := demonstrate(t, "-fast", "-objects=120")
+	demo := demonstrate(t, "-objects=120")
 	demo.end(t, 0)
 	t.Log("\n" + demo.output())
 	for _, want := range []string{
@@ -151,9 +152,9 @@ func TestDemo(t *testing.T) {
 }
 
 func TestInterruptCleansUp(t *testing.T) {
-	for _, when := range []string{"building the example", "foo-operator-3 joined"} {
+	for _, when := range []string{"building the replica", "foo-operator-3 joined"} {
 		t.Run(when, func(t *testing.T) {
-			demo := demonstrate(t, "-fast", "-objects=60")
+			demo := demonstrate(t, "-objects=60")
 			demo.await(t, when)
 			if err := demo.Process.Signal(os.Interrupt); err != nil {
 				t.Fatal(err)
@@ -171,7 +172,7 @@ func TestInterruptCleansUp(t *testing.T) {
 }
 
 func TestKilledDemoLeavesNoProcess(t *testing.T) {
-	demo := demonstrate(t, "-fast", "-objects=60")
+	demo := demonstrate(t, "-objects=60")
 	demo.await(t, "foo-operator-3 joined")
 	if err := demo.Process.Kill(); err != nil {
 		t.Fatal(err)
@@ -201,7 +202,7 @@ func users(t *testing.T) *controlplane.ControlPlane {
 func TestUsersClusterIsRestored(t *testing.T) {
 	plane := users(t)
 	before := everything(t, plane.Admin())
-	demo := demonstrate(t, "-fast", "-objects=60", "-kubeconfig="+plane.Kubeconfig())
+	demo := demonstrate(t, "-objects=60", "-kubeconfig="+plane.Kubeconfig())
 	demo.end(t, 0)
 	for _, want := range []string{"context    control-plane", "namespace  operator-scaling-demo-", "Cleaned up"} {
 		if !strings.Contains(demo.output(), want) {
@@ -215,12 +216,16 @@ func TestUsersClusterIsRestored(t *testing.T) {
 
 func TestOtherFoosAreNotTouched(t *testing.T) {
 	plane := users(t)
-	if err := installCRD(t.Context(), plane.Admin(), nil); err != nil {
+	client, err := dynamic.NewForConfig(plane.Admin())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := installCRD(t.Context(), client, "other"); err != nil {
 		t.Fatal(err)
 	}
 	createFoo(t, plane.Admin())
 	before := everything(t, plane.Admin())
-	demo := demonstrate(t, "-fast", "-objects=60", "-kubeconfig="+plane.Kubeconfig())
+	demo := demonstrate(t, "-objects=60", "-kubeconfig="+plane.Kubeconfig())
 	demo.await(t, "is killed") // the rest is tested above
 	if err := demo.Process.Signal(os.Interrupt); err != nil {
 		t.Fatal(err)
@@ -231,16 +236,16 @@ func TestOtherFoosAreNotTouched(t *testing.T) {
 	}
 
 	// The demo also keeps a CRD that it created if others use it now.
-	if err := deleteCRD(t, plane.Admin()); err != nil {
+	if err := remove(client.Resource(crds), "other", nil); err != nil {
 		t.Fatal(err)
 	}
-	r := &remote{config: plane.Admin(), namespace: "operator-scaling-demo-1", labels: map[string]string{"operator-scaling-demo": "1"}}
+	r := &cluster{config: plane.Admin(), namespace: "operator-scaling-demo-1", run: "1"}
 	if err := r.prepare(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	createFoo(t, plane.Admin())
 	before = everything(t, plane.Admin())
-	if err := r.remove(t.Context()); err == nil || !strings.Contains(err.Error(), "default/foo-000") {
+	if err := r.remove(); err == nil || !strings.Contains(err.Error(), "default/foo-000") {
 		t.Errorf("the error does not name the Foo that prevents the removal: %v", err)
 	}
 	if after := everything(t, plane.Admin()); after != strings.Replace(before, r.namespace+"\n", "", 1) {
@@ -252,29 +257,11 @@ func createFoo(t *testing.T, config *rest.Config) {
 	t.Helper()
 	foos, err := newFoos(config, "default", 1)
 	if err == nil {
-		err = foos.create(t.Context(), func(int) {})
+		err = foos.create(t.Context())
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
-}
-
-func deleteCRD(t *testing.T, config *rest.Config) error {
-	t.Helper()
-	client, err := dynamic.NewForConfig(config)
-	if err != nil {
-		return err
-	}
-	if err := client.Resource(crds).Delete(t.Context(), crdName, metav1.DeleteOptions{}); err != nil {
-		return err
-	}
-	for err == nil {
-		_, err = client.Resource(crds).Get(t.Context(), crdName, metav1.GetOptions{})
-	}
-	if apierrors.IsNotFound(err) {
-		return nil
-	}
-	return err
 }
 
 // everything lists the namespaces and the Deployments, and the CRD and the Foos with their
