@@ -98,6 +98,10 @@ func (w *harness) placed(ctx context.Context, replicas ...*replica.Process) (pla
 		return p, fmt.Errorf("%d of %d partitions are claimed", len(p.owner), p.partitions)
 	}
 	for _, r := range replicas {
+		if claimed[r.Pod()] == 0 {
+			// It has just joined, and no member has seen this yet.
+			return p, fmt.Errorf("%s does not claim any partition", r)
+		}
 		if err := r.Ready(ctx); err != nil {
 			return p, err
 		}

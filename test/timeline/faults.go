@@ -56,17 +56,13 @@ func faultRows(faults []Fault, a axis, pods pods) (shades []faultBar, rows []fau
 		byTarget[target] = append(byTarget[target], f)
 	}
 	// Faults that affect everything first, then parts of the control plane, then Pods.
-	targets := slices.SortedFunc(maps.Keys(byTarget), func(x, y string) int {
-		_, podX := pods.by[x]
-		_, podY := pods.by[y]
-		switch {
-		case podX && !podY:
+	isPod := func(target string) int {
+		if _, ok := pods.by[target]; ok {
 			return 1
-		case podY && !podX:
-			return -1
 		}
-		return compareNames(x, y)
-	})
+		return 0
+	}
+	targets := slices.SortedFunc(maps.Keys(byTarget), func(x, y string) int { return cmp.Or(isPod(x)-isPod(y), compareNames(x, y)) })
 	for _, target := range targets {
 		row := faultRow{Target: target}
 		if target == "" {

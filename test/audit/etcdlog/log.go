@@ -6,6 +6,7 @@ package etcdlog
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -42,13 +43,11 @@ type Log struct {
 	stop      context.CancelFunc
 	wait      sync.WaitGroup
 
-	mu       sync.Mutex
-	leases   []LeaseVersion
-	foos     []FooVersion
-	revision int64 // everything up to this revision is in the log
-	seen     [2]int64
-	grew     chan struct{} // closed and replaced when revision grows or err is set
-	err      error
+	mu     sync.Mutex
+	leases []LeaseVersion
+	foos   []FooVersion
+	seen   [2]int64 // everything of the Leases, of the Foos up to these revisions is in the log
+	err    error    // the first one
 }
 
 // Watch starts a log of the Leases of one namespace and the Foos of one, often the same. The
@@ -58,14 +57,14 @@ func Watch(ctx context.Context, url, leases, foos string) (*Log, error) {
 	if err != nil {
 		return nil, fmt.Errorf("watch etcd at %s: %w", url, err)
 	}
-	l := &Log{namespace: foos, client: client, grew: make(chan struct{})}
+	l := &Log{namespace: foos, client: client}
 	now, err := client.Get(ctx, "/", clientv3.WithCountOnly())
 	if err != nil {
 		_ = client.Close()
 		return nil, fmt.Errorf("watch etcd at %s: %w", url, err)
 	}
-	l.revision = now.Header.Revision
-	l.seen = [2]int64{l.revision, l.revision}
+	revision := now.Header.Revision
+	l.seen = [2]int64{revision, revision}
 
 	watching, stop := context.WithCancel(clientv3.WithRequireLeader(context.Background()))
 	l.stop = stop
@@ -73,7 +72,7 @@ func Watch(ctx context.Context, url, leases, foos string) (*Log, error) {
 		"/registry/leases/" + leases + "/",
 		"/registry/" + v1alpha1.GroupName + "/foos/" + foos + "/",
 	} {
-		events := client.Watch(watching, prefix, clientv3.WithPrefix(), clientv3.WithRev(l.revision+1))
+		events := client.Watch(watching, prefix, clientv3.WithPrefix(), clientv3.WithRev(revision+1))
 		l.wait.Go(func() { l.follow(i, prefix, events) })
 	}
 	return l, nil
@@ -90,30 +89,16 @@ func (l *Log) Close() {
 func (l *Log) follow(stream int, prefix string, events clientv3.WatchChan) {
 	for answer := range events {
 		l.mu.Lock()
-		if err := answer.Err(); err != nil {
-			l.fail(fmt.Errorf("watch %s: %w", prefix, err))
-		}
+		err := answer.Err()
 		for _, event := range answer.Events {
-			if err := l.take(strings.TrimPrefix(string(event.Kv.Key), prefix), stream, event); err != nil {
-				l.fail(err)
-			}
+			err = errors.Join(err, l.take(strings.TrimPrefix(string(event.Kv.Key), prefix), stream, event))
+		}
+		if err != nil && l.err == nil {
+			l.err = fmt.Errorf("watch %s: %w", prefix, err)
 		}
 		l.seen[stream] = max(l.seen[stream], answer.Header.Revision)
-		if all := min(l.seen[0], l.seen[1]); all > l.revision {
-			l.revision = all
-			close(l.grew)
-			l.grew = make(chan struct{})
-		}
 		l.mu.Unlock()
 	}
-}
-
-func (l *Log) fail(err error) {
-	if l.err == nil {
-		l.err = err
-	}
-	close(l.grew)
-	l.grew = make(chan struct{})
 }
 
 func (l *Log) take(name string, stream int, event *clientv3.Event) error {
@@ -157,7 +142,7 @@ func (l *Log) Sync(ctx context.Context) error {
 			return fmt.Errorf("ask etcd for progress: %w", err)
 		}
 		l.mu.Lock()
-		revision, err, grew := l.revision, l.err, l.grew
+		revision, err := min(l.seen[0], l.seen[1]), l.err
 		l.mu.Unlock()
 		if err != nil {
 			return fmt.Errorf("the history is incomplete: %w", err)
@@ -166,8 +151,7 @@ func (l *Log) Sync(ctx context.Context) error {
 			return nil
 		}
 		select {
-		case <-grew:
-		case <-time.After(100 * time.Millisecond):
+		case <-time.After(20 * time.Millisecond):
 		case <-ctx.Done():
 			return fmt.Errorf("the history is at revision %d, etcd at %d: %w", revision, now.Header.Revision, context.Cause(ctx))
 		}

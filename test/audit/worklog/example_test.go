@@ -39,7 +39,7 @@ func ExampleCheck() {
 	// Output:
 	// 8ms: 2 processes, 1 keys, 2 reconciles (1 failed)
 	// handovers: 0 of partitions, 1 of keys
-	// reconciles per key: 2 on 1 keys
+	// keys by their number of reconciles: map[2:1]
 	//
 	// PROCESS  RECONCILES  FAILED  KEYS  GAINED  RELEASED  OWNED  FENCED  END
 	// a        1           0       1     0       0         0      0       running

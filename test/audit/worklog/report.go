@@ -83,16 +83,7 @@ func (r *Report) String() string {
 	var b strings.Builder // its writes never fail
 	fmt.Fprintf(&b, "%s: %d processes, %d keys, %d reconciles (%d failed)\n", duration(r.Begin, r.End), len(r.Processes), r.Keys, r.Reconciles, r.Failed)
 	fmt.Fprintf(&b, "handovers: %d of partitions, %d of keys\n", r.Handovers, r.Moves)
-	const shown = 10
-	var counts []string
-	for _, n := range slices.Sorted(maps.Keys(r.KeysByReconciles)) {
-		if len(counts) == shown {
-			counts = append(counts, "…")
-			break
-		}
-		counts = append(counts, fmt.Sprintf("%d on %d keys", n, r.KeysByReconciles[n]))
-	}
-	fmt.Fprintf(&b, "reconciles per key: %s\n", strings.Join(counts, ", "))
+	fmt.Fprintf(&b, "keys by their number of reconciles: %v\n", r.KeysByReconciles)
 
 	t := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "\nPROCESS\tRECONCILES\tFAILED\tKEYS\tGAINED\tRELEASED\tOWNED\tFENCED\tEND")
