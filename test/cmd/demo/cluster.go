@@ -172,7 +172,7 @@ func installCRD(ctx context.Context, client dynamic.Interface, run string) error
 		_, last = client.Resource(fooKind).List(ctx, metav1.ListOptions{Limit: 1})
 		return last == nil, nil
 	}); err != nil {
-		return fmt.Errorf("Foos are not served; does the installed CRD %s belong to the example? %w", crdName, errors.Join(err, last))
+		return fmt.Errorf("the API server does not serve Foos; does the installed CRD %s belong to the example? %w", crdName, errors.Join(err, last))
 	}
 	return nil
 }
