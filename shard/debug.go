@@ -4,6 +4,7 @@
 package shard
 
 import (
+	"bytes"
 	"context"
 	_ "embed"
 	"encoding/json"
@@ -150,24 +151,65 @@ func crowded(taken []bool, slot, gap int) bool {
 
 // DebugHandler serves a page that shows the ring as this member sees it: members,
 // partitions, claims, and work in flight. With ?format=json it serves an [inspect.Report].
-// It changes nothing.
+// It changes nothing. A page may be up to a second old: it is created for one request at a
+// time, and the requests that follow share it.
 func (s *Sharder) DebugHandler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, request *http.Request) {
 		ctx, cancel := context.WithTimeout(request.Context(), 2*time.Second)
 		defer cancel()
-		var r inspect.Report
-		if !s.member.Inspect(ctx, func(now member.Inspection) { r = s.report(now) }) {
-			http.Error(w, "Run is not running", http.StatusServiceUnavailable)
-			return
-		}
+		format, contentType := "html", "text/html; charset=utf-8"
 		if request.URL.Query().Get("format") == "json" {
-			w.Header().Set("Content-Type", "application/json")
-			_ = json.NewEncoder(w).Encode(r) // it fails only if the client has disconnected
+			format, contentType = "json", "application/json"
+		}
+		body, ok := s.page(ctx, format)
+		if !ok {
+			http.Error(w, "Run is not running, or its loop does not respond", http.StatusServiceUnavailable)
 			return
 		}
-		w.Header().Set("Content-Type", "text/html; charset=utf-8")
-		_ = debugPage.Execute(w, newDebugView(r))
+		w.Header().Set("Content-Type", contentType)
+		_, _ = w.Write(body) // it fails only if the client has disconnected
 	})
+}
+
+// statusPages are the pages of the last second. Readers that ask for more than that must
+// not take the time that the loop and the workers need.
+type statusPages struct {
+	turn   chan struct{} // capacity 1; who has sent to it owns the fields below
+	at     time.Time
+	report inspect.Report
+	bodies map[string][]byte // by format
+}
+
+// pageAge is how long a page is shown.
+const pageAge = time.Second
+
+// page returns the page in a format. It returns false if the context ends before it is
+// this reader's turn and the loop has responded.
+func (s *Sharder) page(ctx context.Context, format string) (body []byte, ok bool) {
+	p := &s.pages
+	select {
+	case p.turn <- struct{}{}:
+		defer func() { <-p.turn }()
+	case <-ctx.Done():
+		return nil, false
+	}
+	if p.at.IsZero() || time.Since(p.at) >= pageAge {
+		var now member.Inspection
+		if !s.member.Inspect(ctx, func(i member.Inspection) { now = i }) {
+			return nil, false
+		}
+		p.at, p.report, p.bodies = time.Now(), s.report(now), map[string][]byte{}
+	}
+	if p.bodies[format] == nil {
+		var b bytes.Buffer
+		if format == "json" {
+			_ = json.NewEncoder(&b).Encode(p.report) // a buffer accepts everything
+		} else {
+			_ = debugPage.Execute(&b, newDebugView(p.report))
+		}
+		p.bodies[format] = b.Bytes()
+	}
+	return p.bodies[format], true
 }
 
 //go:embed debug.html

@@ -30,6 +30,12 @@ func (s *Sharder) Hold(ctx context.Context) {
 	}
 }
 
+// Read asks the loop for what only it knows, as the status page does. The loop needs the
+// given time for that.
+func (s *Sharder) Read(ctx context.Context, takes time.Duration) {
+	s.member.Inspect(ctx, func(member.Inspection) { time.Sleep(takes) })
+}
+
 // Pause stops the loop and the fence, as a pause of the process would, until the
 // context ends. It returns when both have stopped, or when the context ends. They resume
 // a moment later than the workers, because that is the worst order of scheduling.

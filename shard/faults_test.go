@@ -4,6 +4,7 @@
 package shard_test
 
 import (
+	"context"
 	"flag"
 	"fmt"
 	"maps"
@@ -26,8 +27,8 @@ var (
 
 // TestFaults runs a fleet under changes of members, crashes, pauses in the middle of
 // work, loops that are blocked while work runs, unreachable and silent API servers, lost
-// responses, dead watches, second processes of one Pod and deleted Leases, with objects
-// that change all the time. At no time may two members work on one object or write to it.
+// responses, dead watches, second processes of one Pod, deleted Leases and floods of readers,
+// with objects that change all the time. At no time may two members work on one object or write to it.
 // At the end the last version of each object must have been worked on.
 func TestFaults(t *testing.T) {
 	first, n := uint64(1), *seeds
@@ -128,7 +129,7 @@ func (f *fleet) injectFault() {
 	who := f.anyReplica()
 	r := f.replicas[who]
 	few, many := len(f.replicas) <= 2, len(f.replicas) >= 5
-	switch kind := f.rand.IntN(19); {
+	switch kind := f.rand.IntN(20); {
 	case kind <= 1 && !many:
 		f.trace("join %s", f.join())
 	case kind == 2 && !many:
@@ -182,8 +183,10 @@ func (f *fleet) injectFault() {
 		r.block(d)
 	case kind == 16:
 		f.replace(who)
-	case kind >= 17:
+	case kind <= 18:
 		f.deleteAllLeases()
+	case kind == 19:
+		f.floodWithReaders(who)
 	}
 }
 
@@ -225,6 +228,29 @@ func (f *fleet) replace(who string) {
 	f.change(200)
 	time.Sleep(20 * time.Second)
 	f.end(who) // the node is back, and terminates the containers of the Pod
+}
+
+// floodWithReaders reads the state of a member's loop without a pause. The member must not
+// be fenced by that.
+func (f *fleet) floodWithReaders(who string) {
+	f.clearFaults()
+	time.Sleep(15 * time.Second)
+	r := f.replicas[who]
+	if r.Ready() != nil {
+		return
+	}
+	f.trace("many readers of %s", who)
+	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Second)
+	defer cancel()
+	go flood(ctx, r.Sharder, time.Duration(1+f.rand.IntN(20))*time.Millisecond)
+	for ctx.Err() == nil {
+		f.change(5)
+		time.Sleep(100 * time.Millisecond)
+		if r.Fenced() {
+			f.problem("%s is fenced because its state is read all the time", who)
+			return
+		}
+	}
 }
 
 // deleteAllLeases deletes all Leases while one member is cut off, does not learn of it and continues

@@ -56,6 +56,15 @@ var mutants = mutation.Package{
 			Old:  "\t\tq.OnDone(func() { signal(m.idle) })\n",
 			New:  "\t\tif !MUTANT_ON {\n\t\t\tq.OnDone(func() { signal(m.idle) })\n\t\t}\n",
 		}}},
+		{Name: "ticks when nothing else wakes it", Edits: []mutation.Edit{{
+			File: "internal/member/member.go",
+			Old:  "\t\tif m.pause() <= 0 {\n",
+			New:  "\t\tif m.pause() <= 0 && !MUTANT_ON {\n",
+		}, {
+			File: "internal/member/member.go",
+			Old:  "\t\tcase <-timer.C: // a tick is due\n",
+			New:  "\t\tcase <-timer.C:\n\t\t\tif MUTANT_ON {\n\t\t\t\tm.step(claim.Tick{})\n\t\t\t}\n",
+		}}},
 		{Name: "keeps publishing what it has released", Edits: []mutation.Edit{{
 			File: "internal/member/dispatch.go",
 			Old:  "\t\t\tnext.Tokens[partition] = m.machine.Token(partition)\n",

@@ -34,6 +34,7 @@ type Sharder struct {
 	metrics   *metrics.Metrics
 	caches    cachesync.Caches // the informers as caches
 	ownership ownership
+	pages     statusPages
 
 	mu      sync.Mutex
 	faults  []error // of NewInformer, WrapInformer and NewQueue; Run returns them; guarded by mu
@@ -61,6 +62,7 @@ func New(client kubernetes.Interface, cfg Config) (*Sharder, error) {
 	s := &Sharder{cfg: cfg, api: newClients(client), hash: ring.HashOf(cfg.Key)}
 	leases := s.api.leases.Leases(cfg.Namespace)
 	s.access = lease.Access{Leases: leases, Reviews: s.api.reviews.SelfSubjectAccessReviews(), Ring: cfg.Name, Namespace: cfg.Namespace}
+	s.pages.turn = make(chan struct{}, 1)
 	s.metrics = metrics.New(cfg.Name, s.metricValues)
 	tracker := cachesync.NewWriteTracker(&s.caches)
 	settings := member.Config{

@@ -58,6 +58,7 @@ func (m *Member) reachedWatermarks() claim.Watermarks {
 	if m.catching = pending != nil; !m.catching {
 		return nil
 	}
+	m.looked = m.Published.Now().Mono
 	reached := m.cfg.Caches.Reached(pending)
 	m.catching = len(reached) < len(pending)
 	return reached

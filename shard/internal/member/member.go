@@ -116,6 +116,7 @@ type Member struct {
 
 	watermarks    claim.Watermarks // published: the last writes of this member at its last release; immutable
 	catching      bool             // the machine waits for a watermark that the caches have not reached
+	looked        time.Duration    // when the loop last looked at the caches, on the monotonic clock
 	deadline      *claim.Time      // the machine's deadline that was published last; nil while the machine is fenced
 	releases      uint64           // number of the last Released that the next write must wait for; 0 for none
 	retiredStats  metrics.Counts   // of earlier machines
@@ -218,25 +219,11 @@ func (m *Member) run(ctx context.Context) error {
 	defer timer.Stop()
 	stop := ctx.Done()
 	for {
-		select {
-		case e := <-m.results:
-			m.handlePosted(e)
-		case e := <-m.events:
-			m.handleResults()
-			m.handlePosted(e)
-		case <-m.idle:
-			m.followUp(true)
-		case <-timer.C:
+		// What is due comes before the select, which may find other work each time: readers of
+		// the status page, for instance, wake the loop but give the machine no event.
+		m.handleResults()
+		if m.pause() <= 0 {
 			m.step(claim.Tick{})
-		case <-stop:
-			stop = nil
-			m.stopping = true
-			m.logger.Info("Stopping: draining and releasing", "member", m.holder)
-			m.step(claim.Stop{})
-		case <-m.Components.added:
-			m.startNewComponents()
-		case f := <-m.ask:
-			f()
 		}
 		if m.fatal != nil {
 			return m.fatal
@@ -247,20 +234,40 @@ func (m *Member) run(ctx context.Context) error {
 				return err
 			}
 		}
-		timer.Reset(m.pause())
+		timer.Reset(max(m.pause(), time.Millisecond))
+		select {
+		case e := <-m.results:
+			m.handlePosted(e)
+		case e := <-m.events:
+			m.handleResults()
+			m.handlePosted(e)
+		case <-m.idle:
+			m.followUp(true)
+		case <-timer.C: // a tick is due
+		case <-stop:
+			stop = nil
+			m.stopping = true
+			m.logger.Info("Stopping: draining and releasing", "member", m.holder)
+			m.step(claim.Stop{})
+		case <-m.Components.added:
+			m.startNewComponents()
+		case f := <-m.ask:
+			f()
+		}
 	}
 }
 
-// pause returns how long the loop may wait for the next event.
+// pause returns how long the loop may wait for the next event. It is not positive if the
+// machine needs a tick now.
 func (m *Member) pause() time.Duration {
 	if m.ended != nil {
 		return 50 * time.Millisecond
 	}
-	next := m.machine.Next() - m.Published.Now().Mono
+	next := m.machine.Next()
 	if m.catching {
-		next = min(next, catchUpPeriod)
+		next = min(next, m.looked+catchUpPeriod)
 	}
-	return max(next, time.Millisecond)
+	return next - m.Published.Now().Mono
 }
 
 // startNewComponents starts the replays of new informers, and subscribes to the end of
