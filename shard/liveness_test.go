@@ -6,6 +6,8 @@ package shard_test
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -81,4 +83,9 @@ func TestStatusPage_ManyReadersShareOne(t *testing.T) {
 			})
 		})
 	}
+}
+
+// contains reports whether a line contains a text.
+func contains(lines []string, text string) bool {
+	return slices.ContainsFunc(lines, func(line string) bool { return strings.Contains(line, text) })
 }

@@ -19,26 +19,40 @@ import (
 // the process with the Pod's lock ever holds a Lease with this Pod's UID. A process that
 // gets the lock may therefore void the Lease that it finds, because the process that held
 // it is dead. waitForPod returns false if the context ends first.
+//
+// A process that cannot use the lock does not wait. It voids no Lease of its Pod, and
+// publishes no UID: a process that gets the lock would treat it as dead.
 func (m *Member) waitForPod(ctx context.Context) bool {
 	const period = 100 * time.Millisecond
 	lock := m.pod.Lock
-	if !lock.Usable() || lock.TryAcquire() {
+	if !lock.Usable() {
 		return true
 	}
-	m.logger.Error(nil, "Another live process has this member's identity; waiting until it exits", "podUID", m.pod.UID)
-	m.Published.Change(func(v *View) { v.Status.Duplicate = "with the same name and Pod UID" })
 	ticker := time.NewTicker(period)
 	defer ticker.Stop()
-	for !lock.TryAcquire() {
+	for waiting := false; ; waiting = true {
+		held, err := lock.TryAcquire()
+		if err != nil {
+			m.logger.Error(err, "It cannot be determined whether another process of this Pod is alive: after a restart in place, this member waits until its Lease has expired", "podUID", m.pod.UID)
+			m.pod.UID = ""
+		}
+		switch {
+		case held || err != nil:
+			if waiting && held {
+				m.logger.Info("The other process with this member's identity has exited")
+			}
+			m.Published.Change(func(v *View) { v.Status.Duplicate = "" })
+			return true
+		case !waiting:
+			m.logger.Error(nil, "Another live process has this member's identity; waiting until it exits", "podUID", m.pod.UID)
+			m.Published.Change(func(v *View) { v.Status.Duplicate = "with the same name and Pod UID" })
+		}
 		select {
 		case <-ticker.C:
 		case <-ctx.Done():
 			return false
 		}
 	}
-	m.logger.Info("The other process with this member's identity has exited")
-	m.Published.Change(func(v *View) { v.Status.Duplicate = "" })
-	return true
 }
 
 // startIncarnation creates a new machine: a new member with the same name.

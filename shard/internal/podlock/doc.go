@@ -5,7 +5,8 @@
 // member of the ring: of two containers, or of two processes on a developer's machine.
 //
 // A process that holds the lock knows that every other process that has had a Lease
-// with this Pod's UID is dead, and may take that Lease over at once.
+// with this Pod's UID is dead, and may take that Lease over at once. A process that cannot
+// determine whether another one holds the lock must neither do so nor publish the Pod's UID.
 package podlock
 
 // Member is whose lock it is. Different rings have different locks, also in one Pod.

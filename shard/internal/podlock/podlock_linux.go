@@ -4,8 +4,10 @@
 package podlock
 
 import (
+	"errors"
 	"fmt"
 	"net"
+	"syscall"
 
 	"github.com/zeebo/xxh3"
 )
@@ -32,12 +34,22 @@ func New(m Member) *Lock {
 func (l *Lock) Usable() bool { return l.address != "" }
 
 // TryAcquire takes a usable lock if no other process holds it, and reports whether it is
-// held now. It does not wait.
-func (l *Lock) TryAcquire() bool {
-	if l.listener == nil {
-		l.listener, _ = net.Listen("unix", l.address) // it is nil if another process holds the lock
+// held now. It does not wait. With an error it is not known whether another process holds
+// the lock: the kernel refused the socket for another reason, for instance a seccomp
+// profile or too many open files.
+func (l *Lock) TryAcquire() (held bool, err error) {
+	if l.listener != nil {
+		return true, nil
 	}
-	return l.Held()
+	listener, err := net.Listen("unix", l.address)
+	switch {
+	case err == nil:
+		l.listener = listener
+		return true, nil
+	case errors.Is(err, syscall.EADDRINUSE):
+		return false, nil
+	}
+	return false, err
 }
 
 // Held reports whether this process holds the lock.

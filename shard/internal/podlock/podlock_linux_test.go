@@ -5,10 +5,12 @@ package podlock_test
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
+	"syscall"
 	"testing"
 
 	"github.com/tom-ludwig/operator-scaling/shard/internal/podlock"
@@ -20,7 +22,8 @@ const holderUID = "PODLOCK_TEST_UID"
 
 func TestMain(m *testing.M) {
 	if uid := os.Getenv(holderUID); uid != "" {
-		fmt.Println(podlock.New(member(uid)).TryAcquire())
+		held, err := podlock.New(member(uid)).TryAcquire()
+		fmt.Println(held && err == nil)
 		_, _ = io.Copy(io.Discard, os.Stdin) // until it is killed, or until the test has died
 		os.Exit(1)
 	}
@@ -34,25 +37,35 @@ func member(uid string) podlock.Member {
 // uid returns one that no other test and no other run uses.
 func uid(t *testing.T) string { return fmt.Sprintf("%s-%d", t.Name(), os.Getpid()) }
 
+// acquired tries to acquire a lock. No error is expected.
+func acquired(t *testing.T, l *podlock.Lock) bool {
+	t.Helper()
+	held, err := l.TryAcquire()
+	if err != nil {
+		t.Error(err)
+	}
+	return held
+}
+
 func TestLock_HasOneHolder(t *testing.T) {
 	first, second := podlock.New(member(uid(t))), podlock.New(member(uid(t)))
 	if !first.Usable() || first.Held() {
 		t.Fatal("a new lock is not usable, or held")
 	}
 	for range 2 { // the holder may try again
-		if !first.TryAcquire() || !first.Held() {
+		if !acquired(t, first) || !first.Held() {
 			t.Fatal("a free lock was not acquired")
 		}
 	}
-	if second.TryAcquire() || second.Held() {
+	if acquired(t, second) || second.Held() {
 		t.Error("the lock has two holders")
 	}
 	second.Release() // frees nothing
-	if second.TryAcquire() {
+	if acquired(t, second) {
 		t.Error("the lock was freed by a process that did not hold it")
 	}
 	first.Release()
-	if !second.TryAcquire() {
+	if !acquired(t, second) {
 		t.Error("a lock that was released was not acquired")
 	}
 	second.Release()
@@ -62,7 +75,7 @@ func TestLock_BelongsToOneMember(t *testing.T) {
 	one := member(uid(t))
 	lock := podlock.New(one)
 	defer lock.Release()
-	if !lock.TryAcquire() {
+	if !acquired(t, lock) {
 		t.Fatal("a free lock was not acquired")
 	}
 	for what, change := range map[string]func(*podlock.Member){
@@ -74,7 +87,7 @@ func TestLock_BelongsToOneMember(t *testing.T) {
 		other := one
 		change(&other)
 		lock := podlock.New(other)
-		if !lock.TryAcquire() {
+		if !acquired(t, lock) {
 			t.Errorf("another %s has the same lock", what)
 		}
 		lock.Release()
@@ -87,6 +100,32 @@ func TestLock_IsNotUsableWithoutAPodUID(t *testing.T) {
 		t.Error("usable or held")
 	}
 	lock.Release()
+}
+
+// A process that may open no more files cannot determine whether another process holds
+// the lock.
+func TestLock_ErrorIsNotAnotherProcess(t *testing.T) {
+	lock := podlock.New(member(uid(t)))
+	defer lock.Release()
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	none := limit
+	none.Cur = 0
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &none); err != nil {
+		t.Fatal(err)
+	}
+	held, err := lock.TryAcquire()
+	if e := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); e != nil {
+		t.Fatal(e)
+	}
+	if held || lock.Held() || !errors.Is(err, syscall.EMFILE) {
+		t.Errorf("held %v, error %v, want not held and EMFILE", held, err)
+	}
+	if !acquired(t, lock) {
+		t.Error("the lock cannot be acquired after the error")
+	}
 }
 
 // A process that is killed cannot release its lock.
@@ -109,14 +148,14 @@ func TestLock_IsFreedByTheDeathOfItsHolder(t *testing.T) {
 	}
 	lock := podlock.New(member(uid(t)))
 	defer lock.Release()
-	if lock.TryAcquire() {
+	if acquired(t, lock) {
 		t.Error("the lock of another live process was acquired")
 	}
 	if err := holder.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
 	_ = holder.Wait() // it was killed
-	if !lock.TryAcquire() {
+	if !acquired(t, lock) {
 		t.Error("the lock of a dead process was not acquired")
 	}
 }

@@ -17,7 +17,7 @@ func New(Member) *Lock { return &Lock{} }
 func (*Lock) Usable() bool { return false }
 
 // TryAcquire returns false.
-func (*Lock) TryAcquire() bool { return false }
+func (*Lock) TryAcquire() (held bool, err error) { return false, nil }
 
 // Held returns false.
 func (*Lock) Held() bool { return false }
