@@ -75,6 +75,7 @@ goroutines() {
 		shard/internal/member/fence.go 2 Member.Run: OnOverrun in awaitCalls, for StopGracePeriod at most; its log joins it
 		shard/transport.go 1 no Run: it ends with its request, at the latest at the fence
 		shard/internal/lease/watch.go 1 Watch.Run: streams
+		shard/internal/lease/calls.go 1 its Call; at most 32 that ignore the end of their contexts are abandoned
 		informer/replay.go 1 Informer.Replay: workers
 	END
 }

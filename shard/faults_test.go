@@ -27,9 +27,10 @@ var (
 
 // TestFaults runs a fleet under changes of members, crashes, pauses in the middle of
 // work, loops that are blocked while work runs, unreachable and silent API servers, lost
-// responses, dead watches, second processes of one Pod, deleted Leases and floods of readers,
-// with objects that change all the time. At no time may two members work on one object or write to it.
-// At the end the last version of each object must have been worked on.
+// responses, transports that ignore contexts, dead watches, second processes of one Pod,
+// deleted Leases and floods of readers, with objects that change all the time. At no time
+// may two members work on one object or write to it. At the end the last version of each
+// object must have been worked on.
 func TestFaults(t *testing.T) {
 	first, n := uint64(1), *seeds
 	if *onlySeed != 0 {
@@ -129,7 +130,7 @@ func (f *fleet) injectFault() {
 	who := f.anyReplica()
 	r := f.replicas[who]
 	few, many := len(f.replicas) <= 2, len(f.replicas) >= 5
-	switch kind := f.rand.IntN(20); {
+	switch kind := f.rand.IntN(21); {
 	case kind <= 1 && !many:
 		f.trace("join %s", f.join())
 	case kind == 2 && !many:
@@ -187,6 +188,9 @@ func (f *fleet) injectFault() {
 		f.deleteAllLeases()
 	case kind == 19:
 		f.floodWithReaders(who)
+	case kind == 20:
+		f.trace("transport of %s ignores contexts", who)
+		r.client.ignoreContexts(time.Minute)
 	}
 }
 

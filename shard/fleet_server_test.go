@@ -116,6 +116,7 @@ type faultyClient struct {
 	rand *rand.Rand
 	dead bool
 	slow time.Duration
+	deaf time.Duration // if not 0, requests take up to that time, even if their contexts end
 
 	plan func(verb string) trip // nil: at random
 	late time.Duration          // with a plan: the delay of watch events
@@ -125,7 +126,8 @@ type faultyClient struct {
 // trip describes the delays and errors of one request on the way to the server and back.
 type trip struct {
 	there, back time.Duration
-	err         error // of a request that does not reach the server
+	err         error           // of a request that does not reach the server
+	deaf        <-chan struct{} // until it is closed, the request does not return, even if its context ends; nil: it does
 }
 
 // never is a delay that is longer than any sender waits.
@@ -186,7 +188,14 @@ func newFaultyClient(client *fake.Clientset, seed uint64) *faultyClient {
 func (w *faultyClient) set(dead bool, slow time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.dead, w.slow = dead, max(slow, 5*time.Millisecond)
+	w.dead, w.slow, w.deaf = dead, max(slow, 5*time.Millisecond), 0
+}
+
+// ignoreContexts lets each request take up to the given time, even if its context ends.
+func (w *faultyClient) ignoreContexts(most time.Duration) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.deaf = most
 }
 
 // send delays a request on its way to the server and back. If the client is dead, a request
@@ -206,6 +215,15 @@ func (w *faultyClient) send(ctx context.Context, verb string, _ *coordinationv1.
 	}
 	dead, lost := w.dead, w.rand.IntN(2) == 0
 	there, back := time.Duration(w.rand.Int64N(int64(w.slow))), time.Duration(w.rand.Int64N(int64(w.slow)))
+	if w.deaf > 0 {
+		d := time.Duration(w.rand.Int64N(int64(w.deaf)))
+		w.mu.Unlock()
+		time.Sleep(d)
+		if !lost {
+			return call() // late
+		}
+		return shardtest.ErrFault
+	}
 	w.mu.Unlock()
 	pause(ctx, there)
 	if !dead || !lost {
@@ -226,6 +244,10 @@ func (w *faultyClient) send(ctx context.Context, verb string, _ *coordinationv1.
 
 // carry sends a request as its trip describes.
 func carry(ctx context.Context, way trip, call func() error) error {
+	if way.deaf != nil {
+		<-way.deaf
+		return shardtest.ErrFault
+	}
 	if way.err != nil {
 		return way.err
 	}

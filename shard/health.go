@@ -8,15 +8,21 @@ import (
 	"fmt"
 	"net/http"
 	"time"
+
+	"github.com/tom-ludwig/operator-scaling/shard/internal/lease"
 )
 
-// Healthy is for a liveness probe. It returns nil unless the loop has hung. A member
-// that is fenced or waiting is healthy, because a restart would not help. Before Run the
-// member is healthy.
+// Healthy is for a liveness probe. It returns nil unless the loop has hung, or so many
+// requests have not returned although their time is over that the member sends no more. A
+// member that is fenced or waiting, also for work to end, is healthy, because a restart
+// would not help. Before Run the member is healthy.
 func (s *Sharder) Healthy() error {
 	now := s.member.Published.View().Status
 	if limit := 2 * s.cfg.LeaseDuration; !now.At.IsZero() && time.Since(now.At) > limit {
 		return fmt.Errorf("the loop of ring %s has made no progress for %v", s.cfg.Name, time.Since(now.At).Round(time.Second))
+	}
+	if s.calls.Stuck() {
+		return fmt.Errorf("ring %s: %w", s.cfg.Name, lease.ErrNoReturn)
 	}
 	return nil
 }

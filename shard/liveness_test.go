@@ -85,6 +85,113 @@ func TestStatusPage_ManyReadersShareOne(t *testing.T) {
 	}
 }
 
+// A clientset whose transport ignores contexts does not stop a member, and does not keep Run
+// from returning.
+func TestRun_TransportThatIgnoresContexts(t *testing.T) {
+	for name, verbs := range map[string][]string{
+		"updates":        {"update"},
+		"lists":          {"list"},
+		"watches":        {"watch"},
+		"all requests":   {"get", "list", "watch", "create", "update", "delete"},
+		"reads of peers": {"list", "watch"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				cluster := shardtest.NewCluster()
+				w := newPlannedClient(cluster.Client("a"), fast)
+				a, b := start(t, w, "a"), start(t, cluster.Client("b"), "b")
+				time.Sleep(5 * time.Second)
+				ignore := make(chan struct{})
+				w.replan(func(verb string) trip {
+					if slices.Contains(verbs, verb) {
+						return trip{deaf: ignore}
+					}
+					return fast(verb)
+				})
+				c := start(t, cluster.Client("c"), "c")
+				time.Sleep(4 * time.Second)
+				w.replan(fast) // the requests that have been sent still do not return
+				time.Sleep(30 * time.Second)
+				oneOwnerEach(t, a, b, c)
+				end(t, a, b, c)
+				close(ignore)
+			})
+		})
+	}
+}
+
+// A member that waits for too many requests makes no more, and reports that a restart helps.
+func TestHealthy_TransportThatNeverReturns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cluster := shardtest.NewCluster()
+		w := newPlannedClient(cluster.Client("a"), fast)
+		a := start(t, w, "a")
+		time.Sleep(5 * time.Second)
+		ignore := make(chan struct{})
+		w.replan(func(string) trip { return trip{deaf: ignore} })
+		time.Sleep(10 * time.Minute)
+		before := w.requests("get", "list", "watch", "create", "update", "delete")
+		time.Sleep(10 * time.Minute)
+		if sent := w.requests("get", "list", "watch", "create", "update", "delete") - before; sent > 0 {
+			t.Errorf("%d requests were sent although none returns", sent)
+		}
+		if a.Healthy() == nil {
+			t.Error("the member is healthy although none of its requests returns")
+		}
+		close(ignore)
+		w.replan(fast)
+		time.Sleep(30 * time.Second)
+		oneOwnerEach(t, a)
+		if err := a.Healthy(); err != nil {
+			t.Error(err)
+		}
+		ignore = make(chan struct{})
+		w.replan(func(string) trip { return trip{deaf: ignore} })
+		time.Sleep(time.Second)
+		began := time.Now()
+		if err := a.end(); err != nil {
+			t.Error(err)
+		}
+		if took := time.Since(began); took > 30*time.Second {
+			t.Errorf("Run has returned %v after its context ended", took)
+		}
+		close(ignore)
+	})
+}
+
+// Work that takes long to end, before a handover or after the Lease was lost, is not a loop
+// that has hung.
+func TestHealthy_LongDrain(t *testing.T) {
+	for name, begins := range map[string]func(*shardtest.Cluster, *member){
+		"stop":           func(_ *shardtest.Cluster, a *member) { a.stop() },
+		"Lease deleted":  func(cluster *shardtest.Cluster, _ *member) { cluster.Remove(namespace, "foo-a") },
+		"no API server":  func(cluster *shardtest.Cluster, _ *member) { cluster.Break("a", shardtest.Unreachable) },
+		"both, in turns": func(cluster *shardtest.Cluster, a *member) { cluster.Remove(namespace, "foo-a"); a.stop() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				cluster := shardtest.NewCluster()
+				a := start(t, cluster.Client("a"), "a", func(c *shard.Config) { c.DrainTimeout = 10 * time.Minute })
+				q := newTestQueue(a.Sharder)
+				time.Sleep(5 * time.Second)
+				begin(q, anItem)
+				begins(cluster, a)
+				for range 300 {
+					time.Sleep(time.Second)
+					if err := a.Healthy(); err != nil {
+						t.Errorf("not healthy although it waits for work: %v", err)
+						break
+					}
+				}
+				q.Done(anItem)
+				time.Sleep(time.Second)
+				end(t, a)
+				q.ShutDown()
+			})
+		})
+	}
+}
+
 // contains reports whether a line contains a text.
 func contains(lines []string, text string) bool {
 	return slices.ContainsFunc(lines, func(line string) bool { return strings.Contains(line, text) })

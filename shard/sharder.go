@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"sync"
 
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
@@ -28,6 +29,7 @@ import (
 type Sharder struct {
 	cfg       Config
 	api       clients // of the clientset, without its rate limiter
+	calls     lease.Calls
 	access    lease.Access
 	hash      ring.Hash
 	member    *member.Member
@@ -60,8 +62,8 @@ func New(client kubernetes.Interface, cfg Config) (*Sharder, error) {
 		return nil, errors.New("shard: the client is nil")
 	}
 	s := &Sharder{cfg: cfg, api: newClients(client), hash: ring.HashOf(cfg.Key)}
-	leases := s.api.leases.Leases(cfg.Namespace)
-	s.access = lease.Access{Leases: leases, Reviews: s.api.reviews.SelfSubjectAccessReviews(), Ring: cfg.Name, Namespace: cfg.Namespace}
+	leases := s.calls.Bounded(s.api.leases.Leases(cfg.Namespace))
+	s.access = lease.Access{Leases: leases, Reviews: s.api.reviews.SelfSubjectAccessReviews(), Calls: &s.calls, Ring: cfg.Name, Namespace: cfg.Namespace}
 	s.pages.turn = make(chan struct{}, 1)
 	s.metrics = metrics.New(cfg.Name, s.metricValues)
 	tracker := cachesync.NewWriteTracker(&s.caches)
@@ -155,7 +157,9 @@ func (s *Sharder) podUID(ctx context.Context) string {
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.RenewPeriod)
 	defer cancel()
-	pod, err := s.api.pods.Pods(s.cfg.Namespace).Get(ctx, s.cfg.PodName, metav1.GetOptions{})
+	pod, err := lease.Call(ctx, &s.calls, func(ctx context.Context) (*corev1.Pod, error) {
+		return s.api.pods.Pods(s.cfg.Namespace).Get(ctx, s.cfg.PodName, metav1.GetOptions{})
+	}, nil)
 	if err != nil {
 		klog.FromContext(ctx).V(2).Info("The Lease has no owner reference: set "+EnvPodUID+" from the downward API (metadata.uid)", "err", err)
 		return ""

@@ -24,6 +24,7 @@ var ErrForbidden = errors.New("access to Leases is forbidden")
 type Access struct {
 	Leases    clientcoordinationv1.LeaseInterface
 	Reviews   authorizationv1client.SelfSubjectAccessReviewInterface
+	Calls     *Calls
 	Ring      string
 	Namespace string
 }
@@ -40,11 +41,7 @@ func (a Access) Check(ctx context.Context) error {
 	defer cancel()
 	var denied []string
 	for _, verb := range leaseVerbs {
-		review, err := a.Reviews.Create(ctx, &authorizationv1.SelfSubjectAccessReview{
-			Spec: authorizationv1.SelfSubjectAccessReviewSpec{ResourceAttributes: &authorizationv1.ResourceAttributes{
-				Namespace: a.Namespace, Verb: verb, Group: "coordination.k8s.io", Resource: "leases",
-			}},
-		}, metav1.CreateOptions{})
+		review, err := a.review(ctx, verb)
 		if err != nil {
 			return nil // the requests themselves will show a missing rule
 		}
@@ -63,6 +60,18 @@ func (a Access) Check(ctx context.Context) error {
 		return a.missing(denied...)
 	}
 	return nil
+}
+
+// review asks whether this process may use a verb on Leases.
+func (a Access) review(ctx context.Context, verb string) (*authorizationv1.SelfSubjectAccessReview, error) {
+	question := &authorizationv1.SelfSubjectAccessReview{
+		Spec: authorizationv1.SelfSubjectAccessReviewSpec{ResourceAttributes: &authorizationv1.ResourceAttributes{
+			Namespace: a.Namespace, Verb: verb, Group: "coordination.k8s.io", Resource: "leases",
+		}},
+	}
+	return Call(ctx, a.Calls, func(ctx context.Context) (*authorizationv1.SelfSubjectAccessReview, error) {
+		return a.Reviews.Create(ctx, question, metav1.CreateOptions{})
+	}, nil)
 }
 
 // Forbidden returns an error with the missing rule if err is that access is forbidden, or

@@ -126,6 +126,7 @@ func (m *Member) handleEnd() (again bool, err error) {
 		if time.Since(m.endedAt) >= m.cfg.DrainTimeout {
 			return false, fmt.Errorf("shard: ring %s, member %s: after %w: %w%s", m.cfg.Lease.Ring, m.holder, reason, claim.ErrDrainTimeout, m.stuckWork())
 		}
+		m.Published.Change(func(v *View) { v.Status.At = time.Now() }) // the loop waits and has not hung
 		return true, nil
 	}
 	if m.stopping {
