@@ -37,6 +37,13 @@ func (m *Machine) Duplicate() string {
 	return ""
 }
 
+// RenewedAt returns when a write to the member's Lease was last confirmed. It returns false
+// if none was.
+func (m *Machine) RenewedAt() (Time, bool) { return m.own.confirmedAt, m.own.confirmedVersion != "" }
+
+// TombstoneCount returns how many tombstones are in force.
+func (m *Machine) TombstoneCount() int { return len(m.tombstones) }
+
 // WatchFresh reports whether the member's own writes come back through the watch in time
 // (R33).
 func (m *Machine) WatchFresh() bool { return m.watchProbe.fresh(m.now, m.cfg.WatchLagLimit) }
