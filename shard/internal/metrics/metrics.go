@@ -4,6 +4,10 @@
 package metrics
 
 import (
+	"cmp"
+	"maps"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -19,6 +23,9 @@ type Values struct {
 	Fenced, Ready bool           // of this member
 	Blockers      map[string]int // partitions that another member still claims, by its Pod
 	Draining      int            // partitions
+	Tombstones    int            // of deleted Leases whose claims still count
+	Incompatible  bool           // waits until all members with another key have left
+	Renewed       time.Time      // when a renewal was last confirmed; zero if never
 	Partitions    ByState
 	Objects       ByState // in the stores of the informers
 	Parked        int     // items
@@ -61,7 +68,8 @@ type Metrics struct {
 	lastRelocated                prometheus.Gauge
 	lastRelocatedPercent         prometheus.Gauge
 	handover, unowned            prometheus.Histogram
-	leaseFaults                  *prometheus.CounterVec
+	leaseFaults, leaseLost       *prometheus.CounterVec
+	requestFailures              *prometheus.CounterVec
 
 	counted []prometheus.Collector // all of the above that are Prometheus' own
 	asked   map[string]*prometheus.Desc
@@ -78,7 +86,7 @@ func New(ringName string, read func() Values) *Metrics {
 		return c
 	}
 	vector := func(name, help, label string, values ...string) *prometheus.CounterVec {
-		v := prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help, ConstLabels: labels}, []string{label})
+		v := prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help, ConstLabels: labels}, strings.Fields(label))
 		for _, value := range values {
 			v.WithLabelValues(value) // shown as 0 from the start
 		}
@@ -97,6 +105,8 @@ func New(ringName string, read func() Values) *Metrics {
 	m.lastRelocated = gauge("sharding_last_partitions_relocated", "Partitions that the last change of the ring gave to another member.")
 	m.lastRelocatedPercent = gauge("sharding_last_partitions_relocated_percent", "The same in percent of all partitions.")
 	m.leaseFaults = vector("sharding_lease_faults_total", "Leases read that were foreign, or a member's but malformed.", "kind", "foreign", "malformed")
+	m.leaseLost = vector("sharding_lease_lost_total", "Times that this member lost its Lease, by what became of it.", "reason", "evicted", "deleted", "restored")
+	m.requestFailures = vector("sharding_request_failures_total", "Requests for Leases that failed, by verb and reason. The verb \"evict\" is an update of another member's Lease.", "verb reason")
 	histogram := func(name, help string) prometheus.Histogram {
 		h := prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: name, Help: help, ConstLabels: labels,
@@ -118,11 +128,14 @@ func New(ringName string, read func() Values) *Metrics {
 	ask("sharding_lease_lists_total", "Quorum lists of the ring's Leases.")
 	ask("sharding_lease_watch_restarts_total", "Times that the Lease watch was started again because it showed nothing new.")
 	ask("sharding_evictions_total", "Evictions of silent members by this one, by outcome.", "outcome")
+	ask("sharding_lease_renewal_age_seconds", "Time since a renewal of this member's Lease was last confirmed. Absent before the first.")
+	ask("sharding_tombstones", "Leases that were deleted while they were held, and whose claims still count.")
+	ask("sharding_parameters_incompatible", "1 while this member waits until all members with another key have left.")
 	ask("sharding_fence_trips_total", "Times that no renewal was confirmed before the fence.")
 	ask("sharding_fenced", "1 while this member must not act.")
 	ask("sharding_ready", "1 while this member is ready.")
 	ask("sharding_claims_contested_total", "Partitions found claimed by another member when they were to become active.")
-	ask("sharding_claims_blocked", "Partitions that the ring gives to this member and another one still claims, by that member's Pod name.", "by")
+	ask("sharding_claims_blocked", "Partitions that the ring gives to this member and another one still claims, by that member's Pod name: the ten with the most, and \"other\".", "by")
 	ask("sharding_partitions_draining", "Partitions that wait for work to end before they are handed over.")
 	ask("sharding_cache_waits_total", "Partitions whose activation had to wait for the informers to show what the former owner wrote, by outcome.", "outcome")
 	ask("sharding_partitions", "Partitions by what this member may do with them.", "state")
@@ -150,7 +163,9 @@ func (m *Metrics) Collect(out chan<- prometheus.Metric) {
 		c.Collect(out)
 	}
 	send := func(name string, kind prometheus.ValueType, value float64, labels ...string) {
-		out <- prometheus.MustNewConstMetric(m.asked[name], kind, value, labels...)
+		if metric, err := prometheus.NewConstMetric(m.asked[name], kind, value, labels...); err == nil { // the other metrics count more than this one
+			out <- metric
+		}
 	}
 	count := func(name string, value uint64, labels ...string) {
 		send(name, prometheus.CounterValue, float64(value), labels...)
@@ -171,9 +186,14 @@ func (m *Metrics) Collect(out chan<- prometheus.Metric) {
 	level("sharding_fenced", one(v.Fenced))
 	level("sharding_ready", one(v.Ready))
 	count("sharding_claims_contested_total", v.Counts.Contested)
-	for pod, n := range v.Blockers {
+	for pod, n := range topOf(v.Blockers) {
 		level("sharding_claims_blocked", n, pod)
 	}
+	if !v.Renewed.IsZero() {
+		send("sharding_lease_renewal_age_seconds", prometheus.GaugeValue, time.Since(v.Renewed).Seconds())
+	}
+	level("sharding_tombstones", v.Tombstones)
+	level("sharding_parameters_incompatible", one(v.Incompatible))
 	level("sharding_partitions_draining", v.Draining)
 	count("sharding_cache_waits_total", v.Counts.CacheWaits, "reached")
 	count("sharding_cache_waits_total", v.Counts.CacheWaitsGivenUp, "gave_up")
@@ -191,6 +211,29 @@ func (m *Metrics) Collect(out chan<- prometheus.Metric) {
 	}
 	level("sharding_queue_parked", v.Parked)
 	level("sharding_queue_in_flight", v.InFlight)
+}
+
+// topOf returns the ten largest numbers by label value, and the sum of all others as
+// "other". Other clients may have written the names: a label value must be valid UTF-8, and
+// no two may be equal.
+func topOf(byName map[string]int) map[string]int {
+	const most = 10
+	valid := make(map[string]int, len(byName))
+	for name, n := range byName {
+		valid[strings.ToValidUTF8(name, "\uFFFD")] += n
+	}
+	names := slices.SortedFunc(maps.Keys(valid), func(a, b string) int {
+		return cmp.Or(cmp.Compare(valid[b], valid[a]), cmp.Compare(a, b))
+	})
+	top := make(map[string]int, most+1)
+	for i, name := range names {
+		if i >= most {
+			top["other"] += valid[name]
+		} else {
+			top[name] += valid[name]
+		}
+	}
+	return top
 }
 
 func one(yes bool) int {
@@ -238,3 +281,11 @@ func (m *Metrics) Unowned(lasted time.Duration) { m.unowned.Observe(lasted.Secon
 
 // LeaseFault counts a Lease that could not be read: "foreign" or "malformed".
 func (m *Metrics) LeaseFault(kind string) { m.leaseFaults.WithLabelValues(kind).Inc() }
+
+// RequestFailed counts a request for Leases that failed.
+func (m *Metrics) RequestFailed(verb, reason string) {
+	m.requestFailures.WithLabelValues(verb, reason).Inc()
+}
+
+// LeaseLost counts a loss of the member's own Lease: "evicted", "deleted" or "restored".
+func (m *Metrics) LeaseLost(reason string) { m.leaseLost.WithLabelValues(reason).Inc() }

@@ -39,7 +39,7 @@ func TestCounts_PlusAddsAll(t *testing.T) {
 func TestCollect_ShowsAllValues(t *testing.T) {
 	v := metrics.Values{
 		Members: 1, Counts: metrics.Counts(numbered()), Ready: true, Blockers: map[string]int{"b": 2}, Draining: 3,
-		Parked: 4, InFlight: 5,
+		Parked: 4, InFlight: 5, Tombstones: 11, Incompatible: true,
 	}
 	v.Partitions[ring.Active], v.Objects[ring.Active] = 6, 7
 	m := metrics.New("foo", func() metrics.Values { return v })
@@ -47,6 +47,8 @@ func TestCollect_ShowsAllValues(t *testing.T) {
 	m.HandedOver(9 * time.Second)
 	m.Unowned(10 * time.Second)
 	m.LeaseFault("foreign")
+	m.LeaseLost("evicted")
+	m.RequestFailed("get", "Forbidden")
 	m.Informers.Record(informer.Outcome(0))
 	m.Queues.Parked()
 
@@ -92,6 +94,10 @@ func TestCollect_ShowsAllValues(t *testing.T) {
 		"sharding_handover_duration_seconds":                               9,
 		"sharding_unowned_duration_seconds":                                10,
 		"sharding_lease_faults_total foreign":                              1,
+		"sharding_lease_lost_total evicted":                                1,
+		"sharding_request_failures_total Forbidden get":                    1,
+		"sharding_tombstones":                                              11,
+		"sharding_parameters_incompatible":                                 1,
 		"sharding_queue_items_total parked":                                1,
 		"sharding_ready":                                                   1,
 		"sharding_lease_heartbeats_total":                                  float64(s.Heartbeats),
@@ -115,5 +121,43 @@ func TestCollect_ShowsAllValues(t *testing.T) {
 	}
 	if len(got) > 0 {
 		t.Errorf("unexpected: %v", got)
+	}
+}
+
+// Text from Leases of other clients neither fails a scrape nor makes it large.
+func TestCollect_BlockersOfAnyNameAndNumber(t *testing.T) {
+	v := metrics.Values{Blockers: map[string]int{"\xff": 1000, "\xfe": 1000, "": 900, "other": 800, "a\x00b": 700}, Renewed: time.Now().Add(-time.Hour)}
+	for i := range 3000 {
+		v.Blockers[fmt.Sprint("pod-", i)] = 1 + i%7
+	}
+	sum := 0
+	for _, n := range v.Blockers {
+		sum += n
+	}
+	registry := prometheus.NewPedanticRegistry()
+	registry.MustRegister(metrics.New("foo", func() metrics.Values { return v }))
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	age := 0.0
+	for _, family := range families {
+		switch family.GetName() {
+		case "sharding_lease_renewal_age_seconds":
+			age = family.GetMetric()[0].GetGauge().GetValue()
+		case "sharding_claims_blocked":
+			if n := len(family.GetMetric()); n > 11 {
+				t.Errorf("%d series, want at most 11", n)
+			}
+			for _, metric := range family.GetMetric() {
+				sum -= int(metric.GetGauge().GetValue())
+			}
+		}
+	}
+	if sum != 0 {
+		t.Errorf("the sum is wrong by %d", sum)
+	}
+	if age < 3600 {
+		t.Errorf("the age of the last renewal is %v s, want an hour", age)
 	}
 }
