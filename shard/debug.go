@@ -35,6 +35,9 @@ func (s *Sharder) report(now member.Inspection) inspect.Report {
 	if err := s.Ready(); err != nil {
 		r.Problem = err.Error()
 	}
+	if err := s.member.LastFailure(); err != nil {
+		r.LastError = err.Error()
+	}
 	if now.Fence != nil {
 		r.FenceIn = (now.Fence.Mono - s.member.Published.Now().Mono).Round(time.Millisecond).String()
 	}

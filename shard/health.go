@@ -38,11 +38,19 @@ func (s *Sharder) Ready() error {
 	case now.Incompatible:
 		return nil
 	case !now.Serving:
-		return errors.New("this member has not joined the ring: its informers have not synced, or it does not hold its Lease yet")
+		return s.because("this member has not joined the ring: its informers have not synced, or it does not hold its Lease yet")
 	case s.member.Published.Fenced():
-		return errors.New("this member is fenced: no renewal of its Lease was confirmed in time")
+		return s.because("this member is fenced: no renewal of its Lease was confirmed in time")
 	}
 	return nil
+}
+
+// because returns an error with the error of the request that failed last, if one fails now.
+func (s *Sharder) because(why string) error {
+	if err := s.member.LastFailure(); err != nil {
+		return fmt.Errorf("%s; last error: %w", why, err)
+	}
+	return errors.New(why)
 }
 
 // HealthHandler serves [Sharder.Healthy]: status 200, or 500 with the reason.

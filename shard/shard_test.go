@@ -114,7 +114,7 @@ func TestRun_NamesTheMissingRule(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = s.Run(context.Background())
+	synctest.Test(t, func(t *testing.T) { err = s.Run(context.Background()) })
 	if !errors.Is(err, shard.ErrForbidden) || !strings.Contains(err.Error(), `may not delete leases.coordination.k8s.io in namespace "b"`) {
 		t.Errorf("Run returned %v", err)
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	authorizationv1 "k8s.io/api/authorization/v1"
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	authorizationv1client "k8s.io/client-go/kubernetes/typed/authorization/v1"
@@ -32,34 +33,56 @@ type Access struct {
 // leaseVerbs are the verbs that a member uses on Leases.
 var leaseVerbs = []string{"get", "list", "watch", "create", "update", "delete"}
 
+// DenialLasts is how long a denial must last before it is certain: an API server that
+// starts denies requests until its authorizers have loaded their rules, and a Role may be
+// created a moment after the Pods that need it.
+const DenialLasts = 10 * time.Second
+
 // Check asks the API server whether this process may do everything that a member
 // does, so that a missing rule is reported at the start and not by the first request
 // that needs it: for "delete" that would be at shutdown. It returns an error only if it is
-// certain that access is refused.
+// certain that access is denied, and it is still denied after [DenialLasts].
 func (a Access) Check(ctx context.Context) error {
+	const period = time.Second
+	began := time.Now()
+	for {
+		denied := a.denied(ctx)
+		switch {
+		case len(denied) == 0:
+			return nil
+		case time.Since(began) >= DenialLasts:
+			return a.missing(denied...)
+		}
+		select {
+		case <-time.After(period):
+		case <-ctx.Done():
+			return nil // the caller knows
+		}
+	}
+}
+
+// denied returns the verbs that this process may certainly not use now.
+func (a Access) denied(ctx context.Context) (verbs []string) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	var denied []string
 	for _, verb := range leaseVerbs {
 		review, err := a.review(ctx, verb)
 		if err != nil {
 			return nil // the requests themselves will show a missing rule
 		}
-		if !review.Status.Allowed {
-			denied = append(denied, verb)
+		// With an EvaluationError, an authorizer could not decide.
+		if !review.Status.Allowed && review.Status.EvaluationError == "" {
+			verbs = append(verbs, verb)
 		}
 	}
-	if len(denied) == len(leaseVerbs) {
+	if len(verbs) == len(leaseVerbs) {
 		// A server without such reviews, for instance a fake one, seems to deny everything.
 		_, err := a.Leases.List(ctx, metav1.ListOptions{Limit: 1})
 		if !apierrors.IsForbidden(err) {
 			return nil
 		}
 	}
-	if len(denied) > 0 {
-		return a.missing(denied...)
-	}
-	return nil
+	return verbs
 }
 
 // review asks whether this process may use a verb on Leases.
@@ -74,13 +97,30 @@ func (a Access) review(ctx context.Context, verb string) (*authorizationv1.SelfS
 	}, nil)
 }
 
-// Forbidden returns an error with the missing rule if err is that access is forbidden, or
-// nil if err is something else.
-func (a Access) Forbidden(err error, verb string) error {
+// Explain adds to the error of a refused request why it was refused and what helps. It also
+// reports whether this process is not authorized to send the request. Other errors are
+// returned as they are.
+//
+// A server refuses requests for several reasons with the same status. Only one of them has
+// a cause that a client can read; the others have only their messages.
+func (a Access) Explain(err error, verb string) (explained error, unauthorized bool) {
 	if !apierrors.IsForbidden(err) {
-		return nil
+		return err, false
 	}
-	return fmt.Errorf("%w: %w", a.missing(verb), err)
+	because := func(why string) (error, bool) {
+		return fmt.Errorf("shard: ring %s: %s refused to %s a Lease in namespace %q: %w", a.Ring, why, verb, a.Namespace, err), false
+	}
+	message := err.Error()
+	switch {
+	case verb == "get" || verb == "list" || verb == "watch": // only an authorizer refuses reads
+	case apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause):
+		return because("the namespace is being deleted, and the API server")
+	case strings.Contains(message, "quota"):
+		return because("a ResourceQuota")
+	case strings.Contains(message, "admission webhook"), strings.Contains(message, "AdmissionPolicy"), strings.Contains(message, "denied"):
+		return because("an admission webhook or policy")
+	}
+	return fmt.Errorf("%w: %w", a.missing(verb), err), true
 }
 
 func (a Access) missing(verbs ...string) error {

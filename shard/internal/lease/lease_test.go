@@ -269,7 +269,7 @@ func TestWatch_RelistShowsWhatADeadStreamMissed(t *testing.T) {
 		events := make(chan claim.Event, 100)
 		done := make(chan error, 1)
 		go func() {
-			done <- w.Run(ctx, func(e claim.Event) { events <- e }, func(error) {})
+			done <- w.Run(ctx, func(e claim.Event) { events <- e }, func(string, error) {})
 		}()
 		synctest.Wait()
 		if e, ok := (<-events).(claim.LeaseObserved); !ok || e.Lease.Version != created.Version {
@@ -348,7 +348,11 @@ func TestWatch_RecoversSoonAfterALongOutage(t *testing.T) {
 		done := make(chan error, 1)
 		var failures atomic.Int64
 		go func() {
-			done <- w.Run(ctx, func(e claim.Event) { events <- e }, func(error) { failures.Add(1) })
+			done <- w.Run(ctx, func(e claim.Event) { events <- e }, func(_ string, err error) {
+				if err != nil {
+					failures.Add(1)
+				}
+			})
 		}()
 		synctest.Wait()
 		cluster.Break("a", shardtest.Unreachable)
@@ -387,7 +391,7 @@ func TestWatch_RunWaitsForItsStream(t *testing.T) {
 		w := lease.NewWatch(c, cluster.Client("a"))
 		ctx, cancel := context.WithCancel(context.Background())
 		done := make(chan error, 1)
-		go func() { done <- w.Run(ctx, func(claim.Event) {}, func(error) {}) }()
+		go func() { done <- w.Run(ctx, func(claim.Event) {}, func(string, error) {}) }()
 		synctest.Wait()
 		cancel()
 		synctest.Wait()

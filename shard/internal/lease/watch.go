@@ -38,8 +38,8 @@ type Watch struct {
 	streams   sync.WaitGroup         // goroutines of streams; Run waits for them
 
 	// Run sets these before the reflector starts; its goroutine uses them.
-	deliver func(claim.Event)
-	failed  func(error)
+	deliver  func(claim.Event)
+	answered func(verb string, err error)
 
 	mu    sync.Mutex
 	shown map[string]claim.Lease // by name; guarded by mu, written only by the reflector's goroutine
@@ -54,13 +54,13 @@ func NewWatch(cfg Config, clientset any) *Watch {
 		cache.ToListWatcherWithWatchListSemantics(&cache.ListWatch{
 			ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
 				o.LabelSelector = cfg.Selector()
-				list, done, err := persist(ctx, w, func(ctx context.Context) (runtime.Object, error) { return cfg.Leases.List(ctx, o) })
+				list, done, err := persist(ctx, w, "list", func(ctx context.Context) (runtime.Object, error) { return cfg.Leases.List(ctx, o) })
 				done()
 				return list, err
 			},
 			WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
 				o.LabelSelector = cfg.Selector()
-				stream, done, err := persist(ctx, w, func(ctx context.Context) (watch.Interface, error) { return cfg.Leases.Watch(ctx, o) })
+				stream, done, err := persist(ctx, w, "watch", func(ctx context.Context) (watch.Interface, error) { return cfg.Leases.Watch(ctx, o) })
 				if err != nil {
 					done()
 					return nil, err
@@ -76,11 +76,11 @@ func NewWatch(cfg Config, clientset any) *Watch {
 }
 
 // Run watches until the context is done. It calls deliver with [claim.LeaseObserved] and
-// [claim.LeaseDeleted] events, in order and from one goroutine, and failed with each error
-// of a list or watch, from any goroutine. Run returns nil after everything that it started
+// [claim.LeaseDeleted] events, in order and from one goroutine, and answered with the result
+// of each list or watch request, from any goroutine. Run returns nil after everything that it started
 // has ended. It may be called only once.
-func (w *Watch) Run(ctx context.Context, deliver func(claim.Event), failed func(error)) error {
-	w.deliver, w.failed = deliver, failed
+func (w *Watch) Run(ctx context.Context, deliver func(claim.Event), answered func(verb string, err error)) error {
+	w.deliver, w.answered = deliver, answered
 	w.reflector.RunWithContext(ctx)
 	w.streams.Wait()
 	return nil
@@ -100,7 +100,7 @@ var errRelist = errors.New("no response before the watch was restarted")
 // Relist cancels a request that has no response yet: client-go sets no timeout for lists
 // and watches, and a server may never respond. The caller must call done when it no longer
 // needs the response or the stream.
-func persist[T any](ctx context.Context, w *Watch, request func(context.Context) (T, error)) (answer T, done context.CancelFunc, err error) {
+func persist[T any](ctx context.Context, w *Watch, verb string, request func(context.Context) (T, error)) (answer T, done context.CancelFunc, err error) {
 	backoff := retry
 	for {
 		attempt, cancel := context.WithCancelCause(ctx)
@@ -108,13 +108,17 @@ func persist[T any](ctx context.Context, w *Watch, request func(context.Context)
 		restart := func() { cancel(errRelist) }
 		w.restart.Store(&restart)
 		answer, err = request(attempt)
-		if err == nil || ctx.Err() != nil {
+		if ctx.Err() != nil {
 			return answer, done, err
+		}
+		if err == nil {
+			w.answered(verb, nil)
+			return answer, done, nil
 		}
 		if attempt.Err() != nil {
 			err = fmt.Errorf("%w: %w", context.Cause(attempt), err)
 		}
-		w.failed(err)
+		w.answered(verb, err)
 		switch {
 		case apierrors.IsResourceExpired(err), apierrors.IsGone(err), // the reflector lists again
 			apierrors.IsTimeout(err),                              // the watch cache is behind the requested version

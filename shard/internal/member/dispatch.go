@@ -4,6 +4,7 @@
 package member
 
 import (
+	"maps"
 	"slices"
 	"time"
 
@@ -67,9 +68,19 @@ func (m *Member) reachedWatermarks() claim.Watermarks {
 // apply passes one event to the machine, publishes the new state, and then carries out
 // the machine's actions. It reports whether there were any.
 func (m *Member) apply(e claim.Event) (acted bool) {
-	switch e.(type) {
+	switch e := e.(type) {
 	case claim.Synced:
 		m.synced = true
+	case claim.LeaseObserved:
+		m.noteLease(e.Lease)
+	case claim.GetResult:
+		if e.Outcome == claim.OK {
+			m.noteLease(e.Lease)
+		}
+	case claim.WriteResult:
+		if e.Outcome == claim.OK {
+			m.confirmed, m.successor = e.Lease, ""
+		}
 	case claim.LeaseDeleted:
 		if m.ended != nil {
 			// The next machine must learn of it: the process of that Lease may still run.
@@ -82,6 +93,7 @@ func (m *Member) apply(e claim.Event) (acted bool) {
 	givenUp := m.machine.Stats().CacheWaitsGivenUp
 	actions := m.machine.Step(m.Published.Now(), e)
 	if m.machine.Serving() {
+		m.joined = true
 		m.notify(Joined, ring.Set{}, nil)
 	}
 	for _, action := range actions { // OnChange learns of work that is allowed before it can begin
@@ -151,6 +163,9 @@ func (m *Member) publish(actions []claim.Action) {
 			m.logger.Info("Work was stopped at the fence, and resumes because a renewal of the Lease was confirmed", "member", m.holder)
 		}
 	}
+	if other := next.Status.Duplicate; other != "" && other != old.Status.Duplicate {
+		m.logRarely(&m.duplicates, other, nil, "Another live process holds the Lease of this member's Pod name: each replica needs a name of its own", "member", m.holder, "holder", short(other))
+	}
 	if moved && view != old.Ring {
 		m.ringChanged(old.Ring, view)
 	}
@@ -170,11 +185,16 @@ func changesOwnership(a claim.Action) bool {
 func (m *Member) status() Status {
 	s := Status{
 		At:           time.Now(),
+		Renewed:      m.Published.View().Status.Renewed,
+		Tombstones:   m.machine.TombstoneCount(),
 		Serving:      m.machine.Serving(),
 		Incompatible: m.machine.Incompatible(),
 		Duplicate:    m.machine.Duplicate(),
 		Counts:       m.retiredStats.Plus(m.machine.Stats()),
 		Draining:     m.machine.Draining().Len(),
+	}
+	if at, ok := m.machine.RenewedAt(); ok {
+		s.Renewed = m.Published.started.Add(at.Mono)
 	}
 	if m.handovers.waiting() {
 		s.Blockers = byPod(m.machine.Blockers())
@@ -211,7 +231,7 @@ func (m *Member) do(a claim.Action) {
 	case claim.Ended:
 		m.end(a.Reason)
 	case claim.Relist:
-		m.logger.Info("Lease watch is stale, restarting it", "member", m.holder)
+		m.logRarely(&m.relists, "", nil, "Lease watch is stale, restarting it", "member", m.holder)
 		m.watch.Relist()
 	default:
 		m.request(a)
@@ -229,7 +249,7 @@ func (m *Member) stopWork() {
 		m.notify(Fenced, ring.Set{}, nil)
 	}
 	if m.machine.Serving() && !m.stopping && m.ended == nil {
-		m.logger.Info("Fenced: no renewal of the Lease was confirmed in time; work resumes after the next confirmed renewal", "member", m.holder)
+		m.logger.Info("Fenced: no renewal of the Lease was confirmed in time; work resumes after the next confirmed renewal", "member", m.holder, "err", m.failures.last())
 	}
 }
 
@@ -252,7 +272,7 @@ func (m *Member) ringChanged(before, after *ring.Ring) {
 	}
 	m.cfg.Metrics.RingChanged(change)
 	if len(change.Added)+len(change.Removed) > 0 || change.Relocated > 0 {
-		m.logger.Info("The ring has changed", "member", m.holder, "members", is, "added", change.Added, "removed", change.Removed, "relocated", change.Relocated)
+		m.logger.Info("The ring has changed", "member", m.holder, "members", len(is), "added", few(change.Added), "removed", few(change.Removed), "relocated", change.Relocated)
 	}
 }
 
@@ -264,13 +284,13 @@ func (m *Member) logBlockedDrain() {
 	}
 	m.drainLoggedAt = time.Now()
 	if draining := m.machine.Draining(); !draining.Empty() {
-		m.logger.Info("A drain is waiting for work to end", "member", m.holder, "partitions", draining.Len(), "items", m.Components.Items(draining.HasPoint))
+		m.logger.Info("A drain is waiting for work to end", "member", m.holder, "partitions", draining.Len(), "items", few(m.Components.Items(draining.HasPoint)))
 	}
 	if d := m.changes.stuck(); d >= every {
 		m.logger.Error(nil, "OnChange has not returned; later changes wait for it", "member", m.holder, "running", d)
 	}
 	if blockers := m.machine.Blockers(); len(blockers) > 0 && m.machine.Serving() {
-		m.logger.V(2).Info("Other members still claim partitions of this member", "member", m.holder, "blockers", blockers)
+		m.logger.V(2).Info("Other members still claim partitions of this member", "member", m.holder, "blockers", len(blockers), "holders", few(slices.Sorted(maps.Keys(blockers))))
 	}
 }
 

@@ -194,7 +194,7 @@ func (f *fence) report(ctx context.Context) {
 	go func() {
 		defer close(logged)
 		klog.FromContext(ctx).Error(nil, "Work is still running although this member is fenced: another member may be working on the same objects",
-			"member", f.published.View().Holder, "items", items)
+			"member", f.published.View().Holder, "items", few(items))
 	}()
 	if f.onOverrun == nil {
 		<-logged

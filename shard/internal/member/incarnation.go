@@ -66,7 +66,7 @@ func (m *Member) startIncarnation(predecessor string) {
 	}
 	m.holder = m.Published.View().Holder
 	m.incarnation++
-	m.ended = nil
+	m.ended, m.confirmed, m.successor = nil, claim.Lease{}, ""
 	m.client = lease.NewClient(m.leaseConfig(m.holder))
 	m.machine = claim.New(claim.Config{
 		Member: c.PodName, Lease: c.Lease.Name, Holder: m.holder,
@@ -103,7 +103,15 @@ func (m *Member) end(reason error) {
 	if errors.Is(reason, claim.ErrStopped) {
 		left = nil
 	} else {
-		m.logger.Info("The member has ended", "member", m.holder, "reason", reason)
+		m.logger.Info("The member has ended", "member", m.holder, "reason", reason, "by", m.successor)
+	}
+	switch {
+	case errors.Is(reason, claim.ErrEvicted):
+		m.cfg.Metrics.LeaseLost("evicted")
+	case errors.Is(reason, claim.ErrVanished):
+		m.cfg.Metrics.LeaseLost("deleted")
+	case errors.Is(reason, claim.ErrWentBack):
+		m.cfg.Metrics.LeaseLost("restored")
 	}
 	m.notify(Left, ring.Set{}, left)
 	m.Components.released(ring.FullSet(m.machine.Parameters().Partitions))
@@ -160,5 +168,5 @@ func (m *Member) stuckWork() string {
 	if len(items) == 0 {
 		return ""
 	}
-	return "; work in flight: " + strings.Join(items, ", ")
+	return "; work in flight: " + strings.Join(few(items), ", ")
 }

@@ -4,6 +4,7 @@
 package member
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -34,6 +35,8 @@ func (m *Member) request(a claim.Action) {
 			result, err := f(ctx)
 			if err != nil && m.ctx.Err() == nil {
 				m.requestFailed(incarnation, verb, err)
+			} else if err == nil {
+				m.failures.succeeded(verb)
 			}
 			m.post(m.results, incarnation, result)
 		})
@@ -74,47 +77,101 @@ func (m *Member) request(a claim.Action) {
 			return claim.ListResult{Op: a.Op, Outcome: outcome, Leases: leases}, err
 		})
 	case claim.EvictLease:
-		send(a.Timeout, "update", func(ctx context.Context) (claim.Event, error) {
+		send(a.Timeout, verbEvict, func(ctx context.Context) (claim.Event, error) {
 			void, outcome, err := client.Evict(ctx, a)
-			if outcome == claim.OK {
+			switch outcome {
+			case claim.OK:
 				m.logger.Info("Evicted a member that was silent for the duration of its Lease", "lease", a.Name)
+			case claim.Conflict:
+				m.logRarely(&m.conflicts, a.Name, nil, "An eviction was refused because the Lease has changed: its member is alive, or another member was faster", "lease", a.Name)
 			}
 			return claim.EvictResult{Op: a.Op, Outcome: outcome, Lease: void}, err
 		})
 	}
 }
 
-// requestFailed handles the error of a request, on the goroutine of the request. The
-// machine handles most errors; some need an administrator.
-func (m *Member) requestFailed(incarnation int, verb string, err error) {
-	if forbidden := m.cfg.Access.Forbidden(err, verb); forbidden != nil {
-		m.post(m.events, incarnation, refused{forbidden})
-	} else if errors.Is(err, lease.ErrForeign) && verb == "get" {
-		m.post(m.events, incarnation, refused{fmt.Errorf("shard: ring %s: %w; choose another LeasePrefix or delete it", m.cfg.Lease.Ring, err)})
-	}
-	if !apierrors.IsNotFound(err) { // the first read of a new member's Lease
-		m.logger.V(2).Info("A request failed", "member", m.Published.View().Holder, "err", err)
-	}
-}
+// verbEvict stands for updates of other members' Leases.
+const verbEvict = "evict"
 
-// watchFailed handles an error of the Lease watch. The watch calls it for each error.
-func (m *Member) watchFailed(err error) {
-	if forbidden := m.cfg.Access.Forbidden(err, "watch"); forbidden != nil {
-		m.post(m.events, anyIncarnation, refused{forbidden})
+// requestFailed handles the error of a request, on the goroutine of the request. The
+// machine repeats most requests; some errors need an administrator.
+func (m *Member) requestFailed(incarnation int, verb string, err error) {
+	m.cfg.Metrics.RequestFailed(verb, reasonOf(err))
+	if errors.Is(err, lease.ErrForeign) && verb == "get" {
+		m.post(m.events, incarnation, refused{fmt.Errorf("shard: ring %s: %w; choose another LeasePrefix or delete it", m.cfg.Lease.Ring, err)})
 		return
 	}
-	m.logger.V(2).Info("The Lease watch failed and will be retried", "err", err)
+	if expected(err) {
+		m.failures.succeeded(verb)
+		if !apierrors.IsNotFound(err) { // the first read of a new member's Lease
+			m.logger.V(2).Info("A request failed", "member", m.Published.View().Holder, "err", err)
+		}
+		return
+	}
+	used := verb
+	if verb == verbEvict {
+		used = "update"
+	}
+	err, noAccess := m.cfg.Access.Explain(err, used)
+	known := m.failures.add(verb, err)
+	if noAccess && time.Since(known.since) >= lease.DenialLasts {
+		m.post(m.events, anyIncarnation, refused{err})
+	}
+	m.logRarely(&m.failureLog, rootCause(err), err, "Requests to the API server fail", "member", m.Published.View().Holder,
+		"verb", verb, "requests", known.requests, "lasted", time.Since(known.since).Round(time.Second))
+}
+
+// watchAnswered handles the result of each list and watch request of the Lease watch, on
+// the goroutine of the watch.
+func (m *Member) watchAnswered(verb string, err error) {
+	if err == nil {
+		m.failures.succeeded(verb)
+		return
+	}
+	m.requestFailed(anyIncarnation, verb, err)
+}
+
+// LastFailure returns the error of the request that failed last, nil if none fails now.
+func (m *Member) LastFailure() error { return m.failures.last() }
+
+// logRarely logs what happens again and again: see [throttle].
+func (m *Member) logRarely(t *throttle, text string, err error, message string, details ...any) {
+	ok, suppressed := t.allow(text)
+	if !ok {
+		return
+	}
+	if suppressed > 0 {
+		details = append(details, "suppressed", suppressed)
+	}
+	if err != nil {
+		m.logger.Error(err, message, details...)
+	} else {
+		m.logger.Info(message, details...)
+	}
 }
 
 // leaseFault counts and logs a Lease that cannot be read. The watch and the requests call
-// it, on their goroutines. The same error of a Lease is logged only once.
+// it, on their goroutines.
 func (m *Member) leaseFault(name string, err error) {
 	reason := "malformed"
 	if errors.Is(err, lease.ErrForeign) {
 		reason = "foreign"
 	}
 	m.cfg.Metrics.LeaseFault(reason)
-	if m.faults.isNew(name, err.Error()) {
-		m.logger.Info("A Lease has no valid record of a member", "lease", name, "reason", reason, "err", err)
+	m.logRarely(&m.faults, name, nil, "A Lease has no valid record of a member", "lease", name, "reason", reason, "err", short(err.Error()))
+}
+
+// noteLease logs what other clients have done to a Lease that the watch or a read shows.
+func (m *Member) noteLease(l claim.Lease) {
+	if l.Record.Void() && len(l.Finalizers) > 0 {
+		m.logRarely(&m.finalizers, l.Name, nil, "A finalizer keeps a Lease that no member holds", "lease", l.Name, "finalizers", few(l.Finalizers))
+	}
+	if l.Name != m.cfg.Lease.Name {
+		return
+	}
+	if r := l.Record; r.Holder != m.holder {
+		m.successor = short(cmp.Or(r.EvictedBy, r.Holder))
+	} else if r.Seq == m.confirmed.Record.Seq && l.Version != m.confirmed.Version && l.UID == m.confirmed.UID {
+		m.logRarely(&m.edits, l.Name, nil, "Another client has written this member's Lease; the member writes it again", "member", m.holder, "lease", l.Name)
 	}
 }

@@ -64,6 +64,8 @@ type Metrics interface {
 	HandedOver(took time.Duration)
 	Unowned(lasted time.Duration)
 	LeaseFault(kind string)
+	RequestFailed(verb, reason string)
+	LeaseLost(reason string)
 }
 
 // Pod is what a process knows of its Pod when it begins to run.
@@ -89,9 +91,12 @@ type Member struct {
 	ctx     context.Context // of everything that Run starts
 	logger  klog.Logger
 	wait    sync.WaitGroup
-	fence   *fence     // with a goroutine of its own
-	changes *changes   // for OnChange, likewise
-	faults  lastFaults // of Leases that cannot be read
+	fence   *fence   // with a goroutine of its own
+	changes *changes // for OnChange, likewise
+
+	failures failures // of requests
+	// The lines of the log about events that other clients cause.
+	failureLog, faults, conflicts, finalizers, edits, duplicates, relists throttle
 
 	events  chan taggedEvent
 	results chan taggedEvent // of requests; handled before events
@@ -109,7 +114,10 @@ type Member struct {
 	endedAt     time.Time
 	deleted     []claim.Event // deletions of Leases since the machine ended
 	fatal       error
-	lost        int // how many of this member's Leases were deleted in quick succession
+	joined      bool        // at least once
+	confirmed   claim.Lease // as the last confirmed write of this incarnation left it
+	successor   string      // who has voided this member's Lease or holds it instead, as far as it was seen
+	lost        int         // how many of this member's Leases were deleted in quick succession
 	lostAt      time.Time
 
 	attachedInformers, attachedQueues int
@@ -206,7 +214,7 @@ func (m *Member) start(f func()) { m.wait.Go(f) }
 // run is the loop.
 func (m *Member) run(ctx context.Context) error {
 	m.start(func() {
-		err := m.watch.Run(m.ctx, func(e claim.Event) { m.post(m.events, anyIncarnation, e) }, m.watchFailed)
+		err := m.watch.Run(m.ctx, func(e claim.Event) { m.post(m.events, anyIncarnation, e) }, m.watchAnswered)
 		if err != nil && m.ctx.Err() == nil {
 			m.logger.Error(err, "The Lease watch could not be started")
 		}
@@ -311,8 +319,8 @@ type taggedEvent struct {
 
 const anyIncarnation = 0
 
-// refused is an event for the loop itself and not for the machine: the API server refused
-// a request. It ends Run if this member has not joined.
+// refused is an event for the loop itself and not for the machine: this member may not use
+// Leases, or not its own. It ends Run unless this process has joined before.
 type refused struct{ err error }
 
 // post sends an event to the loop, from any other goroutine.
@@ -345,13 +353,11 @@ func (m *Member) handlePosted(e taggedEvent) {
 	case claim.Event:
 		m.step(e)
 	case refused:
-		// After this member has joined, a refusal may be temporary, for instance a mistake
-		// in a change of the RBAC rules. Until it is fixed, the fence protects what this
-		// member owns.
-		if !m.changes.hasJoined() {
+		// After this process has joined once, a refusal may be temporary, for instance a
+		// mistake in a change of the RBAC rules. Until it is fixed, the fence protects what
+		// this member owns.
+		if !m.joined {
 			m.fatal = e.err
-		} else {
-			m.logger.Error(e.err, "The API server refused a request", "member", m.holder)
 		}
 	}
 }

@@ -136,13 +136,6 @@ func (c *changes) coalesce() {
 	c.queue[len(c.queue)-1].number = c.last
 }
 
-// hasJoined reports whether this member has joined, and has not left since.
-func (c *changes) hasJoined() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.joined
-}
-
 // deliver calls OnChange until close, and then with what is left.
 func (c *changes) deliver() {
 	defer close(c.done)

@@ -26,12 +26,14 @@ type View struct {
 // Status is the part of a View for probes, metrics and the status page.
 type Status struct {
 	At           time.Time // of the loop's last step; zero before Run
+	Renewed      time.Time // when a renewal was last confirmed; zero if never
 	Serving      bool      // on the ring
 	Incompatible bool      // waits until all members with another key have left
 	Duplicate    string    // another process that has this member's identity; "" for none
 	Counts       metrics.Counts
 	Blockers     map[string]int // partitions that other members still claim, by their Pods
 	Draining     int            // partitions
+	Tombstones   int            // of deleted Leases whose claims still count
 }
 
 // Published is the one View of a member that is current. It is what informers, queues

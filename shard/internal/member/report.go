@@ -5,7 +5,6 @@ package member
 
 import (
 	"strings"
-	"sync"
 
 	"github.com/tom-ludwig/operator-scaling/shard/internal/claim"
 )
@@ -42,23 +41,4 @@ func difference(a, b []string) []string {
 		}
 	}
 	return rest
-}
-
-// lastFaults remembers the error that was reported last for each Lease. Any goroutine may
-// call its methods. The zero value is empty.
-type lastFaults struct {
-	mu     sync.Mutex
-	byName map[string]string // guarded by mu
-}
-
-// isNew notes an error, and reports whether it differs from the last one of this Lease.
-func (f *lastFaults) isNew(name, err string) bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	known := f.byName[name] == err
-	if f.byName == nil || len(f.byName) > 1000 {
-		f.byName = map[string]string{}
-	}
-	f.byName[name] = err
-	return !known
 }
