@@ -86,6 +86,9 @@ func (s *Sharder) Leases() coordinationv1.LeasesGetter                     { ret
 func (s *Sharder) Pods() corev1.PodsGetter                                 { return s.api.pods }
 func (s *Sharder) Reviews() authorizationv1.SelfSubjectAccessReviewsGetter { return s.api.reviews }
 
+// LastFailure returns the error of the requests that fail now.
+func (s *Sharder) LastFailure() error { return s.member.LastFailure() }
+
 // Fenced and State return what queues learn of this member.
 func (s *Sharder) Fenced() bool                  { return s.member.Published.Fenced() }
 func (s *Sharder) State(point uint64) ring.State { return s.member.Published.State(point) }

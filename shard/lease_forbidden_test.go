@@ -19,6 +19,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	clienttesting "k8s.io/client-go/testing"
 
+	"github.com/tom-ludwig/operator-scaling/shard"
 	"github.com/tom-ludwig/operator-scaling/shard/shardtest"
 )
 
@@ -145,6 +146,46 @@ func TestForbidden_QuotaIsNotAMissingRule(t *testing.T) {
 		works(t, a, 50*time.Second)
 		end(t, a)
 	})
+}
+
+// A process that never gets access ends, but not because of what may pass.
+func TestForbidden_EndsRunOnlyIfAccessIsDenied(t *testing.T) {
+	for name, test := range map[string]struct {
+		verbs []string
+		err   error
+		ends  bool
+	}{
+		"RBAC, create": {[]string{"create"}, forbidden(`User "system:serviceaccount:default:foo" cannot create resource "leases" in API group "coordination.k8s.io" in the namespace "default"`), true},
+		"RBAC, watch":  {[]string{"list", "watch"}, forbidden(`User "system:serviceaccount:default:foo" cannot list resource "leases" in API group "coordination.k8s.io" in the namespace "default"`), true},
+		"webhook":      {[]string{"create"}, forbidden(`admission webhook "validate.example.com" denied the request: no Leases today`), false},
+		"policy":       {[]string{"create"}, forbidden(`ValidatingAdmissionPolicy 'leases' with binding 'leases' denied request: no`), false},
+		"quota":        {[]string{"create"}, forbidden("exceeded quota: objects, requested: count/leases.coordination.k8s.io=1, used: 20, limited: 20"), false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newPlannedClient(shardtest.NewCluster().Client("a"), fast)
+				review(w, allowed)
+				refuse(w, time.Now().Add(time.Hour), test.err, test.verbs...)
+				a := start(t, w, "a")
+				select {
+				case err := <-a.done:
+					if !test.ends || !errors.Is(err, shard.ErrForbidden) || !strings.Contains(err.Error(), giveARole) {
+						t.Errorf("Run returned %v", err)
+					}
+					return
+				case <-time.After(10 * time.Minute):
+				}
+				if test.ends {
+					t.Error("Run has not returned")
+				}
+				blamesNoRole(t, a)
+				if err := a.Ready(); err == nil || !strings.Contains(err.Error(), test.err.Error()) {
+					t.Errorf("the member is not ready because: %v", err)
+				}
+				end(t, a)
+			})
+		})
+	}
 }
 
 func TestForbidden_TerminatingNamespaceIsNotAMissingRule(t *testing.T) {

@@ -6,6 +6,7 @@ package shard_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"sync"
 	"testing"
@@ -13,8 +14,10 @@ import (
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
+	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/tools/cache"
 
@@ -162,6 +165,86 @@ func TestReport_AWaitingDuplicateNamesTheOtherProcess(t *testing.T) {
 	if !strings.Contains(log, holder) {
 		t.Errorf("the log does not name %s:\n%s", holder, log)
 	}
+}
+
+// What other clients and members do to the Leases of a ring is logged.
+func TestReport_WhatOthersDoToLeases(t *testing.T) {
+	heavy(t)
+	synctest.Test(t, func(t *testing.T) {
+		cluster := shardtest.NewCluster()
+		leases := cluster.Client("admin").CoordinationV1().Leases(namespace)
+		a, b := start(t, cluster.Client("a"), "a"), start(t, cluster.Client("b"), "b")
+		time.Sleep(10 * time.Second)
+		edit := func(name string, change func(*coordinationv1.Lease)) {
+			t.Helper()
+			l, err := leases.Get(t.Context(), name, metav1.GetOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			change(l)
+			if _, err := leases.Update(t.Context(), l, metav1.UpdateOptions{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		edited := time.Now()
+		edit("foo-a", func(l *coordinationv1.Lease) { l.Labels["team"] = "payments" })
+		time.Sleep(5 * time.Second)
+		if log := a.logged(edited); !contains(log, "Another client has written") {
+			t.Errorf("the log of a does not report the write to its Lease: %q", log)
+		}
+		if log := b.logged(edited); len(log) > 0 {
+			t.Errorf("b has logged %q", log)
+		}
+
+		cut := time.Now()
+		evicted := b.Identity()
+		cluster.Break("b", shardtest.Unreachable)
+		time.Sleep(20 * time.Second)
+		edit("foo-b", func(l *coordinationv1.Lease) { l.Finalizers = []string{"example.com/keep"} })
+		time.Sleep(time.Second)
+		if log := a.logged(cut); !contains(log, "A finalizer keeps a Lease") {
+			t.Errorf("the log of a does not report the finalizer: %q", log)
+		}
+		if age := counted(t, b, "sharding_lease_renewal_age_seconds"); age < 15 {
+			t.Errorf("the last renewal was confirmed %v s ago, want the time since the failure began", age)
+		}
+		cluster.Break("b", shardtest.None)
+		time.Sleep(5 * time.Second)
+		if log := b.logged(cut); !contains(log, a.Identity()) || !contains(log, shardtest.ErrFault.Error()) {
+			t.Errorf("the log of b names neither the member that evicted it nor the cause of the fence: %q", log)
+		}
+		if b.Identity() == evicted || counted(t, b, "sharding_lease_lost_total") != 1 {
+			t.Error("the loss of the Lease is not counted")
+		}
+		edit("foo-b", func(l *coordinationv1.Lease) { l.Finalizers = nil })
+		time.Sleep(30 * time.Second)
+		oneOwnerEach(t, a, b)
+		end(t, a, b)
+	})
+}
+
+// A cause that is different each time does not flood the log.
+func TestReport_EachFailureHasAnotherCause(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newPlannedClient(shardtest.NewCluster().Client("a"), fast)
+		a := start(t, w, "a")
+		time.Sleep(5 * time.Second)
+		began, port := time.Now(), 30000
+		w.replan(func(string) trip {
+			port++
+			return trip{err: fmt.Errorf("read tcp 10.0.0.1:%d: connection reset by peer", port)}
+		})
+		time.Sleep(10 * time.Minute)
+		if n := len(a.logged(began)); n < 10 || n > 70 {
+			t.Errorf("%d lines were logged in ten minutes, want 10 to 70", n)
+		}
+		w.replan(fast)
+		works(t, a, 30*time.Second)
+		if err := a.LastFailure(); err != nil {
+			t.Errorf("a failure is reported although all requests succeed: %v", err)
+		}
+		end(t, a)
+	})
 }
 
 // Two operators that watch different kinds share one ring by mistake: half of the objects of each
