@@ -47,13 +47,13 @@ type Operator struct {
 // ring's configuration, so that the process ends if work continues although the member is fenced.
 func NewForConfig(config *rest.Config, o Options) (*Operator, error) {
 	config = rest.CopyConfig(config)
-	// The ring has its own client: its requests have their own user agent, and do not pass through shard.WrapTransport. The
-	// clientset's rate limit is client-go's default; heartbeats do not wait for it.
+	config.QPS, config.Burst = float32(o.QPS), o.Burst
+	// The ring has its own client: its requests have their own user agent, and do not pass through shard.WrapTransport.
+	// Heartbeats do not wait for its rate limit.
 	shardClient, err := kubernetes.NewForConfig(rest.AddUserAgent(rest.CopyConfig(config), "shard"))
 	if err != nil {
 		return nil, fmt.Errorf("create client: %w", err)
 	}
-	config.QPS, config.Burst = float32(o.QPS), o.Burst
 	// Check again just before each request is sent: the process may have been paused since the last check.
 	config.Wrap(shard.WrapTransport)
 	kubeClient, err := kubernetes.NewForConfig(config)

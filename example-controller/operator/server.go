@@ -44,8 +44,12 @@ func listen(address string, handler http.Handler) (*server, error) {
 	}
 	return &server{
 		listener: listener,
-		http:     http.Server{Handler: handler, ReadHeaderTimeout: 5 * time.Second},
-		ended:    make(chan struct{}),
+		http: http.Server{
+			Handler: handler,
+			// Clients that stay connected without a request, or read slowly, must not use up the files of this process.
+			ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second, IdleTimeout: time.Minute,
+		},
+		ended: make(chan struct{}),
 	}, nil
 }
 
