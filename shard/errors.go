@@ -47,8 +47,10 @@ var (
 	// ErrForeignLease: a Lease with the name of this member's Lease already exists and
 	// does not belong to this ring. Choose another Config.LeasePrefix.
 	ErrForeignLease = lease.ErrForeign
-	// ErrForbidden: the API server refuses access to Leases. The error contains the
-	// missing RBAC rule.
+	// ErrForbidden: this process may not use Leases. The error contains the missing RBAC
+	// rule. Run returns it only if access has been denied for ten seconds and this process
+	// has never joined. A request that was refused for another reason (a quota, a namespace
+	// that is being deleted, an admission webhook or policy) is repeated.
 	ErrForbidden = lease.ErrForbidden
 	// ErrAlreadyRun: Run was called twice.
 	ErrAlreadyRun = errors.New("Run may be called once")

@@ -5,6 +5,7 @@ package shard_test
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"maps"
@@ -27,7 +28,7 @@ var (
 
 // TestFaults runs a fleet under changes of members, crashes, pauses in the middle of
 // work, loops that are blocked while work runs, unreachable and silent API servers, lost
-// responses, transports that ignore contexts, dead watches, second processes of one Pod,
+// responses, transports that ignore contexts, refused requests, dead watches, second processes of one Pod,
 // deleted Leases and floods of readers, with objects that change all the time. At no time
 // may two members work on one object or write to it. At the end the last version of each
 // object must have been worked on.
@@ -130,7 +131,7 @@ func (f *fleet) injectFault() {
 	who := f.anyReplica()
 	r := f.replicas[who]
 	few, many := len(f.replicas) <= 2, len(f.replicas) >= 5
-	switch kind := f.rand.IntN(21); {
+	switch kind := f.rand.IntN(22); {
 	case kind <= 1 && !many:
 		f.trace("join %s", f.join())
 	case kind == 2 && !many:
@@ -191,6 +192,9 @@ func (f *fleet) injectFault() {
 	case kind == 20:
 		f.trace("transport of %s ignores contexts", who)
 		r.client.ignoreContexts(time.Minute)
+	case kind == 21 && r.Ready() == nil: // a process that has never joined ends
+		f.trace("403 for %s", who)
+		r.client.refuse()
 	}
 }
 
@@ -322,8 +326,8 @@ func (f *fleet) checkConverged() {
 	f.settle()
 
 	for name, r := range f.replicas {
-		if err := r.Ready(); err != nil {
-			f.problem("%s is not ready: %v", name, err)
+		if err := errors.Join(r.Ready(), r.Healthy()); err != nil {
+			f.problem("%s is not ready or not healthy: %v", name, err)
 		}
 	}
 	for i := range 1000 {

@@ -116,6 +116,7 @@ type faultyClient struct {
 	rand *rand.Rand
 	dead bool
 	slow time.Duration
+	none bool          // every request is refused
 	deaf time.Duration // if not 0, requests take up to that time, even if their contexts end
 
 	plan func(verb string) trip // nil: at random
@@ -189,6 +190,14 @@ func (w *faultyClient) set(dead bool, slow time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.dead, w.slow, w.deaf = dead, max(slow, 5*time.Millisecond), 0
+	w.none = false
+}
+
+// refuse lets the server answer each request with a 403.
+func (w *faultyClient) refuse() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.none = true
 }
 
 // ignoreContexts lets each request take up to the given time, even if its context ends.
@@ -215,6 +224,10 @@ func (w *faultyClient) send(ctx context.Context, verb string, _ *coordinationv1.
 	}
 	dead, lost := w.dead, w.rand.IntN(2) == 0
 	there, back := time.Duration(w.rand.Int64N(int64(w.slow))), time.Duration(w.rand.Int64N(int64(w.slow)))
+	if w.none {
+		w.mu.Unlock()
+		return response, errNoRole
+	}
 	if w.deaf > 0 {
 		d := time.Duration(w.rand.Int64N(int64(w.deaf)))
 		w.mu.Unlock()

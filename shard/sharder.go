@@ -108,9 +108,9 @@ func (s *Sharder) Config() Config { return s.cfg }
 // [WrapInformer] before Run have synced. Start them before Run or at the same time. If the
 // member loses its Lease it stops all work and joins again.
 //
-// Run returns an error at once if the setup is invalid, or if access to Leases is
-// forbidden. The errors that it may return later are listed with [ErrDrainTimeout]. It may
-// be called once.
+// Run returns an error at once if the setup is invalid, and after a few seconds if access
+// to Leases is denied. The errors that it may return later are listed with
+// [ErrDrainTimeout]. It may be called once.
 func (s *Sharder) Run(ctx context.Context) error {
 	if err := s.begin(); err != nil {
 		return err

@@ -8,7 +8,7 @@ type Report struct {
 	Ring       string            `json:"ring"`
 	Parameters string            `json:"parameters"` // fingerprint of the parameters in force
 	Member     string            `json:"member"`
-	Problem    string            `json:"problem,omitempty"` // why this member is not ready
+	Problem    string            `json:"problem,omitempty"`   // why this member is not ready
 	LastError  string            `json:"lastError,omitempty"` // of the requests for Leases, if they fail now
 	Fenced     bool              `json:"fenced"`
 	FenceIn    string            `json:"fenceIn,omitempty"`

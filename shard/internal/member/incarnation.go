@@ -21,7 +21,8 @@ import (
 // it is dead. waitForPod returns false if the context ends first.
 //
 // A process that cannot use the lock does not wait. It voids no Lease of its Pod, and
-// publishes no UID: a process that gets the lock would treat it as dead.
+// publishes no UID, neither by itself nor in an owner reference: a process that gets the
+// lock would treat it as dead.
 func (m *Member) waitForPod(ctx context.Context) bool {
 	const period = 100 * time.Millisecond
 	lock := m.pod.Lock
@@ -34,7 +35,7 @@ func (m *Member) waitForPod(ctx context.Context) bool {
 		held, err := lock.TryAcquire()
 		if err != nil {
 			m.logger.Error(err, "It cannot be determined whether another process of this Pod is alive: after a restart in place, this member waits until its Lease has expired", "podUID", m.pod.UID)
-			m.pod.UID = ""
+			m.pod.UID, m.pod.Owner = "", nil
 		}
 		switch {
 		case held || err != nil:
