@@ -196,6 +196,11 @@ var mutants = mutation.Package{
 			Equivalent: "a machine ends only between two requests to its own Lease; a list counts only if it shows that Lease at its last write; " +
 				"and the peer's next heartbeat corrects a wrong response to an eviction, and before that nothing becomes active without a list",
 		},
+		{Name: "ends for a denial after it has joined", Edits: []mutation.Edit{{
+			File: "internal/member/member.go",
+			Old:  "\t\tif !m.joined {\n",
+			New:  "\t\tif !m.joined || MUTANT_ON {\n",
+		}}},
 		{Name: "forgets its predecessor's tombstones", Edits: []mutation.Edit{{
 			File: "internal/member/incarnation.go",
 			Old:  "\t\ttombstones = m.machine.Tombstones()\n",
