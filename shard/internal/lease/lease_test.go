@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -379,6 +380,73 @@ func TestWatch_RecoversSoonAfterALongOutage(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// A list or watch that gets no response is sent again.
+func TestWatch_RelistWhileARequestHasNoResponse(t *testing.T) {
+	for _, verb := range []string{"list", "watch"} {
+		t.Run(verb, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				cluster := shardtest.NewCluster()
+				c := config(cluster, "a")
+				c.Leases = &silentOnce{LeaseInterface: c.Leases, verb: verb}
+				w := lease.NewWatch(c, cluster.Client("a"))
+				ctx, cancel := context.WithCancel(context.Background())
+				events, done := make(chan claim.Event, 100), make(chan error, 1)
+				go func() {
+					done <- w.Run(ctx, func(e claim.Event) { events <- e }, func(string, error) {})
+				}()
+				time.Sleep(time.Minute)
+				if _, _, err := lease.NewClient(config(cluster, "b")).Create(t.Context(), record("b")); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(time.Minute)
+				if len(events) > 0 {
+					t.Fatal("the watch shows a Lease although its request has no response")
+				}
+				w.Relist()
+				time.Sleep(2 * time.Second)
+				if len(events) != 1 {
+					t.Errorf("%d events after Relist, want 1", len(events))
+				}
+				cancel()
+				if err := <-done; err != nil {
+					t.Error(err)
+				}
+			})
+		})
+	}
+}
+
+// silentOnce are Leases with one request of a verb that gets no response.
+type silentOnce struct {
+	coordinationclient.LeaseInterface
+	verb string
+	once sync.Once
+}
+
+func (s *silentOnce) wait(ctx context.Context, verb string) (err error) {
+	if verb == s.verb {
+		s.once.Do(func() {
+			<-ctx.Done()
+			err = ctx.Err()
+		})
+	}
+	return err
+}
+
+func (s *silentOnce) List(ctx context.Context, o metav1.ListOptions) (*coordinationv1.LeaseList, error) {
+	if err := s.wait(ctx, "list"); err != nil {
+		return nil, err
+	}
+	return s.LeaseInterface.List(ctx, o)
+}
+
+func (s *silentOnce) Watch(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+	if err := s.wait(ctx, "watch"); err != nil {
+		return nil, err
+	}
+	return s.LeaseInterface.Watch(ctx, o)
 }
 
 // Run leaves no goroutine behind, also if a stream is slow to end.
