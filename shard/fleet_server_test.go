@@ -226,7 +226,7 @@ func (w *faultyClient) send(ctx context.Context, verb string, _ *coordinationv1.
 	there, back := time.Duration(w.rand.Int64N(int64(w.slow))), time.Duration(w.rand.Int64N(int64(w.slow)))
 	if w.none {
 		w.mu.Unlock()
-		return response, errNoRole
+		return errNoRole
 	}
 	if w.deaf > 0 {
 		d := time.Duration(w.rand.Int64N(int64(w.deaf)))
