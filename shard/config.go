@@ -4,15 +4,44 @@
 package shard
 
 import (
+	"errors"
+	"fmt"
 	"maps"
+	"math"
+	"os"
+	"strings"
 	"time"
 
+	"k8s.io/apimachinery/pkg/util/validation"
+
+	"github.com/tom-ludwig/operator-scaling/shard/internal/claim"
+	"github.com/tom-ludwig/operator-scaling/shard/internal/lease"
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
 )
 
+// The defaults of [Config].
+const (
+	DefaultLeaseDuration    = 15 * time.Second
+	DefaultDrainTimeout     = 30 * time.Second
+	DefaultDeletionWindow   = 60 * time.Second
+	DefaultStartupSettle    = time.Second
+	DefaultCacheSyncTimeout = 5 * time.Second
+)
+
+// The environment variables that [Config] reads. Set them from the downward API.
+const (
+	EnvPodName      = "POD_NAME"
+	EnvPodNamespace = "POD_NAMESPACE"
+	EnvPodUID       = "POD_UID"
+)
+
+// minDrift is the smallest difference between the rates of two clocks that a
+// configuration must tolerate.
+const minDrift = 0.05
+
 // Config identifies this member and configures its ring. Only Name is required;
-// the zero value of every other field means its default. All members of a
-// ring should have the same Name, Key, Partitions, VirtualNodes and Load. While a
+// the zero value of every other field means its default. The members of a
+// ring share its Name, and should have the same Key, Partitions, VirtualNodes and Load. While a
 // rolling update changes them, the values of the oldest member apply to all.
 type Config struct {
 	// Name identifies the ring. All replicas of one operator share it, and nothing else in
@@ -110,6 +139,11 @@ type Config struct {
 	OnChange func(Change)
 }
 
+// DefaultConfig returns the defaults for the ring of the given name, with the
+// identity from the environment. Times that are derived from LeaseDuration
+// stay zero, so that they follow when LeaseDuration is changed.
+func DefaultConfig(name string) Config { return Config{Name: name}.withIdentity().withConstants() }
+
 // WithPodName returns a copy with another PodName.
 func (c Config) WithPodName(name string) Config { c.PodName = name; return c }
 
@@ -142,6 +176,173 @@ func (c Config) WithHashRing(partitions, virtualNodes int, load float64) Config 
 	return c
 }
 
+// WithDefaults returns a copy in which every field that was zero has its default.
+// [New] uses this copy.
+func (c Config) WithDefaults() Config { return c.withIdentity().withConstants().withTimes() }
+
+func (c Config) withIdentity() Config {
+	if c.PodName == "" {
+		c.PodName = os.Getenv(EnvPodName)
+	}
+	if c.PodName == "" {
+		host, _ := os.Hostname() // Validate rejects an empty name
+		c.PodName = strings.ToLower(host)
+	}
+	if c.Namespace == "" {
+		c.Namespace = os.Getenv(EnvPodNamespace)
+	}
+	if c.Namespace == "" {
+		if text, err := os.ReadFile("/var/run/secrets/kubernetes.io/serviceaccount/namespace"); err == nil {
+			c.Namespace = strings.TrimSpace(string(text))
+		}
+	}
+	if c.PodUID == "" {
+		c.PodUID = os.Getenv(EnvPodUID)
+	}
+	if c.LeasePrefix == "" && c.Name != "" {
+		c.LeasePrefix = c.Name + "-"
+	}
+	return c
+}
+
+func (c Config) withConstants() Config {
+	if c.Key.Name() == "" {
+		c.Key = ByName
+	}
+	c.Partitions = or(c.Partitions, ring.DefaultPartitions)
+	c.VirtualNodes = or(c.VirtualNodes, ring.DefaultVirtualNodes)
+	c.Load = or(c.Load, ring.DefaultLoad)
+	c.DrainTimeout = or(c.DrainTimeout, DefaultDrainTimeout)
+	c.DeletionWindow = or(c.DeletionWindow, DefaultDeletionWindow)
+	c.StartupSettle = or(c.StartupSettle, DefaultStartupSettle)
+	c.CacheSyncTimeout = or(c.CacheSyncTimeout, DefaultCacheSyncTimeout)
+	c.LeaseDuration = or(c.LeaseDuration, DefaultLeaseDuration)
+	return c
+}
+
+// withTimes derives the times that are not set from LeaseDuration.
+func (c Config) withTimes() Config {
+	c.RenewDeadline = or(c.RenewDeadline, c.LeaseDuration*3/5)
+	c.RenewPeriod = or(c.RenewPeriod, c.LeaseDuration/5)
+	c.StopGracePeriod = or(c.StopGracePeriod, c.LeaseDuration*2/15)
+	c.WatchLagLimit = or(c.WatchLagLimit, c.LeaseDuration*2/5)
+	return c
+}
+
+func or[T comparable](value, fallback T) T {
+	var zero T
+	if value == zero {
+		return fallback
+	}
+	return value
+}
+
+// Validate checks the configuration with its defaults and returns every error, joined
+// with errors.Join. [New] calls it.
+func (c Config) Validate() error {
+	c = c.WithDefaults()
+	var errs []error
+	fault := func(field, format string, args ...any) {
+		errs = append(errs, fmt.Errorf("%s: %s", field, fmt.Sprintf(format, args...)))
+	}
+	if c.Name == "" {
+		fault("Name", "is required: it names the ring, e.g. the operator's name")
+	} else if problems := validation.IsDNS1123Label(c.Name); len(problems) > 0 {
+		fault("Name", "%q is not a valid ring name: %s", c.Name, strings.Join(problems, "; "))
+	}
+	if c.PodName == "" {
+		fault("PodName", "is not known: set the environment variable %s from the downward API (metadata.name)", EnvPodName)
+	} else if problems := validation.IsDNS1123Subdomain(c.PodName); len(problems) > 0 {
+		fault("PodName", "%q is not a valid Pod name: %s", c.PodName, strings.Join(problems, "; "))
+	}
+	if c.Namespace == "" {
+		fault("Namespace", "is not known: set the environment variable %s from the downward API (metadata.namespace)", EnvPodNamespace)
+	} else if problems := validation.IsDNS1123Label(c.Namespace); len(problems) > 0 {
+		fault("Namespace", "%q is not a valid namespace name: %s", c.Namespace, strings.Join(problems, "; "))
+	}
+	if problems := validation.IsDNS1123Subdomain(c.LeasePrefix + "x"); len(problems) > 0 {
+		fault("LeasePrefix", "%q is not a valid prefix of a Lease name: %s", c.LeasePrefix, strings.Join(problems, "; "))
+	}
+	for key, value := range c.LeaseLabels {
+		if problems := append(validation.IsQualifiedName(key), validation.IsValidLabelValue(value)...); len(problems) > 0 {
+			fault("LeaseLabels", "%q=%q is not a valid label: %s", key, value, strings.Join(problems, "; "))
+		}
+		if prefix, _, _ := strings.Cut(lease.LabelRing, "/"); strings.HasPrefix(key, prefix+"/") {
+			fault("LeaseLabels", "%q: the prefix %s/ is reserved for this library; choose another prefix", key, prefix)
+		}
+	}
+	if c.Key.Name() == ByController.Name() || c.Key.Name() == ByClusterController.Name() {
+		fault("Key", "%s is only for the informers of dependents; choose another key for the ring", c.Key.Name())
+	} else if _, err := c.Key.Resolve(c.Key); err != nil {
+		fault("Key", "%v", err)
+	}
+	if err := c.parameters().Validate(); err != nil {
+		errs = append(errs, err)
+	}
+	c.validateTimes(fault)
+	if len(errs) == 0 {
+		return nil
+	}
+	return fmt.Errorf("shard: invalid configuration: %w", errors.Join(errs...))
+}
+
+func (c Config) validateTimes(fault func(field, format string, args ...any)) {
+	if c.LeaseDuration < time.Second || c.LeaseDuration%time.Second != 0 || c.LeaseDuration > math.MaxInt32*time.Second {
+		fault("LeaseDuration", "%v must be a whole number of seconds, at least one", c.LeaseDuration)
+	}
+	for _, f := range []struct {
+		name  string
+		value time.Duration
+	}{
+		{"RenewDeadline", c.RenewDeadline},
+		{"RenewPeriod", c.RenewPeriod},
+		{"StopGracePeriod", c.StopGracePeriod},
+		{"WatchLagLimit", c.WatchLagLimit},
+		{"DrainTimeout", c.DrainTimeout},
+		{"DeletionWindow", c.DeletionWindow},
+		{"StartupSettle", c.StartupSettle},
+		{"CacheSyncTimeout", c.CacheSyncTimeout},
+	} {
+		if f.value <= 0 {
+			fault(f.name, "%v must be greater than 0", f.value)
+		}
+	}
+	if c.RenewDeadline <= 2*c.RenewPeriod {
+		fault("RenewDeadline", "%v must be more than twice RenewPeriod (%v): one lost heartbeat must not stop a member", c.RenewDeadline, c.RenewPeriod)
+	}
+	if c.Drift() < minDrift {
+		fault("LeaseDuration", "%v is too close to RenewDeadline + StopGracePeriod (%v): it tolerates clocks whose rates differ by %.1f %%, but %.0f %% are required",
+			c.LeaseDuration, c.RenewDeadline+c.StopGracePeriod, 100*c.Drift(), 100*minDrift)
+	}
+	if c.WatchLagLimit < c.RenewPeriod || c.WatchLagLimit >= c.LeaseDuration {
+		fault("WatchLagLimit", "%v must be at least RenewPeriod (%v) and less than LeaseDuration (%v)", c.WatchLagLimit, c.RenewPeriod, c.LeaseDuration)
+	}
+}
+
+// Drift returns the difference in rate between two members' clocks that the
+// configuration tolerates: 0.15 is 15 %.
+func (c Config) Drift() float64 {
+	c = c.WithDefaults()
+	working := (c.RenewDeadline + c.StopGracePeriod).Seconds()
+	return (c.LeaseDuration.Seconds() - working) / (c.LeaseDuration.Seconds() + working)
+}
+
 func (c Config) parameters() ring.Parameters {
 	return ring.Parameters{Key: c.Key.Name(), Partitions: c.Partitions, VirtualNodes: c.VirtualNodes, Load: c.Load}
+}
+
+func (c Config) leaseName() string { return lease.Name(c.LeasePrefix, c.PodName) }
+
+// coalesce is how long claims and releases are collected before they are written,
+// because a change of members arrives as a handful of watch events.
+const coalesce = 20 * time.Millisecond
+
+// machine returns the settings of the state machine.
+func (c Config) machine() claim.Config {
+	return claim.Config{
+		Member: c.PodName, Lease: c.leaseName(), Parameters: c.parameters(),
+		LeaseDuration: c.LeaseDuration, RenewDeadline: c.RenewDeadline, RenewPeriod: c.RenewPeriod,
+		WatchLagLimit: c.WatchLagLimit, DrainTimeout: c.DrainTimeout, Coalesce: coalesce,
+		StartupSettle: c.StartupSettle, Quarantine: c.Quarantine, CacheSyncTimeout: c.CacheSyncTimeout,
+	}
 }

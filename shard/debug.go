@@ -16,7 +16,6 @@ import (
 	"github.com/zeebo/xxh3"
 
 	"github.com/tom-ludwig/operator-scaling/shard/inspect"
-	"github.com/tom-ludwig/operator-scaling/shard/internal/lease"
 	"github.com/tom-ludwig/operator-scaling/shard/internal/member"
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
 )
@@ -42,7 +41,7 @@ func (s *Sharder) report(now member.Inspection) inspect.Report {
 		r.FenceIn = (now.Fence.Mono - s.member.Published.Now().Mono).Round(time.Millisecond).String()
 	}
 	own := inspect.MemberReport{
-		Lease: lease.Name(s.cfg.LeasePrefix, s.cfg.PodName), Pod: s.cfg.PodName, Holder: now.Holder,
+		Lease: s.cfg.leaseName(), Pod: s.cfg.PodName, Holder: now.Holder,
 		Phase: "not joined", Self: true, Should: now.Ring.Owned(s.cfg.PodName).Len(),
 	}
 	switch {

@@ -5,6 +5,7 @@
 // on each object.
 //
 //	s, err := shard.New(client, shard.DefaultConfig("foo-operator")) // starts nothing
+//	work, stopWork := context.WithCancel(context.WithoutCancel(ctx))
 //	foos := shard.WrapInformer(s, factory.Example().V1().Foos().Informer(), shard.ByName)
 //	queue := shard.NewQueue(s, workqueue.DefaultTypedControllerRateLimiter[cache.ObjectName]())
 //	registry.MustRegister(s.Collector())
@@ -14,7 +15,7 @@
 //	queue.ShutDown()
 //	stopWork()
 //
-// Guarantees, in full in docs/guarantees.md:
+// Guarantees (docs/guarantees.md in the repository has the full text):
 //
 //   - G1: One member at a time works on an object, between Get and Done of a [Queue].
 //   - G2: No work is handed out after the fence; the contexts of work end then.
@@ -29,5 +30,5 @@
 // A request that left this process before the fence may arrive after it: write with
 // resourceVersions, or see [StampToken]. Owns, Owner and Members report what this member
 // knew a moment ago: to act on an object, take it from the queue. Constructors start
-// nothing; all goroutines run under [Sharder.Run]. Any goroutine may call all other methods.
+// nothing; all goroutines run under [Sharder.Run]. Any goroutine may call the other methods.
 package shard

@@ -21,8 +21,8 @@ const (
 	// available to peers waits until OnChange has returned; see [Config.OnChange] for how
 	// long. Released may be reported for partitions that were never active.
 	Released ChangeKind = ChangeKind(member.Released)
-	// Fenced: this member may not act on what it owns. Work is refused since the
-	// fence, and the contexts of the work in flight have ended. A process that was
+	// Fenced: this member may not act on what it owns. No work has been
+	// handed out since the fence, and the contexts of the work in flight have ended. A process that was
 	// paused at the fence reports this when it runs again.
 	Fenced ChangeKind = ChangeKind(member.Fenced)
 	// Unfenced: this member may act again on its active partitions.

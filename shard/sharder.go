@@ -68,12 +68,9 @@ func New(client kubernetes.Interface, cfg Config) (*Sharder, error) {
 	s.metrics = metrics.New(cfg.Name, s.metricValues)
 	tracker := cachesync.NewWriteTracker(&s.caches)
 	settings := member.Config{
-		PodName: cfg.PodName, Parameters: cfg.parameters(),
-		LeaseDuration: cfg.LeaseDuration, RenewDeadline: cfg.RenewDeadline, RenewPeriod: cfg.RenewPeriod,
-		StopGracePeriod: cfg.StopGracePeriod, WatchLagLimit: cfg.WatchLagLimit, DrainTimeout: cfg.DrainTimeout,
-		StartupSettle: cfg.StartupSettle, CacheSyncTimeout: cfg.CacheSyncTimeout,
-		Quarantine: cfg.Quarantine, OnOverrun: cfg.OnOverrun,
-		Lease:     lease.Config{Leases: leases, Ring: cfg.Name, Name: lease.Name(cfg.LeasePrefix, cfg.PodName), Labels: cfg.LeaseLabels},
+		Machine:         cfg.machine(),
+		Lease:           lease.Config{Leases: leases, Ring: cfg.Name, Name: cfg.leaseName(), Labels: cfg.LeaseLabels},
+		StopGracePeriod: cfg.StopGracePeriod, OnOverrun: cfg.OnOverrun,
 		Clientset: client, Access: s.access,
 		Caches: &s.caches, Writes: tracker, Metrics: s.metrics,
 	}

@@ -12,17 +12,17 @@
 //
 // # Guarantees
 //
-//   - R1: A ring is a pure function of the set of members and the [Parameters]:
+//   - B1: A ring is a pure function of the set of members and the [Parameters]:
 //     the order in which members are listed or were discovered does not matter,
 //     and every process computes the same ring from the same two inputs.
-//   - R2: Every partition of a ring with at least one member has exactly one
+//   - B2: Every partition of a ring with at least one member has exactly one
 //     owner. A ring without members owns nothing.
-//   - R3: No member owns more than ceil(partitions / members × load) partitions.
-//   - R4: No input makes the package panic: [Parameters.Validate] rejects invalid
+//   - B3: No member owns more than ceil(partitions / members × load) partitions.
+//   - B4: No input makes the package panic: [Parameters.Validate] rejects invalid
 //     parameters and names each, unreadable text results in an error, and any
 //     string may be a member. (To call [Key.Of] on a key that must be resolved
 //     first is not an input but a programming error.)
-//   - R5: A partition is a contiguous range of the hash space, so two sets of
+//   - B5: A partition is a contiguous range of the hash space, so two sets of
 //     partitions can be compared even under different partition counts.
 //
 // # What is not guaranteed

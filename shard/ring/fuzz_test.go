@@ -13,7 +13,7 @@ import (
 )
 
 // FuzzRing: for any parameters and member names, New returns either the error of Validate
-// or a ring that satisfies R1, R2 and R3.
+// or a ring that satisfies B1, B2 and B3.
 func FuzzRing(f *testing.F) {
 	f.Add("name", 509, 20, 1.25, "op-0\nop-1\nop-2")
 	f.Add("name", 1, 1, 1.0, "op-1\nop-11\nop-1")

@@ -87,7 +87,7 @@ func owners(r *Ring) []string {
 	return all
 }
 
-// check fails the test if the ring of the given members breaks R2 or R3.
+// check fails the test if the ring of the given members breaks B2 or B3.
 func check(t testing.TB, r *Ring, members []string) {
 	t.Helper()
 	p := r.Parameters()

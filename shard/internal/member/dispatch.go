@@ -13,8 +13,8 @@ import (
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
 )
 
-// catchUpPeriod is the time between two looks at the caches while they have not reached
-// a watermark.
+// catchUpPeriod is how often the loop checks the caches while they have not reached a
+// watermark.
 const catchUpPeriod = 5 * time.Millisecond
 
 // step passes an event to the machine, and then what the member itself observes.
@@ -125,7 +125,7 @@ func (m *Member) publish(actions []claim.Action) {
 	moved := slices.ContainsFunc(actions, changesOwnership) || view != old.Ring || p.Partitions != len(old.States)
 	switch {
 	case moved && m.machine.Ended():
-		next.ownNothing(m.cfg.Parameters) // it may no longer work on anything that it claimed
+		next.ownNothing(m.cfg.Machine.Parameters) // it may no longer work on anything that it claimed
 	case moved:
 		next.Ring, next.States, next.Tokens = view, m.machine.States(), make([]string, p.Partitions)
 		for partition := range next.Tokens {
@@ -134,7 +134,7 @@ func (m *Member) publish(actions []claim.Action) {
 	}
 	var took []time.Duration
 	if moved {
-		took = m.handovers.observe(&next, m.cfg.PodName)
+		took = m.handovers.observe(&next, m.cfg.Machine.Member)
 	}
 	next.Status = m.status()
 	// Compare with the deadline that the loop published, and not with the current one: the
@@ -294,8 +294,8 @@ func (m *Member) logBlockedDrain() {
 	}
 }
 
-// logCacheLag logs with which caches partitions became active that have waited for them
-// in vain.
+// logCacheLag logs that partitions became active although the caches have not reached the
+// watermarks within CacheSyncTimeout.
 func (m *Member) logCacheLag(partitions uint64) {
 	logger := m.logger.V(2)
 	if !logger.Enabled() {

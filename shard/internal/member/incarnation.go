@@ -58,26 +58,20 @@ func (m *Member) waitForPod(ctx context.Context) bool {
 
 // startIncarnation creates a new machine: a new member with the same name.
 func (m *Member) startIncarnation(predecessor string) {
-	c := m.cfg
 	var tombstones []claim.Tombstone
 	if predecessor != "" {
 		tombstones = m.machine.Tombstones()
 		m.retiredStats = m.retiredStats.Plus(m.machine.Stats())
-		m.Published.Change(func(v *View) { v.Holder = newHolder(c.PodName) })
+		m.Published.Change(func(v *View) { v.Holder = newHolder(m.cfg.Machine.Member) })
 	}
 	m.holder = m.Published.View().Holder
 	m.incarnation++
 	m.ended, m.confirmed, m.successor = nil, claim.Lease{}, ""
 	m.client = lease.NewClient(m.leaseConfig(m.holder))
-	m.machine = claim.New(claim.Config{
-		Member: c.PodName, Lease: c.Lease.Name, Holder: m.holder,
-		PodUID: m.pod.UID, TakeOver: m.pod.Lock.Held(),
-		Predecessor: predecessor, Tombstones: tombstones,
-		Parameters:    c.Parameters,
-		LeaseDuration: c.LeaseDuration, RenewDeadline: c.RenewDeadline, RenewPeriod: c.RenewPeriod,
-		WatchLagLimit: c.WatchLagLimit, DrainTimeout: c.DrainTimeout, Coalesce: coalesce,
-		StartupSettle: c.StartupSettle, Quarantine: c.Quarantine, CacheSyncTimeout: c.CacheSyncTimeout,
-	})
+	machine := m.cfg.Machine
+	machine.Holder, machine.PodUID, machine.TakeOver = m.holder, m.pod.UID, m.pod.Lock.Held()
+	machine.Predecessor, machine.Tombstones = predecessor, tombstones
+	m.machine = claim.New(machine)
 	m.logger.Info("Joining the ring", "member", m.holder)
 	m.step(claim.Tick{})
 	for _, known := range m.watch.Leases() {
@@ -132,7 +126,7 @@ func (m *Member) handleEnd() (again bool, err error) {
 	// The Lease was lost, and peers may own everything. Join again only when all work
 	// has stopped, so that this process never works for two incarnations.
 	if m.Components.InFlight() > 0 {
-		if time.Since(m.endedAt) >= m.cfg.DrainTimeout {
+		if time.Since(m.endedAt) >= m.cfg.Machine.DrainTimeout {
 			return false, fmt.Errorf("shard: ring %s, member %s: after %w: %w%s", m.cfg.Lease.Ring, m.holder, reason, claim.ErrDrainTimeout, m.stuckWork())
 		}
 		m.Published.Change(func(v *View) { v.Status.At = time.Now() }) // the loop waits and has not hung
@@ -153,7 +147,7 @@ func (m *Member) handleEnd() (again bool, err error) {
 // no Pod has the UID, the garbage collector deletes every Lease that this member creates,
 // and each time the partitions that it claimed have to wait.
 func (m *Member) dropSuspectOwnerRef() {
-	if time.Since(m.lostAt) > 20*m.cfg.LeaseDuration {
+	if time.Since(m.lostAt) > 20*m.cfg.Machine.LeaseDuration {
 		m.lost = 0
 	}
 	m.lost, m.lostAt = m.lost+1, time.Now()

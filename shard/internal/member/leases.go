@@ -45,7 +45,7 @@ func (m *Member) request(a claim.Action) {
 	case claim.GetLease:
 		send(a.Timeout, "get", func(ctx context.Context) (claim.Event, error) {
 			found, outcome, err := client.Get(ctx)
-			if errors.Is(err, lease.ErrForeign) && strings.HasPrefix(found.Record.Holder, m.cfg.PodName+"_") {
+			if errors.Is(err, lease.ErrForeign) && strings.HasPrefix(found.Record.Holder, m.cfg.Machine.Member+"_") {
 				err = nil // another client removed the record from this Pod's Lease; the machine decides what to do
 			}
 			return claim.GetResult{Op: a.Op, Outcome: outcome, Lease: found}, err
@@ -62,7 +62,7 @@ func (m *Member) request(a claim.Action) {
 		m.releases = 0
 		send(a.Timeout, "update", func(ctx context.Context) (claim.Event, error) {
 			// OnChange stops the work that belongs to the partitions but not to a queue.
-			m.changes.await(ctx, released, min(m.cfg.StopGracePeriod, m.cfg.RenewPeriod/2))
+			m.changes.await(ctx, released, min(m.cfg.StopGracePeriod, m.cfg.Machine.RenewPeriod/2))
 			updated, outcome, err := client.Update(ctx, a.UID, a.Version, a.Record)
 			return claim.WriteResult{Op: a.Op, Outcome: outcome, Lease: updated}, err
 		})

@@ -23,30 +23,26 @@ import (
 	"github.com/tom-ludwig/operator-scaling/shard/internal/lease"
 	"github.com/tom-ludwig/operator-scaling/shard/internal/metrics"
 	"github.com/tom-ludwig/operator-scaling/shard/internal/podlock"
-	"github.com/tom-ludwig/operator-scaling/shard/ring"
 )
 
-// Config configures a Member. Package shard documents and checks the settings that have
-// the name of a field of its own Config.
+// Config configures a Member. Package shard documents the settings for users, and checks
+// them.
 type Config struct {
-	PodName    string
-	Parameters ring.Parameters
+	// Machine configures the state machine. The member sets what differs between
+	// incarnations: Holder, PodUID, TakeOver, Predecessor and Tombstones.
+	Machine claim.Config
+	// Lease configures the member's Lease. The member sets Holder, Owner, Acquired and
+	// Faults.
+	Lease           lease.Config
+	StopGracePeriod time.Duration
+	OnOverrun       func(items []string) // nil for none
+	OnChange        func(Change)         // nil for none
 
-	LeaseDuration, RenewDeadline, RenewPeriod, StopGracePeriod, WatchLagLimit time.Duration
-	DrainTimeout, StartupSettle, CacheSyncTimeout                             time.Duration
-
-	Quarantine bool
-	OnOverrun  func(items []string) // nil for none
-	OnChange   func(Change)         // nil for none
-
-	// Lease is the configuration of the member's Lease; the member sets what differs
-	// between incarnations.
-	Lease     lease.Config
 	Clientset any          // of Lease.Leases; see lease.NewWatch
 	Access    lease.Access // explains refused requests
 	Caches    Caches
 	Writes    Writes
-	Metrics   Metrics
+	Metrics   *metrics.Metrics
 }
 
 // Caches are the informers' stores, which show what former owners wrote.
@@ -58,26 +54,12 @@ type Caches interface {
 // Writes remembers how far this member has written.
 type Writes interface{ Watermarks() claim.Watermarks }
 
-// Metrics count what a member does.
-type Metrics interface {
-	RingChanged(metrics.Change)
-	HandedOver(took time.Duration)
-	Unowned(lasted time.Duration)
-	LeaseFault(kind string)
-	RequestFailed(verb, reason string)
-	LeaseLost(reason string)
-}
-
 // Pod is what a process knows of its Pod when it begins to run.
 type Pod struct {
 	UID   string                 // "" if it is not known
 	Owner *metav1.OwnerReference // for the Lease; nil for none
 	Lock  *podlock.Lock
 }
-
-// coalesce is how long claims and releases are collected before they are written,
-// because a change of members arrives as a handful of watch events.
-const coalesce = 20 * time.Millisecond
 
 // Member is one process on a ring: one incarnation after another. The exported fields and
 // methods may be used from any goroutine. The loop, which is the goroutine of Run, owns all
@@ -135,7 +117,7 @@ type Member struct {
 // New returns a member that owns nothing until Run. It starts nothing.
 func New(cfg Config) *Member {
 	m := &Member{
-		Published:  newPublished(newHolder(cfg.PodName), cfg.Parameters),
+		Published:  newPublished(newHolder(cfg.Machine.Member), cfg.Machine.Parameters),
 		Components: newComponents(),
 		cfg:        cfg,
 		events:     make(chan taggedEvent, 64),

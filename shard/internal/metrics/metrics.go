@@ -71,7 +71,7 @@ type Metrics struct {
 	leaseFaults, leaseLost       *prometheus.CounterVec
 	requestFailures              *prometheus.CounterVec
 
-	counted []prometheus.Collector // all of the above that are Prometheus' own
+	counted []prometheus.Collector // the counters, gauges and histograms above
 	asked   map[string]*prometheus.Desc
 }
 
@@ -98,11 +98,11 @@ func New(ringName string, read func() Values) *Metrics {
 		m.counted = append(m.counted, g)
 		return g
 	}
-	m.membersAdded = counter("sharding_ring_members_added_total", "Members that have come into this member's view.")
-	m.membersRemoved = counter("sharding_ring_members_removed_total", "Members that have gone from this member's view.")
+	m.membersAdded = counter("sharding_ring_members_added_total", "Members that have appeared in this member's view.")
+	m.membersRemoved = counter("sharding_ring_members_removed_total", "Members that have disappeared from this member's view.")
 	m.changes = vector("sharding_ring_change_events_total", "Changes of the ring as this member sees it, by what changed.", "event_type", "added", "removed", "parameters")
-	m.relocated = counter("sharding_partitions_relocated_total", "Partitions that the ring gave to another member than before.")
-	m.lastRelocated = gauge("sharding_last_partitions_relocated", "Partitions that the last change of the ring gave to another member.")
+	m.relocated = counter("sharding_partitions_relocated_total", "Partitions that the ring assigned to a different member than before.")
+	m.lastRelocated = gauge("sharding_last_partitions_relocated", "Partitions that the last change of the ring assigned to a different member.")
 	m.lastRelocatedPercent = gauge("sharding_last_partitions_relocated_percent", "The same in percent of all partitions.")
 	m.leaseFaults = vector("sharding_lease_faults_total", "Leases read that were foreign, or a member's but malformed.", "kind", "foreign", "malformed")
 	m.leaseLost = vector("sharding_lease_lost_total", "Times that this member lost its Lease, by what became of it.", "reason", "evicted", "deleted", "restored")
