@@ -229,6 +229,10 @@ var mutants = mutation.Package{
 			File: "internal/podlock/podlock_linux.go",
 			Old:  "Held() bool { return l.listener != nil }",
 			New:  "Held() bool { return l.listener != nil || l.Usable() && MUTANT_ON }",
+		}, {
+			File: "internal/podlock/podlock_linux.go",
+			Old:  "\tcase errors.Is(err, syscall.EADDRINUSE):\n\t\treturn false, nil\n",
+			New:  "\tcase errors.Is(err, syscall.EADDRINUSE):\n\t\treturn MUTANT_ON, nil\n",
 		}}},
 	},
 }

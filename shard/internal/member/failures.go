@@ -112,7 +112,7 @@ func reasonOf(err error) string {
 // different kinds fail for one reason.
 func rootCause(err error) string {
 	for {
-		switch wrapped := err.(type) { //nolint:errorlint // it walks the chain itself
+		switch wrapped := err.(type) {
 		case interface{ Unwrap() error }:
 			if wrapped.Unwrap() == nil {
 				return err.Error()
