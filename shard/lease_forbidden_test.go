@@ -159,7 +159,10 @@ func TestForbidden_EndsRunOnlyIfAccessIsDenied(t *testing.T) {
 		"RBAC, watch":  {[]string{"list", "watch"}, forbidden(`User "system:serviceaccount:default:foo" cannot list resource "leases" in API group "coordination.k8s.io" in the namespace "default"`), true},
 		"webhook":      {[]string{"create"}, forbidden(`admission webhook "validate.example.com" denied the request: no Leases today`), false},
 		"policy":       {[]string{"create"}, forbidden(`ValidatingAdmissionPolicy 'leases' with binding 'leases' denied request: no`), false},
-		"quota":        {[]string{"create"}, forbidden("exceeded quota: objects, requested: count/leases.coordination.k8s.io=1, used: 20, limited: 20"), false},
+		"policy, 422": {[]string{"create"}, &apierrors.StatusError{ErrStatus: metav1.Status{
+			Status: metav1.StatusFailure, Code: 422, Reason: metav1.StatusReasonInvalid, Message: "ValidatingAdmissionPolicy 'leases' denied request: no",
+		}}, false},
+		"quota": {[]string{"create"}, forbidden("exceeded quota: objects, requested: count/leases.coordination.k8s.io=1, used: 20, limited: 20"), false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -28,5 +28,6 @@
 // # Concurrency
 //
 // A Client and a Watch are safe for concurrent use. Goroutines run only under
-// [Watch.Run].
+// [Watch.Run], and under each [Call], which returns soon after its context has ended: a
+// call that does not return by then keeps its goroutine until it returns.
 package lease

@@ -11,6 +11,8 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/tom-ludwig/operator-scaling/shard/internal/lease"
 )
 
 // failures knows which requests fail now, and why. Any goroutine may call its methods. The
@@ -69,11 +71,13 @@ func (f *failures) last() error {
 	return last.err
 }
 
-// expected reports whether an error shows that requests work: the server has decided about
-// the request, as it does when several clients write one Lease, or it asks for a new list.
-func expected(err error) bool {
+// expected reports whether an error shows that requests with this verb work: the server has
+// decided about the request, as it does when several clients write one Lease; or it asks for
+// a new list, or cannot stream lists.
+func expected(verb string, err error) bool {
 	return apierrors.IsNotFound(err) || apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err) ||
-		apierrors.IsResourceExpired(err) || apierrors.IsGone(err) || metav1.StatusReason(reasonOf(err)) == metav1.StatusReasonInvalid
+		apierrors.IsResourceExpired(err) || apierrors.IsGone(err) ||
+		verb == "watch" && (apierrors.IsInvalid(err) || apierrors.IsBadRequest(err))
 }
 
 // The values of the label "reason" for requests to which no server has responded with a
@@ -102,7 +106,7 @@ func reasonOf(err error) string {
 	switch {
 	case errors.As(err, &status):
 		return reasonOther
-	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled), errors.Is(err, lease.ErrNoReturn):
 		return reasonNoResponse
 	}
 	return reasonConnection

@@ -101,7 +101,7 @@ func (m *Member) requestFailed(incarnation int, verb string, err error) {
 		m.post(m.events, incarnation, refused{fmt.Errorf("shard: ring %s: %w; choose another LeasePrefix or delete it", m.cfg.Lease.Ring, err)})
 		return
 	}
-	if expected(err) {
+	if expected(verb, err) {
 		m.failures.succeeded(verb)
 		if !apierrors.IsNotFound(err) { // the first read of a new member's Lease
 			m.logger.V(2).Info("A request failed", "member", m.Published.View().Holder, "err", err)
