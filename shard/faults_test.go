@@ -191,7 +191,7 @@ func (f *fleet) injectFault() {
 		f.floodWithReaders(who)
 	case kind == 20:
 		f.trace("transport of %s ignores contexts", who)
-		r.client.ignoreContexts(time.Minute)
+		r.client.ignoreContexts()
 	case kind == 21 && r.Ready() == nil: // a process that has never joined ends
 		f.trace("403 for %s", who)
 		r.client.refuse()
@@ -365,4 +365,5 @@ func (f *fleet) close() {
 		f.awaitEnd(r)
 	}
 	f.server.pending.Wait()
+	time.Sleep(deafness) // for the requests that have ignored their contexts
 }

@@ -116,8 +116,8 @@ type faultyClient struct {
 	rand *rand.Rand
 	dead bool
 	slow time.Duration
-	none bool          // every request is refused
-	deaf time.Duration // if not 0, requests take up to that time, even if their contexts end
+	none bool // every request is refused
+	deaf int  // how many of the next requests do not return when their contexts end
 
 	plan func(verb string) trip // nil: at random
 	late time.Duration          // with a plan: the delay of watch events
@@ -200,11 +200,14 @@ func (w *faultyClient) refuse() {
 	w.none = true
 }
 
-// ignoreContexts lets each request take up to the given time, even if its context ends.
-func (w *faultyClient) ignoreContexts(most time.Duration) {
+// deafness is how long a request takes that ignores its context.
+const deafness = 15 * time.Minute
+
+// ignoreContexts lets the next few requests ignore their contexts.
+func (w *faultyClient) ignoreContexts() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.deaf = most
+	w.deaf = 5
 }
 
 // send delays a request on its way to the server and back. If the client is dead, a request
@@ -229,9 +232,9 @@ func (w *faultyClient) send(ctx context.Context, verb string, _ *coordinationv1.
 		return errNoRole
 	}
 	if w.deaf > 0 {
-		d := time.Duration(w.rand.Int64N(int64(w.deaf)))
+		w.deaf--
 		w.mu.Unlock()
-		time.Sleep(d)
+		time.Sleep(deafness)
 		if !lost {
 			return call() // late
 		}

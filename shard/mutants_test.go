@@ -166,6 +166,11 @@ var mutants = mutation.Package{
 			Old:  "\t\t\tctx, cancel := context.WithTimeout(m.ctx, timeout)\n",
 			New:  "\t\t\tif MUTANT_ON {\n\t\t\t\ttimeout = time.Hour\n\t\t\t}\n\t\t\tctx, cancel := context.WithTimeout(m.ctx, timeout)\n",
 		}}},
+		{Name: "waits for a request that ignores its context", Edits: []mutation.Edit{{
+			File: "internal/lease/calls.go",
+			Old:  "\tlate := time.NewTimer(returnWithin)\n",
+			New:  "\tif MUTANT_ON {\n\t\tr := <-done\n\t\treturn r.value, r.err\n\t}\n\tlate := time.NewTimer(returnWithin)\n",
+		}}},
 		{Name: "does not restart a dead watch", Edits: []mutation.Edit{{
 			File: "internal/member/dispatch.go",
 			Old:  "\t\tm.watch.Relist()\n",
