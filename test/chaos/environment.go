@@ -19,12 +19,10 @@ import (
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/kubernetes"
 
-	"github.com/tom-ludwig/operator-scaling/example-controller/pkg/generated/clientset/versioned"
-	foosv1alpha1 "github.com/tom-ludwig/operator-scaling/example-controller/pkg/generated/clientset/versioned/typed/samplecontroller/v1alpha1"
 	"github.com/tom-ludwig/operator-scaling/test/audit/etcdlog"
 	"github.com/tom-ludwig/operator-scaling/test/controlplane"
 	"github.com/tom-ludwig/operator-scaling/test/faultproxy"
-	"github.com/tom-ludwig/operator-scaling/test/heartbeat"
+	"github.com/tom-ludwig/operator-scaling/test/foos"
 	"github.com/tom-ludwig/operator-scaling/test/replica"
 )
 
@@ -46,7 +44,7 @@ type environment struct {
 	etcdLine *faultproxy.Tunnel
 	binary   string
 	kube     kubernetes.Interface
-	foos     foosv1alpha1.FooInterface
+	foos     foos.Foos
 	log      *etcdlog.Log
 
 	replicas      []*replicaHarness
@@ -61,8 +59,8 @@ type environment struct {
 	random     *rand.Rand
 	processes  []*replica.Process
 	injections []*Injection
-	exits      int // processes that exited on their own
-	machine    heartbeat.Monitor
+	exits      int                                     // processes that exited on their own
+	stalls     time.Duration                           // see Result
 	err        error                                   // the first error of the harness itself
 	seen       map[*replica.Process]map[string]float64 // the values of counters
 	breaches   []Breach
@@ -112,20 +110,11 @@ func (a *environment) setup(ctx context.Context) (err error) {
 	if a.kube, err = kubernetes.NewForConfig(a.cp.Admin()); err != nil {
 		return err
 	}
-	clientset, err := versioned.NewForConfig(a.cp.Admin())
-	if err != nil {
+	if a.foos, err = foos.In(namespace, a.cp.Admin()); err != nil {
 		return err
 	}
-	a.foos = clientset.SamplecontrollerV1alpha1().Foos(namespace)
-	root, err := replica.Root()
-	if err != nil {
+	if err := foos.Install(ctx, a.cp.Admin(), nil); err != nil {
 		return err
-	}
-	crd := filepath.Join(root, "example-controller", "manifests", "crd.yaml")
-	for _, command := range [][]string{{"apply"}, {"wait", "--for=condition=Established", "--timeout=60s"}} {
-		if _, err := a.cp.Kubectl(ctx, append(command, "--filename", crd)...); err != nil {
-			return err
-		}
 	}
 	if _, err := a.kube.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}}, metav1.CreateOptions{}); err != nil {
 		return err
@@ -134,7 +123,7 @@ func (a *environment) setup(ctx context.Context) (err error) {
 		return err
 	}
 	for i := range a.options.Objects {
-		if _, err := a.foos.Create(ctx, foo(fmt.Sprintf("foo-%d", i)), metav1.CreateOptions{}); err != nil {
+		if err := a.foos.Add(ctx, fmt.Sprintf("foo-%d", i)); err != nil {
 			return err
 		}
 	}
@@ -205,16 +194,6 @@ func (a *environment) retry(ctx context.Context, f func(context.Context) error) 
 		defer cancel()
 		return f(one)
 	})
-}
-
-// sleep waits. If the context ends first, it returns the cause.
-func sleep(ctx context.Context, d time.Duration) error {
-	select {
-	case <-time.After(d):
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
 }
 
 // draw returns a random number below n.

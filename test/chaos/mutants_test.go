@@ -12,8 +12,8 @@ import (
 	"time"
 
 	"github.com/tom-ludwig/operator-scaling/hack/mutation"
+	"github.com/tom-ludwig/operator-scaling/test/build"
 	"github.com/tom-ludwig/operator-scaling/test/chaos"
-	"github.com/tom-ludwig/operator-scaling/test/replica"
 )
 
 var mutants = flag.Bool("mutants", false, "run TestMutantsAreCaught, about two minutes for each")
@@ -49,7 +49,7 @@ func TestMutantsAreCaught(t *testing.T) {
 	if !*mutants {
 		t.Skip("takes some minutes: go test ./chaos -run TestMutantsAreCaught -v -args -mutants")
 	}
-	root, err := replica.Root()
+	root, err := build.Root()
 	if err != nil {
 		t.Fatal(err)
 	}

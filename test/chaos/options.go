@@ -5,37 +5,25 @@ package chaos
 
 import (
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"time"
 )
 
-// Options of a run. Change the result of [Defaults].
+// Options of a run. Change the result of [Defaults]. [Options.Flags] describes most of them.
 type Options struct {
-	// Dir is the directory for the report, the timeline, logs and records. It is required,
-	// and created if it does not exist.
-	Dir string
-	// Duration is the minimum time during which faults are injected: each kind is
-	// injected once in any case. Starting, settling and checking take about another minute
-	// and a half.
-	Duration time.Duration
-	// Seed determines the order of the faults, their targets and their times. Their
-	// effects on the processes depend on the machine.
-	Seed uint64
-	// Replicas is the number of Pods, at least 3; Objects is the number of Foos, and Rate
-	// the number of changes of Foos per second.
+	Dir               string // required, and created if it does not exist
+	Duration          time.Duration
+	Seed              uint64
 	Replicas, Objects int
 	Rate              float64
-	// Partitions is the number of partitions of the ring. A person can distinguish the
-	// default of 64 in the timeline.
-	Partitions int
-	// LeaseDuration is the lease duration of the members, in whole seconds.
-	LeaseDuration time.Duration
-	// Outage is the time for which the API server is unavailable in the longest fault.
-	Outage time.Duration
-	// Kinds are the faults to inject, by name.
-	Kinds []string
+	Partitions        int
+	LeaseDuration     time.Duration
+	Outage            time.Duration
+	Kinds             []string
 	// BuildFlags are additional flags for the build of the replicas, Env additional
 	// environment variables for them. They serve to show that the checks catch a faulty
 	// replica.
@@ -45,16 +33,44 @@ type Options struct {
 	Progress io.Writer `json:"-"`
 }
 
-// Defaults returns the options of make chaos, without a directory.
+// Defaults returns the options of make chaos, without a directory. A person can distinguish so
+// many partitions in the timeline.
 func Defaults() Options {
-	o := Options{
+	return Options{
 		Duration: 10 * time.Minute, Replicas: 5, Objects: 120, Rate: 30, Partitions: 64,
-		LeaseDuration: 5 * time.Second, Outage: time.Minute, Progress: io.Discard,
+		LeaseDuration: 5 * time.Second, Outage: time.Minute, Kinds: Kinds(), Progress: io.Discard,
 	}
+}
+
+// Kinds returns the names of all faults.
+func Kinds() (names []string) {
 	for _, k := range kinds {
-		o.Kinds = append(o.Kinds, k.name)
+		names = append(names, k.name)
 	}
-	return o
+	return names
+}
+
+// Flags adds the options to the flags of a command.
+func (o *Options) Flags(flags *flag.FlagSet) {
+	flags.StringVar(&o.Dir, "out", o.Dir, "`directory` for the report, the timeline, logs and records; empty: a new one")
+	flags.DurationVar(&o.Duration, "duration", o.Duration, "minimum time during which faults are injected; each is injected at least once")
+	flags.Uint64Var(&o.Seed, "seed", o.Seed, "seed for the order, the targets and the times of the faults")
+	flags.IntVar(&o.Replicas, "replicas", o.Replicas, "`number` of Pods, at least 3")
+	flags.IntVar(&o.Objects, "objects", o.Objects, "`number` of Foos")
+	flags.Float64Var(&o.Rate, "rate", o.Rate, "changes of Foos per second")
+	flags.IntVar(&o.Partitions, "partitions", o.Partitions, "`number` of partitions")
+	flags.DurationVar(&o.LeaseDuration, "lease-duration", o.LeaseDuration, "lease duration of the members, in whole seconds")
+	flags.DurationVar(&o.Outage, "outage", o.Outage, "how long the API server is unavailable in the longest fault")
+	flags.Func("only", "`names` of the faults to inject, separated by semicolons; empty: all", func(names string) error {
+		if o.Kinds = Kinds(); names != "" {
+			o.Kinds = strings.Split(names, ";")
+		}
+		return nil
+	})
+	flags.Func("buildflags", "additional `flags` for the build of the replicas, such as -race", func(text string) error {
+		o.BuildFlags = strings.Fields(text)
+		return nil
+	})
 }
 
 func (o Options) validate() error {

@@ -19,6 +19,7 @@ import (
 
 	"github.com/tom-ludwig/operator-scaling/test/controlplane"
 	"github.com/tom-ludwig/operator-scaling/test/faultproxy"
+	"github.com/tom-ludwig/operator-scaling/test/foos"
 	"github.com/tom-ludwig/operator-scaling/test/replica"
 )
 
@@ -124,7 +125,7 @@ func (r *replicaHarness) startLocked() error {
 	a := r.environment
 	a.wait.Go(func() {
 		<-p.Exited()
-		if sleep(a.ctx, restartDelay) != nil {
+		if foos.Sleep(a.ctx, restartDelay) != nil {
 			return
 		}
 		r.mu.Lock()

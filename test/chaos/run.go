@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -15,6 +14,7 @@ import (
 	"github.com/tom-ludwig/operator-scaling/test/audit"
 	"github.com/tom-ludwig/operator-scaling/test/audit/etcdlog"
 	"github.com/tom-ludwig/operator-scaling/test/audit/worklog"
+	"github.com/tom-ludwig/operator-scaling/test/foos"
 )
 
 // Run runs everything, writes the report and the timeline into the directory, and
@@ -54,11 +54,9 @@ func (a *environment) run(ctx context.Context) (*Result, error) {
 	asking, stopAsking := context.WithCancel(a.ctx)
 	defer stopAsking()
 	a.wait.Go(func() { a.follow(asking) })
-	stopLoad := a.load()
+	stopLoad := foos.Load(a.ctx, a.options.Rate, a.change)
 	began := time.Now()
-	a.wait.Go(func() {
-		a.machine.Watch(asking, "the machine", func(context.Context) (bool, error) { return true, nil })
-	})
+	a.wait.Go(func() { a.watchMachine(asking) })
 	scheduleErr := a.runSchedule(ctx, began.Add(a.options.Duration))
 	faults := time.Since(began)
 	a.logf("no more faults; waiting for the replicas to converge")
@@ -66,15 +64,12 @@ func (a *environment) run(ctx context.Context) (*Result, error) {
 		stopLoad()
 		return nil, err
 	}
-	_ = sleep(ctx, a.options.LeaseDuration) // the load continues for a while without faults
+	_ = foos.Sleep(ctx, a.options.LeaseDuration) // the load continues for a while without faults
 	r := &Result{Options: a.options, Faulty: faults, Changes: stopLoad()}
 	if err := eventually(ctx, patience, a.converged); err != nil {
 		r.breach("V3", "after the faults: %v", err)
 	}
 	r.Settled = time.Since(began) - faults
-	for _, g := range a.machine.Gaps(began, time.Second) {
-		r.Stalls += g.To.Sub(g.From)
-	}
 	stopAsking()
 	a.ask(ctx, 5*time.Second)
 	if err := a.judge(ctx, r); err != nil {
@@ -108,26 +103,47 @@ func (a *environment) converged(ctx context.Context) error {
 	if active != a.options.Partitions {
 		return fmt.Errorf("%d of %d partitions are active", active, a.options.Partitions)
 	}
-	foos, err := a.foos.List(ctx, metav1.ListOptions{})
+	versions, behind, err := a.foos.State(ctx)
 	if err != nil {
 		return err
 	}
-	var behind []string
-	for _, foo := range foos.Items {
-		if foo.Status.ObservedGeneration != foo.Generation {
-			behind = append(behind, foo.Name)
-		}
-	}
 	if len(behind) > 0 {
-		return fmt.Errorf("%d of %d Foos were not processed at their last version, for example %s", len(behind), len(foos.Items), behind[0])
+		return fmt.Errorf("%d of %d Foos were not processed at their last version, for example %s", len(behind), len(versions), behind[0])
 	}
 	return nil
+}
+
+// change makes the n-th change of the load. As for real clients, it does not depend on whether a
+// fault is active, and a failed request is not retried. Every tenth change creates a Foo, and
+// deletes an old one.
+func (a *environment) change(ctx context.Context, n int) error {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	if n%10 != 0 {
+		return a.foos.Change(ctx, fmt.Sprintf("foo-%d", a.draw(a.options.Objects)), n%100)
+	}
+	const lifetime = 200 // changes between the creation of a Foo and its deletion
+	if err := a.foos.Add(ctx, fmt.Sprintf("temporary-%d", n)); err != nil || n <= lifetime {
+		return err
+	}
+	return a.foos.Delete(ctx, fmt.Sprintf("temporary-%d", n-lifetime), metav1.DeleteOptions{})
+}
+
+// watchMachine adds up the times in which this process did not run, or hardly.
+func (a *environment) watchMachine(ctx context.Context) {
+	for last := time.Now(); foos.Sleep(ctx, 100*time.Millisecond) == nil; last = time.Now() {
+		if stalled := time.Since(last); stalled > time.Second {
+			a.mu.Lock()
+			a.stalls += stalled
+			a.mu.Unlock()
+		}
+	}
 }
 
 // follow reads the counters of all processes repeatedly until the context ends, because
 // the counts of a process are lost when it is killed.
 func (a *environment) follow(ctx context.Context) {
-	for sleep(ctx, 300*time.Millisecond) == nil {
+	for foos.Sleep(ctx, 300*time.Millisecond) == nil {
 		a.ask(ctx, 500*time.Millisecond)
 	}
 }
@@ -172,13 +188,9 @@ func (a *environment) counted() map[string]float64 {
 
 // judge compares the records of the replicas with the history of etcd.
 func (a *environment) judge(ctx context.Context, r *Result) error {
-	foos, err := a.foos.List(ctx, metav1.ListOptions{})
+	final, _, err := a.foos.State(ctx)
 	if err != nil {
 		return err
-	}
-	final := map[string]string{}
-	for _, foo := range foos.Items {
-		final[namespace+"/"+foo.Name] = strconv.FormatInt(foo.Generation, 10)
 	}
 	syncing, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
@@ -200,7 +212,7 @@ func (a *environment) judge(ctx context.Context, r *Result) error {
 		}
 		// A status can be visible a moment before the end of the work that wrote it is
 		// recorded.
-		if err := sleep(ctx, 100*time.Millisecond); err != nil {
+		if err := foos.Sleep(ctx, 100*time.Millisecond); err != nil {
 			return err
 		}
 	}
@@ -208,7 +220,7 @@ func (a *environment) judge(ctx context.Context, r *Result) error {
 	r.Evictions, r.LeaseWrites = evictions(a.log.Leases())
 	r.Counted = a.counted()
 	a.mu.Lock()
-	r.Exits = a.exits
+	r.Exits, r.Stalls = a.exits, a.stalls
 	for _, i := range a.injections {
 		r.Injections = append(r.Injections, *i)
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/tom-ludwig/operator-scaling/test/audit/worklog"
 	"github.com/tom-ludwig/operator-scaling/test/faultproxy"
+	"github.com/tom-ludwig/operator-scaling/test/foos"
 )
 
 const (
@@ -187,7 +188,7 @@ func (a *environment) inject(ctx context.Context, f *fault) {
 		r.clearFaults()
 	}
 	i.To = worklog.Now()
-	_ = sleep(ctx, a.between(0, a.options.LeaseDuration/2))
+	_ = foos.Sleep(ctx, a.between(0, a.options.LeaseDuration/2))
 }
 
 // clearAllFaults removes all faults and starts all replicas, for the end of a run.

@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/tom-ludwig/operator-scaling/test/faultproxy"
+	"github.com/tom-ludwig/operator-scaling/test/foos"
 )
 
 // step is a part of a fault. Steps act on the target of the fault, and leave it to the
@@ -80,12 +81,12 @@ func tolerate(s step) step {
 func stay(d time.Duration) step { return stayBetween(d, d) }
 
 func stayBetween(from, to time.Duration) step {
-	return func(ctx context.Context, f *fault) error { return sleep(ctx, f.between(from, to)) }
+	return func(ctx context.Context, f *fault) error { return foos.Sleep(ctx, f.between(from, to)) }
 }
 
 // leases waits for a number of lease durations.
 func leases(n float64) step {
-	return func(ctx context.Context, f *fault) error { return sleep(ctx, f.leases(n)) }
+	return func(ctx context.Context, f *fault) error { return foos.Sleep(ctx, f.leases(n)) }
 }
 
 func (a *environment) leases(n float64) time.Duration {
@@ -94,7 +95,7 @@ func (a *environment) leases(n float64) time.Duration {
 
 // atMostOneLease waits for a random time.
 func atMostOneLease(ctx context.Context, f *fault) error {
-	return sleep(ctx, f.between(0, f.leases(1)))
+	return foos.Sleep(ctx, f.between(0, f.leases(1)))
 }
 
 // ready waits until the process is on the ring, for at most two lease durations.
@@ -219,7 +220,7 @@ func pause(which func(*fault) (pauser, error), n float64) step {
 			return err
 		}
 		f.note("for %v", f.leases(n).Round(100*time.Millisecond))
-		err = sleep(ctx, f.leases(n))
+		err = foos.Sleep(ctx, f.leases(n))
 		return errors.Join(err, p.Resume())
 	}
 }
@@ -239,7 +240,7 @@ func duplicate(otherPod bool) step {
 			return err
 		}
 		defer second.Kill()
-		if err := sleep(ctx, f.leases(1)); err != nil {
+		if err := foos.Sleep(ctx, f.leases(1)); err != nil {
 			return err
 		}
 		if f.draw(2) == 0 {
@@ -302,7 +303,7 @@ func hit(which faultproxy.Class, rule faultproxy.Rule) step {
 			if time.Now().After(end) {
 				return fmt.Errorf("%q had no effect on a %v within %v", rule, which, f.leases(1))
 			}
-			if err := sleep(ctx, 2*time.Millisecond); err != nil {
+			if err := foos.Sleep(ctx, 2*time.Millisecond); err != nil {
 				return err
 			}
 		}
@@ -377,7 +378,7 @@ func startAPIServer(ctx context.Context, f *fault) error { return f.cp.APIServer
 
 func outage(ctx context.Context, f *fault) error {
 	f.note("for %v", f.options.Outage)
-	return sleep(ctx, f.options.Outage)
+	return foos.Sleep(ctx, f.options.Outage)
 }
 
 // route routes requests to the first or the second API server.

@@ -4,20 +4,19 @@
 package controlplane
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"sync"
 	"time"
 
 	"go.etcd.io/etcd/client/pkg/v3/fileutil"
+
+	"github.com/tom-ludwig/operator-scaling/test/build"
 )
 
 const (
@@ -33,11 +32,7 @@ const (
 // to progress every few seconds; it writes nothing if the build takes less than three
 // seconds.
 func Build(ctx context.Context, progress io.Writer) (binary string, err error) {
-	module, err := moduleDir()
-	if err != nil {
-		return "", err
-	}
-	version, err := output(ctx, module, "go", "list", "-m", "-f", "{{.Version}}", "k8s.io/kubernetes")
+	version, err := build.List(ctx, "-m", "-f", "{{.Version}}", "k8s.io/kubernetes")
 	if err != nil {
 		return "", err
 	}
@@ -58,31 +53,18 @@ func Build(ctx context.Context, progress io.Writer) (binary string, err error) {
 	}
 	defer func() { _ = locked.Close() }()
 
-	// The binary must not contain the current commit: it would be linked again after each
-	// commit.
-	cmd := exec.CommandContext(ctx, "go", "build", "-v", "-buildvcs=false", "-o", binary, "-ldflags", linkFlags(version), mainPackage)
-	cmd.Dir = module
-	cmd.Env = append(os.Environ(), "GOWORK=off")
-	// go build stops its compilers when it is interrupted, but not when it is killed.
-	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
-	cmd.WaitDelay = 10 * time.Second
 	var log buildLog
-	cmd.Stderr = &log
-
 	start := time.Now()
-	if err := cmd.Start(); err != nil {
-		return "", fmt.Errorf("build the control plane: %w", err)
-	}
 	built := make(chan error)
-	go func() { built <- cmd.Wait() }()
+	go func() { built <- build.Command(ctx, binary, mainPackage, &log, "-v", "-ldflags="+linkFlags(version)) }()
 	total := 0
 	for wait := quietPeriod; ; wait = progressPeriod {
 		select {
 		case err := <-built:
-			_, packages, messages := log.parse()
 			if err != nil {
-				return "", fmt.Errorf("build the control plane: %w\n%s", errors.Join(context.Cause(ctx), err), messages)
+				return "", fmt.Errorf("build the control plane: %w", err)
 			}
+			_, packages := log.count()
 			if took := time.Since(start); took > quietPeriod && packages > 0 {
 				fmt.Fprintf(progress, "control plane: built in %s\n", took.Round(time.Second))
 			}
@@ -90,15 +72,15 @@ func Build(ctx context.Context, progress io.Writer) (binary string, err error) {
 		case <-time.After(wait):
 		}
 		if total == 0 {
-			deps, _ := output(ctx, module, "go", "list", "-deps", mainPackage) // the total is optional for progress
+			deps, _ := build.List(ctx, "-deps", mainPackage) // the total is optional for progress
 			total = strings.Count(deps, "\n") + 1
 		}
 		fmt.Fprintf(progress, "control plane: %s, after %s\n", log.stage(total), time.Since(start).Round(time.Second))
 	}
 }
 
-// buildLog receives the output of go build -v: a line for each module that it downloads,
-// one for each package that it compiles, and the messages of the compiler.
+// buildLog receives the output of go build -v: a line for each module that it downloads, one for
+// each package that it compiles, and the messages of the compiler.
 type buildLog struct {
 	mu   sync.Mutex
 	text []byte
@@ -111,10 +93,23 @@ func (l *buildLog) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+func (l *buildLog) count() (modules, packages int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for line := range strings.Lines(string(l.text)) {
+		switch {
+		case strings.HasPrefix(line, "go: downloading "):
+			modules++
+		case !strings.Contains(line, " "): // a path has no space
+			packages++
+		}
+	}
+	return modules, packages
+}
+
 // stage describes the progress of a build of total packages.
 func (l *buildLog) stage(total int) string {
-	modules, packages, _ := l.parse()
-	switch {
+	switch modules, packages := l.count(); {
 	case packages > 0:
 		return fmt.Sprintf("compiled %d of at most %d packages of etcd and Kubernetes (the first time this takes five to eight minutes on two cores)", packages, total)
 	case modules > 0:
@@ -122,23 +117,6 @@ func (l *buildLog) stage(total int) string {
 	default:
 		return "checking for changes"
 	}
-}
-
-// parse counts the modules and the packages, and returns the lines that are for neither.
-func (l *buildLog) parse() (modules, packages int, messages string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for line := range strings.Lines(string(l.text)) {
-		switch {
-		case strings.HasPrefix(line, "go: downloading "):
-			modules++
-		case strings.Contains(line, " "):
-			messages += line
-		default: // a path has no space
-			packages++
-		}
-	}
-	return modules, packages, messages
 }
 
 // linkFlags sets the same variables as the -ldflags of Kubernetes' own build. Without a
@@ -150,30 +128,6 @@ func linkFlags(version string) string {
 	// -s -w: no debugging symbols, for a smaller binary and faster linking.
 	return fmt.Sprintf("-s -w -X %[1]s.gitVersion=%[2]s -X %[1]s.gitMajor=%[3]s -X %[1]s.gitMinor=%[4]s -X %[1]s.gitTreeState=clean",
 		pkg, version, major, minor)
-}
-
-// moduleDir returns the directory of the module that contains this package, which pins the
-// versions of Kubernetes and etcd.
-func moduleDir() (string, error) {
-	_, file, _, ok := runtime.Caller(0)
-	dir := filepath.Dir(filepath.Dir(file))
-	if _, err := os.Stat(filepath.Join(dir, "go.mod")); !ok || err != nil {
-		return "", fmt.Errorf("the sources of the control plane are not at %s: run from a checkout, in a binary built without -trimpath", dir)
-	}
-	return dir, nil
-}
-
-func output(ctx context.Context, dir, name string, args ...string) (string, error) {
-	cmd := exec.CommandContext(ctx, name, args...)
-	cmd.Dir = dir
-	cmd.Env = append(os.Environ(), "GOWORK=off")
-	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
-	if err != nil {
-		return "", fmt.Errorf("%s: %w\n%s", strings.Join(cmd.Args, " "), err, stderr.String())
-	}
-	return strings.TrimSpace(string(out)), nil
 }
 
 // lock waits until no other process has locked the file, and locks it.

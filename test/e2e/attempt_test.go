@@ -11,8 +11,6 @@ import (
 	"sync"
 	"testing"
 	"time"
-
-	"github.com/tom-ludwig/operator-scaling/test/heartbeat"
 )
 
 const (
@@ -37,7 +35,7 @@ type attempt struct {
 	broken   bool   // a guarantee was violated
 	excuse   string // why the attempt does not count, if the test itself has noticed
 	cleanups []func()
-	monitors []*heartbeat.Monitor
+	monitors []*monitor
 }
 
 // repeat runs a test until an attempt counts.
@@ -96,18 +94,18 @@ func (a *attempt) excused() string {
 	if a.broken {
 		return ""
 	}
-	var gaps []heartbeat.Gap
+	var gaps []gap
 	for _, m := range a.monitors {
-		gaps = append(gaps, m.Gaps(a.began, longestGap)...)
+		gaps = append(gaps, m.gapsSince(a.began, longestGap)...)
 	}
-	if excuse := heartbeat.Describe(gaps); excuse != "" {
+	if excuse := describeGaps(gaps); excuse != "" {
 		return excuse
 	}
 	return a.excuse
 }
 
 // monitor adds a monitor whose gaps excuse a failure.
-func (a *attempt) monitor(m *heartbeat.Monitor) {
+func (a *attempt) monitor(m *monitor) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if !slices.Contains(a.monitors, m) {
@@ -188,16 +186,16 @@ func (a *attempt) Fatalf(format string, args ...any) {
 }
 
 func TestAttemptCounts(t *testing.T) {
-	var still heartbeat.Monitor // its target responds once, and never again
+	var still monitor // its target responds once, and never again
 	asked := false
-	go still.Watch(t.Context(), "something", func(ctx context.Context) (bool, error) {
+	go still.watch(t.Context(), "something", func(ctx context.Context) (bool, error) {
 		if asked {
 			<-ctx.Done()
 		}
 		asked = true
 		return true, ctx.Err()
 	})
-	for len(still.Gaps(time.Time{}, longestGap)) == 0 {
+	for len(still.gapsSince(time.Time{}, longestGap)) == 0 {
 		time.Sleep(poll)
 	}
 	var steps []string

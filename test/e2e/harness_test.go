@@ -14,7 +14,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -26,12 +25,10 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/tom-ludwig/operator-scaling/example-controller/pkg/apis/samplecontroller/v1alpha1"
-	"github.com/tom-ludwig/operator-scaling/example-controller/pkg/generated/clientset/versioned"
-	foosv1alpha1 "github.com/tom-ludwig/operator-scaling/example-controller/pkg/generated/clientset/versioned/typed/samplecontroller/v1alpha1"
 	"github.com/tom-ludwig/operator-scaling/test/audit"
 	"github.com/tom-ludwig/operator-scaling/test/audit/etcdlog"
 	"github.com/tom-ludwig/operator-scaling/test/audit/worklog"
-	"github.com/tom-ludwig/operator-scaling/test/heartbeat"
+	"github.com/tom-ludwig/operator-scaling/test/foos"
 	"github.com/tom-ludwig/operator-scaling/test/replica"
 )
 
@@ -57,7 +54,7 @@ type harness struct {
 	ring      string
 	dir       string
 	kube      kubernetes.Interface
-	foos      foosv1alpha1.FooInterface
+	foos      foos.Foos
 	log       *etcdlog.Log
 	workAlone bool // the number of partitions changes: see worklog.Options
 	// template of the replicas that start.
@@ -110,11 +107,10 @@ func makeHarness(t *attempt, p *plane, namespace, leasesIn, ring string) *harnes
 	t.monitor(&p.beat)
 	admin := p.cp.Admin()
 	w.kube = mustClient(t, admin)
-	foos, err := versioned.NewForConfig(admin)
-	if err != nil {
+	var err error
+	if w.foos, err = foos.In(w.namespace, admin); err != nil {
 		t.Fatal(err)
 	}
-	w.foos = foos.SamplecontrollerV1alpha1().Foos(w.namespace)
 	if _, err := w.kube.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: w.namespace}}, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
@@ -206,7 +202,7 @@ func (w *harness) start(pod string, changes ...func(*replica.Config)) *replica.P
 			err = nil // a response
 		}
 		if p.Paused() || p.Pauses() != pauses {
-			err = heartbeat.ErrExpected
+			err = errNoneExpected
 		}
 		return !p.Ended(), err
 	})
@@ -248,14 +244,7 @@ func args(flags ...string) func(*replica.Config) {
 // createFoos creates foo-from to foo-(to-1).
 func (w *harness) createFoos(from, to int) {
 	w.t.Helper()
-	w.eachFoo(from, to, func(name string) error {
-		replicas := int32(1)
-		_, err := w.foos.Create(w.t.Context(), &v1alpha1.Foo{
-			ObjectMeta: metav1.ObjectMeta{Name: name},
-			Spec:       v1alpha1.FooSpec{DeploymentName: name, Replicas: &replicas},
-		}, metav1.CreateOptions{})
-		return err
-	})
+	w.eachFoo(from, to, func(name string) error { return w.foos.Add(w.t.Context(), name) })
 }
 
 // eachFoo calls f for foo-from to foo-(to-1), a few at a time.
@@ -300,36 +289,10 @@ func (w *harness) listFoos() (map[string]v1alpha1.Foo, error) {
 
 // churn changes random Foos, at about the given rate if the server can keep up, until the
 // returned function is called. That function returns the number of changes.
-func (w *harness) churn(foos int, perSecond float64) (stop func() int) {
-	const concurrency = 4
-	ctx, cancel := context.WithCancel(w.t.Context())
-	var changes, next atomic.Int64
-	var wait sync.WaitGroup
-	for range concurrency {
-		wait.Go(func() {
-			ticker := time.NewTicker(time.Duration(concurrency * float64(time.Second) / perSecond))
-			defer ticker.Stop()
-			for {
-				select {
-				case <-ctx.Done():
-					return
-				case <-ticker.C:
-				}
-				// An unconditional merge patch: real clients do not depend on which replica
-				// owns an object.
-				name := fmt.Sprintf("foo-%d", rand.IntN(foos))
-				patch := fmt.Sprintf(`{"spec":{"replicas":%d}}`, next.Add(1)%100)
-				if _, err := w.foos.Patch(ctx, name, types.MergePatchType, []byte(patch), metav1.PatchOptions{}); err == nil {
-					changes.Add(1)
-				}
-			}
-		})
-	}
-	return func() int {
-		cancel()
-		wait.Wait()
-		return int(changes.Load())
-	}
+func (w *harness) churn(count int, perSecond float64) (stop func() int) {
+	return foos.Load(w.t.Context(), perSecond, func(ctx context.Context, n int) error {
+		return w.foos.Change(ctx, fmt.Sprintf("foo-%d", rand.IntN(count)), n%100)
+	})
 }
 
 // patchFoo changes a Foo from outside, unconditionally.
@@ -362,13 +325,9 @@ func (w *harness) check(final bool) *worklog.Report {
 	w.t.Helper()
 	options := worklog.Options{End: now(), WritesRecorded: true, WorkAlone: w.workAlone}
 	if final {
-		foos, err := w.listFoos()
-		if err != nil {
+		var err error
+		if options.Final, _, err = w.foos.State(w.t.Context()); err != nil {
 			w.t.Fatal(err)
-		}
-		options.Final = map[string]string{}
-		for name, foo := range foos {
-			options.Final[w.key(name)] = strconv.FormatInt(foo.Generation, 10)
 		}
 	}
 	w.sync()

@@ -20,8 +20,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 
+	"github.com/tom-ludwig/operator-scaling/test/build"
 	"github.com/tom-ludwig/operator-scaling/test/controlplane"
-	"github.com/tom-ludwig/operator-scaling/test/heartbeat"
+	"github.com/tom-ludwig/operator-scaling/test/foos"
 	"github.com/tom-ludwig/operator-scaling/test/replica"
 )
 
@@ -48,7 +49,7 @@ func run(ctx context.Context, m *testing.M) (code int) {
 		return 1
 	}
 	var err error
-	if shared.root, err = replica.Root(); err != nil {
+	if shared.root, err = build.Root(); err != nil {
 		return fail(err)
 	}
 	shared.dir = os.Getenv("E2E_KEEP")
@@ -104,7 +105,7 @@ const apiServer = "the API server"
 // plane is a control plane, and the heartbeats of what runs on it.
 type plane struct {
 	cp   *controlplane.ControlPlane
-	beat heartbeat.Monitor
+	beat monitor
 	down atomic.Bool // the test has stopped a server
 
 	ctx    context.Context // of the heartbeats
@@ -121,7 +122,7 @@ func startPlane(ctx context.Context, options controlplane.Options) (*plane, erro
 	if p.cp, err = controlplane.Start(ctx, options); err != nil {
 		return nil, err
 	}
-	if err := p.installCRD(ctx); err != nil {
+	if err := foos.Install(ctx, p.cp.Admin(), nil); err != nil {
 		p.cp.Stop()
 		return nil, fmt.Errorf("%w\n%s", err, p.cp.LogEnds())
 	}
@@ -137,7 +138,7 @@ func startPlane(ctx context.Context, options controlplane.Options) (*plane, erro
 		// A read that needs a response of etcd.
 		_, err := client.CoreV1().Namespaces().Get(ctx, metav1.NamespaceDefault, metav1.GetOptions{})
 		if p.down.Load() {
-			err = heartbeat.ErrExpected
+			err = errNoneExpected
 		}
 		return true, err
 	})
@@ -145,7 +146,7 @@ func startPlane(ctx context.Context, options controlplane.Options) (*plane, erro
 }
 
 func (p *plane) watch(what string, ask func(context.Context) (bool, error)) {
-	p.wait.Go(func() { p.beat.Watch(p.ctx, what, ask) })
+	p.wait.Go(func() { p.beat.watch(p.ctx, what, ask) })
 }
 
 func (p *plane) stop() {
@@ -178,10 +179,10 @@ func (p *plane) waitSteady(t *testing.T) {
 	t.Helper()
 	for end := time.Now().Add(30 * time.Minute); ; {
 		since := time.Now()
-		if err := sleep(t.Context(), steady); err != nil {
+		if err := foos.Sleep(t.Context(), steady); err != nil {
 			t.Fatal(err)
 		}
-		if len(p.beat.Gaps(since, longestGap)) == 0 {
+		if len(p.beat.gapsSince(since, longestGap)) == 0 {
 			return
 		}
 		if time.Now().After(end) {
@@ -193,7 +194,7 @@ func (p *plane) waitSteady(t *testing.T) {
 // eventually calls f until it returns nil, at most for patience. Time in which the API
 // server does not respond does not count.
 func (p *plane) eventually(ctx context.Context, f func(context.Context) error) error {
-	began := p.beat.Beats(apiServer)
+	began := p.beat.beatsOf(apiServer)
 	beats, responded := began, time.Now()
 	for pause := poll; ; pause = min(pause+poll, 5*poll) {
 		one, cancel := context.WithTimeout(ctx, patience)
@@ -202,41 +203,22 @@ func (p *plane) eventually(ctx context.Context, f func(context.Context) error) e
 		if err == nil {
 			return nil
 		}
-		if waitErr := sleep(ctx, pause); waitErr != nil {
+		if waitErr := foos.Sleep(ctx, pause); waitErr != nil {
 			return errors.Join(waitErr, err)
 		}
-		if n := p.beat.Beats(apiServer); n != beats {
+		if n := p.beat.beatsOf(apiServer); n != beats {
 			beats, responded = n, time.Now()
 		}
 		switch {
 		case time.Since(responded) > silence:
 			return fmt.Errorf("the API server has not responded for %v: %w", silence, err)
-		case beats-began > int(patience/heartbeat.Period):
+		case beats-began > int(patience/beatPeriod):
 			return fmt.Errorf("not within %v: %w", patience, err)
 		}
 	}
 }
 
-// installCRD installs the example's custom resource and waits until it is served.
-func (p *plane) installCRD(ctx context.Context) error {
-	if _, err := p.cp.Kubectl(ctx, "apply", "--filename", manifests("crd.yaml")); err != nil {
-		return err
-	}
-	_, err := p.cp.Kubectl(ctx, "wait", "--for=condition=Established", "--timeout=10m", "--filename", manifests("crd.yaml"))
-	return err
-}
-
 // manifests returns the path of one of the example controller's manifests.
 func manifests(name string) string {
 	return filepath.Join(shared.root, "example-controller", "manifests", name)
-}
-
-// sleep waits. If the context ends first, it returns the cause.
-func sleep(ctx context.Context, d time.Duration) error {
-	select {
-	case <-time.After(d):
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
 }

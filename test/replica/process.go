@@ -5,8 +5,10 @@ package replica
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -19,6 +21,7 @@ import (
 	"time"
 
 	"github.com/tom-ludwig/operator-scaling/test/audit/worklog"
+	"github.com/tom-ludwig/operator-scaling/test/build"
 	"github.com/tom-ludwig/operator-scaling/test/child"
 )
 
@@ -49,6 +52,16 @@ type Config struct {
 	Args []string
 	// Env has additional environment variables, as KEY=value.
 	Env []string
+}
+
+// Build compiles the command replica into a directory and returns the path of the binary. flags
+// are additional flags for go build, such as -race or -tags.
+func Build(ctx context.Context, dir string, flags ...string) (binary string, err error) {
+	binary = filepath.Join(dir, "replica")
+	if err := build.Command(ctx, binary, "./cmd/replica", io.Discard, flags...); err != nil {
+		return "", fmt.Errorf("build the replica: %w", err)
+	}
+	return binary, nil
 }
 
 // Process is one replica process. Create it with [Start].

@@ -29,28 +29,14 @@ func main() {
 
 func run() error {
 	o := chaos.Defaults()
-	var only, build string
-	flag.StringVar(&o.Dir, "out", "", "`directory` for the report, the timeline, logs and records; empty: a new one")
-	flag.DurationVar(&o.Duration, "duration", o.Duration, "minimum time during which faults are injected")
-	flag.Uint64Var(&o.Seed, "seed", uint64(time.Now().UnixNano()%1e6), "seed for the order and the times of the faults")
-	flag.IntVar(&o.Replicas, "replicas", o.Replicas, "`number` of Pods")
-	flag.IntVar(&o.Objects, "objects", o.Objects, "`number` of Foos")
-	flag.Float64Var(&o.Rate, "rate", o.Rate, "changes of Foos per second")
-	flag.IntVar(&o.Partitions, "partitions", o.Partitions, "`number` of partitions")
-	flag.DurationVar(&o.LeaseDuration, "lease-duration", o.LeaseDuration, "lease duration of the members")
-	flag.DurationVar(&o.Outage, "outage", o.Outage, "how long the API server is unavailable in the longest fault")
-	flag.StringVar(&only, "only", "", "`names` of the faults to inject, separated by semicolons; empty: all")
-	flag.StringVar(&build, "buildflags", "", "additional `flags` for the build of the replicas, such as -race")
+	o.Seed = uint64(time.Now().UnixNano() % 1e6)
+	o.Flags(flag.CommandLine)
 	list := flag.Bool("list", false, "print the names of all faults and exit")
 	flag.Parse()
 	if *list {
-		fmt.Println(strings.Join(o.Kinds, "\n"))
+		fmt.Println(strings.Join(chaos.Kinds(), "\n"))
 		return nil
 	}
-	if only != "" {
-		o.Kinds = strings.Split(only, ";")
-	}
-	o.BuildFlags = strings.Fields(build)
 	o.Progress = os.Stderr
 	if o.Dir == "" {
 		var err error

@@ -8,15 +8,12 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"os"
-	"path/filepath"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/apimachinery/pkg/util/yaml"
 	"k8s.io/client-go/dynamic"
@@ -25,16 +22,13 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
-	"github.com/tom-ludwig/operator-scaling/example-controller/pkg/apis/samplecontroller/v1alpha1"
 	"github.com/tom-ludwig/operator-scaling/test/controlplane"
-	"github.com/tom-ludwig/operator-scaling/test/replica"
+	"github.com/tom-ludwig/operator-scaling/test/foos"
 )
 
 const (
 	// hesitation is the time in which a user on a terminal can cancel before the cluster is changed.
 	hesitation = 5 * time.Second
-	// serveTime is how long the API server may take to serve a new resource.
-	serveTime = 30 * time.Second
 	// removalTime is how long a cluster may take to delete a namespace.
 	removalTime = 2 * time.Minute
 	// label marks what the demo has created. Its value differs in each run.
@@ -42,11 +36,8 @@ const (
 )
 
 var (
-	crdName    = "foos." + v1alpha1.GroupName
-	crds       = schema.GroupVersionResource{Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions"}
 	namespaces = corev1.SchemeGroupVersion.WithResource("namespaces")
 	quotas     = corev1.SchemeGroupVersion.WithResource("resourcequotas")
-	fooKind    = v1alpha1.SchemeGroupVersion.WithResource("foos")
 )
 
 // cluster is where the demo runs. The demo touches only one namespace, which it creates, and the CRD if it does not exist.
@@ -109,14 +100,14 @@ func (c *cluster) connect(ctx context.Context, kubeconfig, copied string, out *d
 		"  context    "+raw.CurrentContext,
 		"  cluster    "+config.Host+", Kubernetes "+version.GitVersion,
 		"  namespace  "+c.namespace+": created, and deleted at the end with everything in it",
-		"  CRD        "+crdName+": installed if missing, and in that case removed at the end",
+		"  CRD        "+foos.CRDName+": installed if missing, and in that case removed at the end",
 		paint(faint, "The replicas run on this machine with your credentials, and work only in that"),
 		paint(faint, "namespace. A quota in it prevents Pods. The demo touches nothing else."),
 		"",
 	)
 	for left := hesitation; left > 0 && out.size != nil; left -= time.Second {
 		out.progress(fmt.Sprintf("starting in %.0f s; press Ctrl-C to cancel", left.Seconds()))
-		if err := sleep(ctx, time.Second); err != nil {
+		if err := foos.Sleep(ctx, time.Second); err != nil {
 			return err
 		}
 	}
@@ -138,7 +129,7 @@ func (c *cluster) prepare(ctx context.Context) error {
 	if err := create(ctx, client.Resource(quotas).Namespace(c.namespace), noPods, c.run); err != nil {
 		return err
 	}
-	return installCRD(ctx, client, c.run)
+	return foos.Install(ctx, c.config, map[string]string{label: c.run})
 }
 
 // create creates an object from YAML, with the label.
@@ -154,29 +145,6 @@ func create(ctx context.Context, client dynamic.ResourceInterface, text, run str
 	return nil
 }
 
-// installCRD creates the CRD of Foo if it does not exist, and returns when the API server serves Foos.
-func installCRD(ctx context.Context, client dynamic.Interface, run string) error {
-	root, err := replica.Root()
-	if err != nil {
-		return err
-	}
-	crd, err := os.ReadFile(filepath.Join(root, "example-controller", "manifests", "crd.yaml"))
-	if err != nil {
-		return err
-	}
-	if err := create(ctx, client.Resource(crds), string(crd), run); err != nil && !apierrors.IsAlreadyExists(err) {
-		return err
-	}
-	var last error
-	if err := wait.PollUntilContextTimeout(ctx, 50*time.Millisecond, serveTime, true, func(ctx context.Context) (bool, error) {
-		_, last = client.Resource(fooKind).List(ctx, metav1.ListOptions{Limit: 1})
-		return last == nil, nil
-	}); err != nil {
-		return fmt.Errorf("the API server does not serve Foos; does the installed CRD %s belong to the example? %w", crdName, errors.Join(err, last))
-	}
-	return nil
-}
-
 // remove deletes what prepare created. It keeps the CRD if other namespaces have Foos.
 func (c *cluster) remove() error {
 	client, err := dynamic.NewForConfig(c.config)
@@ -184,18 +152,18 @@ func (c *cluster) remove() error {
 		return err
 	}
 	unused := func(ctx context.Context) error {
-		foos, err := client.Resource(fooKind).List(ctx, metav1.ListOptions{})
+		all, err := client.Resource(foos.Resource).List(ctx, metav1.ListOptions{})
 		if err != nil {
-			return fmt.Errorf("keep CRD %s, because it is unknown whether others use it: %w", crdName, err)
+			return fmt.Errorf("keep CRD %s, because it is unknown whether others use it: %w", foos.CRDName, err)
 		}
-		for _, foo := range foos.Items {
+		for _, foo := range all.Items {
 			if foo.GetNamespace() != c.namespace {
-				return fmt.Errorf("keep CRD %s: Foo %s/%s does not belong to this demo", crdName, foo.GetNamespace(), foo.GetName())
+				return fmt.Errorf("keep CRD %s: Foo %s/%s does not belong to this demo", foos.CRDName, foo.GetNamespace(), foo.GetName())
 			}
 		}
 		return nil
 	}
-	return errors.Join(remove(client.Resource(crds), c.run, unused), remove(client.Resource(namespaces), c.run, nil))
+	return errors.Join(remove(client.Resource(foos.CRDs), c.run, unused), remove(client.Resource(namespaces), c.run, nil))
 }
 
 // remove deletes the objects with the label, unless check fails, and returns when they are gone.

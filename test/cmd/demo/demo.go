@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/tom-ludwig/operator-scaling/test/audit/worklog"
+	"github.com/tom-ludwig/operator-scaling/test/foos"
 	"github.com/tom-ludwig/operator-scaling/test/replica"
 )
 
@@ -31,7 +32,8 @@ type demo struct {
 	options
 	out     *display
 	cluster *cluster
-	foos    *foos
+	foos    foos.Foos
+	names   []string       // of the Foos
 	config  replica.Config // what all replicas have in common
 	board   *board
 
@@ -103,11 +105,21 @@ func (d *demo) setUp(ctx context.Context, temporary string) (err error) {
 	if err := c.prepare(ctx); err != nil {
 		return err
 	}
-	if d.foos, err = newFoos(c.config, c.namespace, d.objects); err != nil {
+	if d.foos, err = foos.In(c.namespace, c.config); err != nil {
 		return err
 	}
-	d.board = newBoard(c.namespace, d.foos.names)
-	return d.out.task("creating "+plural(d.objects, "Foo"), func() error { return d.foos.create(ctx) })
+	for i := range d.objects {
+		d.names = append(d.names, fmt.Sprintf("foo-%03d", i))
+	}
+	d.board = newBoard(c.namespace, d.names)
+	return d.out.task("creating "+plural(d.objects, "Foo"), func() error {
+		for _, name := range d.names {
+			if err := d.foos.Add(ctx, name); err != nil {
+				return fmt.Errorf("create Foo %s: %w", name, err)
+			}
+		}
+		return nil
+	})
 }
 
 // cleanUp stops the replicas and closes the cluster. It does not use the context of the run, which has ended; a user who does
@@ -209,7 +221,7 @@ func (d *demo) note(s style, mark, text string) {
 
 // draw shows the current state until ctx ends: the table on a terminal, otherwise a line each second.
 func (d *demo) draw(ctx context.Context) {
-	for second := -1; sleep(ctx, drawEvery) == nil; {
+	for second := -1; foos.Sleep(ctx, drawEvery) == nil; {
 		switch v, now := d.view(), int(time.Since(d.began).Seconds()); {
 		case d.out.size != nil:
 			width, _ := d.out.size()
@@ -231,13 +243,4 @@ func (d *demo) view() view {
 	v.now = d.now
 	v.now.passed = time.Since(d.since)
 	return v
-}
-
-func sleep(ctx context.Context, d time.Duration) error {
-	select {
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-time.After(d):
-		return nil
-	}
 }

@@ -24,8 +24,8 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
-	"github.com/tom-ludwig/operator-scaling/example-controller/pkg/apis/samplecontroller/v1alpha1"
 	"github.com/tom-ludwig/operator-scaling/test/controlplane"
+	"github.com/tom-ludwig/operator-scaling/test/foos"
 )
 
 // runAsDemo is the environment variable that makes the test binary run as the command.
@@ -220,7 +220,7 @@ func TestOtherFoosAreNotTouched(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := installCRD(t.Context(), client, "other"); err != nil {
+	if err := foos.Install(t.Context(), plane.Admin(), map[string]string{label: "other"}); err != nil {
 		t.Fatal(err)
 	}
 	createFoo(t, plane.Admin())
@@ -236,7 +236,7 @@ func TestOtherFoosAreNotTouched(t *testing.T) {
 	}
 
 	// The demo also keeps a CRD that it created if others use it now.
-	if err := remove(client.Resource(crds), "other", nil); err != nil {
+	if err := remove(client.Resource(foos.CRDs), "other", nil); err != nil {
 		t.Fatal(err)
 	}
 	r := &cluster{config: plane.Admin(), namespace: "operator-scaling-demo-1", run: "1"}
@@ -255,9 +255,9 @@ func TestOtherFoosAreNotTouched(t *testing.T) {
 
 func createFoo(t *testing.T, config *rest.Config) {
 	t.Helper()
-	foos, err := newFoos(config, "default", 1)
+	f, err := foos.In("default", config)
 	if err == nil {
-		err = foos.create(t.Context())
+		err = f.Add(t.Context(), "foo-000")
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -275,7 +275,7 @@ func everything(t *testing.T, config *rest.Config) string {
 	var names []string
 	for _, resource := range []schema.GroupVersionResource{
 		corev1.SchemeGroupVersion.WithResource("namespaces"), appsv1.SchemeGroupVersion.WithResource("deployments"),
-		crds, v1alpha1.SchemeGroupVersion.WithResource("foos"),
+		foos.CRDs, foos.Resource,
 	} {
 		list, err := client.Resource(resource).List(t.Context(), metav1.ListOptions{})
 		if apierrors.IsNotFound(err) {
@@ -285,7 +285,7 @@ func everything(t *testing.T, config *rest.Config) string {
 			t.Fatal(err)
 		}
 		for _, o := range list.Items {
-			if resource == crds || resource.Resource == "foos" {
+			if resource == foos.CRDs || resource.Resource == "foos" {
 				names = append(names, o.GetName()+" "+o.GetResourceVersion())
 			} else {
 				names = append(names, o.GetName())
@@ -310,7 +310,7 @@ func finalizeNamespaces(t *testing.T, config *rest.Config) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	finalize := func(n *corev1.Namespace) error {
 		for _, resource := range []schema.GroupVersionResource{
-			v1alpha1.SchemeGroupVersion.WithResource("foos"), appsv1.SchemeGroupVersion.WithResource("deployments"),
+			foos.Resource, appsv1.SchemeGroupVersion.WithResource("deployments"),
 		} {
 			err := anything.Resource(resource).Namespace(n.Name).DeleteCollection(ctx, metav1.DeleteOptions{}, metav1.ListOptions{})
 			if err != nil && !apierrors.IsNotFound(err) {
@@ -323,7 +323,7 @@ func finalizeNamespaces(t *testing.T, config *rest.Config) (stop func()) {
 	}
 	var wait sync.WaitGroup
 	wait.Go(func() {
-		for sleep(ctx, 100*time.Millisecond) == nil {
+		for foos.Sleep(ctx, 100*time.Millisecond) == nil {
 			list, err := client.CoreV1().Namespaces().List(ctx, metav1.ListOptions{})
 			if err != nil {
 				continue // the control plane is stopping

@@ -9,7 +9,6 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"github.com/tom-ludwig/operator-scaling/example-controller/pkg/apis/samplecontroller/v1alpha1"
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
 	"github.com/tom-ludwig/operator-scaling/test/audit"
 	"github.com/tom-ludwig/operator-scaling/test/audit/worklog"
@@ -108,14 +107,11 @@ func TestDemoFindsViolations(t *testing.T) {
 		process("m0", work(1, worklog.Start), work(9, worklog.End)),
 		process("m1", work(5, worklog.Start), work(7, worklog.End)),
 	}
-	final := []v1alpha1.Foo{{}}
-	final[0].Namespace, final[0].Name, final[0].Generation = "d", "a", 2
-	v := worklog.Check(processes, worklog.Options{Final: versions(final)})
+	v := worklog.Check(processes, worklog.Options{Final: map[string]string{"d/a": "2"}})
 	if text := strings.Join(summary{verdict: v}.table(), "\n"); strings.Count(text, "✘       1") != 2 || (summary{verdict: v}).err() == nil {
 		t.Errorf("no overlap and loss in\n%s", text)
 	}
-	final[0].Generation = 1
-	v = worklog.Check(processes[:1], worklog.Options{Final: versions(final)})
+	v = worklog.Check(processes[:1], worklog.Options{Final: map[string]string{"d/a": "1"}})
 	if err := (summary{verdict: v}).err(); err != nil {
 		t.Error(err)
 	}

@@ -5,12 +5,16 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
 	"github.com/tom-ludwig/operator-scaling/test/audit/worklog"
+	"github.com/tom-ludwig/operator-scaling/test/foos"
 )
 
 const (
@@ -20,6 +24,10 @@ const (
 	patience = 30 * time.Second
 	// catchUpTime is how long the replicas may take to process the last changes.
 	catchUpTime = 15 * time.Second
+	// changeTime is how long one change of a Foo may take.
+	changeTime = 3 * time.Second
+	// tolerated is how many consecutive changes may fail, because an API server may be busy.
+	tolerated = 20
 )
 
 // step is one membership change.
@@ -99,7 +107,7 @@ func (d *demo) play(ctx context.Context) error {
 	d.began = time.Now()
 	stopDrawing := background(ctx, d.draw)
 	defer stopDrawing()
-	stopChanging := func() {}
+	stopChanging := func() int { return 0 }
 	defer func() { stopChanging() }()
 
 	report := summary{objects: d.objects}
@@ -114,24 +122,20 @@ func (d *demo) play(ctx context.Context) error {
 			if err := d.firstWork(ctx); err != nil {
 				return err
 			}
-			stopChanging = background(ctx, func(ctx context.Context) {
-				if err := d.foos.change(ctx, d.changes); err != nil {
-					d.fail(err)
-				}
-			})
+			stopChanging = d.change(ctx)
 		}
 		d.announce(headline{
 			text:   fmt.Sprintf("All objects have an owner; %s per second", plural(d.changes, "change")),
 			detail: "Each replica reconciles the objects that it owns, and no others.",
 		})
-		if err := sleep(ctx, d.pause); err != nil {
+		if err := foos.Sleep(ctx, d.pause); err != nil {
 			return err
 		}
 	}
 
 	d.announce(headline{text: "The end", detail: "No more changes. The replicas finish their work and are stopped."})
 	stopChanging()
-	final, _, err := d.foos.current(ctx, catchUpTime) // what is behind then is in the verdict
+	final, _, err := d.catchUp(ctx, catchUpTime) // what is behind then is in the verdict
 	if err != nil {
 		return err
 	}
@@ -140,7 +144,7 @@ func (d *demo) play(ctx context.Context) error {
 	if err := d.stopAll(stopTime); err != nil {
 		return err
 	}
-	if report.verdict, err = d.check(versions(final)); err != nil {
+	if report.verdict, err = d.check(final); err != nil {
 		return err
 	}
 	d.out.say(report.table()...)
@@ -165,7 +169,7 @@ func (d *demo) playStep(ctx context.Context, s step, before *ring.Ring) (after *
 		if time.Now().After(deadline) {
 			return nil, r, fmt.Errorf("not every object is with its owner after %v; %d have no owner", d.lease+patience, d.view().unowned)
 		}
-		if err := sleep(ctx, askEvery/4); err != nil {
+		if err := foos.Sleep(ctx, askEvery/4); err != nil {
 			return nil, r, err
 		}
 		if !d.board.settled(after) {
@@ -196,9 +200,9 @@ func (d *demo) firstWork(ctx context.Context) error {
 		detail: "For each of its Foos, a replica creates a Deployment and writes the status.",
 	})
 	atMost := patience + time.Duration(d.objects)*20*time.Millisecond
-	_, behind, err := d.foos.current(ctx, atMost)
-	if err == nil && behind > 0 {
-		err = fmt.Errorf("%s still not processed %v after the start", plural(behind, "object"), atMost)
+	_, behind, err := d.catchUp(ctx, atMost)
+	if err == nil && len(behind) > 0 {
+		err = fmt.Errorf("%s still not processed %v after the start", plural(len(behind), "object"), atMost)
 	}
 	if err != nil {
 		return err
@@ -209,6 +213,42 @@ func (d *demo) firstWork(ctx context.Context) error {
 	}
 	d.note(good, "✔", fmt.Sprintf("each object was processed: %s, %s", plural(d.objects, "object"), plural(records.Reconciles, "reconcile")))
 	return nil
+}
+
+// change changes random Foos until stop is called.
+func (d *demo) change(ctx context.Context) (stop func() int) {
+	if d.changes == 0 {
+		return func() int { return 0 }
+	}
+	var failures atomic.Int64
+	return foos.Load(ctx, float64(d.changes), func(ctx context.Context, _ int) error {
+		name := d.names[rand.IntN(len(d.names))]
+		// Not cancelled with ctx, because an abandoned request may still be executed later.
+		limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), changeTime)
+		defer cancel()
+		err := d.foos.Change(limited, name, 1+rand.IntN(9))
+		if err == nil {
+			failures.Store(0)
+		} else if failures.Add(1) > tolerated {
+			d.fail(fmt.Errorf("change Foo %s: %w", name, err))
+		}
+		return err
+	})
+}
+
+// catchUp waits until each status reflects the last change of the spec, but no longer than atMost. It returns the versions of
+// the objects at that time, and those that were not processed yet.
+func (d *demo) catchUp(ctx context.Context, atMost time.Duration) (versions map[string]string, behind []string, err error) {
+	for deadline := time.Now().Add(atMost); err == nil; err = foos.Sleep(ctx, 200*time.Millisecond) {
+		versions, behind, err := d.foos.State(ctx)
+		if err == nil && len(versions) < d.objects {
+			err = errors.New("some Foos were deleted, but not by the demo")
+		}
+		if err != nil || len(behind) == 0 || time.Now().After(deadline) {
+			return versions, behind, err
+		}
+	}
+	return nil, nil, err
 }
 
 // background calls a function in a goroutine. stop ends it and waits for it.
