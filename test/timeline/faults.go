@@ -7,7 +7,6 @@ import (
 	"cmp"
 	"maps"
 	"slices"
-	"strings"
 	"time"
 )
 
@@ -30,7 +29,6 @@ type faultBar struct {
 	Kind           int // colour
 	From, To, Room number
 	Top            int
-	Moment         bool
 }
 
 // faultRows returns the faults that affect all processes, and a row for each target. It packs the faults on each target into
@@ -40,9 +38,6 @@ func faultRows(faults []Fault, a axis, pods pods) (shades []faultBar, rows []fau
 	kinds := kindsOf(faults)
 	byTarget := map[string][]Fault{}
 	for _, f := range faults {
-		if f.moment() {
-			f.To = f.From
-		}
 		from, to, ok := a.clip(f.From, f.To)
 		if !ok {
 			continue
@@ -102,7 +97,7 @@ func pack(faults []Fault, kinds map[string]int, a axis) ([]faultBar, int) {
 		from, to, _ := a.clip(f.From, f.To)
 		bar := faultBar{
 			Name: f.Name, Label: describe(f, a), Kind: kinds[f.Name],
-			From: a.at(from), To: a.at(to), Room: a.width(), Moment: f.moment(),
+			From: a.at(from), To: a.at(to), Room: a.width(),
 		}
 		at := slices.IndexFunc(lines, func(l line) bool { return l.labelEnd <= bar.From })
 		if at < 0 && len(lines) >= 2 {
@@ -127,17 +122,16 @@ func pack(faults []Fault, kinds map[string]int, a axis) ([]faultBar, int) {
 
 // describe describes a fault in words.
 func describe(f Fault, a axis) string {
-	var b strings.Builder
-	b.WriteString(f.Name)
+	text := f.Name
 	if f.Target != "" {
-		b.WriteString(" of " + f.Target)
+		text += " of " + f.Target
 	}
-	b.WriteString(" at " + a.since(f.From))
-	if !f.moment() {
-		b.WriteString(" for " + short(time.Duration(f.To-f.From)))
+	text += " at " + a.since(f.From)
+	if f.To > f.From {
+		text += " for " + short(time.Duration(f.To-f.From))
 	}
 	if f.Note != "" {
-		b.WriteString(": " + f.Note)
+		text += ": " + f.Note
 	}
-	return b.String()
+	return text
 }

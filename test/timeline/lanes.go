@@ -41,29 +41,25 @@ type laneLife struct {
 	Top        int
 }
 
-// mark marks a point in time of a process.
+// mark marks the end of a process.
 type mark struct {
 	At          number
-	Top, Height int
-	Sign        string
-	Class       string
-	Title       string
+	Top         int
+	Sign, Title string
 }
 
-func drawLanes(faults []Fault, lives []worklog.Life, a axis, pods pods) []lane {
+func drawLanes(lives []worklog.Life, a axis, pods pods) []lane {
 	most := 1
 	for _, l := range lives {
 		for _, s := range ownedSteps(l, a) {
 			most = max(most, s.owned)
 		}
 	}
-	kinds := kindsOf(faults)
 	lanes := make([]lane, 0, len(pods.list))
-	for at, pod := range pods.list {
+	for _, pod := range pods.list {
 		lane := lane{Pod: pod}
-		tops := map[string]int{} // by process
-		var free []int64         // when each line is free again
-		var last []int           // the last process in each line
+		var free []int64 // when each line is free again
+		var last []int   // the last process in each line
 		order := slices.Clone(pod.lives)
 		slices.SortStableFunc(order, func(i, j int) int { return cmp.Compare(lives[i].Begin, lives[j].Begin) })
 		for _, i := range order {
@@ -81,28 +77,12 @@ func drawLanes(faults []Fault, lives []worklog.Life, a axis, pods pods) []lane {
 			}
 			free[line], last[line] = l.End, len(lane.Lives)
 			top := line * laneHeight
-			tops[l.Process] = top
 			drawn := drawLife(l, pods.class(i), top, most, a)
 			drawn.Name, drawn.From, drawn.Room = cmp.Or(strings.TrimPrefix(l.Process, pod.Name), l.Process), a.at(from), a.width()
 			lane.Lives = append(lane.Lives, drawn)
 			lane.Marks = append(lane.Marks, endMark(l, top, a)...)
 		}
 		lane.Height = max(1, len(free)) * laneHeight
-		for _, f := range faults {
-			of, ofProcess := pods.by[f.Target]
-			from, _, ok := a.clip(f.From, f.From)
-			if !ofProcess || of != at || !f.moment() || !ok {
-				continue
-			}
-			m := mark{
-				At: a.at(from), Height: lane.Height,
-				Class: fmt.Sprintf("k%d", kinds[f.Name]), Title: describe(f, a),
-			}
-			if top, known := tops[f.Target]; known {
-				m.Top, m.Height = top, laneHeight
-			}
-			lane.Marks = append(lane.Marks, m)
-		}
 		lanes = append(lanes, lane)
 	}
 	return lanes
@@ -182,7 +162,7 @@ func endMark(l worklog.Life, top int, a axis) []mark {
 	if !ok {
 		return nil
 	}
-	m := mark{At: a.at(at), Top: top, Height: laneHeight, Class: "end"}
+	m := mark{At: a.at(at), Top: top}
 	switch l.Ended {
 	case worklog.Died:
 		m.Sign, m.Title = "✕", l.Process+" died before "+a.since(l.End)

@@ -1,6 +1,22 @@
 // Copyright The Operator Scaling Authors.
 // SPDX-License-Identifier: Apache-2.0
 
+// Package timeline draws what replica processes have recorded: which process owned
+// which partition at which time, and which faults were active then. The chart is one
+// self-contained HTML file. It needs no network, and can be read without its script.
+// docs/chaos.md describes how to read it.
+//
+// # Guarantees
+//
+//   - D1: The same input produces the same bytes. The package reads no clock.
+//   - D2: Each span of ownership is in the chart, in the rows of its partitions, and no rectangle has a negative width.
+//   - D3: Each time with two owners is in the chart.
+//   - D4: The output is well-formed XML, whatever characters the names contain.
+//
+// # What is not guaranteed
+//
+// Times are rounded to microseconds. The chart shows only what package worklog concludes;
+// its documentation lists what it cannot see.
 package timeline
 
 import (
@@ -13,6 +29,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/tom-ludwig/operator-scaling/test/audit"
 	"github.com/tom-ludwig/operator-scaling/test/audit/worklog"
 )
 
@@ -32,13 +49,11 @@ type Fault struct {
 	// Target is the name of a process, or of another target, for example
 	// "kube-apiserver" or "etcd"; empty for everything.
 	Target string
-	// From and To are its start and end. If To is 0, the fault is momentary.
+	// From and To are its start and end.
 	From, To int64
 	// Note is additional text that is shown with the fault.
 	Note string
 }
-
-func (f Fault) moment() bool { return f.To <= f.From }
 
 var (
 	//go:embed page.html
@@ -48,7 +63,7 @@ var (
 	//go:embed script.js
 	scriptText string
 
-	pageTemplate = template.Must(template.New("page").Funcs(template.FuncMap{"short": short}).Parse(pageText))
+	pageTemplate = template.Must(template.New("page").Funcs(template.FuncMap{"short": short, "count": audit.Count, "ended": ended}).Parse(pageText))
 )
 
 // Write draws a run.
@@ -78,10 +93,10 @@ func xmlRune(r rune) rune {
 type page struct {
 	Title         string
 	Style, Script template.HTML // whole elements: the template engine would take their CDATA marks away
-	Passed        bool
-	Verdict       string
-	Figures       []figure
-	Unowned       map[worklog.Cause]worklog.Durations
+	Report        *worklog.Report
+	Duration      time.Duration
+	Faults        int
+	Kinds         []string // of findings
 	Findings      []findings
 	Legend        []pod
 	Colours       int
@@ -98,7 +113,9 @@ func draw(run Run) page {
 	a := newAxis(run.Report)
 	pods := podsOf(run.Report.Processes)
 	p := page{
-		Title: run.Title,
+		Title: run.Title, Report: run.Report, Duration: time.Duration(run.Report.End - run.Report.Begin), Faults: len(run.Faults),
+		Kinds:    []string{worklog.Overlap, worklog.ActiveTwice, worklog.Loss, worklog.TokenDrop, worklog.Problem},
+		Findings: findingsOf(run.Report, a),
 		// The marks keep the file well-formed XML and mean nothing to HTML.
 		Style:        template.HTML("<style>/*<![CDATA[*/\n" + styleText + "/*]]>*/</style>"),  //nolint:gosec // constants
 		Script:       template.HTML("<script>//<![CDATA[\n" + scriptText + "//]]>\n</script>"), //nolint:gosec // constants
@@ -108,11 +125,54 @@ func draw(run Run) page {
 		Width:        a.width(),
 		PatternScale: number(a.width() / assumedWidth).String(),
 	}
-	p.header(run)
 	p.Shades, p.FaultRows = faultRows(run.Faults, a, pods)
 	p.Ownership = drawOwnership(run, a, pods)
-	p.Lanes = drawLanes(run.Faults, run.Report.Processes, a, pods)
+	p.Lanes = drawLanes(run.Report.Processes, a, pods)
 	return p
+}
+
+// ended counts the processes that ended in a way.
+func ended(r *worklog.Report, how worklog.Cause) (n int) {
+	for _, p := range r.Processes {
+		if p.Ended == how {
+			n++
+		}
+	}
+	return n
+}
+
+// findings are those of one kind.
+type findings struct {
+	Kind string
+	All  []finding
+	More int // number of findings that are not listed
+}
+
+type finding struct {
+	Text    string
+	At      number
+	HasTime bool
+	Label   string
+}
+
+func findingsOf(r *worklog.Report, a axis) (all []findings) {
+	const listed = 200 // of each kind
+	for _, f := range r.Findings {
+		if n := len(all); n == 0 || all[n-1].Kind != f.Kind {
+			all = append(all, findings{Kind: f.Kind})
+		}
+		kind := &all[len(all)-1]
+		if len(kind.All) == listed {
+			kind.More++
+			continue
+		}
+		one := finding{Text: f.Subject + ": " + f.What}
+		if f.From >= a.begin && f.From <= a.end && f.From != 0 {
+			one.HasTime, one.At, one.Label = true, a.at(f.From), a.since(f.From)
+		}
+		kind.All = append(kind.All, one)
+	}
+	return all
 }
 
 // assumedWidth is the assumed width of the charts in pixels, where it must be estimated:
