@@ -104,15 +104,35 @@ func TestUnownedTimesAreAttributedToFaults(t *testing.T) {
 	gap("op-1.002", "op-2.003", 206, 221) // slow, in addition to the outage
 	gap("op-0.004", "op-1.002", 300, 307) // the second kill, and the next owner is slow
 	gap("op-2.003", "op-3.005", 400, 401) // no fault
-	unowned := r.unowned()
 	for kind, want := range map[string]times{
-		"kill":   {all: []time.Duration{5 * time.Second, 7 * time.Second}, alone: []time.Duration{5 * time.Second}},
-		"outage": {all: []time.Duration{16 * time.Second}, alone: []time.Duration{16 * time.Second}},
-		"slow":   {all: []time.Duration{15 * time.Second}},
-		"":       {all: []time.Duration{time.Second}, alone: []time.Duration{time.Second}},
+		"kill":   {All: []time.Duration{5 * time.Second, 7 * time.Second}, Alone: []time.Duration{5 * time.Second}},
+		"outage": {All: []time.Duration{16 * time.Second}, Alone: []time.Duration{16 * time.Second}},
+		"slow":   {All: []time.Duration{15 * time.Second}},
+		"(none)": {All: []time.Duration{time.Second}, Alone: []time.Duration{time.Second}},
 	} {
-		if got := unowned[kind]; !slices.Equal(got.all, want.all) || !slices.Equal(got.alone, want.alone) {
-			t.Errorf("%q: %v, alone %v; want %v, alone %v", kind, got.all, got.alone, want.all, want.alone)
+		unowned := r.Unowned()
+		i := slices.IndexFunc(unowned, func(t *times) bool { return t.Kind == kind })
+		if i < 0 {
+			t.Fatalf("%q is missing", kind)
+		}
+		if got := unowned[i]; !slices.Equal(got.All, want.All) || !slices.Equal(got.Alone, want.Alone) {
+			t.Errorf("%q: %v, alone %v; want %v, alone %v", kind, got.All, got.Alone, want.All, want.Alone)
+		}
+	}
+}
+
+// The report must count the findings of each kind.
+func TestReportCountsFindings(t *testing.T) {
+	for kind, want := range map[string]string{
+		worklog.Overlap:     "1     objects that two replicas worked on at the same time (V1)",
+		worklog.ActiveTwice: "1     partitions active on two members at the same time (V1)",
+		worklog.TokenDrop:   "1     tokens that decreased (V2)",
+		worklog.Loss:        "1     objects not processed at their last version (V3)",
+	} {
+		r := passed()
+		r.Records.Findings = []audit.Finding{{Kind: kind}}
+		if text := r.Text(); !strings.Contains(text, "\n"+want) {
+			t.Errorf("%q is missing in\n%s", want, text)
 		}
 	}
 }

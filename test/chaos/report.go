@@ -5,7 +5,7 @@ package chaos
 
 import (
 	"bytes"
-	"cmp"
+	_ "embed"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"text/tabwriter"
+	"text/template"
 	"time"
 
 	"github.com/tom-ludwig/operator-scaling/test/audit"
@@ -28,88 +29,45 @@ const (
 	TimelineFile = "timeline.html"
 )
 
+//go:embed report.txt
+var reportText string
+
+var reportTemplate = template.Must(template.New(TextFile).Funcs(template.FuncMap{
+	"found": found, "short": short, "quantile": quantile,
+	"round": func(d time.Duration) time.Duration { return d.Round(100 * time.Millisecond) },
+}).Parse(reportText))
+
 // Text returns the table of faults and figures.
 func (r *Result) Text() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "seed %d: %d faults in %v on %d replicas, %d objects, %d changes; lease duration %v; %d processes\n\n",
-		r.Options.Seed, len(r.Injections), r.Faulty.Round(time.Second), r.Options.Replicas, r.Options.Objects, r.Changes, r.Options.LeaseDuration, len(r.processes))
 	table := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
-	next := func() { // the next table has its own columns
-		_ = table.Flush() // writes to a buffer do not fail
-		fmt.Fprintln(&b)
+	if err := reportTemplate.Execute(table, r); err != nil {
+		panic(err) // the template does not fit the types
 	}
-	fmt.Fprintln(table, "FAULT\tTIMES\tMOVES\tNO OWNER P50\tP99\tMAX\tMAX WITH OTHER FAULTS")
-	unowned := r.unowned()
-	injected := r.injected()
-	names := slices.Sorted(maps.Keys(injected))
-	for kind := range unowned {
-		if injected[kind] == 0 && kind != "" {
-			names = append(names, kind)
-		}
-	}
-	for _, kind := range append(names, "") {
-		t := unowned[kind]
-		name := kind
-		if kind == "" {
-			name = "(none)"
-		}
-		fmt.Fprintf(table, "%s\t%d\t%d\t%v\t%v\t%v\t%v\n", name, injected[kind], len(t.all),
-			short(quantile(t.alone, 50)), short(quantile(t.alone, 99)), short(quantile(t.alone, 100)), short(quantile(t.all, 100)))
-	}
-	next()
-	fmt.Fprintln(table, "PREVIOUS OWNER\tMOVES\tNO OWNER P50\tP99\tMAX")
-	for _, cause := range slices.Sorted(maps.Keys(r.Records.Unowned)) {
-		d := r.Records.Unowned[cause]
-		fmt.Fprintf(table, "%s\t%d\t%v\t%v\t%v\n", cmp.Or(causeTexts[cause], string(cause)), d.Count, short(d.P50), short(d.P99), short(d.Max))
-	}
-	next()
-
-	c := r.Records
-	// Reconciles that started with an older version of their object than another process
-	// had worked on before, because their cache lagged. This is harmless as long as writes
-	// are conditional.
-	older := 0
-	for _, d := range c.VersionDrops {
-		if d.First != d.Second {
-			older++
-		}
-	}
-	row := func(what string, value any) { fmt.Fprintf(table, "%v\t%s\n", value, what) }
-	row("objects that two replicas worked on at the same time (V1)", audit.Count(c.Findings, worklog.Overlap))
-	row("partitions active on two members at the same time (V1)", audit.Count(c.Findings, worklog.ActiveTwice))
-	row("tokens that decreased (V2)", audit.Count(c.Findings, worklog.TokenDrop))
-	row("objects not processed at their last version (V3)", audit.Count(c.Findings, worklog.Loss))
-	row("findings in the history of etcd (V5)", len(r.History.Findings))
-	row("reconciles on an older version than the previous owner's", older)
-	row("reconciles", c.Reconciles)
-	for _, e := range r.exercised() {
-		row(e.what+" (V6)", e.n)
-	}
-	row("processes that exited on their own", r.Exits)
-	row("Lease versions in the history of etcd", r.LeaseWrites)
-	row("from the last fault until the replicas converged", r.Settled.Round(100*time.Millisecond))
-	next()
-	if len(r.Breaches) == 0 {
-		fmt.Fprintln(&b, "PASSED")
-	} else {
-		fmt.Fprintf(&b, "FAILED: %d breaches\n", len(r.Breaches))
-	}
-	for n, breach := range r.Breaches {
-		if n == 20 {
-			fmt.Fprintf(&b, "and %d more\n", len(r.Breaches)-n)
-			break
-		}
-		fmt.Fprintf(&b, "%s: %s\n", breach.Check, breach.What)
-	}
+	_ = table.Flush() // writes to a buffer do not fail
 	return b.String()
 }
 
-var causeTexts = map[worklog.Cause]string{
-	worklog.Released: "released the partition",
-	worklog.Left:     "left, or lost its Lease",
-	worklog.Fenced:   "was fenced",
-	worklog.Died:     "was killed",
-	worklog.Paused:   "was paused",
+// OlderVersions counts the reconciles that started with an older version of their object than
+// another process had worked on before, because their cache lagged. This is harmless as long as
+// writes are conditional.
+func (r *Result) OlderVersions() (n int) {
+	for _, d := range r.Records.VersionDrops {
+		if d.First != d.Second {
+			n++
+		}
+	}
+	return n
+}
+
+// found counts the findings with a number in the documentation of package worklog.
+func found(all []audit.Finding, number string) (n int) {
+	for _, f := range all {
+		if strings.HasPrefix(f.Kind, number+" ") {
+			n++
+		}
+	}
+	return n
 }
 
 func short(d time.Duration) string {
@@ -146,34 +104,48 @@ func (r *Result) write(dir string) error {
 
 // times has the times without an owner that one kind of fault caused, sorted.
 type times struct {
-	all []time.Duration
-	// alone has those during which no other fault was active on either of the two
+	Kind     string
+	Injected int
+	All      []time.Duration
+	// Alone has those during which no other fault was active on either of the two
 	// replicas, or on the servers.
-	alone []time.Duration
+	Alone []time.Duration
 }
 
-// unowned groups the times in which a partition had no owner by the fault that was active
-// on the previous owner, or otherwise on all; "" for none.
-func (r *Result) unowned() map[string]times {
-	byKind := map[string]times{}
+// Unowned groups the times in which a partition had no owner by the fault that was active
+// on the previous owner, or otherwise on all; the last ones had none.
+func (r *Result) Unowned() (all []*times) {
+	none := &times{Kind: "(none)"}
+	byKind := map[string]*times{}
+	of := func(kind string) *times {
+		if byKind[kind] == nil {
+			byKind[kind] = &times{Kind: kind, Injected: r.injected()[kind]}
+		}
+		return byKind[kind]
+	}
+	for kind := range r.injected() {
+		of(kind)
+	}
 	for _, g := range r.Records.Gaps {
 		causes := r.faultsOn(g)
-		kind := ""
+		t := none
 		if len(causes) > 0 {
-			kind = causes[0].Kind
+			t = of(causes[0].Kind)
 		}
-		t := byKind[kind]
-		t.all = append(t.all, g.Duration())
+		t.All = append(t.All, g.Duration())
 		if len(causes) <= 1 {
-			t.alone = append(t.alone, g.Duration())
+			t.Alone = append(t.Alone, g.Duration())
 		}
-		byKind[kind] = t
 	}
-	for _, t := range byKind {
-		slices.Sort(t.all)
-		slices.Sort(t.alone)
+	for _, kind := range slices.Sorted(maps.Keys(byKind)) {
+		all = append(all, byKind[kind])
 	}
-	return byKind
+	all = append(all, none)
+	for _, t := range all {
+		slices.Sort(t.All)
+		slices.Sort(t.Alone)
+	}
+	return all
 }
 
 // faultsOn returns the faults that may have caused a gap, the most likely one first: on

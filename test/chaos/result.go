@@ -107,9 +107,9 @@ func (r *Result) judgeEmptiness() {
 	if len(r.Options.Kinds) < len(kinds) {
 		return
 	}
-	for _, e := range r.exercised() {
-		if e.n < e.least {
-			r.breach("V6", "%d %s; a run needs at least %d to count", e.n, e.what, e.least)
+	for _, e := range r.Exercised() {
+		if e.N < e.least {
+			r.breach("V6", "%d %s; a run needs at least %d to count", e.N, e.What, e.least)
 		}
 	}
 }
@@ -142,11 +142,12 @@ var counters = []struct {
 
 // exercise is something that must have happened in a run.
 type exercise struct {
-	what     string
-	n, least int
+	What     string
+	N, least int
 }
 
-func (r *Result) exercised() []exercise {
+// Exercised returns what V6 counts.
+func (r *Result) Exercised() []exercise {
 	all := []exercise{{"partition handovers", r.Records.Handovers, 300}, {"evictions", r.Evictions, 8}}
 	for _, c := range counters {
 		all = append(all, exercise{c.what, int(r.Counted[c.what]), c.least})

@@ -1,6 +1,16 @@
 // Copyright The Operator Scaling Authors.
 // SPDX-License-Identifier: Apache-2.0
 
+// Package chaos runs replicas of the example controller, as real processes on a real control
+// plane, under constant change of their objects, and injects faults: into the processes, the
+// network between each process and the API server, the servers, and the Leases. Then it checks
+// the records of the replicas and the history of etcd, and draws a timeline.
+//
+// docs/chaos.md describes the faults, the checks V1 to V6, and how to read the report.
+//
+// Faults overlap: up to three at a time on different replicas, in addition to those of the
+// servers. The seed determines the order, targets and times of the faults. Their effects also
+// depend on the machine.
 package chaos
 
 import (
