@@ -245,8 +245,8 @@ func evictions(log []etcdlog.LeaseVersion) (evicted, writes int) {
 	held := map[string]bool{}
 	for _, v := range log {
 		writes++
-		void := v.Lease == nil || v.Lease.Spec.HolderIdentity == nil || *v.Lease.Spec.HolderIdentity == ""
-		if v.Lease != nil && void && held[v.Name] && v.Lease.Annotations["operator-scaling.tom-ludwig.github.io/evicted-by"] != "" {
+		void := v.Object == nil || v.Object.Spec.HolderIdentity == nil || *v.Object.Spec.HolderIdentity == ""
+		if v.Object != nil && void && held[v.Name] && v.Object.Annotations["operator-scaling.tom-ludwig.github.io/evicted-by"] != "" {
 			evicted++
 		}
 		held[v.Name] = !void

@@ -154,10 +154,10 @@ func (w *harness) holders(pod string) []string {
 	w.sync()
 	var holders []string
 	for _, v := range w.log.Lease(w.leaseName(pod)) {
-		if v.Lease == nil {
+		if v.Object == nil {
 			continue
 		}
-		decoded, err := inspect.Decode(v.Lease, w.ring)
+		decoded, err := inspect.Decode(v.Object, w.ring)
 		if err != nil || decoded.Void() {
 			continue
 		}
@@ -356,7 +356,7 @@ func testGarbageLeases(t *attempt) {
 	})
 	evicted := false
 	for _, v := range w.log.Lease(blocking.Name) {
-		evicted = evicted || v.Lease != nil && v.Lease.Annotations[annotations+"evicted-by"] != ""
+		evicted = evicted || v.Object != nil && v.Object.Annotations[annotations+"evicted-by"] != ""
 	}
 	if !evicted {
 		t.Errorf("Lease %s was deleted without being voided first", blocking.Name)

@@ -75,8 +75,8 @@ func (w *harness) claimWrites(replicas []*replica.Process) int {
 		before := ""
 		for _, v := range w.log.Lease(w.leaseName(r.Pod())) {
 			now := ""
-			if v.Lease != nil {
-				l, err := inspect.Decode(v.Lease, w.ring)
+			if v.Object != nil {
+				l, err := inspect.Decode(v.Object, w.ring)
 				if err != nil {
 					w.t.Fatal(err)
 				}

@@ -179,10 +179,10 @@ func testRollingUpdateOfTheRingParameters(t *attempt) {
 	last := int64(0) // revision of the last claim of an old member
 	first := int64(0)
 	for _, v := range w.log.Leases() {
-		if v.Lease == nil {
+		if v.Object == nil {
 			continue
 		}
-		decoded, err := inspect.Decode(v.Lease, w.ring)
+		decoded, err := inspect.Decode(v.Object, w.ring)
 		if err != nil || decoded.Claims.Empty() {
 			continue
 		}

@@ -155,7 +155,7 @@ func testKill(t *attempt, duration time.Duration) {
 			return err
 		}
 		versions := w.log.Lease(w.leaseName(victim.Pod()))
-		if last := versions[len(versions)-1]; last.Lease != nil {
+		if last := versions[len(versions)-1]; last.Object != nil {
 			return fmt.Errorf("the Lease still exists at revision %d", last.Revision)
 		}
 		return nil
@@ -164,7 +164,7 @@ func testKill(t *attempt, duration time.Duration) {
 	if len(versions) < 3 {
 		t.Fatalf("the Lease of %s had %d versions", victim, len(versions))
 	}
-	evicted, err := inspect.Decode(versions[len(versions)-2].Lease, w.ring)
+	evicted, err := inspect.Decode(versions[len(versions)-2].Object, w.ring)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -80,14 +80,14 @@ func writesOf(foos []FooVersion, namespace string) map[string][]write {
 	for _, v := range foos {
 		before := last[v.Name]
 		last[v.Name] = v
-		if v.Foo == nil || v.Foo.Status.Member == "" {
+		if v.Object == nil || v.Object.Status.Member == "" {
 			continue
 		}
-		if before.Foo != nil && before.Foo.UID == v.Foo.UID && equality.Semantic.DeepEqual(before.Foo.Status, v.Foo.Status) {
+		if before.Object != nil && before.Object.UID == v.Object.UID && equality.Semantic.DeepEqual(before.Object.Status, v.Object.Status) {
 			continue
 		}
 		key := namespace + "/" + v.Name
-		all[key] = append(all[key], write{v.Revision, v.Seen, v.Foo.Status.Member})
+		all[key] = append(all[key], write{v.Revision, v.Seen, v.Object.Status.Member})
 	}
 	return all
 }

@@ -63,7 +63,7 @@ func parse(t *testing.T, script string) (leases []LeaseVersion, foos []FooVersio
 			leases = append(leases, l)
 			continue
 		case what == "writes":
-			foos = append(foos, FooVersion{Revision: revision, Seen: at, Name: "foo", Foo: &v1alpha1.Foo{
+			foos = append(foos, FooVersion{Revision: revision, Seen: at, Name: "foo", Object: &v1alpha1.Foo{
 				Status: v1alpha1.FooStatus{Member: member, ObservedGeneration: revision},
 			}})
 			continue
@@ -76,7 +76,7 @@ func parse(t *testing.T, script string) (leases []LeaseVersion, foos []FooVersio
 			t.Fatalf("unknown line %q", line)
 		}
 		sent := metav1.NewMicroTime(at.Add(-time.Millisecond))
-		l.Lease = &coordinationv1.Lease{
+		l.Object = &coordinationv1.Lease{
 			ObjectMeta: metav1.ObjectMeta{
 				Name: l.Name, Labels: map[string]string{inspect.LabelRing: "ring"},
 				Annotations: map[string]string{

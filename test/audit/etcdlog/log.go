@@ -5,7 +5,6 @@ package etcdlog
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -15,26 +14,26 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	coordinationv1 "k8s.io/api/coordination/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes/scheme"
 
 	"github.com/tom-ludwig/operator-scaling/example-controller/pkg/apis/samplecontroller/v1alpha1"
 )
 
-// LeaseVersion is one state of a Lease.
-type LeaseVersion struct {
+// Version is one state of an object.
+type Version[T any] struct {
 	Revision int64     // its resourceVersion, or the revision of the deletion
 	Seen     time.Time // not before it was committed
 	Name     string
-	Lease    *coordinationv1.Lease // nil: deleted
+	Object   *T // nil: deleted
 }
 
-// FooVersion is one state of a Foo.
-type FooVersion struct {
-	Revision int64
-	Seen     time.Time
-	Name     string
-	Foo      *v1alpha1.Foo // nil: deleted
-}
+// The objects in a log.
+type (
+	LeaseVersion = Version[coordinationv1.Lease]
+	FooVersion   = Version[v1alpha1.Foo]
+)
 
 // Log has everything that happened to a ring's Leases and Foos since [Watch].
 type Log struct {
@@ -44,10 +43,16 @@ type Log struct {
 	wait      sync.WaitGroup
 
 	mu     sync.Mutex
-	leases []LeaseVersion
-	foos   []FooVersion
-	seen   [2]int64 // everything of the Leases, of the Foos up to these revisions is in the log
-	err    error    // the first one
+	leases stream[coordinationv1.Lease]
+	foos   stream[v1alpha1.Foo]
+	err    error // the first one
+}
+
+// stream has the versions of the objects of one kind.
+type stream[T any] struct {
+	prefix string // of their keys in etcd
+	all    []Version[T]
+	seen   int64 // everything up to this revision is in all
 }
 
 // Watch starts a log of the Leases of one namespace and the Foos of one, often the same. The
@@ -63,18 +68,12 @@ func Watch(ctx context.Context, url, leases, foos string) (*Log, error) {
 		_ = client.Close()
 		return nil, fmt.Errorf("watch etcd at %s: %w", url, err)
 	}
-	revision := now.Header.Revision
-	l.seen = [2]int64{revision, revision}
-
+	l.leases = stream[coordinationv1.Lease]{prefix: "/registry/leases/" + leases + "/", seen: now.Header.Revision}
+	l.foos = stream[v1alpha1.Foo]{prefix: "/registry/" + v1alpha1.GroupName + "/foos/" + foos + "/", seen: now.Header.Revision}
 	watching, stop := context.WithCancel(clientv3.WithRequireLeader(context.Background()))
 	l.stop = stop
-	for i, prefix := range []string{
-		"/registry/leases/" + leases + "/",
-		"/registry/" + v1alpha1.GroupName + "/foos/" + foos + "/",
-	} {
-		events := client.Watch(watching, prefix, clientv3.WithPrefix(), clientv3.WithRev(revision+1))
-		l.wait.Go(func() { l.follow(i, prefix, events) })
-	}
+	follow(l, watching, &l.leases)
+	follow(l, watching, &l.foos)
 	return l, nil
 }
 
@@ -85,47 +84,38 @@ func (l *Log) Close() {
 	_ = l.client.Close() // nothing was written
 }
 
-// follow reads one of the two streams.
-func (l *Log) follow(stream int, prefix string, events clientv3.WatchChan) {
-	for answer := range events {
-		l.mu.Lock()
-		err := answer.Err()
-		for _, event := range answer.Events {
-			err = errors.Join(err, l.take(strings.TrimPrefix(string(event.Kv.Key), prefix), stream, event))
+// follow reads one of the two streams until the context ends.
+func follow[T any](l *Log, ctx context.Context, s *stream[T]) {
+	events := l.client.Watch(ctx, s.prefix, clientv3.WithPrefix(), clientv3.WithRev(s.seen+1))
+	l.wait.Go(func() {
+		for answer := range events {
+			l.mu.Lock()
+			err := answer.Err()
+			for _, event := range answer.Events {
+				err = errors.Join(err, s.take(event))
+			}
+			if err != nil && l.err == nil {
+				l.err = fmt.Errorf("watch %s: %w", s.prefix, err)
+			}
+			s.seen = max(s.seen, answer.Header.Revision)
+			l.mu.Unlock()
 		}
-		if err != nil && l.err == nil {
-			l.err = fmt.Errorf("watch %s: %w", prefix, err)
-		}
-		l.seen[stream] = max(l.seen[stream], answer.Header.Revision)
-		l.mu.Unlock()
-	}
+	})
 }
 
-func (l *Log) take(name string, stream int, event *clientv3.Event) error {
-	revision, now := event.Kv.ModRevision, time.Now()
-	deleted := event.Type == clientv3.EventTypeDelete
-	if stream == 0 {
-		v := LeaseVersion{Revision: revision, Seen: now, Name: name}
-		if !deleted {
-			obj, _, err := scheme.Codecs.UniversalDeserializer().Decode(event.Kv.Value, nil, nil)
-			if err != nil {
-				return fmt.Errorf("decode Lease %s of revision %d: %w", name, revision, err)
-			}
-			v.Lease = obj.(*coordinationv1.Lease)
-			v.Lease.ResourceVersion = fmt.Sprint(revision) // not stored with the object
+func (s *stream[T]) take(event *clientv3.Event) error {
+	v := Version[T]{Revision: event.Kv.ModRevision, Seen: time.Now(), Name: strings.TrimPrefix(string(event.Kv.Key), s.prefix)}
+	if event.Type != clientv3.EventTypeDelete {
+		v.Object = new(T)
+		object := any(v.Object).(metav1.Object)
+		// Leases are stored as protobuf, Foos as JSON.
+		err := runtime.DecodeInto(scheme.Codecs.UniversalDeserializer(), event.Kv.Value, object.(runtime.Object))
+		if err != nil {
+			return fmt.Errorf("decode %s of revision %d: %w", v.Name, v.Revision, err)
 		}
-		l.leases = append(l.leases, v)
-		return nil
+		object.SetResourceVersion(fmt.Sprint(v.Revision)) // not stored with the object
 	}
-	v := FooVersion{Revision: revision, Seen: now, Name: name}
-	if !deleted {
-		v.Foo = &v1alpha1.Foo{}
-		if err := json.Unmarshal(event.Kv.Value, v.Foo); err != nil {
-			return fmt.Errorf("decode Foo %s of revision %d: %w", name, revision, err)
-		}
-		v.Foo.ResourceVersion = fmt.Sprint(revision)
-	}
-	l.foos = append(l.foos, v)
+	s.all = append(s.all, v)
 	return nil
 }
 
@@ -142,7 +132,7 @@ func (l *Log) Sync(ctx context.Context) error {
 			return fmt.Errorf("ask etcd for progress: %w", err)
 		}
 		l.mu.Lock()
-		revision, err := min(l.seen[0], l.seen[1]), l.err
+		revision, err := min(l.leases.seen, l.foos.seen), l.err
 		l.mu.Unlock()
 		if err != nil {
 			return fmt.Errorf("the history is incomplete: %w", err)
@@ -162,7 +152,7 @@ func (l *Log) Sync(ctx context.Context) error {
 func (l *Log) Leases() []LeaseVersion {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return slices.Clone(l.leases)
+	return slices.Clone(l.leases.all)
 }
 
 // Lease returns all versions of one Lease.
@@ -174,5 +164,5 @@ func (l *Log) Lease(name string) []LeaseVersion {
 func (l *Log) Foos() []FooVersion {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return slices.Clone(l.foos)
+	return slices.Clone(l.foos.all)
 }

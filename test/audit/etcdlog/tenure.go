@@ -5,6 +5,7 @@ package etcdlog
 
 import (
 	"cmp"
+	"maps"
 	"math"
 	"slices"
 	"strconv"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/tom-ludwig/operator-scaling/shard/inspect"
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
+	"github.com/tom-ludwig/operator-scaling/test/audit/worklog"
 )
 
 // forever is the end of a tenure that has not ended.
@@ -57,10 +59,10 @@ func versions(log []LeaseVersion, ringName string) []held {
 	all := make([]held, len(log))
 	for i, v := range log {
 		all[i].version = v
-		if v.Lease == nil {
+		if v.Object == nil {
 			continue
 		}
-		if decoded, err := inspect.Decode(v.Lease, ringName); err == nil {
+		if decoded, err := inspect.Decode(v.Object, ringName); err == nil {
 			all[i].record = decoded
 		}
 	}
@@ -74,11 +76,11 @@ func claims(r inspect.Member, point uint64) bool {
 // sent returns a time before which the version cannot have been committed: members write
 // the time on the Lease before they send it. An evicted Lease has the time of its member's
 // last renewal, a deleted one has none.
-func (v LeaseVersion) sent() time.Time {
-	if v.Lease == nil || v.Lease.Spec.RenewTime == nil {
+func sent(v LeaseVersion) time.Time {
+	if v.Object == nil || v.Object.Spec.RenewTime == nil {
 		return time.Time{}
 	}
-	return v.Lease.Spec.RenewTime.Time
+	return v.Object.Spec.RenewTime.Time
 }
 
 // tenures returns all tenures of a point, ordered by start.
@@ -91,8 +93,8 @@ func tenures(log []held, point uint64) []Tenure {
 		is := claims(h.record, point)
 		if was && (!is || h.record.Holder != all[i].Holder) {
 			t := &all[i]
-			t.To, t.ToSeen, t.ToSent = h.version.Revision, h.version.Seen, h.version.sent()
-			if h.version.Lease == nil {
+			t.To, t.ToSeen, t.ToSent = h.version.Revision, h.version.Seen, sent(h.version)
+			if h.version.Object == nil {
 				t.Grace = duration[h.version.Name]
 			}
 			delete(open, h.version.Name)
@@ -117,4 +119,48 @@ func tenures(log []held, point uint64) []Tenure {
 func pointOf(key string) uint64 {
 	namespace, name, _ := strings.Cut(key, "/")
 	return ring.PointOfName(namespace, name)
+}
+
+// Handover is the move of a key from one member that worked on it to the next.
+type Handover struct {
+	Key      string
+	From, To Tenure
+	// Worked is when the next member first started to work on the key.
+	Worked time.Time
+}
+
+// Unowned is an upper bound of the time in which no member could work on the key: from
+// before the previous member sent its release until the next one started to work. It is
+// valid only for a release; an evicted member stopped at another time.
+func (h Handover) Unowned() time.Duration { return h.Worked.Sub(h.From.ToSent) }
+
+// Handovers returns all handovers of a ring's keys, sorted by key and time.
+func (l *Log) Handovers(ringName string, processes []worklog.Process) []Handover {
+	return handovers(l.Leases(), ringName, processes, clockOffset())
+}
+
+func handovers(leases []LeaseVersion, ringName string, processes []worklog.Process, offset time.Duration) []Handover {
+	log := versions(leases, ringName)
+	starts := startsOf(processes)
+	var all []Handover
+	for _, key := range slices.Sorted(maps.Keys(starts)) {
+		var last *Tenure
+		for _, t := range tenures(log, pointOf(key)) {
+			var worked time.Time // the first time
+			for _, s := range starts[key] {
+				at := s.at(offset)
+				if t.under(s.record.Token) && (worked.IsZero() || at.Before(worked)) {
+					worked = at
+				}
+			}
+			if worked.IsZero() {
+				continue
+			}
+			if last != nil && last.Holder != t.Holder && !last.Open() {
+				all = append(all, Handover{Key: key, From: *last, To: t, Worked: worked})
+			}
+			last = &t
+		}
+	}
+	return all
 }
