@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -15,6 +16,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"text/tabwriter"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -344,9 +346,9 @@ func (w *harness) check(final bool) *worklog.Report {
 		return errors.New("not yet")
 	})
 	if len(report.Findings) > 0 {
-		w.t.Brokenf("the records of the replicas:\n%s", report)
+		w.t.Brokenf("the records of the replicas:\n%s", describe(report))
 	} else {
-		w.t.Logf("the records of the replicas:\n%s", report)
+		w.t.Logf("the records of the replicas:\n%s", describe(report))
 	}
 	seen := w.log.Check(w.ring, processes)
 	if err := seen.Err(); err != nil {
@@ -355,6 +357,42 @@ func (w *harness) check(final bool) *worklog.Report {
 	w.t.Logf("the history of the Leases: %d writes, %d starts of work, %d moves, %d contested claims, %d findings",
 		seen.Writes, seen.Starts, seen.Moves, seen.Contests, len(seen.Findings))
 	return report
+}
+
+// describe returns a report as tables, with the first findings of each kind.
+func describe(r *worklog.Report) string {
+	var b strings.Builder // its writes never fail
+	fmt.Fprintf(&b, "%s: %d processes, %d keys, %d reconciles (%d failed)\n", round(time.Duration(r.End-r.Begin)), len(r.Processes), r.Keys, r.Reconciles, r.Failed)
+	fmt.Fprintf(&b, "handovers: %d of partitions, %d of keys\n", r.Handovers, r.Moves)
+	fmt.Fprintf(&b, "keys by their number of reconciles: %v\n", r.KeysByReconciles)
+
+	t := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "\nPROCESS\tRECONCILES\tFAILED\tKEYS\tGAINED\tRELEASED\tOWNED\tFENCED\tEND")
+	for _, p := range r.Processes {
+		end := p.Ended
+		if end == "" {
+			end = "running"
+		}
+		fmt.Fprintf(t, "%s\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%s\n", p.Process, p.Reconciles, p.Failed, p.Keys, p.Activated, p.Released, p.Owns, p.Fences, end)
+	}
+	if len(r.Unowned) > 0 {
+		fmt.Fprintln(t, "\nUNOWNED AFTER\tCOUNT\tP50\tP99\tMAX\tTO THE END")
+		for _, cause := range slices.Sorted(maps.Keys(r.Unowned)) {
+			d := r.Unowned[cause]
+			fmt.Fprintf(t, "%s\t%d\t%s\t%s\t%s\t%d\n", cause, d.Count, round(d.P50), round(d.P99), round(d.Max), d.Open)
+		}
+	}
+	_ = t.Flush()
+	fmt.Fprintf(&b, "\n%6d  findings that must not occur\n%s%s", len(r.Findings), audit.List(r.Findings), audit.List(r.VersionDrops))
+	return b.String()
+}
+
+// round rounds to milliseconds, or below a second to microseconds.
+func round(d time.Duration) time.Duration {
+	if d < time.Second {
+		return d.Round(time.Microsecond)
+	}
+	return d.Round(time.Millisecond)
 }
 
 // eventually waits until f returns nil, and fails the test after a timeout.

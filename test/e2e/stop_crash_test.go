@@ -57,12 +57,12 @@ func testGracefulStop(t *attempt) {
 	}
 	var unowned, claimed []time.Duration
 	first := map[[2]string]time.Duration{} // by the two members
-	for _, h := range w.log.Handovers(w.ring, w.histories()) {
-		unowned = append(unowned, h.Unowned())
-		claimed = append(claimed, h.To.FromSeen.Sub(h.From.ToSent))
-		pair := [2]string{h.From.Holder, h.To.Holder}
-		if earlier, known := first[pair]; !known || h.Unowned() < earlier {
-			first[pair] = h.Unowned()
+	for _, h := range w.handovers() {
+		unowned = append(unowned, h.unowned())
+		claimed = append(claimed, h.to.FromSeen.Sub(h.from.ToSent))
+		pair := [2]string{h.from.Holder, h.to.Holder}
+		if earlier, known := first[pair]; !known || h.unowned() < earlier {
+			first[pair] = h.unowned()
 		}
 	}
 	if len(unowned) == 0 {
@@ -118,9 +118,9 @@ func testKill(t *attempt, duration time.Duration) {
 
 	// From the kill to the next member's work, for each object that the victim owned.
 	var unowned []time.Duration
-	for _, h := range w.log.Handovers(w.ring, w.histories()) {
-		if h.From.Member == victim.Pod() {
-			unowned = append(unowned, h.Worked.Sub(killed))
+	for _, h := range w.handovers() {
+		if h.from.Member == victim.Pod() {
+			unowned = append(unowned, h.worked.Sub(killed))
 		}
 	}
 	moved := 0

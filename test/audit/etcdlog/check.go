@@ -169,7 +169,7 @@ func (c *keyCheck) writes(writes []write) {
 func (c *keyCheck) start(s start, at time.Time) {
 	c.result.Starts++
 	token, _ := strconv.ParseInt(s.record.Token, 10, 64)
-	i := slices.IndexFunc(c.tenures, func(t Tenure) bool { return t.Holder == s.record.Member && t.under(s.record.Token) })
+	i := slices.IndexFunc(c.tenures, func(t Tenure) bool { return t.Holder == s.record.Member && t.Under(s.record.Token) })
 	if i < 0 {
 		c.found(Unclaimed, "%s worked under the token %q, which does not belong to any of its own claims; %s", s.record.Member, s.record.Token, describe(c.tenures, token))
 		return

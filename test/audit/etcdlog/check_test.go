@@ -4,7 +4,6 @@
 package etcdlog
 
 import (
-	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -254,28 +253,5 @@ func TestCheckConsidersPauses(t *testing.T) {
 	processes[0].Pauses = []worklog.Pause{{From: second / 4, To: second / 2}} // long ago
 	if result := check(leases, foos, "ns", "ring", processes, 0); len(result.Findings) != 1 || result.Findings[0].Kind != Unclaimed {
 		t.Errorf("found %v, want H3", result.Findings)
-	}
-}
-
-func TestHandovers(t *testing.T) {
-	leases, _, processes := parse(t, `
-		1 a claims
-		2 a starts 1
-		3 a starts 1
-		10 a claims other
-		12 b claims
-		15 b starts 12
-		16 b starts 12
-		20 b void
-		21 a claims
-		25 a starts 21`)
-	var got []string
-	for _, h := range handovers(leases, "ring", processes, 0) {
-		got = append(got, fmt.Sprintf("%s %s>%s %v", h.Key, h.From.Member, h.To.Member, h.Unowned().Round(time.Second)))
-	}
-	// In a's second tenure the holder is the same as in the first, but the claim is a new one.
-	want := []string{"ns/foo a>b 5s", "ns/foo b>a 5s"}
-	if !slices.Equal(got, want) {
-		t.Errorf("got %q, want %q", got, want)
 	}
 }

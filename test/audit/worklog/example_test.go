@@ -35,17 +35,11 @@ func ExampleCheck() {
 	report := worklog.Check([]worklog.Process{a, b}, worklog.Options{
 		Final: map[string]string{"default/foo": "2"},
 	})
-	fmt.Print(report)
+	fmt.Printf("%d reconciles, %d failed\n", report.Reconciles, report.Failed)
+	fmt.Print(report.Err())
 	// Output:
-	// 8ms: 2 processes, 1 keys, 2 reconciles (1 failed)
-	// handovers: 0 of partitions, 1 of keys
-	// keys by their number of reconciles: map[2:1]
-	//
-	// PROCESS  RECONCILES  FAILED  KEYS  GAINED  RELEASED  OWNED  FENCED  END
-	// a        1           0       1     0       0         0      0       running
-	// b        1           1       1     0       0         0      0       running
-	//
-	//      2  findings that must not occur
+	// 2 reconciles, 1 failed
+	// findings:
 	//      1  F1 overlapping work
 	//         default/foo: for 2ms at 2ms: a from 0s to 4ms, b from 2ms to 8ms
 	//      1  F4 last version not processed

@@ -4,11 +4,7 @@
 package worklog
 
 import (
-	"fmt"
-	"maps"
 	"slices"
-	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/tom-ludwig/operator-scaling/test/audit"
@@ -76,34 +72,6 @@ func (r *Report) summarize() {
 		quantile := func(percent int) time.Duration { return gaps[(len(gaps)*percent+99)/100-1] }
 		r.Unowned[cause] = Durations{len(gaps), quantile(50), quantile(99), quantile(100), r.Unowned[cause].Open}
 	}
-}
-
-// String returns the report as tables, with the first findings of each kind.
-func (r *Report) String() string {
-	var b strings.Builder // its writes never fail
-	fmt.Fprintf(&b, "%s: %d processes, %d keys, %d reconciles (%d failed)\n", duration(r.Begin, r.End), len(r.Processes), r.Keys, r.Reconciles, r.Failed)
-	fmt.Fprintf(&b, "handovers: %d of partitions, %d of keys\n", r.Handovers, r.Moves)
-	fmt.Fprintf(&b, "keys by their number of reconciles: %v\n", r.KeysByReconciles)
-
-	t := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "\nPROCESS\tRECONCILES\tFAILED\tKEYS\tGAINED\tRELEASED\tOWNED\tFENCED\tEND")
-	for _, p := range r.Processes {
-		end := p.Ended
-		if end == "" {
-			end = "running"
-		}
-		fmt.Fprintf(t, "%s\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%s\n", p.Process, p.Reconciles, p.Failed, p.Keys, p.Activated, p.Released, p.Owns, p.Fences, end)
-	}
-	if len(r.Unowned) > 0 {
-		fmt.Fprintln(t, "\nUNOWNED AFTER\tCOUNT\tP50\tP99\tMAX\tTO THE END")
-		for _, cause := range slices.Sorted(maps.Keys(r.Unowned)) {
-			d := r.Unowned[cause]
-			fmt.Fprintf(t, "%s\t%d\t%s\t%s\t%s\t%d\n", cause, d.Count, round(d.P50), round(d.P99), round(d.Max), d.Open)
-		}
-	}
-	_ = t.Flush()
-	fmt.Fprintf(&b, "\n%6d  findings that must not occur\n%s%s", len(r.Findings), audit.List(r.Findings), audit.List(r.VersionDrops))
-	return b.String()
 }
 
 // at formats a time relative to the start of the report.

@@ -85,10 +85,10 @@ func TestRecordsAreComplete(t *testing.T) {
 		}
 		did := report.Processes[0]
 		if did.Reconciles != foos || did.Keys != foos || did.Failed+did.Unfinished != 0 {
-			t.Errorf("want one reconcile of each of %d Foos, and no failure:\n%s", foos, report)
+			t.Errorf("want one reconcile of each of %d Foos, and no failure: %+v", foos, did)
 		}
 		if did.Activated == 0 || did.Owns != 0 || did.Ended != worklog.Left {
-			t.Errorf("want partitions, all released at the end:\n%s", report)
+			t.Errorf("want partitions, all released at the end: %+v", did)
 		}
 		if first, last := p.Records[0].Event, p.Records[len(p.Records)-1].Event; first != worklog.Join || last != worklog.Leave {
 			t.Errorf("the records begin with %s and end with %s", first, last)
@@ -109,7 +109,7 @@ func TestStopEndsSimulatedWork(t *testing.T) {
 		report := worklog.Check([]worklog.Process{p}, worklog.Options{})
 		did := report.Processes[0]
 		if did.Reconciles != 3 || did.Failed != 3 || did.Unfinished != 0 {
-			t.Errorf("want 3 reconciles that failed:\n%s", report)
+			t.Errorf("want 3 reconciles that failed: %+v", did)
 		}
 	})
 }
