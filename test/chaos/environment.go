@@ -55,23 +55,20 @@ type environment struct {
 	cancel context.CancelFunc
 	wait   sync.WaitGroup
 
-	mu         sync.Mutex
-	random     *rand.Rand
-	processes  []*replica.Process
-	injections []*Injection
-	exits      int                                     // processes that exited on their own
-	stalls     time.Duration                           // see Result
-	err        error                                   // the first error of the harness itself
-	seen       map[*replica.Process]map[string]float64 // the values of counters
-	breaches   []Breach
+	mu        sync.Mutex
+	random    *rand.Rand
+	processes []*replica.Process
+	result    Result                                  // what is known so far
+	err       error                                   // the first error of the harness itself
+	seen      map[*replica.Process]map[string]float64 // the values of counters
 }
 
 // open builds and starts everything except the replicas.
 func open(ctx context.Context, o Options) (_ *environment, err error) {
 	a := &environment{
-		options: o,
-		random:  rand.New(rand.NewPCG(o.Seed, 1)),
-		seen:    map[*replica.Process]map[string]float64{},
+		options: o, result: Result{Options: o},
+		random: rand.New(rand.NewPCG(o.Seed, 1)),
+		seen:   map[*replica.Process]map[string]float64{},
 	}
 	a.ctx, a.cancel = context.WithCancel(context.Background())
 	defer func() {

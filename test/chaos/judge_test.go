@@ -28,7 +28,7 @@ func passed() *Result {
 		r.Counted[c.what] = 50
 	}
 	for _, name := range r.Options.Kinds {
-		r.Injections = append(r.Injections, Injection{Kind: name, Target: "op-0"})
+		r.Injections = append(r.Injections, &Injection{Kind: name, Target: "op-0"})
 	}
 	return r
 }
@@ -51,7 +51,7 @@ func TestJudgeFindsEachBreach(t *testing.T) {
 		"V4 far too long":       {func(r *Result) { r.Records.Gaps = []worklog.Gap{{To: int64(10 * time.Minute)}} }, "V4"},
 		"V4 as long as an outage": {func(r *Result) {
 			r.Records.Gaps = []worklog.Gap{{From: 1, To: int64(time.Minute)}}
-			r.Injections = append(r.Injections, Injection{Kind: "outage", Target: servers, To: int64(time.Minute)})
+			r.Injections = append(r.Injections, &Injection{Kind: "outage", Target: servers, To: int64(time.Minute)})
 		}, ""},
 		"V4 as long as an outage, without one": {func(r *Result) { r.Records.Gaps = []worklog.Gap{{To: int64(time.Minute)}} }, "V4"},
 		"V5 history":                           {func(r *Result) { r.History.Findings = []audit.Finding{{Kind: etcdlog.StrayWrite}} }, "V5"},
@@ -89,7 +89,7 @@ func TestJudgeFindsEachBreach(t *testing.T) {
 func TestUnownedTimesAreAttributedToFaults(t *testing.T) {
 	const s = int64(time.Second)
 	r := passed()
-	r.Injections = []Injection{
+	r.Injections = []*Injection{
 		{Kind: "kill", Target: "op-0", From: 100 * s, To: 101 * s},
 		{Kind: "outage", Target: servers, From: 200 * s, To: 220 * s},
 		{Kind: "slow", Target: "op-1", From: 205 * s, To: 210 * s},

@@ -138,7 +138,7 @@ func (r *replicaHarness) startLocked() error {
 		a.mu.Lock()
 		defer a.mu.Unlock()
 		if p.ExitCode() >= 0 { // otherwise it was killed
-			a.exits++
+			a.result.Exits++
 		}
 		a.err = cmp.Or(a.err, err)
 	})
@@ -190,8 +190,8 @@ func (r *replicaHarness) startProcess(uid string) (*replica.Process, error) {
 	p, err := replica.Start(replica.Config{
 		Binary: a.binary, Kubeconfig: r.kubeconfig, Dir: o.Dir,
 		Ring: ringName, Namespace: namespace, Watch: namespace, Pod: r.pod, PodUID: uid,
-		LeaseDuration: o.LeaseDuration, Workers: 8, ReconcileDelay: reconcileDelay,
 		Args: []string{
+			"--lease-duration=" + o.LeaseDuration.String(), "--workers=8", "--reconcile-delay=" + reconcileDelay.String(),
 			"--kube-api-qps=500", "--kube-api-burst=500", "-v=2",
 			fmt.Sprintf("--partitions=%d", o.Partitions), "--drain-timeout=" + drainTimeout.String(),
 		},

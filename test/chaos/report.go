@@ -152,9 +152,9 @@ func (r *Result) Unowned() (all []*times) {
 // the previous owner, then on the servers or the fleet, then on the next owner or begun
 // later. A fault has effects until another member has taken over the partitions of the
 // member that it stopped.
-func (r *Result) faultsOn(g worklog.Gap) []Injection {
+func (r *Result) faultsOn(g worklog.Gap) []*Injection {
 	after := int64(r.Options.LeaseDuration + 2*time.Second)
-	var causes [3][]Injection
+	var causes [3][]*Injection
 	for _, i := range slices.Backward(r.Injections) {
 		before, next := podOf(g.Before) == i.Target, podOf(g.After) == i.Target
 		all := i.Target == wholeFleet || i.Target == servers

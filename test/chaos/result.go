@@ -16,7 +16,7 @@ import (
 // Result is the result of a run.
 type Result struct {
 	Options    Options
-	Injections []Injection
+	Injections []*Injection
 	Faulty     time.Duration // how long faults were injected
 	Settled    time.Duration // from their end until the replicas converged
 	Changes    int           // of objects, by the load
@@ -32,8 +32,6 @@ type Result struct {
 	Breaches []Breach
 
 	Counted map[string]float64 // see counters
-
-	processes []worklog.Process
 }
 
 // Breach is a violation of a check.
@@ -55,13 +53,6 @@ func (r *Result) breach(check, format string, args ...any) {
 	r.Breaches = append(r.Breaches, Breach{check, fmt.Sprintf(format, args...)})
 }
 
-// breach notes a violation during the run.
-func (a *environment) breach(check, format string, args ...any) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.breaches = append(a.breaches, Breach{check, fmt.Sprintf(format, args...)})
-}
-
 // judge finds the breaches.
 func (r *Result) judge() {
 	c := r.Records
@@ -79,7 +70,7 @@ func (r *Result) judge() {
 		// Three concurrent faults may hit one owner after the other, and the machine may be
 		// busy as well.
 		limit := 4*r.Options.LeaseDuration + drainTimeout + 15*time.Second + 2*r.Stalls
-		if slices.ContainsFunc(r.faultsOn(g), func(i Injection) bool { return i.Target == servers || i.Target == wholeFleet }) {
+		if slices.ContainsFunc(r.faultsOn(g), func(i *Injection) bool { return i.Target == servers || i.Target == wholeFleet }) {
 			limit += r.Options.Outage + 15*time.Second
 		}
 		switch {

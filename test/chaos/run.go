@@ -75,19 +75,15 @@ func (a *environment) run(ctx context.Context) (*Result, error) {
 		return nil, err
 	}
 	_ = foos.Sleep(ctx, a.options.LeaseDuration) // the load continues for a while without faults
-	r := &Result{Options: a.options, Faulty: faults, Changes: stopLoad()}
+	r := &a.result
+	r.Faulty, r.Changes = faults, stopLoad()
 	if err := eventually(ctx, patience, a.converged); err != nil {
 		r.breach("V3", "after the faults: %v", err)
 	}
 	r.Settled = time.Since(began) - faults
 	stopAsking()
 	a.ask(ctx, 5*time.Second)
-	if err := a.judge(ctx, r); err != nil {
-		return nil, err
-	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return r, a.err
+	return a.judge(ctx)
 }
 
 // converged returns nil if the replicas' processes together own every partition, and
@@ -144,7 +140,7 @@ func (a *environment) watchMachine(ctx context.Context) {
 	for last := time.Now(); foos.Sleep(ctx, 100*time.Millisecond) == nil; last = time.Now() {
 		if stalled := time.Since(last); stalled > time.Second {
 			a.mu.Lock()
-			a.stalls += stalled
+			a.result.Stalls += stalled
 			a.mu.Unlock()
 		}
 	}
@@ -196,48 +192,47 @@ func (a *environment) counted() map[string]float64 {
 	return sum
 }
 
-// judge compares the records of the replicas with the history of etcd.
-func (a *environment) judge(ctx context.Context, r *Result) error {
+// judge compares the records of the replicas with the history of etcd. No fault is active.
+func (a *environment) judge(ctx context.Context) (*Result, error) {
 	final, _, err := a.foos.State(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	syncing, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	if err := a.log.Sync(syncing); err != nil {
-		return err
+		return nil, err
 	}
+	a.mu.Lock()
+	r := a.result
+	a.mu.Unlock()
+	var records []worklog.Process
 	for tries := 0; ; tries++ {
-		r.processes = nil
+		records = nil
 		for _, p := range a.started() {
 			h, err := p.History()
 			if err != nil {
-				return err
+				return nil, err
 			}
-			r.processes = append(r.processes, h)
+			records = append(records, h)
 		}
-		r.Records = worklog.Check(r.processes, worklog.Options{End: worklog.Now(), Final: final, WritesRecorded: true})
+		r.Records = worklog.Check(records, worklog.Options{End: worklog.Now(), Final: final, WritesRecorded: true})
 		if audit.Count(r.Records.Findings, worklog.Loss) == 0 || tries == 100 {
 			break
 		}
 		// A status can be visible a moment before the end of the work that wrote it is
 		// recorded.
 		if err := foos.Sleep(ctx, 100*time.Millisecond); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	r.History = a.log.Check(ringName, r.processes)
+	r.History = a.log.Check(ringName, records)
 	r.Evictions, r.LeaseWrites = evictions(a.log.Leases())
 	r.Counted = a.counted()
-	a.mu.Lock()
-	r.Exits, r.Stalls = a.exits, a.stalls
-	for _, i := range a.injections {
-		r.Injections = append(r.Injections, *i)
-	}
-	r.Breaches = append(r.Breaches, a.breaches...)
-	a.mu.Unlock()
 	r.judge()
-	return nil
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return &r, a.err
 }
 
 // evictions counts the Leases that were voided by a peer, and all writes.

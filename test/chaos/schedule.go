@@ -170,7 +170,7 @@ func (a *environment) inject(ctx context.Context, f *fault) {
 	i := f.injection
 	i.From = worklog.Now()
 	a.mu.Lock()
-	a.injections = append(a.injections, i)
+	a.result.Injections = append(a.result.Injections, i)
 	a.mu.Unlock()
 	a.logf("%-12s %s", i.Target, i.Kind)
 	err := f.kind.step(ctx, f)

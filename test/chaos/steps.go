@@ -166,7 +166,9 @@ var stopMustFail = act(func(f *fault) {
 	_ = p.Stop() // the exit code is checked below
 	f.note("exit code %d", p.ExitCode())
 	if p.ExitCode() == 0 {
-		f.breach("V1", "%s was stopped during a write that did not end, and exited with code 0", p)
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.result.breach("V1", "%s was stopped during a write that did not end, and exited with code 0", p)
 	}
 })
 

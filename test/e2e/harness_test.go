@@ -122,8 +122,7 @@ func makeHarness(t *attempt, p *plane, namespace, leasesIn, ring string) *harnes
 	w.template = replica.Config{
 		Binary: shared.binary, Kubeconfig: p.cp.Kubeconfig(), Dir: w.dir,
 		Ring: w.ring, Namespace: w.leasesIn, Watch: w.namespace,
-		LeaseDuration: leaseDuration, Workers: 8,
-		Args: []string{"--kube-api-qps=1000", "--kube-api-burst=1000", "-v=2"},
+		Args: []string{"--lease-duration=" + leaseDuration.String(), "--workers=8", "--kube-api-qps=1000", "--kube-api-burst=1000", "-v=2"},
 	}
 	t.Cleanup(w.end)
 	return w
@@ -236,6 +235,11 @@ func (w *harness) stop(processes ...*replica.Process) {
 		})
 	}
 	wait.Wait()
+}
+
+// setFlag sets a flag of all replicas that start later.
+func (w *harness) setFlag(name string, value any) {
+	w.template.Args = append(w.template.Args, fmt.Sprintf("--%s=%v", name, value))
 }
 
 // args adds flags to a replica.

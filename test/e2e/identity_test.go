@@ -35,7 +35,7 @@ func TestRestartInTheSamePod(t *testing.T) {
 func testRestartInTheSamePod(t *attempt) {
 	const objects = 60
 	w := newHarness(t)
-	w.template.LeaseDuration = shard.DefaultLeaseDuration // long enough to distinguish immediately from later
+	w.setFlag("lease-duration", shard.DefaultLeaseDuration) // long enough to distinguish immediately from later
 	w.createFoos(0, objects)
 	replicas := w.startMany(0, 2)
 	before := w.waitWorked(replicas...)

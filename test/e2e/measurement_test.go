@@ -29,7 +29,7 @@ func TestCostOfAMembershipChange(t *testing.T) {
 func testCostOfAMembershipChange(t *attempt) {
 	const members = 4
 	w := newHarness(t)
-	w.template.LeaseDuration = shard.DefaultLeaseDuration // avoids evictions on a slow machine
+	w.setFlag("lease-duration", shard.DefaultLeaseDuration) // avoids evictions on a slow machine
 	replicas := w.startMany(0, members)
 	w.waitPlaced(replicas...)
 	objects := 0

@@ -40,11 +40,11 @@ func testStartOnExistingObjects(t *attempt) {
 	}
 	w := newHarness(t)
 	// Only the start must happen: no member may be evicted because the machine is busy.
-	w.template.LeaseDuration = shard.DefaultLeaseDuration
+	w.setFlag("lease-duration", shard.DefaultLeaseDuration)
 	w.createFoos(0, objects)
 
 	began := time.Now()
-	replicas := w.startMany(0, members, func(c *replica.Config) { c.Workers = 4 })
+	replicas := w.startMany(0, members, args("--workers=4"))
 	w.waitPlaced(replicas...)
 	placed := time.Since(began)
 	p := w.waitWorked(replicas...)
@@ -359,7 +359,7 @@ func testDeletion(t *attempt) {
 	const objects = 120
 	w := newHarnessOn(t, ownPlane(t, controlplane.Options{}))
 	collectGarbage(t, w.plane.cp.Admin())
-	w.template.LeaseDuration = shard.DefaultLeaseDuration // long enough for all deletions
+	w.setFlag("lease-duration", shard.DefaultLeaseDuration) // long enough for all deletions
 	w.createFoos(0, objects)
 	replicas := w.startMany(0, 2)
 	p := w.waitWorked(replicas...)

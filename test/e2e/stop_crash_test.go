@@ -29,8 +29,8 @@ func TestGracefulStop(t *testing.T) {
 func testGracefulStop(t *attempt) {
 	const objects, members = 300, 4
 	w := newHarness(t)
-	w.template.LeaseDuration = shard.DefaultLeaseDuration // avoids evictions on a slow machine
-	w.template.Workers = 32                               // enough workers, so that waiting for one does not affect the measurement
+	w.setFlag("lease-duration", shard.DefaultLeaseDuration) // avoids evictions on a slow machine
+	w.setFlag("workers", 32)                                // enough workers, so that waiting for one does not affect the measurement
 	w.createFoos(0, objects)
 	replicas := w.startMany(0, members)
 	w.waitWorked(replicas...)
@@ -99,7 +99,7 @@ func TestKillWithDefaults(t *testing.T) {
 func testKill(t *attempt, duration time.Duration) {
 	const objects, members = 300, 3
 	w := newHarness(t)
-	w.template.LeaseDuration = duration
+	w.setFlag("lease-duration", duration)
 	w.createFoos(0, objects)
 	replicas := w.startMany(0, members)
 	before := w.waitWorked(replicas...)

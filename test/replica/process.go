@@ -43,11 +43,6 @@ type Config struct {
 	PodUID     string // POD_UID; not set if empty
 	// Watch is the namespace whose objects the replica works on. Empty: all.
 	Watch string
-	// LeaseDuration, Workers and ReconcileDelay are the flags of the same names; zero
-	// means the default.
-	LeaseDuration  time.Duration
-	Workers        int
-	ReconcileDelay time.Duration
 	// Args are additional flags. They come last, so they override the others.
 	Args []string
 	// Env has additional environment variables, as KEY=value.
@@ -110,15 +105,6 @@ func (p *Process) args() []string {
 	}
 	if c.Watch != "" {
 		args = append(args, "--watch-namespace="+c.Watch)
-	}
-	if c.LeaseDuration != 0 {
-		args = append(args, "--lease-duration="+c.LeaseDuration.String())
-	}
-	if c.Workers != 0 {
-		args = append(args, "--workers="+strconv.Itoa(c.Workers))
-	}
-	if c.ReconcileDelay != 0 {
-		args = append(args, "--reconcile-delay="+c.ReconcileDelay.String())
 	}
 	return append(args, c.Args...)
 }

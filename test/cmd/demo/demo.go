@@ -78,7 +78,7 @@ func (d *demo) run(ctx context.Context) (err, left error) {
 // setUp opens the cluster, builds the replica, and creates the objects.
 func (d *demo) setUp(ctx context.Context, temporary string) (err error) {
 	// The Pods do not exist, so they must not have a UID: the Leases would be garbage collected.
-	d.config = replica.Config{Dir: temporary, Ring: ringName, LeaseDuration: d.lease}
+	d.config = replica.Config{Dir: temporary, Ring: ringName, Args: []string{"--lease-duration=" + d.lease.String()}}
 	if d.keep != "" {
 		d.config.Dir = d.keep
 		if err := os.Mkdir(d.keep, 0o755); err != nil {
