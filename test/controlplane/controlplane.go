@@ -33,12 +33,17 @@ type Options struct {
 	// --feature-gates=ShardedListAndWatch=true. They come last, so they override the flags
 	// that this package sets.
 	APIServerArgs []string
+	// GarbageCollector runs kube-controller-manager's garbage collector, which deletes
+	// dependents whose owner is gone.
+	GarbageCollector bool
 }
 
-// ControlPlane is a running control plane. Its servers are never nil.
+// ControlPlane is a running control plane. Its servers are never nil, except
+// GarbageCollector if it was not requested.
 type ControlPlane struct {
-	Etcd      *Server
-	APIServer *Server
+	Etcd             *Server
+	APIServer        *Server
+	GarbageCollector *Server
 
 	options Options
 	binary  string
@@ -131,7 +136,11 @@ func (c *ControlPlane) StartSecondAPIServer(ctx context.Context, etcdURL string)
 func (c *ControlPlane) servers() []*Server {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return append([]*Server{c.Etcd, c.APIServer}, c.seconds...)
+	servers := append([]*Server{c.Etcd, c.APIServer}, c.seconds...)
+	if c.GarbageCollector != nil {
+		servers = append(servers, c.GarbageCollector)
+	}
+	return servers
 }
 
 // prepare creates everything that Start needs, without starting a server.

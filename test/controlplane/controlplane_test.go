@@ -125,7 +125,7 @@ spec:
 // run in order, because the last ones restart it.
 func TestControlPlane(t *testing.T) {
 	soak(t)
-	cp := start(t, controlplane.Options{})
+	cp := start(t, controlplane.Options{GarbageCollector: true})
 	admin := client(t, cp.Admin())
 
 	t.Run("C1_ReadyAndVersioned", func(t *testing.T) {
@@ -217,6 +217,27 @@ func TestControlPlane(t *testing.T) {
 		if err := reader.CoordinationV1().Leases("default").Delete(t.Context(), "l", metav1.DeleteOptions{}); !apierrors.IsForbidden(err) {
 			t.Errorf("delete with a role for list: %v, want forbidden", err)
 		}
+	})
+
+	t.Run("GarbageCollector", func(t *testing.T) {
+		maps := admin.CoreV1().ConfigMaps("default")
+		owner, err := maps.Create(t.Context(), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "owner"}}, metav1.CreateOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		child := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "child", OwnerReferences: []metav1.OwnerReference{
+			{APIVersion: "v1", Kind: "ConfigMap", Name: "owner", UID: owner.UID},
+		}}}
+		if _, err := maps.Create(t.Context(), child, metav1.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		if err := maps.Delete(t.Context(), "owner", metav1.DeleteOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "the child is deleted with its owner", func(ctx context.Context) (bool, error) {
+			_, err := maps.Get(ctx, "child", metav1.GetOptions{})
+			return apierrors.IsNotFound(err), nil
+		})
 	})
 
 	t.Run("C2_PauseAndResume", func(t *testing.T) {
@@ -325,8 +346,8 @@ func TestFeatureGates(t *testing.T) {
 
 func TestC3_StopLeavesNothing(t *testing.T) {
 	soak(t)
-	cp := start(t, controlplane.Options{})
-	pids := []int{cp.Etcd.PID(), cp.APIServer.PID()}
+	cp := start(t, controlplane.Options{GarbageCollector: true})
+	pids := []int{cp.Etcd.PID(), cp.APIServer.PID(), cp.GarbageCollector.PID()}
 	if err := cp.Etcd.Pause(); err != nil { // a paused process must end too
 		t.Fatal(err)
 	}

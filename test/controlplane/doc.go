@@ -1,8 +1,9 @@
 // Copyright The Operator Scaling Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Package controlplane runs a real Kubernetes control plane on this machine: etcd and
-// kube-apiserver, compiled from the Go module proxy. It needs only Go: no container, no binary downloads, no cluster.
+// Package controlplane runs a real Kubernetes control plane on this machine: etcd,
+// kube-apiserver and, on request, the garbage collector, compiled from the Go module
+// proxy. It needs only Go: no container, no binary downloads, no cluster.
 //
 // [Build] compiles the binary (minutes the first time, seconds later), [Start]
 // starts one control plane on loopback ports, [ControlPlane.Stop] ends it.
@@ -20,7 +21,7 @@
 //
 // # How it differs from a cluster
 //
-// There are no nodes and no controllers: a Deployment
+// There are no nodes and, except for the garbage collector, no controllers: a Deployment
 // has no Pods, a ServiceAccount gets no token unless one is requested, a deleted namespace
 // stays Terminating. The admission plugin ServiceAccount is disabled, so Pods can be
 // created without a ServiceAccount. etcd does not fsync: the data survives a killed

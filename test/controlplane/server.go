@@ -48,7 +48,8 @@ type Server struct {
 	process *child.Process // the current or last one; nil before the first start
 }
 
-// URL returns the address that the server listens on.
+// URL returns the address that the server listens on; empty for the garbage
+// collector, which has none.
 func (s *Server) URL() string { return s.url }
 
 // PID returns the process id, or 0 when the server is not running.
@@ -162,6 +163,10 @@ func (c *ControlPlane) prepareServers() error {
 	c.Etcd = c.newServer("etcd", url, []string{"/health"}, "etcd", c.path("etcd"), url)
 	c.APIServer = c.newAPIServer("kube-apiserver", port, url)
 	c.admin.Host = c.APIServer.url
+	if c.options.GarbageCollector {
+		// It needs no readiness probe: the objects that it must delete wait for it.
+		c.GarbageCollector = c.newServer("garbage-collector", "", nil, "garbage-collector", c.Kubeconfig())
+	}
 	return WriteKubeconfig(c.Kubeconfig(), c.admin)
 }
 

@@ -176,7 +176,9 @@ func TestLeaseBelongsToThePod(t *testing.T) {
 }
 
 func testLeaseBelongsToThePod(t *attempt) {
-	w := newHarnessOn(t, ownPlane(t, controlplane.Options{}))
+	w := newHarnessOn(t, ownPlane(t, controlplane.Options{GarbageCollector: true}))
+	collector := w.plane.cp.GarbageCollector
+	collector.Kill() // until a Lease must be deleted
 	owned := w.start("with-uid")
 	free := w.start("without-uid", func(c *replica.Config) { c.PodUID = "" }, func(c *replica.Config) { c.Pod = "no-pod-of-that-name" })
 	w.waitPlaced(owned, free)
@@ -218,7 +220,9 @@ func testLeaseBelongsToThePod(t *attempt) {
 	if err := w.kube.CoreV1().Pods(w.namespace).Delete(t.Context(), owned.Pod(), metav1.DeleteOptions{GracePeriodSeconds: new(int64)}); err != nil {
 		t.Fatal(err)
 	}
-	collectGarbage(t, w.plane.cp.Admin())
+	if err := collector.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	w.waitPlaced(free, read)
 	w.eventually("the Lease of a deleted Pod is deleted", func(ctx context.Context) error {
 		_, err := leases.Get(ctx, w.leaseName(owned.Pod()), metav1.GetOptions{})

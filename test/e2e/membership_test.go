@@ -357,8 +357,7 @@ func TestDeletion(t *testing.T) {
 
 func testDeletion(t *attempt) {
 	const objects = 120
-	w := newHarnessOn(t, ownPlane(t, controlplane.Options{}))
-	collectGarbage(t, w.plane.cp.Admin())
+	w := newHarnessOn(t, ownPlane(t, controlplane.Options{GarbageCollector: true}))
 	w.setFlag("lease-duration", shard.DefaultLeaseDuration) // long enough for all deletions
 	w.createFoos(0, objects)
 	replicas := w.startMany(0, 2)

@@ -6,6 +6,7 @@
 //
 //	control-plane etcd DIRECTORY http://127.0.0.1:PORT
 //	control-plane kube-apiserver [kube-apiserver's own flags]
+//	control-plane garbage-collector KUBECONFIG
 //	control-plane kubectl [kubectl's own arguments]
 //
 // It is one binary, because the parts share most of their packages and linking takes a large
@@ -57,8 +58,10 @@ func main() {
 		kubectlutil.CheckErr(cli.RunNoErrOutput(kubectlcmd.NewDefaultKubectlCommand())) // prints the error as kubectl does, and exits
 	case command == "etcd" && len(os.Args) == 3:
 		run(func(ctx context.Context) error { return etcd(ctx, os.Args[1], os.Args[2]) })
+	case command == "garbage-collector" && len(os.Args) == 2:
+		run(func(ctx context.Context) error { return garbageCollector(ctx, os.Args[1]) })
 	default:
-		fmt.Fprintln(os.Stderr, "usage: control-plane etcd|kube-apiserver|kubectl [arguments]")
+		fmt.Fprintln(os.Stderr, "usage: control-plane etcd|kube-apiserver|garbage-collector|kubectl [arguments]")
 		os.Exit(2)
 	}
 }

@@ -1,12 +1,11 @@
 // Copyright The Operator Scaling Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-package e2e
+package main
 
 import (
 	"context"
 	"sync"
-	"testing"
 	"time"
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -18,26 +17,22 @@ import (
 	"k8s.io/client-go/metadata/metadatainformer"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/restmapper"
+	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/kubernetes/pkg/controller/garbagecollector"
 )
 
-// collectGarbage runs kube-controller-manager's garbage collector until the test ends: the same
-// package, set up as kube-controller-manager does.
-func collectGarbage(t testing.TB, config *rest.Config) {
-	t.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
-	var wait sync.WaitGroup
-	t.Cleanup(func() { cancel(); wait.Wait() })
-	if err := startGarbageCollector(ctx, config, &wait); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func startGarbageCollector(ctx context.Context, config *rest.Config, wait *sync.WaitGroup) error {
+// garbageCollector runs kube-controller-manager's garbage collector: the same package, set
+// up as kube-controller-manager does. The other controllers are left out, because compiling
+// them takes longer than everything else together.
+func garbageCollector(ctx context.Context, kubeconfig string) error {
 	const workers = 5
 	// The default period for looking for new resource types is 30 s, during which the
 	// objects of a new custom resource are not collected. That is too long for a test.
 	const period = 2 * time.Second
+	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
+	if err != nil {
+		return err
+	}
 	// High limits, because some tests delete hundreds of owners.
 	config.QPS, config.Burst = 200, 400
 	config = rest.AddUserAgent(config, "generic-garbage-collector")
@@ -65,8 +60,10 @@ func startGarbageCollector(ctx context.Context, config *rest.Config, wait *sync.
 	}
 	close(started)
 
-	wait.Go(func() { collector.Run(ctx, workers, 30*time.Second) })
-	wait.Go(func() { collector.Sync(ctx, client.Discovery(), period) })
+	var wg sync.WaitGroup
+	wg.Go(func() { collector.Run(ctx, workers, 30*time.Second) })
+	wg.Go(func() { collector.Sync(ctx, client.Discovery(), period) })
+	wg.Wait()
 	return nil
 }
 
