@@ -76,6 +76,8 @@ type fenceHook func()
 func (f fenceHook) FenceIf(func() bool)      { f() }
 func (fenceHook) Readmit()                   {}
 func (fenceHook) Drain(func(uint64) bool)    {}
+func (fenceHook) Cancel(func(uint64) bool)   {}
+func (fenceHook) Closed() bool               { return false }
 func (fenceHook) InFlight() []workqueue.Work { return nil }
 func (fenceHook) OnDone(func())              {}
 func (fenceHook) Parked() int                { return 0 }

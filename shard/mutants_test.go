@@ -125,28 +125,28 @@ var mutants = mutation.Package{
 			New:  "if cause := workqueue.Check(r.Context()); cause != nil && !MUTANT_ON {",
 		}, {
 			File: "transport.go",
-			Old:  "\tif cause != nil {\n\t\treturn nil, refuse(r, cause)\n\t}\n\tdefer responded()",
-			New:  "\tif cause != nil {\n\t\tif !MUTANT_ON {\n\t\t\treturn nil, refuse(r, cause)\n\t\t}\n\t\tresponded = func() {}\n\t}\n\tdefer responded()",
+			Old:  "\tif cause != nil {\n\t\tcancel(cause)\n\t\treturn nil, refuse(r, cause)\n\t}\n\tdefer responded()",
+			New:  "\tif cause != nil {\n\t\tif !MUTANT_ON {\n\t\t\tcancel(cause)\n\t\t\treturn nil, refuse(r, cause)\n\t\t}\n\t\tresponded, end = func() {}, func() {}\n\t}\n\tdefer responded()",
 		}}},
 		{Name: "aborts writes for a drain", Edits: []mutation.Edit{{
 			File: "transport.go",
-			Old:  "\thead := make(chan struct{})\n",
-			New:  "\tif MUTANT_ON {\n\t\treturn g.next.RoundTrip(r)\n\t}\n\thead := make(chan struct{})\n",
+			Old:  "\tctx, cancel := outlive(r.Context())\n",
+			New:  "\tif MUTANT_ON {\n\t\treturn g.next.RoundTrip(r)\n\t}\n\tctx, cancel := outlive(r.Context())\n",
 		}}},
 		{Name: "aborts writes for their callers", Edits: []mutation.Edit{{
 			File: "transport.go",
-			Old:  "\tdetach = func() {\n\t\tclose(left)\n",
+			Old:  "\tdone := func() {\n\t\tend()\n",
 			New: `	giveUp := func() bool { return true }
 	if MUTANT_ON {
-		giveUp = context.AfterFunc(request, func() {
-			if !errors.Is(context.Cause(work), workqueue.ErrDraining) {
-				cancel(context.Cause(request))
+		giveUp = context.AfterFunc(r.Context(), func() {
+			if !errors.Is(context.Cause(assignment.Context()), workqueue.ErrDraining) {
+				cancel(context.Cause(r.Context()))
 			}
 		})
 	}
-	detach = func() {
-		close(left)
+	done := func() {
 		giveUp()
+		end()
 `,
 		}}},
 		{Name: "keeps its first token", Edits: []mutation.Edit{{

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"time"
 
 	"github.com/tom-ludwig/operator-scaling/workqueue"
 )
@@ -58,29 +57,32 @@ func (g *guard) RoundTrip(r *http.Request) (*http.Response, error) {
 	case http.MethodGet, http.MethodHead, http.MethodOptions:
 		return g.next.RoundTrip(r)
 	}
+	if cause := workqueue.Check(r.Context()); cause != nil {
+		return nil, refuse(r, cause)
+	}
 	assignment, ok := workqueue.FromContext(r.Context())
 	if !ok {
 		return g.next.RoundTrip(r)
 	}
-	if cause := workqueue.Check(r.Context()); cause != nil {
-		return nil, refuse(r, cause)
-	}
 	// From here until its response the request counts as work in flight: the caller may
 	// return earlier, and call Done.
-	responded, cause := assignment.Begin()
+	ctx, cancel := outlive(r.Context())
+	responded, end, cause := assignment.Begin(cancel)
 	if cause != nil {
+		cancel(cause)
 		return nil, refuse(r, cause)
 	}
 	defer responded() // the server has carried out the request when the response header arrives
-	head := make(chan struct{})
-	defer close(head)
-	ctx, done, detach := outlive(r.Context(), assignment, head)
+	done := func() {
+		end()
+		cancel(nil)
+	}
 	response, err := g.next.RoundTrip(r.WithContext(ctx))
 	switch {
 	case err != nil || response.Body == nil:
 		done()
 	case response.StatusCode == http.StatusSwitchingProtocols:
-		detach() // the body is a connection that belongs to the caller
+		end() // the body is a connection that belongs to the caller
 	default:
 		if owner, ok := assignment.Owner.(writes); ok {
 			response.Body = owner.Observe(r, response)
@@ -103,54 +105,20 @@ func refuse(r *http.Request, cause error) error {
 	return fmt.Errorf("%s %s was not sent: %w", r.Method, r.URL.Path, cause)
 }
 
-// fencePeriod is the time between two checks of the fence, for a request whose work
-// has ended for another reason.
-const fencePeriod = 50 * time.Millisecond
-
-// outlive returns a context for a request of a piece of work. It ends at the deadline of
-// the request's own context and at the fence. After the response header has arrived, it
-// also ends at Done. The caller must call one of the two functions: done when the response
-// has been read; or detach, after which only the deadline ends the context.
-func outlive(request context.Context, assignment workqueue.Assignment, head <-chan struct{}) (ctx context.Context, done, detach func()) {
-	ctx = context.WithoutCancel(request)
-	inTime := func() {}
-	if deadline, ok := request.Deadline(); ok {
-		ctx, inTime = context.WithDeadline(ctx, deadline)
+// outlive returns a context for a request of a piece of work. It does not end with the
+// request's own context, but at its deadline. The queue cancels it at the fence and, after the
+// response header has arrived, at Done.
+func outlive(request context.Context) (context.Context, context.CancelCauseFunc) {
+	ctx, cancel := context.WithCancelCause(context.WithoutCancel(request))
+	deadline, ok := request.Deadline()
+	if !ok {
+		return ctx, cancel
 	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	left := make(chan struct{})
-	work := assignment.Context() // the request's context may be one that the caller derived
-	stop := context.AfterFunc(work, func() {
-		cause, over := context.Cause(work), head
-		if errors.Is(cause, workqueue.ErrDraining) {
-			over = nil // the work may not be done yet
-		}
-		for !errors.Is(cause, workqueue.ErrFenced) {
-			select {
-			case <-ctx.Done():
-				return
-			case <-left:
-				return
-			case <-over:
-				cancel(cause)
-				return
-			case <-time.After(fencePeriod):
-			}
-			if assignment.Owner.Fenced() {
-				cause = workqueue.ErrFenced
-			}
-		}
+	ctx, inTime := context.WithDeadline(ctx, deadline)
+	return ctx, func(cause error) {
 		cancel(cause)
-	})
-	detach = func() {
-		close(left)
-		stop()
-	}
-	return ctx, func() {
-		stop()
-		cancel(nil)
 		inTime()
-	}, detach
+	}
 }
 
 // trackedBody is the body of a response. The response is complete when the body is closed

@@ -15,10 +15,11 @@ type Assignment struct {
 	// Point is the item's point of the hash space.
 	Point uint64
 
-	work interface {
+	unkeyed bool // FromContext does not return it: there is no point, or no work
+	work    interface {
 		context() context.Context
 		refuse()
-		begin() (end func(), err error)
+		begin(abort func(cause error)) (settled, end func(), err error)
 	}
 }
 
@@ -27,12 +28,20 @@ type Assignment struct {
 func (a Assignment) Context() context.Context { return a.work.context() }
 
 // Begin records that the work begins an effect that cannot be stopped once it has begun,
-// such as a request that changes an object. Until end is called, the work stays in
-// [Queue.InFlight], even after Done, so that no drain ends meanwhile. If the work must not
-// continue, Begin returns the cause with which its context has ended.
+// such as a request that changes an object. Until settled is called, the work stays in
+// [Queue.InFlight], even after Done, so that no drain ends meanwhile. Call settled when the
+// effect has happened or cannot happen any more, and end when nothing of it remains, such as a
+// response that is still being read.
 //
-// Begin and end may be called from any goroutine. A second call of end does nothing.
-func (a Assignment) Begin() (end func(), err error) { return a.work.begin() }
+// Until end is called, abort is called on Fence; and on Done once the effect is settled. A
+// drain does not call it. It may be called more than once, and must not block.
+//
+// If the work must not continue, Begin returns the cause with which its context has ended.
+// Begin, settled and end may be called from any goroutine. Further calls of settled and end
+// do nothing.
+func (a Assignment) Begin(abort func(cause error)) (settled, end func(), err error) {
+	return a.work.begin(abort)
+}
 
 type assignmentKey struct{}
 
@@ -40,19 +49,20 @@ type assignmentKey struct{}
 // derived from one.
 func FromContext(ctx context.Context) (Assignment, bool) {
 	a, ok := ctx.Value(assignmentKey{}).(Assignment)
-	return a, ok
+	return a, ok && !a.unkeyed
 }
 
 // Check returns an error if the work that the context belongs to must have no more effects:
 // the cause with which the work's context has ended; [ErrFenced] if the member is fenced
 // although the work's context has not ended yet, as in a process that was paused; or the
 // cause with which a context that the caller derived has ended. It returns nil for work that
-// may continue, and for a context that does not come from a queue.
+// may continue, and for a context that does not come from a queue. Work on an item without a
+// point (Q8) is checked too.
 //
 // Work for which Check has returned [ErrFenced] counts as interrupted (Q11), even if the
 // member is no longer fenced when Done is called.
 func Check(ctx context.Context) error {
-	a, ok := FromContext(ctx)
+	a, ok := ctx.Value(assignmentKey{}).(Assignment)
 	if !ok {
 		return nil
 	}

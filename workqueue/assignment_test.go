@@ -63,6 +63,10 @@ func TestCheck(t *testing.T) {
 		t.Errorf("Check of a context that its caller ended: %v", err)
 	}
 	q.Drain(func(uint64) bool { return true })
+	if err := workqueue.Check(derived); err != context.Canceled {
+		t.Errorf("Check while draining, before Cancel: %v", err)
+	}
+	q.Cancel(func(uint64) bool { return true })
 	if err := workqueue.Check(derived); err != workqueue.ErrDraining {
 		t.Errorf("Check of a context that its caller ended, while draining: %v", err)
 	}

@@ -44,6 +44,7 @@ type noClock struct {
 }
 
 func (o noClock) FencedAt() (time.Time, bool) { return o.now, false }
+func (o noClock) Stopped() bool               { return false }
 
 // plain hides that an owner implements TimedOwnership.
 type plain struct{ Ownership }

@@ -4,33 +4,38 @@
 package workqueue
 
 import (
-	"time"
-
 	"k8s.io/client-go/util/workqueue"
 )
 
-// base is the Queue as client-go's layers above it see it: a plain queue. Its ShutDown
-// shuts down the layers below, whereas the Queue's ShutDown starts at the top layer.
+// base is the Queue as client-go's delaying layer above it sees it: a plain queue. Its
+// ShutDown is the lowest layer's, whereas the Queue's ShutDown starts at the top.
 type base[T comparable] struct{ *Queue[T] }
 
-func (b base[T]) ShutDown() {
-	b.stopParking()
-	b.inner.ShutDown()
-}
+func (b base[T]) Add(item T)         { b.add(item) }
+func (b base[T]) ShutDown()          { b.shutDown(false) }
+func (b base[T]) ShutDownWithDrain() { b.shutDown(true) }
 
-func (b base[T]) ShutDownWithDrain() {
-	b.stopParking()
-	b.inner.ShutDownWithDrain()
+// timersOf returns the layer that serves AddAfter: client-go's, or the user's own. The latter
+// stores the items whose time has come, so a goroutine moves them to the queue.
+func timersOf[T comparable](q *Queue[T], config workqueue.TypedRateLimitingQueueConfig[T]) workqueue.TypedDelayingInterface[T] {
+	own := config.DelayingQueue
+	if own == nil {
+		return workqueue.NewTypedDelayingQueueWithConfig(workqueue.TypedDelayingQueueConfig[T]{
+			Name: config.Name, MetricsProvider: config.MetricsProvider, Clock: config.Clock, Queue: base[T]{q},
+		})
+	}
+	go func() {
+		for {
+			item, shutdown := own.Get()
+			if shutdown {
+				return
+			}
+			q.add(item)
+			own.Done(item)
+		}
+	}()
+	return own
 }
-
-// injected is a base whose inner queue is a user's delaying queue, so that timers are
-// below the filter and not above it.
-type injected[T comparable] struct {
-	base[T]
-	timers workqueue.TypedDelayingInterface[T]
-}
-
-func (d injected[T]) AddAfter(item T, duration time.Duration) { d.timers.AddAfter(item, duration) }
 
 type noRecorder struct{}
 

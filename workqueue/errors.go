@@ -18,4 +18,8 @@ var (
 	ErrFenced = errors.New("workqueue: the member is fenced")
 	// ErrDone: Done was called for the item, or it was never handed out.
 	ErrDone = errors.New("workqueue: the item is not in flight")
+
+	// ErrPanic is the error of an item for which Options.Point or the rate limiter has
+	// panicked. See [Recorder].
+	ErrPanic = errors.New("workqueue: panic")
 )

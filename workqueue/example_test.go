@@ -63,7 +63,9 @@ func Example() {
 	// The loop: another member wants the partition.
 	own.state.Store(uint32(ring.Pending))
 	queue.OnDone(func() { fmt.Println("in flight:", len(queue.InFlight())) })
-	queue.Drain(func(uint64) bool { return true })
+	all := func(uint64) bool { return true }
+	queue.Drain(all)  // the work may end by itself,
+	queue.Cancel(all) // but not for long
 
 	// The worker notices this, stops and calls Done. The loop may then release the partition.
 	<-ctx.Done()

@@ -62,6 +62,9 @@ func (o clockedOwner) FencedAt() (time.Time, bool) {
 	return now, !now.Before(o.deadline)
 }
 
+// Stopped implements TimedOwnership.
+func (o clockedOwner) Stopped() bool { return o.fenced.Load() }
+
 // funcOwner is an Ownership made of functions.
 type funcOwner struct {
 	state  func(point uint64) ring.State
@@ -143,4 +146,10 @@ func rejectAll(t *testing.T, q *Queue[int], next int) {
 		t.Fatalf("Get returned %d, on which no work is allowed", item)
 	}
 	q.Done(next)
+}
+
+// endWork drains a partition, and cancels the work on it at once.
+func endWork(q *Queue[int], partition int) {
+	q.Drain(inPartition(partition))
+	q.Cancel(inPartition(partition))
 }

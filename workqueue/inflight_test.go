@@ -16,8 +16,8 @@ import (
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
 )
 
-// workPastFew is a number of items in flight at which the table needs its map.
-const workPastFew = fewItems + 4
+// workPastFew is more items in flight than most queues have workers.
+const workPastFew = 12
 
 // The loop changes the state and lists the work in flight just after Get has learned that it
 // may work on the item, and before it can enter the item into the table.
@@ -56,7 +56,7 @@ func TestQ2_InFlightDuringGet(t *testing.T) {
 			o.set(1, ring.Pending)
 			listed := make(chan []Work)
 			go func() {
-				q.Drain(inPartition(1))
+				endWork(q, 1)
 				listed <- q.InFlight()
 			}()
 			select {
@@ -110,22 +110,22 @@ func TestQ6_Causes(t *testing.T) {
 		want error
 	}{
 		{"nothing", func(*Queue[int], context.CancelCauseFunc) {}, nil},
-		{"drain of another partition", func(q *Queue[int], _ context.CancelCauseFunc) { q.Drain(inPartition(2)) }, nil},
-		{"drain", func(q *Queue[int], _ context.CancelCauseFunc) { q.Drain(inPartition(1)) }, ErrDraining},
+		{"drain of another partition", func(q *Queue[int], _ context.CancelCauseFunc) { endWork(q, 2) }, nil},
+		{"drain", func(q *Queue[int], _ context.CancelCauseFunc) { endWork(q, 1) }, ErrDraining},
 		{"fence", func(q *Queue[int], _ context.CancelCauseFunc) { q.Fence() }, ErrFenced},
 		{"done", func(q *Queue[int], _ context.CancelCauseFunc) { q.Done(1) }, ErrDone},
 		{"caller", func(_ *Queue[int], cancel context.CancelCauseFunc) { cancel(byCaller) }, nil},
 		{"caller, then drain", func(q *Queue[int], cancel context.CancelCauseFunc) {
 			cancel(byCaller)
-			q.Drain(inPartition(1))
+			endWork(q, 1)
 		}, ErrDraining},
 		{"drain, then fence", func(q *Queue[int], _ context.CancelCauseFunc) {
-			q.Drain(inPartition(1))
+			endWork(q, 1)
 			q.Fence()
 		}, ErrDraining},
 		{"fence, then drain", func(q *Queue[int], _ context.CancelCauseFunc) {
 			q.Fence()
-			q.Drain(inPartition(1))
+			endWork(q, 1)
 		}, ErrFenced},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -181,7 +181,7 @@ func TestQ6_DeadlineOfTheParent(t *testing.T) {
 		parent, cancel = context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		ctx = q.Context(parent, 1)
-		q.Drain(inPartition(1))
+		endWork(q, 1)
 		if got := context.Cause(ctx); got != ErrDraining {
 			t.Errorf("cause %v, want %v", got, ErrDraining)
 		}
@@ -259,7 +259,7 @@ func TestQ7_OnDoneIsCalledForCancelledWork(t *testing.T) {
 	if len(inFlight) != 0 {
 		t.Errorf("OnDone was called for an item that was not cancelled")
 	}
-	q.Drain(inPartition(1))
+	endWork(q, 1)
 	q.Done(2)
 	q.Done(1)
 	if diff := cmp.Diff([]int{workPastFew - 3}, inFlight); diff != "" {
@@ -289,6 +289,7 @@ func TestQ7_CallsWithoutLock(t *testing.T) {
 		q.Parked()
 		q.Readmit()
 		q.Drain(func(uint64) bool { return false })
+		q.Cancel(func(uint64) bool { return false })
 		q.Fence()
 		q.OnDone(nil)
 		q.Len()
@@ -310,10 +311,12 @@ func TestQ7_CallsWithoutLock(t *testing.T) {
 		q.Add(item)
 		q.Get()
 		q.OnDone(everything)
-		q.Drain(func(uint64) bool {
+		covered := func(uint64) bool {
 			everything()
 			return true
-		})
+		}
+		q.Drain(covered)
+		q.Cancel(covered)
 		q.OnDone(everything)
 		q.Done(item)
 	}

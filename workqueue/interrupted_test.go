@@ -20,7 +20,7 @@ import (
 func TestQ11_InterruptedWorkIsDoneAgain(t *testing.T) {
 	drain := func(q *Queue[int], o *owner) {
 		o.set(1, ring.Pending)
-		q.Drain(inPartition(1))
+		endWork(q, 1)
 	}
 	fence := func(q *Queue[int], o *owner) {
 		o.fenced.Store(true)
@@ -106,7 +106,7 @@ func TestQ11_OnceIfTheWorkerAddsTheItemToo(t *testing.T) {
 		q.Add(1)
 		get(t, q)
 		o.set(1, ring.Pending)
-		q.Drain(inPartition(1))
+		endWork(q, 1)
 		q.Add(1)
 		q.AddRateLimited(1)
 		q.Done(1)
@@ -149,7 +149,7 @@ func TestQ11_LimiterForgetsDroppedItems(t *testing.T) {
 					}
 				}
 				o.set(1, ring.Pending)
-				q.Drain(inPartition(1))
+				endWork(q, 1)
 				o.set(1, ring.NotOwned)
 				retry(q)
 				q.Readmit()
@@ -181,7 +181,7 @@ func TestQ11_NothingIsAddedAfterShutDown(t *testing.T) {
 	interrupts := map[string]func(*Queue[int], *owner){
 		"drain": func(q *Queue[int], o *owner) {
 			o.set(1, ring.Pending)
-			q.Drain(inPartition(1))
+			endWork(q, 1)
 		},
 		"fence": func(q *Queue[int], _ *owner) { q.Fence() },
 	}
@@ -232,25 +232,25 @@ func TestQ2_EffectsOutliveDone(t *testing.T) {
 		q.OnDone(func() { calls++ })
 		drain := func() {
 			o.set(1, ring.Pending)
-			q.Drain(inPartition(1))
+			endWork(q, 1)
 		}
 		q.Add(1)
 		get(t, q)
 		assignment, _ := FromContext(q.Context(t.Context(), 1))
-		end, err := assignment.Begin()
-		endToo, errToo := assignment.Begin()
+		end, _, err := assignment.Begin(func(error) {})
+		endToo, _, errToo := assignment.Begin(func(error) {})
 		if err != nil || errToo != nil {
 			t.Fatal(err, errToo)
 		}
 		if drainFirst {
 			drain()
-			if _, err := assignment.Begin(); err != ErrDraining {
+			if _, _, err := assignment.Begin(nil); err != ErrDraining {
 				t.Errorf("an effect begins with error %v while draining", err)
 			}
 		}
 		q.Done(1)
 		if !drainFirst {
-			if _, err := assignment.Begin(); err != ErrDone {
+			if _, _, err := assignment.Begin(nil); err != ErrDone {
 				t.Errorf("an effect begins with error %v after Done", err)
 			}
 			drain()
@@ -278,7 +278,7 @@ func TestQ2_EffectsBelongToOneHandOut(t *testing.T) {
 		q.Add(1)
 		get(t, q)
 		assignment, _ := FromContext(q.Context(t.Context(), 1))
-		end, err := assignment.Begin()
+		end, _, err := assignment.Begin(func(error) {})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -313,7 +313,7 @@ func TestQ11_WorkThatEndsBetweenStateChangeAndDrain(t *testing.T) {
 	get(t, q)
 	o.set(1, ring.Pending)
 	q.Done(1) // the worker has seen that
-	q.Drain(inPartition(1))
+	endWork(q, 1)
 	o.set(1, ring.Active) // the drain is cancelled
 	q.Readmit()
 	if q.Len() != 1 {

@@ -44,7 +44,7 @@ func TestQ1Q2Q3_Model(t *testing.T) {
 
 const (
 	modelItems   = 4 * partitions // pointOfInt: four items in each partition
-	modelWorkers = fewItems + 3
+	modelWorkers = 11
 	modelAdders  = 4
 )
 
@@ -246,6 +246,10 @@ func (m *model) drain(partition int, random *rand.Rand) {
 	m.drains++
 	m.owner.set(partition, ring.Pending)
 	m.q.Drain(inPartition(partition))
+	if random.IntN(2) == 0 {
+		time.Sleep(time.Duration(random.IntN(100)) * time.Microsecond) // the grace
+	}
+	m.q.Cancel(inPartition(partition))
 	waited := false
 	for m.worksOn(partition) {
 		waited = true

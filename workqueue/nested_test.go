@@ -22,7 +22,7 @@ func TestQ6_ContextDerivedFromAnotherQueuesContextEndsWithIt(t *testing.T) {
 	get(t, inner)
 	ctx := inner.Context(outer.Context(context.Background(), 1), 2)
 	a.set(1, ring.Pending)
-	outer.Drain(inPartition(1))
+	endWork(outer, 1)
 	if err := ctx.Err(); err == nil {
 		t.Errorf("work on partition 1 continues after its drain: %v", context.Cause(ctx))
 	}

@@ -4,6 +4,7 @@
 package workqueue
 
 import (
+	"context"
 	"sync"
 	"time"
 
@@ -17,38 +18,42 @@ import (
 // queue.
 type Ownership interface {
 	// State returns what this member may do with a point of the hash space, apart from the
-	// fence. It is called once or twice for each Add and once for each Get.
+	// fence. It is called once for each Add, Get and Done, and by Readmit for each item.
 	State(point uint64) ring.State
 	// Fenced reports whether this member must not act at this moment. It reads the clock,
-	// so that a process that was paused wakes up fenced. It is called for each Get.
+	// so that a process that was paused wakes up fenced. It is called for each Get and Done.
 	Fenced() bool
 }
 
-// TimedOwnership is an optional interface of an [Ownership]. Fenced has to read the clock,
-// and the queue has to know when an item was handed out. With FencedAt, which the queue then
-// calls instead of Fenced, the clock is read once for both.
+// TimedOwnership is an optional interface of an [Ownership] that saves reading the clock.
 type TimedOwnership interface {
-	// FencedAt returns what Fenced returns, and the time for which it holds, as from time.Now.
+	// FencedAt returns what Fenced returns, and the time for which it holds, as from
+	// time.Now. Get calls it instead of Fenced: Fenced has to read the clock, and the queue
+	// has to know when an item was handed out.
 	FencedAt() (now time.Time, fenced bool)
+	// Stopped reports whether workers may have learned that the member is fenced, other than
+	// from [Check]. It does not read the clock. Done calls it instead of Fenced.
+	Stopped() bool
 }
 
-// Recorder counts items by their outcome. Its methods are called from many goroutines, once
-// for each item, with no lock of the queue held. They must not block.
+// Recorder counts items by their outcome. Its methods are called from many goroutines, with
+// no lock of the queue held. They must not block.
 type Recorder interface {
 	// Passed: Get handed the item out.
 	Passed()
-	// Parked: Add or Get parked the item until its partition is active or the fence is
-	// lifted. It is not counted again while it is parked.
+	// Parked: the item waits until its partition is active. It is not counted again while
+	// it is parked.
 	Parked()
 	// Readmitted: the item was parked and is now queued.
 	Readmitted()
-	// Dropped: this member does not own the item's partition; or the item was parked, or
-	// was to be parked, when the queue was shut down. The rate limiter has forgotten it.
+	// Dropped: this member does not own the item's partition; or the item was parked, was to
+	// be parked, or was queued on a fenced member, when the queue was shut down. The rate
+	// limiter has forgotten it.
 	Dropped()
-	// Refused: Get took the item from the queue and found the member fenced. The item is
-	// parked.
+	// Refused: Get found the member fenced although an item was queued, and waits.
 	Refused()
-	// Malformed: Get handed out an item for which Options.Point returned the error.
+	// Malformed: Get handed out an item for which Options.Point returned the error, or the
+	// rate limiter panicked for the item. The error of a panic is an [ErrPanic].
 	Malformed(item any, err error)
 }
 
@@ -58,186 +63,350 @@ type Options[T comparable] struct {
 	Ownership Ownership
 	// Point returns the point of the hash space of the object that the item stands for. It
 	// must always return the same point for the same item, and must not block. It is called
-	// once for each Add and each Get, so it should not allocate either. For items for which
-	// it returns an error, see the package comment, Q8.
+	// once for each Add, so it should not allocate either. A panic counts as an error. For
+	// items for which it returns an error, see the package comment, Q8.
 	Point func(item T) (uint64, error)
-	// Config is client-go's: Name, MetricsProvider and Clock are passed to every layer. If
-	// it has a DelayingQueue, that replaces client-go's stock queue and delaying layer: items
-	// are stored in it, and an item that was added with AddAfter is checked when Get finds
-	// it, not when its timer fires.
+	// Config is client-go's. If it has a DelayingQueue, that serves AddAfter instead of
+	// client-go's delaying layer; its items are moved here as soon as its Get returns them.
 	Config workqueue.TypedRateLimitingQueueConfig[T]
 	// Recorder counts the outcomes. Nil means none.
 	Recorder Recorder
+	// OnForeignAdd is called with each item that a call of Add has dropped because this
+	// member does not own its partition, on the goroutine that has called Add, with no lock
+	// held. It is not called for timers, and not for items that Get or Readmit drops. Nil
+	// means none.
+	OnForeignAdd func(item T)
 }
 
 // Queue is a client-go rate limiting queue that admits and hands out only what this member
 // may work on. Create it with [New].
 //
-// The methods of workqueue.TypedRateLimitingInterface and [Queue.Context] are for
-// controllers. The others are for the code that changes what [Ownership] returns. All
-// methods may be called from any goroutine at any time.
+// The methods of workqueue.TypedRateLimitingInterface, [Queue.GetWithContext] and
+// [Queue.Context] are for controllers. The others are for the code that changes what
+// [Ownership] returns. All methods may be called from any goroutine at any time.
 type Queue[T comparable] struct {
-	owner    Ownership
-	timed    TimedOwnership // owner, if it implements TimedOwnership
-	point    func(item T) (uint64, error)
-	recorder Recorder
-	limiter  workqueue.TypedRateLimiter[T]
+	owner        Ownership
+	timed        TimedOwnership // owner, if it implements TimedOwnership
+	point        func(item T) (uint64, error)
+	onForeignAdd func(item T)
+	recorder     Recorder
+	limiter      workqueue.TypedRateLimiter[T]
+	timers       workqueue.TypedDelayingInterface[T] // serves AddAfter
+	epoch        time.Time                           // the zero of entry.since
 
-	// inner stores the admitted items. limited is the top of client-go's layers above this
-	// queue's filter: limited -> delaying -> base -> inner.
-	inner   workqueue.TypedInterface[T]
-	limited workqueue.TypedRateLimitingInterface[T]
-
-	epoch time.Time // the zero of work.since
-
-	// mu guards the fields below. Nothing but the Ownership is called while it is held.
-	mu       sync.Mutex
-	inFlight table[T]
-	parked   map[T]parked // nil while empty
-	arrivals uint64       // number of items that were ever parked
+	// mu guards the fields below. While it is held, nothing is called but the Ownership and,
+	// as in client-go, the metrics.
+	mu    sync.Mutex
+	wake  sync.Cond // an item is queued, the fence may have been lifted, or the queue was shut down
+	items table[T]
+	meter *meter[T]
 	// unfinished is work for which Done was called while an effect of it was still under
-	// way. It stays in InFlight. The map is nil while empty; each of its tasks is done and
-	// has effects > 0.
-	unfinished map[*task]Work
-	stopped    bool // the queue was shut down: nothing is parked any more
-	onDone     func()
+	// way. It stays in InFlight. Each of its tasks is done and has an effect that is under way.
+	unfinished   map[*task]Work
+	shuttingDown bool
+	draining     bool // ShutDownWithDrain waits for Done
+	onDone       func()
 }
 
 var _ workqueue.TypedRateLimitingInterface[string] = (*Queue[string])(nil)
 
 // New creates a queue. As with client-go's constructors, a goroutine serves AddAfter from
-// now on, until ShutDown.
+// now on, until ShutDown. New panics without a rate limiter, an Ownership or a Point.
 func New[T comparable](rateLimiter workqueue.TypedRateLimiter[T], o Options[T]) *Queue[T] {
-	q := &Queue[T]{
-		owner:    o.Ownership,
-		point:    o.Point,
-		recorder: o.Recorder,
-		limiter:  rateLimiter,
-		epoch:    time.Now(),
+	switch {
+	case rateLimiter == nil:
+		panic("workqueue.New: the rate limiter is nil")
+	case o.Ownership == nil:
+		panic("workqueue.New: Options.Ownership is nil")
+	case o.Point == nil:
+		panic("workqueue.New: Options.Point is nil")
 	}
+	q := &Queue[T]{
+		owner:        o.Ownership,
+		point:        o.Point,
+		onForeignAdd: o.OnForeignAdd,
+		recorder:     o.Recorder,
+		limiter:      rateLimiter,
+		epoch:        time.Now(),
+		meter:        newMeter(o.Config),
+	}
+	q.wake.L = &q.mu
 	q.timed, _ = o.Ownership.(TimedOwnership)
 	if q.recorder == nil {
 		q.recorder = noRecorder{}
 	}
-	config := o.Config
-	if config.DelayingQueue != nil {
-		q.inner = config.DelayingQueue
-		config.DelayingQueue = injected[T]{base[T]{q}, config.DelayingQueue}
-	} else {
-		q.inner = workqueue.NewTypedWithConfig(workqueue.TypedQueueConfig[T]{
-			Name:            config.Name,
-			MetricsProvider: config.MetricsProvider,
-			Clock:           config.Clock,
-			Queue:           new(fifo[T]),
-		})
-		config.DelayingQueue = workqueue.NewTypedDelayingQueueWithConfig(workqueue.TypedDelayingQueueConfig[T]{
-			Name:            config.Name,
-			MetricsProvider: config.MetricsProvider,
-			Clock:           config.Clock,
-			Queue:           base[T]{q},
-		})
-	}
-	q.limited = workqueue.NewTypedRateLimitingQueueWithConfig(rateLimiter, config)
+	q.timers = timersOf(q, o.Config)
 	return q
 }
 
 // Add queues the item if its partition is active, and parks it if its partition is claimed
 // but not active. Otherwise it drops the item and forgets its retries.
 func (q *Queue[T]) Add(item T) {
-	point, err := q.point(item)
-	if err != nil || q.owner.State(point) == ring.Active {
-		q.inner.Add(item)
-		return
+	if q.add(item) && q.onForeignAdd != nil {
+		q.onForeignAdd(item)
 	}
-	q.parkOrDrop(item, point)
+}
+
+// add is Add, and reports whether the item belongs to another member.
+func (q *Queue[T]) add(item T) (foreign bool) {
+	point, err := q.locate(item)
+	q.mu.Lock()
+	state := q.state(point, err != nil)
+	if foreign = state != ring.Active && state != ring.Pending; foreign || q.shuttingDown {
+		q.mu.Unlock()
+		if state != ring.Active {
+			q.drop(item)
+		}
+		return foreign
+	}
+	outcome := nothing
+	switch e := q.items.entries[item]; {
+	case e == nil && state == ring.Active:
+		q.meter.add(q.items.put(item, point, err != nil, queued))
+		q.wake.Signal()
+	case e == nil:
+		q.meter.add(q.items.put(item, point, err != nil, parked))
+		outcome = Recorder.Parked
+	case e.place == inFlight:
+		if !e.again {
+			e.again = true
+			q.meter.add(e)
+		}
+	case e.place == remembered:
+		q.meter.add(e)
+		outcome = q.wait(e, state)
+	case e.place == parked:
+		outcome = q.wait(e, state)
+	}
+	q.mu.Unlock()
+	outcome(q.recorder)
+	return false
+}
+
+// wait queues or parks an item whose state, with mu held, is Active or Pending. It must still
+// be parked then: Readmit is called after every change of the state and takes mu, so either
+// it finds the item here, or State has already returned the result of the change.
+func (q *Queue[T]) wait(e *entry[T], state ring.State) (outcome func(Recorder)) {
+	was := e.place
+	switch {
+	case state == ring.Active:
+		q.items.move(e, queued)
+		q.wake.Signal()
+		if was == parked {
+			return Recorder.Readmitted
+		}
+	case was != parked:
+		q.items.move(e, parked)
+		return Recorder.Parked
+	}
+	return nothing
+}
+
+func nothing(Recorder) {}
+
+// drop forgets an item that another member owns, or that was dropped by the shutdown.
+func (q *Queue[T]) drop(item T) {
+	q.forget(item)
+	q.recorder.Dropped()
 }
 
 // Get blocks until there is an item that this member may work on, and returns it. It returns
 // shutdown = true if the queue was shut down and has nothing more to hand out. Call Done with
 // the item when the work has ended.
+//
+// Why InFlight, called after a change of State, misses no Get that still saw the old state:
+// Get calls State and moves the item to the work in flight in one critical section of mu, and
+// InFlight reads that list in another. If Get's comes first, InFlight sees the item, or Done
+// has removed it. If InFlight's comes first, the change came before it too, and Get sees the
+// change. The same holds for Fenced and Fence, and for State and Drain.
 func (q *Queue[T]) Get() (item T, shutdown bool) {
-	for {
-		item, shutdown = q.inner.Get()
-		if shutdown || q.tryHandOut(item) {
-			return item, shutdown
+	q.mu.Lock()
+	for refused := false; ; {
+		e := q.items.lists[queued].first
+		if e == nil {
+			if q.shuttingDown {
+				q.mu.Unlock()
+				return item, true
+			}
+			q.wake.Wait()
+			continue
 		}
+		state, fenced := q.state(e.point, e.unkeyed), false
+		if state == ring.Active {
+			if e.since, fenced = q.fence(); !fenced {
+				item = e.item
+				unkeyed := e.unkeyed
+				q.items.move(e, inFlight)
+				q.meter.get(e)
+				q.mu.Unlock()
+				if unkeyed {
+					_, err := q.locate(item)
+					q.recorder.Malformed(item, err)
+				}
+				q.recorder.Passed()
+				return item, false
+			}
+			if !q.shuttingDown && refused {
+				q.wake.Wait()
+				continue
+			}
+		}
+		outcome := q.reject(e, state)
+		q.mu.Unlock()
+		if fenced {
+			refused = true
+			q.recorder.Refused()
+		}
+		outcome(q.recorder)
+		q.mu.Lock()
 	}
+}
+
+// reject parks or drops an item that waits, because of its state, or keeps it.
+func (q *Queue[T]) reject(e *entry[T], state ring.State) (outcome func(Recorder)) {
+	switch {
+	case !q.shuttingDown && state == ring.Active: // for the fence
+		return nothing
+	case !q.shuttingDown && state == ring.Pending:
+		return q.wait(e, state)
+	}
+	item := e.item
+	q.meter.drop(e)
+	q.items.remove(e)
+	return func(Recorder) { q.drop(item) }
+}
+
+// GetWithContext is Get and [Queue.Context] in one call. After a shutdown it returns ctx.
+func (q *Queue[T]) GetWithContext(ctx context.Context) (item T, work context.Context, shutdown bool) {
+	item, shutdown = q.Get()
+	if shutdown {
+		return item, ctx, true
+	}
+	return item, q.Context(ctx, item), false
 }
 
 // Done marks the work on the item as ended and cancels its contexts. If the item was added
 // again meanwhile, it is queued again. If a drain or a fence interrupted the work, Done adds
 // the item again, so that workers need not handle this case: see Q11.
 func (q *Queue[T]) Done(item T) {
-	// First remove the item from the table: after the inner queue's Done, another worker
-	// may get the item and enter it again.
 	q.mu.Lock()
-	w, ok := q.inFlight.take(item)
-	t := w.task
-	// The state changes first; then Drain or Fence marks the work. A worker that checks in
-	// between, with Owns for instance, may have stopped although its work is not marked.
-	interrupted := ok && (t != nil && t.interrupted() || !q.allowed(w.location))
-	if t == nil && !interrupted {
+	e := q.items.entries[item]
+	if e == nil || e.place != inFlight {
 		q.mu.Unlock()
-		q.inner.Done(item)
 		return
 	}
+	state, t := q.state(e.point, e.unkeyed), e.task
+	// The state changes first; then Drain or Fence marks the work. A worker that checks in
+	// between, with Owns for instance, may have stopped although its work is not marked.
+	interrupted := t != nil && t.interrupted() || state != ring.Active || q.stopped()
 	onDone := q.onDone
+	var ends []func(error)
 	if t != nil {
-		t.done = true
-		if t.effects > 0 {
+		e.task, ends = nil, t.finish()
+		if t.underWay() {
 			if q.unfinished == nil {
 				q.unfinished = make(map[*task]Work)
 			}
-			q.unfinished[t] = q.describe(item, &w)
+			q.unfinished[t] = q.describe(e)
 		}
 	}
+	outcome := q.settle(e, state, interrupted)
+	if q.draining && q.items.lists[inFlight].n == 0 {
+		q.wake.Broadcast()
+	}
 	q.mu.Unlock()
-	if t != nil {
-		t.cancelAll(ErrDone)
+	for _, end := range ends {
+		end(ErrDone)
 	}
-	if interrupted {
-		// This is an ordinary Add while the item is no longer in the table and the inner
-		// queue's Done was not called yet. If the point is active, the inner queue records
-		// the item and its Done queues it, only once even if the worker added it too. If
-		// the point is not active, the item is parked or dropped; Readmit finds a parked
-		// item even if the drain ends or is cancelled between Add and Done.
-		q.Add(item)
-	}
-	q.inner.Done(item)
+	outcome(q.recorder)
 	if interrupted && onDone != nil {
 		onDone()
 	}
 }
 
+// settle finds the next place of an item whose work has ended. If it is to be worked on
+// again, this is an Add: the item is queued, parked or dropped.
+func (q *Queue[T]) settle(e *entry[T], state ring.State, interrupted bool) (outcome func(Recorder)) {
+	again := e.again
+	if !again && interrupted && !q.shuttingDown {
+		again = true
+		q.meter.add(e)
+	}
+	q.meter.done(e)
+	e.again = false
+	switch {
+	case again && state == ring.Active:
+		return q.wait(e, state)
+	case again:
+		return q.reject(e, state)
+	case e.failed && !q.shuttingDown:
+		q.items.move(e, remembered)
+	default:
+		q.items.remove(e)
+	}
+	return nothing
+}
+
 // Len returns the number of queued items. It counts neither parked items nor items that wait
 // for a timer.
-func (q *Queue[T]) Len() int { return q.inner.Len() }
+func (q *Queue[T]) Len() int { return q.count(queued) }
+
+func (q *Queue[T]) count(in place) int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.items.lists[in].n
+}
 
 // AddAfter adds the item after the duration. Whether this member may work on it is checked
 // then. The timer cannot be cancelled: if it fires for a partition that this member has
 // lost, the item is dropped.
-func (q *Queue[T]) AddAfter(item T, duration time.Duration) { q.limited.AddAfter(item, duration) }
-
-// AddRateLimited adds the item after the delay that the rate limiter returns.
-func (q *Queue[T]) AddRateLimited(item T) { q.limited.AddRateLimited(item) }
-
-// Forget lets the rate limiter forget the item's failures: it is no longer being retried.
-func (q *Queue[T]) Forget(item T) { q.limited.Forget(item) }
-
-// NumRequeues returns how often the item was added with AddRateLimited since it was
-// last forgotten.
-func (q *Queue[T]) NumRequeues(item T) int { return q.limited.NumRequeues(item) }
+func (q *Queue[T]) AddAfter(item T, duration time.Duration) { q.timers.AddAfter(item, duration) }
 
 // ShutDown makes the queue ignore all later Adds and drops the parked items. Get still hands
 // out the queued items that this member may work on, and then returns shutdown = true.
-func (q *Queue[T]) ShutDown() { q.limited.ShutDown() }
+func (q *Queue[T]) ShutDown() {
+	q.shutDown(false)
+	q.timers.ShutDown()
+}
 
 // ShutDownWithDrain does what ShutDown does, and waits until Done was called for all items in
 // flight, or until ShutDown is called.
 func (q *Queue[T]) ShutDownWithDrain() {
-	q.limited.ShutDownWithDrain()
-	q.limited.ShutDown() // the drain alone does not stop the delaying layer's goroutine
+	q.shutDown(true)
+	q.timers.ShutDown()
+}
+
+// shutDown shuts down the queue itself. With drain, it waits for the work in flight.
+func (q *Queue[T]) shutDown(drain bool) {
+	q.mu.Lock()
+	q.shuttingDown, q.draining = true, drain
+	var dropped []func(Recorder)
+	q.items.each(parked, func(e *entry[T]) { dropped = append(dropped, q.reject(e, ring.NotOwned)) })
+	q.unmarkIf(func(*entry[T]) bool { return true })
+	q.wake.Broadcast()
+	q.mu.Unlock()
+	for _, outcome := range dropped {
+		outcome(q.recorder)
+	}
+	q.mu.Lock()
+	for q.draining && q.items.lists[inFlight].n > 0 {
+		q.wake.Wait()
+	}
+	q.mu.Unlock()
+	q.meter.shutDown()
 }
 
 // ShuttingDown reports whether ShutDown or ShutDownWithDrain was called.
-func (q *Queue[T]) ShuttingDown() bool { return q.inner.ShuttingDown() }
+func (q *Queue[T]) ShuttingDown() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.shuttingDown
+}
+
+// Closed reports whether the queue was shut down and will hand out nothing any more, and no
+// work is in flight. It stays so: nothing has to be told to a closed queue.
+func (q *Queue[T]) Closed() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.shuttingDown && len(q.items.entries) == 0 && len(q.unfinished) == 0
+}

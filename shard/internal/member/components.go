@@ -29,10 +29,12 @@ type Informer interface {
 type Queue interface {
 	Readmit()
 	Drain(draining func(point uint64) bool)
+	Cancel(draining func(point uint64) bool)
 	FenceIf(fenced func() bool)
 	InFlight() []workqueue.Work
 	OnDone(func())
 	Parked() int
+	Closed() bool
 }
 
 // Components are the informers and queues of a member. They may be added at any time.
@@ -42,7 +44,8 @@ type Components struct {
 
 	mu        sync.Mutex
 	informers []Informer // guarded by mu
-	queues    []Queue    // guarded by mu
+	queues    []Queue    // guarded by mu; replaced, and not changed in place, when queues are removed
+	newQueues []Queue    // of queues, those that takeNewQueues has not returned; guarded by mu
 }
 
 func newComponents() *Components { return &Components{added: make(chan struct{}, 1)} }
@@ -59,8 +62,37 @@ func (c *Components) AddInformer(i Informer) {
 func (c *Components) AddQueue(q Queue) {
 	c.mu.Lock()
 	c.queues = append(c.queues, q)
+	c.newQueues = append(c.newQueues, q)
 	c.mu.Unlock()
 	signal(c.added)
+	c.removeClosedQueues()
+}
+
+// removeClosedQueues forgets the queues that were shut down and hold nothing any more.
+func (c *Components) removeClosedQueues() {
+	var closed []Queue
+	for _, q := range c.allQueues() {
+		if q.Closed() {
+			closed = append(closed, q)
+		}
+	}
+	if len(closed) == 0 {
+		return
+	}
+	isClosed := func(q Queue) bool { return slices.Contains(closed, q) }
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.queues = slices.DeleteFunc(slices.Clone(c.queues), isClosed)
+	c.newQueues = slices.DeleteFunc(c.newQueues, isClosed)
+}
+
+// takeNewQueues returns the queues that were added since the last call.
+func (c *Components) takeNewQueues() []Queue {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	queues := c.newQueues
+	c.newQueues = nil
+	return queues
 }
 
 func (c *Components) allInformers() []Informer {
@@ -92,11 +124,13 @@ func (c *Components) released(set ring.Set) {
 func (c *Components) drain(set ring.Set) {
 	for _, q := range c.allQueues() {
 		q.Drain(set.HasPoint)
+		q.Cancel(set.HasPoint) // at once: the machine has no grace period yet
 	}
 }
 
-// readmit makes the queues look again at the items that they have parked.
+// readmit makes the queues look again at what they hold.
 func (c *Components) readmit() {
+	c.removeClosedQueues()
 	for _, q := range c.allQueues() {
 		q.Readmit()
 	}

@@ -123,6 +123,9 @@ func (m *Member) publish(actions []claim.Action) {
 	next := *old
 	view, p := m.machine.View(), m.machine.Parameters()
 	moved := slices.ContainsFunc(actions, changesOwnership) || view != old.Ring || p.Partitions != len(old.States)
+	if moved {
+		next.Moved = next.Status.At
+	}
 	switch {
 	case moved && m.machine.Ended():
 		next.ownNothing(m.cfg.Machine.Parameters) // it may no longer work on anything that it claimed

@@ -102,7 +102,7 @@ type Member struct {
 	lost        int         // how many of this member's Leases were deleted in quick succession
 	lostAt      time.Time
 
-	attachedInformers, attachedQueues int
+	attachedInformers int
 
 	watermarks    claim.Watermarks // published: the last writes of this member at its last release; immutable
 	catching      bool             // the machine waits for a watermark that the caches have not reached
@@ -263,7 +263,7 @@ func (m *Member) pause() time.Duration {
 // startNewComponents starts the replays of new informers, and subscribes to the end of
 // work in new queues.
 func (m *Member) startNewComponents() {
-	informers, queues := m.Components.allInformers(), m.Components.allQueues()
+	informers := m.Components.allInformers()
 	for _, i := range informers[m.attachedInformers:] {
 		m.start(func() {
 			if err := i.Replay(m.ctx); err != nil && m.ctx.Err() == nil {
@@ -271,11 +271,11 @@ func (m *Member) startNewComponents() {
 			}
 		})
 	}
-	for _, q := range queues[m.attachedQueues:] {
+	for _, q := range m.Components.takeNewQueues() {
 		q.OnDone(func() { signal(m.idle) })
 		q.Readmit()
 	}
-	m.attachedInformers, m.attachedQueues = len(informers), len(queues)
+	m.attachedInformers = len(informers)
 }
 
 // waitForSync notifies the machine when the informers that are registered now have synced.

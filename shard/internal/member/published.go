@@ -18,6 +18,7 @@ type View struct {
 	Holder string       // the member's identity
 	Ring   *ring.Ring   // of the live members, with the parameters in force
 	States []ring.State // by partition
+	Moved  time.Time    // when States changed last; Status.At of that step
 	Tokens []string     // by partition; "" where not claimed
 	Fence  *claim.Time  // when the member must stop; nil while it is fenced
 	Status Status
@@ -100,6 +101,10 @@ func (p *Published) FencedAt() (now time.Time, fenced bool) {
 	deadline := p.View().Fence
 	return now, deadline == nil || p.reading(now).Reached(*deadline)
 }
+
+// Stopped reports whether this member is fenced, as far as that was published: the fence
+// publishes it before it ends the work. It reads no clock.
+func (p *Published) Stopped() bool { return p.View().Fence == nil }
 
 // Now reads both clocks.
 func (p *Published) Now() claim.Time { return p.reading(time.Now()) }

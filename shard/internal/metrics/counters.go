@@ -26,7 +26,7 @@ func (c *InformerCounters) totals() map[string]uint64 {
 
 // QueueCounters count what becomes of items; all queues of a member share them.
 type QueueCounters struct {
-	passed, parked, readmitted, dropped, refused, malformed atomic.Uint64
+	passed, parked, readmitted, dropped, refused, malformed, misrouted atomic.Uint64
 }
 
 // The methods of workqueue.Recorder.
@@ -38,6 +38,10 @@ func (c *QueueCounters) Dropped()             { c.dropped.Add(1) }
 func (c *QueueCounters) Refused()             { c.refused.Add(1) }
 func (c *QueueCounters) Malformed(any, error) { c.malformed.Add(1) }
 
+// Misrouted counts an item that was added to the queue of a member that does not own it,
+// although the ring is stable. It is counted as dropped too.
+func (c *QueueCounters) Misrouted() { c.misrouted.Add(1) }
+
 // totals returns the counts by label value.
 func (c *QueueCounters) totals() map[string]uint64 {
 	return map[string]uint64{
@@ -47,5 +51,6 @@ func (c *QueueCounters) totals() map[string]uint64 {
 		"dropped":    c.dropped.Load(),
 		"refused":    c.refused.Load(),
 		"malformed":  c.malformed.Load(),
+		"misrouted":  c.misrouted.Load(),
 	}
 }

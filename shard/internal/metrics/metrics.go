@@ -142,7 +142,7 @@ func New(ringName string, read func() Values) *Metrics {
 	ask("sharding_objects", "Objects in the stores of the sharded informers, by what this member may do with them.", "state")
 	ask("sharding_informer_events_total", "Events of the sharded informers, summed over handlers, by what became of them.", "result")
 	ask("sharding_queue_items_total", "Items of the sharded queues by what became of them.", "result")
-	ask("sharding_queue_parked", "Items that wait for their partition to become active, or for the fence to lift.")
+	ask("sharding_queue_parked", "Items that wait for their partition to become active.")
 	ask("sharding_queue_in_flight", "Items that are being worked on.")
 	return m
 }

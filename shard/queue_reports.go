@@ -1,0 +1,66 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package shard
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"k8s.io/klog/v2"
+
+	"github.com/tom-ludwig/operator-scaling/shard/internal/metrics"
+)
+
+// misroutedAfter is how long the partitions of a member must have stayed as they are, before
+// an Add for another member's partition counts as misrouted. After a handover, such Adds are
+// normal for a moment.
+const misroutedAfter = 30 * time.Second
+
+// queueReports counts what becomes of the items of a queue, and logs the first item of each
+// kind of fault: there may be one for every object, so the others are only counted.
+type queueReports[T comparable] struct {
+	*metrics.QueueCounters
+	s           *Sharder
+	name        string // of the queue, for the log
+	onMisrouted func(item T)
+	namespaced  atomic.Bool // an item had a namespace
+
+	malformedOnce, misroutedOnce, noNamespaceOnce sync.Once
+}
+
+func (r *queueReports[T]) logger() klog.Logger {
+	return klog.Background().WithValues("ring", r.s.cfg.Name, "pod", r.s.cfg.PodName, "queue", r.name)
+}
+
+// Malformed implements workqueue.Recorder.
+func (r *queueReports[T]) Malformed(item any, err error) {
+	r.QueueCounters.Malformed(item, err)
+	r.malformedOnce.Do(func() {
+		r.logger().Error(err, "The partition of an item or its retries cannot be determined, so another member may work on it too; further items are only counted", "item", item)
+	})
+}
+
+// foreignAdd is called with an item that Add has dropped.
+func (r *queueReports[T]) foreignAdd(item T) {
+	view := r.s.member.Published.View()
+	if !view.Status.Serving || view.Fence == nil || view.Status.At.Sub(view.Moved) < misroutedAfter {
+		return
+	}
+	r.Misrouted()
+	if r.onMisrouted != nil {
+		r.onMisrouted(item)
+		return
+	}
+	r.misroutedOnce.Do(func() {
+		r.logger().Info("Warning: an item was added that belongs to another member, although the ring is stable, and was dropped; if its key is not the key of the object that it was made from, no member works on it; see WithMisroutedHook", "item", item)
+	})
+}
+
+// noNamespace reports an item without a namespace in a queue that has had items with one.
+func (r *queueReports[T]) noNamespace(name string) {
+	r.noNamespaceOnce.Do(func() {
+		r.logger().Info("Warning: an item without a namespace was added to a queue of namespaced items: the member that works on it may not be the one that owns its object", "item", name)
+	})
+}
