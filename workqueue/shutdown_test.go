@@ -6,6 +6,7 @@ package workqueue
 import (
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -219,4 +220,117 @@ func TestQ10_ShutDownWhileFenced(t *testing.T) {
 	if q.Parked() != 0 {
 		t.Errorf("%d parked", q.Parked())
 	}
+}
+
+// A queue is closed when nothing has to be told to it any more.
+func TestQ10_Closed(t *testing.T) {
+	o := newOwner(ring.Active)
+	q, _ := newQueue(t, o)
+	closed := func(when string, want bool) {
+		t.Helper()
+		if q.Closed() != want {
+			t.Errorf("%s: closed %t", when, q.Closed())
+		}
+	}
+	closed("new", false)
+	o.set(3, ring.Pending)
+	for item := range 4 {
+		q.Add(item)
+	}
+	q.AddRateLimited(4)
+	get(t, q)
+	assignment, _ := FromContext(q.Context(t.Context(), 0))
+	settled, _, err := assignment.Begin(func(error) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	q.ShutDown()
+	closed("items are queued and in flight", false)
+	get(t, q)
+	get(t, q)
+	for q.Len() > 0 { // the timer of item 4 may have fired
+		q.Done(get(t, q))
+	}
+	q.Done(1)
+	q.AddRateLimited(2)
+	q.Done(2)
+	closed("an item is in flight", false)
+	q.Done(0)
+	closed("an effect is under way", false)
+	settled()
+	closed("at the end", true)
+	q.Add(1)
+	q.AddRateLimited(1)
+	closed("an item was added", true)
+	checkTable(t, &q.items)
+}
+
+// meters is a metrics provider whose metrics can be read.
+type meters struct {
+	provider
+	depth, adds, latencies atomic.Int64
+	latency                atomic.Value // float64: the last
+}
+
+type (
+	gauge     struct{ n *atomic.Int64 }
+	histogram struct{ m *meters }
+)
+
+func (g gauge) Inc() { g.n.Add(1) }
+func (g gauge) Dec() { g.n.Add(-1) }
+
+func (h histogram) Observe(v float64) { h.m.latency.Store(v); h.m.latencies.Add(1) }
+
+func (m *meters) NewDepthMetric(string) workqueue.GaugeMetric       { return gauge{&m.depth} }
+func (m *meters) NewAddsMetric(string) workqueue.CounterMetric      { return gauge{&m.adds} }
+func (m *meters) NewLatencyMetric(string) workqueue.HistogramMetric { return histogram{m} }
+
+// client-go's metrics count what this member holds, and the latency of an item includes the
+// time for which it was parked or waited for the fence.
+func TestQ9_MetricsCountWhatThisMemberHolds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newOwner(ring.Active)
+		o.set(1, ring.Pending)
+		o.set(2, ring.NotOwned)
+		m := new(meters)
+		q := New(workqueue.DefaultTypedControllerRateLimiter[int](), Options[int]{
+			Ownership: o, Point: pointOfInt,
+			Config: workqueue.TypedRateLimitingQueueConfig[int]{Name: "foos", MetricsProvider: m},
+		})
+		defer q.ShutDown()
+		for item := range 4 {
+			q.Add(item)
+			q.Add(item)
+		}
+		want := func(when string, depth, adds int64) {
+			t.Helper()
+			if m.depth.Load() != depth || m.adds.Load() != adds {
+				t.Errorf("%s: depth %d, adds %d, want %d and %d", when, m.depth.Load(), m.adds.Load(), depth, adds)
+			}
+		}
+		want("added", 3, 3) // one is parked, one is dropped
+		time.Sleep(time.Second)
+		q.Done(get(t, q))
+		want("one done", 2, 3)
+		o.fenced.Store(true)
+		time.Sleep(time.Second)
+		o.fenced.Store(false)
+		o.set(1, ring.Active)
+		o.set(3, ring.NotOwned)
+		q.Readmit()
+		want("one has left", 1, 3)
+		if q.Len() != 1 {
+			t.Errorf("%d queued: a foreign item was not dropped at once", q.Len())
+		}
+		time.Sleep(time.Second)
+		if item := get(t, q); item != 1 || m.latency.Load() != 3.0 {
+			t.Errorf("item %d has waited for %v s, want 3", item, m.latency.Load())
+		}
+		q.Add(1)
+		want("added again while in flight", 1, 4)
+		o.set(1, ring.NotOwned)
+		q.Done(1)
+		want("at the end", 0, 4)
+	})
 }

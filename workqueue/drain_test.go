@@ -344,3 +344,161 @@ func (r recorder) Readmitted()          { r.called() }
 func (r recorder) Dropped()             { r.called() }
 func (r recorder) Refused()             { r.called() }
 func (r recorder) Malformed(any, error) { r.called() }
+
+// A drain has two steps: after Drain the work may end by itself, and Cancel ends its context.
+func TestQ6_DrainLetsWorkEndByItself(t *testing.T) {
+	for _, comesBack := range []bool{true, false} {
+		o := newOwner(ring.Active)
+		q, _ := newQueue(t, o)
+		notices := 0
+		q.OnDone(func() { notices++ })
+		for _, item := range []int{1, 1 + partitions, 2} {
+			q.Add(item)
+			get(t, q)
+		}
+		q.Add(1 + 2*partitions) // queued
+		q.Add(3)
+		ctx, late := q.Context(t.Context(), 1), q.Context(t.Context(), 1+partitions)
+		o.set(1, ring.Pending)
+		q.Drain(inPartition(1))
+		q.Drain(inPartition(1)) // repeated
+		if ctx.Err() != nil || Check(ctx) != nil {
+			t.Errorf("after Drain: the work ends with %v", context.Cause(ctx))
+		}
+		assignment, _ := FromContext(ctx)
+		settled, end, err := assignment.Begin(func(error) { t.Error("a drain aborts an effect") })
+		if err != nil {
+			t.Fatalf("after Drain, an effect may not begin: %v", err)
+		}
+		settled()
+		end()
+		if q.Len() != 1 || q.Parked() != 1 {
+			t.Errorf("after Drain: %d queued, %d parked, want 1 and 1", q.Len(), q.Parked())
+		}
+		q.Done(1)
+		if notices != 1 || len(q.InFlight()) != 2 {
+			t.Errorf("after the work has ended: %d notices, in flight %v", notices, q.InFlight())
+		}
+		q.Cancel(inPartition(1))
+		q.Cancel(inPartition(1)) // repeated
+		if context.Cause(late) != ErrDraining || Check(late) != ErrDraining {
+			t.Errorf("after Cancel: cause %v", context.Cause(late))
+		}
+		q.Done(1 + partitions)
+		if notices != 2 || q.Parked() != 3 {
+			t.Errorf("%d notices, %d parked, want 2 and 3: Done adds drained work again", notices, q.Parked())
+		}
+		if comesBack {
+			o.set(1, ring.Active)
+			q.Readmit()
+			if q.Len() != 4 || q.Parked() != 0 {
+				t.Errorf("after the drain was called off: %d queued, %d parked", q.Len(), q.Parked())
+			}
+			continue
+		}
+		o.set(1, ring.NotOwned)
+		q.Readmit()
+		if q.Len() != 1 || q.Parked() != 0 || len(q.items.entries) != 2 {
+			t.Errorf("after the release: %d queued, %d parked, %d known", q.Len(), q.Parked(), len(q.items.entries))
+		}
+	}
+}
+
+// The fence aborts effects, whether the work is drained, done or neither. A settled effect
+// ends with the work.
+func TestQ2_EffectsEndAtTheFence(t *testing.T) {
+	for name, before := range map[string]func(q *Queue[int], o *owner){
+		"in flight": func(*Queue[int], *owner) {},
+		"draining":  func(q *Queue[int], o *owner) { o.set(1, ring.Pending); endWork(q, 1) },
+		"done":      func(q *Queue[int], _ *owner) { q.Done(1) },
+		"drained and done": func(q *Queue[int], o *owner) {
+			o.set(1, ring.Pending)
+			endWork(q, 1)
+			q.Done(1)
+		},
+	} {
+		o := newOwner(ring.Active)
+		q, _ := newQueue(t, o)
+		q.Add(1)
+		get(t, q)
+		assignment, _ := FromContext(q.Context(t.Context(), 1))
+		causes := map[string]error{}
+		begin := func(effect string) (settled, end func()) {
+			settled, end, err := assignment.Begin(func(cause error) { causes[effect] = cause })
+			if err != nil {
+				t.Fatal(err)
+			}
+			return settled, end
+		}
+		_, over := begin("over")
+		over()
+		settled, _ := begin("settled")
+		settled()
+		lateSettled, _ := begin("under way")
+		before(q, o)
+		if name != "in flight" && causes["under way"] != nil {
+			t.Errorf("%s: an effect was aborted: %v", name, causes)
+		}
+		o.fenced.Store(true)
+		q.FenceIf(func() bool { return false })
+		if causes["under way"] != nil {
+			t.Errorf("%s: aborted although the fence was lifted", name)
+		}
+		q.FenceIf(o.Fenced)
+		if causes["under way"] != ErrFenced || causes["settled"] == nil || causes["over"] != nil {
+			t.Errorf("%s, then fenced: %v", name, causes)
+		}
+		if n := len(q.InFlight()); n != 1 {
+			t.Errorf("%s: %d in flight while an effect is under way", name, n)
+		}
+		q.Done(1)
+		lateSettled()
+		if n := len(q.InFlight()); n != 0 {
+			t.Errorf("%s: %d in flight at the end", name, n)
+		}
+	}
+}
+
+// An effect that is settled after Done, such as a response that arrives then, ends at once.
+func TestQ2_EffectsThatAreSettledAfterDoneEnd(t *testing.T) {
+	q, _ := newQueue(t, newOwner(ring.Active))
+	q.Add(1)
+	get(t, q)
+	assignment, _ := FromContext(q.Context(t.Context(), 1))
+	var causes []error
+	settled, _, err := assignment.Begin(func(cause error) { causes = append(causes, cause) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, end, _ := assignment.Begin(func(error) { t.Error("an effect was aborted that has ended") })
+	q.Done(1)
+	if len(causes) > 0 {
+		t.Errorf("aborted before it was settled: %v", causes)
+	}
+	settled()
+	settled()
+	end()
+	q.Fence()
+	if len(causes) != 1 || causes[0] != ErrDone || len(q.unfinished) != 0 {
+		t.Errorf("aborted with %v, %d unfinished", causes, len(q.unfinished))
+	}
+}
+
+func TestGetWithContext(t *testing.T) {
+	q, _ := newQueue(t, newOwner(ring.Active))
+	q.Add(1)
+	type key struct{}
+	parent := context.WithValue(t.Context(), key{}, "value")
+	item, ctx, shutdown := q.GetWithContext(parent)
+	if item != 1 || shutdown || ctx.Value(key{}) != "value" || ctx.Err() != nil {
+		t.Errorf("GetWithContext returned %d, %v, %t", item, ctx, shutdown)
+	}
+	q.Done(1)
+	if context.Cause(ctx) != ErrDone {
+		t.Errorf("after Done: %v", context.Cause(ctx))
+	}
+	q.ShutDown()
+	if _, ctx, shutdown := q.GetWithContext(parent); !shutdown || ctx != parent {
+		t.Errorf("after ShutDown: %v, %t", ctx, shutdown)
+	}
+}
