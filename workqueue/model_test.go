@@ -25,7 +25,12 @@ var seeds = flag.Int("seeds", 10, "number of schedules that TestQ1Q2Q3_Model run
 // lifts the fence. No worker may hold an item while its point is released or, if work stops at
 // the fence, while the member is fenced. Every item that was added is handed out afterwards.
 // So is every item whose work was interrupted, even if its worker just stops or its partition
-// was released.
+// was released. After a partition has left, nothing of it remains in the queue or in the rate
+// limiter; and nothing at all remains after a shutdown.
+//
+// The workers are of every kind: they stop when their context ends, ignore it, are slow, panic,
+// fail again and again without a Forget, or add other items. Items are added one by one and in
+// bursts. A member may lose everything at once, as when its Lease was evicted.
 func TestQ1Q2Q3_Model(t *testing.T) {
 	for seed := range uint64(*seeds) {
 		// Without NotOwned, no item may be dropped. With NotOwned, the loop delivers all items
@@ -63,8 +68,11 @@ type model struct {
 	served   [modelItems]atomic.Int64 // the last Add that had begun when the item was handed out
 	handOuts atomic.Int64
 	obeyed   atomic.Int64 // pieces of work that stopped because they were interrupted
+	panics   atomic.Int64 // pieces of work that panicked
 	drains   int
 	waits    int
+	losses   int // of everything at once
+	failures int // that the rate limiter remembered of partitions that were about to leave
 }
 
 func newModel(t *testing.T, seed uint64, notOwned bool) *model {
@@ -103,11 +111,47 @@ func (m *model) play() {
 	if m.q.Len() != 0 || m.q.Parked() != 0 || len(m.q.InFlight()) != 0 {
 		m.t.Errorf("at the end: %d queued, %d parked, in flight %v", m.q.Len(), m.q.Parked(), m.q.InFlight())
 	}
-	m.q.ShutDown()
+	for item := range modelItems {
+		m.q.Forget(item)
+	}
+	if n := len(m.q.items.entries); n != 0 {
+		m.t.Errorf("at the end, %d items remain after Forget", n)
+	}
+	checkTable(m.t, &m.q.items)
+	m.shutDown(m.random(400))
 	workers.Wait()
-	if m.handOuts.Load() < 500 || m.drains < 20 || m.waits < 5 || m.obeyed.Load() < 5 {
-		m.t.Errorf("the run tested too little: %d hand-outs, %d drains, %d of them waited, %d pieces of work interrupted",
-			m.handOuts.Load(), m.drains, m.waits, m.obeyed.Load())
+	checkTable(m.t, &m.q.items)
+	if !m.q.Closed() || len(m.q.items.entries)+len(m.q.unfinished) != 0 {
+		m.t.Errorf("after the shutdown: closed %t, items %v, unfinished %v", m.q.Closed(), m.q.items.entries, m.q.unfinished)
+	}
+	if m.handOuts.Load() < 500 || m.drains < 20 || m.waits < 5 || m.obeyed.Load() < 5 || m.panics.Load() < 5 ||
+		m.notOwned && (m.failures < 5 || m.losses == 0) {
+		m.t.Errorf("the run tested too little: %d hand-outs, %d drains, %d of them waited, %d pieces of work interrupted, %d panicked, %d failures left, %d losses",
+			m.handOuts.Load(), m.drains, m.waits, m.obeyed.Load(), m.panics.Load(), m.failures, m.losses)
+	}
+}
+
+// shutDown shuts down the queue behind a burst, while partitions are in any state.
+func (m *model) shutDown(random *rand.Rand) {
+	m.burst(random)
+	for partition := range partitions {
+		m.owner.set(partition, []ring.State{ring.NotOwned, ring.Pending, ring.Active}[random.IntN(3)])
+	}
+	m.owner.fenced.Store(random.IntN(3) == 0)
+	m.q.Readmit()
+	var waits sync.WaitGroup
+	waits.Go(func() { m.burst(random) })
+	if random.IntN(2) == 0 {
+		m.q.ShutDownWithDrain()
+	}
+	m.q.ShutDown()
+	waits.Wait()
+}
+
+// burst adds all items at once.
+func (m *model) burst(random *rand.Rand) {
+	for item := range modelItems {
+		m.put(random, item)
 	}
 }
 
@@ -133,6 +177,9 @@ func (m *model) add(random *rand.Rand, stop <-chan struct{}) {
 			return
 		default:
 		}
+		if random.IntN(20) == 0 {
+			m.burst(random)
+		}
 		for range random.IntN(20) {
 			m.put(random, random.IntN(modelItems))
 		}
@@ -156,27 +203,47 @@ func (m *model) work(random *rand.Rand) {
 			}
 		}
 		check("after Get")
-		switch random.IntN(6) {
-		case 0:
-			// Work that ends when its context ends, or after a while.
-			ctx, cancel := context.WithTimeout(m.q.Context(context.Background(), item), time.Duration(random.IntN(300))*time.Microsecond)
-			<-ctx.Done()
-			cancel()
-			if random.IntN(2) == 0 {
-				m.put(random, item) // it failed
-			}
-		case 1:
-			// Work that ignores its context.
-			time.Sleep(time.Duration(random.IntN(300)) * time.Microsecond)
-		case 2:
-			m.put(random, item)
-		case 4, 5:
-			m.obey(random, item)
+		func() {
+			// As a controller does with HandleCrash: the item is not retried.
+			defer func() {
+				if r := recover(); r != nil && r != any("the work panics") {
+					panic(r)
+				}
+				check("before Done")
+				m.held[partition].Add(-1)
+				if random.IntN(2) == 0 {
+					m.q.Forget(item)
+				}
+				m.q.Done(item)
+			}()
+			m.one(random, item)
+		}()
+	}
+}
+
+// one is one piece of work, of any kind.
+func (m *model) one(random *rand.Rand, item int) {
+	switch random.IntN(8) {
+	case 0:
+		// Work that ends when its context ends, or after a while.
+		ctx, cancel := context.WithTimeout(m.q.Context(context.Background(), item), time.Duration(random.IntN(300))*time.Microsecond)
+		<-ctx.Done()
+		cancel()
+		if random.IntN(2) == 0 {
+			m.put(random, item) // it failed
 		}
-		check("before Done")
-		m.held[partition].Add(-1)
-		m.q.Forget(item)
-		m.q.Done(item)
+	case 1:
+		// Work that ignores its context.
+		time.Sleep(time.Duration(random.IntN(300)) * time.Microsecond)
+	case 2:
+		m.put(random, item)
+	case 3:
+		m.put(random, random.IntN(modelItems)) // another item
+	case 4, 5:
+		m.obey(random, item)
+	case 6:
+		m.panics.Add(1)
+		panic("the work panics")
 	}
 }
 
@@ -210,6 +277,12 @@ func (m *model) loop(random *rand.Rand) {
 				m.fence(random)
 			case 2:
 				m.blink(random)
+			case 3:
+				if m.notOwned && random.IntN(4) == 0 {
+					m.lose(random)
+					continue
+				}
+				fallthrough
 			default:
 				m.drain(partition, random)
 			}
@@ -264,9 +337,52 @@ func (m *model) drain(partition int, random *rand.Rand) {
 	m.released[partition].Store(true)
 	if m.notOwned && random.IntN(3) > 0 {
 		m.left[partition] = true
+		for item := partition; item < modelItems; item += partitions {
+			m.failures += m.q.NumRequeues(item)
+		}
 		m.owner.set(partition, ring.NotOwned)
 		m.q.Readmit()
+		m.nothingRemains(func(p int) bool { return p == partition })
 	}
+}
+
+// nothingRemains fails the test if anything of the partitions remains, except work in flight,
+// of which Done decides what becomes of it.
+func (m *model) nothingRemains(left func(partition int) bool) {
+	synctest.Wait() // no goroutine is within a method of the queue, except Get
+	m.q.mu.Lock()
+	for item, e := range m.q.items.entries {
+		if left(item%partitions) && (e.place != inFlight || e.failed) {
+			m.t.Errorf("after its partition has left, this remains of item %d: %+v", item, e)
+		}
+	}
+	m.q.mu.Unlock()
+	for item := range modelItems {
+		if n := m.q.NumRequeues(item); left(item%partitions) && n > 0 {
+			m.t.Errorf("after its partition has left, %d failures of item %d remain", n, item)
+		}
+	}
+}
+
+// lose is the loss of everything at once. No drain comes before it, and workers that ignore
+// their contexts continue.
+func (m *model) lose(random *rand.Rand) {
+	m.losses++
+	m.owner.fenced.Store(true)
+	m.owner.setAll(ring.NotOwned)
+	m.q.Fence()
+	m.q.Readmit()
+	time.Sleep(time.Duration(random.IntN(100)) * time.Microsecond)
+	m.nothingRemains(func(int) bool { return true })
+	for len(m.q.InFlight()) > 0 {
+		<-m.notice
+	}
+	for partition := range partitions {
+		m.left[partition] = true
+		m.released[partition].Store(true)
+	}
+	m.owner.fenced.Store(false)
+	m.q.Readmit()
 }
 
 func (m *model) worksOn(partition int) bool {
