@@ -31,7 +31,12 @@ type queueReports[T comparable] struct {
 }
 
 func (r *queueReports[T]) logger() klog.Logger {
-	return klog.Background().WithValues("ring", r.s.cfg.Name, "pod", r.s.cfg.PodName, "queue", r.name)
+	logger := r.s.logger.Load()
+	if logger == nil { // items may be added before Run
+		background := klog.LoggerWithValues(klog.Background(), "ring", r.s.cfg.Name, "pod", r.s.cfg.PodName)
+		logger = &background
+	}
+	return klog.LoggerWithValues(*logger, "queue", r.name)
 }
 
 // Malformed implements workqueue.Recorder.

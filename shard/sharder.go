@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -37,6 +38,8 @@ type Sharder struct {
 	caches    cachesync.Caches // the informers as caches
 	ownership ownership
 	pages     statusPages
+
+	logger atomic.Pointer[klog.Logger] // Run's; nil before Run
 
 	mu      sync.Mutex
 	faults  []error // of NewInformer, WrapInformer and NewQueue; Run returns them; guarded by mu
@@ -112,7 +115,9 @@ func (s *Sharder) Run(ctx context.Context) error {
 	if err := s.begin(); err != nil {
 		return err
 	}
-	ctx = klog.NewContext(ctx, klog.LoggerWithValues(klog.FromContext(ctx), "ring", s.cfg.Name, "pod", s.cfg.PodName))
+	logger := klog.LoggerWithValues(klog.FromContext(ctx), "ring", s.cfg.Name, "pod", s.cfg.PodName)
+	s.logger.Store(&logger)
+	ctx = klog.NewContext(ctx, logger)
 	if err := s.access.Check(ctx); err != nil {
 		return err
 	}

@@ -267,8 +267,11 @@ func (m *model) obey(random *rand.Rand, item int) {
 
 // loop does what the shard's loop does: nothing else changes states.
 func (m *model) loop(random *rand.Rand) {
-	for range 200 {
+	for step := range 200 {
 		time.Sleep(time.Duration(random.IntN(50)) * time.Microsecond)
+		if m.notOwned && step == 100 {
+			m.lose(random)
+		}
 		partition := random.IntN(partitions)
 		switch ring.State(m.owner.states[partition].Load()) {
 		case ring.Active:

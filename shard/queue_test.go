@@ -1,0 +1,194 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package shard_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"k8s.io/client-go/tools/cache"
+	clientworkqueue "k8s.io/client-go/util/workqueue"
+
+	"github.com/tom-ludwig/operator-scaling/shard"
+	"github.com/tom-ludwig/operator-scaling/shard/shardtest"
+	"github.com/tom-ludwig/operator-scaling/workqueue"
+)
+
+type nilKeyed struct{ name *string }
+
+func (k nilKeyed) ShardKey() string { return *k.name }
+
+// In a queue of an interface type, each item has the partition that its own type gives it.
+func TestNewQueue_OfAnInterfaceType(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cluster := shardtest.NewCluster()
+		a, b := start(t, cluster.Client("a"), "a"), start(t, cluster.Client("b"), "b")
+		untyped := shard.NewQueue(a.Sharder, clientworkqueue.DefaultTypedControllerRateLimiter[any]())
+		defer untyped.ShutDown()
+		var _ clientworkqueue.RateLimitingInterface = untyped // of controllers that were not converted
+		keys := shard.NewQueue(a.Sharder, clientworkqueue.DefaultTypedControllerRateLimiter[shard.Keyed]())
+		defer keys.ShutDown()
+		time.Sleep(5 * time.Second)
+		owned := 0
+		for i := range 20 {
+			name, want := fmt.Sprintf("foo-%d", i), 0
+			if a.OwnsKey("default/" + name) {
+				owned++
+				want = 1
+			}
+			for _, item := range []any{keyed{name}, cache.ObjectName{Namespace: "default", Name: name}, "default/" + name} {
+				untyped.Add(item)
+				if untyped.Len() != want {
+					t.Errorf("%T %v: %d queued, want %d", item, item, untyped.Len(), want)
+				}
+				drain(untyped)
+			}
+			keys.Add(keyed{name})
+			if keys.Len() != want {
+				t.Errorf("%s as Keyed: %d queued, want %d", name, keys.Len(), want)
+			}
+			drain(keys)
+		}
+		if owned == 0 || owned == 20 {
+			t.Errorf("a owns %d of 20", owned)
+		}
+		// Items without a key are handed out where they were added, and reported once.
+		since := time.Now()
+		for _, item := range []any{7, nil, nilKeyed{}, "a/b/c"} {
+			untyped.Add(item)
+		}
+		if untyped.Len() != 4 {
+			t.Errorf("%d queued, want all 4 items without a key", untyped.Len())
+		}
+		drain(untyped)
+		keys.Add(nil)
+		drain(keys)
+		if lines := a.logged(since); len(lines) != 2 || !strings.Contains(lines[0], "item of type int") {
+			t.Errorf("logged: %q", lines)
+		}
+		end(t, a, b)
+	})
+}
+
+// An item whose key is not the key of its object is dropped by every member. In a stable ring
+// that is reported, once for each queue, and counted.
+func TestNewQueue_ReportsMisroutedItems(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cluster := shardtest.NewCluster()
+		a, b := start(t, cluster.Client("a"), "a"), start(t, cluster.Client("b"), "b")
+		logs := shard.NewQueueWithConfig(a.Sharder, clientworkqueue.DefaultTypedControllerRateLimiter[string](),
+			clientworkqueue.TypedRateLimitingQueueConfig[string]{Name: "volumes"})
+		defer logs.ShutDown()
+		var hooked []string
+		calls := shard.NewQueue(a.Sharder, clientworkqueue.DefaultTypedControllerRateLimiter[string](),
+			shard.WithMisroutedHook(func(item string) { hooked = append(hooked, item) }))
+		defer calls.ShutDown()
+		var foreign []string
+		logs.Add("before") // Run
+		time.Sleep(5 * time.Second)
+		for i := range 20 {
+			if uid := fmt.Sprintf("uid-%d", i); !a.OwnsKey(uid) {
+				foreign = append(foreign, uid)
+			}
+		}
+		add := func() []string {
+			since := time.Now()
+			for _, item := range foreign {
+				logs.Add(item)
+				calls.Add(item)
+				logs.AddAfter(item, 1) // timers may outlive a handover
+			}
+			synctest.Wait()
+			return a.logged(since)
+		}
+		if lines := add(); len(lines) != 0 || len(hooked) != 0 {
+			t.Errorf("soon after a handover: %q, %q", lines, hooked)
+		}
+		time.Sleep(time.Minute)
+		if lines := add(); len(lines) != 1 || !strings.Contains(lines[0], foreign[0]) {
+			t.Errorf("in a stable ring: %q", lines)
+		}
+		time.Sleep(time.Second)
+		if lines := add(); len(lines) != 0 {
+			t.Errorf("again: %q", lines)
+		}
+		if len(hooked) != 2*len(foreign) {
+			t.Errorf("the hook was called %d times, want %d", len(hooked), 2*len(foreign))
+		}
+		if n := result(t, a, "misrouted"); n != float64(4*len(foreign)) {
+			t.Errorf("%v counted, want %d", n, 4*len(foreign))
+		}
+		end(t, a, b)
+	})
+}
+
+// result returns the count of a result in sharding_queue_items_total.
+func result(t *testing.T, m *member, label string) float64 {
+	t.Helper()
+	return testutil.ToFloat64(collected{m.Collector(), "sharding_queue_items_total", label})
+}
+
+// A queue of namespaced items gets one without a namespace: probably a key was cut wrong.
+func TestNewQueue_ReportsAnItemWithoutANamespace(t *testing.T) {
+	for _, key := range []shard.Key{shard.ByName, shard.ByNamespace} {
+		synctest.Test(t, func(t *testing.T) {
+			a := start(t, shardtest.NewCluster().Client("a"), "a", func(c *shard.Config) { c.Key = key })
+			q := shard.NewQueue(a.Sharder, clientworkqueue.DefaultTypedControllerRateLimiter[string]())
+			defer q.ShutDown()
+			clusterScoped := shard.NewQueue(a.Sharder, clientworkqueue.DefaultTypedControllerRateLimiter[string]())
+			defer clusterScoped.ShutDown()
+			time.Sleep(5 * time.Second)
+			since := time.Now()
+			for _, item := range []string{"default/foo", "foo", "bar"} {
+				q.Add(item)
+			}
+			clusterScoped.Add("foo")
+			if lines := a.logged(since); len(lines) != 1 || !strings.Contains(lines[0], "foo") {
+				t.Errorf("ring by %s: %q", key.Name(), lines)
+			}
+			end(t, a)
+		})
+	}
+}
+
+// One controller works with a sharded queue and with client-go's.
+func TestWorkContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := start(t, shardtest.NewCluster().Client("a"), "a")
+		sharded := shard.NewQueue(a.Sharder, clientworkqueue.DefaultTypedControllerRateLimiter[string]())
+		time.Sleep(5 * time.Second)
+		plain := clientworkqueue.NewTypedRateLimitingQueue(clientworkqueue.DefaultTypedControllerRateLimiter[string]())
+		for _, q := range []clientworkqueue.TypedRateLimitingInterface[string]{sharded, plain} {
+			q.Add("default/foo")
+			item, _ := q.Get()
+			ctx := shard.WorkContext(t.Context(), q, item)
+			q.Done(item)
+			switch {
+			case q == plain && ctx != t.Context():
+				t.Error("the context of a plain queue is not the parent")
+			case q != plain && !errors.Is(context.Cause(ctx), workqueue.ErrDone):
+				t.Errorf("the context of a sharded queue has ended with %v after Done", context.Cause(ctx))
+			}
+			q.ShutDown()
+		}
+		end(t, a)
+	})
+}
+
+func TestNewQueue_WithoutARateLimiter(t *testing.T) {
+	s, err := shard.New(shardtest.NewCluster().Client("a"), shard.Config{Name: "foo", PodName: "a", Namespace: namespace})
+	if err != nil {
+		t.Fatal(err)
+	}
+	shard.NewQueue[string](s, nil).ShutDown()
+	if err := s.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "the rate limiter is nil") {
+		t.Errorf("Run returned %v", err)
+	}
+}
