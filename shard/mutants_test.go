@@ -43,8 +43,8 @@ var mutants = mutation.Package{
 		}}},
 		{Name: "cancels no context for a drain", Edits: []mutation.Edit{{
 			File: "internal/member/components.go",
-			Old:  "\t\tq.Drain(set.HasPoint)\n",
-			New:  "\t\tif !MUTANT_ON {\n\t\t\tq.Drain(set.HasPoint)\n\t\t}\n",
+			Old:  "\t\tq.Cancel(set.HasPoint)",
+			New:  "\t\tif MUTANT_ON {\n\t\t\tcontinue\n\t\t}\n\t\tq.Cancel(set.HasPoint)",
 		}}},
 		{Name: "releases before the work has ended", Edits: []mutation.Edit{{
 			File: "internal/member/components.go",

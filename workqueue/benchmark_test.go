@@ -5,6 +5,7 @@ package workqueue
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -25,7 +26,7 @@ import (
 //   - reads it for the queue too, through TimedOwnership ("clocked").
 //
 // "metrics" uses a name and a metrics provider, as in production: client-go itself then reads
-// the clock four times.
+// the clock four times. "global" uses client-go's global metrics provider.
 
 func benchmarkItems() ([]string, []cache.ObjectName) {
 	names := make([]cache.ObjectName, 1000)
@@ -77,6 +78,7 @@ func configs[T comparable]() map[string]workqueue.TypedRateLimitingQueueConfig[T
 	return map[string]workqueue.TypedRateLimitingQueueConfig[T]{
 		"plain":   {},
 		"metrics": {Name: "benchmark", MetricsProvider: provider{}},
+		"global":  {Name: "benchmark"}, // SetProvider
 	}
 }
 
@@ -125,15 +127,17 @@ func cycle[T comparable](q workqueue.TypedRateLimitingInterface[T], item T) {
 
 // BenchmarkRatio compares the queues on a machine that is also busy with other work. Short runs
 // of the queues alternate, so that a disturbance affects all of them. It reports the median of
-// the bare queue's times and the medians of the ratios to it.
+// the bare queue's times and the medians of the ratios to it, for "clocked" with the limits of
+// a 95 % confidence interval.
 func BenchmarkRatio(b *testing.B) {
+	workqueue.SetProvider(provider{})
 	strings, names := benchmarkItems()
 	b.Run("string", func(b *testing.B) { benchmarkRatio(b, strings, pointOfString) })
 	b.Run("ObjectName", func(b *testing.B) { benchmarkRatio(b, names, pointOfName) })
 }
 
 func benchmarkRatio[T comparable](b *testing.B, items []T, point func(T) (uint64, error)) {
-	for _, with := range []string{"plain", "metrics"} {
+	for _, with := range []string{"plain", "metrics", "global"} {
 		for _, workers := range []int{1, 2} {
 			b.Run(fmt.Sprintf("%s/workers=%d", with, workers), func(b *testing.B) {
 				var queues []workqueue.TypedRateLimitingInterface[T]
@@ -166,6 +170,11 @@ func benchmarkRatio[T comparable](b *testing.B, items []T, point func(T) (uint64
 				b.ReportMetric(median(bare), "bare-ns")
 				for i, c := range candidates(point)[1:] {
 					b.ReportMetric(median(ratios[i+1]), c.name+"/bare")
+					if c.name == "clocked" {
+						low, high := interval(ratios[i+1])
+						b.ReportMetric(low, "clocked-low")
+						b.ReportMetric(high, "clocked-high")
+					}
 				}
 			})
 		}
@@ -181,6 +190,13 @@ func each[T comparable](q workqueue.TypedRateLimitingInterface[T], items []T) {
 func median(x []float64) float64 {
 	slices.Sort(x)
 	return x[len(x)/2]
+}
+
+// interval returns the limits of a 95 % confidence interval of the median of sorted values.
+func interval(x []float64) (low, high float64) {
+	n := float64(len(x))
+	half := 0.98 * math.Sqrt(n)
+	return x[max(0, int(n/2-half))], x[min(len(x)-1, int(n/2+half))]
 }
 
 // provider is a metrics provider that counts at the lowest possible cost.

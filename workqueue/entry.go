@@ -24,6 +24,8 @@ type entry[T comparable] struct {
 	prev, next *entry[T]
 	task       *task         // in flight: nil until Context, Drain or Fence needs it
 	since      time.Duration // in flight: when it was handed out, since the queue's epoch
+	added      time.Time     // for metrics: when it was added
+	started    time.Time     // for metrics, in flight: when it was handed out
 	place      place
 	unkeyed    bool // Point returned an error: the item belongs to no partition
 	again      bool // in flight: the item was added meanwhile

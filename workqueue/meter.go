@@ -3,77 +3,127 @@
 
 package workqueue
 
-import "k8s.io/client-go/util/workqueue"
+import (
+	"sync"
+	"time"
 
-// meter makes client-go's own code count for its metrics: client-go's global provider of
-// metrics cannot be used in another way. It has a client-go queue, on which no worker waits,
-// and makes the calls on it that a queue without parking and dropping would receive for this
-// member's items. It is also the storage of that queue, so that it chooses what Get returns.
-//
-// The queue's mutex guards it. A nil meter counts nothing.
-type meter[T comparable] struct {
-	shadow *workqueue.Typed[*entry[T]]
-	n      int       // entries in the storage
-	next   *entry[T] // what the next Pop returns
+	"k8s.io/client-go/util/workqueue"
+)
+
+// meter counts for client-go's metrics. It is called with the queue's mutex held, except for
+// shutDown.
+type meter[T comparable] interface {
+	add(e *entry[T])                // the item begins to wait: it is queued, parked, or added while in flight
+	get(e *entry[T], now time.Time) // an item that was added is handed out
+	done(e *entry[T])               // the work on an item has ended
+	drop(e *entry[T])               // an item that was added will not be handed out
+	shutDown()                      // ends its goroutine, and waits for it
 }
 
-// newMeter returns nil for a queue without a name, which has no metrics.
-func newMeter[T comparable](config workqueue.TypedRateLimitingQueueConfig[T]) *meter[T] {
-	if config.Name == "" {
-		return nil
+func newMeter[T comparable](q *Queue[T], config workqueue.TypedRateLimitingQueueConfig[T]) meter[T] {
+	switch {
+	case config.Name == "":
+		return noMeter[T]{}
+	case config.MetricsProvider == nil:
+		return newShadow(config)
 	}
-	m := new(meter[T])
-	m.shadow = workqueue.NewTypedWithConfig(workqueue.TypedQueueConfig[*entry[T]]{
-		Name: config.Name, MetricsProvider: config.MetricsProvider, Clock: config.Clock, Queue: m,
+	return newMetrics(q, config)
+}
+
+// noMeter is for queues without a name, which have no metrics.
+type noMeter[T comparable] struct{}
+
+func (noMeter[T]) add(*entry[T])            {}
+func (noMeter[T]) get(*entry[T], time.Time) {}
+func (noMeter[T]) done(*entry[T])           {}
+func (noMeter[T]) drop(*entry[T])           {}
+func (noMeter[T]) shutDown()                {}
+
+// metrics are client-go's, of the provider in the configuration.
+type metrics[T comparable] struct {
+	now                func() time.Time // nil for the real clock
+	depth              workqueue.GaugeMetric
+	adds               workqueue.CounterMetric
+	latency, duration  workqueue.HistogramMetric
+	unfinished, oldest workqueue.SettableGaugeMetric
+	stop               chan struct{}
+	stopOnce           sync.Once
+	running            sync.WaitGroup
+}
+
+// unfinishedPeriod is the time between two measurements of the work in flight, as in client-go.
+const unfinishedPeriod = 500 * time.Millisecond
+
+func newMetrics[T comparable](q *Queue[T], config workqueue.TypedRateLimitingQueueConfig[T]) *metrics[T] {
+	p, name := config.MetricsProvider, config.Name
+	m := &metrics[T]{
+		now:   time.Now,
+		depth: p.NewDepthMetric(name), adds: p.NewAddsMetric(name),
+		latency: p.NewLatencyMetric(name), duration: p.NewWorkDurationMetric(name),
+		unfinished: p.NewUnfinishedWorkSecondsMetric(name), oldest: p.NewLongestRunningProcessorSecondsMetric(name),
+		stop: make(chan struct{}),
+	}
+	var tick <-chan time.Time
+	var stopTicker func()
+	if config.Clock == nil {
+		ticker := time.NewTicker(unfinishedPeriod)
+		tick, stopTicker = ticker.C, ticker.Stop
+	} else {
+		ticker := config.Clock.NewTicker(unfinishedPeriod)
+		tick, stopTicker = ticker.C(), ticker.Stop
+		m.now = config.Clock.Now
+	}
+	m.running.Go(func() {
+		defer stopTicker()
+		for {
+			select {
+			case <-tick:
+				m.measure(q)
+			case <-m.stop:
+				return
+			}
+		}
 	})
 	return m
 }
 
-// add counts an item that begins to wait, whether queued, parked, or added while in flight.
-func (m *meter[T]) add(e *entry[T]) {
-	if m != nil {
-		m.shadow.Add(e)
+func (m *metrics[T]) add(e *entry[T]) {
+	m.adds.Inc()
+	m.depth.Inc()
+	e.added = m.now()
+}
+
+func (m *metrics[T]) get(e *entry[T], now time.Time) {
+	if now.IsZero() {
+		now = m.now()
 	}
+	m.depth.Dec()
+	m.latency.Observe(now.Sub(e.added).Seconds())
+	e.started = now
 }
 
-// get counts the hand-out of an item that was added.
-func (m *meter[T]) get(e *entry[T]) {
-	if m != nil && m.n > 0 { // it is 0 at most after shutDown; Get would then wait
-		m.next = e
-		m.shadow.Get()
+func (m *metrics[T]) done(e *entry[T]) { m.duration.Observe(m.now().Sub(e.started).Seconds()) }
+func (m *metrics[T]) drop(*entry[T])   { m.depth.Dec() }
+
+func (m *metrics[T]) shutDown() {
+	m.stopOnce.Do(func() { close(m.stop) })
+	m.running.Wait()
+}
+
+// measure sets the metrics of the work in flight.
+func (m *metrics[T]) measure(q *Queue[T]) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.shuttingDown {
+		return
 	}
-}
-
-// done counts the end of the work on an item.
-func (m *meter[T]) done(e *entry[T]) {
-	if m != nil {
-		m.shadow.Done(e)
-	}
-}
-
-// drop counts an item that was added and will not be handed out. client-go has no such
-// thing: its metrics show work that took no time.
-func (m *meter[T]) drop(e *entry[T]) {
-	m.get(e)
-	m.done(e)
-}
-
-// shutDown stops client-go's goroutine. Call it without the queue's mutex.
-func (m *meter[T]) shutDown() {
-	if m != nil {
-		m.shadow.ShutDown()
-	}
-}
-
-// The methods of workqueue.Queue, which client-go calls with its own lock held.
-
-func (m *meter[T]) Touch(*entry[T]) {}
-func (m *meter[T]) Push(*entry[T])  { m.n++ }
-func (m *meter[T]) Len() int        { return m.n }
-
-func (m *meter[T]) Pop() *entry[T] {
-	m.n--
-	e := m.next
-	m.next = nil
-	return e
+	var total, oldest float64
+	now := m.now()
+	q.items.each(inFlight, func(e *entry[T]) {
+		age := now.Sub(e.started).Seconds()
+		total += age
+		oldest = max(oldest, age)
+	})
+	m.unfinished.Set(total)
+	m.oldest.Set(oldest)
 }

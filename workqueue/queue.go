@@ -93,13 +93,14 @@ type Queue[T comparable] struct {
 	limiter      workqueue.TypedRateLimiter[T]
 	timers       workqueue.TypedDelayingInterface[T] // serves AddAfter
 	epoch        time.Time                           // the zero of entry.since
+	ownClock     bool                                // the metrics have a clock of their own
 
 	// mu guards the fields below. While it is held, nothing is called but the Ownership and,
 	// as in client-go, the metrics.
 	mu    sync.Mutex
 	wake  sync.Cond // an item is queued, the fence may have been lifted, or the queue was shut down
 	items table[T]
-	meter *meter[T]
+	meter meter[T]
 	// unfinished is work for which Done was called while an effect of it was still under
 	// way. It stays in InFlight. Each of its tasks is done and has an effect that is under way.
 	unfinished   map[*task]Work
@@ -128,13 +129,14 @@ func New[T comparable](rateLimiter workqueue.TypedRateLimiter[T], o Options[T]) 
 		recorder:     o.Recorder,
 		limiter:      rateLimiter,
 		epoch:        time.Now(),
-		meter:        newMeter(o.Config),
 	}
 	q.wake.L = &q.mu
 	q.timed, _ = o.Ownership.(TimedOwnership)
 	if q.recorder == nil {
 		q.recorder = noRecorder{}
 	}
+	q.ownClock = o.Config.Clock != nil
+	q.meter = newMeter(q, o.Config)
 	q.timers = timersOf(q, o.Config)
 	return q
 }
@@ -237,7 +239,7 @@ func (q *Queue[T]) Get() (item T, shutdown bool) {
 				item = e.item
 				unkeyed := e.unkeyed
 				q.items.move(e, inFlight)
-				q.meter.get(e)
+				q.meter.get(e, q.handedOut(e))
 				q.mu.Unlock()
 				if unkeyed {
 					_, err := q.locate(item)
@@ -260,6 +262,14 @@ func (q *Queue[T]) Get() (item T, shutdown bool) {
 		outcome(q.recorder)
 		q.mu.Lock()
 	}
+}
+
+// handedOut returns when an item was handed out, by the clock of the metrics, or the zero time.
+func (q *Queue[T]) handedOut(e *entry[T]) time.Time {
+	if q.ownClock {
+		return time.Time{}
+	}
+	return q.epoch.Add(e.since)
 }
 
 // reject parks or drops an item that waits, because of its state, or keeps it.
