@@ -103,8 +103,8 @@ func (q *Queue[T]) stopped() bool {
 // caller's context does not.
 //
 // If ctx comes from the Context of another queue, the result follows this queue's item only:
-// a drain of the other item does not cancel it, and [Check] does not see it. Use both
-// contexts for work that belongs to two items.
+// a drain of the other item does not cancel it, and [Check] does not see it. It waits for the
+// other queue's Done. Use both contexts for work that should stop for either item.
 func (q *Queue[T]) Context(ctx context.Context, item T) context.Context {
 	deadline, limited := ctx.Deadline()
 	ctx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))

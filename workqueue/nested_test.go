@@ -10,23 +10,32 @@ import (
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
 )
 
-// Work of one queue passes its context to another queue's Context.
-func TestQ6_ContextDerivedFromAnotherQueuesContextEndsWithIt(t *testing.T) {
-	t.Skip("undecided: Context does not propagate the cancellation of its parent, so not that of another queue either")
-	a, b := newOwner(ring.Active), newOwner(ring.Active)
-	outer, _ := newQueue(t, a)
-	inner, _ := newQueue(t, b)
+// Work of one queue passes its context to another queue's Context. The result follows the item
+// of the other queue only. That is safe: the drain of the outer item waits for its Done, and
+// the fence ends both.
+func TestQ6_ContextOfTwoItemsFollowsTheInner(t *testing.T) {
+	o := newOwner(ring.Active)
+	outer, _ := newQueue(t, o)
+	inner, _ := newQueue(t, o)
 	outer.Add(1)
 	get(t, outer)
 	inner.Add(2)
 	get(t, inner)
-	ctx := inner.Context(outer.Context(context.Background(), 1), 2)
-	a.set(1, ring.Pending)
+	outerCtx := outer.Context(context.Background(), 1)
+	ctx := inner.Context(outerCtx, 2)
+	o.set(1, ring.Pending)
 	endWork(outer, 1)
-	if err := ctx.Err(); err == nil {
-		t.Errorf("work on partition 1 continues after its drain: %v", context.Cause(ctx))
+	if Check(outerCtx) != ErrDraining {
+		t.Errorf("the outer work continues: %v", Check(outerCtx))
 	}
-	if err := Check(ctx); err == nil {
-		t.Error("Check allows effects of work whose outer partition is drained")
+	if err := Check(ctx); err != nil {
+		t.Errorf("the inner work ends with its outer item: %v", err)
+	}
+	if n := len(outer.InFlight()); n != 1 {
+		t.Errorf("%d outer items are in flight: the drain does not wait for Done", n)
+	}
+	o.fenced.Store(true)
+	if err := Check(ctx); err != ErrFenced {
+		t.Errorf("the inner work continues at the fence: %v", err)
 	}
 }
