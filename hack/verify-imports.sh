@@ -73,6 +73,7 @@ goroutines() {
 	cat <<-'END'
 		shard/internal/member/member.go 2 Member.Run: wait; OnChange in awaitCalls, for StopGracePeriod at most
 		shard/internal/member/fence.go 2 Member.Run: OnOverrun in awaitCalls, for StopGracePeriod at most; its log joins it
+		workqueue/meter.go 1 no Run, as in client-go: ShutDown of the queue joins it
 		workqueue/clientgo.go 1 no Run, as in client-go: ShutDown of the user's own delaying queue ends it
 		shard/internal/lease/watch.go 1 Watch.Run: streams
 		shard/internal/lease/calls.go 1 its Call; at most 32 that ignore the end of their contexts are abandoned

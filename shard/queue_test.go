@@ -32,7 +32,8 @@ func TestNewQueue_OfAnInterfaceType(t *testing.T) {
 		a, b := start(t, cluster.Client("a"), "a"), start(t, cluster.Client("b"), "b")
 		untyped := shard.NewQueue(a.Sharder, clientworkqueue.DefaultTypedControllerRateLimiter[any]())
 		defer untyped.ShutDown()
-		var _ clientworkqueue.RateLimitingInterface = untyped // of controllers that were not converted
+		//lint:ignore SA1019 controllers that were not converted use it
+		var _ clientworkqueue.RateLimitingInterface = untyped
 		keys := shard.NewQueue(a.Sharder, clientworkqueue.DefaultTypedControllerRateLimiter[shard.Keyed]())
 		defer keys.ShutDown()
 		time.Sleep(5 * time.Second)
