@@ -46,6 +46,10 @@ func TestQ11_InterruptedWorkIsDoneAgain(t *testing.T) {
 		{"no interruption", nothing, nothing, nothing, outcome{Requeues: 2}},
 		{"drain cancelled after Done", drain, nothing, to(ring.Active), outcome{Queued: 1, Requeues: 2}},
 		{"drain cancelled before Done", drain, to(ring.Active), nothing, outcome{Queued: 1, Requeues: 2}},
+		{"drain cancelled before its Cancel", func(q *Queue[int], o *owner) {
+			o.set(1, ring.Pending)
+			q.Drain(inPartition(1))
+		}, to(ring.Active), nothing, outcome{Queued: 1, Requeues: 2}},
 		{"drain has not ended", drain, nothing, nothing, outcome{Parked: 1, Requeues: 2}},
 		{"partition released after Done", drain, nothing, to(ring.NotOwned), outcome{Dropped: 1}},
 		{"partition released before Done", drain, to(ring.NotOwned), nothing, outcome{Dropped: 1}},
