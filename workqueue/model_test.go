@@ -140,7 +140,7 @@ func (m *model) shutDown(random *rand.Rand) {
 	m.owner.fenced.Store(random.IntN(3) == 0)
 	m.q.Readmit()
 	var waits sync.WaitGroup
-	waits.Go(func() { m.burst(random) })
+	waits.Go(func() { m.burst(m.random(401)) })
 	if random.IntN(2) == 0 {
 		m.q.ShutDownWithDrain()
 	}

@@ -26,7 +26,8 @@ const clockPeriod = 100 * time.Millisecond
 // Before the goroutine has ended the contexts of all work, it calls nothing that can
 // block: no logger and no function of the user. It takes four locks, each for a few
 // instructions: mu, those of Published and Components, and that of the queue. No other code
-// is called while one of them is held.
+// is called while one of them is held, except client-go's metrics of the queue, which must
+// not block, as in client-go.
 //
 // The machine notices the same deadline at its next event. The first of the two stops the
 // work. Only the loop lifts the fence, when a renewal was confirmed.
