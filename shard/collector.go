@@ -17,11 +17,12 @@ func (s *Sharder) Collector() prometheus.Collector { return s.metrics }
 // once.
 func (s *Sharder) metricValues() metrics.Values {
 	now, components := s.member.Published.View(), s.member.Components
+	fenced := s.member.Published.FencedIn(now)
 	v := metrics.Values{
-		Members:  s.MemberCount(),
+		Members:  len(now.Ring.Members()),
 		Counts:   now.Status.Counts,
-		Fenced:   s.member.Published.Fenced(),
-		Ready:    s.Ready() == nil,
+		Fenced:   fenced,
+		Ready:    s.ready(now, fenced) == nil,
 		Blockers: now.Status.Blockers,
 		Draining: now.Status.Draining, Tombstones: now.Status.Tombstones,
 		Incompatible: now.Status.Incompatible, Renewed: now.Status.Renewed,

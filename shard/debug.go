@@ -26,12 +26,12 @@ func (s *Sharder) report(now member.Inspection) inspect.Report {
 		Ring:       s.cfg.Name,
 		Parameters: now.Ring.Parameters().Fingerprint(),
 		Member:     now.Holder,
-		Fenced:     s.member.Published.Fenced(),
+		Fenced:     s.member.Published.FencedIn(now.View),
 		States:     map[string]int{},
 		Blockers:   now.Blockers,
 		InFlight:   s.member.Components.Items(nil),
 	}
-	if err := s.Ready(); err != nil {
+	if err := s.ready(now.View, r.Fenced); err != nil {
 		r.Problem = err.Error()
 	}
 	if err := s.member.LastFailure(); err != nil {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/tom-ludwig/operator-scaling/shard/internal/lease"
+	"github.com/tom-ludwig/operator-scaling/shard/internal/member"
 )
 
 // Healthy is for a liveness probe. It returns nil unless the loop has hung, or so many
@@ -31,7 +32,12 @@ func (s *Sharder) Healthy() error {
 // fenced. A member that must wait until all members with another Config.Key have left
 // is also ready. Otherwise a rolling update would wait for it forever.
 func (s *Sharder) Ready() error {
-	now := s.member.Published.View().Status
+	now := s.member.Published.View()
+	return s.ready(now, s.member.Published.FencedIn(now))
+}
+
+func (s *Sharder) ready(view *member.View, fenced bool) error {
+	now := view.Status
 	switch {
 	case now.Duplicate != "":
 		return fmt.Errorf("another live process, %s, holds the Lease of Pod %s: each replica needs a name of its own", now.Duplicate, s.cfg.PodName)
@@ -39,7 +45,7 @@ func (s *Sharder) Ready() error {
 		return nil
 	case !now.Serving:
 		return s.because("this member has not joined the ring: its informers have not synced, or it does not hold its Lease yet")
-	case s.member.Published.Fenced():
+	case fenced:
 		return s.because("this member is fenced: no renewal of its Lease was confirmed in time")
 	}
 	return nil

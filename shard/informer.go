@@ -30,7 +30,8 @@ func NewInformer(s *Sharder, lw cache.ListerWatcher, exampleObject runtime.Objec
 // Add the handlers to the informer that is returned. Run either of the two informers, or
 // the factory that the inner one comes from.
 //
-// [Sharder.Run] returns an error if the key cannot be used on this ring.
+// [Sharder.Run] returns an error if the key cannot be used on this ring. If Run has already
+// begun, the informer shows its handlers nothing, and this is logged.
 func WrapInformer(s *Sharder, inner cache.SharedIndexInformer, key Key) cache.SharedIndexInformer {
 	return wrap(s, inner, key, nil)
 }
@@ -38,13 +39,14 @@ func WrapInformer(s *Sharder, inner cache.SharedIndexInformer, key Key) cache.Sh
 // wrap is WrapInformer for objects such as the example. With a nil example the kind is
 // read from the objects themselves.
 func wrap(s *Sharder, inner cache.SharedIndexInformer, key Key, example any) cache.SharedIndexInformer {
+	owner := informer.Ownership(s.ownership)
 	resolved, err := key.Resolve(s.cfg.Key)
 	if err != nil {
 		s.fault("shard: WrapInformer: %w", err)
-		resolved = ByName // never used: Run returns the error
+		resolved, owner = ByName, nothing{}
 	}
 	i := informer.Wrap(inner, informer.Options{
-		Ownership: s.ownership,
+		Ownership: owner,
 		Point: func(obj any) (uint64, error) {
 			o, err := meta.Accessor(obj)
 			if err != nil {

@@ -63,6 +63,13 @@ type ownership struct {
 
 var _ workqueue.TimedOwnership = ownership{} // without it, a queue reads the clocks twice as often
 
+// nothing is the ownership of informers and queues whose key cannot be used: Run does not
+// return the error if they are created later.
+type nothing struct{}
+
+func (nothing) State(uint64) ring.State { return ring.NotOwned }
+func (nothing) Fenced() bool            { return true }
+
 // The parts of ownership that only requests use.
 type (
 	tokens interface{ Token(point uint64) string }

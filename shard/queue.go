@@ -84,7 +84,8 @@ func WithMisroutedHook[T comparable](hook func(item T)) QueueOption[T] {
 // namespace. Items of other types must implement [Keyed], or the queue needs [WithItemKey].
 // In a queue of an interface type, such as any, each item is treated as its own type requires.
 //
-// If the key cannot be determined, [Sharder.Run] returns an error before anything starts.
+// If the key cannot be determined, [Sharder.Run] returns an error before anything starts. A
+// queue that is created when Run has already begun then drops every item, and this is logged.
 func NewQueue[T comparable](s *Sharder, rateLimiter clientworkqueue.TypedRateLimiter[T], options ...QueueOption[T]) Queue[T] {
 	var o queueOptions[T]
 	for _, option := range options {
@@ -92,17 +93,18 @@ func NewQueue[T comparable](s *Sharder, rateLimiter clientworkqueue.TypedRateLim
 	}
 	reports := &queueReports[T]{QueueCounters: &s.metrics.Queues, s: s, name: o.config.Name, onMisrouted: o.onMisrouted}
 	point := pointOf(s, o.key, reports)
+	owner := workqueue.Ownership(s.ownership)
 	if point == nil {
 		var item T
 		s.fault("shard: NewQueue: items of type %T on a ring by %q: %w; use WithItemKey, or give the items a ShardKey method", item, s.cfg.Key.Name(), ErrNoItemKey)
-		point = func(T) (uint64, error) { return 0, ErrNoItemKey }
+		point, owner = func(T) (uint64, error) { return 0, nil }, nothing{}
 	}
 	if rateLimiter == nil {
 		s.fault("shard: NewQueue: the rate limiter is nil")
 		rateLimiter = clientworkqueue.DefaultTypedControllerRateLimiter[T]() // never used: Run returns the error
 	}
 	q := workqueue.New(rateLimiter, workqueue.Options[T]{
-		Ownership:    s.ownership,
+		Ownership:    owner,
 		Point:        point,
 		Config:       o.config,
 		Recorder:     reports,

@@ -143,11 +143,16 @@ func (s *Sharder) begin() error {
 	return nil
 }
 
-// fault records an error in the setup. Run returns it.
+// fault records an error in the setup. Run returns it, or it is logged if Run has begun.
 func (s *Sharder) fault(format string, args ...any) {
+	err := fmt.Errorf(format, args...)
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.faults = append(s.faults, fmt.Errorf(format, args...))
+	late := s.running
+	s.faults = append(s.faults, err)
+	s.mu.Unlock()
+	if late {
+		klog.Background().Error(err, "Invalid setup after Run has begun", "ring", s.cfg.Name)
+	}
 }
 
 // podUID returns the configured UID of this member's Pod, or else reads it from the Pod.

@@ -64,6 +64,8 @@ type interleaved func()
 func (q interleaved) FenceIf(func() bool)      { q() }
 func (interleaved) Readmit()                   {}
 func (interleaved) Drain(func(uint64) bool)    {}
+func (interleaved) Cancel(func(uint64) bool)   {}
+func (interleaved) Closed() bool               { return false }
 func (interleaved) InFlight() []workqueue.Work { return []workqueue.Work{{Item: "x"}} }
 func (interleaved) OnDone(func())              {}
 func (interleaved) Parked() int                { return 0 }

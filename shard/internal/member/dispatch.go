@@ -104,14 +104,14 @@ func (m *Member) apply(e claim.Event) (acted bool) {
 			m.notify(Activated, a.Partitions, nil)
 		}
 	}
-	if n := m.machine.Stats().CacheWaitsGivenUp - givenUp; n > 0 {
-		m.logCacheLag(n)
-	}
 	// Readers see the new state before informers, queues and OnChange are notified of the
 	// change, because they read the state when they are notified.
 	m.publish(actions)
 	for _, action := range actions {
 		m.do(action)
+	}
+	if n := m.machine.Stats().CacheWaitsGivenUp - givenUp; n > 0 {
+		m.logCacheLag(n)
 	}
 	return len(actions) > 0
 }

@@ -241,6 +241,7 @@ func (m *Member) run(ctx context.Context) error {
 			m.step(claim.Stop{})
 		case <-m.Components.added:
 			m.startNewComponents()
+			m.followUp(true) // work in a new queue may have ended before OnDone was set
 		case f := <-m.ask:
 			f()
 		}

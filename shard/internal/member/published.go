@@ -106,6 +106,10 @@ func (p *Published) FencedAt() (now time.Time, fenced bool) {
 // publishes it before it ends the work. It reads no clock.
 func (p *Published) Stopped() bool { return p.View().Fence == nil }
 
+// FencedIn is Fenced for a view that the caller has read, so that what it reports belongs
+// together.
+func (p *Published) FencedIn(v *View) bool { return v.Fence == nil || p.Now().Reached(*v.Fence) }
+
 // Now reads both clocks.
 func (p *Published) Now() claim.Time { return p.reading(time.Now()) }
 
