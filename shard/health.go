@@ -16,7 +16,7 @@ import (
 // Healthy is for a liveness probe. It returns nil unless the loop has hung, or so many
 // requests have not returned although their time is over that the member sends no more. A
 // member that is fenced or waiting, also for work to end, is healthy, because a restart
-// would not help. Before Run the member is healthy.
+// would not help. Before Run, and after it has returned nil, the member is healthy.
 func (s *Sharder) Healthy() error {
 	now := s.member.Published.View().Status
 	if limit := 2 * s.cfg.LeaseDuration; !now.At.IsZero() && time.Since(now.At) > limit {

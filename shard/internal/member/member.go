@@ -136,9 +136,14 @@ func newHolder(pod string) string { return pod + "_" + string(uuid.NewUUID()) }
 // Run takes part in the ring until the context is done, and returns after everything that
 // it has started has ended. It may be called once. The logger of the context names the ring
 // and the Pod.
-func (m *Member) Run(ctx context.Context, pod Pod) error {
+func (m *Member) Run(ctx context.Context, pod Pod) (err error) {
 	m.logger, m.pod = klog.FromContext(ctx), pod
 	defer pod.Lock.Release()
+	defer func() {
+		if err == nil {
+			m.Published.Change(func(v *View) { v.Status.At = time.Time{} }) // the loop has ended as it should: it has not hung
+		}
+	}()
 	if !m.waitForPod(ctx) {
 		return nil // ctx has ended
 	}
