@@ -29,6 +29,7 @@
 //
 // A request that left this process before the fence may arrive after it: write with
 // resourceVersions, or see [StampToken]. Owns, Owner and Members report what this member
-// knew a moment ago: to act on an object, take it from the queue. Constructors start
-// nothing; all goroutines run under [Sharder.Run]. Any goroutine may call the other methods.
+// knew a moment ago: to act on an object, take it from the queue. New and the
+// constructors of informers start nothing; a queue runs client-go's goroutines until ShutDown.
+// All others run under [Sharder.Run]. Any goroutine may call the other methods.
 package shard

@@ -24,8 +24,8 @@ const clockPeriod = 100 * time.Millisecond
 // this member.
 //
 // Before the goroutine has ended the contexts of all work, it calls nothing that can
-// block: no logger and no function of the user. It takes four locks, each for a few
-// instructions: mu, those of Published and Components, and that of the queue. No other code
+// block: no logger and no function of the user. It takes five locks, each for a few
+// instructions: mu, those of Published, Components and changes, and that of the queue. No other code
 // is called while one of them is held, except client-go's metrics of the queue, which must
 // not block, as in client-go.
 //
