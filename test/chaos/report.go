@@ -33,7 +33,7 @@ const (
 var reportText string
 
 var reportTemplate = template.Must(template.New(TextFile).Funcs(template.FuncMap{
-	"found": found, "short": short, "quantile": quantile,
+	"found": found, "short": short, "quantile": worklog.Quantile,
 	"round": func(d time.Duration) time.Duration { return d.Round(100 * time.Millisecond) },
 }).Parse(reportText))
 
@@ -177,13 +177,4 @@ func (r *Result) faultsOn(g worklog.Gap) []*Injection {
 func podOf(process string) string {
 	pod, _, _ := strings.Cut(process, ".")
 	return pod
-}
-
-// quantile returns the smallest of the sorted times that at least the given percentage of
-// them do not exceed.
-func quantile(sorted []time.Duration, percent int) time.Duration {
-	if len(sorted) == 0 {
-		return 0
-	}
-	return sorted[(len(sorted)*percent+99)/100-1]
 }

@@ -134,8 +134,6 @@ func quantiles(times []time.Duration) string {
 		return "none"
 	}
 	sorted := slices.Sorted(slices.Values(times))
-	at := func(percent int) time.Duration {
-		return sorted[(len(sorted)*percent+99)/100-1].Round(time.Millisecond)
-	}
+	at := func(percent int) time.Duration { return worklog.Quantile(sorted, percent).Round(time.Millisecond) }
 	return fmt.Sprintf("p50 %v, p99 %v, max %v (%d)", at(50), at(99), at(100), len(sorted))
 }

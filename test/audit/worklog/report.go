@@ -68,10 +68,17 @@ func (r *Report) summarize() {
 	}
 	for cause, gaps := range all {
 		slices.Sort(gaps)
-		// The smallest value that at least the given percentage of the values do not exceed.
-		quantile := func(percent int) time.Duration { return gaps[(len(gaps)*percent+99)/100-1] }
-		r.Unowned[cause] = Durations{len(gaps), quantile(50), quantile(99), quantile(100), r.Unowned[cause].Open}
+		r.Unowned[cause] = Durations{len(gaps), Quantile(gaps, 50), Quantile(gaps, 99), Quantile(gaps, 100), r.Unowned[cause].Open}
 	}
+}
+
+// Quantile returns the smallest of the sorted times that at least the given percentage of them do
+// not exceed; 0 if there are none.
+func Quantile(sorted []time.Duration, percent int) time.Duration {
+	if len(sorted) == 0 {
+		return 0
+	}
+	return sorted[(len(sorted)*percent+99)/100-1]
 }
 
 // at formats a time relative to the start of the report.
