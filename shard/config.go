@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"math"
 	"os"
 	"strings"
 	"time"
@@ -250,6 +249,9 @@ func (c Config) Validate() error {
 	} else if problems := validation.IsDNS1123Label(c.Name); len(problems) > 0 {
 		fault("Name", "%q is not a valid ring name: %s", c.Name, strings.Join(problems, "; "))
 	}
+	if len(c.PodUID) > lease.MaxUID {
+		fault("PodUID", "%.100q has more than %d characters", c.PodUID, lease.MaxUID)
+	}
 	if c.PodName == "" {
 		fault("PodName", "is not known: set the environment variable %s from the downward API (metadata.name)", EnvPodName)
 	} else if problems := validation.IsDNS1123Subdomain(c.PodName); len(problems) > 0 {
@@ -287,8 +289,8 @@ func (c Config) Validate() error {
 }
 
 func (c Config) validateTimes(fault func(field, format string, args ...any)) {
-	if c.LeaseDuration < time.Second || c.LeaseDuration%time.Second != 0 || c.LeaseDuration > math.MaxInt32*time.Second {
-		fault("LeaseDuration", "%v must be a whole number of seconds, at least one", c.LeaseDuration)
+	if c.LeaseDuration < time.Second || c.LeaseDuration%time.Second != 0 || c.LeaseDuration > claim.MaxLeaseDuration {
+		fault("LeaseDuration", "%v must be a whole number of seconds, at least one and at most %v", c.LeaseDuration, claim.MaxLeaseDuration)
 	}
 	for _, f := range []struct {
 		name  string

@@ -171,9 +171,18 @@ func (m *Machine) Next() time.Duration {
 	for _, t := range m.tombstones {
 		at(t.until)
 	}
+	if m.knowledge.listed != "" {
+		at(m.knowledge.at.Add(m.knowledge.wait))
+	}
+	if m.list.answer != nil {
+		at(m.list.answeredAt.Add(m.cfg.RenewPeriod))
+	}
 	m.cacheTimes(at)
 	for p := range m.parts.in(draining).All() {
-		at(m.parts.drainSince[p].Add(m.cfg.DrainTimeout))
+		if !m.parts.cancelled.Has(p) {
+			at(m.parts.drainSince[p].Add(m.cfg.DrainGrace))
+		}
+		at(m.parts.drainSince[p].Add(m.cfg.DrainGrace + m.cfg.DrainTimeout))
 	}
 	if m.stage == serving && !m.hasSettled {
 		at(m.changedAt.Add(m.cfg.StartupSettle))

@@ -47,9 +47,10 @@ func (m *Machine) updateView() {
 		return cmp.Or(a.created.Compare(b.created), cmp.Compare(a.name, b.name))
 	})
 	inForce, incompatible := m.cfg.Parameters, false
-	if len(all) > 0 {
-		inForce = all[0].record.Parameters
-		incompatible = !inForce.SameKeys(m.cfg.Parameters) || inForce.Validate() != nil
+	// Parameters that cannot be read or are not valid never count (R48).
+	if oldest := slices.IndexFunc(all, func(h held) bool { return h.record.Parameters.Validate() == nil }); oldest >= 0 {
+		inForce = all[oldest].record.Parameters
+		incompatible = !inForce.SameKeys(m.cfg.Parameters)
 	}
 	parameters := inForce
 	var members []string

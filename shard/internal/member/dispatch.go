@@ -219,6 +219,7 @@ func (m *Member) do(a claim.Action) {
 		m.drainLoggedAt = time.Now()
 		m.Components.drain(a.Partitions)
 		m.notify(Draining, a.Partitions, nil)
+	case claim.Cancel: // without Config.DrainGrace, Drain has cancelled the work
 	case claim.Released:
 		m.watermarks = m.cfg.Writes.Watermarks() // the work has ended, and the write that withdraws the claims is not sent yet
 		m.logger.V(2).Info("Released", "member", m.holder, "partitions", a.Partitions.Len())

@@ -29,7 +29,7 @@ import (
 // them.
 type Config struct {
 	// Machine configures the state machine. The member sets what differs between
-	// incarnations: Holder, PodUID, TakeOver, Predecessor and Tombstones.
+	// incarnations: Holder, PodUID, TakeOver, Predecessor, Tombstones and Knowledge.
 	Machine claim.Config
 	// Lease configures the member's Lease. The member sets Holder, Owner, Acquired and
 	// Faults.
