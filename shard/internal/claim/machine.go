@@ -70,7 +70,7 @@ var (
 	// ErrStaleWatch: the member's own writes did not come back through the watch although
 	// the watch was restarted several times (R34).
 	ErrStaleWatch = errors.New("the Lease watch is stale although writes succeed")
-	// ErrStopped: the member has drained, released and deleted its Lease.
+	// ErrStopped: the member has drained, released and voided its Lease.
 	ErrStopped = errors.New("stopped")
 )
 
