@@ -181,6 +181,14 @@ func (m *Machine) takeBack(set mutantring.Set, to partitionState) {
 	},
 }
 
+// unitTests are the tests of this package for rules whose removal the simulation detects too
+// rarely: after a restore, R32 and R52 protect as well; and a relist must miss a Lease just
+// after its member has claimed more.
+var unitTests = map[string]string{
+	"continues after a restore":                                "TestAMachineThatWasEvictedEnds",
+	"takes the last claims that it has seen as the final ones": "TestC1_WhatTheListDoesNotShow",
+}
+
 // TestMutants removes one rule at a time. The simulation (package claimsim) must detect each removal, or
 // it would not detect a rule that is broken by mistake.
 func TestMutants(t *testing.T) {
@@ -189,8 +197,15 @@ func TestMutants(t *testing.T) {
 	}
 	binary := mutants.BuildTest(t)
 	mutants.MustPass(t, binary, "-test.run=^TestSimulation$", "-stop-at-first", "-seeds=20")
+	units := mutants
+	units.Tests = ""
+	unitBinary := units.BuildTest(t)
 	for _, m := range mutants.Mutants {
 		t.Run(m.Name, func(t *testing.T) {
+			if unit := unitTests[m.Name]; unit != "" {
+				m.MustFail(t, unitBinary, "-test.run=^"+unit+"$")
+				return
+			}
 			m.MustFail(t, binary, "-test.run=^TestSimulation$", "-stop-at-first", fmt.Sprint("-seeds=", *mutantSeedsFlag), "-without="+m.Name)
 		})
 	}
