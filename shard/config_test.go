@@ -88,6 +88,7 @@ func TestConfig_ValidateReportsEveryError(t *testing.T) {
 		"slow heartbeat":   {func(c *shard.Config) { c.RenewPeriod = 5 * time.Second }, []string{"RenewDeadline: 9s must be more than twice RenewPeriod"}},
 		"no margin":        {func(c *shard.Config) { c.RenewDeadline = 14 * time.Second }, []string{"is too close to RenewDeadline"}},
 		"watch lag limit":  {func(c *shard.Config) { c.WatchLagLimit = time.Second }, []string{"WatchLagLimit:"}},
+		"DrainGrace":       {func(c *shard.Config) { c.DrainGrace = 61 * time.Minute }, []string{"DrainGrace:"}},
 		"several":          {func(c *shard.Config) { c.Name, c.Load, c.DrainTimeout = "", 0.1, -1 }, []string{"Name:", "load:", "DrainTimeout:"}},
 	}
 	for name, test := range tests {

@@ -41,6 +41,11 @@ var mutants = mutation.Package{
 			Old:  "\t\tdeadline := f.published.View().Fence\n\t\tif deadline != nil &&",
 			New:  "\t\tif MUTANT_ON {\n\t\t\ttimer.Reset(time.Hour)\n\t\t\tcontinue\n\t\t}\n\t\tdeadline := f.published.View().Fence\n\t\tif deadline != nil &&",
 		}}},
+		{Name: "cancels contexts when a drain begins", Edits: []mutation.Edit{{ // R10
+			File: "internal/member/dispatch.go",
+			Old:  "\t\tm.drainLoggedAt = time.Now()\n\t\t// The queues",
+			New:  "\t\tif MUTANT_ON {\n\t\t\tm.Components.cancel(a.Partitions)\n\t\t}\n\t\tm.drainLoggedAt = time.Now()\n\t\t// The queues",
+		}}},
 		{Name: "cancels no context for a drain", Edits: []mutation.Edit{{
 			File: "internal/member/components.go",
 			Old:  "\t\tq.Drain(set.HasPoint)\n",
@@ -233,6 +238,11 @@ var mutants = mutation.Package{
 	},
 }
 
+// unitTests are the tests for rules without which no fault has a wrong result.
+var unitTests = map[string]string{
+	"cancels contexts when a drain begins": "TestDrainGrace",
+}
+
 // TestMutants removes one rule at a time. TestFaults must fail for each of them. Otherwise it
 // would not fail if a change broke the rule by mistake.
 func TestMutants(t *testing.T) {
@@ -243,6 +253,10 @@ func TestMutants(t *testing.T) {
 	mutants.MustPass(t, binary, "-test.run=^TestFaults$", "-stop-at-first", "-seeds=20")
 	for _, m := range mutants.Mutants {
 		t.Run(m.Name, func(t *testing.T) {
+			if unit := unitTests[m.Name]; unit != "" {
+				m.MustFail(t, binary, "-test.run=^"+unit+"$")
+				return
+			}
 			m.MustFail(t, binary, "-test.run=^TestFaults$", "-stop-at-first", fmt.Sprint("-seeds=", *mutantSeedsFlag))
 		})
 	}

@@ -189,7 +189,7 @@ func TestR47_TooManyTombstonesAreMerged(t *testing.T) {
 			r := p.peerRecord(name, PhaseActive)
 			r.Claims = Claims{Parameters: ring.Parameters{Key: "name", Partitions: partitions, VirtualNodes: 1, Load: 1}, Set: setOf(partitions, i%8)}
 			p.step(LeaseDeleted{Last: p.put("lease-"+name, r), Final: true})
-			p.remove("lease-"+name)
+			p.remove("lease-" + name)
 			p.now = p.now.Add(time.Millisecond)
 		}
 		list := p.m.tombstonesToPublish()

@@ -89,7 +89,8 @@ func (c *Components) released(set ring.Set) {
 	c.readmit() // drops the parked items of these partitions
 }
 
-func (c *Components) drain(set ring.Set) {
+// cancel cancels the contexts of the work in flight on partitions that are being drained.
+func (c *Components) cancel(set ring.Set) {
 	for _, q := range c.allQueues() {
 		q.Drain(set.HasPoint)
 	}

@@ -217,9 +217,12 @@ func (m *Member) do(a claim.Action) {
 	case claim.Drain:
 		m.logger.V(2).Info("Draining", "member", m.holder, "partitions", a.Partitions.Len())
 		m.drainLoggedAt = time.Now()
-		m.Components.drain(a.Partitions)
+		// The queues hand out no more work on these partitions, because the published state has
+		// changed. The work in flight may end by itself until Cancel.
 		m.notify(Draining, a.Partitions, nil)
-	case claim.Cancel: // without Config.DrainGrace, Drain has cancelled the work
+	case claim.Cancel:
+		m.logger.V(2).Info("Cancelling the work that has not ended within DrainGrace", "member", m.holder, "partitions", a.Partitions.Len())
+		m.Components.cancel(a.Partitions)
 	case claim.Released:
 		m.watermarks = m.cfg.Writes.Watermarks() // the work has ended, and the write that withdraws the claims is not sent yet
 		m.logger.V(2).Info("Released", "member", m.holder, "partitions", a.Partitions.Len())
