@@ -138,7 +138,7 @@ func newHolder(pod string) string { return pod + "_" + string(uuid.NewUUID()) }
 // and the Pod.
 func (m *Member) Run(ctx context.Context, pod Pod) error {
 	m.logger, m.pod = klog.FromContext(ctx), pod
-	defer pod.Lock.Release()
+	defer m.releaseLock()
 	if !m.waitForPod(ctx) {
 		return nil // ctx has ended
 	}
@@ -148,7 +148,7 @@ func (m *Member) Run(ctx context.Context, pod Pod) error {
 	m.ctx = inner
 	m.watch = lease.NewWatch(m.leaseConfig(""), m.cfg.Clientset)
 	// In this order: no more work is handed out; all goroutines end; the functions of the
-	// user return; the lock on the identity is released.
+	// user return; the lock on the identity is released, if no work is in flight.
 	defer m.awaitCalls()
 	defer m.wait.Wait()
 	defer cancel()
@@ -160,6 +160,21 @@ func (m *Member) Run(ctx context.Context, pod Pod) error {
 		close(m.changes.done)
 	}
 	return m.run(ctx)
+}
+
+// releaseLock lets another process of the Pod take part in the ring, now or when the work that
+// Run gave up on has ended. If that never ends, the lock ends with this process.
+func (m *Member) releaseLock() {
+	release := sync.OnceFunc(m.pod.Lock.Release)
+	releaseIfIdle := func() {
+		if m.Components.InFlight() == 0 {
+			release()
+		}
+	}
+	for _, q := range m.Components.allQueues() {
+		q.OnDone(releaseIfIdle)
+	}
+	releaseIfIdle()
 }
 
 // awaitCalls waits until OnChange has received the remaining changes and OnOverrun has
