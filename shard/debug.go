@@ -24,7 +24,7 @@ import (
 func (s *Sharder) report(now member.Inspection) inspect.Report {
 	r := inspect.Report{
 		Ring:       s.cfg.Name,
-		Parameters: now.Ring.Parameters().Fingerprint(),
+		Parameters: now.InForce.Fingerprint(), ParametersLease: now.Status.InForceLease,
 		Member:     now.Holder,
 		Fenced:     s.member.Published.Fenced(),
 		States:     map[string]int{},

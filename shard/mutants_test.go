@@ -208,8 +208,13 @@ var mutants = mutation.Package{
 		}}},
 		{Name: "forgets its predecessor's tombstones", Edits: []mutation.Edit{{
 			File: "internal/member/incarnation.go",
-			Old:  "\t\ttombstones = m.machine.Tombstones()\n",
-			New:  "\t\tif !MUTANT_ON {\n\t\t\ttombstones = m.machine.Tombstones()\n\t\t}\n",
+			Old:  "\t\ttombstones, knowledge = m.machine.Tombstones(), m.machine.Knowledge()\n",
+			New:  "\t\ttombstones, knowledge = m.machine.Tombstones(), m.machine.Knowledge()\n\t\tif MUTANT_ON {\n\t\t\ttombstones = nil\n\t\t}\n",
+		}}},
+		{Name: "forgets what its predecessor knew", Edits: []mutation.Edit{{ // R49
+			File: "internal/member/incarnation.go",
+			Old:  "machine.Tombstones, machine.Knowledge = predecessor, tombstones, knowledge\n",
+			New:  "machine.Tombstones, machine.Knowledge = predecessor, tombstones, knowledge\n\tif MUTANT_ON {\n\t\tmachine.Knowledge = claim.Knowledge{}\n\t}\n",
 		}}},
 		{Name: "forgets deletions of Leases before it was created", Edits: []mutation.Edit{{
 			File: "internal/member/dispatch.go",

@@ -7,6 +7,9 @@ package inspect
 type Report struct {
 	Ring       string            `json:"ring"`
 	Parameters string            `json:"parameters"` // fingerprint of the parameters in force
+	// ParametersLease is the Lease that they are from, if they are not this member's own.
+	ParametersLease string `json:"parametersLease,omitempty"`
+
 	Member     string            `json:"member"`
 	Problem    string            `json:"problem,omitempty"`   // why this member is not ready
 	LastError  string            `json:"lastError,omitempty"` // of the requests for Leases, if they fail now

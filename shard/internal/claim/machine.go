@@ -118,6 +118,7 @@ type Machine struct {
 	sameNameLeases map[string]sameNameLease // by UID
 
 	inForce      ring.Parameters // the parameters in force
+	inForceLease string          // the Lease that they are from, if they are not this member's own parameters
 	incompatible bool            // those are for another key: this member wants nothing
 	view         *ring.Ring
 	rank         int  // of this member in the view; the first one deletes void Leases
@@ -143,6 +144,7 @@ type Stats struct {
 	CacheWaits        uint64 // partitions that became active after the caches had reached the watermarks
 	CacheWaitsGivenUp uint64 // partitions that became active although the caches had not
 	Relists           uint64
+	OldRecords        uint64 // readable records on peers' Leases that were not the last ones of their holders (R32)
 }
 
 // New returns a machine that has done nothing yet: pass it a [Tick] to start it.

@@ -53,8 +53,12 @@ func (m *Machine) observe(l Lease) {
 		if p.lease.Record.Newcomer != l.Record.Newcomer || p.lease.Record.Phase != l.Record.Phase {
 			m.noteNewcomer(l)
 		}
+		detected := p.lease.Record.Edited || l.Record.Edited
 		l.Record = judge(p.lease.Record, l.Record)
 		was, is := p.lease.Record, l.Record
+		if is.Edited && !detected {
+			m.stats.OldRecords++
+		}
 		if before, after := was.inForce(), is.inForce(); !before.equal(after) {
 			m.parts.blockedDirty = true
 			since := m.now

@@ -28,6 +28,10 @@ func (m *Machine) Ended() bool { return m.stage == ended }
 // have left.
 func (m *Machine) Incompatible() bool { return m.incompatible }
 
+// ParametersInForce returns the parameters in force, and the name of the Lease that they are
+// from if they are not this member's own parameters (R48).
+func (m *Machine) ParametersInForce() (p ring.Parameters, lease string) { return m.inForce, m.inForceLease }
+
 // Duplicate returns the holder of this member's Lease if it is another live process with
 // the same name, otherwise "".
 func (m *Machine) Duplicate() string {

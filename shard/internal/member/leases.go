@@ -150,8 +150,11 @@ func (m *Member) logRarely(t *throttle, text string, err error, message string, 
 	}
 }
 
+// errOldRecord is the fault of a Lease whose record is complete, but not the holder's last one.
+var errOldRecord = errors.New("an old record, or that of another holder, was written to it: it claims everything")
+
 // leaseFault counts and logs a Lease that cannot be read. The watch and the requests call
-// it, on their goroutines.
+// it on their goroutines, and the loop.
 func (m *Member) leaseFault(name string, err error) {
 	reason := "malformed"
 	if errors.Is(err, lease.ErrForeign) {

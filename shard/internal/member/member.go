@@ -365,7 +365,8 @@ func (m *Member) Inspect(ctx context.Context, f func(Inspection)) bool {
 	done := make(chan struct{})
 	call := func() {
 		defer close(done)
-		f(Inspection{View: m.Published.View(), Stopping: m.stopping, Peers: m.machine.Peers(), Blockers: m.machine.Blockers()})
+		inForce, _ := m.machine.ParametersInForce()
+		f(Inspection{View: m.Published.View(), Stopping: m.stopping, InForce: inForce, Peers: m.machine.Peers(), Blockers: m.machine.Blockers()})
 	}
 	select {
 	case m.ask <- call:

@@ -13,6 +13,7 @@ import (
 	"runtime"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/tom-ludwig/operator-scaling/shard/internal/podlock"
 )
@@ -163,7 +164,8 @@ func TestLock_IsFreedByTheDeathOfItsHolder(t *testing.T) {
 
 // A process may forget its lock, but while it lives no other process gets it.
 func TestLock_OutlivesItsReferences(t *testing.T) {
-	if !acquired(t, podlock.New(member(uid(t)))) {
+	uid := fmt.Sprint(uid(t), "-", time.Now().UnixNano()) // the lock is never released
+	if !acquired(t, podlock.New(member(uid))) {
 		t.Fatal("a free lock was not acquired")
 	}
 	for range 3 {
@@ -172,7 +174,7 @@ func TestLock_OutlivesItsReferences(t *testing.T) {
 		runtime.GC()
 		<-collected // the finalizers run on one goroutine
 	}
-	if acquired(t, podlock.New(member(uid(t)))) {
+	if acquired(t, podlock.New(member(uid))) {
 		t.Error("the garbage collector has released a lock")
 	}
 }

@@ -221,7 +221,7 @@ func (t *received) see(p *process, l claim.Lease, now claim.Time) {
 		t.peers[l.Name] = receivedPeer{l, newest, since}
 		return
 	}
-	if l.Record.Holder != p.holder {
+	if l.Record.Holder != p.holder && l.UID != t.uid { // a user may have edited the holder
 		return
 	}
 	t.ownVersion = l.Version
