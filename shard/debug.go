@@ -25,11 +25,11 @@ func (s *Sharder) report(now member.Inspection) inspect.Report {
 	r := inspect.Report{
 		Ring:       s.cfg.Name,
 		Parameters: now.InForce.Fingerprint(), ParametersLease: now.Status.InForceLease,
-		Member:     now.Holder,
-		Fenced:     s.member.Published.Fenced(),
-		States:     map[string]int{},
-		Blockers:   now.Blockers,
-		InFlight:   s.member.Components.Items(nil),
+		Member:   now.Holder,
+		Fenced:   s.member.Published.Fenced(),
+		States:   map[string]int{},
+		Blockers: now.Blockers,
+		InFlight: s.member.Components.Items(nil),
 	}
 	if err := s.Ready(); err != nil {
 		r.Problem = err.Error()

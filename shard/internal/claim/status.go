@@ -30,7 +30,9 @@ func (m *Machine) Incompatible() bool { return m.incompatible }
 
 // ParametersInForce returns the parameters in force, and the name of the Lease that they are
 // from if they are not this member's own parameters (R48).
-func (m *Machine) ParametersInForce() (p ring.Parameters, lease string) { return m.inForce, m.inForceLease }
+func (m *Machine) ParametersInForce() (p ring.Parameters, lease string) {
+	return m.inForce, m.inForceLease
+}
 
 // Duplicate returns the holder of this member's Lease if it is another live process with
 // the same name, otherwise "".
