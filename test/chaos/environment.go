@@ -21,6 +21,7 @@ import (
 
 	"github.com/tom-ludwig/operator-scaling/example-controller/pkg/generated/clientset/versioned"
 	foosv1alpha1 "github.com/tom-ludwig/operator-scaling/example-controller/pkg/generated/clientset/versioned/typed/samplecontroller/v1alpha1"
+	"github.com/tom-ludwig/operator-scaling/shard"
 	"github.com/tom-ludwig/operator-scaling/test/audit/etcdlog"
 	"github.com/tom-ludwig/operator-scaling/test/controlplane"
 	"github.com/tom-ludwig/operator-scaling/test/faultproxy"
@@ -34,6 +35,7 @@ const (
 	leasePrefix    = ringName + "-"
 	reconcileDelay = 30 * time.Millisecond
 	drainTimeout   = 6 * time.Second
+	longestDrain   = shard.DefaultDrainGrace + drainTimeout
 	patience       = 10 * time.Minute // for conditions that must become true eventually, even on a busy machine
 	requestTimeout = 5 * time.Second
 )
