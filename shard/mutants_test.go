@@ -41,6 +41,11 @@ var mutants = mutation.Package{
 			Old:  "\t\tdeadline := f.published.View().Fence\n\t\tif deadline != nil &&",
 			New:  "\t\tif MUTANT_ON {\n\t\t\ttimer.Reset(time.Hour)\n\t\t\tcontinue\n\t\t}\n\t\tdeadline := f.published.View().Fence\n\t\tif deadline != nil &&",
 		}}},
+		{Name: "releases the Pod's lock while work is in flight", Edits: []mutation.Edit{{ // R65
+			File: "internal/member/member.go",
+			Old:  "\t\tif m.Components.InFlight() == 0 {\n\t\t\trelease()",
+			New:  "\t\tif MUTANT_ON || m.Components.InFlight() == 0 {\n\t\t\trelease()",
+		}}},
 		{Name: "cancels contexts when a drain begins", Edits: []mutation.Edit{{ // R10
 			File: "internal/member/dispatch.go",
 			Old:  "\t\tm.drainLoggedAt = time.Now()\n\t\t// The queues",
@@ -245,7 +250,8 @@ var mutants = mutation.Package{
 
 // unitTests are the tests for rules without which no fault has a wrong result.
 var unitTests = map[string]string{
-	"cancels contexts when a drain begins": "TestDrainGrace",
+	"cancels contexts when a drain begins":            "TestDrainGrace",
+	"releases the Pod's lock while work is in flight": "TestRun_KeepsThePodsLockWhileWorkIsInFlight",
 }
 
 // TestMutants removes one rule at a time. TestFaults must fail for each of them. Otherwise it
