@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"math"
 	"os"
 	"strings"
 	"time"
@@ -22,6 +21,7 @@ import (
 // The defaults of [Config].
 const (
 	DefaultLeaseDuration    = 15 * time.Second
+	DefaultDrainGrace       = 5 * time.Second
 	DefaultDrainTimeout     = 30 * time.Second
 	DefaultDeletionWindow   = 60 * time.Second
 	DefaultStartupSettle    = time.Second
@@ -96,6 +96,11 @@ type Config struct {
 	// WatchLagLimit is the time within which the watch must show this member its own
 	// heartbeat. At least RenewPeriod, less than LeaseDuration; default 2/5 of LeaseDuration.
 	WatchLagLimit time.Duration
+	// DrainGrace is how long work on a partition that is to be handed over may continue
+	// before its context is cancelled. Most work ends by itself within that time, and then
+	// it was not in vain. No other member works on the partition meanwhile. A fence cancels
+	// contexts at once. At most one hour; negative: none; default 5 s.
+	DrainGrace time.Duration
 	// DrainTimeout is how long work on a partition that is to be handed over may
 	// take to end after its context was cancelled. Default 30 s.
 	DrainTimeout time.Duration
@@ -212,6 +217,7 @@ func (c Config) withConstants() Config {
 	c.Partitions = or(c.Partitions, ring.DefaultPartitions)
 	c.VirtualNodes = or(c.VirtualNodes, ring.DefaultVirtualNodes)
 	c.Load = or(c.Load, ring.DefaultLoad)
+	c.DrainGrace = or(c.DrainGrace, DefaultDrainGrace)
 	c.DrainTimeout = or(c.DrainTimeout, DefaultDrainTimeout)
 	c.DeletionWindow = or(c.DeletionWindow, DefaultDeletionWindow)
 	c.StartupSettle = or(c.StartupSettle, DefaultStartupSettle)
@@ -250,6 +256,9 @@ func (c Config) Validate() error {
 	} else if problems := validation.IsDNS1123Label(c.Name); len(problems) > 0 {
 		fault("Name", "%q is not a valid ring name: %s", c.Name, strings.Join(problems, "; "))
 	}
+	if len(c.PodUID) > lease.MaxUID {
+		fault("PodUID", "%.100q has more than %d characters", c.PodUID, lease.MaxUID)
+	}
 	if c.PodName == "" {
 		fault("PodName", "is not known: set the environment variable %s from the downward API (metadata.name)", EnvPodName)
 	} else if problems := validation.IsDNS1123Subdomain(c.PodName); len(problems) > 0 {
@@ -287,8 +296,8 @@ func (c Config) Validate() error {
 }
 
 func (c Config) validateTimes(fault func(field, format string, args ...any)) {
-	if c.LeaseDuration < time.Second || c.LeaseDuration%time.Second != 0 || c.LeaseDuration > math.MaxInt32*time.Second {
-		fault("LeaseDuration", "%v must be a whole number of seconds, at least one", c.LeaseDuration)
+	if c.LeaseDuration < time.Second || c.LeaseDuration%time.Second != 0 || c.LeaseDuration > claim.MaxLeaseDuration {
+		fault("LeaseDuration", "%v must be a whole number of seconds, at least one and at most %v", c.LeaseDuration, claim.MaxLeaseDuration)
 	}
 	for _, f := range []struct {
 		name  string
@@ -313,6 +322,9 @@ func (c Config) validateTimes(fault func(field, format string, args ...any)) {
 	if c.Drift() < minDrift {
 		fault("LeaseDuration", "%v is too close to RenewDeadline + StopGracePeriod (%v): it tolerates clocks whose rates differ by %.1f %%, but %.0f %% are required",
 			c.LeaseDuration, c.RenewDeadline+c.StopGracePeriod, 100*c.Drift(), 100*minDrift)
+	}
+	if c.DrainGrace > time.Hour {
+		fault("DrainGrace", "%v must be at most one hour: no member can gain the partition meanwhile", c.DrainGrace)
 	}
 	if c.WatchLagLimit < c.RenewPeriod || c.WatchLagLimit >= c.LeaseDuration {
 		fault("WatchLagLimit", "%v must be at least RenewPeriod (%v) and less than LeaseDuration (%v)", c.WatchLagLimit, c.RenewPeriod, c.LeaseDuration)
@@ -342,7 +354,7 @@ func (c Config) machine() claim.Config {
 	return claim.Config{
 		Member: c.PodName, Lease: c.leaseName(), Parameters: c.parameters(),
 		LeaseDuration: c.LeaseDuration, RenewDeadline: c.RenewDeadline, RenewPeriod: c.RenewPeriod,
-		WatchLagLimit: c.WatchLagLimit, DrainTimeout: c.DrainTimeout, Coalesce: coalesce,
-		StartupSettle: c.StartupSettle, Quarantine: c.Quarantine, CacheSyncTimeout: c.CacheSyncTimeout,
+		WatchLagLimit: c.WatchLagLimit, DrainGrace: max(c.DrainGrace, 0), DrainTimeout: c.DrainTimeout,
+		Coalesce: coalesce, StartupSettle: c.StartupSettle, Quarantine: c.Quarantine, CacheSyncTimeout: c.CacheSyncTimeout,
 	}
 }
