@@ -136,6 +136,7 @@ func (m *Machine) observeSameName(l Lease) {
 		m.noteEnded(l.UID)
 		if l.Record.Holder != m.cfg.Predecessor { // the tombstones of the earlier machine are inherited
 			m.adoptTombstones(l)
+			m.notePredecessor(l.Record)
 		}
 	default:
 		since := m.now

@@ -140,6 +140,11 @@ func (m *Machine) takeBack(set mutantring.Set, to partitionState) {
 			Old:  "func (m *Machine) tombstonesToPublish() []Tombstone {\n",
 			New:  "func (m *Machine) tombstonesToPublish() []Tombstone {\n\tif MUTANT_ON {\n\t\treturn nil\n\t}\n",
 		}}},
+		{Name: "starts cold after a process that claimed a part", Edits: []mutation.Edit{{
+			File: "newcomer.go",
+			Old:  "\t\tk.partial, k.cold = true, false\n",
+			New:  "\t\tk.partial, k.cold = !MUTANT_ON, k.cold && MUTANT_ON\n",
+		}}},
 		{Name: "continues after a restore", Edits: []mutation.Edit{{
 			File: "own.go",
 			Old:  "case CompareVersions(l.Version, m.own.confirmedVersion) < 0:",
@@ -186,6 +191,7 @@ func (m *Machine) takeBack(set mutantring.Set, to partitionState) {
 // after its member has claimed more.
 var unitTests = map[string]string{
 	"continues after a restore":                                "TestAMachineThatWasEvictedEnds",
+	"starts cold after a process that claimed a part":          "TestR49_ADeadPredecessorDoesNotProveThatNoOtherMemberWorks",
 	"takes the last claims that it has seen as the final ones": "TestC1_WhatTheListDoesNotShow",
 }
 

@@ -19,6 +19,9 @@ type Knowledge struct {
 	at      Time          // when that list arrived
 	wait    time.Duration // the longest lease duration that it shows
 	cold    bool          // it shows no member at work
+	// partial says that the dead process whose place this one takes claimed only a part:
+	// other members may have been at work.
+	partial bool
 	awaited map[string]bool
 	// awaited has, of a cold one, the UIDs of the joining members in that list whose records
 	// it has to read.
@@ -52,7 +55,7 @@ func (m *Machine) progress(e WatchProgress) {
 		return
 	}
 	k.listed, k.at, k.wait = e.Version, m.now, m.longest()
-	k.cold, k.awaited = !m.cfg.Quarantine, map[string]bool{}
+	k.cold, k.awaited = !m.cfg.Quarantine && !k.partial, map[string]bool{}
 	for _, p := range m.peers {
 		switch r := p.lease.Record; {
 		case r.Void():
@@ -68,6 +71,16 @@ func (m *Machine) progress(e WatchProgress) {
 	}
 	for _, p := range m.peers {
 		m.learn(p.lease)
+	}
+}
+
+// notePredecessor handles the record of a dead process whose place this one takes. If it was
+// at work and did not claim everything, this is no cold start: another member may have been
+// at work whose Lease was deleted.
+func (m *Machine) notePredecessor(r Record) {
+	all := !r.Edited && !r.Claims.Everything && r.Claims.Set.Len() == r.Claims.Set.Partitions() && !r.Claims.Empty()
+	if k := &m.knowledge; r.Phase != PhaseJoining && !all || r.Edited {
+		k.partial, k.cold = true, false
 	}
 }
 

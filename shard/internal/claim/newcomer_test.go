@@ -267,3 +267,45 @@ func TestR29_TheSmallerTimeCounts(t *testing.T) {
 		t.Errorf("%v remain: it was extended", got)
 	}
 }
+
+// The first list shows only the Lease of the dead process of the same Pod. Another member may
+// have been at work, and its Lease may have been deleted, unless the dead process claimed
+// everything.
+func TestR49_ADeadPredecessorDoesNotProveThatNoOtherMemberWorks(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		change func(*Record)
+		cold   bool
+	}{
+		{"it claimed everything", func(r *Record) { r.Claims.Set = ring.FullSet(r.Claims.Set.Partitions()) }, true},
+		{"it had not joined", func(r *Record) {
+			r.Phase, r.Claims.Set = PhaseJoining, ring.NewSet(r.Claims.Set.Partitions())
+		}, true},
+		{"it claimed a part", func(*Record) {}, false},
+		{"it was stopping", func(r *Record) {
+			r.Phase, r.Claims.Set = PhaseDraining, ring.NewSet(r.Claims.Set.Partitions())
+		}, false},
+		{"its record was edited", func(r *Record) { r.Edited, r.Claims = true, Claims{Everything: true} }, false},
+	} {
+		for _, readFirst := range []bool{false, true} { // the read of acquire is answered before the first list
+			t.Run(fmt.Sprintf("%s, read first: %v", c.name, readFirst), func(t *testing.T) {
+				p := newDriver(t, func(c *Config) { c.TakeOver, c.PodUID = true, "pod-uid" })
+				p.m, p.did = New(p.cfg), nil
+				old := p.peerRecord("a", PhaseActive, 0, 1, 2)
+				old.Holder, old.PodUID = "a_before", "pod-uid"
+				c.change(&old)
+				l := p.put(p.cfg.Lease, old)
+				if readFirst {
+					p.step(Tick{})
+					p.run(time.Second)
+				} else {
+					p.step(LeaseObserved{Lease: l, Listed: true})
+				}
+				p.step(WatchProgress{Version: p.server.Version(), Listed: true})
+				if k := p.m.knowledge; (k.cold || k.settled) != c.cold {
+					t.Errorf("cold: %v, settled: %v", k.cold, k.settled)
+				}
+			})
+		}
+	}
+}
