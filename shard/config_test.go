@@ -96,7 +96,7 @@ func TestConfig_ValidateReportsEveryError(t *testing.T) {
 			},
 			[]string{"DrainTimeout:", "CacheSyncTimeout:", "StartupSettle:", "DeletionWindow:"},
 		},
-		"several":          {func(c *shard.Config) { c.Name, c.Load, c.DrainTimeout = "", 0.1, -1 }, []string{"Name:", "load:", "DrainTimeout:"}},
+		"several": {func(c *shard.Config) { c.Name, c.Load, c.DrainTimeout = "", 0.1, -1 }, []string{"Name:", "load:", "DrainTimeout:"}},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {

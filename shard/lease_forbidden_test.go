@@ -177,11 +177,11 @@ func TestForbidden_EndsRunOnlyIfAccessIsDenied(t *testing.T) {
 		err   error
 		ends  bool
 	}{
-		"RBAC, create": {[]string{"create"}, forbidden(`User "system:serviceaccount:default:foo" cannot create resource "leases" in API group "coordination.k8s.io" in the namespace "default"`), true},
-		"RBAC, watch":  {[]string{"list", "watch"}, forbidden(`User "system:serviceaccount:default:foo" cannot list resource "leases" in API group "coordination.k8s.io" in the namespace "default"`), true},
+		"RBAC, create":                        {[]string{"create"}, forbidden(`User "system:serviceaccount:default:foo" cannot create resource "leases" in API group "coordination.k8s.io" in the namespace "default"`), true},
+		"RBAC, watch":                         {[]string{"list", "watch"}, forbidden(`User "system:serviceaccount:default:foo" cannot list resource "leases" in API group "coordination.k8s.io" in the namespace "default"`), true},
 		"RBAC, namespace with a telling name": {[]string{"create"}, forbidden(`User "system:serviceaccount:quota-system:denied" cannot create resource "leases" in API group "coordination.k8s.io" in the namespace "quota-system"`), true},
-		"webhook":      {[]string{"create"}, forbidden(`admission webhook "validate.example.com" denied the request: no Leases today`), false},
-		"policy":       {[]string{"create"}, forbidden(`ValidatingAdmissionPolicy 'leases' with binding 'leases' denied request: no`), false},
+		"webhook":                             {[]string{"create"}, forbidden(`admission webhook "validate.example.com" denied the request: no Leases today`), false},
+		"policy":                              {[]string{"create"}, forbidden(`ValidatingAdmissionPolicy 'leases' with binding 'leases' denied request: no`), false},
 		"policy, 422": {[]string{"create"}, &apierrors.StatusError{ErrStatus: metav1.Status{
 			Status: metav1.StatusFailure, Code: 422, Reason: metav1.StatusReasonInvalid, Message: "ValidatingAdmissionPolicy 'leases' denied request: no",
 		}}, false},
