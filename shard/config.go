@@ -102,7 +102,8 @@ type Config struct {
 	// contexts at once. At most one hour; negative: none; default 5 s.
 	DrainGrace time.Duration
 	// DrainTimeout is how long work on a partition that is to be handed over may
-	// take to end after its context was cancelled. Default 30 s.
+	// take to end after its context was cancelled. At most one year, as all times that are
+	// not limited further; default 30 s.
 	DrainTimeout time.Duration
 	// DeletionWindow is how long a member remembers deletions of objects that it does
 	// not own, to deliver them if it gains their partitions. Default 60 s.
@@ -295,6 +296,10 @@ func (c Config) Validate() error {
 	return fmt.Errorf("shard: invalid configuration: %w", errors.Join(errs...))
 }
 
+// maxTime is the longest time that a configuration may contain. Sums of several times must not
+// overflow.
+const maxTime = 365 * 24 * time.Hour
+
 func (c Config) validateTimes(fault func(field, format string, args ...any)) {
 	if c.LeaseDuration < time.Second || c.LeaseDuration%time.Second != 0 || c.LeaseDuration > claim.MaxLeaseDuration {
 		fault("LeaseDuration", "%v must be a whole number of seconds, at least one and at most %v", c.LeaseDuration, claim.MaxLeaseDuration)
@@ -314,6 +319,8 @@ func (c Config) validateTimes(fault func(field, format string, args ...any)) {
 	} {
 		if f.value <= 0 {
 			fault(f.name, "%v must be greater than 0", f.value)
+		} else if f.value > maxTime {
+			fault(f.name, "%v must be at most %v", f.value, maxTime)
 		}
 	}
 	if c.RenewDeadline <= 2*c.RenewPeriod {

@@ -4,6 +4,7 @@
 package shard_test
 
 import (
+	"math"
 	"strings"
 	"testing"
 	"time"
@@ -89,7 +90,13 @@ func TestConfig_ValidateReportsEveryError(t *testing.T) {
 		"no margin":        {func(c *shard.Config) { c.RenewDeadline = 14 * time.Second }, []string{"is too close to RenewDeadline"}},
 		"watch lag limit":  {func(c *shard.Config) { c.WatchLagLimit = time.Second }, []string{"WatchLagLimit:"}},
 		"DrainGrace":       {func(c *shard.Config) { c.DrainGrace = 61 * time.Minute }, []string{"DrainGrace:"}},
-		"several":          {func(c *shard.Config) { c.Name, c.Load, c.DrainTimeout = "", 0.1, -1 }, []string{"Name:", "load:", "DrainTimeout:"}},
+		"forever": {
+			func(c *shard.Config) {
+				c.DrainTimeout, c.CacheSyncTimeout, c.StartupSettle, c.DeletionWindow = math.MaxInt64, math.MaxInt64, math.MaxInt64, math.MaxInt64
+			},
+			[]string{"DrainTimeout:", "CacheSyncTimeout:", "StartupSettle:", "DeletionWindow:"},
+		},
+		"several": {func(c *shard.Config) { c.Name, c.Load, c.DrainTimeout = "", 0.1, -1 }, []string{"Name:", "load:", "DrainTimeout:"}},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {

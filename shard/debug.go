@@ -153,8 +153,9 @@ func crowded(taken []bool, slot, gap int) bool {
 
 // DebugHandler serves a page that shows the ring as this member sees it: members,
 // partitions, claims, and work in flight. With ?format=json it serves an [inspect.Report].
-// It changes nothing. A page may be up to a second old: it is created for one request at a
-// time, and the requests that follow share it.
+// It changes nothing. A page may be up to a second old, on a ring with very many partitions ten
+// times as old as it takes to create it: it is created for one request at a time, and the
+// requests that follow share it.
 func (s *Sharder) DebugHandler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, request *http.Request) {
 		ctx, cancel := context.WithTimeout(request.Context(), 2*time.Second)
@@ -177,13 +178,26 @@ func (s *Sharder) DebugHandler() http.Handler {
 // not take the time that the loop and the workers need.
 type statusPages struct {
 	turn   chan struct{} // capacity 1; who has sent to it owns the fields below
-	at     time.Time
+	until  time.Time     // when they are to be created again
 	report inspect.Report
 	bodies map[string][]byte // by format
 }
 
-// pageAge is how long a page is shown.
-const pageAge = time.Second
+// The pages are shown for pageAge, and for at least pageShare times as long as it took to
+// create them: a page with 65536 partitions takes most of a second of a processor.
+const (
+	pageAge   = time.Second
+	pageShare = 10
+)
+
+// created extends the time for which the pages are shown, after one that was begun at the given
+// time.
+func (p *statusPages) created(began time.Time) {
+	now := time.Now()
+	if until := now.Add(pageShare * now.Sub(began)); until.After(p.until) {
+		p.until = until
+	}
+}
 
 // page returns the page in a format. It returns false if the context ends before it is
 // this reader's turn and the loop has responded.
@@ -195,14 +209,15 @@ func (s *Sharder) page(ctx context.Context, format string) (body []byte, ok bool
 	case <-ctx.Done():
 		return nil, false
 	}
-	if p.at.IsZero() || time.Since(p.at) >= pageAge {
+	if !time.Now().Before(p.until) {
 		var now member.Inspection
 		if !s.member.Inspect(ctx, func(i member.Inspection) { now = i }) {
 			return nil, false
 		}
-		p.at, p.report, p.bodies = time.Now(), s.report(now), map[string][]byte{}
+		p.until, p.report, p.bodies = time.Now().Add(pageAge), s.report(now), map[string][]byte{}
 	}
 	if p.bodies[format] == nil {
+		began := time.Now()
 		var b bytes.Buffer
 		if format == "json" {
 			_ = json.NewEncoder(&b).Encode(p.report) // a buffer accepts everything
@@ -210,6 +225,7 @@ func (s *Sharder) page(ctx context.Context, format string) (body []byte, ok bool
 			_ = debugPage.Execute(&b, newDebugView(p.report))
 		}
 		p.bodies[format] = b.Bytes()
+		p.created(began)
 	}
 	return p.bodies[format], true
 }

@@ -100,6 +100,28 @@ func TestForbidden_ForASecondAtTheStart(t *testing.T) {
 	})
 }
 
+// The API server was down for longer than a denial may last, and denies requests for a second
+// after its start, before its authorizers have loaded their rules.
+func TestForbidden_ForASecondAfterAnOutageAtTheStart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newPlannedClient(shardtest.NewCluster().Client("a"), fast)
+		review(w, allowed)
+		outage := time.Now().Add(30 * time.Second)
+		w.replan(func(verb string) trip {
+			switch {
+			case time.Now().Before(outage):
+				return trip{err: errors.New("connection refused")}
+			case time.Now().Before(outage.Add(time.Second)):
+				return trip{err: errNoRole}
+			}
+			return fast(verb)
+		})
+		a := start(t, w, "a")
+		works(t, a, time.Minute)
+		end(t, a)
+	})
+}
+
 // A member that has worked for a long time loses its Lease while an API server starts.
 func TestForbidden_ForASecondAtARejoin(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -155,10 +177,11 @@ func TestForbidden_EndsRunOnlyIfAccessIsDenied(t *testing.T) {
 		err   error
 		ends  bool
 	}{
-		"RBAC, create": {[]string{"create"}, forbidden(`User "system:serviceaccount:default:foo" cannot create resource "leases" in API group "coordination.k8s.io" in the namespace "default"`), true},
-		"RBAC, watch":  {[]string{"list", "watch"}, forbidden(`User "system:serviceaccount:default:foo" cannot list resource "leases" in API group "coordination.k8s.io" in the namespace "default"`), true},
-		"webhook":      {[]string{"create"}, forbidden(`admission webhook "validate.example.com" denied the request: no Leases today`), false},
-		"policy":       {[]string{"create"}, forbidden(`ValidatingAdmissionPolicy 'leases' with binding 'leases' denied request: no`), false},
+		"RBAC, create":                        {[]string{"create"}, forbidden(`User "system:serviceaccount:default:foo" cannot create resource "leases" in API group "coordination.k8s.io" in the namespace "default"`), true},
+		"RBAC, watch":                         {[]string{"list", "watch"}, forbidden(`User "system:serviceaccount:default:foo" cannot list resource "leases" in API group "coordination.k8s.io" in the namespace "default"`), true},
+		"RBAC, namespace with a telling name": {[]string{"create"}, forbidden(`User "system:serviceaccount:quota-system:denied" cannot create resource "leases" in API group "coordination.k8s.io" in the namespace "quota-system"`), true},
+		"webhook":                             {[]string{"create"}, forbidden(`admission webhook "validate.example.com" denied the request: no Leases today`), false},
+		"policy":                              {[]string{"create"}, forbidden(`ValidatingAdmissionPolicy 'leases' with binding 'leases' denied request: no`), false},
 		"policy, 422": {[]string{"create"}, &apierrors.StatusError{ErrStatus: metav1.Status{
 			Status: metav1.StatusFailure, Code: 422, Reason: metav1.StatusReasonInvalid, Message: "ValidatingAdmissionPolicy 'leases' denied request: no",
 		}}, false},

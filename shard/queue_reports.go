@@ -47,10 +47,11 @@ func (r *queueReports[T]) Malformed(item any, err error) {
 	})
 }
 
-// foreignAdd is called with an item that Add has dropped.
+// foreignAdd is called with an item that Add has dropped. While other members still claim
+// partitions of this member, the item may be of one of them, and is not misrouted then.
 func (r *queueReports[T]) foreignAdd(item T) {
 	view := r.s.member.Published.View()
-	if !view.Status.Serving || view.Fence == nil || view.Status.At.Sub(view.Moved) < misroutedAfter {
+	if !view.Status.Serving || len(view.Status.Blockers) > 0 || view.Fence == nil || view.Status.At.Sub(view.Moved) < misroutedAfter {
 		return
 	}
 	r.Misrouted()

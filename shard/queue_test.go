@@ -193,3 +193,35 @@ func TestNewQueue_WithoutARateLimiter(t *testing.T) {
 		t.Errorf("Run returned %v", err)
 	}
 }
+
+// The ring gives a partition to this member, and its former owner still works on it: an item
+// of that partition does not belong to another member.
+func TestNewQueue_ItemsOfAPartitionThatIsToComeAreNotMisrouted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cluster := shardtest.NewCluster()
+		member := func(name string) (*member, shard.Queue[string]) {
+			m := start(t, cluster.Client(name), name, func(c *shard.Config) { c.DrainGrace = 10 * time.Minute })
+			q := shard.NewQueue(m.Sharder, clientworkqueue.DefaultTypedControllerRateLimiter[string]())
+			t.Cleanup(q.ShutDown)
+			return m, q
+		}
+		a, atA := member("a")
+		time.Sleep(5 * time.Second)
+		name, _ := twoOfOnePartition(t, manyKeys, "b")
+		item := name.String()
+		atA.Add(item)
+		atA.Get()
+		b, atB := member("b")
+		time.Sleep(time.Minute)
+		if owner, _ := b.Owner(item); owner != "b" || b.OwnsKey(item) {
+			t.Fatalf("the owner of %s is %s", item, owner)
+		}
+		since := time.Now()
+		atB.Add(item)
+		if n, lines := result(t, b, "misrouted"), b.logged(since); n != 0 || len(lines) != 0 {
+			t.Errorf("%v items are misrouted, logged: %q", n, lines)
+		}
+		atA.Done(item)
+		end(t, a, b)
+	})
+}

@@ -151,6 +151,7 @@ func (q *Queue[T]) Add(item T) {
 
 // add is Add, and reports whether the item belongs to another member.
 func (q *Queue[T]) add(item T) (foreign bool) {
+	mustBeKey(item)
 	point, err := q.locate(item)
 	q.mu.Lock()
 	state := q.state(point, err != nil)
@@ -184,6 +185,11 @@ func (q *Queue[T]) add(item T) (foreign bool) {
 	outcome(q.recorder)
 	return false
 }
+
+// mustBeKey panics for an item that cannot be the key of a map, such as a slice in a queue of
+// an interface type. client-go's queue panics too. The panic must not come later: with mu held,
+// it would leave the queue locked.
+func mustBeKey[T comparable](item T) { _ = map[T]struct{}(nil)[item] }
 
 // wait queues or parks an item whose state, with mu held, is Active or Pending. It must still
 // be parked then: Readmit is called after every change of the state and takes mu, so either
@@ -299,6 +305,7 @@ func (q *Queue[T]) GetWithContext(ctx context.Context) (item T, work context.Con
 // again meanwhile, it is queued again. If a drain or a fence interrupted the work, Done adds
 // the item again, so that workers need not handle this case: see Q11.
 func (q *Queue[T]) Done(item T) {
+	mustBeKey(item)
 	q.mu.Lock()
 	e := q.items.entries[item]
 	if e == nil || e.place != inFlight {

@@ -17,6 +17,7 @@ import (
 // AddRateLimited adds the item after the delay that the rate limiter returns. If this member
 // does not own the item's partition, it drops the item and forgets its retries.
 func (q *Queue[T]) AddRateLimited(item T) {
+	mustBeKey(item)
 	delay := q.when(item)
 	failed := q.NumRequeues(item) > 0 // some limiters remember nothing, and some workers never call Forget
 	point, err := q.locate(item)
@@ -40,6 +41,7 @@ func (q *Queue[T]) AddRateLimited(item T) {
 
 // Forget lets the rate limiter forget the item's failures: it is no longer being retried.
 func (q *Queue[T]) Forget(item T) {
+	mustBeKey(item)
 	q.forget(item)
 	q.mu.Lock()
 	if e := q.items.entries[item]; e != nil && e.failed {

@@ -236,3 +236,29 @@ func TestNew_ChecksItsOptions(t *testing.T) {
 		}()
 	}
 }
+
+// An item that cannot be the key of a map makes Add panic, as in client-go. A server or an
+// informer may recover from the panic. The queue must work afterwards: the loop of the
+// member and its fence use it.
+func TestQueue_UnhashableItemLeavesTheQueueUsable(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := New(workqueue.DefaultTypedControllerRateLimiter[any](), Options[any]{
+			Ownership: newOwner(ring.Active), Point: func(any) (uint64, error) { return 0, nil },
+		})
+		for name, call := range map[string]func(item any){
+			"Add": q.Add, "Done": q.Done, "AddRateLimited": q.AddRateLimited, "Forget": q.Forget,
+			"Context": func(item any) { q.Context(t.Context(), item) },
+		} {
+			func() {
+				defer func() { _ = recover() }()
+				call([]int{1})
+				t.Errorf("%s does not panic", name)
+			}()
+			if !q.mu.TryLock() {
+				t.Errorf("%s: the queue is locked forever", name)
+			}
+			q.mu.Unlock()
+		}
+		q.ShutDown()
+	})
+}

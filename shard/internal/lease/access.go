@@ -112,6 +112,7 @@ func (a Access) Explain(err error, verb string) (explained error, unauthorized b
 	}
 	message := err.Error()
 	switch {
+	case strings.Contains(message, fmt.Sprintf(" cannot %s resource %q", verb, "leases")): // an authorizer; names in its message may mean anything
 	case verb == "get" || verb == "list" || verb == "watch": // only an authorizer refuses reads
 	case apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause):
 		return because("the namespace is being deleted, and the API server")

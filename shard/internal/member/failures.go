@@ -26,14 +26,16 @@ type failures struct {
 type failure struct {
 	err       error // the last one
 	since, at time.Time
+	denied    time.Time // since when the verb is denied without interruption; zero if it is not
 	requests  int
 }
 
 // failureAge is how long a failure counts that no later request has confirmed.
 const failureAge = time.Minute
 
-// add notes that a request has failed, and returns what is known of its verb now.
-func (f *failures) add(verb string, err error) failure {
+// add notes that a request has failed, and returns what is known of its verb now. denied means
+// that this process is not authorized to send it.
+func (f *failures) add(verb string, err error, denied bool) failure {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.byVerb == nil {
@@ -45,6 +47,12 @@ func (f *failures) add(verb string, err error) failure {
 		known = failure{since: now}
 	}
 	known.err, known.at = err, now
+	switch {
+	case !denied:
+		known.denied = time.Time{}
+	case known.denied.IsZero():
+		known.denied = now
+	}
 	known.requests++
 	f.byVerb[verb] = known
 	return known

@@ -37,13 +37,13 @@ func TestFailures(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var f failures
 		first, second := errors.New("first"), errors.New("second")
-		f.add("get", first)
+		f.add("get", first, false)
 		time.Sleep(time.Second)
-		if known := f.add("get", first); known.requests != 2 || time.Since(known.since) != time.Second {
+		if known := f.add("get", first, false); known.requests != 2 || time.Since(known.since) != time.Second {
 			t.Errorf("after two failures: %+v", known)
 		}
 		time.Sleep(time.Second)
-		f.add("list", second)
+		f.add("list", second, false)
 		if err := f.last(); err != second {
 			t.Errorf("the last failure is %v", err)
 		}
@@ -55,7 +55,7 @@ func TestFailures(t *testing.T) {
 		if err := f.last(); err != nil {
 			t.Errorf("a failure that no request confirms still counts: %v", err)
 		}
-		if known := f.add("get", first); known.requests != 1 {
+		if known := f.add("get", first, false); known.requests != 1 {
 			t.Errorf("a new failure is counted as %d requests", known.requests)
 		}
 	})

@@ -113,8 +113,8 @@ func (m *Member) requestFailed(incarnation int, verb string, err error) {
 		used = "update"
 	}
 	err, noAccess := m.cfg.Access.Explain(err, used)
-	known := m.failures.add(verb, err)
-	if noAccess && time.Since(known.since) >= lease.DenialLasts {
+	known := m.failures.add(verb, err, noAccess)
+	if noAccess && time.Since(known.denied) >= lease.DenialLasts {
 		m.post(m.events, anyIncarnation, refused{err})
 	}
 	m.logRarely(&m.failureLog, rootCause(err), err, "Requests to the API server fail", "member", m.Published.View().Holder,
