@@ -188,7 +188,7 @@ func (m *Machine) Step(now Time, event Event) []Action {
 	switch e := event.(type) {
 	case Tick:
 	case LeaseObserved:
-		m.observe(e.Lease)
+		m.observe(e.Lease, e.Listed)
 		if !e.Listed {
 			m.watched = e.Lease.Version
 		}
