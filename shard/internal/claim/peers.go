@@ -45,6 +45,7 @@ func (m *Machine) observe(l Lease, listed bool) {
 		p = nil
 	}
 	if p == nil {
+		l = m.judgeInherited(l)
 		p = &peer{changedAt: m.now, changeSeenAt: m.now, sweepAt: m.now.Add(m.cfg.LeaseDuration)}
 		m.peers[l.Name] = p
 		m.viewDirty, m.parts.blockedDirty = true, true
@@ -116,6 +117,15 @@ func judge(was, is Record) Record {
 	return is
 }
 
+// judgeInherited judges a Lease that this machine sees for the first time by what the earlier
+// machine of this process knew of it.
+func (m *Machine) judgeInherited(l Lease) Lease {
+	if was, known := m.knowledge.peers[l.UID]; known {
+		l.Record = judge(was, l.Record)
+	}
+	return l
+}
+
 // counting returns the lease duration that counts for a holder that has declared the given
 // one, 0 if it has declared none to this member (R46).
 func (m *Machine) counting(declared time.Duration) time.Duration {
@@ -153,7 +163,9 @@ func (m *Machine) removePeer(last Lease, final bool) {
 		m.list.gone[last.UID] = true
 	}
 	since := m.now
-	if p := m.peers[last.Name]; p != nil && p.lease.UID == last.UID {
+	if p := m.peers[last.Name]; p == nil || p.lease.UID != last.UID {
+		last = m.judgeInherited(last)
+	} else {
 		was := p.lease.Record
 		m.parts.left(was.inForce(), Claims{}, p.changeSeenAt)
 		delete(m.peers, last.Name)
