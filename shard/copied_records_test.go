@@ -101,3 +101,42 @@ func TestR45_AnOldVoidRecordIsNoRelease(t *testing.T) {
 		})
 	}
 }
+
+// A member with a long lease duration has left. An hour later all members crash: the members
+// that follow them do not wait for that duration (L1, R49).
+func TestR49_ADurationIsForgottenWithItsMember(t *testing.T) {
+	heavy(t)
+	synctest.Test(t, func(t *testing.T) {
+		cluster := shardtest.NewCluster()
+		a, b := start(t, cluster.Client("a"), "a"), start(t, cluster.Client("b"), "b")
+		long := start(t, cluster.Client("long"), "long", func(c *shard.Config) { c.LeaseDuration = 10 * time.Minute })
+		time.Sleep(10 * time.Second)
+		oneOwnerEach(t, a, b, long)
+		end(t, long)
+		time.Sleep(time.Hour)
+		cluster.Break("a", shardtest.Unreachable)
+		cluster.Break("b", shardtest.Unreachable)
+		_, _ = a.end(), b.end()
+		c, d := start(t, cluster.Client("c"), "c"), start(t, cluster.Client("d"), "d")
+		time.Sleep(20 * time.Second)
+		oneOwnerEach(t, c, d)
+		end(t, c, d)
+	})
+}
+
+// A void Lease has lost its label: a new process of its Pod name still joins (R50).
+func TestR50_AVoidLeaseWithoutALabelIsNotForeign(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cluster := shardtest.NewCluster()
+		a, b := start(t, cluster.Client("a"), "a"), start(t, cluster.Client("b"), "b")
+		time.Sleep(3 * time.Second)
+		end(t, b)
+		l := leaseOf(t, cluster, "foo-b")
+		l.Labels = nil
+		cluster.Put(&l)
+		b = start(t, cluster.Client("b"), "b")
+		time.Sleep(5 * time.Second)
+		oneOwnerEach(t, a, b)
+		end(t, a, b)
+	})
+}
