@@ -359,11 +359,11 @@ func edit(w *sim) {
 	}
 	what := w.rand.IntN(5)
 	if w.calmFor(p) && w.chance(0.4) {
-		what = 5 + w.rand.IntN(3)
+		what = 5 + w.rand.IntN(4)
 		w.closed = max(w.closed, w.now+2*w.timing.duration)
 	}
 	old := w.oldRecord(p.lease)
-	if w.chance(0.4) {
+	if what != 8 && w.chance(0.4) {
 		w.after(w.between(0, 12*time.Second), func() {
 			if l := w.server.lease(p.lease); l.Name != "" && !l.Record.Void() && !w.faultsCleared && !w.server.down {
 				w.logf("a user edits the Lease of %s again", p.name)
@@ -390,6 +390,9 @@ func edit(w *sim) {
 			return
 		case 7: // an earlier record of this Lease
 			*r = old
+			return
+		case 8: // the label of the ring is removed
+			r.Fingerprint = withoutLabel
 			return
 		}
 		*r = claim.Record{Edited: true, Holder: r.Holder, Member: r.Member, PodUID: r.PodUID, Phase: claim.PhaseDraining, Claims: claim.Claims{Everything: true}}
