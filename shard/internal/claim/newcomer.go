@@ -34,6 +34,9 @@ func (m *Machine) Knowledge() Knowledge {
 	k.lease = cmp.Or(m.own.uid, k.lease)
 	k.peers = make(map[string]Record, len(m.peers))
 	for _, p := range m.peers {
+		if m.wentBack {
+			break // records with a lower seq are no edits
+		}
 		k.peers[p.lease.UID] = p.lease.Record
 	}
 	return k
