@@ -36,6 +36,9 @@ func (m *Machine) found(e GetResult) {
 	m.noteWatermarks(l.Record.Watermarks)
 	if e.Outcome == OK {
 		m.observeSameName(l)
+		if n, held := m.sameNameLeases[l.UID]; held && !n.void && l.Record.Copied {
+			l.Record = n.lease.Record // it is an edit
+		}
 	}
 	switch {
 	case e.Outcome == NotFound:
@@ -79,7 +82,7 @@ func (m *Machine) pollOtherHolder(l Lease) {
 	if same {
 		l.Record.Duration = max(was.Duration, is.Duration)
 	}
-	if !same || changed(was, is) {
+	if !same || changed(was, is) || hidden(o.lease, l) {
 		o.duplicate = same && was.Holder == is.Holder && !is.Edited
 		o.since = m.now
 	}
@@ -128,7 +131,7 @@ func (m *Machine) observeSameName(l Lease) {
 	known, seen := m.sameNameLeases[l.UID]
 	switch {
 	case l.Record.Holder == m.cfg.Holder || l.UID == m.own.uid && m.own.uid != "":
-	case l.Record.Void():
+	case l.Record.Void() && !(l.Record.Copied && seen && !known.void):
 		m.noteEnded(l.UID)
 		m.sameNameLeases[l.UID] = sameNameLease{lease: l, void: true}
 	case known.void:
@@ -142,7 +145,7 @@ func (m *Machine) observeSameName(l Lease) {
 		since := m.now
 		if seen {
 			was := known.lease.Record
-			if l.Record = judge(was, l.Record); !changed(was, l.Record) {
+			if l.Record = judge(was, l.Record); !changed(was, l.Record) && !hidden(known.lease, l) {
 				since = known.since
 			}
 		}

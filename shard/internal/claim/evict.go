@@ -151,7 +151,7 @@ func (m *Machine) evicted(e EvictResult) {
 		switch e.Outcome {
 		case OK:
 			if p.lease.Version == p.opVersion { // otherwise the watch was faster
-				m.observe(e.Lease)
+				m.observe(e.Lease, false)
 			}
 		case NotFound:
 			// The watch never shows the end of a Lease that only a list has shown.

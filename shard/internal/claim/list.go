@@ -87,7 +87,7 @@ func (m *Machine) listed(e ListResult) {
 		for _, l := range e.Leases {
 			// The watch may be ahead of the list, and does not show a deletion twice.
 			if m.peers[l.Name] == nil && l.Name != m.cfg.Lease && !m.list.gone[l.UID] {
-				m.observe(l)
+				m.observe(l, true)
 			}
 		}
 		m.list.gone = nil

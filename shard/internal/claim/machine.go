@@ -102,6 +102,7 @@ type Machine struct {
 	tombstonesDue bool   // there is one that no write has published
 	watched       string // the version to which the watch has come
 	knowledge     Knowledge
+	wentBack      bool            // the server was restored: what this machine knew of peers is no longer true
 	newcomerAt    string          // version of the last newcomer's Lease
 	ended         map[string]bool // UIDs of Leases that were seen void
 	watchProbe    watchProbe
@@ -188,7 +189,7 @@ func (m *Machine) Step(now Time, event Event) []Action {
 	switch e := event.(type) {
 	case Tick:
 	case LeaseObserved:
-		m.observe(e.Lease)
+		m.observe(e.Lease, e.Listed)
 		if !e.Listed {
 			m.watched = e.Lease.Version
 		}

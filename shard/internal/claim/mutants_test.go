@@ -41,6 +41,21 @@ func (m *Machine) takeBack(set mutantring.Set, to partitionState) {
 `,
 	Imports: []string{`mutantring "github.com/tom-ludwig/operator-scaling/shard/ring"`},
 	Mutants: []mutation.Mutant{
+		{Name: "believes the void record of another Lease", Edits: []mutation.Edit{{
+			File: "peers.go",
+			Old:  "case is.Void() && (!is.Copied || was.Void()):",
+			New:  "case is.Void() && (!is.Copied || was.Void() || MUTANT_ON):",
+		}}},
+		{Name: "forgets what it knew of peers when it restarts in place", Edits: []mutation.Edit{{
+			File: "peers.go",
+			Old:  "m.knowledge.peers[l.UID]; known {",
+			New:  "m.knowledge.peers[l.UID]; known && !MUTANT_ON {",
+		}}},
+		{Name: "does not restart the timer for a second edit in a gap", Edits: []mutation.Edit{{
+			File: "peers.go",
+			Old:  "|| listed && hidden(p.lease, l))",
+			New:  "|| listed && !MUTANT_ON && hidden(p.lease, l))",
+		}}},
 		{Name: "activates without a list", Edits: []mutation.Edit{{
 			File: "partitions.go",
 			Old:  `may && m.list.clear.Has(p) &&`,
@@ -193,6 +208,7 @@ var unitTests = map[string]string{
 	"continues after a restore":                                "TestAMachineThatWasEvictedEnds",
 	"starts cold after a process that claimed a part":          "TestR49_ADeadPredecessorDoesNotProveThatNoOtherMemberWorks",
 	"takes the last claims that it has seen as the final ones": "TestC1_WhatTheListDoesNotShow",
+	"does not restart the timer for a second edit in a gap":    "TestR44_ASecondEditInAGapMayHideAWrite",
 }
 
 // TestMutants removes one rule at a time. The simulation (package claimsim) must detect each removal, or

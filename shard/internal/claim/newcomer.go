@@ -23,6 +23,9 @@ type Knowledge struct {
 	// other members may have been at work.
 	partial bool
 	awaited map[string]bool
+	// peers are the Leases of other members, by UID, as the earlier machine judged them (R32): an
+	// old record must not count for this one either.
+	peers map[string]Record
 	// awaited has, of a cold one, the UIDs of the joining members in that list whose records
 	// it has to read.
 }
@@ -32,6 +35,13 @@ func (m *Machine) Knowledge() Knowledge {
 	k := m.knowledge
 	k.awaited = maps.Clone(k.awaited)
 	k.lease = cmp.Or(m.own.uid, k.lease)
+	k.peers = make(map[string]Record, len(m.peers))
+	for _, p := range m.peers {
+		if m.wentBack {
+			break // records with a lower seq are no edits
+		}
+		k.peers[p.lease.UID] = p.lease.Record
+	}
 	return k
 }
 
@@ -120,7 +130,7 @@ func (m *Machine) updateKnowledge() {
 }
 
 func (m *Machine) settle() {
-	m.knowledge = Knowledge{lease: m.knowledge.lease, settled: true}
+	m.knowledge = Knowledge{lease: m.knowledge.lease, settled: true, peers: m.knowledge.peers}
 	m.ended = nil
 }
 

@@ -281,6 +281,7 @@ func (m *Machine) got(e GetResult) {
 	case e.Outcome != OK:
 		m.lost(ErrVanished)
 	case CompareVersions(l.Version, m.own.confirmedVersion) < 0:
+		m.wentBack = true
 		m.lost(ErrWentBack) // also if the holder is another one (R51)
 	case l.UID == m.own.uid && l.Record.EvictedBy != "":
 		m.lost(ErrEvicted)

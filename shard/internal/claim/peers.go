@@ -30,7 +30,9 @@ type peer struct {
 // observe handles a Lease that the watch shows. Watch events are in order, so the newest
 // one always counts. Its version is not compared with earlier ones, because after a
 // restore of the server's database versions continue from a lower number.
-func (m *Machine) observe(l Lease) {
+//
+// A list may show it after a gap, in which there may have been other versions.
+func (m *Machine) observe(l Lease, listed bool) {
 	m.noteWatermarks(l.Record.Watermarks)
 	if l.Name == m.cfg.Lease {
 		m.observeOwn(l)
@@ -43,6 +45,7 @@ func (m *Machine) observe(l Lease) {
 		p = nil
 	}
 	if p == nil {
+		l = m.judgeInherited(l)
 		p = &peer{changedAt: m.now, changeSeenAt: m.now, sweepAt: m.now.Add(m.cfg.LeaseDuration)}
 		m.peers[l.Name] = p
 		m.viewDirty, m.parts.blockedDirty = true, true
@@ -72,7 +75,7 @@ func (m *Machine) observe(l Lease) {
 		}
 		// Only a newer version with another holder or seq shows that the member is alive
 		// (R44). An edit may hide a write of the member.
-		if changed(was, is) && CompareVersions(l.Version, p.lease.Version) >= 0 {
+		if (changed(was, is) || listed && hidden(p.lease, l)) && CompareVersions(l.Version, p.lease.Version) >= 0 {
 			p.changedAt, p.changeSeenAt = m.now, m.now
 			p.sweepAt = m.now.Add(m.cfg.LeaseDuration)
 		}
@@ -91,22 +94,36 @@ func changed(was, is Record) bool {
 	return was.Holder != is.Holder || was.Seq != is.Seq || !was.Edited && is.Edited
 }
 
+// hidden reports whether there may have been a write between two versions of a Lease of which
+// the later one was edited.
+func hidden(was, is Lease) bool { return is.Record.Edited && was.Version != is.Version }
+
 // judge returns what counts of a newer record on a Lease (R32, R46): of a held one that was
-// edited, the last record that its holder has written, except that it claims everything.
+// edited, the last record that its holder has written, except that it claims everything. So is
+// a held one to which the void record of another Lease was written.
 // Only one incarnation ever holds a Lease with a certain UID, and it writes a higher seq each
 // time.
 func judge(was, is Record) Record {
 	switch {
 	case was.Void() && !is.Void():
 		is.Edited, is.Claims = true, Claims{Everything: true}
-	case is.Void():
-	case is.Edited, is.Holder != was.Holder && was.Duration > 0, is.Seq < was.Seq:
+	case is.Void() && (!is.Copied || was.Void()):
+	case is.Edited, is.Void(), is.Holder != was.Holder && was.Duration > 0, is.Seq < was.Seq:
 		is, is.Edited = was, true
 		is.Claims, is.Tombstones = Claims{Everything: true}, nil
 		return is
 	}
 	is.Duration = max(is.Duration, was.Duration)
 	return is
+}
+
+// judgeInherited judges a Lease that this machine sees for the first time by what the earlier
+// machine of this process knew of it.
+func (m *Machine) judgeInherited(l Lease) Lease {
+	if was, known := m.knowledge.peers[l.UID]; known {
+		l.Record = judge(was, l.Record)
+	}
+	return l
 }
 
 // counting returns the lease duration that counts for a holder that has declared the given
@@ -146,7 +163,9 @@ func (m *Machine) removePeer(last Lease, final bool) {
 		m.list.gone[last.UID] = true
 	}
 	since := m.now
-	if p := m.peers[last.Name]; p != nil && p.lease.UID == last.UID {
+	if p := m.peers[last.Name]; p == nil || p.lease.UID != last.UID {
+		last = m.judgeInherited(last)
+	} else {
 		was := p.lease.Record
 		m.parts.left(was.inForce(), Claims{}, p.changeSeenAt)
 		delete(m.peers, last.Name)

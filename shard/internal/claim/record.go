@@ -119,6 +119,8 @@ type Record struct {
 	// reads those of other members; its caller adds the member's own to the records that
 	// it writes.
 	Watermarks Watermarks
+	// Copied is true for a void record that was written to another Lease than this one.
+	Copied bool
 	// EvictedBy is the holder that evicted the member; empty for a release.
 	EvictedBy string
 }

@@ -421,3 +421,28 @@ func TestR33_AnotherLeaseOfTheNameDoesNotProveAFreshWatch(t *testing.T) {
 		t.Error("the watch does not count as fresh")
 	}
 }
+
+// Another process of this member's name works, and the void record of an earlier Lease is
+// applied to its Lease: this member neither deletes that Lease nor forgets the process
+// (R3, R30, R32).
+func TestR30_ACopiedVoidRecordOnTheOtherProcessesLease(t *testing.T) {
+	p := newDriver(t)
+	r := p.peerRecord("a", PhaseActive, p.all()...)
+	r.Holder, r.PodUID, r.Seq = "a_0", "uid-other", 5
+	l := p.put(p.cfg.Lease, r)
+	p.show(l.Name)
+	p.step(Tick{})
+	p.step(Synced{})
+	p.run(time.Second)
+	l = p.put(l.Name, Record{Member: "a", Phase: PhaseDraining, Copied: true})
+	p.show(l.Name)
+	start := p.now.Mono
+	for p.now.Mono-start < 14*time.Second {
+		p.run(500 * time.Millisecond)
+		if p.lease(l.Name).UID != l.UID {
+			t.Fatalf("%v after the edit, the Lease of the other process was replaced", p.now.Mono-start)
+		}
+	}
+	p.run(5 * time.Second)
+	p.wantStates(p.all(), nil)
+}

@@ -178,16 +178,21 @@ func (m *Machine) Tombstones() []Tombstone {
 }
 
 // longest returns the longest lease duration that this member knows of (R49). A held Lease of
-// which it knows no duration claims everything itself.
+// which it knows no duration claims everything itself. What peers know of counts only for a
+// newcomer: others have seen each Lease or its tombstone, and members that repeated each
+// other's duration would never forget it.
 func (m *Machine) longest() time.Duration {
 	longest := m.cfg.LeaseDuration
 	for _, p := range m.peers {
 		if r := p.lease.Record; !r.Void() {
-			longest = max(longest, r.Duration, r.Longest)
+			longest = max(longest, r.Duration)
+			if !m.knowledge.settled {
+				longest = max(longest, r.Longest)
+			}
 		}
 	}
 	for _, t := range m.tombstones {
 		longest = max(longest, t.Duration)
 	}
-	return min(longest, MaxLeaseDuration)
+	return min(max(longest, m.knowledge.wait), MaxLeaseDuration)
 }

@@ -90,7 +90,7 @@ func (c *Client) Get(ctx context.Context) (claim.Lease, claim.Outcome, error) {
 
 // Create creates this member's Lease.
 func (c *Client) Create(ctx context.Context, r claim.Record) (claim.Lease, claim.Outcome, error) {
-	l := c.own(r)
+	l := c.own(r, "", "")
 	created, err := c.cfg.Leases.Create(ctx, l, metav1.CreateOptions{})
 	if err != nil {
 		return claim.Lease{}, outcome(err), fmt.Errorf("create lease %s: %w", c.cfg.Name, err)
@@ -101,8 +101,7 @@ func (c *Client) Create(ctx context.Context, r claim.Record) (claim.Lease, claim
 // Update writes this member's Lease if it has the given UID and resourceVersion. A record
 // without a holder voids it.
 func (c *Client) Update(ctx context.Context, uid, version string, r claim.Record) (claim.Lease, claim.Outcome, error) {
-	l := c.own(r)
-	l.UID, l.ResourceVersion = types.UID(uid), version
+	l := c.own(r, uid, version)
 	updated, err := c.cfg.Leases.Update(ctx, l, metav1.UpdateOptions{})
 	if err != nil {
 		return claim.Lease{}, outcome(err), fmt.Errorf("renew lease %s: %w", c.cfg.Name, err)
@@ -165,7 +164,7 @@ func (c *Client) void(e claim.EvictLease) *coordinationv1.Lease {
 		ObjectMeta: metav1.ObjectMeta{
 			Name: e.Name, UID: types.UID(e.UID), ResourceVersion: e.Version, Finalizers: e.Finalizers,
 			Labels:      c.cfg.labels(), // members of earlier versions select by all of them
-			Annotations: map[string]string{annotationProtocol: protocol, annotationEvictedBy: c.cfg.Holder},
+			Annotations: map[string]string{annotationProtocol: protocol, annotationEvictedBy: c.cfg.Holder, annotationVoid: e.UID},
 		},
 		Spec: coordinationv1.LeaseSpec{HolderIdentity: &holder},
 	}
@@ -181,8 +180,8 @@ func (c *Client) void(e claim.EvictLease) *coordinationv1.Lease {
 
 // own returns this member's Lease with the record. A write replaces the whole Lease:
 // nothing that other clients put on it survives.
-func (c *Client) own(r claim.Record) *coordinationv1.Lease {
-	l := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: c.cfg.Name, Labels: c.cfg.labels()}}
+func (c *Client) own(r claim.Record, uid, version string) *coordinationv1.Lease {
+	l := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: c.cfg.Name, Labels: c.cfg.labels(), UID: types.UID(uid), ResourceVersion: version}}
 	if c.cfg.Owner != nil {
 		l.OwnerReferences = []metav1.OwnerReference{*c.cfg.Owner}
 	}

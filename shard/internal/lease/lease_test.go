@@ -151,6 +151,10 @@ func TestL3L4_UnreadableValuesAreTreatedAsTheWorstCase(t *testing.T) {
 	}
 	bare := ours()
 	bare.Annotations = nil
+	if l, _, err := lease.Decode(bare, "foo"); err != nil || !l.Record.Edited {
+		t.Errorf("the Lease of a member without a record: %v, %+v", err, l)
+	}
+	bare.Name = "election"
 	if _, _, err := lease.Decode(bare, "foo"); !errors.Is(err, lease.ErrForeign) {
 		t.Errorf("no record: %v", err)
 	}
@@ -601,7 +605,7 @@ func TestEvictionIsOneRequestThatLeavesAMinimalRecord(t *testing.T) {
 	left := cluster.Leases("default")[0]
 	for key := range left.Annotations {
 		switch key {
-		case "operator-scaling.tom-ludwig.github.io/protocol", "operator-scaling.tom-ludwig.github.io/member", "operator-scaling.tom-ludwig.github.io/evicted-by", lease.AnnotationChecksum:
+		case "operator-scaling.tom-ludwig.github.io/protocol", "operator-scaling.tom-ludwig.github.io/member", "operator-scaling.tom-ludwig.github.io/evicted-by", "operator-scaling.tom-ludwig.github.io/void-uid", lease.AnnotationChecksum:
 		default:
 			t.Errorf("annotation %s is left", key)
 		}

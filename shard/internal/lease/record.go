@@ -45,6 +45,9 @@ const (
 	annotationLongest    = prefix + "longest-duration"
 	annotationEvictedBy  = prefix + "evicted-by"
 	annotationWatermarks = prefix + "watermarks"
+	// annotationVoid is the UID of the Lease, on a void one: its record does not count on the
+	// Lease of a later member of the same name.
+	annotationVoid = prefix + "void-uid"
 )
 
 // checked are the annotations that the checksum covers: those that other members act on.
@@ -52,7 +55,7 @@ const (
 var checked = []string{
 	annotationProtocol, annotationMember, annotationPodUID, annotationPhase, annotationClaims,
 	annotationSeq, annotationParameters, annotationTombstones, annotationWatched, annotationNewcomer,
-	annotationLongest, annotationEvictedBy,
+	annotationLongest, annotationEvictedBy, annotationVoid,
 }
 
 // protocol is the version of the rules by which members read each other's claims.
@@ -110,6 +113,9 @@ func encode(l *coordinationv1.Lease, r claim.Record, now time.Time) {
 	set(annotationLongest, encodeDuration(r.Longest))
 	set(annotationWatermarks, encodeWatermarks(r.Watermarks))
 	set(annotationEvictedBy, r.EvictedBy)
+	if r.Holder == "" {
+		set(annotationVoid, string(l.UID))
+	}
 	l.Annotations[AnnotationChecksum] = Checksum(l)
 }
 
@@ -134,7 +140,7 @@ func Checksum(l *coordinationv1.Lease) string {
 }
 
 // Decode decodes the record of a member of the given ring. It returns [ErrForeign] as err
-// for a Lease of another ring, and for one without any annotation of this project (R50),
+// for a Lease of another ring, and for one without any sign of a member (R50),
 // together with what is known of it: an edited record. Faults within a record are not an
 // err: Decode returns them joined, as faults, together with a record that assumes the
 // worst.
@@ -149,7 +155,7 @@ func Decode(l *coordinationv1.Lease, ringName string) (lease claim.Lease, faults
 	}
 	if l.Labels[LabelRing] != ringName {
 		err = fmt.Errorf("lease %s/%s: label %s is %.100q instead of %q: %w", l.Namespace, l.Name, LabelRing, l.Labels[LabelRing], ringName, ErrForeign)
-	} else if !hasRecord(l) {
+	} else if !hasRecord(l) && !namesMember(l) {
 		err = fmt.Errorf("lease %s/%s: it has no annotation with the prefix %s: %w", l.Namespace, l.Name, prefix, ErrForeign)
 	}
 	lease.Record, faults = decodeRecord(l)
@@ -159,6 +165,22 @@ func Decode(l *coordinationv1.Lease, ringName string) (lease claim.Lease, faults
 func hasRecord(l *coordinationv1.Lease) bool {
 	for key := range l.Annotations {
 		if strings.HasPrefix(key, prefix) {
+			return true
+		}
+	}
+	return false
+}
+
+// namesMember reports whether a Lease without a record has the name of its holder's Pod, or of
+// the Pod that owns it: a member has held it, and another client has removed the record.
+func namesMember(l *coordinationv1.Lease) bool {
+	if l.Spec.HolderIdentity != nil {
+		if pod, _, ok := strings.Cut(*l.Spec.HolderIdentity, "_"); ok && pod != "" && strings.HasSuffix(l.Name, pod) {
+			return true
+		}
+	}
+	for _, owner := range l.OwnerReferences {
+		if owner.Kind == "Pod" && owner.Name != "" && strings.HasSuffix(l.Name, owner.Name) {
 			return true
 		}
 	}
@@ -241,6 +263,7 @@ func decodeRecord(l *coordinationv1.Lease) (claim.Record, error) {
 		case r.Holder == "":
 			r.Claims = claim.Claims{}
 		}
+		r.Copied = r.Holder == "" && !edited && l.Annotations[annotationVoid] != string(l.UID)
 		if r.Watermarks, err = decodeWatermarks(l.Annotations[annotationWatermarks]); err != nil {
 			fault("watermarks: %w: ignored", err)
 		}

@@ -84,7 +84,12 @@ func (m *Member) apply(e claim.Event) (acted bool) {
 	case claim.LeaseDeleted:
 		if m.ended != nil {
 			// The next machine must learn of it: the process of that Lease may still run.
-			m.deleted = append(m.deleted, e)
+			m.missed = append(m.missed, e)
+		}
+	case claim.WatchProgress:
+		if m.ended != nil && e.Listed {
+			// So must it of the first list, without which a newcomer waits forever (R49).
+			m.missed = append(m.missed, e)
 		}
 	}
 	if m.ended != nil {

@@ -76,10 +76,12 @@ func (m *Member) startIncarnation(predecessor string) {
 	m.logger.Info("Joining the ring", "member", m.holder)
 	m.step(claim.Tick{})
 	for _, known := range m.watch.Leases() {
-		m.step(claim.LeaseObserved{Lease: known})
+		// Not as events of the watch, which may be ahead of the events that wait for the loop:
+		// this member must not publish that its watch has come further (R49).
+		m.step(claim.LeaseObserved{Lease: known, Listed: true})
 	}
-	missed := m.deleted
-	m.deleted = nil
+	missed := m.missed
+	m.missed = nil
 	for _, e := range missed {
 		m.step(e)
 	}

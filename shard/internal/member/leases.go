@@ -45,7 +45,7 @@ func (m *Member) request(a claim.Action) {
 	case claim.GetLease:
 		send(a.Timeout, "get", func(ctx context.Context) (claim.Event, error) {
 			found, outcome, err := client.Get(ctx)
-			if errors.Is(err, lease.ErrForeign) && (found.UID == a.UID || strings.HasPrefix(found.Record.Holder, m.cfg.Machine.Member+"_")) {
+			if errors.Is(err, lease.ErrForeign) && (found.UID == a.UID || found.Record.Member == m.cfg.Machine.Member || strings.HasPrefix(found.Record.Holder, m.cfg.Machine.Member+"_")) {
 				err = nil // another client removed the record from this Pod's Lease; the machine decides what to do
 			}
 			return claim.GetResult{Op: a.Op, Outcome: outcome, Lease: found}, err

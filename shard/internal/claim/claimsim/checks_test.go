@@ -111,7 +111,7 @@ func (p *process) unclaimedSince(version string, partition int) bool {
 		return s.restores > 0 // the history before a restore is gone
 	}
 	overlaps := func(o *leaseserver.Object[claim.Record]) bool {
-		return o != nil && o.Name != p.lease && !o.Value.Void() && overlaps(o.Value.Claims, partition, p.work.parameters)
+		return o != nil && o.Name != p.lease && !o.Value.Void() && hasLabel(o.Value) && overlaps(o.Value.Claims, partition, p.work.parameters)
 	}
 	others := 0
 	for _, o := range s.List() {

@@ -358,12 +358,41 @@ func edit(w *sim) {
 		return
 	}
 	what := w.rand.IntN(5)
+	if w.calmFor(p) && w.chance(0.4) {
+		what = 5 + w.rand.IntN(4)
+		w.closed = max(w.closed, w.now+2*w.timing.duration)
+	}
+	old := w.oldRecord(p.lease)
+	if what != 8 && w.chance(0.4) {
+		w.after(w.between(0, 12*time.Second), func() {
+			if l := w.server.lease(p.lease); l.Name != "" && !l.Record.Void() && !w.faultsCleared && !w.server.down {
+				w.logf("a user edits the Lease of %s again", p.name)
+				w.server.edit(p.lease, func(r *claim.Record) {
+					*r = claim.Record{Edited: true, Holder: r.Holder, Member: r.Member, PodUID: r.PodUID, Phase: claim.PhaseDraining, Claims: claim.Claims{Everything: true}}
+				})
+			}
+		})
+	}
 	if isAwake(p) && w.chance(0.4) { // its member cannot restore it
 		p.cut(w.between(3*time.Second, 15*time.Second), true, true)
 	}
 	w.logf("a user edits the Lease of %s (%d)", p.name, what)
 	w.server.edit(p.lease, func(r *claim.Record) {
 		if what == 0 { // a label or an annotation of another client
+			return
+		}
+		switch what {
+		case 5: // the record of an earlier Lease of this name
+			*r = claim.Record{Member: r.Member, Phase: claim.PhaseDraining, Copied: true, Duration: r.Duration, Newcomer: claim.Settled, Seq: 1 << 20}
+			return
+		case 6:
+			*r = claim.Record{Member: r.Member, Phase: claim.PhaseDraining, Copied: true, EvictedBy: "x_1"}
+			return
+		case 7: // an earlier record of this Lease
+			*r = old
+			return
+		case 8: // the label of the ring is removed
+			r.Fingerprint = withoutLabel
 			return
 		}
 		*r = claim.Record{Edited: true, Holder: r.Holder, Member: r.Member, PodUID: r.PodUID, Phase: claim.PhaseDraining, Claims: claim.Claims{Everything: true}}
@@ -374,6 +403,34 @@ func edit(w *sim) {
 			r.Holder = "x_1"
 		}
 	})
+}
+
+// calmFor reports whether every other process knows the Lease of p and sees how it changes.
+func (w *sim) calmFor(p *process) bool {
+	if w.now < w.closed || !isServing(p) {
+		return false
+	}
+	for _, q := range w.procs {
+		if q != p && (!isServing(q) || q.watch.stalled || !q.watch.live || q.link.out || q.link.in || q.watch.shown[p.lease].Record.Holder != p.holder) {
+			return false
+		}
+	}
+	return true
+}
+
+// oldRecord returns one of the records that the holder of a Lease has written.
+func (w *sim) oldRecord(name string) claim.Record {
+	l := w.server.lease(name)
+	var all []claim.Record
+	for n := w.server.First(); n < w.server.End(); n++ {
+		if c := w.server.Change(n); c.After != nil && c.Name == name && c.After.UID == l.UID && !c.After.Value.Edited && c.After.Value.Holder == l.Record.Holder {
+			all = append(all, c.After.Value)
+		}
+	}
+	if len(all) == 0 {
+		return l.Record
+	}
+	return all[w.rand.IntN(len(all))]
 }
 
 // deleteLease is a user with kubectl who deletes the Lease of a working member that, mostly,

@@ -113,7 +113,7 @@ func (p *process) live(predecessor *claim.Machine) {
 	for _, name := range slices.Sorted(maps.Keys(p.watch.shown)) {
 		l := p.watch.shown[name]
 		if predecessor != nil { // a new process gets everything from its watch
-			p.receive(func() { p.step(claim.LeaseObserved{Lease: l}) })
+			p.receive(func() { p.step(claim.LeaseObserved{Lease: l, Listed: true}) })
 		}
 	}
 	for _, event := range p.betweenMachines {

@@ -57,7 +57,9 @@ func toLease(o leaseserver.Object[claim.Record]) claim.Lease {
 func toLeases(objects []leaseserver.Object[claim.Record]) []claim.Lease {
 	leases := make([]claim.Lease, 0, len(objects))
 	for _, o := range objects {
-		leases = append(leases, toLease(o))
+		if hasLabel(o.Value) {
+			leases = append(leases, toLease(o))
+		}
 	}
 	return leases
 }
@@ -77,6 +79,12 @@ func (s *server) lease(name string) claim.Lease {
 }
 
 func (s *server) list() []claim.Lease { return toLeases(s.List()) }
+
+// withoutLabel is the fingerprint on a Lease that has lost its label: lists and watches do not
+// show it.
+const withoutLabel = "-"
+
+func hasLabel(r claim.Record) bool { return r.Fingerprint != withoutLabel }
 
 func (s *server) create(name string, r claim.Record) (claim.Lease, claim.Outcome) {
 	return s.response(s.Create(name, time.Unix(1_700_000_000, 0).Add(s.w.now).UTC(), stored(r)))

@@ -132,7 +132,8 @@ func (v *watch) deliver() {
 		return
 	}
 	v.next++
-	switch event, o, _ := s.Change(v.next - 1).Event(func(claim.Record) bool { return true }); event {
+	switch event, o, _ := s.Change(v.next - 1).Event(hasLabel); event {
+	case "":
 	case leaseserver.Deleted:
 		v.showDeleted(toLease(o), true)
 	default:
