@@ -101,6 +101,19 @@ func (m *Machine) listed(e ListResult) {
 	}
 }
 
+// discard makes the list decide nothing about partitions that were claimed again after it was
+// sent: their token is that of the new claim, which the list does not show.
+func (l *listing) discard(again ring.Set) {
+	for p := range again.All() {
+		if l.asked.Has(p) {
+			l.asked.Remove(p)
+		}
+		if l.clear.Has(p) {
+			l.clear.Remove(p)
+		}
+	}
+}
+
 // outstanding reports whether a list was sent and has not been judged yet.
 func (l *listing) outstanding() bool { return l.op != 0 || l.answer != nil }
 

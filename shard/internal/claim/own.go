@@ -239,7 +239,7 @@ func (m *Machine) wrote(e WriteResult) {
 		m.own.fenced = false
 		m.do(Unfenced{})
 	}
-	m.parts.reclaim(e.Lease.Version)
+	m.list.discard(m.parts.reclaim(e.Lease.Version))
 	if claimed := m.parts.confirm(r.claiming, e.Lease.Version); !claimed.Empty() {
 		m.do(Claimed{Partitions: claimed})
 	}

@@ -175,13 +175,16 @@ func (t *partitions) confirm(set ring.Set, version string) ring.Set {
 }
 
 // reclaim records that a write was confirmed that claims all partitions with an unsure claim
-// again: another member may have owned them meanwhile, with a higher token.
-func (t *partitions) reclaim(version string) {
+// again: another member may have owned them meanwhile, with a higher token. It returns them.
+func (t *partitions) reclaim(version string) ring.Set {
+	again := ring.NewSet(len(t.state))
 	for p := range t.unsure.All() {
 		if s := t.state[p]; s == draining || s == claimed {
 			t.token[p] = version
+			again.Add(p)
 		}
 	}
+	return again
 }
 
 // left records since when the partitions that are in before but not in after are no
