@@ -4,6 +4,7 @@
 package informer
 
 import (
+	"context"
 	"flag"
 	"fmt"
 	"math/rand/v2"
@@ -49,19 +50,30 @@ func newSim(t *testing.T, seed uint64) *sim {
 		server: map[string]*corev1.ConfigMap{}, gone: map[types.UID]uint64{}, ever: map[types.UID]bool{},
 	}
 	s.view.state, s.view.gone = s.State, func(u types.UID) bool { return s.ever[u] }
-	s.f.handler, s.f.releases = s.view, s.view
-	s.i.point = func(obj any) (uint64, error) {
-		if s.replaying && s.f.mu.TryLock() { // between two steps
-			s.f.mu.Unlock()
-			s.replaying = false
-			for s.r.IntN(2) == 0 {
-				s.happen()
-			}
-			s.replaying = true
-		}
-		return pointOfLabel(obj)
+	s.view.lost = func() bool { return s.gap != nil || len(s.f.changes.list) > 0 }
+	s.view.stored = func(name string) bool {
+		obj, ok := s.i.stored("ns/" + name).(*corev1.ConfigMap)
+		return ok && s.view.active(obj)
 	}
+	s.f.handler, s.f.released = s.view, s.view.OnReleased
 	return s
+}
+
+// between is the context of a replay. Its Err is called between two steps.
+type between struct {
+	context.Context
+	*sim
+}
+
+func (b between) Err() error {
+	if b.replaying {
+		b.replaying = false
+		for b.r.IntN(2) == 0 {
+			b.happen()
+		}
+		b.replaying = true
+	}
+	return nil
 }
 
 // happen does anything except process a change of ownership.
@@ -143,7 +155,7 @@ func (s *sim) change(watched bool) {
 
 // store puts one change into the store and the stream.
 func (s *sim) store(now *corev1.ConfigMap, deleted bool) {
-	found := s.f.stored(cache.ObjectName{Namespace: "ns", Name: now.Name})
+	found := s.i.stored("ns/" + now.Name)
 	switch {
 	case deleted:
 		s.drop(now)
@@ -190,7 +202,7 @@ func (s *sim) relist() {
 		}
 	}
 	for name, now := range s.server {
-		if now != nil && s.f.stored(cache.ObjectName{Namespace: "ns", Name: name}) == nil {
+		if now != nil && s.i.stored("ns/"+name) == nil {
 			s.put(now)
 			delete(s.gone, now.UID)
 			changes = append(changes, func() { s.f.OnAdd(now, false) })
@@ -239,12 +251,13 @@ func (s *sim) work(disturbed bool) {
 		return
 	}
 	s.replaying = disturbed
-	s.f.apply(s.t.Context(), c)
+	began := s.clock
+	s.f.apply(between{s.t.Context(), s}, c)
 	s.replaying = false
-	s.f.changes.drop()
+	s.f.done(c)
 	if !c.active {
 		for p := range c.set.All() {
-			s.releasedAt[p] = s.clock
+			s.releasedAt[p] = began
 		}
 	}
 }

@@ -23,7 +23,7 @@ import (
 const (
 	DefaultLeaseDuration    = 15 * time.Second
 	DefaultDrainTimeout     = 30 * time.Second
-	DefaultDeletionWindow   = 60 * time.Second
+	DefaultDeletionWindow   = 10 * time.Minute
 	DefaultStartupSettle    = time.Second
 	DefaultCacheSyncTimeout = 5 * time.Second
 )
@@ -99,8 +99,15 @@ type Config struct {
 	// DrainTimeout is how long work on a partition that is to be handed over may
 	// take to end after its context was cancelled. Default 30 s.
 	DrainTimeout time.Duration
-	// DeletionWindow is how long a member remembers deletions of objects that it does
-	// not own, to deliver them if it gains their partitions. Default 60 s.
+	// DeletionWindow is how long a member remembers deletions, at least, to deliver them if it
+	// gains their partitions. A deletion that still waits in its owner's queue, or for a retry,
+	// when its partition is handed over is lost if it is older than that: choose it longer
+	// than the longest backlog of your queues. At least LeaseDuration + DrainTimeout +
+	// CacheSyncTimeout; default 10 minutes. Negative: no deletions are remembered, which is
+	// safe if all objects that need work at their deletion have finalizers.
+	//
+	// A remembered deletion takes about 500 bytes. No more than 50,000 are remembered for each
+	// informer; what happens then is described with the package informer.
 	DeletionWindow time.Duration
 	// StartupSettle is how long a new member that sees no active member waits for others
 	// that start at the same time, before it claims all partitions. It waits up to five
@@ -280,6 +287,7 @@ func (c Config) Validate() error {
 		errs = append(errs, err)
 	}
 	c.validateTimes(fault)
+	c.validateDeletionWindow(fault)
 	if len(errs) == 0 {
 		return nil
 	}
@@ -299,7 +307,6 @@ func (c Config) validateTimes(fault func(field, format string, args ...any)) {
 		{"StopGracePeriod", c.StopGracePeriod},
 		{"WatchLagLimit", c.WatchLagLimit},
 		{"DrainTimeout", c.DrainTimeout},
-		{"DeletionWindow", c.DeletionWindow},
 		{"StartupSettle", c.StartupSettle},
 		{"CacheSyncTimeout", c.CacheSyncTimeout},
 	} {
@@ -316,6 +323,16 @@ func (c Config) validateTimes(fault func(field, format string, args ...any)) {
 	}
 	if c.WatchLagLimit < c.RenewPeriod || c.WatchLagLimit >= c.LeaseDuration {
 		fault("WatchLagLimit", "%v must be at least RenewPeriod (%v) and less than LeaseDuration (%v)", c.WatchLagLimit, c.RenewPeriod, c.LeaseDuration)
+	}
+}
+
+// validateDeletionWindow requires that the next owner remembers a deletion that its former
+// owner saw last, however the partition is handed over: after a crash the Lease must expire;
+// otherwise a drain ends. In both cases the new owner may then wait for its caches.
+func (c Config) validateDeletionWindow(fault func(field, format string, args ...any)) {
+	least := c.LeaseDuration + c.DrainTimeout + c.CacheSyncTimeout
+	if c.DeletionWindow >= 0 && c.DeletionWindow < least {
+		fault("DeletionWindow", "%v must be at least LeaseDuration + DrainTimeout + CacheSyncTimeout (%v), or a handover loses deletions; a negative value turns the memory of deletions off", c.DeletionWindow, least)
 	}
 }
 
