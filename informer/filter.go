@@ -6,6 +6,7 @@ package informer
 import (
 	"errors"
 	"fmt"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -76,10 +77,11 @@ type filter struct {
 	// ahead is what a replay has delivered last, of the objects in shown that the stream may
 	// not have reached yet.
 	ahead map[id]version
-	// passed is the informer's newest at the last addition to ahead: when the stream delivers
-	// a higher version, it has reached everything in ahead, because it delivers events in the
-	// order in which they were stored.
-	passed uint64
+	// highest is at least the highest version in ahead. When the stream delivers a higher one,
+	// it has reached everything in ahead, because a watch stores and delivers events in the
+	// order of their versions. (A list does not, so the stream may then still deliver versions
+	// that were in ahead; update and OnAdd tolerate that.)
+	highest uint64
 	// observed is the last deletion that the stream has delivered or dropped. Others follow in
 	// the order of their numbers, and the stream will deliver them itself.
 	observed uint64
@@ -215,7 +217,8 @@ func (f *filter) OnAdd(obj any, isInInitialList bool) {
 		f.dropped(&s)
 		return
 	}
-	if f.state(&s) != ring.Active { // it was active before the lock was taken
+	_, known := f.shown[s.id]
+	if known || f.state(&s) != ring.Active { // it was active before the lock was taken
 		f.dropped(&s)
 		return
 	}
@@ -291,7 +294,9 @@ func (f *filter) update(u *update, point uint64) {
 	state, moved := f.state(&u.located), u.err != nil || u.point != point
 	switch {
 	case state == ring.Active || state == ring.Pending && !moved:
-		f.shown[u.id] = u.point
+		if moved {
+			f.shown[u.id] = u.point
+		}
 		if u.replaced {
 			f.informer.deletions.of(u.id, u.meta.GetUID()) // it exists
 		}
@@ -514,15 +519,20 @@ func (f *filter) name(s *located) {
 // overtake records that the handler has seen a version that the stream may not have reached.
 func (f *filter) overtake(s *located) {
 	f.ahead[s.id] = versionOf(s.meta)
-	f.passed = f.informer.newest.Load()
+	n, ok := number(s.meta.GetResourceVersion())
+	if !ok {
+		n = math.MaxUint64 // cannot be compared
+	}
+	f.highest = max(f.highest, n)
 }
 
 // streamed records that the stream has delivered a state of an object.
 func (f *filter) streamed(m metav1.Object) {
-	if len(f.ahead) == 0 || f.informer.index == "" {
+	if len(f.ahead) == 0 {
+		f.highest = 0
 		return
 	}
-	if n, ok := number(m.GetResourceVersion()); ok && n > f.passed {
+	if n, ok := number(m.GetResourceVersion()); ok && n > f.highest {
 		f.ahead = map[id]version{}
 	}
 }

@@ -6,10 +6,7 @@ package informer
 import (
 	"fmt"
 	"hash/maphash"
-	"strconv"
-	"sync"
 
-	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
@@ -61,36 +58,6 @@ func (i *Informer) pointOf(m metav1.Object) (point uint64, err error) {
 		}
 	}()
 	return i.point(m)
-}
-
-// The store has an index of the points, so that the objects of a partition are found without
-// a look at all objects. The partition count may change, so the index divides the hash space
-// into a fixed number of buckets; the objects of the buckets at the edge of a partition are
-// hashed again.
-const bucketBits = 12
-
-var bucketNames = sync.OnceValue(func() *[1 << bucketBits][]string {
-	names := &[1 << bucketBits][]string{}
-	for b := range names {
-		names[b] = []string{strconv.Itoa(b)}
-	}
-	return names
-})
-
-// bucket is the index function. It also records the highest version in the store.
-func (i *Informer) bucket(obj any) ([]string, error) {
-	m, err := meta.Accessor(obj)
-	if err != nil {
-		return nil, nil
-	}
-	if n, ok := number(m.GetResourceVersion()); ok && n > i.newest.Load() {
-		i.newest.Store(n) // with the store's lock held: there is no other writer
-	}
-	point, err := i.pointOf(m)
-	if err != nil {
-		return nil, nil
-	}
-	return i.buckets[point>>(64-bucketBits)], nil
 }
 
 // number returns a version as a number, if it is one.

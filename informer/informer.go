@@ -76,9 +76,6 @@ type Informer struct {
 	fixed     bool
 	storeKey  func(metav1.Object) string
 	seeds     [2]maphash.Seed
-	buckets   *[1 << bucketBits][]string
-	index     string        // the name of the index of points; "" if the store has none
-	newest    atomic.Uint64 // the highest version that was ever in the store, as a number
 	deletions deletions
 
 	replaying  atomic.Bool
@@ -94,12 +91,15 @@ type Informer struct {
 	filters   []*filter
 	retired   Counts // of filters that were removed
 	activated bool   // Activated was called
+	posted    uint64 // the number of changes so far
+
+	scanMu sync.Mutex // held during a scan; mu may be locked with it held
+	last   *scan      // nil: no change waits for it; guarded by scanMu
 }
 
 // Wrap returns an informer that filters what its handlers see of inner. The inner informer
 // may already be started and may have handlers of its own: those continue to see everything.
-// Wrap starts nothing, but it adds an index to the store; see [Informer.Replay]. It panics
-// without Ownership or Point.
+// Wrap starts nothing; see [Informer.Replay]. It panics without Ownership or Point.
 func Wrap(inner cache.SharedIndexInformer, o Options) *Informer {
 	if o.Ownership == nil || o.Point == nil {
 		panic("informer: Wrap needs Options.Ownership and Options.Point")
@@ -117,30 +117,11 @@ func Wrap(inner cache.SharedIndexInformer, o Options) *Informer {
 		fixed:               o.FixedPoint,
 		storeKey:            o.StoreKey,
 		seeds:               [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()},
-		buckets:             bucketNames(),
 		deletions:           deletions{window: o.DeletionWindow, limit: o.DeletionLimit},
 		registered:          make(chan struct{}, 1),
 		stopped:             make(chan struct{}),
 	}
-	i.index = i.addIndex()
 	return i
-}
-
-// addIndex adds the index of points to the store and returns its name, or "" if that is not
-// possible. Then replays look at all stored objects.
-func (i *Informer) addIndex() (name string) {
-	// client-go panics if the inner informer was created with a nil map of indexers.
-	defer func() {
-		if recover() != nil {
-			name = ""
-		}
-	}()
-	// Another wrapper of the same informer has an index of its own, since its key may differ.
-	name = fmt.Sprintf("operator-scaling/point-%p", i)
-	if err := i.SharedIndexInformer.AddIndexers(cache.Indexers{name: i.bucket}); err != nil {
-		return "" // it has stopped, and there will be no replay
-	}
-	return name
 }
 
 // Of returns the Informer that an informer is, also if it is hidden by a wrapper that embeds

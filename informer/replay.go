@@ -42,6 +42,8 @@ func (i *Informer) post(c change) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	i.activated = i.activated || c.active
+	i.posted++
+	c.number = i.posted
 	for _, f := range i.filters {
 		f.changes.post(c)
 	}
@@ -130,6 +132,7 @@ func (f *filter) serve(ctx context.Context) {
 			}
 			f.done(c)
 		}
+		f.informer.dropScan()
 		select {
 		case <-ctx.Done():
 			return
@@ -169,7 +172,7 @@ func (f *filter) apply(ctx context.Context, c change) bool {
 	}
 	// The candidates only provide the names: an object may have changed by the time that it is
 	// replayed.
-	for _, obj := range f.informer.candidates(c.set) {
+	for _, obj := range f.informer.candidates(c) {
 		if !f.step(ctx, func() { f.replay(obj) }) {
 			return false
 		}
@@ -197,42 +200,63 @@ func (f *filter) step(ctx context.Context, do func()) (ok bool) {
 	return ok
 }
 
-// candidates returns the stored objects whose points are in the set.
-func (i *Informer) candidates(set ring.Set) (found []any) {
-	for _, obj := range i.near(set) {
-		if m, err := meta.Accessor(obj); err == nil {
-			if point, err := i.pointOf(m); err == nil && set.HasPoint(point) {
-				found = append(found, obj)
-			}
-		} // else the stream has reported it
+// A scan is the list of the stored objects with their points. All handlers and changes that
+// wait share one, because it takes a look at each stored object.
+type scan struct {
+	covers  uint64 // it was begun after this many changes were posted
+	points  []uint64
+	objects []any
+}
+
+// candidates returns the stored objects whose points are in the set of a change.
+func (i *Informer) candidates(c change) (found []any) {
+	s := i.scan(c.number)
+	for at, point := range s.points {
+		if c.set.HasPoint(point) {
+			found = append(found, s.objects[at])
+		}
 	}
 	return found
 }
 
-// near returns the stored objects whose points may be in the set.
-func (i *Informer) near(set ring.Set) (found []any) {
-	var buckets []int
-	for b := range i.buckets {
-		first := uint64(b) << (64 - bucketBits)
-		last := first + 1<<(64-bucketBits) - 1
-		for p := ring.PartitionOf(first, set.Partitions()); p <= ring.PartitionOf(last, set.Partitions()); p++ {
-			if set.Has(p) {
-				buckets = append(buckets, b)
-				break
+// scan returns a scan that was begun after the change with the number was posted.
+func (i *Informer) scan(number uint64) *scan {
+	i.scanMu.Lock()
+	defer i.scanMu.Unlock()
+	if i.last != nil && i.last.covers >= number {
+		return i.last
+	}
+	i.mu.Lock()
+	s := &scan{covers: i.posted}
+	i.mu.Unlock()
+	s.objects = i.GetStore().List()
+	s.points = make([]uint64, 0, len(s.objects))
+	kept := s.objects[:0]
+	for _, obj := range s.objects {
+		if m, err := meta.Accessor(obj); err == nil {
+			if point, err := i.pointOf(m); err == nil {
+				s.points, kept = append(s.points, point), append(kept, obj)
 			}
+		} // else the stream has reported it
+	}
+	s.objects = kept
+	i.last = s
+	return s
+}
+
+// dropScan frees the last scan if no change waits for it.
+func (i *Informer) dropScan() {
+	i.mu.Lock()
+	for _, f := range i.filters {
+		if _, waiting := f.changes.first(); waiting {
+			i.mu.Unlock()
+			return
 		}
 	}
-	if i.index == "" || len(buckets) > len(i.buckets)/4 {
-		return i.GetStore().List()
-	}
-	for _, b := range buckets {
-		objects, err := i.GetIndexer().ByIndex(i.index, i.buckets[b][0])
-		if err != nil {
-			return i.GetStore().List() // unreachable: the index is never removed
-		}
-		found = append(found, objects...)
-	}
-	return found
+	i.mu.Unlock()
+	i.scanMu.Lock()
+	i.last = nil
+	i.scanMu.Unlock()
 }
 
 // stored returns the stored object of that key, or nil if there is none.
@@ -388,6 +412,7 @@ func (f *filter) shrink() {
 
 // change is one call of Activated or Released.
 type change struct {
+	number    uint64 // counts the changes of an informer, from 1
 	set       ring.Set
 	active    bool
 	deletions []*generation // that were remembered at an activation

@@ -99,7 +99,7 @@ func (v *view) OnUpdate(o, n any) {
 	from, to := o.(*corev1.ConfigMap), n.(*corev1.ConfigMap)
 	known := v.known[to.Name]
 	v.notReadded()
-	v.check(v.draining(from) || v.active(to) || v.lost(), "neither is active")
+	v.check(v.draining(from) || v.draining(to) || v.lost(), "neither is held")
 	if from.UID != to.UID {
 		v.deliveredAt[from.UID] = v.clock
 	}
