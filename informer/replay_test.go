@@ -27,30 +27,23 @@ type live struct {
 	*owner
 	source *fcache.FakeControllerSource
 	i      *Informer
+	inner  bool   // run the inner informer
 	stop   func() // stops the informer and Replay, and waits for them
+
+	cancelInformer           func() // only the informer
+	informerDone, replayDone chan struct{}
 }
 
 func newLive(t *testing.T, o *owner, resync time.Duration) *live {
+	l := newUnstarted(o, resync)
+	l.start(t)
+	return l
+}
+
+func newUnstarted(o *owner, resync time.Duration) *live {
 	source := fcache.NewFakeControllerSource()
 	inner := cache.NewSharedIndexInformer(source, &corev1.ConfigMap{}, resync, cache.Indexers{})
-	l := &live{owner: o, source: source}
-	l.i = Wrap(inner, Options{Ownership: o, Point: pointOfLabel})
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan struct{}, 2)
-	go func() { l.i.RunWithContext(ctx); done <- struct{}{} }()
-	go func() {
-		if err := l.i.Replay(ctx); err != nil {
-			t.Errorf("Replay: %v", err)
-		}
-		done <- struct{}{}
-	}()
-	l.stop = func() {
-		cancel()
-		<-done
-		<-done
-		source.Shutdown()
-	}
-	return l
+	return &live{owner: o, source: source, i: Wrap(inner, Options{Ownership: o, Point: pointOfLabel})}
 }
 
 func (l *live) handler(t *testing.T, h cache.ResourceEventHandler) cache.ResourceEventHandlerRegistration {
