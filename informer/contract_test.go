@@ -88,6 +88,20 @@ func likePlain(t *testing.T, seed uint64, version func(string) string) {
 	}
 }
 
+// The stream had reached the version that a replay delivered, so what follows is new.
+func TestI1_OpaqueVersionAfterAReplay(t *testing.T) {
+	h := newHarness(t, &owner{})
+	x, y := object("a", 1, 0), object("a", 2, 0)
+	x.ResourceVersion, y.ResourceVersion = "x", "y"
+	h.created(x) // dropped
+	h.i.Activated(h.set(ring.Active, 0))
+	h.replay()
+	h.updated(x, y)
+	h.deleted(object("a", 3, 0))
+	h.created(x)
+	h.wants("add a@x", "update a@x a@y", "delete a@3", "add a@x")
+}
+
 func TestI5_ADrainIsNotARelease(t *testing.T) {
 	h := newHarness(t, everything())
 	v1, v2 := object("a", 1, 0), object("a", 2, 0)
