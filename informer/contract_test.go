@@ -102,6 +102,33 @@ func TestI1_OpaqueVersionAfterAReplay(t *testing.T) {
 	h.wants("add a@x", "update a@x a@y", "delete a@3", "add a@x")
 }
 
+// It cannot be determined whether the deletion comes before or after what the replay has
+// delivered. It must be delivered, and so must the object that is stored.
+func TestI1_OpaqueDeletionAfterAReplay(t *testing.T) {
+	h := newHarness(t, &owner{})
+	x, gone, y := object("a", 1, 0), object("a", 2, 0), object("a", 3, 0)
+	x.ResourceVersion, gone.ResourceVersion, y.ResourceVersion = "x", "gone", "y"
+	h.put(x)
+	h.i.Activated(h.set(ring.Active, 0))
+	h.replay()
+	h.put(y) // deleted and created again
+	h.f.OnDelete(gone)
+	h.f.OnAdd(y, false)
+	h.wants("add a@x", "delete a@gone", "add a@y")
+}
+
+// A scan that was begun before a change does not serve it.
+func TestI3_EachChangeSeesTheStoreAfterIt(t *testing.T) {
+	h := newHarness(t, &owner{})
+	h.i.Activated(h.set(ring.Active, 0))
+	c, _ := h.f.changes.first()
+	h.f.apply(t.Context(), c)
+	h.put(object("a", 1, 1))
+	h.i.Activated(h.set(ring.Active, 1))
+	h.replay()
+	h.wants("add a@1")
+}
+
 func TestI5_ADrainIsNotARelease(t *testing.T) {
 	h := newHarness(t, everything())
 	v1, v2 := object("a", 1, 0), object("a", 2, 0)
