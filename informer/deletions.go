@@ -213,29 +213,31 @@ func (ds *deletions) in(set ring.Set, snapshot []*generation) (found []*tombston
 	return found
 }
 
-// of returns the deletions of earlier objects with an id, in their order. The apparent
-// deletions of the object with the given UID are forgotten, because it exists: a watch with
-// a selector reports an object that no longer matches as deleted, and it may match again
-// later. Without UIDs (fakes have none) objects of one name cannot be distinguished.
-func (ds *deletions) of(id id, uid types.UID) (found []*tombstone) {
+// of returns the deletions of objects with an id, in their order: those of the object with the
+// given UID, and those of others. Without UIDs (fakes have none) objects of one name cannot be
+// distinguished.
+func (ds *deletions) of(id id, uid types.UID) (same, others []*tombstone) {
 	ds.mu.Lock()
 	defer ds.mu.Unlock()
 	for t := ds.last[id]; t != nil; t = t.previous {
-		if !differ(t.version.uid, uid) {
-			t.returned = true
-		}
-		if !t.returned {
-			found = append([]*tombstone{t}, found...)
+		switch {
+		case t.returned:
+		case differ(t.version.uid, uid):
+			others = append([]*tombstone{t}, others...)
+		default:
+			same = append([]*tombstone{t}, same...)
 		}
 	}
-	return found
+	return same, others
 }
 
 // back records that the object exists again.
-func (ds *deletions) back(t *tombstone) {
+func (ds *deletions) back(ts ...*tombstone) {
 	ds.mu.Lock()
 	defer ds.mu.Unlock()
-	t.returned = true
+	for _, t := range ts {
+		t.returned = true
+	}
 }
 
 // isBack reports whether the object exists again.

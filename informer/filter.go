@@ -54,11 +54,13 @@ import (
 // delivered, or a later version that supersedes it. So a replay has nothing to add for these
 // objects: the stream will deliver what is still missing.
 type filter struct {
-	informer   *Informer
-	handler    cache.ResourceEventHandler
-	released   func(obj any) // the handler's OnReleased; nil if it has none
-	gained     func(obj any) // the handler's OnGained; nil if it has none
-	logger     *klog.Logger  // nil: the default
+	informer *Informer
+	handler  cache.ResourceEventHandler
+	released func(obj any) // the handler's OnReleased; nil if it has none
+	gained   func(obj any) // the handler's OnGained; nil if it has none
+	// passes is the filter of a cache.FilteringResourceEventHandler; nil if it is none.
+	passes     func(obj any) bool
+	logger     *klog.Logger // nil: the default
 	changes    changeQueue
 	removed    chan struct{} // closed, with Informer.mu held, when the handler is removed
 	replayed   chan struct{} // closed when the first activation was processed
@@ -83,8 +85,9 @@ type filter struct {
 	// that were in ahead; update and OnAdd tolerate that.)
 	highest uint64
 	// observed is the last deletion that the stream has delivered or dropped. Others follow in
-	// the order of their numbers, and the stream will deliver them itself.
-	observed uint64
+	// the order of their numbers, and the stream will deliver them itself, unless they are
+	// not later than since: the last deletion when the handler was added. Set before registered.
+	observed, since uint64
 	// delivered are the deletions that were delivered to the handler while this member owned
 	// the partition, and has not released it since.
 	delivered map[*tombstone]struct{}
@@ -92,8 +95,9 @@ type filter struct {
 
 // named is what OnReleased needs of an object.
 type named struct {
-	key string
-	uid types.UID
+	key    string
+	uid    types.UID
+	passed bool // the handler's own filter, in the version that was delivered last
 }
 
 // version identifies a state of an object.
@@ -120,7 +124,7 @@ func newFilter(i *Informer, handler cache.ResourceEventHandler, logger *klog.Log
 		delivered: map[*tombstone]struct{}{},
 		observed:  i.deletions.number(),
 	}
-	if f.released, f.gained = optional(handler); f.released != nil {
+	if f.released, f.gained, f.passes = optional(handler); f.released != nil {
 		f.names = map[id]named{}
 	}
 	return f
@@ -151,7 +155,7 @@ func (f *filter) tryClear() {
 	}
 	defer f.mu.Unlock()
 	f.empty = true
-	f.handler, f.released, f.gained = removedHandler{}, nil, nil
+	f.handler, f.released, f.gained, f.passes = removedHandler{}, nil, nil, nil
 	f.shown, f.names, f.ahead, f.delivered = nil, nil, nil, nil
 	f.changes.clear()
 }
@@ -298,9 +302,9 @@ func (f *filter) update(u *update, point uint64) {
 			f.shown[u.id] = u.point
 		}
 		if u.replaced {
-			f.informer.deletions.of(u.id, u.meta.GetUID()) // it exists
+			f.earlier(&u.located)
 		}
-		if f.names != nil && f.names[u.id].uid != u.meta.GetUID() {
+		if f.passes != nil || f.names != nil && f.names[u.id].uid != u.meta.GetUID() {
 			f.name(&u.located)
 		}
 		f.record(Passed)
@@ -317,7 +321,7 @@ func (f *filter) update(u *update, point uint64) {
 			return
 		}
 		f.handler.OnUpdate(u.oldObj, u.obj)
-		f.notifyReleased(u.obj)
+		f.notifyReleased(u.obj, f.passes == nil || f.passes(u.obj))
 	default:
 		f.dropped(&u.located) // this member has lost the object: a release follows
 	}
@@ -345,7 +349,7 @@ func (f *filter) updateUnknown(u *update) {
 	}
 	f.handler.OnAdd(u.oldObj, false)
 	f.handler.OnUpdate(u.oldObj, u.obj)
-	f.notifyReleased(u.obj)
+	f.notifyReleased(u.obj, f.passes == nil || f.passes(u.obj))
 }
 
 // updateOvertaken handles an update to a version that a replay has already delivered or
@@ -369,7 +373,7 @@ func (f *filter) updateOvertaken(u *update) {
 	l.id = u.id
 	switch {
 	case f.state(&l) == ring.Active:
-		f.informer.deletions.of(l.id, l.meta.GetUID()) // it exists
+		f.earlier(&l)
 		f.show(&l)
 		if !versionOf(l.meta).is(versionOf(u.meta)) {
 			f.overtake(&l)
@@ -378,7 +382,7 @@ func (f *filter) updateOvertaken(u *update) {
 	default: // it has moved to a key that this member does not own
 		f.forget(l.id)
 		f.handler.OnUpdate(u.oldObj, latest)
-		f.notifyReleased(latest)
+		f.notifyReleased(latest, f.passes == nil || f.passes(latest))
 	}
 }
 
@@ -482,7 +486,7 @@ func (f *filter) deliverDelete(id id, deleted, now any, exists bool) {
 	}
 	s := f.locate(now)
 	if s.id = id; f.state(&s) == ring.Active {
-		f.informer.deletions.of(s.id, s.meta.GetUID()) // it exists
+		f.earlier(&s)
 		f.show(&s)
 		f.overtake(&s)
 		f.handler.OnAdd(now, false)
@@ -492,8 +496,9 @@ func (f *filter) deliverDelete(id id, deleted, now any, exists bool) {
 // deliverAdd delivers an object that the handler does not know, after the deletions of earlier
 // objects of the same name.
 func (f *filter) deliverAdd(s *located, add func(obj any)) {
-	for _, t := range f.informer.deletions.of(s.id, s.meta.GetUID()) {
-		if _, done := f.delivered[t]; !done && f.activePoint(t.point) {
+	for _, t := range f.earlier(s) {
+		// The stream will deliver later ones itself, possibly of objects that came after this one.
+		if _, done := f.delivered[t]; !done && t.seq <= f.observed && f.activePoint(t.point) {
 			f.record(ReplayedDeletion)
 			f.noteDelivered(t)
 			f.handler.OnDelete(f.informer.deleted(t))
@@ -501,6 +506,22 @@ func (f *filter) deliverAdd(s *located, add func(obj any)) {
 	}
 	f.show(s)
 	add(s.obj)
+}
+
+// earlier returns the deletions of other objects of the same name. If the object is stored,
+// its apparent deletions are forgotten: a watch with a selector reports an object that no
+// longer matches as deleted, and it may match again later. An event alone does not prove that
+// its object is stored: other handlers may have seen the deletion that follows in the stream.
+func (f *filter) earlier(s *located) []*tombstone {
+	same, others := f.informer.deletions.of(s.id, s.meta.GetUID())
+	if len(same) > 0 { // look at the store after that: deletions that follow are not among them
+		if now := f.informer.stored(f.informer.keyOf(s.meta)); now != nil {
+			if m, err := meta.Accessor(now); err == nil && !differ(m.GetUID(), s.meta.GetUID()) {
+				f.informer.deletions.back(same...)
+			}
+		}
+	}
+	return others
 }
 
 // show records that the handler knows an object.
@@ -512,7 +533,7 @@ func (f *filter) show(s *located) {
 
 func (f *filter) name(s *located) {
 	if f.names != nil {
-		f.names[s.id] = named{f.informer.keyOf(s.meta), s.meta.GetUID()}
+		f.names[s.id] = named{f.informer.keyOf(s.meta), s.meta.GetUID(), f.passes == nil || f.passes(s.obj)}
 	}
 }
 
@@ -552,9 +573,11 @@ func (f *filter) noteDelivered(t *tombstone) {
 	}
 }
 
-func (f *filter) notifyReleased(obj any) {
+// notifyReleased reports the release of an object whose last delivered version passed the
+// handler's own filter, or not.
+func (f *filter) notifyReleased(obj any, passed bool) {
 	f.record(Released)
-	if f.released != nil {
+	if f.released != nil && passed {
 		f.released(obj)
 	}
 }

@@ -7,8 +7,8 @@ import "k8s.io/client-go/tools/cache"
 
 // ReleaseHandler is an optional interface of a handler that needs to know when this member
 // loses an object to another member, for example to free what it keeps per object. It is also
-// found inside a cache.FilteringResourceEventHandler, which then filters OnReleased, too. A
-// handler that is added by AddTypedEventHandler cannot be a ReleaseHandler: client-go hides
+// found inside a cache.FilteringResourceEventHandler: OnReleased is then called for the objects
+// whose last delivered version has passed the filter. A handler that is added by AddTypedEventHandler cannot be a ReleaseHandler: client-go hides
 // it behind an adapter.
 type ReleaseHandler interface {
 	cache.ResourceEventHandler
@@ -79,13 +79,14 @@ func (h HandlerFuncs) OnGained(obj any) {
 	}
 }
 
-// optional returns the optional functions of a handler, nil where it has none.
-func optional(handler cache.ResourceEventHandler) (released, gained func(obj any)) {
+// optional returns the optional functions of a handler and its filter, nil where it has none.
+// The filter does not apply to released: it cannot judge an object that is not stored any more.
+func optional(handler cache.ResourceEventHandler) (released, gained func(obj any), passes func(obj any) bool) {
 	switch h := handler.(type) {
 	case HandlerFuncs:
-		return h.ReleasedFunc, h.OnGained
+		return h.ReleasedFunc, h.OnGained, nil
 	case *HandlerFuncs:
-		return h.ReleasedFunc, h.OnGained
+		return h.ReleasedFunc, h.OnGained, nil
 	case cache.FilteringResourceEventHandler:
 		return optionalFiltered(h)
 	case *cache.FilteringResourceEventHandler:
@@ -97,20 +98,18 @@ func optional(handler cache.ResourceEventHandler) (released, gained func(obj any
 	if h, ok := handler.(GainHandler); ok {
 		gained = h.OnGained
 	}
-	return released, gained
+	return released, gained, nil
 }
 
-func optionalFiltered(h cache.FilteringResourceEventHandler) (released, gained func(obj any)) {
-	filtered := func(f func(obj any)) func(obj any) {
-		if f == nil {
-			return nil
-		}
-		return func(obj any) {
+func optionalFiltered(h cache.FilteringResourceEventHandler) (released, gained func(obj any), passes func(obj any) bool) {
+	released, inner, passesInner := optional(h.Handler)
+	passes = func(obj any) bool { return h.FilterFunc(obj) && (passesInner == nil || passesInner(obj)) }
+	if inner != nil {
+		gained = func(obj any) {
 			if h.FilterFunc(obj) {
-				f(obj)
+				inner(obj)
 			}
 		}
 	}
-	released, gained = optional(h.Handler)
-	return filtered(released), filtered(gained)
+	return released, gained, passes
 }

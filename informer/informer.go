@@ -235,7 +235,7 @@ func (i *Informer) register(handler cache.ResourceEventHandler, logger *klog.Log
 		return nil, err
 	}
 	i.mu.Lock()
-	f.registered = true
+	f.since, f.registered = i.deletions.number(), true
 	i.mu.Unlock()
 	select {
 	case i.registered <- struct{}{}:

@@ -320,7 +320,7 @@ func (i *Informer) checkKeys(key string) {
 // member owns the partition, or will see it in the stream, or the object exists again.
 func (f *filter) replayDeletion(t *tombstone) {
 	ds := &f.informer.deletions
-	if _, done := f.delivered[t]; done || t.seq > f.observed || ds.isBack(t) || !f.activePoint(t.point) {
+	if _, done := f.delivered[t]; done || t.seq > max(f.observed, f.since) || ds.isBack(t) || !f.activePoint(t.point) {
 		return
 	}
 	deleted := f.informer.deleted(t)
@@ -355,7 +355,7 @@ func (f *filter) releaseAll(ctx context.Context, c change) bool {
 					obj = now
 				}
 			}
-			f.notifyReleased(obj)
+			f.notifyReleased(obj, known.passed)
 		})
 		if !ok {
 			return false
