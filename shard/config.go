@@ -103,8 +103,9 @@ type Config struct {
 	// gains their partitions. A deletion that still waits in its owner's queue, or for a retry,
 	// when its partition is handed over is lost if it is older than that: choose it longer
 	// than the longest backlog of your queues. At least LeaseDuration + DrainTimeout +
-	// CacheSyncTimeout; default 10 minutes. Negative: no deletions are remembered, which is
-	// safe if all objects that need work at their deletion have finalizers.
+	// CacheSyncTimeout; default 10 minutes, or that sum if it is longer. Negative: no
+	// deletions are remembered, which is safe if all objects that need work at their deletion
+	// have finalizers.
 	//
 	// A remembered deletion takes about 500 bytes. No more than 50,000 are remembered for each
 	// informer; what happens then is described with the package informer.
@@ -147,8 +148,8 @@ type Config struct {
 }
 
 // DefaultConfig returns the defaults for the ring of the given name, with the
-// identity from the environment. Times that are derived from LeaseDuration
-// stay zero, so that they follow when LeaseDuration is changed.
+// identity from the environment. Times that are derived from others
+// stay zero, so that they follow when the others are changed.
 func DefaultConfig(name string) Config { return Config{Name: name}.withIdentity().withConstants() }
 
 // WithPodName returns a copy with another PodName.
@@ -220,19 +221,19 @@ func (c Config) withConstants() Config {
 	c.VirtualNodes = or(c.VirtualNodes, ring.DefaultVirtualNodes)
 	c.Load = or(c.Load, ring.DefaultLoad)
 	c.DrainTimeout = or(c.DrainTimeout, DefaultDrainTimeout)
-	c.DeletionWindow = or(c.DeletionWindow, DefaultDeletionWindow)
 	c.StartupSettle = or(c.StartupSettle, DefaultStartupSettle)
 	c.CacheSyncTimeout = or(c.CacheSyncTimeout, DefaultCacheSyncTimeout)
 	c.LeaseDuration = or(c.LeaseDuration, DefaultLeaseDuration)
 	return c
 }
 
-// withTimes derives the times that are not set from LeaseDuration.
+// withTimes derives the times that are not set from the others.
 func (c Config) withTimes() Config {
 	c.RenewDeadline = or(c.RenewDeadline, c.LeaseDuration*3/5)
 	c.RenewPeriod = or(c.RenewPeriod, c.LeaseDuration/5)
 	c.StopGracePeriod = or(c.StopGracePeriod, c.LeaseDuration*2/15)
 	c.WatchLagLimit = or(c.WatchLagLimit, c.LeaseDuration*2/5)
+	c.DeletionWindow = or(c.DeletionWindow, max(DefaultDeletionWindow, c.leastDeletionWindow()))
 	return c
 }
 
@@ -326,12 +327,16 @@ func (c Config) validateTimes(fault func(field, format string, args ...any)) {
 	}
 }
 
-// validateDeletionWindow requires that the next owner remembers a deletion that its former
-// owner saw last, however the partition is handed over: after a crash the Lease must expire;
-// otherwise a drain ends. In both cases the new owner may then wait for its caches.
+// leastDeletionWindow is how long a deletion must be remembered, so that the next owner knows
+// of it if its former owner saw it last, however the partition is handed over: after a crash
+// the Lease must expire; otherwise a drain ends. In both cases the new owner may then wait for
+// its caches.
+func (c Config) leastDeletionWindow() time.Duration {
+	return c.LeaseDuration + c.DrainTimeout + c.CacheSyncTimeout
+}
+
 func (c Config) validateDeletionWindow(fault func(field, format string, args ...any)) {
-	least := c.LeaseDuration + c.DrainTimeout + c.CacheSyncTimeout
-	if c.DeletionWindow >= 0 && c.DeletionWindow < least {
+	if least := c.leastDeletionWindow(); c.DeletionWindow >= 0 && c.DeletionWindow < least {
 		fault("DeletionWindow", "%v must be at least LeaseDuration + DrainTimeout + CacheSyncTimeout (%v), or a handover loses deletions; a negative value turns the memory of deletions off", c.DeletionWindow, least)
 	}
 }

@@ -95,4 +95,13 @@ func TestDeletionWindowIsValidated(t *testing.T) {
 			t.Errorf("%v: %v", window, err)
 		}
 	}
+	// The default follows a DrainTimeout that is set after the defaults, as all derived times do.
+	cfg := shard.DefaultConfig("foo").WithPodName("foo-0").WithNamespace("default")
+	cfg.DrainTimeout = time.Hour
+	if err := cfg.Validate(); err != nil || cfg.WithDefaults().DeletionWindow <= time.Hour {
+		t.Errorf("a long drain: %v, %v", cfg.WithDefaults().DeletionWindow, err)
+	}
+	if got := shard.DefaultConfig("foo").WithDefaults().DeletionWindow; got != shard.DefaultDeletionWindow {
+		t.Errorf("default %v", got)
+	}
 }
