@@ -269,6 +269,28 @@ func TestI8_NoCallAfterRun(t *testing.T) {
 	})
 }
 
+// The store of a stopped informer is out of date. Its factory may have run it, so nothing has
+// ended its replays yet.
+func TestI8_NoReplayFromAStoppedInformer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newStopped(t, &owner{})
+		l.inner = true
+		j := &journal{}
+		l.handler(t, j)
+		l.start(t)
+		l.source.Add(object("a", 0, 0))
+		synctest.Wait()
+		l.cancelInformer()
+		<-l.informerDone
+		l.i.Activated(l.set(ring.Active, 0))
+		synctest.Wait()
+		if lines := j.take(); len(lines) > 0 {
+			t.Errorf("the handler saw %q", lines)
+		}
+		l.stop()
+	})
+}
+
 // An informer that is run by its factory, and not through the wrapper, is noticed, too.
 func TestI8_ReplayEndsWithTheInnerInformer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

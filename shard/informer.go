@@ -71,7 +71,8 @@ func WrapInformer(s *Sharder, inner cache.SharedIndexInformer, key ...Key) cache
 //
 // Call it before anything asks the factory for the informer or the lister of that type.
 // Otherwise the factory has a plain informer, whose handlers see all objects:
-// [Sharder.Run] returns an error then.
+// [Sharder.Run] returns an error then. If Run has already begun, this is logged, and the
+// informer that is returned shows its handlers nothing.
 func InformerFor[C any, F ~func(C, time.Duration) cache.SharedIndexInformer](
 	s *Sharder,
 	factory interface {
@@ -93,6 +94,7 @@ func InformerFor[C any, F ~func(C, time.Duration) cache.SharedIndexInformer](
 	})
 	if created == nil && informer.Of(found) == nil {
 		s.fault("shard: InformerFor: the factory already has a plain informer for %T: call InformerFor before anything calls Informer() or Lister() for that type", exampleObject)
+		return s.silent(found)
 	}
 	return found
 }
@@ -133,6 +135,16 @@ func wrap(s *Sharder, inner cache.SharedIndexInformer, key Key, example any) cac
 	s.caches.Add(i, example)
 	s.member.Components.AddInformer(i)
 	return i
+}
+
+// silent returns an informer that shows its handlers nothing, after a fault that Run may have
+// begun too early to return.
+func (s *Sharder) silent(inner cache.SharedIndexInformer) cache.SharedIndexInformer {
+	return informer.Wrap(inner, informer.Options{
+		Ownership:      nothing{},
+		Point:          func(obj metav1.Object) (uint64, error) { return ByName.Locate(obj, s.hash) },
+		DeletionWindow: -1,
+	})
 }
 
 // unfiltered is an informer whose handlers see everything.

@@ -49,6 +49,7 @@ type Components struct {
 	mu           sync.Mutex
 	informers    []Informer      // guarded by mu; replaced, and not changed in place, when one is removed
 	newInformers []Informer      // of informers, those that takeNewInformers has not returned; guarded by mu
+	joined       ring.Set        // empty, and with partitions once some were activated; guarded by mu
 	retired      informer.Counts // of informers that were removed; guarded by mu
 	queues       []Queue         // guarded by mu; replaced, and not changed in place, when queues are removed
 	newQueues    []Queue         // of queues, those that takeNewQueues has not returned; guarded by mu
@@ -61,8 +62,12 @@ func (c *Components) AddInformer(i Informer) {
 	c.mu.Lock()
 	c.informers = append(c.informers, i)
 	c.newInformers = append(c.newInformers, i)
+	joined := c.joined
 	c.mu.Unlock()
 	signal(c.added)
+	if joined.Partitions() > 0 { // its handlers see what is active in their initial list
+		i.Activated(joined)
+	}
 }
 
 // AddQueue adds a queue.
@@ -165,7 +170,11 @@ func (c *Components) allQueues() []Queue {
 }
 
 func (c *Components) activated(set ring.Set) {
-	for _, i := range c.allInformers() {
+	c.mu.Lock()
+	c.joined = ring.NewSet(set.Partitions())
+	informers := c.informers
+	c.mu.Unlock()
+	for _, i := range informers {
 		i.Activated(set)
 	}
 	c.readmit()
