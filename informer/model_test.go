@@ -36,7 +36,12 @@ type sim struct {
 	gone    map[types.UID]uint64 // reported as deleted and not back: its last point
 	ever    map[types.UID]bool   // was ever reported as deleted
 	left    []*corev1.ConfigMap  // no longer matches the selector; may match again
-	stream  []func()             // events that are not delivered to the filter yet
+	stream  []func(*filter)      // events that are not delivered to the filter yet
+
+	// Another handler of the same informer, which is slower or faster. Nothing that happens to
+	// it may change what the first one sees.
+	rival       *filter
+	rivalStream []func(*filter)
 
 	replaying  bool               // a replay is between two steps
 	releasedAt [partitions]int    // the view's clock when Released was processed
@@ -56,6 +61,7 @@ func newSim(t *testing.T, seed uint64) *sim {
 		return ok && s.view.active(obj)
 	}
 	s.f.handler, s.f.released = s.view, s.view.OnReleased
+	s.rival = s.another().f
 	return s
 }
 
@@ -90,20 +96,31 @@ func (s *sim) happen() {
 		s.relist()
 	case n == 15:
 		for _, obj := range s.i.GetStore().List() {
-			s.enqueue(func() { s.f.OnUpdate(obj, obj) })
+			s.enqueue(func(f *filter) { f.OnUpdate(obj, obj) })
 		}
 	default:
 		s.own()
 	}
 }
 
-func (s *sim) enqueue(event func()) { s.stream = append(s.stream, event) }
+func (s *sim) enqueue(event func(*filter)) {
+	s.stream, s.rivalStream = append(s.stream, event), append(s.rivalStream, event)
+}
 
 func (s *sim) deliver() {
-	if len(s.stream) > 0 {
+	if len(s.rivalStream) > 0 && s.r.IntN(2) == 0 {
+		event := s.rivalStream[0]
+		s.rivalStream = s.rivalStream[1:]
+		event(s.rival)
+		if c, ok := s.rival.changes.first(); ok && s.r.IntN(2) == 0 {
+			s.rival.apply(s.t.Context(), c)
+			s.rival.done(c)
+		}
+	}
+	if len(s.stream) > 0 && (len(s.rivalStream) == 0 || s.r.IntN(2) == 0) {
 		event := s.stream[0]
 		s.stream = s.stream[1:]
-		event()
+		event(s.f)
 	}
 }
 
@@ -160,7 +177,7 @@ func (s *sim) store(now *corev1.ConfigMap, deleted bool) {
 	case deleted:
 		s.drop(now)
 		s.recordDeleted(now)
-		s.enqueue(func() { s.f.OnDelete(now) })
+		s.enqueue(func(f *filter) { f.OnDelete(now) })
 	case found != nil:
 		old := found.(*corev1.ConfigMap)
 		if old.UID != now.UID {
@@ -168,11 +185,11 @@ func (s *sim) store(now *corev1.ConfigMap, deleted bool) {
 		}
 		s.put(now)
 		delete(s.gone, now.UID)
-		s.enqueue(func() { s.f.OnUpdate(old, now) })
+		s.enqueue(func(f *filter) { f.OnUpdate(old, now) })
 	default:
 		s.put(now)
 		delete(s.gone, now.UID)
-		s.enqueue(func() { s.f.OnAdd(now, false) })
+		s.enqueue(func(f *filter) { f.OnAdd(now, false) })
 	}
 }
 
@@ -183,14 +200,14 @@ func (s *sim) recordDeleted(obj *corev1.ConfigMap) {
 
 // relist replaces the store and then enqueues the differences, deletions first.
 func (s *sim) relist() {
-	var deletions, changes []func()
+	var deletions, changes []func(*filter)
 	for _, o := range s.i.GetStore().List() {
 		old := o.(*corev1.ConfigMap)
 		switch now := s.server[old.Name]; {
 		case now == nil:
 			s.recordDeleted(old)
 			s.drop(old)
-			deletions = append(deletions, func() { s.f.OnDelete(cache.DeletedFinalStateUnknown{Key: "ns/" + old.Name, Obj: old}) })
+			deletions = append(deletions, func(f *filter) { f.OnDelete(cache.DeletedFinalStateUnknown{Key: "ns/" + old.Name, Obj: old}) })
 		default:
 			if old.UID != now.UID {
 				s.recordDeleted(old)
@@ -198,17 +215,19 @@ func (s *sim) relist() {
 			delete(s.gone, now.UID)
 			now = now.DeepCopy() // also if the version is the same: a resync
 			s.put(now)
-			changes = append(changes, func() { s.f.OnUpdate(old, now) })
+			changes = append(changes, func(f *filter) { f.OnUpdate(old, now) })
 		}
 	}
 	for name, now := range s.server {
 		if now != nil && s.i.stored("ns/"+name) == nil {
 			s.put(now)
 			delete(s.gone, now.UID)
-			changes = append(changes, func() { s.f.OnAdd(now, false) })
+			changes = append(changes, func(f *filter) { f.OnAdd(now, false) })
 		}
 	}
-	s.stream = append(append(s.stream, deletions...), changes...)
+	for _, event := range append(deletions, changes...) {
+		s.enqueue(event)
+	}
 }
 
 // own is the shard's loop: first it changes the state, then it notifies the informer.
