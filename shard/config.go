@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"math"
 	"os"
 	"strings"
 	"time"
@@ -22,6 +21,7 @@ import (
 // The defaults of [Config].
 const (
 	DefaultLeaseDuration    = 15 * time.Second
+	DefaultDrainGrace       = 5 * time.Second
 	DefaultDrainTimeout     = 30 * time.Second
 	DefaultDeletionWindow   = 10 * time.Minute
 	DefaultStartupSettle    = time.Second
@@ -96,14 +96,19 @@ type Config struct {
 	// WatchLagLimit is the time within which the watch must show this member its own
 	// heartbeat. At least RenewPeriod, less than LeaseDuration; default 2/5 of LeaseDuration.
 	WatchLagLimit time.Duration
+	// DrainGrace is how long work on a partition that is to be handed over may continue
+	// before its context is cancelled. Most work ends by itself within that time, and then
+	// it was not in vain. No other member works on the partition meanwhile. A fence cancels
+	// contexts at once. At most one hour; negative: none; default 5 s.
+	DrainGrace time.Duration
 	// DrainTimeout is how long work on a partition that is to be handed over may
 	// take to end after its context was cancelled. Default 30 s.
 	DrainTimeout time.Duration
 	// DeletionWindow is how long a member remembers deletions, at least, to deliver them if it
 	// gains their partitions. A deletion that still waits in its owner's queue, or for a retry,
 	// when its partition is handed over is lost if it is older than that: choose it longer
-	// than the longest backlog of your queues. At least LeaseDuration + DrainTimeout +
-	// CacheSyncTimeout; default 10 minutes, or that sum if it is longer. Negative: no
+	// than the longest backlog of your queues. At least LeaseDuration + DrainGrace
+	// + DrainTimeout + CacheSyncTimeout; default 10 minutes, or that sum if it is longer. Negative: no
 	// deletions are remembered, which is safe if all objects that need work at their deletion
 	// have finalizers.
 	//
@@ -220,6 +225,7 @@ func (c Config) withConstants() Config {
 	c.Partitions = or(c.Partitions, ring.DefaultPartitions)
 	c.VirtualNodes = or(c.VirtualNodes, ring.DefaultVirtualNodes)
 	c.Load = or(c.Load, ring.DefaultLoad)
+	c.DrainGrace = or(c.DrainGrace, DefaultDrainGrace)
 	c.DrainTimeout = or(c.DrainTimeout, DefaultDrainTimeout)
 	c.StartupSettle = or(c.StartupSettle, DefaultStartupSettle)
 	c.CacheSyncTimeout = or(c.CacheSyncTimeout, DefaultCacheSyncTimeout)
@@ -257,6 +263,9 @@ func (c Config) Validate() error {
 		fault("Name", "is required: it names the ring, e.g. the operator's name")
 	} else if problems := validation.IsDNS1123Label(c.Name); len(problems) > 0 {
 		fault("Name", "%q is not a valid ring name: %s", c.Name, strings.Join(problems, "; "))
+	}
+	if len(c.PodUID) > lease.MaxUID {
+		fault("PodUID", "%.100q has more than %d characters", c.PodUID, lease.MaxUID)
 	}
 	if c.PodName == "" {
 		fault("PodName", "is not known: set the environment variable %s from the downward API (metadata.name)", EnvPodName)
@@ -296,8 +305,8 @@ func (c Config) Validate() error {
 }
 
 func (c Config) validateTimes(fault func(field, format string, args ...any)) {
-	if c.LeaseDuration < time.Second || c.LeaseDuration%time.Second != 0 || c.LeaseDuration > math.MaxInt32*time.Second {
-		fault("LeaseDuration", "%v must be a whole number of seconds, at least one", c.LeaseDuration)
+	if c.LeaseDuration < time.Second || c.LeaseDuration%time.Second != 0 || c.LeaseDuration > claim.MaxLeaseDuration {
+		fault("LeaseDuration", "%v must be a whole number of seconds, at least one and at most %v", c.LeaseDuration, claim.MaxLeaseDuration)
 	}
 	for _, f := range []struct {
 		name  string
@@ -322,6 +331,9 @@ func (c Config) validateTimes(fault func(field, format string, args ...any)) {
 		fault("LeaseDuration", "%v is too close to RenewDeadline + StopGracePeriod (%v): it tolerates clocks whose rates differ by %.1f %%, but %.0f %% are required",
 			c.LeaseDuration, c.RenewDeadline+c.StopGracePeriod, 100*c.Drift(), 100*minDrift)
 	}
+	if c.DrainGrace > time.Hour {
+		fault("DrainGrace", "%v must be at most one hour: no member can gain the partition meanwhile", c.DrainGrace)
+	}
 	if c.WatchLagLimit < c.RenewPeriod || c.WatchLagLimit >= c.LeaseDuration {
 		fault("WatchLagLimit", "%v must be at least RenewPeriod (%v) and less than LeaseDuration (%v)", c.WatchLagLimit, c.RenewPeriod, c.LeaseDuration)
 	}
@@ -332,12 +344,12 @@ func (c Config) validateTimes(fault func(field, format string, args ...any)) {
 // the Lease must expire; otherwise a drain ends. In both cases the new owner may then wait for
 // its caches.
 func (c Config) leastDeletionWindow() time.Duration {
-	return c.LeaseDuration + c.DrainTimeout + c.CacheSyncTimeout
+	return c.LeaseDuration + max(c.DrainGrace, 0) + c.DrainTimeout + c.CacheSyncTimeout
 }
 
 func (c Config) validateDeletionWindow(fault func(field, format string, args ...any)) {
 	if least := c.leastDeletionWindow(); c.DeletionWindow >= 0 && c.DeletionWindow < least {
-		fault("DeletionWindow", "%v must be at least LeaseDuration + DrainTimeout + CacheSyncTimeout (%v), or a handover loses deletions; a negative value turns the memory of deletions off", c.DeletionWindow, least)
+		fault("DeletionWindow", "%v must be at least LeaseDuration + DrainGrace + DrainTimeout + CacheSyncTimeout (%v), or a handover loses deletions; a negative value turns the memory of deletions off", c.DeletionWindow, least)
 	}
 }
 
@@ -364,7 +376,7 @@ func (c Config) machine() claim.Config {
 	return claim.Config{
 		Member: c.PodName, Lease: c.leaseName(), Parameters: c.parameters(),
 		LeaseDuration: c.LeaseDuration, RenewDeadline: c.RenewDeadline, RenewPeriod: c.RenewPeriod,
-		WatchLagLimit: c.WatchLagLimit, DrainTimeout: c.DrainTimeout, Coalesce: coalesce,
-		StartupSettle: c.StartupSettle, Quarantine: c.Quarantine, CacheSyncTimeout: c.CacheSyncTimeout,
+		WatchLagLimit: c.WatchLagLimit, DrainGrace: max(c.DrainGrace, 0), DrainTimeout: c.DrainTimeout,
+		Coalesce: coalesce, StartupSettle: c.StartupSettle, Quarantine: c.Quarantine, CacheSyncTimeout: c.CacheSyncTimeout,
 	}
 }

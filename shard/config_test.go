@@ -79,14 +79,17 @@ func TestConfig_ValidateReportsEveryError(t *testing.T) {
 		"bad key name": {func(c *shard.Config) {
 			c.Key = shard.ByFunc("Not/Good", func(metav1.Object) string { return "" })
 		}, []string{"key: name"}},
-		"partitions":      {func(c *shard.Config) { c.Partitions = -1 }, []string{"partitions: -1"}},
-		"load":            {func(c *shard.Config) { c.Load = 0.5 }, []string{"load: 0.5"}},
-		"virtual nodes":   {func(c *shard.Config) { c.VirtualNodes = -3 }, []string{"virtual nodes: -3"}},
-		"part of seconds": {func(c *shard.Config) { c.LeaseDuration = 1500 * time.Millisecond }, []string{"LeaseDuration: 1.5s must be a whole number of seconds"}},
-		"slow heartbeat":  {func(c *shard.Config) { c.RenewPeriod = 5 * time.Second }, []string{"RenewDeadline: 9s must be more than twice RenewPeriod"}},
-		"no margin":       {func(c *shard.Config) { c.RenewDeadline = 14 * time.Second }, []string{"is too close to RenewDeadline"}},
-		"watch lag limit": {func(c *shard.Config) { c.WatchLagLimit = time.Second }, []string{"WatchLagLimit:"}},
-		"several":         {func(c *shard.Config) { c.Name, c.Load, c.DrainTimeout = "", 0.1, -1 }, []string{"Name:", "load:", "DrainTimeout:"}},
+		"partitions":       {func(c *shard.Config) { c.Partitions = -1 }, []string{"partitions: -1"}},
+		"load":             {func(c *shard.Config) { c.Load = 0.5 }, []string{"load: 0.5"}},
+		"virtual nodes":    {func(c *shard.Config) { c.VirtualNodes = -3 }, []string{"virtual nodes: -3"}},
+		"too long a lease": {func(c *shard.Config) { c.LeaseDuration = time.Hour + time.Second }, []string{"LeaseDuration: 1h0m1s must be", "at most 1h0m0s"}},
+		"too long a UID":   {func(c *shard.Config) { c.PodUID = strings.Repeat("x", 65) }, []string{"PodUID: ", "more than 64 characters"}},
+		"part of seconds":  {func(c *shard.Config) { c.LeaseDuration = 1500 * time.Millisecond }, []string{"LeaseDuration: 1.5s must be a whole number of seconds"}},
+		"slow heartbeat":   {func(c *shard.Config) { c.RenewPeriod = 5 * time.Second }, []string{"RenewDeadline: 9s must be more than twice RenewPeriod"}},
+		"no margin":        {func(c *shard.Config) { c.RenewDeadline = 14 * time.Second }, []string{"is too close to RenewDeadline"}},
+		"watch lag limit":  {func(c *shard.Config) { c.WatchLagLimit = time.Second }, []string{"WatchLagLimit:"}},
+		"DrainGrace":       {func(c *shard.Config) { c.DrainGrace = 61 * time.Minute }, []string{"DrainGrace:"}},
+		"several":          {func(c *shard.Config) { c.Name, c.Load, c.DrainTimeout = "", 0.1, -1 }, []string{"Name:", "load:", "DrainTimeout:"}},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {

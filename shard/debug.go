@@ -24,12 +24,12 @@ import (
 func (s *Sharder) report(now member.Inspection) inspect.Report {
 	r := inspect.Report{
 		Ring:       s.cfg.Name,
-		Parameters: now.Ring.Parameters().Fingerprint(),
-		Member:     now.Holder,
-		Fenced:     s.member.Published.FencedIn(now.View),
-		States:     map[string]int{},
-		Blockers:   now.Blockers,
-		InFlight:   s.member.Components.Items(nil),
+		Parameters: now.InForce.Fingerprint(), ParametersLease: now.Status.InForceLease,
+		Member:   now.Holder,
+		Fenced:   s.member.Published.FencedIn(now.View),
+		States:   map[string]int{},
+		Blockers: now.Blockers,
+		InFlight: s.member.Components.Items(nil),
 	}
 	if err := s.ready(now.View, r.Fenced); err != nil {
 		r.Problem = err.Error()

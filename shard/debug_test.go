@@ -104,6 +104,7 @@ func putMember(cluster *shardtest.Cluster, name, pod string) {
 	l.Annotations["operator-scaling.tom-ludwig.github.io/member"] = pod
 	holder := pod + "_1"
 	l.Name, l.Spec.HolderIdentity = "foo-"+name, &holder
+	l.Annotations[inspect.AnnotationChecksum] = inspect.Checksum(&l)
 	cluster.Put(&l)
 }
 

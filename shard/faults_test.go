@@ -88,6 +88,7 @@ func faults(t *testing.T, seed uint64) (problems []string) {
 			}
 		}
 		f.close()
+		time.Sleep(time.Minute) // requests that ignored the end of their contexts end: see ignoreContexts
 		problems = f.failed()
 	})
 	return problems

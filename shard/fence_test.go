@@ -337,6 +337,8 @@ func TestFence_RacesWithRenewals(t *testing.T) {
 			}
 			time.Sleep(10 * time.Second)
 			synctest.Wait()
+			// A member that reads its Lease while it is fenced checks its claims again (R52).
+			d.changes = slices.DeleteFunc(d.changes, func(c shard.Change) bool { return c.Kind == shard.Draining || c.Kind == shard.Activated })
 			for i, c := range d.changes {
 				if kind := []shard.ChangeKind{shard.Fenced, shard.Unfenced}[i%2]; c.Kind != kind || c.Member != a.Identity() {
 					t.Errorf("seed %d: change %d is %+v, want %s", seed, i, c, kind)

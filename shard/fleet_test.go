@@ -122,6 +122,7 @@ func (f *fleet) start(name, pod, uid string, slow time.Duration) {
 	s, err := shard.New(r.client, shard.Config{
 		Name: "foo", PodName: pod, Namespace: namespace, PodUID: f.id + uid,
 		Partitions: 61, DeletionWindow: time.Hour,
+		DrainGrace: []time.Duration{-1, time.Second, shard.DefaultDrainGrace}[f.rand.IntN(3)],
 	})
 	if err != nil {
 		f.problem("%v", err)

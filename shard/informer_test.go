@@ -89,7 +89,7 @@ func TestReadyNamesInformersThatWereNotStarted(t *testing.T) {
 
 // A deletion must outlive the longest handover.
 func TestDeletionWindowIsValidated(t *testing.T) {
-	for window, ok := range map[time.Duration]bool{0: true, -1: true, time.Second: false, 49 * time.Second: false, 50 * time.Second: true} {
+	for window, ok := range map[time.Duration]bool{0: true, -1: true, time.Second: false, 54 * time.Second: false, 55 * time.Second: true} {
 		cfg := shard.Config{Name: "foo", PodName: "foo-0", Namespace: "default", DeletionWindow: window}
 		if err := cfg.Validate(); (err == nil) != ok || err != nil && !strings.Contains(err.Error(), "DeletionWindow") {
 			t.Errorf("%v: %v", window, err)

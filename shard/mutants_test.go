@@ -41,6 +41,16 @@ var mutants = mutation.Package{
 			Old:  "\t\tdeadline := f.published.View().Fence\n\t\tif deadline != nil &&",
 			New:  "\t\tif MUTANT_ON {\n\t\t\ttimer.Reset(time.Hour)\n\t\t\tcontinue\n\t\t}\n\t\tdeadline := f.published.View().Fence\n\t\tif deadline != nil &&",
 		}}},
+		{Name: "releases the Pod's lock while work is in flight", Edits: []mutation.Edit{{ // R65
+			File: "internal/member/member.go",
+			Old:  "\t\tif m.Components.InFlight() == 0 {\n\t\t\trelease()",
+			New:  "\t\tif MUTANT_ON || m.Components.InFlight() == 0 {\n\t\t\trelease()",
+		}}},
+		{Name: "cancels contexts when a drain begins", Edits: []mutation.Edit{{ // R10
+			File: "internal/member/dispatch.go",
+			Old:  "\t\tm.drainLoggedAt = time.Now()\n\t\t// The queues",
+			New:  "\t\tif MUTANT_ON {\n\t\t\tm.Components.cancel(a.Partitions)\n\t\t}\n\t\tm.drainLoggedAt = time.Now()\n\t\t// The queues",
+		}}},
 		{Name: "cancels no context for a drain", Edits: []mutation.Edit{{
 			File: "internal/member/components.go",
 			Old:  "\t\tq.Cancel(set.HasPoint)",
@@ -208,8 +218,13 @@ var mutants = mutation.Package{
 		}}},
 		{Name: "forgets its predecessor's tombstones", Edits: []mutation.Edit{{
 			File: "internal/member/incarnation.go",
-			Old:  "\t\ttombstones = m.machine.Tombstones()\n",
-			New:  "\t\tif !MUTANT_ON {\n\t\t\ttombstones = m.machine.Tombstones()\n\t\t}\n",
+			Old:  "\t\ttombstones, knowledge = m.machine.Tombstones(), m.machine.Knowledge()\n",
+			New:  "\t\ttombstones, knowledge = m.machine.Tombstones(), m.machine.Knowledge()\n\t\tif MUTANT_ON {\n\t\t\ttombstones = nil\n\t\t}\n",
+		}}},
+		{Name: "forgets what its predecessor knew", Edits: []mutation.Edit{{ // R49
+			File: "internal/member/incarnation.go",
+			Old:  "machine.Tombstones, machine.Knowledge = predecessor, tombstones, knowledge\n",
+			New:  "machine.Tombstones, machine.Knowledge = predecessor, tombstones, knowledge\n\tif MUTANT_ON {\n\t\tmachine.Knowledge = claim.Knowledge{}\n\t}\n",
 		}}},
 		{Name: "forgets deletions of Leases before it was created", Edits: []mutation.Edit{{
 			File: "internal/member/dispatch.go",
@@ -242,6 +257,12 @@ var mutants = mutation.Package{
 	},
 }
 
+// unitTests are the tests for rules without which no fault has a wrong result.
+var unitTests = map[string]string{
+	"cancels contexts when a drain begins":            "TestDrainGrace",
+	"releases the Pod's lock while work is in flight": "TestRun_KeepsThePodsLockWhileWorkIsInFlight",
+}
+
 // TestMutants removes one rule at a time. TestFaults must fail for each of them. Otherwise it
 // would not fail if a change broke the rule by mistake.
 func TestMutants(t *testing.T) {
@@ -252,6 +273,10 @@ func TestMutants(t *testing.T) {
 	mutants.MustPass(t, binary, "-test.run=^TestFaults$", "-stop-at-first", "-seeds=20")
 	for _, m := range mutants.Mutants {
 		t.Run(m.Name, func(t *testing.T) {
+			if unit := unitTests[m.Name]; unit != "" {
+				m.MustFail(t, binary, "-test.run=^"+unit+"$")
+				return
+			}
 			m.MustFail(t, binary, "-test.run=^TestFaults$", "-stop-at-first", fmt.Sprint("-seeds=", *mutantSeedsFlag))
 		})
 	}

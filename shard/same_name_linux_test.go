@@ -4,11 +4,18 @@
 package shard_test
 
 import (
+	"context"
+	"errors"
+	"runtime"
 	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"k8s.io/client-go/tools/cache"
+	clientworkqueue "k8s.io/client-go/util/workqueue"
+
+	"github.com/tom-ludwig/operator-scaling/shard"
 	"github.com/tom-ludwig/operator-scaling/shard/shardtest"
 )
 
@@ -71,5 +78,39 @@ func TestRun_WithoutThePodsLock(t *testing.T) {
 		time.Sleep(5 * time.Second)
 		oneOwnerEach(t, third)
 		end(t, third)
+	})
+}
+
+// Run gives up on work that does not end. Another process of the Pod waits until it has ended.
+func TestRun_KeepsThePodsLockWhileWorkIsInFlight(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cluster := shardtest.NewCluster()
+		first := start(t, cluster.Client("1"), "op-0", withPodUID(t, "uid"), func(c *shard.Config) { c.DrainTimeout = time.Second })
+		queue := shard.NewQueue(first.Sharder, clientworkqueue.DefaultTypedControllerRateLimiter[cache.ObjectName]())
+		defer queue.ShutDown()
+		time.Sleep(5 * time.Second)
+		items := []cache.ObjectName{{Namespace: "default", Name: "foo-1"}, {Namespace: "default", Name: "foo-2"}}
+		for _, item := range items {
+			queue.Add(item)
+			queue.Get()
+		}
+		_ = queue.Context(context.Background(), items[0])
+		twin := start(t, cluster.Client("2"), "op-0", withPodUID(t, "uid"))
+		if err := first.end(); !errors.Is(err, shard.ErrDrainTimeout) {
+			t.Fatalf("Run returned %v", err)
+		}
+		for range len(items) {
+			runtime.GC() // it closes sockets that nothing refers to
+			time.Sleep(30 * time.Second)
+			if twin.Ready() == nil {
+				t.Fatal("another process of the Pod works while work is in flight")
+			}
+			queue.Done(items[0])
+			items = items[1:]
+		}
+		// The first process had released a part: the twin waits for members that it does not know of (R49).
+		time.Sleep(shard.DefaultLeaseDuration + 5*time.Second)
+		oneOwnerEach(t, twin)
+		end(t, twin)
 	})
 }

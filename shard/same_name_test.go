@@ -19,7 +19,9 @@ import (
 // withPodUID sets the UID of a member's Pod. The UID is unique to the test and to this run of
 // the tests, because all processes of a machine share the lock of a Pod.
 func withPodUID(t *testing.T, uid string) func(*shard.Config) {
-	return func(c *shard.Config) { c.PodUID = podUID(uid + t.Name()) }
+	return func(c *shard.Config) {
+		c.PodUID = podUID(uid + t.Name())
+	}
 }
 
 // twoAtWork returns the highest number of keys, during the given time, that more than one of

@@ -160,7 +160,6 @@ func TestG8_GarbageIsIgnoredAndCounted(t *testing.T) {
 		}
 		record := map[string]string{"operator-scaling.tom-ludwig.github.io/protocol": "1"}
 		put(namespace, "no-record", ringLabel, nil, coordinationv1.LeaseSpec{HolderIdentity: &holder})
-		put(namespace, "no-holder", ringLabel, record, coordinationv1.LeaseSpec{})
 		put(namespace, "other-ring", map[string]string{"operator-scaling.tom-ludwig.github.io/ring": "bar"}, record, coordinationv1.LeaseSpec{HolderIdentity: &holder})
 		put("elsewhere", "foo-z", ringLabel, record, coordinationv1.LeaseSpec{HolderIdentity: &holder, LeaseDurationSeconds: &seconds})
 		a := start(t, cluster.Client("a"), "a")
@@ -173,8 +172,15 @@ func TestG8_GarbageIsIgnoredAndCounted(t *testing.T) {
 
 		// A Lease that may be a member's but cannot be read blocks the free partitions until it
 		// has been silent for its duration. Then it is voided and deleted.
-		put(namespace, "garbage", ringLabel, map[string]string{"operator-scaling.tom-ludwig.github.io/protocol": "1", "operator-scaling.tom-ludwig.github.io/claims": "?!", "operator-scaling.tom-ludwig.github.io/seq": "x"},
-			coordinationv1.LeaseSpec{HolderIdentity: &holder})
+		garbage := coordinationv1.Lease{
+			ObjectMeta: metav1.ObjectMeta{Annotations: map[string]string{
+				"operator-scaling.tom-ludwig.github.io/protocol": "1", "operator-scaling.tom-ludwig.github.io/member": "x", "operator-scaling.tom-ludwig.github.io/phase": "active",
+				"operator-scaling.tom-ludwig.github.io/claims": "?!", "operator-scaling.tom-ludwig.github.io/seq": "x",
+			}},
+			Spec: coordinationv1.LeaseSpec{HolderIdentity: &holder, LeaseDurationSeconds: &seconds},
+		}
+		garbage.Annotations[inspect.AnnotationChecksum] = inspect.Checksum(&garbage)
+		put(namespace, "garbage", ringLabel, garbage.Annotations, garbage.Spec)
 		time.Sleep(time.Second)
 		c := start(t, cluster.Client("c"), "c")
 		time.Sleep(3 * time.Second)

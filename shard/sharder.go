@@ -99,7 +99,7 @@ func (s *Sharder) PodName() string { return s.cfg.PodName }
 func (s *Sharder) Config() Config { return s.cfg }
 
 // Run joins the ring and takes part in it until the context is done. Then it
-// drains the work in flight, releases what the member owns, deletes its Lease and returns
+// drains the work in flight, releases what the member owns, voids its Lease and returns
 // nil, after everything that Run started has ended. It waits for Config.OnChange and
 // Config.OnOverrun no longer than Config.StopGracePeriod. Workers must continue to call
 // Done until Run has returned, or at least for the items that they hold.

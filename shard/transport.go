@@ -34,7 +34,7 @@ import (
 // object, and only a resourceVersion or a token ([StampToken]) makes it fail. The guarantee
 // holds if the deadline is longer than the server's slowest response (60 s by default, see
 // --request-timeout of kube-apiserver).
-// A handover waits at most for Config.DrainTimeout.
+// A handover waits at most for Config.DrainGrace and Config.DrainTimeout.
 //
 // A request that was not sent because its caller's context had ended fails with the
 // cause of that context, and not with [ErrLostOwnership]: the worker must retry its item.

@@ -40,7 +40,8 @@ type Member struct {
 	Pod       string        // the member's name on the ring
 	Holder    string        // "<pod>_<incarnation>"; "" on a void Lease, which claims nothing
 	Phase     string        // one of the phases above
-	Duration  time.Duration // how long peers wait for a renewal before they evict the member
+	Seq       uint64        // counts the member's writes
+	Duration  time.Duration // how long peers wait for a renewal before they evict the member; 0 if unknown
 	EvictedBy string        // the holder that evicted the member; "" after a release
 
 	// Parameters are the member's own ring parameters; the zero value if this version of
@@ -48,6 +49,14 @@ type Member struct {
 	Parameters ring.Parameters
 	Claims     Claims
 	Tombstones []Tombstone
+	// Watched is the newest resourceVersion that the member's watch of Leases had shown.
+	Watched string
+	// Settled is false while the member waits until it knows of Leases that were deleted
+	// before it started. Until then it works on nothing.
+	Settled bool
+	// Edited is true if the record is not as a member wrote it. Then it claims everything,
+	// and only the fields above Phase have values, which may be wrong.
+	Edited bool
 
 	// Faults are the errors in the record, joined; nil if it is valid. Values that cannot
 	// be read have the meaning that is safe for peers: claims that cannot be read claim
@@ -56,7 +65,7 @@ type Member struct {
 }
 
 // Void reports whether no member holds the Lease.
-func (m Member) Void() bool { return m.Holder == "" }
+func (m Member) Void() bool { return m.Holder == "" && !m.Edited }
 
 // Claims are the partitions that a member may be working on.
 type Claims struct {
@@ -73,12 +82,21 @@ func (c Claims) HasPoint(point uint64) bool {
 }
 
 // Tombstone represents a member whose Lease was deleted while it was held. It blocks the
-// partitions that the member claimed.
+// partitions that the member claimed. Without a UID it represents several members.
 type Tombstone struct {
-	Lease  string
-	Holder string
-	Claims Claims
+	LeaseUID  string
+	Holder    string
+	Claims    Claims
+	Duration  time.Duration // the lease duration that counts for the member
+	Remaining time.Duration // for how long it blocked when the record was written
 }
+
+// Checksum returns the checksum that a member would write on the Lease, for tests and tools
+// that build one. AnnotationChecksum is its place.
+func Checksum(l *coordinationv1.Lease) string { return lease.Checksum(l) }
+
+// AnnotationChecksum is the annotation with the checksum of a record.
+const AnnotationChecksum = lease.AnnotationChecksum
 
 // LeaseName returns the name of a Pod's Lease for a value of Config.LeasePrefix, whose
 // default is the ring's name and "-".
@@ -97,11 +115,12 @@ func Decode(l *coordinationv1.Lease, ringName string) (Member, error) {
 	r := decoded.Record
 	m := Member{
 		Lease: decoded.Name, UID: decoded.UID, Version: decoded.Version,
-		Pod: r.Member, Holder: r.Holder, Phase: string(r.Phase), Duration: r.Duration, EvictedBy: r.EvictedBy,
+		Pod: r.Member, Holder: r.Holder, Phase: string(r.Phase), Seq: r.Seq, Duration: r.Duration, EvictedBy: r.EvictedBy,
+		Watched: r.Watched, Settled: r.Newcomer == claim.Settled, Edited: r.Edited,
 		Parameters: r.Parameters, Claims: claims(r.Claims), Faults: faults,
 	}
 	for _, t := range r.Tombstones {
-		m.Tombstones = append(m.Tombstones, Tombstone{Lease: t.Lease, Holder: t.Holder, Claims: claims(t.Claims)})
+		m.Tombstones = append(m.Tombstones, Tombstone{LeaseUID: t.UID, Holder: t.Holder, Claims: claims(t.Claims), Duration: t.Duration, Remaining: t.Remaining})
 	}
 	return m, nil
 }

@@ -5,8 +5,11 @@ package inspect
 
 // Report is what the status page of a member (shard.Sharder.DebugHandler) shows as JSON.
 type Report struct {
-	Ring       string            `json:"ring"`
-	Parameters string            `json:"parameters"` // fingerprint of the parameters in force
+	Ring       string `json:"ring"`
+	Parameters string `json:"parameters"` // fingerprint of the parameters in force
+	// ParametersLease is the Lease that they are from, if they are not this member's own.
+	ParametersLease string `json:"parametersLease,omitempty"`
+
 	Member     string            `json:"member"`
 	Problem    string            `json:"problem,omitempty"`   // why this member is not ready
 	LastError  string            `json:"lastError,omitempty"` // of the requests for Leases, if they fail now

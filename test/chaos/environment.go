@@ -19,6 +19,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/kubernetes"
 
+	"github.com/tom-ludwig/operator-scaling/shard"
 	"github.com/tom-ludwig/operator-scaling/test/audit/etcdlog"
 	"github.com/tom-ludwig/operator-scaling/test/controlplane"
 	"github.com/tom-ludwig/operator-scaling/test/faultproxy"
@@ -32,6 +33,7 @@ const (
 	leasePrefix    = ringName + "-"
 	reconcileDelay = 30 * time.Millisecond
 	drainTimeout   = 6 * time.Second
+	longestDrain   = shard.DefaultDrainGrace + drainTimeout
 	patience       = 10 * time.Minute // for conditions that must become true eventually, even on a busy machine
 	requestTimeout = 5 * time.Second
 )

@@ -69,7 +69,7 @@ func (r *Result) judge() {
 	for _, g := range c.Gaps {
 		// Three concurrent faults may hit one owner after the other, and the machine may be
 		// busy as well.
-		limit := 4*r.Options.LeaseDuration + drainTimeout + 15*time.Second + 2*r.Stalls
+		limit := 4*r.Options.LeaseDuration + longestDrain + 15*time.Second + 2*r.Stalls
 		if slices.ContainsFunc(r.faultsOn(g), func(i *Injection) bool { return i.Target == servers || i.Target == wholeFleet }) {
 			limit += r.Options.Outage + 15*time.Second
 		}

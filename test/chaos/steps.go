@@ -154,7 +154,7 @@ var exited = act(func(f *fault) {
 	select {
 	case <-p.Exited():
 		f.note("the surge replica exited with code %d", p.ExitCode())
-	case <-time.After(f.leases(1) + drainTimeout):
+	case <-time.After(f.leases(1) + longestDrain):
 		f.note("the surge replica did not exit")
 		p.Kill()
 	}

@@ -250,11 +250,14 @@ func (w *harness) garbage(name string, change func(*coordinationv1.Lease)) *coor
 		ObjectMeta: metav1.ObjectMeta{
 			Name: name, Namespace: w.namespace,
 			Labels:      map[string]string{inspect.LabelRing: w.ring},
-			Annotations: map[string]string{annotations + "protocol": "1", annotations + "member": "ghost"},
+			Annotations: map[string]string{annotations + "protocol": "1", annotations + "member": "ghost", annotations + "phase": "draining"},
 		},
 		Spec: coordinationv1.LeaseSpec{HolderIdentity: &holder, LeaseDurationSeconds: &seconds, RenewTime: &now},
 	}
 	change(l)
+	if l.Annotations != nil {
+		l.Annotations[inspect.AnnotationChecksum] = inspect.Checksum(l)
+	}
 	created, err := w.kube.CoordinationV1().Leases(l.Namespace).Create(w.t.Context(), l, metav1.CreateOptions{})
 	if err != nil {
 		w.t.Fatal(err)
@@ -291,17 +294,9 @@ func testGarbageLeases(t *attempt) {
 			l.Annotations[annotations+"phase"] = "active"
 		}),
 	}
-	// Invalid Leases of this ring: treated as claiming everything.
-	w.garbage("no-holder", func(l *coordinationv1.Lease) { l.Spec.HolderIdentity = nil })
+	// Leases of this ring with values that cannot be read: treated as claiming everything.
 	w.garbage("no-renew-time", func(l *coordinationv1.Lease) { l.Spec.RenewTime = nil })
-	w.garbage("no-duration", func(l *coordinationv1.Lease) { l.Spec.LeaseDurationSeconds = nil })
-	w.garbage("no-spec", func(l *coordinationv1.Lease) { l.Spec = coordinationv1.LeaseSpec{} })
-	w.garbage("later-protocol", func(l *coordinationv1.Lease) { l.Annotations[annotations+"protocol"] = "99" })
-	w.garbage("garbage", func(l *coordinationv1.Lease) {
-		for _, name := range []string{"phase", "claims", "seq", "parameters", "tombstones", "pod-uid", "member"} {
-			l.Annotations[annotations+name] = "\x7f{]:/" + strings.Repeat("9", 1000)
-		}
-	})
+	w.garbage("garbage-seq", func(l *coordinationv1.Lease) { l.Annotations[annotations+"seq"] = "x" })
 	began := time.Now()
 	blocking := w.garbage("garbage-claims", func(l *coordinationv1.Lease) {
 		seconds := int32(2 * leaseDuration / time.Second)
@@ -367,6 +362,24 @@ func testGarbageLeases(t *attempt) {
 			t.Errorf("a Lease that does not belong to the ring: %v", err)
 		} else if now.ResourceVersion != l.ResourceVersion {
 			t.Errorf("Lease %s, which does not belong to the ring, was changed", l.Name)
+		}
+	}
+
+	// Leases that were edited, and of whose holders no member knows the duration: they block
+	// for an hour. Members keep what they have.
+	w.garbage("no-holder", func(l *coordinationv1.Lease) { l.Spec.HolderIdentity = nil })
+	w.garbage("no-duration", func(l *coordinationv1.Lease) { l.Spec.LeaseDurationSeconds = nil })
+	w.garbage("no-spec", func(l *coordinationv1.Lease) { l.Spec = coordinationv1.LeaseSpec{} })
+	w.garbage("later-protocol", func(l *coordinationv1.Lease) { l.Annotations[annotations+"protocol"] = "99" })
+	w.garbage("garbage", func(l *coordinationv1.Lease) {
+		for _, name := range []string{"phase", "claims", "seq", "parameters", "tombstones", "pod-uid", "member"} {
+			l.Annotations[annotations+name] = "\x7f{]:/" + strings.Repeat("9", 1000)
+		}
+	})
+	time.Sleep(2 * leaseDuration)
+	for _, r := range all {
+		if report, err := r.Report(t.Context()); err != nil || report.States["active"] < before.partitions/6 {
+			t.Errorf("%s has %d active partitions after it saw Leases that were edited (%v)", r, report.States["active"], err)
 		}
 	}
 	w.stop(all...)

@@ -12,8 +12,8 @@ import (
 
 // otherHolder is another process that holds the Lease of this member's name.
 type otherHolder struct {
-	lease     Lease
-	since     Time   // when it was last seen to change
+	lease     Lease  // its Duration is the longest that was seen
+	since     Time   // when its holder or seq was last seen to change
 	lookAt    Time   // when to read the Lease again
 	duplicate bool   // it was seen to change: the other process is alive
 	deleted   string // UID of the void Lease that this member deleted in order to create its own
@@ -27,7 +27,7 @@ func (m *Machine) acquire() {
 		return
 	}
 	r := m.begin(opGet)
-	m.do(GetLease{Op: r.id, Timeout: m.timeout()})
+	m.do(m.get(r))
 }
 
 // found handles the result of the read that acquire sent.
@@ -45,7 +45,7 @@ func (m *Machine) found(e GetResult) {
 		// [Machine.resolveSameName].
 		r := m.begin(opCreate)
 		m.own.seq++
-		r.seq, r.phase, r.tombstones = m.own.seq, PhaseJoining, m.tombGeneration
+		r.seq, r.phase = m.own.seq, PhaseJoining
 		m.do(CreateLease{Op: r.id, Record: m.record(PhaseJoining, Claims{Parameters: m.parts.parameters, Set: ring.NewSet(m.parts.parameters.Partitions)}), Timeout: m.timeout()})
 	case l.Record.Holder == m.cfg.Holder:
 		// A create whose response was lost. It claimed nothing.
@@ -63,18 +63,33 @@ func (m *Machine) found(e GetResult) {
 		m.otherHolder.deleted = l.UID
 		r := m.begin(opDelete)
 		m.do(DeleteLease{Op: r.id, Name: l.Name, UID: l.UID, Version: l.Version, Timeout: m.timeout()})
-	case m.provenDead(l.Record):
-		m.evictOtherHolder(l)
-	case l.UID != m.otherHolder.lease.UID || l.Version != m.otherHolder.lease.Version:
-		m.otherHolder.duplicate = m.otherHolder.lease.UID == l.UID && m.otherHolder.lease.Record.Holder == l.Record.Holder
-		m.otherHolder.lease, m.otherHolder.since = l, m.now
-		m.otherHolder.lookAt = m.now.Add(m.jitter(m.cfg.RenewPeriod))
-	case m.now.since(m.otherHolder.since) >= l.Record.Duration:
+	case m.provenDead(l):
 		m.evictOtherHolder(l)
 	default:
-		wait := min(l.Record.Duration-m.now.since(m.otherHolder.since), m.cfg.RenewPeriod)
-		m.otherHolder.lookAt = m.now.Add(wait)
+		m.pollOtherHolder(l)
 	}
+}
+
+// pollOtherHolder evicts another holder of this member's name when the Lease has shown no
+// other write of it for the duration that counts for it.
+func (m *Machine) pollOtherHolder(l Lease) {
+	o := &m.otherHolder
+	was, is := o.lease.Record, l.Record
+	same := o.lease.UID == l.UID
+	if same {
+		l.Record.Duration = max(was.Duration, is.Duration)
+	}
+	if !same || changed(was, is) {
+		o.duplicate = same && was.Holder == is.Holder && !is.Edited
+		o.since = m.now
+	}
+	o.lease = l
+	silent, limit := m.now.since(o.since), m.counting(l.Record.Duration)
+	if silent >= limit {
+		m.evictOtherHolder(l)
+		return
+	}
+	o.lookAt = m.now.Add(min(limit-silent, m.jitter(m.cfg.RenewPeriod)))
 }
 
 func (m *Machine) evictOtherHolder(l Lease) {
@@ -93,59 +108,53 @@ func (m *Machine) acquired(l Lease) {
 // last seen, and whose end the watch has not shown.
 type sameNameLease struct {
 	lease Lease
+	since Time // when its holder or seq was last seen to change
 	void  bool // it was seen void: its holder has stopped its work
 }
 
-// provenDead reports whether the process that wrote the record can no longer work (R3,
+// provenDead reports whether the process that held the Lease can no longer work (R3,
 // R30): it is this process, whose earlier machine has ended with all its work, or one of
 // the same Pod, whose lock this process holds. The name alone proves nothing: a Pod that
 // was force-deleted may still run on a partitioned node.
-func (m *Machine) provenDead(r Record) bool {
-	return r.Holder == m.cfg.Predecessor ||
-		m.cfg.TakeOver && m.cfg.PodUID != "" && r.PodUID == m.cfg.PodUID
+func (m *Machine) provenDead(l Lease) bool {
+	return l.Record.Holder != "" && l.Record.Holder == m.cfg.Predecessor ||
+		l.UID != "" && l.UID == m.knowledge.lease ||
+		m.cfg.TakeOver && m.cfg.PodUID != "" && l.Record.PodUID == m.cfg.PodUID
 }
 
 // observeSameName records a Lease of this member's name as a read or the watch shows it.
 // A read may be ahead of the watch. A Lease that was void is never held again.
 func (m *Machine) observeSameName(l Lease) {
-	r, known := l.Record, m.sameNameLeases[l.UID]
+	known, seen := m.sameNameLeases[l.UID]
 	switch {
-	case r.Void():
-		m.rememberEnded(known.lease.Record.Holder)
+	case l.Record.Holder == m.cfg.Holder || l.UID == m.own.uid && m.own.uid != "":
+	case l.Record.Void():
+		m.noteEnded(l.UID)
 		m.sameNameLeases[l.UID] = sameNameLease{lease: l, void: true}
-	case known.void || r.Holder == m.cfg.Holder:
-		return
-	case m.provenDead(r):
-		m.rememberEnded(r.Holder)
+	case known.void:
+	case m.provenDead(l):
+		m.noteEnded(l.UID)
+		if l.Record.Holder != m.cfg.Predecessor { // the tombstones of the earlier machine are inherited
+			m.adoptTombstones(l)
+			m.notePredecessor(l.Record)
+		}
 	default:
-		delete(m.expiredHolders, r.Holder) // it is alive: if it is deleted later, that counts anew
-		l.Record.Duration = max(r.Duration, known.lease.Record.Duration)
-		m.sameNameLeases[l.UID] = sameNameLease{lease: l}
+		since := m.now
+		if seen {
+			was := known.lease.Record
+			if l.Record = judge(was, l.Record); !changed(was, l.Record) {
+				since = known.since
+			}
+		}
+		m.dropTombstones(l.UID)
+		m.sameNameLeases[l.UID] = sameNameLease{lease: l, since: since}
 	}
-	// This process already has the tombstones of its earlier machine. Those of an evicted
-	// member are older than a lease duration.
-	if r.EvictedBy == "" && (r.Void() || r.Holder != m.cfg.Predecessor) {
-		m.mergeTombstones(r.Tombstones)
-	}
-}
-
-// rememberEnded records that a holder has ended properly: it needs no tombstone.
-func (m *Machine) rememberEnded(holder string) {
-	if holder == "" {
-		return
-	}
-	if _, exists := m.tombstones[holder]; exists {
-		delete(m.tombstones, holder)
-		m.tombGeneration++
-		m.parts.blockedDirty = true
-	}
-	m.expiredHolders[holder] = m.now.Add(expiredHolderMemory * m.cfg.LeaseDuration)
 }
 
 // handleDeleted handles the deletion of a Lease that the watch has shown.
 func (m *Machine) handleDeleted(e LeaseDeleted) {
 	if e.Last.Name != m.cfg.Lease {
-		m.removePeer(e.Last)
+		m.removePeer(e.Last, e.Final)
 		return
 	}
 	m.noteWatermarks(e.Last.Record.Watermarks)
@@ -171,17 +180,20 @@ func (m *Machine) resolveSameName(l Lease) {
 }
 
 // addSameNameTombstone adds a tombstone for a Lease of this member's name that is gone,
-// unless its holder is known to have stopped (R30). If the last state is not the final
-// one, the holder may have claimed anything since.
+// unless its holder is known to have stopped (R30).
 func (m *Machine) addSameNameTombstone(last Lease, final bool) {
-	known, r := m.sameNameLeases[last.UID], last.Record
+	known, seen := m.sameNameLeases[last.UID]
 	delete(m.sameNameLeases, last.UID)
-	if known.void || r.Void() || m.provenDead(r) {
+	if known.void || last.Record.Holder == m.cfg.Holder || m.own.uid != "" && last.UID == m.own.uid || m.provenDead(last) {
 		return
 	}
-	claims := Claims{Everything: true}
-	if final {
-		claims = r.Claims
+	since := m.now
+	if seen {
+		was := known.lease.Record
+		last.Record = judge(was, last.Record)
+		if final && !changed(was, last.Record) {
+			since = known.since
+		}
 	}
-	m.addTombstone(Tombstone{Lease: last.Name, Holder: r.Holder, Claims: claims}, max(r.Duration, known.lease.Record.Duration, m.cfg.LeaseDuration))
+	m.addTombstone(last, final, since)
 }

@@ -128,6 +128,7 @@ func TestC8_AListWithHigherWatermarksDelays(t *testing.T) {
 	r.Watermarks = Watermarks{"Foo": "1001"}
 	p.put("lease-b", r) // the watch does not show it
 	p.step(ListResult{Op: l.Op, Outcome: OK, Leases: p.list()})
+	p.catchUp()
 	p.wantStates(p.kept(), p.lost())
 	p.run(200 * time.Millisecond)
 	p.wantStates(p.kept(), p.lost())
@@ -143,10 +144,10 @@ func TestC8_WatermarksOfEveryObservedLeaseCount(t *testing.T) {
 		name    string
 		happens func(*driver, Lease)
 	}{
-		{"watched", func(p *driver, l Lease) { p.step(LeaseObserved{l}) }},
+		{"watched", func(p *driver, l Lease) { p.step(LeaseObserved{Lease: l}) }},
 		{"the last state of a deleted Lease", func(p *driver, l Lease) { p.step(LeaseDeleted{Last: l}) }},
 		{"read before the acquisition", func(p *driver, l Lease) {
-			p.m = New(p.cfg)
+			p.begin()
 			p.step(Tick{})
 			p.step(GetResult{Op: take[GetLease](p).Op, Outcome: OK, Lease: l})
 		}},

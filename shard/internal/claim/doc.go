@@ -30,7 +30,8 @@
 //   - C1: A partition becomes active only after the server has confirmed a write of
 //     this member that claims it, and a quorum list that was sent after that showed no
 //     other held Lease whose claims overlap, and no tombstone that the machine knows of
-//     overlaps.
+//     overlaps. The watch has come to that list, and this member knows of every Lease that
+//     was deleted before it started (R18, R49).
 //   - C2: A claim is withdrawn only when nothing is in flight on the partition, and
 //     the machine gives the partition up before it sends the withdrawal.
 //   - C3: The machine returns [Fenced] no later than for the first event after the send
@@ -38,8 +39,8 @@
 //     [Machine.Fence] returns that moment, for the caller that hands out work.
 //   - C4: Another member's Lease is voided only by a write on the condition of the
 //     newest version that this machine saw, when its holder and seq have not changed for
-//     the whole duration that the Lease declares, while this member's own renewals
-//     succeeded and its watch was fresh.
+//     the whole duration that counts for it (R46), while this member's own renewals
+//     succeeded, and when its watch is fresh.
 //   - C5: A write whose outcome is unknown never counts as a claim: the machine reads
 //     its Lease and writes again before it continues.
 //   - C6: Partitions that the member keeps stay active when the set of members changes.

@@ -49,8 +49,15 @@ func newDriver(t *testing.T, change ...func(*Config)) *driver {
 		c(&p.cfg)
 	}
 	p.now = Time{Mono: time.Hour, Wall: 1_700_000_000 * time.Second}
-	p.m = New(p.cfg)
+	p.begin()
 	return p
+}
+
+// begin creates the machine. Its watch begins with a list without Leases, so that it is not
+// a newcomer (R49).
+func (p *driver) begin() {
+	p.m = New(p.cfg)
+	p.step(WatchProgress{Version: "1", Listed: true})
 }
 
 // step passes the machine an event.
@@ -143,6 +150,12 @@ func (p *driver) show(name string) {
 	p.step(LeaseObserved{Lease: p.lease(name)})
 }
 
+// catchUp makes the watch come to the present, without an event.
+func (p *driver) catchUp() {
+	p.t.Helper()
+	p.step(WatchProgress{Version: p.server.Version()})
+}
+
 // peer puts the Lease of another member on the server and shows it.
 func (p *driver) peer(name string, phase Phase, claims ...int) Lease {
 	p.t.Helper()
@@ -153,7 +166,7 @@ func (p *driver) peer(name string, phase Phase, claims ...int) Lease {
 
 func (p *driver) peerRecord(name string, phase Phase, claims ...int) Record {
 	return Record{
-		Member: name, Holder: name + "_1", Duration: p.cfg.LeaseDuration, Phase: phase,
+		Member: name, Holder: name + "_1", Duration: p.cfg.LeaseDuration, Phase: phase, Newcomer: Settled,
 		Parameters: p.cfg.Parameters, Fingerprint: p.cfg.Parameters.Fingerprint(),
 		Claims: Claims{Parameters: p.cfg.Parameters, Set: setOf(p.cfg.Parameters.Partitions, claims...)},
 	}
@@ -228,9 +241,8 @@ func (p *driver) serve() {
 				p.hung = append(p.hung, a)
 				continue
 			}
-			r := p.lease(a.Name).Record
-			r.Holder, r.EvictedBy = "", p.cfg.Holder
-			o, err := p.server.Update(a.Name, leaseserver.At(a.UID, a.Version), decoded(r))
+			void := Record{Member: a.Member, PodUID: a.PodUID, Phase: PhaseDraining, EvictedBy: p.cfg.Holder}
+			o, err := p.server.Update(a.Name, leaseserver.At(a.UID, a.Version), decoded(void))
 			if err != nil {
 				p.step(EvictResult{Op: a.Op, Outcome: Conflict})
 				continue

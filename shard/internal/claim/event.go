@@ -71,7 +71,15 @@ type (
 	// Tick carries only the time.
 	Tick struct{}
 	// LeaseObserved is a Lease as the watch, or its initial list, showed it.
-	LeaseObserved struct{ Lease Lease }
+	LeaseObserved struct {
+		Lease  Lease
+		Listed bool // it is a part of a list, whose end WatchProgress reports
+	}
+	// WatchProgress reports that the watch has shown everything up to Version.
+	WatchProgress struct {
+		Version string
+		Listed  bool // Version is that of a list, which the watch has shown completely
+	}
 	// LeaseDeleted reports that the watch showed the end of a Lease. Last is its last
 	// known state. Final is true if Last is the state in which it was deleted, from a
 	// watch event; a list does not show that state.
@@ -123,6 +131,7 @@ type (
 func (Tick) event()              {}
 func (LeaseObserved) event()     {}
 func (LeaseDeleted) event()      {}
+func (WatchProgress) event()     {}
 func (Synced) event()            {}
 func (Stop) event()              {}
 func (Idle) event()              {}
@@ -143,6 +152,7 @@ type (
 	// GetLease reads the member's own Lease with a quorum read.
 	GetLease struct {
 		Op      uint64
+		UID     string // of the Lease that this process has held, "" for none
 		Timeout time.Duration
 	}
 	// CreateLease creates the member's own Lease.
@@ -207,9 +217,12 @@ type (
 		Partitions ring.Set
 		Unowned    []time.Duration
 	}
-	// Drain: hand out no more work on these partitions, cancel the work in flight, and
-	// report Idle when it has ended.
+	// Drain: hand out no more work on these partitions, and report Idle when the work in
+	// flight has ended. Its contexts stay valid until Cancel.
 	Drain struct{ Partitions ring.Set }
+	// Cancel: cancel the contexts of the work in flight on these partitions, which are being
+	// drained.
+	Cancel struct{ Partitions ring.Set }
 	// Released: this member no longer owns these partitions. Drop the work parked on them.
 	Released struct{ Partitions ring.Set }
 	// Fenced: cancel all work in flight and hand out none (R36).
@@ -230,6 +243,7 @@ func (Relist) action()      {}
 func (Claimed) action()     {}
 func (Activated) action()   {}
 func (Drain) action()       {}
+func (Cancel) action()      {}
 func (Released) action()    {}
 func (Fenced) action()      {}
 func (Unfenced) action()    {}

@@ -71,7 +71,7 @@ func (m *Machine) eviction(op uint64, l Lease) EvictLease {
 
 // evictAt returns when this member evicts the peer if it stays silent.
 func (m *Machine) evictAt(p *peer) Time {
-	at := p.changedAt.Add(p.lease.Record.Duration)
+	at := p.changedAt.Add(m.counting(p.lease.Record.Duration))
 	if m.now.Mono < at.Mono {
 		return at // the turn is computed when that time has come
 	}
@@ -89,7 +89,7 @@ func (m *Machine) turn(p *peer) time.Duration {
 	before := 0
 	for _, q := range m.peers {
 		r := &q.lease.Record
-		alive := !r.Void() && r.Phase == PhaseActive && m.now.since(q.changeSeenAt) < r.Duration/2
+		alive := !r.Void() && r.Phase == PhaseActive && m.now.since(q.changeSeenAt) < m.counting(r.Duration)/2
 		if alive && xxh3.HashStringSeed(q.lease.Name, seed) < mine {
 			before++
 		}
@@ -117,9 +117,7 @@ func (m *Machine) findDeleted(op uint64, inList map[string]bool) {
 	for _, p := range m.peersWhere(func(p *peer) bool { return p.refusedOp != 0 && p.refusedOp < op }) {
 		p.refusedOp = 0
 		if !inList[p.lease.UID] {
-			last := p.lease
-			last.Record.Claims = Claims{Everything: true}
-			m.removePeer(last)
+			m.removePeer(p.lease, false)
 		}
 	}
 }
@@ -157,7 +155,7 @@ func (m *Machine) evicted(e EvictResult) {
 			}
 		case NotFound:
 			// The watch never shows the end of a Lease that only a list has shown.
-			m.removePeer(p.lease)
+			m.removePeer(p.lease, false)
 		case Conflict:
 			// Another client has written the Lease: the next version that the watch shows
 			// decides (R24). Another holder or seq shows that the peer is alive. Otherwise the
@@ -189,8 +187,35 @@ func (m *Machine) sweepVoid() {
 		if !m.mayRemove() {
 			return
 		}
-		m.do(DeleteLease{Op: m.startRemoval(p), Name: p.lease.Name, UID: p.lease.UID, Version: p.lease.Version, Timeout: m.timeout()})
+		m.do(m.deletion(p))
 	}
+}
+
+// seesHeldLease reports whether another member is left, as far as this one knows.
+func (m *Machine) seesHeldLease() bool {
+	for _, p := range m.peers {
+		if !p.lease.Record.Void() {
+			return true
+		}
+	}
+	return false
+}
+
+// sweepAll deletes the void Leases that are left when the last member leaves (R39), once
+// each. It returns false when that has ended.
+func (m *Machine) sweepAll() (sweeping bool) {
+	for _, p := range m.peersWhere(func(p *peer) bool { return p.lease.Record.Void() && p.op == 0 && !p.sweptLast }) {
+		if !m.mayRemove() {
+			break
+		}
+		p.sweptLast = true
+		m.do(m.deletion(p))
+	}
+	return len(m.removals) > 0
+}
+
+func (m *Machine) deletion(p *peer) DeleteLease {
+	return DeleteLease{Op: m.startRemoval(p), Name: p.lease.Name, UID: p.lease.UID, Version: p.lease.Version, Timeout: m.timeout()}
 }
 
 // swept handles the response to the DeleteLease of a peer's void Lease.
@@ -203,7 +228,7 @@ func (m *Machine) swept(e DeleteResult) {
 		p.op = 0
 		p.sweepAt = m.now.Add(m.jitter(m.cfg.LeaseDuration))
 		if e.Outcome == NotFound && p.lease.Version == p.opVersion {
-			m.removePeer(p.lease)
+			m.removePeer(p.lease, false)
 		}
 		return
 	}

@@ -30,7 +30,7 @@ func Example() {
 		return own
 	}
 
-	events := []claim.Event{claim.Tick{}, claim.Synced{}}
+	events := []claim.Event{claim.WatchProgress{Version: "100", Listed: true}, claim.Synced{}}
 	for end := now.Add(time.Second); len(events) > 0 || m.Next() < end.Mono; {
 		if len(events) == 0 { // nothing happens until the machine needs a Tick
 			now = now.Add(m.Next() - now.Mono)

@@ -6,6 +6,8 @@ package claim
 import (
 	"testing"
 	"time"
+
+	"github.com/tom-ludwig/operator-scaling/shard/ring"
 )
 
 // due advances the time until the machine renews, and returns the renewal.
@@ -85,7 +87,31 @@ func TestC3_AfterTheFenceTheLeaseIsReadAndWrittenBeforeWorkResumes(t *testing.T)
 	none[Activated](p)
 	p.step(WriteResult{Op: u.Op, Outcome: OK, Lease: p.commit(u)})
 	take[Unfenced](p)
-	none[Activated](p) // nothing has changed: nothing is replayed
+	// Perhaps this member was evicted, and its old record was applied again (R52): a list must
+	// show its claims, and no work may be in flight.
+	p.wantStates(nil, p.all())
+	p.show(p.cfg.Lease)
+	none[ListLeases](p)
+	p.step(Idle{Partitions: ring.FullSet(testPartitions)})
+	list := take[ListLeases](p)
+	none[Activated](p)
+	p.step(ListResult{Op: list.Op, Outcome: OK, Leases: p.list()})
+	p.wantStates(p.all(), nil)
+	if got, want := p.m.Token(0), p.lease(p.cfg.Lease).Version; got != want {
+		t.Errorf("the token is %s, want %s: another member may have owned the partition meanwhile", got, want)
+	}
+}
+
+// A write that was sent before the fence, and that is confirmed, shows that nothing has
+// changed: no check is needed (R52).
+func TestR52_NoCheckAfterAWriteAtTheKnownVersion(t *testing.T) {
+	p := newDriver(t).join()
+	u := p.due()
+	p.wait(p.cfg.RenewDeadline - p.cfg.RenewPeriod + 500*time.Millisecond)
+	take[Fenced](p)
+	p.step(WriteResult{Op: u.Op, Outcome: OK, Lease: p.commit(u)})
+	take[Unfenced](p)
+	none[Drain](p)
 	p.wantStates(p.all(), nil)
 }
 
@@ -95,12 +121,13 @@ func TestAMachineThatWasEvictedEnds(t *testing.T) {
 		change func(*Lease)
 		want   error
 	}{
-		{"void", func(l *Lease) { l.Record.Holder = "" }, ErrEvicted},
-		{"another holder", func(l *Lease) { l.Record.Holder = "a_2" }, ErrEvicted},
-		{"another Lease of the same name", func(l *Lease) { l.UID = "other" }, ErrEvicted},
+		{"void", func(l *Lease) { l.Record.Holder, l.Record.EvictedBy = "", "b_1" }, ErrEvicted},
+		{"another holder", func(l *Lease) { l.Record.Holder = "a_2" }, ErrTakenOver},
+		{"without a holder", func(l *Lease) { l.Record = Record{Edited: true} }, ErrTakenOver},
+		{"another Lease of the same name", func(l *Lease) { l.UID = "other" }, ErrTakenOver},
 		{"an older version", func(l *Lease) { l.Version = "99" }, ErrWentBack},
 		{"an older version of fewer digits", func(l *Lease) { l.Version = "9" }, ErrWentBack},
-		{"an older seq", func(l *Lease) { l.Record.Seq-- }, ErrWentBack},
+		{"an older seq", func(l *Lease) { l.Record.Seq-- }, ErrTakenOver},
 		{"none", nil, ErrVanished},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -68,7 +68,7 @@ func (s *script) record() Record {
 	}
 	r.Watermarks = s.watermarks()
 	for range s.pick(3) {
-		r.Tombstones = append(r.Tombstones, Tombstone{Lease: "lease-x", Holder: fmt.Sprint(s.pick(4)), Claims: s.claims()})
+		r.Tombstones = append(r.Tombstones, Tombstone{UID: "lease-uid-x", Holder: fmt.Sprint(s.pick(4)), Claims: s.claims()})
 	}
 	return r
 }

@@ -11,18 +11,21 @@ import (
 
 // listing is the quorum read that a member makes between a claim and work on it (R16).
 type listing struct {
-	op      uint64   // 0 if none is in flight
-	asked   ring.Set // claimed by a confirmed write before the list was sent
-	clear   ring.Set // claimed by no other member, according to the last list
-	retryAt Time
-	again   int             // lists in a row that decided nothing
-	gone    map[string]bool // UIDs of Leases that the watch has shown to be deleted, until the first list has arrived
+	op         uint64   // 0 if none is in flight
+	asked      ring.Set // claimed by a confirmed write before the list was sent
+	clear      ring.Set // claimed by no other member, according to the last list
+	retryAt    Time
+	again      int     // lists in a row that decided nothing
+	answer     []Lease // the last one, until the watch has come to answerTo
+	answerTo   string
+	answeredAt Time
+	gone       map[string]bool // UIDs of Leases that the watch has shown to be deleted, until the first list has arrived
 }
 
 // maybeList sends a list if one is needed: a new member has to learn its peers, or there
 // are claimed partitions that no other member claims, according to the watch.
 func (m *Machine) maybeList() {
-	if m.list.op != 0 || m.own.op != nil || m.own.version == "" || !m.now.Reached(m.list.retryAt) {
+	if m.list.outstanding() || m.own.op != nil || m.own.version == "" || !m.now.Reached(m.list.retryAt) {
 		return
 	}
 	asked := ring.NewSet(len(m.parts.state))
@@ -90,9 +93,39 @@ func (m *Machine) listed(e ListResult) {
 		m.list.gone = nil
 		return
 	}
+	m.list.answer, m.list.answerTo, m.list.answeredAt = e.Leases, "", m.now
+	for _, l := range e.Leases {
+		if CompareVersions(l.Version, m.list.answerTo) > 0 {
+			m.list.answerTo = l.Version
+		}
+	}
+}
+
+// outstanding reports whether a list was sent and has not been judged yet.
+func (l *listing) outstanding() bool { return l.op != 0 || l.answer != nil }
+
+// judgeList finds the partitions that no other member claims (R18), as soon as the watch has
+// come to the newest version in the list. This member's claim is one of them, and so the
+// watch has then shown each earlier claim, also one on a Lease that was deleted before the
+// list.
+func (m *Machine) judgeList() {
+	if m.list.answer == nil {
+		return
+	}
+	if CompareVersions(m.watched, m.list.answerTo) < 0 {
+		if m.now.since(m.list.answeredAt) >= m.cfg.RenewPeriod {
+			m.list.answer = nil // too old; it is sent again when the watch is fresh
+		}
+		return
+	}
+	leases, inList := m.list.answer, map[string]bool{}
+	m.list.answer = nil
+	for _, l := range leases {
+		inList[l.UID] = true
+	}
 	clear := ring.NewSet(len(m.parts.state))
 	for p := range m.list.asked.All() {
-		if !m.claimedByOther(p, e.Leases, inList) {
+		if !m.claimedByOther(p, leases, inList) {
 			clear.Add(p)
 		} else {
 			m.stats.Contested++
@@ -116,7 +149,6 @@ func (m *Machine) claimedByOther(partition int, leases []Lease, inList map[strin
 		if l.Name != m.cfg.Lease && !l.Record.Void() && l.Record.Claims.overlaps(partition, m.parts.parameters) {
 			return true
 		}
-		m.mergeTombstones(l.Record.Tombstones)
 	}
 	for _, p := range m.peers {
 		r := &p.lease.Record

@@ -29,8 +29,11 @@ type Config struct {
 	RenewDeadline time.Duration // from the send time of a confirmed renewal to the fence
 	RenewPeriod   time.Duration // between renewals; jittered downwards by up to a tenth
 	WatchLagLimit time.Duration // the member's own writes must come back through the watch within it
-	DrainTimeout  time.Duration
-	Coalesce      time.Duration // how long to collect claims and releases for one write
+	// DrainGrace is the time for work to end by itself before a drain cancels its contexts
+	// (R10). 0: they are cancelled at once.
+	DrainGrace   time.Duration
+	DrainTimeout time.Duration // for the rest of a drain, counted after DrainGrace
+	Coalesce     time.Duration // how long to collect claims and releases for one write
 	// StartupSettle is how long a new member that sees no claims waits for other members
 	// that start at the same time, before it claims everything. While one of them is
 	// joining, it waits up to five times as long. 0 disables the wait.
@@ -46,12 +49,17 @@ type Config struct {
 	Predecessor string
 	// Tombstones are those that the earlier machine knew of.
 	Tombstones []Tombstone
+	// Knowledge is that of the earlier machine, which had the same watch.
+	Knowledge Knowledge
 }
 
-// The reasons why a machine ends. After the first three, the caller creates a new machine.
+// The reasons why a machine ends. After the first four, the caller creates a new machine.
 var (
-	// ErrEvicted: a peer voided the Lease, or another process took it over.
-	ErrEvicted = errors.New("the Lease was evicted or taken over")
+	// ErrEvicted: a peer voided the Lease.
+	ErrEvicted = errors.New("the Lease was evicted")
+	// ErrTakenOver: another process holds the Lease, or another client edited its holder, or
+	// applied an older record of this member again.
+	ErrTakenOver = errors.New("the Lease was taken over or edited")
 	// ErrVanished: the Lease was deleted.
 	ErrVanished = errors.New("the Lease was deleted")
 	// ErrWentBack: the server shows an older state of the Lease than it has confirmed,
@@ -62,7 +70,7 @@ var (
 	// ErrStaleWatch: the member's own writes did not come back through the watch although
 	// the watch was restarted several times (R34).
 	ErrStaleWatch = errors.New("the Lease watch is stale although writes succeed")
-	// ErrStopped: the member has drained, released and deleted its Lease.
+	// ErrStopped: the member has drained, released and voided its Lease.
 	ErrStopped = errors.New("stopped")
 )
 
@@ -87,13 +95,16 @@ type Machine struct {
 	out    []Action
 	lastOp uint64
 
-	own            own
-	peers          map[string]*peer     // by Lease name, without this member's Lease
-	removals       map[uint64]struct{}  // evictions and deletions of peers' Leases in flight, by Op
-	tombstones     map[string]tombstone // by holder
-	expiredHolders map[string]Time      // holders whose tombstones are not adopted again, and until when
-	watchProbe     watchProbe
-	tombGeneration int
+	own           own
+	peers         map[string]*peer    // by Lease name, without this member's Lease
+	removals      map[uint64]struct{} // evictions and deletions of peers' Leases in flight, by Op
+	tombstones    map[tombstoneKey]tombstone
+	tombstonesDue bool   // there is one that no write has published
+	watched       string // the version to which the watch has come
+	knowledge     Knowledge
+	newcomerAt    string          // version of the last newcomer's Lease
+	ended         map[string]bool // UIDs of Leases that were seen void
+	watchProbe    watchProbe
 
 	synced         bool // the informers have synced
 	stopAsked      bool
@@ -107,6 +118,7 @@ type Machine struct {
 	sameNameLeases map[string]sameNameLease // by UID
 
 	inForce      ring.Parameters // the parameters in force
+	inForceLease string          // the Lease that they are from, if they are not this member's own parameters
 	incompatible bool            // those are for another key: this member wants nothing
 	view         *ring.Ring
 	rank         int  // of this member in the view; the first one deletes void Leases
@@ -132,6 +144,7 @@ type Stats struct {
 	CacheWaits        uint64 // partitions that became active after the caches had reached the watermarks
 	CacheWaitsGivenUp uint64 // partitions that became active although the caches had not
 	Relists           uint64
+	OldRecords        uint64 // readable records on peers' Leases that were not the last ones of their holders (R32)
 }
 
 // New returns a machine that has done nothing yet: pass it a [Tick] to start it.
@@ -141,8 +154,9 @@ func New(cfg Config) *Machine {
 		rand:           rand.New(rand.NewPCG(xxh3.HashString(cfg.Holder), xxh3.HashString(cfg.Lease))),
 		peers:          map[string]*peer{},
 		removals:       map[uint64]struct{}{},
-		tombstones:     map[string]tombstone{},
-		expiredHolders: map[string]Time{},
+		tombstones:     map[tombstoneKey]tombstone{},
+		ended:          map[string]bool{},
+		knowledge:      cfg.Knowledge,
 		sameNameLeases: map[string]sameNameLease{},
 		inForce:        cfg.Parameters,
 		viewDirty:      true,
@@ -166,13 +180,20 @@ func (m *Machine) Step(now Time, event Event) []Action {
 	m.now = now
 	if first {
 		for _, t := range m.cfg.Tombstones {
-			m.addTombstone(t, m.cfg.LeaseDuration)
+			if m.mayAdopt(t) {
+				m.putTombstone(t, now.Add(t.Remaining))
+			}
 		}
 	}
 	switch e := event.(type) {
 	case Tick:
 	case LeaseObserved:
 		m.observe(e.Lease)
+		if !e.Listed {
+			m.watched = e.Lease.Version
+		}
+	case WatchProgress:
+		m.progress(e)
 	case LeaseDeleted:
 		m.handleDeleted(e)
 	case Synced:
@@ -206,6 +227,8 @@ func (m *Machine) Step(now Time, event Event) []Action {
 func (m *Machine) decide() {
 	m.fence()
 	m.expireTombstones()
+	m.updateKnowledge()
+	m.judgeList()
 	if m.stage != ended {
 		m.advance()
 	}
@@ -240,7 +263,7 @@ func (m *Machine) advance() {
 	case m.stage == stopping && m.own.fenced && m.own.op == nil && m.own.version == "" && m.own.failures > 0 && m.parts.quiescent():
 		// The server cannot be reached. No work is in flight; the Lease expires.
 		m.end(ErrStopped)
-	case m.stage == joining && m.known && m.synced:
+	case m.stage == joining && m.known && m.synced && m.mayBecomeActive():
 		m.stage, m.servedAt = serving, m.now
 		m.viewDirty = true
 	}
@@ -252,6 +275,7 @@ func (m *Machine) fence() {
 		return
 	}
 	m.own.fenced = true
+	m.list.answer = nil
 	m.stats.FenceTrips++
 	if m.own.op == nil {
 		m.own.version = "" // the member may have been evicted meanwhile: read before writing (R4)

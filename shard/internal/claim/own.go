@@ -4,6 +4,7 @@
 package claim
 
 import (
+	"cmp"
 	"time"
 
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
@@ -26,7 +27,8 @@ type own struct {
 	fenced      bool // also before the first confirmed write
 	confirmedAt Time // when the last confirmation came; zero before the first
 	phase       Phase
-	tombstones  int // generation of the tombstones in the last confirmed write
+	watched     string   // in the last write that was sent
+	newcomer    Newcomer // likewise
 
 	renewAt  Time // when the next renewal is due
 	retryAt  Time // after a failure, nothing is sent before it
@@ -35,14 +37,13 @@ type own struct {
 
 // request is a request in flight to the Lease of this member's name.
 type request struct {
-	id         uint64
-	kind       kind
-	sent       Time
-	seq        uint64
-	phase      Phase
-	tombstones int
-	claiming   ring.Set // becomes claimed if the write is confirmed
-	released   ring.Set // given up with it, whether the write succeeds or not
+	id       uint64
+	kind     kind
+	sent     Time
+	seq      uint64
+	phase    Phase
+	claiming ring.Set // becomes claimed if the write is confirmed
+	released ring.Set // given up with it, whether the write succeeds or not
 }
 
 type kind uint8
@@ -93,11 +94,14 @@ func (m *Machine) writeOwn() {
 	case m.stage == acquiring:
 		m.acquire()
 	case m.stage == leaving:
+		if m.sweepAll() {
+			return
+		}
 		r := m.begin(opDelete)
 		m.do(DeleteLease{Op: r.id, Name: m.cfg.Lease, UID: m.own.uid, Version: m.own.version, Timeout: m.timeout()})
 	case m.own.version == "":
 		r := m.begin(opGet)
-		m.do(GetLease{Op: r.id, Timeout: m.timeout()})
+		m.do(m.get(r))
 	case m.stage == stopping && m.parts.quiescent():
 		m.sendVoid()
 	case m.updateDue():
@@ -113,7 +117,7 @@ func (m *Machine) updateDue() bool {
 	return m.own.failures > 0 || m.own.fenced ||
 		m.now.Reached(m.own.renewAt) ||
 		m.own.phase != m.phase() && (m.stage != stopping || m.now.Reached(m.stoppedAt.Add(m.cfg.Coalesce))) ||
-		m.own.tombstones != m.tombGeneration ||
+		m.tombstonesDue || m.newcomerDue() ||
 		m.parts.waiting && m.now.Reached(m.parts.waitUntil)
 }
 
@@ -128,9 +132,14 @@ func (m *Machine) phase() Phase {
 	return PhaseJoining
 }
 
+// get returns the request that reads this member's Lease.
+func (m *Machine) get(r *request) GetLease {
+	return GetLease{Op: r.id, UID: cmp.Or(m.own.uid, m.knowledge.lease), Timeout: m.timeout()}
+}
+
 func (m *Machine) sendUpdate() {
 	r := m.begin(opUpdate)
-	r.phase, r.tombstones = m.phase(), m.tombGeneration
+	r.phase, m.tombstonesDue = m.phase(), false
 	// The released partitions are given up before the request is sent (R13, R20): it may
 	// be committed although no response arrives, and another member may start at that
 	// moment.
@@ -162,6 +171,7 @@ func (m *Machine) sendVoid() {
 }
 
 func (m *Machine) record(phase Phase, claims Claims) Record {
+	m.own.watched, m.own.newcomer = m.watched, m.newcomer()
 	return Record{
 		Member:      m.cfg.Member,
 		Holder:      m.cfg.Holder,
@@ -172,7 +182,10 @@ func (m *Machine) record(phase Phase, claims Claims) Record {
 		Fingerprint: m.cfg.Parameters.Fingerprint(),
 		Parameters:  m.cfg.Parameters,
 		Claims:      claims,
-		Tombstones:  m.tombstoneList(),
+		Tombstones:  m.tombstonesToPublish(),
+		Watched:     m.watched,
+		Newcomer:    m.newcomer(),
+		Longest:     m.longest(),
 	}
 }
 
@@ -203,13 +216,15 @@ func (m *Machine) wrote(e WriteResult) {
 	m.own.version, m.own.confirmedVersion, m.own.confirmedSeq = e.Lease.Version, e.Lease.Version, r.seq
 	m.own.confirmedAt, m.own.failures, m.own.retryAt = m.now, 0, Time{}
 	m.own.renewAt = r.sent.Add(m.jitter(m.cfg.RenewPeriod))
-	m.own.tombstones = r.tombstones
 	if m.own.phase != r.phase {
 		m.own.phase = r.phase
 		m.viewDirty = true
 	}
 	if r.kind == opVoid {
 		m.stage = leaving
+		if m.seesHeldLease() {
+			m.end(ErrStopped) // peers see the void Lease, and one of them deletes it (R39)
+		}
 		return
 	}
 	m.watchProbe.expect(e.Lease.UID, e.Lease.Version, m.now)
@@ -224,6 +239,7 @@ func (m *Machine) wrote(e WriteResult) {
 		m.own.fenced = false
 		m.do(Unfenced{})
 	}
+	m.parts.reclaim(e.Lease.Version)
 	if claimed := m.parts.confirm(r.claiming, e.Lease.Version); !claimed.Empty() {
 		m.do(Claimed{Partitions: claimed})
 	}
@@ -264,15 +280,30 @@ func (m *Machine) got(e GetResult) {
 	switch {
 	case e.Outcome != OK:
 		m.lost(ErrVanished)
-	case l.UID != m.own.uid || l.Record.Holder != m.cfg.Holder:
+	case CompareVersions(l.Version, m.own.confirmedVersion) < 0:
+		m.lost(ErrWentBack) // also if the holder is another one (R51)
+	case l.UID == m.own.uid && l.Record.EvictedBy != "":
 		m.lost(ErrEvicted)
-	case CompareVersions(l.Version, m.own.confirmedVersion) < 0 || l.Record.Seq < m.own.confirmedSeq:
-		m.lost(ErrWentBack)
+	case l.UID != m.own.uid || l.Record.Holder != m.cfg.Holder || l.Record.Seq < m.own.confirmedSeq && !l.Record.Edited:
+		m.lost(ErrTakenOver)
 	default:
+		// If the record was edited (R32), the next write restores it.
 		// Only the version is adopted, never the claims (R8): a release that timed out may
 		// still be in flight (R20).
 		m.own.version = l.Version
 		m.own.failures = max(m.own.failures, 1)
+		if m.own.fenced {
+			m.recheck()
+		}
+	}
+}
+
+// recheck makes what was active wait for a list before work on it continues (R52): a peer
+// may have evicted this member, and someone may then have applied its old record again, which
+// looks like its own.
+func (m *Machine) recheck() {
+	if checking := m.parts.recheck(m.now); !checking.Empty() {
+		m.do(Drain{Partitions: checking})
 	}
 }
 

@@ -27,7 +27,9 @@ type partitions struct {
 	state      []partitionState
 	token      []string // version of the write that claimed it
 	drainSince []Time
-	heldSince  []Time // since when a claimed one waits for the caches; zero if it does not
+	cancelled  ring.Set // draining, and the contexts of the work were cancelled
+	unsure     ring.Set // draining or claimed, and the claim must be checked before work on it continues (R52)
+	heldSince  []Time   // since when a claimed one waits for the caches; zero if it does not
 	want       ring.Set
 	claimable  ring.Set // free, wanted, and claimed by no member, according to the watch
 
@@ -48,6 +50,8 @@ func newPartitions(p ring.Parameters) partitions {
 		state:        make([]partitionState, p.Partitions),
 		token:        make([]string, p.Partitions),
 		drainSince:   make([]Time, p.Partitions),
+		cancelled:    ring.NewSet(p.Partitions),
+		unsure:       ring.NewSet(p.Partitions),
 		leftAt:       make([]Time, p.Partitions),
 		heldSince:    make([]Time, p.Partitions),
 		want:         ring.NewSet(p.Partitions),
@@ -108,10 +112,33 @@ func (t *partitions) idle(set ring.Set) {
 		return
 	}
 	for p := range set.All() {
-		if t.state[p] == draining {
-			t.state[p] = drained
+		if t.state[p] != draining {
+			continue
+		}
+		if t.state[p] = drained; t.unsure.Has(p) {
+			t.state[p] = claimed
 		}
 	}
+}
+
+// recheck makes all partitions with work or claims wait until the work has ended and a list
+// has confirmed the claim (R52). It returns those that were active.
+func (t *partitions) recheck(now Time) ring.Set {
+	set := t.in(active)
+	for p, s := range t.state {
+		switch s {
+		case active:
+			t.state[p], t.drainSince[p] = draining, now
+			t.cancelled.Remove(p)
+			t.unsure.Add(p)
+		case draining:
+			t.unsure.Add(p)
+		case drained:
+			t.state[p] = claimed
+			t.unsure.Add(p)
+		}
+	}
+	return set
 }
 
 // release frees the partitions that the next write withdraws (R13).
@@ -142,8 +169,19 @@ func (t *partitions) confirm(set ring.Set, version string) ring.Set {
 	}
 	for p := range set.All() {
 		t.state[p], t.token[p], t.heldSince[p] = claimed, version, Time{}
+		t.unsure.Remove(p)
 	}
 	return set
+}
+
+// reclaim records that a write was confirmed that claims all partitions with an unsure claim
+// again: another member may have owned them meanwhile, with a higher token.
+func (t *partitions) reclaim(version string) {
+	for p := range t.unsure.All() {
+		if s := t.state[p]; s == draining || s == claimed {
+			t.token[p] = version
+		}
+	}
 }
 
 // left records since when the partitions that are in before but not in after are no
@@ -170,14 +208,14 @@ func (t *partitions) takeLeft(p int, now Time) (unowned time.Duration, known boo
 func (m *Machine) reconcilePartitions() {
 	m.updateView()
 	t := &m.parts
-	if !t.sameTable(m.inForce) && !m.incompatible && t.allFree() && m.own.op == nil && m.list.op == 0 {
+	if !t.sameTable(m.inForce) && !m.incompatible && t.allFree() && m.own.op == nil && !m.list.outstanding() {
 		m.parts = newPartitions(m.inForce)
 	}
 	m.updateWanted()
 	m.updateBlocked()
 
-	may := m.stage == serving && m.canTrustView() && m.settled()
-	toActivate, toDrain := ring.NewSet(len(t.state)), ring.NewSet(len(t.state))
+	may := m.stage == serving && m.canTrustView() && m.knowledge.settled && m.settled()
+	toActivate, toDrain, toCancel := ring.NewSet(len(t.state)), ring.NewSet(len(t.state)), ring.NewSet(len(t.state))
 	var unowned []time.Duration
 	pending := m.PendingWatermarks()
 	t.claimable = ring.NewSet(len(t.state))
@@ -188,7 +226,7 @@ func (m *Machine) reconcilePartitions() {
 		case free:
 			// A write while a list is in flight could overtake the list, which would have
 			// to be repeated: with a slow server and many changes, over and over.
-			if want && may && m.list.op == 0 && !t.blocked.Has(p) {
+			if want && may && !m.list.outstanding() && !t.blocked.Has(p) {
 				t.claimable.Add(p)
 				waiting, more = true, true // other members release their partitions one after the other
 			}
@@ -198,8 +236,9 @@ func (m *Machine) reconcilePartitions() {
 			}
 			if !want {
 				waiting = true
-			} else if may && m.list.clear.Has(p) && !m.mustWaitForCache(p, pending) {
+			} else if may && m.list.clear.Has(p) && !t.blocked.Has(p) && !m.mustWaitForCache(p, pending) {
 				t.state[p] = active
+				t.unsure.Remove(p)
 				toActivate.Add(p)
 				if d, known := t.takeLeft(p, m.now); known {
 					unowned = append(unowned, d)
@@ -209,11 +248,16 @@ func (m *Machine) reconcilePartitions() {
 		case active:
 			if !want {
 				t.state[p], t.drainSince[p] = draining, m.now
+				t.cancelled.Remove(p)
+				t.unsure.Remove(p)
 				toDrain.Add(p)
 			}
 		case draining:
 			more = true
-			if m.now.since(t.drainSince[p]) >= m.cfg.DrainTimeout {
+			if want && !t.cancelled.Has(p) && !t.unsure.Has(p) { // no context was cancelled, and the claim still holds (R12a)
+				t.state[p] = active
+				toActivate.Add(p)
+			} else if m.now.since(t.drainSince[p]) >= m.cfg.DrainGrace+m.cfg.DrainTimeout {
 				m.end(ErrDrainTimeout)
 				return
 			}
@@ -230,6 +274,12 @@ func (m *Machine) reconcilePartitions() {
 		}
 	}
 	m.list.clear = ring.Set{}
+	for p, s := range t.state {
+		if s == draining && !t.cancelled.Has(p) && (t.unsure.Has(p) || m.now.since(t.drainSince[p]) >= m.cfg.DrainGrace) {
+			t.cancelled.Add(p)
+			toCancel.Add(p)
+		}
+	}
 	switch {
 	case waiting && !more:
 		t.waitUntil = m.now
@@ -239,6 +289,9 @@ func (m *Machine) reconcilePartitions() {
 	t.waiting = waiting
 	if !toDrain.Empty() {
 		m.do(Drain{Partitions: toDrain})
+	}
+	if !toCancel.Empty() {
+		m.do(Cancel{Partitions: toCancel})
 	}
 	if !toActivate.Empty() {
 		m.do(Activated{Partitions: toActivate, Unowned: unowned})

@@ -6,8 +6,7 @@ package claim
 import (
 	"cmp"
 	"slices"
-
-	"github.com/tom-ludwig/operator-scaling/shard/ring"
+	"time"
 )
 
 // peer is another member's Lease as the watch shows it.
@@ -25,6 +24,7 @@ type peer struct {
 	suspectVersion string
 	refusedOp      uint64 // the last op at suspectAt: a list that was sent later shows whether the Lease exists
 	sweepAt        Time   // when a void Lease may be deleted
+	sweptLast      bool   // its deletion was sent when this member, the last one, left
 }
 
 // observe handles a Lease that the watch shows. Watch events are in order, so the newest
@@ -36,68 +36,99 @@ func (m *Machine) observe(l Lease) {
 		m.observeOwn(l)
 		return
 	}
-	m.mergeTombstones(l.Record.Tombstones)
 	p := m.peers[l.Name]
+	if p != nil && p.lease.UID != l.UID {
+		// A list replaced a part of the watch in which the Lease was deleted and created again.
+		m.removePeer(p.lease, false)
+		p = nil
+	}
 	if p == nil {
-		p = &peer{}
+		p = &peer{changedAt: m.now, changeSeenAt: m.now, sweepAt: m.now.Add(m.cfg.LeaseDuration)}
 		m.peers[l.Name] = p
 		m.viewDirty, m.parts.blockedDirty = true, true
+		m.noteNewcomer(l)
 	} else if p.lease.sameWrite(l) {
 		return
 	} else {
+		if p.lease.Record.Newcomer != l.Record.Newcomer || p.lease.Record.Phase != l.Record.Phase {
+			m.noteNewcomer(l)
+		}
+		detected := p.lease.Record.Edited || l.Record.Edited
+		l.Record = judge(p.lease.Record, l.Record)
 		was, is := p.lease.Record, l.Record
-		switch {
-		case p.lease.UID != l.UID:
-			// A list replaced a part of the watch in which the Lease was deleted and
-			// created again.
-			m.addTombstoneOf(p.lease)
-		case is.Void() && !was.Void():
-			// It ended properly. Members that missed that may publish a tombstone for it.
-			delete(m.tombstones, was.Holder)
-			m.expiredHolders[was.Holder] = m.now.Add(expiredHolderMemory * m.cfg.LeaseDuration)
-		case was.Holder == is.Holder && is.Parameters == (ring.Parameters{}):
-			// An incarnation never changes its parameters. Another client has removed
-			// them; the fleet must not drain because of that.
-			l.Record.Fingerprint, l.Record.Parameters = was.Fingerprint, was.Parameters
-			is = l.Record
+		if is.Edited && !detected {
+			m.stats.OldRecords++
 		}
 		if before, after := was.inForce(), is.inForce(); !before.equal(after) {
+			m.parts.blockedDirty = true
 			since := m.now
 			if is.EvictedBy != "" {
 				since = p.changeSeenAt
 			}
 			m.parts.left(before, after, since)
 		}
-		if was.Holder != is.Holder || was.Phase != is.Phase || was.Member != is.Member || was.Fingerprint != is.Fingerprint || !p.lease.Created.Equal(l.Created) {
+		if was.Void() != is.Void() || was.Holder != is.Holder || was.Phase != is.Phase || was.Member != is.Member || was.Fingerprint != is.Fingerprint || !p.lease.Created.Equal(l.Created) {
 			m.viewDirty, m.parts.blockedDirty = true, true
-		} else if !was.Claims.equal(is.Claims) {
-			m.parts.blockedDirty = true
+		}
+		// Only a newer version with another holder or seq shows that the member is alive
+		// (R44). An edit may hide a write of the member.
+		if changed(was, is) && CompareVersions(l.Version, p.lease.Version) >= 0 {
+			p.changedAt, p.changeSeenAt = m.now, m.now
+			p.sweepAt = m.now.Add(m.cfg.LeaseDuration)
 		}
 	}
-	if !l.Record.Void() {
-		delete(m.expiredHolders, l.Record.Holder) // it is alive: if it is deleted later, that counts anew
-	}
-	// Each write of a member has a new seq, and each incarnation has a new holder. Other
-	// changes were made by other clients and do not show that the member is alive.
-	if p.lease.UID != l.UID || p.lease.Record.Holder != l.Record.Holder || p.lease.Record.Seq != l.Record.Seq {
-		p.changedAt, p.changeSeenAt = m.now, m.now
-		p.sweepAt = m.now.Add(m.cfg.LeaseDuration)
-	}
+	m.dropTombstones(l.UID) // its record counts instead
 	p.lease, p.retryAt, p.failures, p.refusedOp = l, Time{}, 0, 0
+	if m.knowledge.settled {
+		m.adoptTombstones(l)
+	}
+	m.learn(l)
+}
+
+// changed reports whether a record may show another write of a member than an earlier
+// record of its Lease.
+func changed(was, is Record) bool {
+	return was.Holder != is.Holder || was.Seq != is.Seq || !was.Edited && is.Edited
+}
+
+// judge returns what counts of a newer record on a Lease (R32, R46): of a held one that was
+// edited, the last record that its holder has written, except that it claims everything.
+// Only one incarnation ever holds a Lease with a certain UID, and it writes a higher seq each
+// time.
+func judge(was, is Record) Record {
+	switch {
+	case was.Void() && !is.Void():
+		is.Edited, is.Claims = true, Claims{Everything: true}
+	case is.Void():
+	case is.Edited, is.Holder != was.Holder && was.Duration > 0, is.Seq < was.Seq:
+		is, is.Edited = was, true
+		is.Claims, is.Tombstones = Claims{Everything: true}, nil
+		return is
+	}
+	is.Duration = max(is.Duration, was.Duration)
+	return is
+}
+
+// counting returns the lease duration that counts for a holder that has declared the given
+// one, 0 if it has declared none to this member (R46).
+func (m *Machine) counting(declared time.Duration) time.Duration {
+	if declared <= 0 {
+		return MaxLeaseDuration
+	}
+	return min(max(declared, m.cfg.LeaseDuration), MaxLeaseDuration)
 }
 
 // observeOwn handles this member's own Lease as the watch shows it (R33). If it was
 // written by another client, the machine reads it with a quorum read and writes it again.
 func (m *Machine) observeOwn(l Lease) {
-	wasFresh := m.WatchFresh()
 	if m.own.uid == "" || l.UID == m.own.uid { // otherwise it is not this machine's Lease, and proves nothing
 		m.watchProbe.seen(l.UID, l.Version)
 	}
-	if !wasFresh && m.WatchFresh() {
-		m.restartTimers() // the peers may have renewed while the watch was stale
-	}
 	m.observeSameName(l)
 	m.resolveSameName(l)
+	if l.Record.Holder != m.cfg.Holder {
+		m.learn(l)
+	}
 	if l.Record.Void() {
 		m.otherHolder.lookAt = Time{}
 	}
@@ -107,18 +138,26 @@ func (m *Machine) observeOwn(l Lease) {
 }
 
 // removePeer handles the end of a peer's Lease. If the Lease was held, its process may
-// still be at work, so its claims stay blocked by a tombstone for a while (R29).
-func (m *Machine) removePeer(last Lease) {
+// still be at work, so a tombstone blocks its claims for a while (R29). If last is not the
+// final state, the process may have claimed anything since.
+func (m *Machine) removePeer(last Lease, final bool) {
 	m.noteWatermarks(last.Record.Watermarks)
 	if !m.known {
 		m.list.gone[last.UID] = true
 	}
+	since := m.now
 	if p := m.peers[last.Name]; p != nil && p.lease.UID == last.UID {
-		m.parts.left(p.lease.Record.inForce(), Claims{}, p.changeSeenAt)
+		was := p.lease.Record
+		m.parts.left(was.inForce(), Claims{}, p.changeSeenAt)
 		delete(m.peers, last.Name)
 		m.viewDirty, m.parts.blockedDirty = true, true
+		delete(m.knowledge.awaited, last.UID)
+		last.Record = judge(was, last.Record)
+		if final && !changed(was, last.Record) {
+			since = p.changeSeenAt // it has written nothing since (R43)
+		}
 	}
-	m.addTombstoneOf(last)
+	m.addTombstone(last, final, since)
 }
 
 // canTrustView reports whether this member may act on its view of its peers: its own

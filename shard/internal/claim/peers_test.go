@@ -245,14 +245,17 @@ func TestALateResponseToAnEvictionDoesNotHideNewerVersions(t *testing.T) {
 func TestADeletedLeaseBlocksForOneDuration(t *testing.T) {
 	p := newDriver(t).join()
 	b := p.peer("b", PhaseActive, 0, 1)
-	p.run(time.Second)
+	start := p.now.Mono // the time counts from the last version, not from the deletion (R43)
+	p.run(5 * time.Second)
 	p.remove(b.Name)
-	p.step(LeaseDeleted{Last: b})
+	p.step(LeaseDeleted{Last: b, Final: true})
 	u := take[WriteLease](p)
 	if len(u.Record.Tombstones) != 1 || u.Record.Tombstones[0].Holder != "b_1" || !u.Record.Tombstones[0].Claims.equal(b.Record.Claims) {
 		t.Errorf("the tombstones on the Lease are %+v", u.Record.Tombstones)
 	}
-	start := p.now.Mono
+	if got, want := u.Record.Tombstones[0].Remaining, 10*time.Second; got != want {
+		t.Errorf("%v of the tombstone remain, want %v", got, want)
+	}
 	p.did = append(p.did, u)
 	mine := without(p.all(), []int{0, 1})
 	for {
@@ -266,7 +269,7 @@ func TestADeletedLeaseBlocksForOneDuration(t *testing.T) {
 				t.Fatalf("partition %d is active %v after b's Lease was deleted", partition, p.now.Mono-start)
 			}
 		}
-		if p.now.Mono-start > time.Minute {
+		if p.now.Mono-start > p.cfg.LeaseDuration+2*time.Second {
 			t.Fatalf("active are %v, of %v", active, mine)
 		}
 	}
@@ -276,7 +279,7 @@ func TestADeletedLeaseBlocksForOneDuration(t *testing.T) {
 			t.Errorf("tombstones stay on the Lease: %v", got)
 		}
 	}
-	// A peer that still publishes the tombstone does not extend it.
+	// A peer that still publishes the tombstone does not revive it (R29).
 	r := p.peerRecord("c", PhaseDraining)
 	r.Tombstones = u.Record.Tombstones
 	p.put("lease-c", r)
@@ -337,10 +340,13 @@ func TestAFailedDeletionOfAVoidLeaseIsRetried(t *testing.T) {
 	}
 }
 
-func TestC4_TimersRestartWhenTheWatchRecovers(t *testing.T) {
+// Nothing but a newer version with another holder or seq restarts a peer's timer, also when
+// the watch recovers (R44): a watch that lags is relisted again and again.
+func TestR44_AWatchThatRecoversRestartsNoTimer(t *testing.T) {
 	p := newDriver(t).join()
-	p.peer("b", PhaseActive)
-	// Writes succeed, and the watch shows them 12 seconds late: b may have renewed, too.
+	b := p.peer("b", PhaseActive)
+	seen := p.now.Mono
+	// Writes succeed, and the watch shows them 12 seconds late.
 	for start := p.now.Mono; p.now.Mono-start < 12*time.Second; p.wait(50 * time.Millisecond) {
 		for _, a := range slices.Clone(p.did) {
 			if u, ok := a.(WriteLease); ok {
@@ -352,16 +358,21 @@ func TestC4_TimersRestartWhenTheWatchRecovers(t *testing.T) {
 	if p.m.WatchFresh() {
 		t.Fatal("the watch is fresh")
 	}
+	b.Version = "100" // a list from a server that is behind
+	b.Record.Seq = 0
+	p.step(LeaseObserved{Lease: b, Listed: true})
+	p.show("lease-b") // a third party has written to it
 	p.show(p.cfg.Lease)
-	if _, after := until[EvictLease](p); after < p.cfg.LeaseDuration {
-		t.Errorf("evicts %v after the watch recovered", after)
+	evict, _ := until[EvictLease](p)
+	if after := p.now.Mono - seen; after < p.cfg.LeaseDuration || after > p.cfg.LeaseDuration+time.Second || evict.Version != p.lease("lease-b").Version {
+		t.Errorf("evicts version %s after %v", evict.Version, after)
 	}
 }
 
 func TestAMemberThatWasSeenToEndNeedsNoTombstone(t *testing.T) {
 	p := newDriver(t).join()
 	b := p.peer("b", PhaseActive, 0, 1)
-	tomb := []Tombstone{{Lease: b.Name, Holder: "b_1", Claims: b.Record.Claims}}
+	tomb := []Tombstone{{UID: b.UID, Holder: "b_1", Claims: b.Record.Claims}}
 	b.Record.Holder = ""
 	p.put(b.Name, b.Record)
 	p.show(b.Name)
@@ -375,12 +386,13 @@ func TestAMemberThatWasSeenToEndNeedsNoTombstone(t *testing.T) {
 
 	// A holder that is shown again after its tombstone has expired can get another tombstone.
 	d := p.peer("d", PhaseDraining, 2)
+	p.remove(d.Name)
 	p.step(LeaseDeleted{Last: d})
 	p.run(p.cfg.LeaseDuration + time.Second)
 	if len(p.m.Tombstones()) != 0 {
 		t.Fatal("the tombstone is still there")
 	}
-	p.show(d.Name)
+	p.step(LeaseObserved{Lease: d})
 	p.step(LeaseDeleted{Last: d})
 	if len(p.m.Tombstones()) != 1 {
 		t.Error("there is no tombstone")

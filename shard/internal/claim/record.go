@@ -53,42 +53,50 @@ func (c Claims) equal(other Claims) bool {
 	return c.Everything == other.Everything && c.Parameters == other.Parameters && c.Set.Equal(other.Set)
 }
 
-// union returns claims that cover both. Unless it can combine them exactly, they claim
-// everything.
-func (c Claims) union(other Claims) Claims {
-	switch {
-	case other.Empty():
-		return c
-	case c.Empty():
-		return other
-	case c.Everything || other.Everything || c.Parameters != other.Parameters:
-		return Claims{Everything: true}
-	}
-	both := Claims{Parameters: c.Parameters, Set: c.Set.Clone()}
-	for p := range other.Set.All() {
-		both.Set.Add(p)
-	}
-	return both
-}
+// MaxLeaseDuration is the longest duration that counts for a holder (R46), and so the
+// longest time for which a tombstone blocks.
+const MaxLeaseDuration = time.Hour
 
 // A Tombstone represents a member whose Lease was deleted without having been void (R29):
-// its process may still be at work. It blocks the member's claims for one lease duration.
+// its process may still be at work. Without a UID it stands for several such members
+// (R47).
 type Tombstone struct {
-	Lease  string // name of the deleted Lease
+	UID    string // of the deleted Lease
 	Holder string // incarnation that held it
+	Seq    uint64 // of the last write of the holder that was seen
 	Claims Claims
+	// Duration is the lease duration that counts for the holder (R46).
+	Duration time.Duration
+	// Remaining is for how long the tombstone still blocks, from the moment at which the
+	// record with it was written.
+	Remaining time.Duration
 }
+
+// Newcomer is how much a member knows of Leases that were deleted before it started (R49).
+// The zero value is for one that must still wait.
+type Newcomer string
+
+const (
+	// Settled: it knows of every deletion that can matter.
+	Settled Newcomer = "settled"
+	// Cold: no member was at work when it started.
+	Cold Newcomer = "cold"
+)
 
 // Record is what a member keeps on its Lease.
 type Record struct {
 	// Member is the name under which the ring knows the member: the Pod's name.
 	Member string
 	// Holder is "<pod>_<incarnation>", unique to one incarnation of one process. Empty on
-	// a void Lease (released or evicted), which claims nothing.
+	// a void Lease (released or evicted), which claims nothing, and perhaps on an edited one.
 	Holder string
 	// PodUID is the UID of the member's Pod, "" if unknown.
 	PodUID string
-	// Duration is how long peers wait for a renewal before they evict the member. Positive.
+	// Edited is true if the record is not as a member wrote it (R32). Nothing on it counts,
+	// and it claims everything.
+	Edited bool
+	// Duration is how long peers wait for a renewal before they evict the member; 0 if the
+	// record does not show what the member has declared.
 	Duration time.Duration
 	Phase    Phase
 	// Seq counts the member's own writes: Seq on the server is never below the Seq
@@ -101,6 +109,12 @@ type Record struct {
 	Parameters ring.Parameters
 	Claims     Claims
 	Tombstones []Tombstone
+	// Watched is the newest resourceVersion that the member's watch has shown, "" for none.
+	Watched  string
+	Newcomer Newcomer
+	// Longest is the longest lease duration that the member knows of, tombstones included
+	// (R49).
+	Longest time.Duration
 	// Watermarks are those of the member's writes, as of its last release. The machine
 	// reads those of other members; its caller adds the member's own to the records that
 	// it writes.
@@ -109,8 +123,9 @@ type Record struct {
 	EvictedBy string
 }
 
-// Void reports whether no member holds the Lease.
-func (r Record) Void() bool { return r.Holder == "" }
+// Void reports whether no member holds the Lease, because it was released or evicted
+// (R45). On any other Lease without a holder, someone has removed it.
+func (r Record) Void() bool { return r.Holder == "" && !r.Edited }
 
 // Lease is a Record with the metadata of its Lease object.
 type Lease struct {

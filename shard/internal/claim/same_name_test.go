@@ -49,13 +49,13 @@ func TestR30_AHeldLeaseOfTheMembersNameIsDeleted(t *testing.T) {
 		blocks []int
 	}{
 		{"the watch shows it before a read finds nothing", nil, func(p *driver, other Lease) {
-			p.step(LeaseObserved{other})
+			p.step(LeaseObserved{Lease: other})
 			p.remove(other.Name)
 			p.gone(other)
 			p.create()
 		}, []int{0, 1}},
 		{"a read finds nothing before the watch shows it", nil, func(p *driver, other Lease) {
-			p.step(LeaseObserved{other})
+			p.step(LeaseObserved{Lease: other})
 			p.remove(other.Name)
 			p.create()
 			p.gone(other)
@@ -66,20 +66,20 @@ func TestR30_AHeldLeaseOfTheMembersNameIsDeleted(t *testing.T) {
 			p.gone(other)
 		}, []int{0, 1}},
 		{"the watch shows more at its end", nil, func(p *driver, other Lease) {
-			p.step(LeaseObserved{other})
+			p.step(LeaseObserved{Lease: other})
 			p.remove(other.Name)
 			p.create()
 			other.Record.Claims.Set.Add(2)
 			p.gone(other)
 		}, []int{0, 1, 2}},
 		{"a list of the watch lacks it", nil, func(p *driver, other Lease) {
-			p.step(LeaseObserved{other})
+			p.step(LeaseObserved{Lease: other})
 			p.remove(other.Name)
 			p.step(LeaseDeleted{Last: other})
 			p.create()
 		}, everything},
 		{"a list of the watch has another Lease instead", nil, func(p *driver, other Lease) {
-			p.step(LeaseObserved{other})
+			p.step(LeaseObserved{Lease: other})
 			p.remove(other.Name)
 			p.create()
 		}, everything},
@@ -88,11 +88,11 @@ func TestR30_AHeldLeaseOfTheMembersNameIsDeleted(t *testing.T) {
 			p.create()
 		}, everything},
 		{"two, one after the other", nil, func(p *driver, other Lease) {
-			p.step(LeaseObserved{other})
+			p.step(LeaseObserved{Lease: other})
 			p.remove(other.Name)
 			p.gone(other)
 			second := p.other("a_00", 2)
-			p.step(LeaseObserved{second})
+			p.step(LeaseObserved{Lease: second})
 			p.remove(other.Name)
 			p.gone(second)
 			p.create()
@@ -100,117 +100,121 @@ func TestR30_AHeldLeaseOfTheMembersNameIsDeleted(t *testing.T) {
 		{"two, and only the second is shown", nil, func(p *driver, other Lease) {
 			p.remove(other.Name)
 			second := p.other("a_00", 2)
-			p.step(LeaseObserved{second})
+			p.step(LeaseObserved{Lease: second})
 			p.remove(other.Name)
 			p.gone(second)
 			p.create()
 		}, everything},
 		{"the second is released", nil, func(p *driver, other Lease) {
-			p.step(LeaseObserved{other})
+			p.step(LeaseObserved{Lease: other})
 			p.remove(other.Name)
 			p.gone(other)
 			second := p.other("a_00", 2)
-			p.step(LeaseObserved{second})
+			p.step(LeaseObserved{Lease: second})
 			void := p.release(second)
-			p.step(LeaseObserved{void})
+			p.step(LeaseObserved{Lease: void})
 			p.remove(other.Name)
 			p.gone(void)
 			p.create()
 		}, []int{0, 1}},
 		{"it was not selected for longer than its tombstone lasts", nil, func(p *driver, other Lease) {
-			p.step(LeaseObserved{other})
+			p.step(LeaseObserved{Lease: other})
 			p.gone(other)
 			for start := p.now.Mono; p.now.Mono-start < p.cfg.LeaseDuration+time.Second; {
-				other = p.other("a_0", 0, 1) // its process is alive
+				other.Record.Seq++ // its process is alive
+				other = p.put(other.Name, other.Record)
 				p.wait(p.cfg.RenewPeriod)
 				p.answerGet()
 			}
-			p.step(LeaseObserved{other})
+			p.step(LeaseObserved{Lease: other})
 			p.remove(other.Name)
 			p.gone(other)
 			p.create()
 		}, []int{0, 1}},
 		{"the lock is another Pod's", func(c *Config) { c.TakeOver = true }, func(p *driver, other Lease) {
-			p.step(LeaseObserved{other})
+			p.step(LeaseObserved{Lease: other})
 			p.remove(other.Name)
 			p.create()
 			p.gone(other)
 		}, []int{0, 1}},
 		{"no member knows its Pod", func(c *Config) { c.TakeOver, c.PodUID = true, "" }, func(p *driver, other Lease) {
 			other.Record.PodUID = ""
-			p.step(LeaseObserved{other})
+			p.step(LeaseObserved{Lease: other})
 			p.remove(other.Name)
 			p.create()
 			p.gone(other)
 		}, []int{0, 1}},
 		{"another process of the Pod may be alive", nil, func(p *driver, other Lease) {
 			other.Record.PodUID = p.cfg.PodUID
-			p.step(LeaseObserved{other})
+			p.step(LeaseObserved{Lease: other})
 			p.remove(other.Name)
 			p.create()
 			p.gone(other)
 		}, []int{0, 1}},
 		{"a peer has seen its deletion, and this member has not", nil, func(p *driver, other Lease) {
 			r := p.peerRecord("b", PhaseDraining)
-			r.Tombstones = []Tombstone{{Lease: other.Name, Holder: other.Record.Holder, Claims: other.Record.Claims}}
+			r.Tombstones, r.Watched = []Tombstone{{UID: other.UID, Holder: other.Record.Holder, Claims: other.Record.Claims, Remaining: p.cfg.LeaseDuration + p.cfg.RenewPeriod}}, "200"
 			p.m = New(p.cfg)
-			p.step(Tick{})
-			p.step(LeaseObserved{p.put("lease-b", r)})
+			p.step(LeaseObserved{Lease: p.put("lease-c", p.peerRecord("c", PhaseActive)), Listed: true}) // not a cold start
+			p.step(WatchProgress{Version: "200", Listed: true})
+			p.step(LeaseDeleted{Last: p.lease("lease-c"), Final: true})
+			p.remove("lease-c")
+			p.step(LeaseObserved{Lease: p.put("lease-b", r)})
 			p.remove(other.Name)
 			p.create()
 		}, []int{0, 1}},
 
 		{"it was released", nil, func(p *driver, other Lease) {
-			p.step(LeaseObserved{other})
+			p.step(LeaseObserved{Lease: other})
 			void := p.release(other)
-			p.step(LeaseObserved{void})
+			p.step(LeaseObserved{Lease: void})
 			p.remove(other.Name)
 			p.gone(void)
 			p.create()
 		}, nil},
 		{"it was released, and a read finds nothing before the watch shows that", nil, func(p *driver, other Lease) {
-			p.step(LeaseObserved{other})
+			p.step(LeaseObserved{Lease: other})
 			void := p.release(other)
 			p.remove(other.Name)
 			p.create()
-			p.step(LeaseObserved{void})
+			p.step(LeaseObserved{Lease: void})
 			p.gone(void)
 		}, nil},
 		{"it was released, as only a read has shown", nil, func(p *driver, other Lease) {
-			p.step(LeaseObserved{other})
+			p.step(LeaseObserved{Lease: other})
 			p.release(other)
 			p.now = p.now.Add(p.cfg.RenewPeriod)
 			p.step(Tick{})
 			p.answerGet()
 			p.step(DeleteResult{Op: take[DeleteLease](p).Op, Outcome: OK})
 			p.remove(other.Name)
-			p.step(LeaseObserved{other}) // the watch is behind, and then skips events
+			p.step(LeaseObserved{Lease: other}) // the watch is behind, and then skips events
 			p.create()
 		}, nil},
 		{"it was released before the first read, and the watch is behind and skips events", nil, func(p *driver, other Lease) {
 			p.release(other)
-			p.m = New(p.cfg)
+			p.begin()
 			p.step(Tick{})
 			p.answerGet()
 			p.step(DeleteResult{Op: take[DeleteLease](p).Op, Outcome: OK})
 			p.remove(other.Name)
-			p.step(LeaseObserved{other})
+			p.step(LeaseObserved{Lease: other})
 			p.step(LeaseDeleted{Last: other})
 			p.create()
 		}, nil},
 		{"it was released, and a peer that has missed that publishes a tombstone", nil, func(p *driver, other Lease) {
-			p.step(LeaseObserved{other})
+			p.step(LeaseObserved{Lease: other})
 			void := p.release(other)
-			p.step(LeaseObserved{void})
+			p.step(LeaseObserved{Lease: void})
 			r := p.peerRecord("b", PhaseDraining)
-			r.Tombstones = []Tombstone{{Lease: other.Name, Holder: other.Record.Holder, Claims: other.Record.Claims}}
-			p.step(LeaseObserved{p.put("lease-b", r)})
+			r.Tombstones = []Tombstone{{UID: other.UID, Holder: other.Record.Holder, Claims: other.Record.Claims}}
+			p.step(LeaseObserved{Lease: p.put("lease-b", r)})
 			p.remove(other.Name)
 			p.gone(void)
 			p.create()
 		}, nil},
 		{"it was evicted by this member and deleted by other members", nil, func(p *driver, other Lease) {
-			p.step(LeaseObserved{other})
+			p.step(LeaseObserved{Lease: other})
 			var evict EvictLease
 			for start := p.now.Mono; evict.Op == 0 && p.now.Mono-start < time.Minute; p.wait(100 * time.Millisecond) {
 				for i := 0; i < len(p.did); i++ {
@@ -229,14 +233,14 @@ func TestR30_AHeldLeaseOfTheMembersNameIsDeleted(t *testing.T) {
 			p.create()
 		}, nil},
 		{"this process holds the lock of its Pod", func(c *Config) { c.TakeOver, c.PodUID = true, "uid-before" }, func(p *driver, other Lease) {
-			p.step(LeaseObserved{other})
+			p.step(LeaseObserved{Lease: other})
 			p.step(EvictResult{Op: take[EvictLease](p).Op, Outcome: NotFound}) // the machine takes over the Lease at once
 			p.remove(other.Name)
 			p.gone(other)
 			p.create()
 		}, nil},
 		{"and a list of the watch lacks it", func(c *Config) { c.TakeOver, c.PodUID = true, "uid-before" }, func(p *driver, other Lease) {
-			p.step(LeaseObserved{other})
+			p.step(LeaseObserved{Lease: other})
 			p.step(EvictResult{Op: take[EvictLease](p).Op, Outcome: NotFound})
 			p.remove(other.Name)
 			p.step(LeaseDeleted{Last: other})
@@ -244,13 +248,13 @@ func TestR30_AHeldLeaseOfTheMembersNameIsDeleted(t *testing.T) {
 		}, nil},
 		{"and the watch shows nothing before its end", func(c *Config) { c.TakeOver, c.PodUID = true, "uid-before" }, func(p *driver, other Lease) {
 			p.remove(other.Name)
-			p.m = New(p.cfg)
+			p.begin()
 			p.step(Tick{})
 			p.create()
 			p.gone(other)
 		}, nil},
 		{"it was this process's earlier machine", func(c *Config) { c.Predecessor = "a_0" }, func(p *driver, other Lease) {
-			p.step(LeaseObserved{other})
+			p.step(LeaseObserved{Lease: other})
 			p.step(EvictResult{Op: take[EvictLease](p).Op, Outcome: NotFound})
 			p.remove(other.Name)
 			p.step(LeaseDeleted{Last: other})
@@ -301,11 +305,11 @@ func TestR30_TheNextMachineKnowsTheOtherHoldersOfItsName(t *testing.T) {
 		blocks []int
 	}{
 		{"the watch shows its end", func(p *driver, other Lease) {
-			p.step(LeaseObserved{other})
+			p.step(LeaseObserved{Lease: other})
 			p.gone(other)
 		}, []int{0, 1}},
 		{"a list of the watch lacks it", func(p *driver, other Lease) {
-			p.step(LeaseObserved{other})
+			p.step(LeaseObserved{Lease: other})
 			p.step(LeaseDeleted{Last: other})
 		}, []int{0, 1, 2, 3, 4, 5, 6, 7}},
 		{"only a read has shown it", func(p *driver, other Lease) {
@@ -338,31 +342,36 @@ func TestR30_TheNextMachineKnowsTheOtherHoldersOfItsName(t *testing.T) {
 	}
 }
 
-// The tombstones on a Lease of the member's name are adopted, unless they must have expired
-// long ago.
-func TestR30_TombstonesOnALeaseOfTheMembersName(t *testing.T) {
+// A newcomer adopts the tombstones on its dead predecessor's Lease: of the same Pod, whose
+// lock it holds. It may be the only member left that can know of them. Of other holders of
+// its name it waits for a record as of any member (R49).
+func TestR49_TombstonesOnALeaseOfTheMembersName(t *testing.T) {
 	for _, c := range []struct {
 		name   string
 		change func(*Record)
 		want   int
 	}{
-		{"held", func(*Record) {}, 1},
-		{"released", func(r *Record) { r.Holder = "" }, 1},
+		{"of the same Pod", func(r *Record) { r.PodUID = "uid-a" }, 1},
+		{"of another Pod", func(*Record) {}, 0},
+		{"released", func(r *Record) { r.Holder, r.Phase = "", PhaseDraining }, 0},
 		{"evicted", func(r *Record) { r.Holder, r.EvictedBy = "", "c_1" }, 0},
+		{"edited", func(r *Record) { r.PodUID, r.Edited = "uid-a", true }, 0},
 	} {
 		for _, read := range []bool{false, true} {
-			p := newDriver(t)
+			p := newDriver(t, func(c *Config) { c.TakeOver = true })
 			l := p.other("a_0", 0, 1)
-			l.Record.Tombstones = []Tombstone{{Lease: "lease-b", Holder: "b_1", Claims: l.Record.Claims}}
+			l.Record.Tombstones = []Tombstone{{UID: "lease-uid-b", Holder: "b_1", Claims: l.Record.Claims, Remaining: time.Second}}
 			c.change(&l.Record)
 			l = p.put(l.Name, l.Record)
+			p.m = New(p.cfg)
+			p.did = nil
 			p.step(Tick{})
 			if read {
 				p.answerGet()
 			} else {
-				p.step(LeaseObserved{l})
+				p.step(LeaseObserved{Lease: l, Listed: true})
 			}
-			if got := p.m.tombstoneList(); len(got) != c.want {
+			if got := p.m.tombstonesNow(); len(got) != c.want {
 				t.Errorf("%s, read %v: the tombstones are %+v", c.name, read, got)
 			}
 		}
@@ -376,16 +385,16 @@ func TestR30_ATombstoneCountsFromTheListThatLacksTheLease(t *testing.T) {
 	first := p.other("a_0", 0, 1)
 	p.step(Tick{})
 	p.answerGet()
-	p.step(LeaseObserved{first})
+	p.step(LeaseObserved{Lease: first})
 	p.remove(first.Name)
 	second := p.other("a_00", 2)
-	p.step(LeaseObserved{second})
-	if len(p.m.tombstoneList()) != 1 {
+	p.step(LeaseObserved{Lease: second})
+	if len(p.m.tombstonesNow()) != 1 {
 		t.Fatal("there is no tombstone")
 	}
 	p.wait(p.cfg.LeaseDuration)
 	void := p.release(second)
-	p.step(LeaseObserved{void})
+	p.step(LeaseObserved{Lease: void})
 	p.remove(void.Name)
 	p.gone(void)
 	p.did = append(p.did, GetLease{Op: p.m.own.op.id})
@@ -403,7 +412,7 @@ func TestR33_AnotherLeaseOfTheNameDoesNotProveAFreshWatch(t *testing.T) {
 	p.create()
 	other := p.lease(p.cfg.Lease)
 	other.UID, other.Version, other.Record.Holder = "other", "9999", "a_0"
-	p.step(LeaseObserved{other})
+	p.step(LeaseObserved{Lease: other})
 	if p.m.WatchFresh() {
 		t.Error("the watch counts as fresh")
 	}

@@ -118,34 +118,39 @@ func (f *scriptFleet) run(d time.Duration) {
 }
 
 // start starts a process. The API server and the watch show it all Leases.
-func (f *scriptFleet) start(name, uid string) {
+func (f *scriptFleet) start(name, uid, holds string) {
 	m := f.members[name]
 	if m == nil {
 		m = &scriptMember{f: f, name: name}
 		f.members[name] = m
 	}
-	m.uid, m.busy, m.cut, m.stalled, m.holds = uid, false, false, false, ""
-	m.live("", nil)
+	m.uid, m.busy, m.cut, m.stalled, m.holds = uid, false, false, false, holds
+	m.live(nil)
 }
 
-// live starts a machine.
-func (m *scriptMember) live(predecessor string, tombstones []claim.Tombstone) {
+// live starts a machine, after another one of the same process if there was one.
+func (m *scriptMember) live(ended *claim.Machine) {
+	predecessor := m.holder()
 	m.life++
-	m.machine = claim.New(claim.Config{
+	cfg := claim.Config{
 		Member: m.name, Lease: "lease-" + m.name, Holder: m.holder(), PodUID: m.uid, TakeOver: true,
 		Parameters:    ring.Parameters{Key: "name", Partitions: 8, VirtualNodes: 20, Load: 1.25},
 		LeaseDuration: 15 * time.Second, RenewDeadline: 9 * time.Second, RenewPeriod: 3 * time.Second,
 		WatchLagLimit: 6 * time.Second, DrainTimeout: 30 * time.Second, Coalesce: 50 * time.Millisecond,
 		StartupSettle: 300 * time.Millisecond,
-		Predecessor:   predecessor, Tombstones: tombstones,
-	})
+	}
+	if ended != nil {
+		cfg.Predecessor, cfg.Tombstones, cfg.Knowledge = predecessor, ended.Tombstones(), ended.Knowledge()
+	}
+	m.machine = claim.New(cfg)
 	m.f.printf("%s starts as %s", m.name, m.holder())
 	m.last = claim.Record{}
 	m.event(claim.Tick{})
 	m.shown = m.f.server.End()
 	for _, o := range m.f.server.List() {
-		m.event(claim.LeaseObserved{Lease: toLease(o)})
+		m.event(claim.LeaseObserved{Lease: toLease(o), Listed: true})
 	}
+	m.event(claim.WatchProgress{Version: m.f.server.Version(), Listed: true})
 	m.event(claim.Synced{})
 }
 
@@ -233,6 +238,8 @@ func (m *scriptMember) do(a claim.Action) {
 		m.f.printf("%s drains %s", m.name, partitions(a.Partitions))
 		m.drains = a.Partitions.Clone()
 		m.reportIdle()
+	case claim.Cancel:
+		m.f.printf("%s cancels the work on %s", m.name, partitions(a.Partitions))
 	case claim.Released:
 		m.f.printf("%s gives up %s", m.name, partitions(a.Partitions))
 	case claim.Fenced:
@@ -275,6 +282,9 @@ func (m *scriptMember) request(verb, text string, timeout time.Duration, serve f
 		}
 		f.printf("%s %s: no response", m.name, text)
 	case m.holds == verb:
+		if text == "" {
+			text = "renews its Lease"
+		}
 		f.printf("%s %s: on its way", m.name, text)
 		m.held = append(m.held, arrive)
 	default:
@@ -333,7 +343,7 @@ func (m *scriptMember) end(reason error) {
 	ended := m.machine
 	m.machine, m.drains = nil, ring.Set{}
 	if !errors.Is(reason, claim.ErrStopped) && !errors.Is(reason, claim.ErrDrainTimeout) && !errors.Is(reason, claim.ErrStaleWatch) {
-		m.live(m.holder(), ended.Tombstones())
+		m.live(ended)
 	}
 }
 

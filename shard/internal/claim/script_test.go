@@ -25,7 +25,7 @@ var update = flag.Bool("update", false, "let TestScripts rewrite the expected ou
 // The commands:
 //
 //	fleet MEMBER...         starts members, lets them share the work, and shows the result
-//	start MEMBER [uid=UID]  starts a process in a Pod
+//	start MEMBER [uid=UID]  starts a process in a Pod; hold=VERB as in hold
 //	run DURATION            lets time pass
 //	stop MEMBER             sends SIGTERM
 //	kill MEMBER             kills the process
@@ -107,18 +107,22 @@ func (f *scriptFleet) command(words []string) {
 	switch words[0] {
 	case "fleet":
 		for _, name := range words[1:] {
-			f.start(name, "uid-"+name)
+			f.start(name, "uid-"+name, "")
 		}
 		f.settle()
 		f.run(3 * time.Second)
 		f.takeOutput()
 		f.status()
 	case "start":
-		uid := "uid-" + argument(1)
-		if len(words) > 2 {
-			uid = strings.TrimPrefix(words[2], "uid=")
+		uid, holds := "uid-"+argument(1), ""
+		for _, option := range words[2:] {
+			if value, ok := strings.CutPrefix(option, "uid="); ok {
+				uid = value
+			} else if value, ok := strings.CutPrefix(option, "hold="); ok {
+				holds = value
+			}
 		}
-		f.start(words[1], uid)
+		f.start(words[1], uid, holds)
 	case "run":
 		d, err := time.ParseDuration(argument(1))
 		if err != nil {
@@ -130,7 +134,7 @@ func (f *scriptFleet) command(words []string) {
 	case "kill":
 		member().exit("is killed")
 	case "restart":
-		f.start(member().name, member().uid)
+		f.start(member().name, member().uid, "")
 	case "cut":
 		member().cut = true
 	case "stall":

@@ -28,6 +28,12 @@ func (m *Machine) Ended() bool { return m.stage == ended }
 // have left.
 func (m *Machine) Incompatible() bool { return m.incompatible }
 
+// ParametersInForce returns the parameters in force, and the name of the Lease that they are
+// from if they are not this member's own parameters (R48).
+func (m *Machine) ParametersInForce() (p ring.Parameters, lease string) {
+	return m.inForce, m.inForceLease
+}
+
 // Duplicate returns the holder of this member's Lease if it is another live process with
 // the same name, otherwise "".
 func (m *Machine) Duplicate() string {
@@ -171,9 +177,18 @@ func (m *Machine) Next() time.Duration {
 	for _, t := range m.tombstones {
 		at(t.until)
 	}
+	if m.knowledge.listed != "" {
+		at(m.knowledge.at.Add(m.knowledge.wait))
+	}
+	if m.list.answer != nil {
+		at(m.list.answeredAt.Add(m.cfg.RenewPeriod))
+	}
 	m.cacheTimes(at)
 	for p := range m.parts.in(draining).All() {
-		at(m.parts.drainSince[p].Add(m.cfg.DrainTimeout))
+		if !m.parts.cancelled.Has(p) {
+			at(m.parts.drainSince[p].Add(m.cfg.DrainGrace))
+		}
+		at(m.parts.drainSince[p].Add(m.cfg.DrainGrace + m.cfg.DrainTimeout))
 	}
 	if m.stage == serving && !m.hasSettled {
 		at(m.changedAt.Add(m.cfg.StartupSettle))

@@ -10,10 +10,24 @@ import (
 	"time"
 )
 
-// expiredHolderMemory is for how many lease durations a member remembers that a holder
-// has ended or that its tombstone has expired, so that it does not adopt that tombstone
-// from members that learn of the end later.
-const expiredHolderMemory = 20
+// The bounds of the tombstones that a member publishes (R47): the API server rejects a
+// Lease that is too large, also a renewal.
+const (
+	maxTombstones    = 64
+	maxTombstoneSize = 12 << 10 // estimated, in bytes
+)
+
+// tombstoneKey identifies a tombstone. The same Lease may have several, because members
+// may have seen different last states of it: all of them count. The holder's text alone
+// identifies nothing, because another client may have written it to another Lease.
+type tombstoneKey struct {
+	uid, holder string
+	seq         uint64
+	everything  bool
+}
+
+// merged is the key of the tombstone that stands for those that exceed the bounds.
+var merged = tombstoneKey{everything: true}
 
 // tombstone is a Tombstone with its expiry time.
 type tombstone struct {
@@ -21,66 +35,131 @@ type tombstone struct {
 	until Time
 }
 
-// addTombstoneOf adds a tombstone for a Lease that is gone, unless it was void.
-func (m *Machine) addTombstoneOf(last Lease) {
-	if r := last.Record; !r.Void() {
-		m.addTombstone(Tombstone{Lease: last.Name, Holder: r.Holder, Claims: r.Claims}, max(r.Duration, m.cfg.LeaseDuration))
-	}
+func (t Tombstone) key() tombstoneKey {
+	return tombstoneKey{t.UID, t.Holder, t.Seq, t.Claims.Everything}
 }
 
-// mergeTombstones adopts the tombstones that a peer publishes.
-func (m *Machine) mergeTombstones(tombstones []Tombstone) {
-	for _, t := range tombstones {
-		m.addTombstone(t, m.cfg.LeaseDuration)
-	}
-}
-
-// addTombstone blocks the claims of a member whose Lease is gone for the given duration
-// from now (R29), once for each holder: otherwise members would keep a tombstone alive by
-// adopting it from each other. Members may have seen different last claims: all of them
-// count.
-func (m *Machine) addTombstone(t Tombstone, duration time.Duration) {
-	if t.Claims.Empty() || t.Holder == m.cfg.Holder || t.Holder == m.cfg.Predecessor {
+// addTombstone adds a tombstone for a Lease that is gone, unless it was void (R29). If last
+// is not its final state, it claims everything. Its time counts from since (R43).
+func (m *Machine) addTombstone(last Lease, final bool, since Time) {
+	r := last.Record
+	if r.Void() {
+		m.noteEnded(last.UID)
 		return
 	}
-	if known, exists := m.tombstones[t.Holder]; exists {
-		if t.Claims = known.Claims.union(t.Claims); t.Claims.equal(known.Claims) {
-			return
+	t := Tombstone{UID: last.UID, Holder: r.Holder, Seq: r.Seq, Claims: r.Claims, Duration: m.counting(r.Duration)}
+	if !final {
+		t.Claims = Claims{Everything: true}
+	}
+	m.putTombstone(t, since.Add(t.Duration))
+}
+
+// putTombstone adds a tombstone, or shortens its time: the same write of the same holder
+// cannot have been sent later than any member has seen it.
+func (m *Machine) putTombstone(t Tombstone, until Time) {
+	if t.Claims.Empty() || m.now.Mono >= until.Mono {
+		return
+	}
+	known, exists := m.tombstones[t.key()]
+	switch {
+	case !exists:
+		m.tombstonesDue = true
+	case t.key() == merged && until.Mono <= known.until.Mono, t.key() != merged && until.Mono >= known.until.Mono:
+		return // different merged tombstones stand for different Leases
+	}
+	m.tombstones[t.key()] = tombstone{Tombstone: t, until: until}
+	m.parts.blockedDirty = true
+}
+
+// adoptTombstones handles the tombstones on a Lease (R29, R47): the smaller time of each
+// counts. Only a newcomer learns of others from it (R49); otherwise members could keep a
+// tombstone alive by adopting it from each other.
+func (m *Machine) adoptTombstones(l Lease) {
+	if l.Record.Edited || l.Record.EvictedBy != "" {
+		return
+	}
+	for _, t := range l.Record.Tombstones {
+		if _, known := m.tombstones[t.key()]; known && t.UID != "" || !m.knowledge.settled && m.mayAdopt(t) {
+			m.putTombstone(t, m.now.Add(min(t.Remaining, MaxLeaseDuration)))
 		}
 	}
-	if _, over := m.expiredHolders[t.Holder]; over {
-		return
+}
+
+func (m *Machine) mayAdopt(t Tombstone) bool {
+	if t.UID == "" {
+		return true
 	}
-	m.tombstones[t.Holder] = tombstone{Tombstone: t, until: m.now.Add(duration)}
-	m.tombGeneration++
-	m.parts.blockedDirty = true
+	if t.Holder == m.cfg.Holder || t.Holder == m.cfg.Predecessor || m.ended[t.UID] {
+		return false
+	}
+	for _, p := range m.peers {
+		if p.lease.UID == t.UID {
+			return false // this member sees its Lease
+		}
+	}
+	return true
+}
+
+// noteEnded records that the holder of a Lease has ended properly (R43).
+func (m *Machine) noteEnded(uid string) {
+	m.dropTombstones(uid)
+	if !m.knowledge.settled { // later it adopts none of others
+		m.ended[uid] = true
+	}
+}
+
+// dropTombstones drops the tombstones for a Lease that this member sees again.
+func (m *Machine) dropTombstones(uid string) {
+	for key := range m.tombstones {
+		if key.uid == uid && key != merged {
+			delete(m.tombstones, key)
+			m.parts.blockedDirty = true
+		}
+	}
 }
 
 // expireTombstones drops the tombstones that have expired by the monotonic clock: a jump
 // of the wall clock must not shorten their time.
 func (m *Machine) expireTombstones() {
-	for holder, t := range m.tombstones {
+	for key, t := range m.tombstones {
 		if m.now.Mono >= t.until.Mono {
-			delete(m.tombstones, holder)
-			m.expiredHolders[holder] = m.now.Add(expiredHolderMemory * m.cfg.LeaseDuration)
-			m.tombGeneration++
+			delete(m.tombstones, key)
 			m.parts.blockedDirty = true
-		}
-	}
-	for holder, until := range m.expiredHolders {
-		if m.now.Mono >= until.Mono {
-			delete(m.expiredHolders, holder)
 		}
 	}
 }
 
-// tombstoneList returns the tombstones in force, sorted by holder.
-func (m *Machine) tombstoneList() []Tombstone {
+// tombstonesNow returns the tombstones with the time that remains of each, those first that
+// block for the longest time.
+func (m *Machine) tombstonesNow() []Tombstone {
 	var list []Tombstone
 	for _, t := range m.tombstones {
+		t.Remaining = t.until.since(m.now)
 		list = append(list, t.Tombstone)
 	}
-	slices.SortFunc(list, func(a, b Tombstone) int { return cmp.Compare(a.Holder, b.Holder) })
+	slices.SortFunc(list, func(a, b Tombstone) int {
+		return cmp.Or(cmp.Compare(b.Remaining, a.Remaining), cmp.Compare(a.UID, b.UID), cmp.Compare(a.Seq, b.Seq), cmp.Compare(a.Holder, b.Holder))
+	})
+	return list
+}
+
+// tombstonesToPublish returns the tombstones for this member's record. Those that exceed
+// the bounds are merged into one that claims everything, for the longest of their times.
+func (m *Machine) tombstonesToPublish() []Tombstone {
+	var list []Tombstone
+	rest := Tombstone{Claims: Claims{Everything: true}}
+	size := 0
+	for _, t := range m.tombstonesNow() {
+		size += 150 + len(t.UID) + len(t.Holder) + t.Claims.Set.Partitions()/6
+		if t.key() != merged && len(list) < maxTombstones && size <= maxTombstoneSize {
+			list = append(list, t)
+			continue
+		}
+		rest.Remaining, rest.Duration = max(rest.Remaining, t.Remaining), max(rest.Duration, t.Duration)
+	}
+	if rest.Remaining > 0 {
+		list = append(list, rest)
+	}
 	return list
 }
 
@@ -88,11 +167,27 @@ func (m *Machine) tombstoneList() []Tombstone {
 // and one for each other Lease of this member's name whose end this machine has not seen,
 // because perhaps only a read has shown that Lease.
 func (m *Machine) Tombstones() []Tombstone {
-	list := m.tombstoneList()
+	list := m.tombstonesNow()
 	for _, uid := range slices.Sorted(maps.Keys(m.sameNameLeases)) {
 		if n := m.sameNameLeases[uid]; !n.void {
-			list = append(list, Tombstone{Lease: n.lease.Name, Holder: n.lease.Record.Holder, Claims: Claims{Everything: true}})
+			d := m.counting(n.lease.Record.Duration)
+			list = append(list, Tombstone{UID: uid, Holder: n.lease.Record.Holder, Seq: n.lease.Record.Seq, Claims: Claims{Everything: true}, Duration: d, Remaining: d})
 		}
 	}
 	return list
+}
+
+// longest returns the longest lease duration that this member knows of (R49). A held Lease of
+// which it knows no duration claims everything itself.
+func (m *Machine) longest() time.Duration {
+	longest := m.cfg.LeaseDuration
+	for _, p := range m.peers {
+		if r := p.lease.Record; !r.Void() {
+			longest = max(longest, r.Duration, r.Longest)
+		}
+	}
+	for _, t := range m.tombstones {
+		longest = max(longest, t.Duration)
+	}
+	return min(longest, MaxLeaseDuration)
 }

@@ -29,8 +29,8 @@ func TestUnownedTimeIsMeasured(t *testing.T) {
 			func(p *driver, l Lease) {
 				p.run(5 * time.Second)
 				p.remove(l.Name)
-				p.step(LeaseDeleted{Last: l})
-			}, 20 * time.Second, 21 * time.Second,
+				p.step(LeaseDeleted{Last: l, Final: true})
+			}, 15 * time.Second, 16 * time.Second,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -40,6 +40,7 @@ func TestUnownedTimeIsMeasured(t *testing.T) {
 			if len(p.unowned) != 0 {
 				t.Fatalf("partitions without an owner before were unowned for %v", p.unowned)
 			}
+			l.Record.Seq++
 			l = p.put(l.Name, l.Record) // the last renewal
 			p.show(l.Name)
 			c.leave(p, l)

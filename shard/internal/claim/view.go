@@ -46,10 +46,13 @@ func (m *Machine) updateView() {
 	slices.SortFunc(all, func(a, b held) int {
 		return cmp.Or(a.created.Compare(b.created), cmp.Compare(a.name, b.name))
 	})
-	inForce, incompatible := m.cfg.Parameters, false
-	if len(all) > 0 {
-		inForce = all[0].record.Parameters
-		incompatible = !inForce.SameKeys(m.cfg.Parameters) || inForce.Validate() != nil
+	inForce, inForceLease, incompatible := m.cfg.Parameters, "", false
+	// Parameters that cannot be read or are not valid never count (R48).
+	if oldest := slices.IndexFunc(all, func(h held) bool { return h.record.Parameters.Validate() == nil }); oldest >= 0 {
+		if inForce = all[oldest].record.Parameters; inForce != m.cfg.Parameters {
+			inForceLease = all[oldest].name
+		}
+		incompatible = !inForce.SameKeys(m.cfg.Parameters)
 	}
 	parameters := inForce
 	var members []string
@@ -70,7 +73,7 @@ func (m *Machine) updateView() {
 	if !same && m.rebuilt != (Time{}) && m.now.since(m.rebuilt) < minRebuild {
 		return
 	}
-	m.ringDirty, m.inForce, m.incompatible = false, inForce, incompatible
+	m.ringDirty, m.inForce, m.inForceLease, m.incompatible = false, inForce, inForceLease, incompatible
 	if same {
 		return
 	}

@@ -78,22 +78,13 @@ type Client struct{ cfg Config }
 func NewClient(cfg Config) *Client { return &Client{cfg: cfg} }
 
 // Get reads this member's Lease with a quorum read. If the Lease of that name is foreign,
-// Get returns it with the outcome OK and [ErrForeign]: its Name, UID, Version, Finalizers
-// and Holder are those of the object, and it claims everything.
+// Get returns what [Decode] returns of it, with the outcome OK and [ErrForeign].
 func (c *Client) Get(ctx context.Context) (claim.Lease, claim.Outcome, error) {
 	l, err := c.cfg.Leases.Get(ctx, c.cfg.Name, metav1.GetOptions{})
 	if err != nil {
 		return claim.Lease{}, outcome(err), fmt.Errorf("read lease %s: %w", c.cfg.Name, err)
 	}
 	decoded, err := c.cfg.decode(l)
-	if err != nil {
-		decoded = claim.Lease{Name: l.Name, UID: string(l.UID), Version: l.ResourceVersion, Finalizers: l.Finalizers}
-		if l.Spec.HolderIdentity != nil {
-			decoded.Record.Holder = *l.Spec.HolderIdentity
-		}
-		decoded.Record.Claims.Everything = true
-		decoded.Record.Duration = fallbackDuration
-	}
 	return decoded, claim.OK, err
 }
 
@@ -163,19 +154,9 @@ func (c *Client) Evict(ctx context.Context, e claim.EvictLease) (claim.Lease, cl
 	if err != nil {
 		return claim.Lease{}, outcome(err), fmt.Errorf("evict the holder of lease %s: %w", e.Name, err)
 	}
-	decoded, err := c.cfg.decode(updated)
-	if err != nil {
-		decoded = claim.Lease{Name: e.Name, UID: e.UID, Version: updated.ResourceVersion}
-	}
+	decoded, _ := c.cfg.decode(updated)
 	return decoded, claim.OK, nil
 }
-
-// The maximum length of a Pod name, and a length that no UID reaches. Longer values were
-// written by another client and are not kept.
-const (
-	maxPodName = 253
-	maxUID     = 128
-)
 
 // void returns the Lease as an eviction leaves it.
 func (c *Client) void(e claim.EvictLease) *coordinationv1.Lease {
@@ -188,13 +169,13 @@ func (c *Client) void(e claim.EvictLease) *coordinationv1.Lease {
 		},
 		Spec: coordinationv1.LeaseSpec{HolderIdentity: &holder},
 	}
-	if e.Member == "" || len(e.Member) > maxPodName {
-		return l
+	if e.Member != "" {
+		l.Annotations[annotationMember] = e.Member
 	}
-	l.Annotations[annotationMember] = e.Member
-	if e.PodUID != "" && len(e.PodUID) <= maxUID {
+	if e.Member != "" && e.PodUID != "" {
 		l.OwnerReferences = []metav1.OwnerReference{{APIVersion: "v1", Kind: "Pod", Name: e.Member, UID: types.UID(e.PodUID)}}
 	}
+	l.Annotations[AnnotationChecksum] = Checksum(l)
 	return l
 }
 

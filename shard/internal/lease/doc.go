@@ -13,11 +13,12 @@
 //     the resourceVersion that the caller names. An outcome that is not known to
 //     be a refusal is [claim.Unknown].
 //   - L2: List and Get are quorum reads (resourceVersion "").
-//   - L3: [Decode] rejects a Lease of another ring, of another namespace or without
-//     this package's annotations with [ErrForeign]. Nothing on a Lease makes the
-//     package panic.
-//   - L4: Unreadable values are treated as the worst case: unreadable claims claim
-//     everything, and a member with an unreadable phase is not on the ring.
+//   - L3: [Decode] rejects a Lease of another ring, or without this package's annotations,
+//     with [ErrForeign]. Nothing on a Lease makes the package panic, and every text that
+//     it returns is short and valid UTF-8.
+//   - L4: A record that is not as a member wrote it, by its checksum, claims everything, and
+//     nothing else on it counts. The same holds for values that a member wrote and that
+//     this version cannot read.
 //
 // # What is not guaranteed
 //

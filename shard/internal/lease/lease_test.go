@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"sync"
@@ -14,6 +15,7 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
@@ -45,7 +47,7 @@ func record(member string) claim.Record {
 	return claim.Record{
 		Member: member, Holder: member + "_1", PodUID: "uid", Duration: 15 * time.Second, Phase: claim.PhaseActive, Seq: 3,
 		Fingerprint: p.Fingerprint(), Parameters: p, Claims: claims,
-		Tombstones: []claim.Tombstone{{Lease: "foo-z", Holder: "z_1", Claims: claim.Claims{Everything: true}}},
+		Tombstones: []claim.Tombstone{{UID: "lease-z", Holder: "z_1", Seq: 7, Claims: claim.Claims{Everything: true}, Duration: 15 * time.Second, Remaining: 4*time.Second + time.Millisecond}},
 		Watermarks: claim.Watermarks{"Foo": "1000", "Deployment": "999"},
 	}
 }
@@ -125,6 +127,12 @@ func TestEvictionVoids(t *testing.T) {
 	}
 }
 
+// signed sets the checksum as if a member had written the Lease.
+func signed(l *coordinationv1.Lease) *coordinationv1.Lease {
+	l.Annotations[lease.AnnotationChecksum] = lease.Checksum(l)
+	return l
+}
+
 func TestL3L4_UnreadableValuesAreTreatedAsTheWorstCase(t *testing.T) {
 	holder, zero := "x_1", int32(0)
 	ours := func(annotations ...string) *coordinationv1.Lease {
@@ -134,7 +142,7 @@ func TestL3L4_UnreadableValuesAreTreatedAsTheWorstCase(t *testing.T) {
 		for i := 0; i < len(annotations); i += 2 {
 			l.Annotations["operator-scaling.tom-ludwig.github.io/"+annotations[i]] = annotations[i+1]
 		}
-		return l
+		return signed(l)
 	}
 	foreign := ours()
 	foreign.Labels = nil
@@ -159,14 +167,21 @@ func TestL3L4_UnreadableValuesAreTreatedAsTheWorstCase(t *testing.T) {
 			t.Errorf("%s: %v %v %+v", name, err, faults, decoded.Record)
 		}
 	}
-	noDuration := ours()
+	// A missing duration is not a short one (R46).
+	noDuration := ours("member", "x", "phase", "active")
 	noDuration.Spec.LeaseDurationSeconds = &zero
-	if decoded, _, _ := lease.Decode(noDuration, "foo"); decoded.Record.Duration <= 0 {
-		t.Error("a Lease without a duration has the duration 0")
+	if decoded, _, _ := lease.Decode(signed(noDuration), "foo"); decoded.Record.Duration != 0 || decoded.Record.Edited {
+		t.Errorf("no duration: %+v", decoded.Record)
 	}
-	void := ours("claims", "garbage")
+	if tooLong := ours("member", "x", "phase", "active"); true {
+		tooLong.Spec.LeaseDurationSeconds = new(int32(math.MaxInt32))
+		if decoded, _, _ := lease.Decode(signed(tooLong), "foo"); decoded.Record.Duration != claim.MaxLeaseDuration {
+			t.Errorf("2^31-1 seconds: %v", decoded.Record.Duration)
+		}
+	}
+	void := ours("claims", "garbage", "evicted-by", "b_1")
 	void.Spec.HolderIdentity = nil
-	if decoded, _, err := lease.Decode(void, "foo"); err != nil || !decoded.Record.Void() || !decoded.Record.Claims.Empty() {
+	if decoded, _, err := lease.Decode(signed(void), "foo"); err != nil || !decoded.Record.Void() || !decoded.Record.Claims.Empty() {
 		t.Errorf("no holder: %v %+v", err, decoded.Record)
 	}
 }
@@ -174,10 +189,19 @@ func TestL3L4_UnreadableValuesAreTreatedAsTheWorstCase(t *testing.T) {
 // Watermarks delay the members that read them. Unreadable watermarks delay no member.
 func TestUnreadableWatermarksAreIgnored(t *testing.T) {
 	l := func(holder, written string) *coordinationv1.Lease {
-		return &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{
-			Labels:      map[string]string{lease.LabelRing: "foo"},
-			Annotations: map[string]string{"operator-scaling.tom-ludwig.github.io/protocol": "1", "operator-scaling.tom-ludwig.github.io/watermarks": written},
-		}, Spec: coordinationv1.LeaseSpec{HolderIdentity: &holder}}
+		phase := "active"
+		if holder == "" {
+			phase = "draining"
+		}
+		p := ring.DefaultParameters()
+		return signed(&coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{
+			Labels: map[string]string{lease.LabelRing: "foo"},
+			Annotations: map[string]string{
+				"operator-scaling.tom-ludwig.github.io/protocol": "1", "operator-scaling.tom-ludwig.github.io/watermarks": written,
+				"operator-scaling.tom-ludwig.github.io/member": "x", "operator-scaling.tom-ludwig.github.io/phase": phase, "operator-scaling.tom-ludwig.github.io/seq": "1",
+				"operator-scaling.tom-ludwig.github.io/claims": p.Fingerprint() + ":" + ring.NewSet(p.Partitions).Encode(), "operator-scaling.tom-ludwig.github.io/parameters": p.Fingerprint(),
+			},
+		}, Spec: coordinationv1.LeaseSpec{HolderIdentity: &holder}})
 	}
 	many := strings.TrimSuffix(strings.Repeat("Foo=1,", 5000), ",")
 	var kinds []string
@@ -230,12 +254,19 @@ func FuzzDecode(f *testing.F) {
 				"operator-scaling.tom-ludwig.github.io/watermarks": written,
 			},
 		}, Spec: coordinationv1.LeaseSpec{HolderIdentity: &holder, LeaseDurationSeconds: &seconds}}
-		decoded, _, err := lease.Decode(l, "foo")
-		if err != nil {
-			t.Fatalf("a Lease of the ring was rejected: %v", err)
-		}
-		if r := decoded.Record; r.Duration <= 0 || r.Void() && !r.Claims.Empty() || len(r.Watermarks) > 16 {
-			t.Errorf("%+v", r)
+		for range 2 { // edited, and as if a member had written it
+			decoded, _, err := lease.Decode(l, "foo")
+			if err != nil {
+				t.Fatalf("a Lease of the ring was rejected: %v", err)
+			}
+			r := decoded.Record
+			if r.Duration < 0 || r.Duration > claim.MaxLeaseDuration || r.Void() && !r.Claims.Empty() || r.Edited && !r.Claims.Everything || len(r.Watermarks) > 16 {
+				t.Errorf("%+v", r)
+			}
+			if len(r.Member) > 253 || len(r.Holder) > 300 || !utf8.ValidString(r.Member+r.Holder+r.PodUID+r.EvictedBy) {
+				t.Errorf("member %q, holder %q", r.Member, r.Holder)
+			}
+			signed(l)
 		}
 	})
 }
@@ -273,8 +304,11 @@ func TestWatch_RelistShowsWhatADeadStreamMissed(t *testing.T) {
 			done <- w.Run(ctx, func(e claim.Event) { events <- e }, func(string, error) {})
 		}()
 		synctest.Wait()
-		if e, ok := (<-events).(claim.LeaseObserved); !ok || e.Lease.Version != created.Version {
+		if e, ok := (<-events).(claim.LeaseObserved); !ok || e.Lease.Version != created.Version || !e.Listed {
 			t.Errorf("the watch began with %+v", e)
+		}
+		if e, ok := (<-events).(claim.WatchProgress); !ok || !e.Listed || e.Version == "" {
+			t.Errorf("the first list ends with %+v", e)
 		}
 		// The stream goes dead: no event, no error. (Break with None would end the stream.)
 		cluster.Break("a", shardtest.Unreachable)
@@ -296,6 +330,7 @@ func TestWatch_RelistShowsWhatADeadStreamMissed(t *testing.T) {
 		if e, ok := (<-events).(claim.LeaseObserved); !ok || e.Lease.Version != updated.Version {
 			t.Errorf("after a relist the watch shows %+v", e)
 		}
+		<-events // the end of the list
 		// The Lease is deleted and created again while the stream is dead: the watch shows
 		// its end, but not its final state.
 		cluster.Break("a", shardtest.Unreachable)
@@ -313,6 +348,7 @@ func TestWatch_RelistShowsWhatADeadStreamMissed(t *testing.T) {
 		if e, ok := (<-events).(claim.LeaseObserved); !ok || e.Lease.UID != again.UID {
 			t.Errorf("after it the watch shows %+v", e)
 		}
+		<-events // the end of the list
 		// The Lease is deleted and created again while the stream works.
 		cluster.Remove("default", updated.Name)
 		if _, _, err = other.Create(t.Context(), record("b")); err != nil {
@@ -322,13 +358,17 @@ func TestWatch_RelistShowsWhatADeadStreamMissed(t *testing.T) {
 		if e, ok := (<-events).(claim.LeaseDeleted); !ok || e.Last.UID != again.UID || !e.Final {
 			t.Errorf("the watch shows the deletion as %+v", e)
 		}
-		<-events
-		// Another client removes the record; then the Lease is deleted.
+		for e := range events {
+			if _, ok := e.(claim.LeaseObserved); ok {
+				break // else the version of the deletion
+			}
+		}
+		// Another client removes the record: the Lease was a member's, and still blocks (R32, R50).
 		stripped := cluster.Leases("default")[0]
 		stripped.Annotations = nil
 		cluster.Put(&stripped)
 		synctest.Wait()
-		if e, ok := (<-events).(claim.LeaseDeleted); !ok || e.Last.Record.Holder != "b_1" || e.Final {
+		if e, ok := (<-events).(claim.LeaseObserved); !ok || e.Lease.Record.Holder != "b_1" || !e.Lease.Record.Edited || !e.Lease.Record.Claims.Everything {
 			t.Errorf("a Lease without its record: %+v", e)
 		}
 		cancel()
@@ -356,6 +396,7 @@ func TestWatch_RecoversSoonAfterALongOutage(t *testing.T) {
 			})
 		}()
 		synctest.Wait()
+		<-events // the end of the first list
 		cluster.Break("a", shardtest.Unreachable)
 		w.Relist() // the stream ends, and no new stream can be opened
 		time.Sleep(5 * time.Minute)
@@ -394,7 +435,11 @@ func TestWatch_RelistWhileARequestHasNoResponse(t *testing.T) {
 				ctx, cancel := context.WithCancel(context.Background())
 				events, done := make(chan claim.Event, 100), make(chan error, 1)
 				go func() {
-					done <- w.Run(ctx, func(e claim.Event) { events <- e }, func(string, error) {})
+					done <- w.Run(ctx, func(e claim.Event) {
+						if _, observed := e.(claim.LeaseObserved); observed {
+							events <- e
+						}
+					}, func(string, error) {})
 				}()
 				time.Sleep(time.Minute)
 				if _, _, err := lease.NewClient(config(cluster, "b")).Create(t.Context(), record("b")); err != nil {
@@ -556,7 +601,7 @@ func TestEvictionIsOneRequestThatLeavesAMinimalRecord(t *testing.T) {
 	left := cluster.Leases("default")[0]
 	for key := range left.Annotations {
 		switch key {
-		case "operator-scaling.tom-ludwig.github.io/protocol", "operator-scaling.tom-ludwig.github.io/member", "operator-scaling.tom-ludwig.github.io/evicted-by":
+		case "operator-scaling.tom-ludwig.github.io/protocol", "operator-scaling.tom-ludwig.github.io/member", "operator-scaling.tom-ludwig.github.io/evicted-by", lease.AnnotationChecksum:
 		default:
 			t.Errorf("annotation %s is left", key)
 		}
@@ -569,14 +614,14 @@ func TestEvictionIsOneRequestThatLeavesAMinimalRecord(t *testing.T) {
 	}
 
 	// Overlong values that another client wrote to the record are not kept.
-	cluster.Put(&full)
+	long := full
+	long.Annotations["operator-scaling.tom-ludwig.github.io/member"] = strings.Repeat("x", 200<<10)
+	cluster.Put(&long)
 	full = cluster.Leases("default")[0]
-	evict.Version, evict.Member = full.ResourceVersion, strings.Repeat("x", 250<<10)
-	if void, outcome, err = b.Evict(ctx, evict); outcome != claim.OK || void.Record.Member != "" {
+	seen, _, _ = lease.Decode(&full, "foo")
+	evict.Version, evict.Member, evict.PodUID = full.ResourceVersion, seen.Record.Member, seen.Record.PodUID
+	if void, outcome, err = b.Evict(ctx, evict); outcome != claim.OK || !void.Record.Void() || len(void.Record.Member) > 253 {
 		t.Errorf("%v %v: member of %d bytes", outcome, err, len(void.Record.Member))
-	}
-	if left = cluster.Leases("default")[0]; len(left.OwnerReferences) > 0 {
-		t.Errorf("owners %v", left.OwnerReferences)
 	}
 
 	// The eviction of a deleted Lease creates nothing.

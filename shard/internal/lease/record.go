@@ -11,7 +11,9 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
+	"github.com/zeebo/xxh3"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -20,30 +22,58 @@ import (
 )
 
 // LabelRing is the label that names the ring to which a Lease belongs.
-const LabelRing = "operator-scaling.tom-ludwig.github.io/ring"
+const LabelRing = prefix + "ring"
+
+// prefix begins the labels and annotations of this project.
+const prefix = "operator-scaling.tom-ludwig.github.io/"
+
+// AnnotationChecksum is the annotation with the checksum of a record.
+const AnnotationChecksum = prefix + "checksum"
 
 // The annotations of a record.
 const (
-	annotationProtocol   = "operator-scaling.tom-ludwig.github.io/protocol"
-	annotationMember     = "operator-scaling.tom-ludwig.github.io/member"
-	annotationPodUID     = "operator-scaling.tom-ludwig.github.io/pod-uid"
-	annotationPhase      = "operator-scaling.tom-ludwig.github.io/phase"
-	annotationClaims     = "operator-scaling.tom-ludwig.github.io/claims"
-	annotationSeq        = "operator-scaling.tom-ludwig.github.io/seq"
-	annotationParameters = "operator-scaling.tom-ludwig.github.io/parameters"
-	annotationTombstones = "operator-scaling.tom-ludwig.github.io/tombstones"
-	annotationWatermarks = "operator-scaling.tom-ludwig.github.io/watermarks"
-	annotationEvictedBy  = "operator-scaling.tom-ludwig.github.io/evicted-by"
+	annotationProtocol   = prefix + "protocol"
+	annotationMember     = prefix + "member"
+	annotationPodUID     = prefix + "pod-uid"
+	annotationPhase      = prefix + "phase"
+	annotationClaims     = prefix + "claims"
+	annotationSeq        = prefix + "seq"
+	annotationParameters = prefix + "parameters"
+	annotationTombstones = prefix + "tombstones"
+	annotationWatched    = prefix + "watched"
+	annotationNewcomer   = prefix + "newcomer"
+	annotationLongest    = prefix + "longest-duration"
+	annotationEvictedBy  = prefix + "evicted-by"
+	annotationWatermarks = prefix + "watermarks"
 )
+
+// checked are the annotations that the checksum covers: those that other members act on.
+// Watermarks only delay them (R78).
+var checked = []string{
+	annotationProtocol, annotationMember, annotationPodUID, annotationPhase, annotationClaims,
+	annotationSeq, annotationParameters, annotationTombstones, annotationWatched, annotationNewcomer,
+	annotationLongest, annotationEvictedBy,
+}
 
 // protocol is the version of the rules by which members read each other's claims.
 const protocol = "1"
 
-// fallbackDuration is the duration of a Lease without a valid leaseDurationSeconds.
-const fallbackDuration = 15 * time.Second
+// The limits of the values on a Lease, in bytes. A record that exceeds one was edited. A
+// member publishes far less: see the limits in package claim.
+const (
+	// MaxUID is the limit for the UID of a Pod.
+	MaxUID = 64
+
+	maxMember     = 253 // the limit for the name of a Pod
+	maxHolder     = 300 // a Pod name, "_" and the UUID of an incarnation
+	maxTombstones = 32 << 10
+)
 
 // ErrForeign is the error for a Lease that is not the record of a member of this ring.
 var ErrForeign = errors.New("not a Lease of this ring")
+
+// errEdited is the fault of a record that is not as a member wrote it.
+var errEdited = errors.New("the record was edited, or is not complete: it claims everything")
 
 // encode writes the record to the Lease and keeps its name and metadata. now is the wall
 // clock.
@@ -51,10 +81,12 @@ func encode(l *coordinationv1.Lease, r claim.Record, now time.Time) {
 	if l.Annotations == nil {
 		l.Annotations = map[string]string{}
 	}
-	seconds := int32(min(int64(math.Ceil(r.Duration.Seconds())), math.MaxInt32))
-	renewed := metav1.NewMicroTime(now)
 	l.Spec.HolderIdentity = &r.Holder
-	l.Spec.LeaseDurationSeconds = &seconds
+	if r.Duration > 0 {
+		seconds := int32(min(math.Ceil(r.Duration.Seconds()), claim.MaxLeaseDuration.Seconds()))
+		l.Spec.LeaseDurationSeconds = &seconds
+	}
+	renewed := metav1.NewMicroTime(now)
 	l.Spec.RenewTime = &renewed
 	set := func(key, value string) {
 		if value == "" {
@@ -65,95 +97,182 @@ func encode(l *coordinationv1.Lease, r claim.Record, now time.Time) {
 	}
 	set(annotationProtocol, protocol)
 	set(annotationMember, r.Member)
-	set(annotationPodUID, r.PodUID)
+	if len(r.PodUID) <= MaxUID {
+		set(annotationPodUID, r.PodUID)
+	}
 	set(annotationPhase, string(r.Phase))
 	set(annotationClaims, encodeClaims(r.Claims))
 	set(annotationSeq, strconv.FormatUint(r.Seq, 10))
 	set(annotationParameters, r.Fingerprint)
 	set(annotationTombstones, encodeTombstones(r.Tombstones))
+	set(annotationWatched, r.Watched)
+	set(annotationNewcomer, string(r.Newcomer))
+	set(annotationLongest, encodeDuration(r.Longest))
 	set(annotationWatermarks, encodeWatermarks(r.Watermarks))
 	set(annotationEvictedBy, r.EvictedBy)
+	l.Annotations[AnnotationChecksum] = Checksum(l)
 }
 
-// Decode decodes the record of a member of the given ring. For any other Lease it returns
-// [ErrForeign] as err. Faults within a record are not an err: Decode returns them joined, as
-// faults, together with a record that assumes the worst.
-func Decode(l *coordinationv1.Lease, ringName string) (lease claim.Lease, faults error, err error) {
-	if l.Labels[LabelRing] != ringName {
-		return claim.Lease{}, nil, fmt.Errorf("lease %s/%s: label %s is %q instead of %q: %w", l.Namespace, l.Name, LabelRing, l.Labels[LabelRing], ringName, ErrForeign)
+// Checksum returns the checksum of what other members act on. It detects edits, and is no
+// protection against a forger.
+func Checksum(l *coordinationv1.Lease) string {
+	h := xxh3.New()
+	add := func(value string) { fmt.Fprintf(h, "%d:%s,", len(value), value) }
+	holder, seconds := "", int32(0)
+	if l.Spec.HolderIdentity != nil {
+		holder = *l.Spec.HolderIdentity
 	}
-	version, ours := l.Annotations[annotationProtocol]
-	if !ours {
-		return claim.Lease{}, nil, fmt.Errorf("lease %s/%s: annotation %s is missing: %w", l.Namespace, l.Name, annotationProtocol, ErrForeign)
+	if l.Spec.LeaseDurationSeconds != nil {
+		seconds = *l.Spec.LeaseDurationSeconds
 	}
-	var errs []error
-	fault := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	add(holder)
+	add(strconv.Itoa(int(seconds)))
+	for _, key := range checked {
+		add(l.Annotations[key])
+	}
+	return fmt.Sprintf("%016x", h.Sum64())
+}
 
-	r := claim.Record{
-		Member:      l.Annotations[annotationMember],
-		PodUID:      l.Annotations[annotationPodUID],
-		Phase:       claim.Phase(l.Annotations[annotationPhase]),
-		Fingerprint: l.Annotations[annotationParameters],
-		EvictedBy:   l.Annotations[annotationEvictedBy],
-		Duration:    fallbackDuration,
-	}
-	if l.Spec.HolderIdentity == nil {
-		fault("holderIdentity is missing: treated as void")
-	} else {
-		r.Holder = *l.Spec.HolderIdentity
-	}
-	if r.Member == "" {
-		r.Member, _, _ = strings.Cut(r.Holder, "_")
-		if !r.Void() {
-			fault("member is missing")
-		}
-	}
-	if seconds := l.Spec.LeaseDurationSeconds; seconds != nil && *seconds > 0 {
-		r.Duration = time.Duration(*seconds) * time.Second
-	} else {
-		fault("leaseDurationSeconds is missing or not positive: treated as %v", fallbackDuration)
-	}
-	if l.Spec.RenewTime == nil {
-		fault("renewTime is missing")
-	}
-	switch r.Phase {
-	case claim.PhaseJoining, claim.PhaseActive, claim.PhaseDraining:
-	default:
-		fault("unknown phase %.40q: the member is not on the ring", r.Phase)
-		r.Phase = claim.PhaseDraining
-	}
-	var parseErr error
-	if r.Seq, parseErr = strconv.ParseUint(l.Annotations[annotationSeq], 10, 64); parseErr != nil {
-		fault("seq: %w", parseErr)
-	}
-	if r.Parameters, parseErr = ring.ParseFingerprint(r.Fingerprint); parseErr != nil {
-		fault("%w", parseErr)
-	}
-	if r.Tombstones, parseErr = decodeTombstones(l.Annotations[annotationTombstones]); parseErr != nil {
-		fault("tombstones: %w", parseErr)
-	}
-	if version != protocol {
-		fault("protocol %.40q is not %q: treated as claiming everything", version, protocol)
-		r.Claims = claim.Claims{Everything: true}
-	} else if r.Claims, parseErr = decodeClaims(l.Annotations[annotationClaims]); parseErr != nil {
-		fault("claims: %w: treated as claiming everything", parseErr)
-	}
-	if r.Void() {
-		r.Claims = claim.Claims{}
-		errs = nil // no member acts on them
-	}
-	if r.Watermarks, parseErr = decodeWatermarks(l.Annotations[annotationWatermarks]); parseErr != nil {
-		fault("watermarks: %w: ignored", parseErr)
-	}
-	return claim.Lease{
+// Decode decodes the record of a member of the given ring. It returns [ErrForeign] as err
+// for a Lease of another ring, and for one without any annotation of this project (R50),
+// together with what is known of it: an edited record. Faults within a record are not an
+// err: Decode returns them joined, as faults, together with a record that assumes the
+// worst.
+func Decode(l *coordinationv1.Lease, ringName string) (lease claim.Lease, faults error, err error) {
+	lease = claim.Lease{
 		Name:    l.Name,
 		UID:     string(l.UID),
 		Version: l.ResourceVersion,
 		Created: l.CreationTimestamp.Time,
-		Record:  r,
 
 		Finalizers: l.Finalizers,
-	}, errors.Join(errs...), nil
+	}
+	if l.Labels[LabelRing] != ringName {
+		err = fmt.Errorf("lease %s/%s: label %s is %.100q instead of %q: %w", l.Namespace, l.Name, LabelRing, l.Labels[LabelRing], ringName, ErrForeign)
+	} else if !hasRecord(l) {
+		err = fmt.Errorf("lease %s/%s: it has no annotation with the prefix %s: %w", l.Namespace, l.Name, prefix, ErrForeign)
+	}
+	lease.Record, faults = decodeRecord(l)
+	return lease, faults, err
+}
+
+func hasRecord(l *coordinationv1.Lease) bool {
+	for key := range l.Annotations {
+		if strings.HasPrefix(key, prefix) {
+			return true
+		}
+	}
+	return false
+}
+
+// decodeRecord decodes the record on a Lease. If the record is not as a member wrote it,
+// nothing on it counts: only the names are kept, for logs and for the member whose Lease it
+// is.
+func decodeRecord(l *coordinationv1.Lease) (claim.Record, error) {
+	var errs []error
+	fault := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	text := func(what, value string, limit int) string {
+		if len(value) > limit || !utf8.ValidString(value) {
+			fault("%s: %.100q is not valid", what, value)
+			return strings.ToValidUTF8(value[:min(len(value), limit)], "")
+		}
+		return value
+	}
+	holder := ""
+	if l.Spec.HolderIdentity != nil {
+		holder = *l.Spec.HolderIdentity
+	}
+	r := claim.Record{
+		Holder:    text("holderIdentity", holder, maxHolder),
+		Member:    text("member", l.Annotations[annotationMember], maxMember),
+		PodUID:    text("pod-uid", l.Annotations[annotationPodUID], MaxUID),
+		EvictedBy: text("evicted-by", l.Annotations[annotationEvictedBy], maxHolder),
+		Phase:     claim.Phase(l.Annotations[annotationPhase]),
+		Watched:   l.Annotations[annotationWatched],
+		Newcomer:  claim.Newcomer(l.Annotations[annotationNewcomer]),
+	}
+	edited := errs != nil
+	for _, what := range []struct {
+		name   string
+		faulty bool
+	}{
+		{"protocol", l.Annotations[annotationProtocol] != protocol},
+		{"checksum", l.Annotations[AnnotationChecksum] != Checksum(l)},
+		{"tombstones", len(l.Annotations[annotationTombstones]) > maxTombstones},
+		{"watched", r.Watched != "" && !claim.ValidVersion(r.Watched) || len(r.Watched) > maxVersion},
+	} {
+		if what.faulty {
+			fault("%s: %.100q", what.name, l.Annotations[prefix+what.name])
+			edited = true
+		}
+	}
+	if !edited {
+		// What a member wrote, and this version perhaps cannot read.
+		if seconds := l.Spec.LeaseDurationSeconds; seconds != nil && *seconds > 0 {
+			r.Duration = min(time.Duration(*seconds)*time.Second, claim.MaxLeaseDuration)
+		}
+		r.Fingerprint = l.Annotations[annotationParameters]
+		var err error
+		decode := func(what string, err error) {
+			if err != nil {
+				fault("%s: %w", what, err)
+			}
+		}
+		r.Claims, err = decodeClaims(l.Annotations[annotationClaims])
+		decode("claims", err)
+		r.Seq, err = strconv.ParseUint(l.Annotations[annotationSeq], 10, 64)
+		decode("seq", err)
+		r.Parameters, err = ring.ParseFingerprint(r.Fingerprint)
+		decode("parameters", err)
+		r.Tombstones, err = decodeTombstones(l.Annotations[annotationTombstones])
+		decode("tombstones", err)
+		r.Longest, err = decodeDuration(l.Annotations[annotationLongest])
+		decode("longest-duration", err)
+		switch {
+		case r.EvictedBy != "" && r.Holder == "":
+			r.Claims, errs = claim.Claims{}, nil // its holder's values are gone
+			r.Phase = claim.PhaseDraining
+		case r.Holder == "" && (r.Phase != claim.PhaseDraining || !r.Claims.Empty()):
+			fault("holderIdentity is missing, but the Lease was not released and not evicted")
+			edited = true
+		case r.Member == "" || r.EvictedBy != "" || !knownPhase(r.Phase):
+			fault("member %q, phase %.40q, evicted-by %q", r.Member, r.Phase, r.EvictedBy)
+			edited = true
+		case r.Holder == "":
+			r.Claims = claim.Claims{}
+		}
+		if r.Watermarks, err = decodeWatermarks(l.Annotations[annotationWatermarks]); err != nil {
+			fault("watermarks: %w: ignored", err)
+		}
+	}
+	if edited {
+		if r.PodUID == "" {
+			r.PodUID = podOf(l)
+		}
+		if r.Member == "" {
+			r.Member, _, _ = strings.Cut(r.Holder, "_")
+		}
+		errs = append([]error{errEdited}, errs...)
+		r = claim.Record{
+			Edited: true, Holder: r.Holder, Member: r.Member, PodUID: r.PodUID,
+			Phase: claim.PhaseDraining, Claims: claim.Claims{Everything: true},
+		}
+	}
+	return r, errors.Join(errs...)
+}
+
+func knownPhase(p claim.Phase) bool {
+	return p == claim.PhaseJoining || p == claim.PhaseActive || p == claim.PhaseDraining
+}
+
+// podOf returns the UID of the Pod that owns the Lease, "" if there is none.
+func podOf(l *coordinationv1.Lease) string {
+	for _, owner := range l.OwnerReferences {
+		if owner.Kind == "Pod" && len(owner.UID) <= MaxUID && utf8.ValidString(string(owner.UID)) {
+			return string(owner.UID)
+		}
+	}
+	return ""
 }
 
 // encodeClaims returns "<fingerprint of the parameters>:<set>".
@@ -189,11 +308,41 @@ func decodeClaims(text string) (claim.Claims, error) {
 	return claim.Claims{Parameters: p, Set: s}, nil
 }
 
-// tombstone is the JSON form of a claim.Tombstone in the annotation.
+// encodeDuration returns the duration in milliseconds, rounded up, "" for 0.
+func encodeDuration(d time.Duration) string {
+	if d <= 0 {
+		return ""
+	}
+	return strconv.FormatInt(milliseconds(d), 10)
+}
+
+// decodeDuration decodes the result of encodeDuration.
+func decodeDuration(text string) (time.Duration, error) {
+	if text == "" {
+		return 0, nil
+	}
+	n, err := strconv.ParseUint(text, 10, 64)
+	return capped(n), err
+}
+
+// milliseconds rounds up: a reader must not count less than the writer (R29).
+func milliseconds(d time.Duration) int64 {
+	return int64((d + time.Millisecond - 1) / time.Millisecond)
+}
+
+func capped(milliseconds uint64) time.Duration {
+	return time.Duration(min(milliseconds, uint64(claim.MaxLeaseDuration/time.Millisecond))) * time.Millisecond
+}
+
+// tombstone is the JSON form of a claim.Tombstone in the annotation. Times are in
+// milliseconds.
 type tombstone struct {
-	Lease  string `json:"lease"`
-	Holder string `json:"holder"`
-	Claims string `json:"claims"`
+	UID       string `json:"uid,omitempty"`
+	Holder    string `json:"holder,omitempty"`
+	Seq       uint64 `json:"seq,omitempty"`
+	Claims    string `json:"claims"`
+	Duration  uint64 `json:"duration"`
+	Remaining uint64 `json:"remaining"`
 }
 
 func encodeTombstones(tombstones []claim.Tombstone) string {
@@ -202,24 +351,29 @@ func encodeTombstones(tombstones []claim.Tombstone) string {
 	}
 	list := make([]tombstone, len(tombstones))
 	for i, t := range tombstones {
-		list[i] = tombstone{t.Lease, t.Holder, encodeClaims(t.Claims)}
+		list[i] = tombstone{t.UID, t.Holder, t.Seq, encodeClaims(t.Claims), uint64(milliseconds(t.Duration)), uint64(milliseconds(t.Remaining))}
 	}
-	text, _ := json.Marshal(list) // Marshal cannot fail on strings
+	text, _ := json.Marshal(list) // Marshal cannot fail on strings and numbers
 	return string(text)
 }
 
+// decodeTombstones decodes the result of encodeTombstones. If it returns an error, the one
+// tombstone that it returns claims everything for the longest time.
 func decodeTombstones(text string) ([]claim.Tombstone, error) {
 	if text == "" {
 		return nil, nil
 	}
 	var list []tombstone
 	if err := json.Unmarshal([]byte(text), &list); err != nil {
-		return nil, err
+		worst := claim.Tombstone{Claims: claim.Claims{Everything: true}, Duration: claim.MaxLeaseDuration, Remaining: claim.MaxLeaseDuration}
+		return []claim.Tombstone{worst}, err
 	}
 	tombstones := make([]claim.Tombstone, 0, len(list))
 	for _, t := range list {
 		claims, _ := decodeClaims(t.Claims) // unreadable claims claim everything
-		tombstones = append(tombstones, claim.Tombstone{Lease: t.Lease, Holder: t.Holder, Claims: claims})
+		tombstones = append(tombstones, claim.Tombstone{
+			UID: t.UID, Holder: t.Holder, Seq: t.Seq, Claims: claims, Duration: capped(t.Duration), Remaining: capped(t.Remaining),
+		})
 	}
 	return tombstones, nil
 }

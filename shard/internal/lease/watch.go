@@ -41,8 +41,9 @@ type Watch struct {
 	deliver  func(claim.Event)
 	answered func(verb string, err error)
 
-	mu    sync.Mutex
-	shown map[string]claim.Lease // by name; guarded by mu, written only by the reflector's goroutine
+	mu      sync.Mutex
+	shown   map[string]claim.Lease // by name; guarded by mu, written only by the reflector's goroutine
+	version string                 // of the last event; guarded by mu
 }
 
 // NewWatch returns a watch that [Watch.Run] starts. clientset is the clientset of
@@ -146,27 +147,30 @@ type store Watch
 
 func (s *store) Add(obj any) error { return s.Update(obj) }
 
-func (s *store) Update(obj any) error {
+func (s *store) Update(obj any) error { return s.put(obj, false) }
+
+// put handles the present state of a Lease.
+func (s *store) put(obj any, listed bool) error {
 	l, ok := obj.(*coordinationv1.Lease)
 	if !ok {
 		return fmt.Errorf("watch of Leases: unexpected object %T", obj)
 	}
 	decoded, err := s.cfg.decode(l)
-	if err != nil {
-		// Another client removed the record from the Lease: its member may still be at work.
-		s.reportDeleted(l.Name, nil)
-		return nil
-	}
 	s.mu.Lock()
-	last, ok := s.shown[l.Name]
+	last, known := s.shown[l.Name]
 	s.mu.Unlock()
-	if ok && last.UID != decoded.UID {
+	known = known && last.UID == decoded.UID
+	if !known {
 		s.reportDeleted(l.Name, nil) // a list shows that it was deleted and created again
+		if err != nil {
+			return nil // not a member's Lease, as far as this watch has shown (R50)
+		}
 	}
 	s.mu.Lock()
 	s.shown[l.Name] = decoded
+	s.version = decoded.Version
 	s.mu.Unlock()
-	s.deliver(claim.LeaseObserved{Lease: decoded})
+	s.deliver(claim.LeaseObserved{Lease: decoded, Listed: listed})
 	return nil
 }
 
@@ -199,7 +203,7 @@ func (s *store) reportDeleted(name string, final *claim.Lease) {
 }
 
 // Replace handles a list: Leases that are not in it are gone.
-func (s *store) Replace(list []any, _ string) error {
+func (s *store) Replace(list []any, version string) error {
 	listed := make(map[string]bool, len(list))
 	for _, obj := range list {
 		if l, ok := obj.(*coordinationv1.Lease); ok {
@@ -212,11 +216,24 @@ func (s *store) Replace(list []any, _ string) error {
 		}
 	}
 	for _, obj := range list {
-		if err := s.Update(obj); err != nil {
+		if err := s.put(obj, true); err != nil {
 			return err
 		}
 	}
+	s.deliver(claim.WatchProgress{Version: version, Listed: true})
 	return nil
+}
+
+// UpdateResourceVersion handles the version of each event of the stream, bookmarks included.
+// The other events carry it themselves, except deletions.
+func (s *store) UpdateResourceVersion(version string) {
+	s.mu.Lock()
+	known := s.version == version
+	s.version = version
+	s.mu.Unlock()
+	if !known {
+		s.deliver(claim.WatchProgress{Version: version})
+	}
 }
 
 func (s *store) Resync() error { return nil }

@@ -187,10 +187,17 @@ func (c *Components) released(set ring.Set) {
 	c.readmit() // drops the parked items of these partitions
 }
 
+// drain begins to drain the partitions: their work in flight may end by itself until cancel.
 func (c *Components) drain(set ring.Set) {
 	for _, q := range c.allQueues() {
 		q.Drain(set.HasPoint)
-		q.Cancel(set.HasPoint) // at once: the machine has no grace period yet
+	}
+}
+
+// cancel cancels the contexts of the work in flight on partitions that are being drained.
+func (c *Components) cancel(set ring.Set) {
+	for _, q := range c.allQueues() {
+		q.Cancel(set.HasPoint)
 	}
 }
 

@@ -90,8 +90,12 @@ func (m *Member) apply(e claim.Event) (acted bool) {
 	if m.ended != nil {
 		return false
 	}
-	givenUp := m.machine.Stats().CacheWaitsGivenUp
+	before := m.machine.Stats()
 	actions := m.machine.Step(m.Published.Now(), e)
+	after := m.machine.Stats()
+	if e, ok := e.(claim.LeaseObserved); ok && after.OldRecords > before.OldRecords {
+		m.leaseFault(e.Lease.Name, errOldRecord)
+	}
 	if m.machine.Serving() {
 		m.joined = true
 		m.notify(Joined, ring.Set{}, nil)
@@ -110,7 +114,7 @@ func (m *Member) apply(e claim.Event) (acted bool) {
 	for _, action := range actions {
 		m.do(action)
 	}
-	if n := m.machine.Stats().CacheWaitsGivenUp - givenUp; n > 0 {
+	if n := after.CacheWaitsGivenUp - before.CacheWaitsGivenUp; n > 0 {
 		m.logCacheLag(n)
 	}
 	return len(actions) > 0
@@ -169,6 +173,9 @@ func (m *Member) publish(actions []claim.Action) {
 	if other := next.Status.Duplicate; other != "" && other != old.Status.Duplicate {
 		m.logRarely(&m.duplicates, other, nil, "Another live process holds the Lease of this member's Pod name: each replica needs a name of its own", "member", m.holder, "holder", short(other))
 	}
+	if from := next.Status.InForceLease; from != old.Status.InForceLease {
+		m.logParameters(from)
+	}
 	if moved && view != old.Ring {
 		m.ringChanged(old.Ring, view)
 	}
@@ -199,6 +206,7 @@ func (m *Member) status() Status {
 	if at, ok := m.machine.RenewedAt(); ok {
 		s.Renewed = m.Published.started.Add(at.Mono)
 	}
+	_, s.InForceLease = m.machine.ParametersInForce()
 	if m.handovers.waiting() {
 		s.Blockers = byPod(m.machine.Blockers())
 	}
@@ -222,6 +230,9 @@ func (m *Member) do(a claim.Action) {
 		m.drainLoggedAt = time.Now()
 		m.Components.drain(a.Partitions)
 		m.notify(Draining, a.Partitions, nil)
+	case claim.Cancel:
+		m.logger.V(2).Info("Cancelling the work that has not ended within DrainGrace", "member", m.holder, "partitions", a.Partitions.Len())
+		m.Components.cancel(a.Partitions)
 	case claim.Released:
 		m.watermarks = m.cfg.Writes.Watermarks() // the work has ended, and the write that withdraws the claims is not sent yet
 		m.logger.V(2).Info("Released", "member", m.holder, "partitions", a.Partitions.Len())
@@ -263,6 +274,18 @@ func (m *Member) notify(kind ChangeKind, partitions ring.Set, err error) {
 		c.Partitions = slices.Collect(partitions.All())
 	}
 	m.changes.post(c)
+}
+
+// logParameters logs whose parameters are in force (R48).
+func (m *Member) logParameters(from string) {
+	inForce, _ := m.machine.ParametersInForce()
+	own := m.cfg.Machine.Parameters.Fingerprint()
+	if from == "" {
+		m.logger.Info("This member's own ring parameters are in force", "member", m.holder, "parameters", own)
+		return
+	}
+	m.logger.Info("The ring parameters of an older Lease are in force, and not this member's own, until no member holds that Lease", "member", m.holder,
+		"lease", from, "parameters", inForce.Fingerprint(), "own", own)
 }
 
 // ringChanged counts and logs a change of the view.

@@ -59,8 +59,9 @@ func (m *Member) waitForPod(ctx context.Context) bool {
 // startIncarnation creates a new machine: a new member with the same name.
 func (m *Member) startIncarnation(predecessor string) {
 	var tombstones []claim.Tombstone
+	var knowledge claim.Knowledge
 	if predecessor != "" {
-		tombstones = m.machine.Tombstones()
+		tombstones, knowledge = m.machine.Tombstones(), m.machine.Knowledge()
 		m.retiredStats = m.retiredStats.Plus(m.machine.Stats())
 		m.Published.Change(func(v *View) { v.Holder = newHolder(m.cfg.Machine.Member) })
 	}
@@ -70,7 +71,7 @@ func (m *Member) startIncarnation(predecessor string) {
 	m.client = lease.NewClient(m.leaseConfig(m.holder))
 	machine := m.cfg.Machine
 	machine.Holder, machine.PodUID, machine.TakeOver = m.holder, m.pod.UID, m.pod.Lock.Held()
-	machine.Predecessor, machine.Tombstones = predecessor, tombstones
+	machine.Predecessor, machine.Tombstones, machine.Knowledge = predecessor, tombstones, knowledge
 	m.machine = claim.New(machine)
 	m.logger.Info("Joining the ring", "member", m.holder)
 	m.step(claim.Tick{})

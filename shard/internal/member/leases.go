@@ -45,7 +45,7 @@ func (m *Member) request(a claim.Action) {
 	case claim.GetLease:
 		send(a.Timeout, "get", func(ctx context.Context) (claim.Event, error) {
 			found, outcome, err := client.Get(ctx)
-			if errors.Is(err, lease.ErrForeign) && strings.HasPrefix(found.Record.Holder, m.cfg.Machine.Member+"_") {
+			if errors.Is(err, lease.ErrForeign) && (found.UID == a.UID || strings.HasPrefix(found.Record.Holder, m.cfg.Machine.Member+"_")) {
 				err = nil // another client removed the record from this Pod's Lease; the machine decides what to do
 			}
 			return claim.GetResult{Op: a.Op, Outcome: outcome, Lease: found}, err
@@ -150,8 +150,11 @@ func (m *Member) logRarely(t *throttle, text string, err error, message string, 
 	}
 }
 
+// errOldRecord is the fault of a Lease whose record is complete, but not the holder's last one.
+var errOldRecord = errors.New("an old record, or that of another holder, was written to it: it claims everything")
+
 // leaseFault counts and logs a Lease that cannot be read. The watch and the requests call
-// it, on their goroutines.
+// it on their goroutines, and the loop.
 func (m *Member) leaseFault(name string, err error) {
 	reason := "malformed"
 	if errors.Is(err, lease.ErrForeign) {

@@ -29,7 +29,7 @@ import (
 // them.
 type Config struct {
 	// Machine configures the state machine. The member sets what differs between
-	// incarnations: Holder, PodUID, TakeOver, Predecessor and Tombstones.
+	// incarnations: Holder, PodUID, TakeOver, Predecessor, Tombstones and Knowledge.
 	Machine claim.Config
 	// Lease configures the member's Lease. The member sets Holder, Owner, Acquired and
 	// Faults.
@@ -136,7 +136,7 @@ func newHolder(pod string) string { return pod + "_" + string(uuid.NewUUID()) }
 // and the Pod.
 func (m *Member) Run(ctx context.Context, pod Pod) (err error) {
 	m.logger, m.pod = klog.FromContext(ctx), pod
-	defer pod.Lock.Release()
+	defer m.releaseLock()
 	defer func() {
 		if err == nil {
 			m.Published.Change(func(v *View) { v.Status.At = time.Time{} }) // the loop has ended as it should: it has not hung
@@ -151,7 +151,7 @@ func (m *Member) Run(ctx context.Context, pod Pod) (err error) {
 	m.ctx = inner
 	m.watch = lease.NewWatch(m.leaseConfig(""), m.cfg.Clientset)
 	// In this order: no more work is handed out; all goroutines end; the functions of the
-	// user return; the lock on the identity is released.
+	// user return; the lock on the identity is released, if no work is in flight.
 	defer m.awaitCalls()
 	defer m.wait.Wait()
 	defer cancel()
@@ -163,6 +163,21 @@ func (m *Member) Run(ctx context.Context, pod Pod) (err error) {
 		close(m.changes.done)
 	}
 	return m.run(ctx)
+}
+
+// releaseLock lets another process of the Pod take part in the ring, now or when the work that
+// Run gave up on has ended. If that never ends, the lock ends with this process.
+func (m *Member) releaseLock() {
+	release := sync.OnceFunc(m.pod.Lock.Release)
+	releaseIfIdle := func() {
+		if m.Components.InFlight() == 0 {
+			release()
+		}
+	}
+	for _, q := range m.Components.allQueues() {
+		q.OnDone(releaseIfIdle)
+	}
+	releaseIfIdle()
 }
 
 // awaitCalls waits until OnChange has received the remaining changes and OnOverrun has
@@ -378,7 +393,8 @@ func (m *Member) Inspect(ctx context.Context, f func(Inspection)) bool {
 	done := make(chan struct{})
 	call := func() {
 		defer close(done)
-		f(Inspection{View: m.Published.View(), Stopping: m.stopping, Peers: m.machine.Peers(), Blockers: m.machine.Blockers()})
+		inForce, _ := m.machine.ParametersInForce()
+		f(Inspection{View: m.Published.View(), Stopping: m.stopping, InForce: inForce, Peers: m.machine.Peers(), Blockers: m.machine.Blockers()})
 	}
 	select {
 	case m.ask <- call:

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/tom-ludwig/operator-scaling/shard/internal/claim"
+	"github.com/tom-ludwig/operator-scaling/shard/ring"
 )
 
 // Inspection is what a status page shows of a member: the published view, and what only
@@ -14,6 +15,7 @@ import (
 type Inspection struct {
 	*View
 	Stopping bool
+	InForce  ring.Parameters // the parameters in force
 	Peers    []claim.PeerStatus
 	Blockers map[string]int // by holder: partitions that it claims and this member wants
 }

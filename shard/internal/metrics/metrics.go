@@ -26,6 +26,7 @@ type Values struct {
 	Draining      int            // partitions
 	Tombstones    int            // of deleted Leases whose claims still count
 	Incompatible  bool           // waits until all members with another key have left
+	InForceLease  string         // whose ring parameters are in force; "" if they are this member's own
 	Renewed       time.Time      // when a renewal was last confirmed; zero if never
 	Partitions    ByState
 	Objects       ByState         // in the stores of the informers
@@ -53,6 +54,7 @@ func (c Counts) Plus(s claim.Stats) Counts {
 	c.Relists += s.Relists
 	c.CacheWaits += s.CacheWaits
 	c.CacheWaitsGivenUp += s.CacheWaitsGivenUp
+	c.OldRecords += s.OldRecords
 	return c
 }
 
@@ -132,6 +134,7 @@ func New(ringName string, read func() Values) *Metrics {
 	ask("sharding_lease_renewal_age_seconds", "Time since a renewal of this member's Lease was last confirmed. Absent before the first.")
 	ask("sharding_tombstones", "Leases that were deleted while they were held, and whose claims still count.")
 	ask("sharding_parameters_incompatible", "1 while this member waits until all members with another key have left.")
+	ask("sharding_parameters_in_force", "1 for the Lease whose ring parameters are in force, while they are not this member's own.", "lease")
 	ask("sharding_fence_trips_total", "Times that no renewal was confirmed before the fence.")
 	ask("sharding_fenced", "1 while this member must not act.")
 	ask("sharding_ready", "1 while this member is ready.")
@@ -195,6 +198,9 @@ func (m *Metrics) Collect(out chan<- prometheus.Metric) {
 	}
 	level("sharding_tombstones", v.Tombstones)
 	level("sharding_parameters_incompatible", one(v.Incompatible))
+	if v.InForceLease != "" {
+		level("sharding_parameters_in_force", 1, v.InForceLease)
+	}
 	level("sharding_partitions_draining", v.Draining)
 	count("sharding_cache_waits_total", v.Counts.CacheWaits, "reached")
 	count("sharding_cache_waits_total", v.Counts.CacheWaitsGivenUp, "gave_up")

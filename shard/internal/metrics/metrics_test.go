@@ -39,7 +39,7 @@ func TestCounts_PlusAddsAll(t *testing.T) {
 func TestCollect_ShowsAllValues(t *testing.T) {
 	v := metrics.Values{
 		Members: 1, Counts: metrics.Counts(numbered()), Ready: true, Blockers: map[string]int{"b": 2}, Draining: 3,
-		Parked: 4, InFlight: 5, Tombstones: 11, Incompatible: true,
+		Parked: 4, InFlight: 5, Tombstones: 11, Incompatible: true, InForceLease: "foo-b",
 	}
 	v.Partitions[ring.Active], v.Objects[ring.Active], v.Events[informer.Passed] = 6, 7, 1
 	m := metrics.New("foo", func() metrics.Values { return v })
@@ -97,6 +97,7 @@ func TestCollect_ShowsAllValues(t *testing.T) {
 		"sharding_request_failures_total Forbidden get":                    1,
 		"sharding_tombstones":                                              11,
 		"sharding_parameters_incompatible":                                 1,
+		"sharding_parameters_in_force foo-b":                               1,
 		"sharding_queue_items_total parked":                                1,
 		"sharding_ready":                                                   1,
 		"sharding_lease_heartbeats_total":                                  float64(s.Heartbeats),

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"sync"
 	"syscall"
 
 	"github.com/zeebo/xxh3"
@@ -20,6 +21,10 @@ type Lock struct {
 	address  string       // empty: not usable
 	listener net.Listener // nil: not held
 }
+
+// held has the locks that this process holds. The garbage collector would close the socket of
+// a lock that nothing refers to.
+var held sync.Map
 
 // New returns a member's lock, which is not held yet.
 func New(m Member) *Lock {
@@ -37,7 +42,7 @@ func (l *Lock) Usable() bool { return l.address != "" }
 // held now. It does not wait. With an error it is not known whether another process holds
 // the lock: the kernel refused the socket for another reason, for instance a seccomp
 // profile or too many open files.
-func (l *Lock) TryAcquire() (held bool, err error) {
+func (l *Lock) TryAcquire() (ok bool, err error) {
 	if l.listener != nil {
 		return true, nil
 	}
@@ -45,6 +50,7 @@ func (l *Lock) TryAcquire() (held bool, err error) {
 	switch {
 	case err == nil:
 		l.listener = listener
+		held.Store(l, nil)
 		return true, nil
 	case errors.Is(err, syscall.EADDRINUSE):
 		return false, nil
@@ -58,6 +64,7 @@ func (l *Lock) Held() bool { return l.listener != nil }
 // Release frees the lock if it is held. The lock is of no use afterwards.
 func (l *Lock) Release() {
 	if l.listener != nil {
+		held.Delete(l)
 		_ = l.listener.Close()
 	}
 }

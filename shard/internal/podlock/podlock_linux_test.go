@@ -10,8 +10,10 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"runtime"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/tom-ludwig/operator-scaling/shard/internal/podlock"
 )
@@ -157,5 +159,22 @@ func TestLock_IsFreedByTheDeathOfItsHolder(t *testing.T) {
 	_ = holder.Wait() // it was killed
 	if !acquired(t, lock) {
 		t.Error("the lock of a dead process was not acquired")
+	}
+}
+
+// A process may forget its lock, but while it lives no other process gets it.
+func TestLock_OutlivesItsReferences(t *testing.T) {
+	uid := fmt.Sprint(uid(t), "-", time.Now().UnixNano()) // the lock is never released
+	if !acquired(t, podlock.New(member(uid))) {
+		t.Fatal("a free lock was not acquired")
+	}
+	for range 3 {
+		collected := make(chan struct{})
+		runtime.SetFinalizer(new([16]byte), func(*[16]byte) { close(collected) })
+		runtime.GC()
+		<-collected // the finalizers run on one goroutine
+	}
+	if acquired(t, podlock.New(member(uid))) {
+		t.Error("the garbage collector has released a lock")
 	}
 }

@@ -74,6 +74,10 @@ func parse(t *testing.T, script string) (leases []LeaseVersion, foos []FooVersio
 		default:
 			t.Fatalf("unknown line %q", line)
 		}
+		phase := inspect.PhaseActive
+		if holder == "" {
+			phase, claimed = inspect.PhaseDraining, ring.NewSet(parameters.Partitions)
+		}
 		sent := metav1.NewMicroTime(at.Add(-time.Millisecond))
 		l.Object = &coordinationv1.Lease{
 			ObjectMeta: metav1.ObjectMeta{
@@ -81,13 +85,14 @@ func parse(t *testing.T, script string) (leases []LeaseVersion, foos []FooVersio
 				Annotations: map[string]string{
 					"operator-scaling.tom-ludwig.github.io/protocol":   "1",
 					"operator-scaling.tom-ludwig.github.io/member":     member,
-					"operator-scaling.tom-ludwig.github.io/phase":      "active",
+					"operator-scaling.tom-ludwig.github.io/phase":      phase,
 					"operator-scaling.tom-ludwig.github.io/parameters": parameters.Fingerprint(),
 					"operator-scaling.tom-ludwig.github.io/claims":     parameters.Fingerprint() + ":" + claimed.Encode(),
 				},
 			},
 			Spec: coordinationv1.LeaseSpec{HolderIdentity: &holder, RenewTime: &sent, LeaseDurationSeconds: new(int32(15))},
 		}
+		l.Object.Annotations[inspect.AnnotationChecksum] = inspect.Checksum(l.Object)
 		leases = append(leases, l)
 	}
 	for member, all := range records {

@@ -145,7 +145,6 @@ type received struct {
 	peers      map[string]receivedPeer
 	confirmed  time.Duration // monotonic time of the last confirmed write
 	gapEnd     time.Duration // the same, of the last one after a gap
-	freshAt    time.Duration // the same, when the watch recovered from being stale
 	unseen     []unseenWrite
 	ownVersion string // highest version of the member's Lease that the watch showed
 	uid        string
@@ -163,8 +162,9 @@ type unseenWrite struct {
 }
 
 type receivedPeer struct {
-	lease claim.Lease
-	since time.Duration
+	lease  claim.Lease
+	newest claim.Lease // with the highest version of this holder: an older one proves nothing
+	since  time.Duration
 }
 
 func (t *received) receive(p *process, e claim.Event, now claim.Time) {
@@ -203,23 +203,29 @@ func (t *received) receive(p *process, e claim.Event, now claim.Time) {
 
 func (t *received) see(p *process, l claim.Lease, now claim.Time) {
 	if l.Name != p.lease {
-		since := now.Mono
-		if was, known := t.peers[l.Name]; known && was.lease.UID == l.UID && was.lease.Record.Holder == l.Record.Holder && was.lease.Record.Seq == l.Record.Seq {
-			since = was.since // writes of other clients to its Lease do not count
+		since, newest := now.Mono, l
+		if was, known := t.peers[l.Name]; known && was.newest.UID == l.UID {
+			// Writes of other clients to its Lease do not count.
+			older := claim.CompareVersions(l.Version, was.newest.Version) < 0
+			if r := was.newest.Record; older || l.Record.Edited && r.Edited || r.Holder == l.Record.Holder && r.Seq == l.Record.Seq {
+				since = was.since
+			}
+			if older || l.Record.Edited {
+				newest.Record = was.newest.Record
+				newest.Record.Edited = l.Record.Edited
+			}
+			if older {
+				newest.Version = was.newest.Version
+			}
 		}
-		t.peers[l.Name] = receivedPeer{l, since}
+		t.peers[l.Name] = receivedPeer{l, newest, since}
 		return
 	}
-	if l.Record.Holder != p.holder {
+	if l.Record.Holder != p.holder && l.UID != t.uid { // a user may have edited the holder
 		return
 	}
 	t.ownVersion = l.Version
-	stale := func(a unseenWrite) bool { return now.Mono-a.at.Mono > p.timing.watchLag }
-	wasStale := slices.ContainsFunc(t.unseen, stale)
 	t.unseen = slices.DeleteFunc(t.unseen, func(a unseenWrite) bool { return claim.CompareVersions(a.version, l.Version) <= 0 })
-	if wasStale && !slices.ContainsFunc(t.unseen, stale) {
-		t.freshAt = now.Mono
-	}
 }
 
 // checkFresh is C4 and R34: a member whose own writes do not come back through its watch gains
@@ -299,8 +305,6 @@ func (p *process) checkEvict(e claim.EvictLease) {
 		p.w.fail("C4: %s evicts %s, silent for %v only", p.holder, e.Name, silent)
 	case now.Mono-t.gapEnd < peer.lease.Record.Duration:
 		p.w.fail("C4: %s evicts %s %v after a gap in its own renewals", p.holder, e.Name, now.Mono-t.gapEnd)
-	case now.Mono-t.freshAt < peer.lease.Record.Duration:
-		p.w.fail("C4: %s evicts %s %v after its watch was stale", p.holder, e.Name, now.Mono-t.freshAt)
 	case now.Mono-t.confirmed > 2*p.timing.period:
 		p.w.fail("C4: %s evicts %s %v after its own last renewal", p.holder, e.Name, now.Mono-t.confirmed)
 	}

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/tom-ludwig/operator-scaling/shard/internal/claim"
-	"github.com/tom-ludwig/operator-scaling/shard/ring"
 )
 
 // populate starts the first members, at slightly different times.
@@ -352,25 +351,27 @@ func storm(w *sim) {
 	w.after(w.between(time.Second, 20*time.Second), func() { w.server.storm = 0 })
 }
 
-// edit is a user with kubectl. Unreadable values become what package lease decodes them to.
+// edit is a user with kubectl. An edited record becomes what package lease decodes it to.
 func edit(w *sim) {
 	p := w.some(func(*process) bool { return true })
-	if p == nil || w.server.down {
+	if p == nil || w.server.down || w.server.lease(p.lease).Record.Void() {
 		return
 	}
 	what := w.rand.IntN(5)
+	if isAwake(p) && w.chance(0.4) { // its member cannot restore it
+		p.cut(w.between(3*time.Second, 15*time.Second), true, true)
+	}
 	w.logf("a user edits the Lease of %s (%d)", p.name, what)
 	w.server.edit(p.lease, func(r *claim.Record) {
+		if what == 0 { // a label or an annotation of another client
+			return
+		}
+		*r = claim.Record{Edited: true, Holder: r.Holder, Member: r.Member, PodUID: r.PodUID, Phase: claim.PhaseDraining, Claims: claim.Claims{Everything: true}}
 		switch what {
-		case 0: // a label or an annotation of another client
 		case 1:
-			r.Claims = claim.Claims{Everything: true}
+			r.Holder = ""
 		case 2:
-			r.Phase = claim.PhaseDraining
-		case 3:
-			r.Fingerprint, r.Parameters = "garbage", ring.Parameters{}
-		case 4:
-			r.Seq = 0
+			r.Holder = "x_1"
 		}
 	})
 }

@@ -93,13 +93,13 @@ func (p *process) live(predecessor *claim.Machine) {
 	cfg := claim.Config{
 		Member: p.name, Lease: p.lease, Predecessor: p.holder, PodUID: p.podUID, TakeOver: p.takeOver, Parameters: p.params,
 		LeaseDuration: p.timing.duration, RenewDeadline: p.timing.deadline, RenewPeriod: p.timing.period,
-		WatchLagLimit: p.timing.watchLag, DrainTimeout: p.timing.drain, Coalesce: p.timing.coalesce, StartupSettle: p.timing.settle, Quarantine: w.profile.quarantine,
+		WatchLagLimit: p.timing.watchLag, DrainGrace: p.timing.drainGrace, DrainTimeout: p.timing.drain, Coalesce: p.timing.coalesce, StartupSettle: p.timing.settle, Quarantine: w.profile.quarantine,
 		CacheSyncTimeout: cacheWait,
 	}
 	w.born++
 	cfg.Holder = fmt.Sprintf("%s_%d", p.name, w.born)
 	if predecessor != nil {
-		cfg.Tombstones = predecessor.Tombstones()
+		cfg.Tombstones, cfg.Knowledge = predecessor.Tombstones(), predecessor.Knowledge()
 		w.counts.Rejoins++
 	}
 	p.lives++
@@ -258,6 +258,8 @@ func (p *process) do(a claim.Action) {
 		p.work.set(a.Partitions, ring.Pending)
 	case claim.Activated:
 		p.work.set(a.Partitions, ring.Active)
+	case claim.Cancel:
+		p.work.endGrace(a.Partitions)
 	case claim.Drain:
 		p.writeLast(a.Partitions)
 		p.work.drain(a.Partitions)

@@ -5,6 +5,7 @@ package claimsim
 
 import (
 	"errors"
+	"strconv"
 	"time"
 
 	"github.com/tom-ludwig/operator-scaling/shard/internal/claim"
@@ -147,3 +148,13 @@ func (s *server) rise(restore bool) {
 }
 
 func (s *server) backUp() { s.backup = new(s.BackUp()) }
+
+// revisionBefore returns the revision of a list that shows the writes before the one with a
+// number.
+func (s *server) revisionBefore(n int) uint64 {
+	if n == s.End() {
+		return s.Revision
+	}
+	next, _ := strconv.ParseUint(s.Change(n).Version, 10, 64)
+	return next - 1
+}

@@ -66,7 +66,7 @@ func checkNotEmpty(t *testing.T, total counts, seeds int) {
 		{"handovers", total.Handovers, 2000},
 		{"evictions", total.Evictions, 100},
 		{"refused evictions", total.EvictionsRefused, 8},
-		{"contested claims", total.Contested, 100},
+		{"contested claims", total.Contested, 30},
 		{"fence trips", total.FenceTrips, 200},
 		{"requests that arrived after the client gave up", total.Zombies, 80},
 		{"restores of the database", total.Restores, 4},

@@ -6,6 +6,7 @@ package claimsim
 import (
 	"maps"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/tom-ludwig/operator-scaling/shard/internal/claim"
@@ -74,9 +75,11 @@ func (v *watch) connect() {
 			return
 		}
 		v.next = w.server.End()
+		version := w.server.Revision
 		if len(v.shown) == 0 && w.chance(0.2) {
 			// The first list may come from a watch cache that is behind.
 			v.next = max(w.server.First(), v.next-w.rand.IntN(12))
+			version = w.server.revisionBefore(v.next)
 		}
 		leases := toLeases(w.server.Past(v.next))
 		v.planned = v.next
@@ -84,7 +87,7 @@ func (v *watch) connect() {
 		v.lastAt = w.now + w.between(0, v.lag)
 		w.after(v.lastAt-w.now, func() {
 			if v.stream == stream {
-				v.replace(leases)
+				v.replace(leases, version)
 			}
 		})
 		v.catchUp()
@@ -92,7 +95,7 @@ func (v *watch) connect() {
 }
 
 // replace shows a list: first the Leases that are gone, then those that exist.
-func (v *watch) replace(leases []claim.Lease) {
+func (v *watch) replace(leases []claim.Lease, version uint64) {
 	for _, name := range slices.Sorted(maps.Keys(v.shown)) {
 		if !slices.ContainsFunc(leases, func(l claim.Lease) bool { return l.Name == name }) {
 			v.showDeleted(v.shown[name], false)
@@ -102,8 +105,9 @@ func (v *watch) replace(leases []claim.Lease) {
 		if last, exists := v.shown[l.Name]; exists && last.UID != l.UID {
 			v.showDeleted(last, false)
 		}
-		v.show(l)
+		v.show(l, true)
 	}
+	v.p.receive(func() { v.p.step(claim.WatchProgress{Version: strconv.FormatUint(version, 10), Listed: true}) })
 }
 
 // catchUp schedules the delivery of the writes for which this was not yet done.
@@ -132,7 +136,7 @@ func (v *watch) deliver() {
 	case leaseserver.Deleted:
 		v.showDeleted(toLease(o), true)
 	default:
-		v.show(toLease(o))
+		v.show(toLease(o), false)
 	}
 }
 
@@ -142,11 +146,11 @@ func (v *watch) showDeleted(last claim.Lease, final bool) {
 }
 
 // show updates the store and hands the event to the process.
-func (v *watch) show(l claim.Lease) {
+func (v *watch) show(l claim.Lease, listed bool) {
 	v.shown[l.Name] = l
-	v.p.receive(func() { v.p.step(claim.LeaseObserved{Lease: l}) })
+	v.p.receive(func() { v.p.step(claim.LeaseObserved{Lease: l, Listed: listed}) })
 	if v.p.w.chance(0.01) {
-		v.p.receive(func() { v.p.step(claim.LeaseObserved{Lease: l}) })
+		v.p.receive(func() { v.p.step(claim.LeaseObserved{Lease: l, Listed: listed}) })
 	}
 }
 

@@ -165,7 +165,8 @@ func (k *work) reaction() time.Duration {
 	return w.between(grace, 25*time.Second)
 }
 
-// drain cancels the work on partitions and reports when it has ended.
+// drain hands out no more work on partitions and reports when it has ended. With a grace period
+// the piece in flight may end by itself.
 func (k *work) drain(partitions ring.Set) {
 	cancel := k.active
 	if k.past() {
@@ -175,6 +176,9 @@ func (k *work) drain(partitions ring.Set) {
 	for i := range k.until {
 		if cancel&^k.active&(1<<i) != 0 {
 			k.cancel(i)
+			if grace := k.p.timing.drainGrace; grace > 0 && k.until[i] > k.p.w.now && k.p.w.chance(0.5) {
+				k.until[i] += k.p.w.between(0, 2*grace)
+			}
 		}
 	}
 	if k.awaiting.Partitions() != len(k.states) {
@@ -184,6 +188,26 @@ func (k *work) drain(partitions ring.Set) {
 		k.awaiting.Add(partition)
 	}
 	k.reportIdle(k.p.w.between(0, time.Millisecond))
+}
+
+// endGrace cancels the contexts of the work on partitions that are being drained.
+func (k *work) endGrace(partitions ring.Set) {
+	if k.p.timing.drainGrace == 0 {
+		return // drain has cancelled them
+	}
+	for i := range k.until {
+		if partitions.Has(ring.PartitionOf(k.pointOf(i), len(k.states))) {
+			k.hurry(i)
+		}
+	}
+	k.reportIdle(k.p.w.between(0, time.Millisecond))
+}
+
+// hurry cancels a piece that is about to end by itself.
+func (k *work) hurry(i int) {
+	if now := k.p.w.now; k.until[i] > now && k.until[i] < forever {
+		k.until[i] = min(k.until[i], now+k.reaction())
+	}
 }
 
 // reportIdle reports to the machine, after a while, which partitions have nothing in flight,
@@ -223,7 +247,7 @@ func (k *work) stop() {
 	k.stopped = true
 	k.stops++
 	for i := range k.until {
-		if k.active&(1<<i) != 0 {
+		if k.hurry(i); k.active&(1<<i) != 0 {
 			k.cancel(i)
 		}
 	}

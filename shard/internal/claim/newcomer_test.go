@@ -1,0 +1,311 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package claim
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/tom-ludwig/operator-scaling/shard/ring"
+)
+
+// newNewcomer returns a machine whose watch begins with a list of the given members' Leases,
+// at version 200.
+func newNewcomer(t *testing.T, peers map[string]Record) *driver {
+	t.Helper()
+	p := newDriver(t)
+	p.m, p.did = New(p.cfg), nil
+	for name, r := range peers {
+		p.step(LeaseObserved{Lease: p.put("lease-"+name, r), Listed: true})
+	}
+	p.server.Revision = 200
+	p.step(WatchProgress{Version: "200", Listed: true})
+	p.step(Synced{})
+	return p
+}
+
+// A Lease was deleted before the newcomer's first list. The newcomer works on nothing until a
+// settled member, whose watch has come to that list, has shown it the tombstone.
+func TestR49_ANewcomerWaitsForASettledMember(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		change  func(*Record)
+		settles bool
+	}{
+		{"settled, at the list", func(r *Record) { r.Watched = "200" }, true},
+		{"settled, before the list", func(r *Record) { r.Watched = "199" }, false},
+		{"released", func(r *Record) { r.Watched, r.Holder, r.Phase, r.Claims = "200", "", PhaseDraining, Claims{} }, true},
+		{"evicted", func(r *Record) { r.Watched, r.Holder, r.EvictedBy = "200", "", "x_1" }, false},
+		{"edited", func(r *Record) { r.Watched, r.Edited = "200", true }, false},
+		{"not settled", func(r *Record) { r.Watched, r.Newcomer = "200", "" }, false},
+		{"cold", func(r *Record) { r.Watched, r.Newcomer = "200", Cold }, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			p := newNewcomer(t, nil)
+			b := p.peerRecord("b", PhaseActive)
+			p = newNewcomer(t, map[string]Record{"b": b})
+			p.run(5 * time.Second)
+			p.wantStates(nil, nil)
+			b.Seq++
+			b.Tombstones = []Tombstone{{UID: "gone", Holder: "x_1", Claims: p.peerRecord("x", PhaseActive, 0, 1, 2, 3, 4, 5, 6).Claims, Remaining: 4 * time.Second}}
+			c.change(&b)
+			p.put("lease-b", b)
+			p.show("lease-b")
+			if p.m.knowledge.settled != c.settles {
+				t.Errorf("settled: %v", p.m.knowledge.settled)
+			}
+			if got := len(p.m.tombstonesNow()); (got == 1) != c.settles {
+				t.Errorf("%d tombstones", got)
+			}
+			p.run(3 * time.Second)
+			for _, partition := range p.in(ring.Active) {
+				if partition < 7 {
+					t.Fatalf("partition %d is active", partition)
+				}
+			}
+		})
+	}
+}
+
+// Without such a member it waits for the longest lease duration in use since its first list,
+// and not since it created its Lease.
+func TestR49_WithoutAWitnessANewcomerWaitsForTheLongestDuration(t *testing.T) {
+	for name, change := range map[string]func(*Record){
+		"declared":  func(r *Record) { r.Duration = 40 * time.Second },
+		"published": func(r *Record) { r.Longest = 40 * time.Second },
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newDriver(t)
+			p.m, p.did = New(p.cfg), nil
+			p.step(Tick{})
+			p.step(Synced{})
+			p.run(10 * time.Second) // the watch lists late
+			b := p.peerRecord("b", PhaseActive)
+			change(&b)
+			p.step(LeaseObserved{Lease: p.put("lease-b", b), Listed: true})
+			p.step(WatchProgress{Version: p.server.Version(), Listed: true})
+			for start := p.now.Mono; p.now.Mono-start < 39*time.Second; {
+				b.Seq++ // it is alive, and its watch is stale
+				p.put("lease-b", b)
+				p.show("lease-b")
+				p.run(3 * time.Second)
+				if p.now.Mono-start < 40*time.Second {
+					p.wantStates(nil, nil)
+				}
+			}
+			p.run(3 * time.Second)
+			p.wantStates(p.owned("a", "a", "b"), nil)
+		})
+	}
+}
+
+func TestR49_AColdStartWaitsForTheOtherJoiningMembers(t *testing.T) {
+	joining := func(p *driver, change func(*Record)) Record {
+		r := p.peerRecord("b", PhaseJoining)
+		r.Newcomer = ""
+		if change != nil {
+			change(&r)
+		}
+		return r
+	}
+	for _, c := range []struct {
+		name   string
+		change func(*Record)
+		cold   bool
+	}{
+		{"cold, at the list", func(r *Record) { r.Newcomer, r.Watched = Cold, "200" }, true},
+		{"settled, at the list", func(r *Record) { r.Newcomer, r.Watched = Settled, "200" }, true},
+		{"cold, before the list", func(r *Record) { r.Newcomer, r.Watched = Cold, "150" }, false},
+		{"neither", func(r *Record) { r.Watched = "200" }, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			p := newDriver(t)
+			p = newNewcomer(t, map[string]Record{"b": joining(p, nil)})
+			p.run(2 * time.Second)
+			if p.m.Serving() || p.lease(p.cfg.Lease).Record.Newcomer != Cold {
+				t.Fatalf("serves: %v, publishes %q", p.m.Serving(), p.lease(p.cfg.Lease).Record.Newcomer)
+			}
+			r := joining(p, c.change)
+			r.Seq++
+			p.put("lease-b", r)
+			p.show("lease-b")
+			p.run(2 * time.Second)
+			if p.m.Serving() != c.cold {
+				t.Errorf("serves: %v", p.m.Serving())
+			}
+		})
+	}
+	t.Run("gone", func(t *testing.T) {
+		p := newDriver(t)
+		p = newNewcomer(t, map[string]Record{"b": joining(p, nil)})
+		p.run(time.Second)
+		last := p.lease("lease-b")
+		p.remove("lease-b")
+		p.step(LeaseDeleted{Last: last, Final: true})
+		p.run(2 * time.Second)
+		p.wantStates(p.all(), nil)
+	})
+	t.Run("with Quarantine", func(t *testing.T) {
+		p := newDriver(t, func(c *Config) { c.Quarantine = true })
+		p.step(Synced{})
+		p.run(5 * time.Second)
+		if p.m.knowledge.settled {
+			t.Error("settled")
+		}
+	})
+}
+
+// A settled member writes as soon as its watch shows a newcomer, which waits for that.
+func TestR49_ASettledMemberAnswersANewcomer(t *testing.T) {
+	p := newDriver(t).join()
+	r := p.peerRecord("b", PhaseJoining)
+	r.Newcomer = ""
+	b := p.put("lease-b", r)
+	p.did = nil
+	p.show("lease-b")
+	u := take[WriteLease](p)
+	if CompareVersions(u.Record.Watched, b.Version) < 0 || u.Record.Newcomer != Settled {
+		t.Errorf("writes watched %q, %q", u.Record.Watched, u.Record.Newcomer)
+	}
+	p.step(WriteResult{Op: u.Op, Outcome: OK, Lease: p.commit(u)})
+	p.show(p.cfg.Lease)
+	// Once for each of its steps, not for each of its renewals.
+	r.Seq++
+	p.put("lease-b", r)
+	p.did = nil
+	p.show("lease-b")
+	none[WriteLease](p)
+}
+
+// What exceeds the bounds is merged into one tombstone that claims everything, for the longest
+// time (R47): also the deletion of many Leases must not make the member's own too large.
+func TestR47_TooManyTombstonesAreMerged(t *testing.T) {
+	for _, partitions := range []int{8, 509, 65536} {
+		p := newDriver(t).join()
+		for i := range 100 {
+			name := fmt.Sprint("p-", i)
+			r := p.peerRecord(name, PhaseActive)
+			r.Claims = Claims{Parameters: ring.Parameters{Key: "name", Partitions: partitions, VirtualNodes: 1, Load: 1}, Set: setOf(partitions, i%8)}
+			p.step(LeaseDeleted{Last: p.put("lease-"+name, r), Final: true})
+			p.remove("lease-" + name)
+			p.now = p.now.Add(time.Millisecond)
+		}
+		list := p.m.tombstonesToPublish()
+		last := list[len(list)-1]
+		size := 0
+		for _, tomb := range list {
+			size += len(tomb.UID) + len(tomb.Holder) + len(tomb.Claims.Set.Encode())
+		}
+		if len(list) > maxTombstones+1 || size > maxTombstoneSize {
+			t.Errorf("%d partitions: %d tombstones of %d bytes", partitions, len(list), size)
+		}
+		if last.UID != "" || !last.Claims.Everything || last.Remaining < 14*time.Second {
+			t.Errorf("%d partitions: the last one is %+v", partitions, last)
+		}
+	}
+}
+
+// Only a newcomer adopts a merged tombstone: otherwise two members would keep each other's
+// alive (R47).
+func TestR47_OnlyANewcomerAdoptsAMergedTombstone(t *testing.T) {
+	merged := []Tombstone{{Claims: Claims{Everything: true}, Duration: 15 * time.Second, Remaining: 10 * time.Second}}
+	p := newDriver(t).join()
+	r := p.peerRecord("b", PhaseActive)
+	r.Tombstones = merged
+	p.put("lease-b", r)
+	p.show("lease-b")
+	if len(p.m.tombstonesNow()) != 0 {
+		t.Error("a settled member has adopted it")
+	}
+	r.Tombstones = nil
+	p = newNewcomer(t, map[string]Record{"b": r})
+	r.Tombstones, r.Watched, r.Seq = merged, "200", 1
+	p.put("lease-b", r)
+	p.show("lease-b")
+	p.run(9 * time.Second)
+	p.wantStates(nil, nil)
+	p.run(3 * time.Second)
+	p.wantStates(p.owned("a", "a", "b"), nil)
+}
+
+// Of the same write of the same holder the smaller time counts; others are kept side by side
+// (R29).
+func TestR29_TheSmallerTimeCounts(t *testing.T) {
+	p := newDriver(t).join()
+	b := p.peer("b", PhaseActive, 0, 1)
+	p.run(5 * time.Second)
+	later := b
+	later.Record.Seq++
+	p.remove(b.Name)
+	p.step(LeaseDeleted{Last: later, Final: true}) // counts from now: 15 s
+	r := p.peerRecord("c", PhaseDraining)
+	show := func(seq uint64, remaining time.Duration) {
+		r.Seq++
+		r.Tombstones = []Tombstone{{UID: b.UID, Holder: "b_1", Seq: seq, Claims: b.Record.Claims, Duration: 15 * time.Second, Remaining: remaining}}
+		p.put("lease-c", r)
+		p.show("lease-c")
+	}
+	remaining := func() time.Duration {
+		list := p.m.tombstonesNow()
+		if len(list) != 1 {
+			t.Fatalf("the tombstones are %+v", list)
+		}
+		return list[0].Remaining
+	}
+	show(7, time.Second) // another write: this member knows of none
+	if got := remaining(); got != 15*time.Second {
+		t.Errorf("%v remain", got)
+	}
+	show(later.Record.Seq, 9*time.Second)
+	if got := remaining(); got != 9*time.Second {
+		t.Errorf("%v remain, another member has published 9s", got)
+	}
+	show(later.Record.Seq, 12*time.Second)
+	if got := remaining(); got != 9*time.Second {
+		t.Errorf("%v remain: it was extended", got)
+	}
+}
+
+// The first list shows only the Lease of the dead process of the same Pod. Another member may
+// have been at work, and its Lease may have been deleted, unless the dead process claimed
+// everything.
+func TestR49_ADeadPredecessorDoesNotProveThatNoOtherMemberWorks(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		change func(*Record)
+		cold   bool
+	}{
+		{"it claimed everything", func(r *Record) { r.Claims.Set = ring.FullSet(r.Claims.Set.Partitions()) }, true},
+		{"it had not joined", func(r *Record) {
+			r.Phase, r.Claims.Set = PhaseJoining, ring.NewSet(r.Claims.Set.Partitions())
+		}, true},
+		{"it claimed a part", func(*Record) {}, false},
+		{"it was stopping", func(r *Record) {
+			r.Phase, r.Claims.Set = PhaseDraining, ring.NewSet(r.Claims.Set.Partitions())
+		}, false},
+		{"its record was edited", func(r *Record) { r.Edited, r.Claims = true, Claims{Everything: true} }, false},
+	} {
+		for _, readFirst := range []bool{false, true} { // the read of acquire is answered before the first list
+			t.Run(fmt.Sprintf("%s, read first: %v", c.name, readFirst), func(t *testing.T) {
+				p := newDriver(t, func(c *Config) { c.TakeOver, c.PodUID = true, "pod-uid" })
+				p.m, p.did = New(p.cfg), nil
+				old := p.peerRecord("a", PhaseActive, 0, 1, 2)
+				old.Holder, old.PodUID = "a_before", "pod-uid"
+				c.change(&old)
+				l := p.put(p.cfg.Lease, old)
+				if readFirst {
+					p.step(Tick{})
+					p.run(time.Second)
+				} else {
+					p.step(LeaseObserved{Lease: l, Listed: true})
+				}
+				p.step(WatchProgress{Version: p.server.Version(), Listed: true})
+				if k := p.m.knowledge; (k.cold || k.settled) != c.cold {
+					t.Errorf("cold: %v, settled: %v", k.cold, k.settled)
+				}
+			})
+		}
+	}
+}
