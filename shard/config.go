@@ -107,10 +107,10 @@ type Config struct {
 	// DeletionWindow is how long a member remembers deletions, at least, to deliver them if it
 	// gains their partitions. A deletion that still waits in its owner's queue, or for a retry,
 	// when its partition is handed over is lost if it is older than that: choose it longer
-	// than the longest backlog of your queues. At least LeaseDuration + DrainGrace
-	// + DrainTimeout + CacheSyncTimeout; default 10 minutes, or that sum if it is longer. Negative: no
-	// deletions are remembered, which is safe if all objects that need work at their deletion
-	// have finalizers.
+	// than the longest backlog of your queues. At least LeaseDuration + DrainGrace +
+	// DrainTimeout + CacheSyncTimeout; default 10 minutes, or that sum if it is longer.
+	// Negative: no deletions are remembered, which is safe if all objects that need work at
+	// their deletion have finalizers.
 	//
 	// A remembered deletion takes about 500 bytes. No more than 50,000 are remembered for each
 	// informer; what happens then is described with the package informer.

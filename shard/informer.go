@@ -150,7 +150,21 @@ func (s *Sharder) silent(inner cache.SharedIndexInformer) cache.SharedIndexInfor
 // unfiltered is an informer whose handlers see everything.
 type unfiltered struct{ cache.SharedIndexInformer }
 
-func (unfiltered) Replay(context.Context) error         { return nil }
+// Replay has nothing to replay. It returns after the informer has stopped, so that its member
+// removes it.
+func (u unfiltered) Replay(ctx context.Context) error {
+	ticker := time.NewTicker(time.Minute)
+	defer ticker.Stop()
+	for !u.IsStopped() {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		}
+	}
+	return nil
+}
+
 func (unfiltered) Activated(ring.Set)                   {}
 func (unfiltered) Released(ring.Set)                    {}
 func (unfiltered) Objects() (none [ring.Active + 1]int) { return none }

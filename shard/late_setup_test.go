@@ -5,14 +5,17 @@ package shard_test
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/informers"
 	coreinformers "k8s.io/client-go/informers/core/v1"
 	"k8s.io/client-go/kubernetes/fake"
+	clienttesting "k8s.io/client-go/testing"
 	"k8s.io/client-go/tools/cache"
 	clientworkqueue "k8s.io/client-go/util/workqueue"
 
@@ -132,6 +135,34 @@ func TestLateWrapInformer_FirstReplayIsDone(t *testing.T) {
 		}
 		stop()
 		<-done
+		a.end()
+	})
+}
+
+// "To remove an informer, stop it": also one that shows everything, and one that never synced.
+func TestStoppedInformersAreRemoved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cluster := shardtest.NewCluster()
+		a := start(t, cluster.Client("a"), "a")
+		time.Sleep(5 * time.Second)
+		for _, key := range [][]shard.Key{{shard.Unfiltered}, nil} {
+			pods := fake.NewClientset()
+			pods.PrependReactor("list", "*", func(clienttesting.Action) (bool, runtime.Object, error) { return true, nil, errors.New("no list") })
+			i := shard.WrapInformer(a.Sharder, informers.NewSharedInformerFactory(pods, 0).Core().V1().Pods().Informer(), key...)
+			ctx, stop := context.WithCancel(context.Background())
+			done := make(chan struct{})
+			go func() { defer close(done); i.RunWithContext(ctx) }()
+			time.Sleep(time.Second)
+			if got := a.Unsynced(); len(got) != 1 {
+				t.Errorf("%q have not synced", got)
+			}
+			stop()
+			<-done
+			time.Sleep(2 * time.Minute)
+			if got := a.Unsynced(); len(got) != 0 {
+				t.Errorf("the member still has the stopped informers %q", got)
+			}
+		}
 		a.end()
 	})
 }
