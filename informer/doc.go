@@ -29,7 +29,8 @@
 //   - I4: Deletions are remembered for DeletionWindow, at least, unless there are more than
 //     DeletionLimit: then at least the last three quarters of that number. When their
 //     partition becomes active within that time they are delivered, before any other object
-//     of that name, unless the same object (by UID) has come back. This includes deletions
+//     of that name, unless the same object (by UID) has come back. A deletion that a handler's
+//     own stream has not reached comes from the stream (I1). This includes deletions
 //     that were delivered to the handler before it lost the partition, because its work may
 //     have been dropped. Handlers must tolerate a second OnDelete. OnDelete's argument is a
 //     cache.DeletedFinalStateUnknown with an object of the same type that has only the
