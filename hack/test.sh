@@ -45,6 +45,7 @@ benchmarks() { # each benchmark once, to check that it works (20 s)
 mutants() { # the mutation gates: disable one rule at a time; a test must fail (10 min)
 	$go test -vet=off -timeout 60m -count=1 ./shard/internal/claim -run TestMutants -args -mutants
 	$go test -vet=off -timeout 60m -count=1 ./shard -run 'TestMutants$' -args -mutants
+	$go test -vet=off -timeout 60m -count=1 ./informer -run TestMutants -args -mutants
 	cd test && $go test -vet=off -timeout 60m -count=1 ./chaos -run TestMutantsAreCaught -args -mutants
 }
 

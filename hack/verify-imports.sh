@@ -22,7 +22,7 @@ allowed() {
 	shard/internal/metrics) echo "shard/ring shard/internal/claim informer" ;;
 	shard/internal/podlock) echo "" ;;
 	shard/internal/cachesync) echo "shard/ring shard/internal/claim" ;;
-	shard/internal/member) echo "shard/ring shard/internal/claim shard/internal/lease shard/internal/metrics shard/internal/podlock workqueue" ;;
+	shard/internal/member) echo "shard/ring shard/internal/claim shard/internal/lease shard/internal/metrics shard/internal/podlock informer workqueue" ;;
 	shard) echo "shard/ring shard/inspect shard/internal/claim shard/internal/lease shard/internal/member shard/internal/cachesync shard/internal/metrics shard/internal/podlock informer workqueue" ;;
 	example-controller*) echo "ANY" ;;
 	*) echo "NONE" ;;

@@ -4,112 +4,335 @@
 package informer
 
 import (
-	"cmp"
+	"reflect"
 	"slices"
+	"sync"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/cache"
 
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
 )
 
-// A deletion is remembered whether or not it was delivered to the handler. The work that a
-// delivered deletion causes can still be dropped together with its partition, and the
-// partition can come back from a member that never did that work.
-type deletion struct {
-	name  cache.ObjectName
-	uid   types.UID // of the object that was deleted
-	obj   any       // OnDelete's argument: the object, or a cache.DeletedFinalStateUnknown
-	point uint64
-	at    time.Time
-	seq   uint64 // the order in which the deletions were observed
-	// delivered: it was delivered to the handler, and its partition was not released since.
-	delivered bool
+// A tombstone is a remembered deletion. It is remembered whether or not it was delivered to a
+// handler: the work that a deletion causes can still wait in a queue when its partition is
+// handed over, and then it is dropped with the partition. All handlers of an informer share
+// one tombstone of a deletion.
+//
+// It holds the object's metadata and not the object, which may be a hundred times as large.
+type tombstone struct {
+	id      id
+	point   uint64
+	seq     uint64 // numbers the deletions of an informer, from 1
+	version version
+	meta    metav1.ObjectMeta // without managedFields
+	typ     reflect.Type      // of the object, if meta holds its metadata
+	obj     any               // what represents it otherwise: an object, or nil; see slim
+
+	key string // in the store, if the object is not known
+
+	previous *tombstone // the deletion of an earlier object with the same id
+	returned bool       // the object exists again; guarded by deletions.mu
+	expired  bool       // it is not in deletions any more; guarded by deletions.mu
 }
 
-// deletions holds the remembered deletions of one handler. The filter's mutex guards it.
+// A generation holds the deletions of a part of the window. Deletions are forgotten by
+// generation, so that remembering one needs neither the time nor an allocation.
+type generation struct {
+	began, ended time.Time     // ended is zero for the last one
+	chunks       [][]tombstone // tombstones do not move
+	n            int
+}
+
+const (
+	generations = 4   // in a window, and one more that is being filled
+	chunkSize   = 128 // tombstones in a full chunk
+)
+
+// deletions are the remembered deletions of an informer. They are remembered for at least the
+// window, unless there are more than limit: then only the last three quarters of the limit
+// are certain to be remembered.
 type deletions struct {
 	window time.Duration // negative: nothing is remembered
-	byName map[cache.ObjectName][]*deletion
-	swept  time.Time
-	seq    uint64 // of the last one
+	limit  int
+
+	mu    sync.Mutex // may be locked with a filter's mutex held
+	live  []*generation
+	last  map[id]*tombstone // the last deletion of each object
+	peak  int               // the size that last has had
+	n     int               // in all live generations
+	seq   uint64            // of the last one
+	early bool              // a generation was forgotten within the window; see takeEarly
 }
 
-// remember adds a deletion and, from time to time, forgets those that no activation at or
-// after oldest needs.
-func (ds *deletions) remember(d *deletion, oldest time.Time) {
-	if ds.window < 0 {
-		return
+// remember records a deletion, or returns the tombstone that another handler's event has
+// already recorded. It returns nil if deletions are not remembered.
+func (ds *deletions) remember(s *located) *tombstone {
+	if ds.window < 0 || s.err != nil {
+		return nil
 	}
-	if d.at.Sub(ds.swept) > ds.window {
-		ds.sweep(d.at, oldest)
+	var of version
+	if s.meta != nil {
+		of = versionOf(s.meta)
 	}
-	if ds.byName == nil {
-		ds.byName = map[cache.ObjectName][]*deletion{}
+	ds.mu.Lock()
+	defer ds.mu.Unlock()
+	for t := ds.last[s.id]; t != nil; t = t.previous {
+		if t.version == of && !t.returned {
+			return t
+		}
 	}
 	ds.seq++
-	d.seq = ds.seq
-	ds.byName[d.name] = append(ds.byName[d.name], d)
-}
-
-// sweep forgets the deletions that were outside the window at the time of the oldest
-// activation that is still to be processed.
-func (ds *deletions) sweep(now, oldest time.Time) {
-	ds.swept = now
-	for name, list := range ds.byName {
-		ds.keep(name, slices.DeleteFunc(list, func(d *deletion) bool { return oldest.Sub(d.at) > ds.window }))
+	t := ds.next()
+	*t = tombstone{id: s.id, point: s.point, seq: ds.seq, version: of, key: s.key, previous: ds.last[s.id]}
+	t.slim(s.obj)
+	if ds.last == nil {
+		ds.last = map[id]*tombstone{}
 	}
+	ds.last[s.id] = t
+	ds.peak = max(ds.peak, len(ds.last))
+	return t
 }
 
-func (ds *deletions) keep(name cache.ObjectName, list []*deletion) {
-	if len(list) == 0 {
-		delete(ds.byName, name)
-	} else {
-		ds.byName[name] = list
+// next returns the place for a new tombstone.
+func (ds *deletions) next() *tombstone {
+	if len(ds.live) == 0 || ds.live[len(ds.live)-1].n >= max(1, ds.limit/generations) {
+		ds.rotate(time.Now())
 	}
-}
-
-// forgetReturned forgets the apparent deletions of an object that exists again: a watch with
-// a selector reports an object that no longer matches as deleted, and it may match again
-// later. Without UIDs (fakes have none) objects of one name cannot be distinguished.
-func (ds *deletions) forgetReturned(name cache.ObjectName, uid types.UID) {
-	if list := ds.byName[name]; len(list) > 0 {
-		ds.keep(name, slices.DeleteFunc(list, func(d *deletion) bool { return !differ(d.uid, uid) }))
+	g := ds.live[len(ds.live)-1]
+	last := len(g.chunks) - 1
+	if last < 0 || len(g.chunks[last]) == cap(g.chunks[last]) {
+		g.chunks = append(g.chunks, make([]tombstone, 0, min(chunkSize, 4<<len(g.chunks))))
+		last++
 	}
+	g.chunks[last] = append(g.chunks[last], tombstone{})
+	g.n++
+	ds.n++
+	return &g.chunks[last][len(g.chunks[last])-1]
 }
 
-// undelivered returns, in their order, the deletions that were not delivered to the handler
-// and that happened in the window before the given time.
-func (ds *deletions) undelivered(set ring.Set, before time.Time) []*deletion {
-	var found []*deletion
-	for _, list := range ds.byName {
-		for _, d := range list {
-			if ds.due(d, before) && set.HasPoint(d.point) {
-				found = append(found, d)
+// expire forgets what is outside the window.
+func (ds *deletions) expire(now time.Time) {
+	ds.mu.Lock()
+	defer ds.mu.Unlock()
+	if len(ds.live) == 0 {
+		return
+	}
+	if last := ds.live[len(ds.live)-1]; last.n > 0 && now.Sub(last.began) >= ds.window/generations {
+		ds.rotate(now)
+		return
+	}
+	ds.forget(now)
+}
+
+// rotate begins a new generation.
+func (ds *deletions) rotate(now time.Time) {
+	if n := len(ds.live); n > 0 {
+		ds.live[n-1].ended = now
+	}
+	ds.live = append(ds.live, &generation{began: now})
+	ds.forget(now)
+}
+
+// forget forgets the generations that ended before the window, and those above the limit.
+func (ds *deletions) forget(now time.Time) {
+	for len(ds.live) > 0 {
+		oldest := ds.live[0]
+		old := !oldest.ended.IsZero() && now.Sub(oldest.ended) > ds.window
+		if !old && ds.n <= ds.limit-ds.limit/generations {
+			break
+		}
+		if !old && oldest.ended.IsZero() {
+			break // it is the only one
+		}
+		ds.early = ds.early || !old
+		ds.live = ds.live[1:]
+		ds.n -= oldest.n
+		for _, chunk := range oldest.chunks {
+			for at := range chunk {
+				ds.unlink(&chunk[at])
 			}
 		}
 	}
-	slices.SortFunc(found, func(a, b *deletion) int { return cmp.Compare(a.seq, b.seq) })
+	if ds.peak > 1024 && len(ds.last) < ds.peak/4 {
+		ds.last, ds.peak = shrunk(ds.last), len(ds.last)
+	}
+}
+
+// unlink removes the oldest deletion of an object. All older ones have been removed.
+func (ds *deletions) unlink(t *tombstone) {
+	t.expired = true
+	t.previous = nil
+	last := ds.last[t.id]
+	if last == t {
+		delete(ds.last, t.id)
+		return
+	}
+	for ; last != nil; last = last.previous {
+		if last.previous == t {
+			last.previous = nil
+		}
+	}
+}
+
+// takeEarly reports whether deletions were forgotten within the window since the last call.
+func (ds *deletions) takeEarly() (early bool) {
+	ds.mu.Lock()
+	defer ds.mu.Unlock()
+	early, ds.early = ds.early, false
+	return early
+}
+
+// snapshot returns the live generations, so that a change can still deliver them when they
+// have been forgotten otherwise.
+func (ds *deletions) snapshot() []*generation {
+	ds.mu.Lock()
+	defer ds.mu.Unlock()
+	return append([]*generation(nil), ds.live...)
+}
+
+// in returns the deletions in the partitions, in their order: those that are live, or were
+// live when the snapshot was taken.
+func (ds *deletions) in(set ring.Set, snapshot []*generation) (found []*tombstone) {
+	ds.mu.Lock()
+	defer ds.mu.Unlock()
+	all := slices.DeleteFunc(slices.Clone(snapshot), func(g *generation) bool { return slices.Contains(ds.live, g) })
+	for _, g := range append(all, ds.live...) {
+		for _, chunk := range g.chunks {
+			for at := range chunk {
+				if t := &chunk[at]; !t.returned && set.HasPoint(t.point) {
+					found = append(found, t)
+				}
+			}
+		}
+	}
 	return found
 }
 
-func (ds *deletions) due(d *deletion, at time.Time) bool {
-	return !d.delivered && at.Sub(d.at) <= ds.window
-}
-
-// released marks the deletions in the partitions as not delivered, so that they are delivered
-// again if the member gets the partitions back: the work that they caused may have been
-// dropped with the partitions.
-func (ds *deletions) released(set ring.Set) {
-	for _, list := range ds.byName {
-		for _, d := range list {
-			if set.HasPoint(d.point) {
-				d.delivered = false
-			}
+// of returns the deletions of objects with an id, in their order: those of the object with the
+// given UID, and those of others. Without UIDs (fakes have none) objects of one name cannot be
+// distinguished.
+func (ds *deletions) of(id id, uid types.UID) (same, others []*tombstone) {
+	ds.mu.Lock()
+	defer ds.mu.Unlock()
+	for t := ds.last[id]; t != nil; t = t.previous {
+		switch {
+		case t.returned:
+		case differ(t.version.uid, uid):
+			others = append([]*tombstone{t}, others...)
+		default:
+			same = append([]*tombstone{t}, same...)
 		}
 	}
+	return same, others
+}
+
+// back records that the object exists again.
+func (ds *deletions) back(ts ...*tombstone) {
+	ds.mu.Lock()
+	defer ds.mu.Unlock()
+	for _, t := range ts {
+		t.returned = true
+	}
+}
+
+// isBack reports whether the object exists again.
+func (ds *deletions) isBack(t *tombstone) bool {
+	ds.mu.Lock()
+	defer ds.mu.Unlock()
+	return t.returned
+}
+
+// number returns the number of the last deletion.
+func (ds *deletions) number() uint64 {
+	ds.mu.Lock()
+	defer ds.mu.Unlock()
+	return ds.seq
+}
+
+// count returns the number of remembered deletions.
+func (ds *deletions) count() int {
+	ds.mu.Lock()
+	defer ds.mu.Unlock()
+	return ds.n
+}
+
+// slim makes the tombstone hold the object's metadata. An object whose metadata cannot be
+// separated, because its type has no ObjectMeta, is kept as it is, except that
+// an unstructured object is cut down to its metadata.
+func (t *tombstone) slim(obj any) {
+	switch o := obj.(type) {
+	case *metav1.PartialObjectMetadata: // needs its kind, too
+		t.obj = o
+		return
+	case *unstructured.Unstructured:
+		slim := &unstructured.Unstructured{Object: map[string]any{}}
+		for _, field := range []string{"apiVersion", "kind"} {
+			if value, ok := o.Object[field]; ok {
+				slim.Object[field] = value
+			}
+		}
+		if fields, ok := o.Object["metadata"].(map[string]any); ok {
+			copied := make(map[string]any, len(fields))
+			for name, value := range fields {
+				if name != "managedFields" {
+					copied[name] = value
+				}
+			}
+			slim.Object["metadata"] = copied
+		}
+		t.obj = slim
+		return
+	}
+	if m := objectMeta(obj); m != nil && reflect.TypeOf(obj).Kind() == reflect.Pointer {
+		t.meta, t.typ = *m, reflect.TypeOf(obj)
+		t.meta.ManagedFields = nil
+		return
+	}
+	t.obj = obj
+}
+
+// objectMeta returns the ObjectMeta of a typed API object, nil if it has none.
+func objectMeta(obj any) *metav1.ObjectMeta {
+	accessor, ok := obj.(metav1.ObjectMetaAccessor)
+	if !ok {
+		return nil
+	}
+	if _, ok := obj.(runtime.Object); !ok {
+		return nil
+	}
+	m, _ := accessor.GetObjectMeta().(*metav1.ObjectMeta)
+	return m
+}
+
+// deleted returns OnDelete's argument for a replayed deletion: the object's last known
+// metadata in an object of its type.
+func (i *Informer) deleted(t *tombstone) cache.DeletedFinalStateUnknown {
+	obj, key := t.obj, t.key
+	if t.typ != nil {
+		obj = reflect.New(t.typ.Elem()).Interface()
+		if m := objectMeta(obj); m != nil {
+			*m = t.meta
+		}
+	}
+	if m, ok := obj.(metav1.Object); ok {
+		key = i.keyOf(m)
+	}
+	return cache.DeletedFinalStateUnknown{Key: key, Obj: obj}
 }
 
 // differ reports whether two UIDs are known to belong to two different objects.
 func differ(a, b types.UID) bool { return a != b && a != "" && b != "" }
+
+// shrunk returns a map with the same content. A map itself never becomes smaller.
+func shrunk[V any](m map[id]V) map[id]V {
+	small := make(map[id]V, len(m))
+	for key, value := range m {
+		small[key] = value
+	}
+	return small
+}

@@ -5,12 +5,12 @@ package informer
 
 import (
 	"fmt"
-	"math"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"k8s.io/client-go/tools/cache"
+	"k8s.io/klog/v2"
 
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
 )
@@ -20,18 +20,18 @@ func TestI4_DeletionsAreReplayed(t *testing.T) {
 		window, after time.Duration
 		want          []string
 	}{
-		"at once":              {0, 0, []string{"delete a@2", "delete unknown b@1"}},
-		"within the window":    {0, time.Minute, []string{"delete a@2", "delete unknown b@1"}},
-		"after the window":     {0, time.Minute + 1, nil},
-		"after a short window": {time.Second, time.Second + 1, nil},
+		"at once":              {0, 0, []string{"delete unknown a@2", "delete unknown b@1"}},
+		"within the window":    {0, DefaultDeletionWindow, []string{"delete unknown a@2", "delete unknown b@1"}},
+		"after the window":     {0, DefaultDeletionWindow * 3 / 2, nil},
+		"after a short window": {time.Minute, time.Minute * 3 / 2, nil},
 		"none remembered":      {-1, 0, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				h := newHarness(t, &owner{})
-				h.f.deletions.window = test.window
+				h.i.deletions.window = test.window
 				if test.window == 0 {
-					h.f.deletions.window = DefaultDeletionWindow
+					h.i.deletions.window = DefaultDeletionWindow
 				}
 				h.created(object("a", 1, 0))
 				h.created(object("b", 1, 0))
@@ -41,13 +41,12 @@ func TestI4_DeletionsAreReplayed(t *testing.T) {
 				h.f.OnDelete(cache.DeletedFinalStateUnknown{Key: "ns/b", Obj: object("b", 1, 0)})
 				h.deleted(object("other", 2, 1))
 				h.wants()
-				time.Sleep(test.after)
+				h.pass(test.after)
 				h.i.Activated(h.set(ring.Active, 0))
-				time.Sleep(time.Hour) // the activation ends the window, however late the replay runs
-				h.f.deletions.remember(&deletion{name: cache.ObjectName{Name: "triggers a sweep"}, point: math.MaxUint64, at: time.Now()}, h.f.changes.oldest(time.Now()))
+				h.pass(time.Hour) // the activation ends the window, however late the replay runs
 				h.replay()
 				h.wants(test.want...)
-				if got, want := h.count[ReplayedDeletion].Load(), int64(len(test.want)); got != want {
+				if got, want := h.i.Events()[ReplayedDeletion], uint64(len(test.want)); got != want {
 					t.Errorf("counted %d replayed deletions, want %d", got, want)
 				}
 				h.i.Activated(h.set(ring.Active, 0))
@@ -70,7 +69,7 @@ func TestI4_DeletionIsDeliveredAgainAfterALoss(t *testing.T) {
 	h.i.Released(h.set(ring.NotOwned, 0))
 	h.i.Activated(h.set(ring.Active, 0))
 	h.replay()
-	h.wants("delete a@2")
+	h.wants("delete unknown a@2")
 }
 
 func TestI4_DeletionDuringADrain(t *testing.T) {
@@ -83,7 +82,7 @@ func TestI4_DeletionDuringADrain(t *testing.T) {
 	h.i.Released(set)
 	h.i.Activated(h.set(ring.Active, 0))
 	h.replay()
-	h.wants("delete a@2")
+	h.wants("delete unknown a@2")
 }
 
 func TestI4_Recreation(t *testing.T) {
@@ -95,14 +94,14 @@ func TestI4_Recreation(t *testing.T) {
 		h.created(fresh)
 		h.i.Activated(h.set(ring.Active, 0))
 		h.replay()
-		h.wants("delete a(old)@2", "add a(new)@3")
+		h.wants("delete unknown a(old)@2", "add a(new)@3")
 	})
 	t.Run("stream first", func(t *testing.T) {
 		h := newHarness(t, &owner{})
 		h.f.OnDelete(gone)
 		set := h.set(ring.Active, 0)
 		h.created(fresh)
-		h.wants("delete a(old)@2", "add a(new)@3")
+		h.wants("delete unknown a(old)@2", "add a(new)@3")
 		h.i.Activated(set)
 		h.replay()
 		h.wants()
@@ -116,7 +115,7 @@ func TestI4_Recreation(t *testing.T) {
 		h.i.Activated(set)
 		h.i.Activated(h.set(ring.Active, 0))
 		h.replay()
-		h.wants("delete a(old)@2", "add a(new)@3")
+		h.wants("delete unknown a(old)@2", "add a(new)@3")
 	})
 	t.Run("twice", func(t *testing.T) {
 		h := newHarness(t, &owner{})
@@ -125,7 +124,7 @@ func TestI4_Recreation(t *testing.T) {
 		h.put(object("a", 5, 0, "newer"))
 		h.i.Activated(h.set(ring.Active, 0))
 		h.replay()
-		h.wants("delete a(old)@2", "delete a(new)@4", "add a(newer)@5")
+		h.wants("delete unknown a(old)@2", "delete unknown a(new)@4", "add a(newer)@5")
 	})
 }
 
@@ -155,7 +154,11 @@ func TestI4_ReturnIsNotARecreation(t *testing.T) {
 		h.f.OnDelete(object("a", 2, 0))
 		set := h.set(ring.Active, 0)
 		h.i.Activated(set)
-		h.f.shown[cache.ObjectName{Namespace: "ns", Name: "a"}] = &shown{object("a", 3, 0), 0}
+		h.put(object("a", 3, 0))
+		h.replay()
+		h.wants("add a@3")
+		h.drop(object("a", 4, 0))
+		h.i.Activated(set)
 		h.replay()
 		h.wants()
 		h.f.OnDelete(object("a", 4, 0))
@@ -166,17 +169,30 @@ func TestI4_ReturnIsNotARecreation(t *testing.T) {
 func TestI4_MemoryIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHarness(t, &owner{})
-		for n := range 1000 {
+		for n := range 2000 {
 			h.f.OnDelete(object(fmt.Sprint(n), 1, 0))
 			time.Sleep(time.Second)
-			if kept := len(h.f.deletions.byName); kept > 130 {
+			h.i.tidy(klog.Background(), time.Now())
+			h.f.tidy(t.Context())
+			if kept := h.i.deletions.count(); kept > 600*3/2 || n > 600 && kept < 600 {
 				t.Fatalf("%d deletions are kept after %d s, at one per second", kept, n)
 			}
 		}
-		time.Sleep(2 * time.Minute)
-		h.f.tidy(t.Context())
-		if kept := len(h.f.deletions.byName); kept > 0 {
-			t.Errorf("%d deletions are kept after tidy", kept)
+		time.Sleep(2 * DefaultDeletionWindow)
+		h.i.tidy(klog.Background(), time.Now())
+		time.Sleep(2 * DefaultDeletionWindow)
+		h.i.tidy(klog.Background(), time.Now())
+		if kept := h.i.deletions.count(); kept > 0 || len(h.i.deletions.last) > 0 {
+			t.Errorf("%d deletions are kept after tidy, of %d objects", kept, len(h.i.deletions.last))
 		}
 	})
+}
+
+// pass lets time pass, with the housekeeping that Replay does.
+func (h *harness) pass(d time.Duration) {
+	for range 100 {
+		time.Sleep(d / 100)
+		h.i.tidy(klog.Background(), time.Now())
+		h.f.tidy(h.t.Context())
+	}
 }

@@ -57,7 +57,7 @@ func endToEnd(b *testing.B, t transport, state ring.State) {
 		}
 		done := newCountingHandler(benchmarked)
 		if wrap && state != ring.Active {
-			wrapped.recorder = countFiltered{done} // because the handler is not called
+			wrapped.ownership = countingOwner{o, done} // because the handler is not called
 		}
 		if _, err := informer.AddEventHandler(&namer{countingHandler: done}); err != nil {
 			b.Fatal(err)
@@ -100,12 +100,15 @@ func endToEnd(b *testing.B, t transport, state ring.State) {
 	}
 }
 
-type countFiltered struct{ *countingHandler }
+// countingOwner counts the calls of State: one for each event that is filtered.
+type countingOwner struct {
+	*snapshotOwner
+	*countingHandler
+}
 
-func (c countFiltered) Record(o Outcome) {
-	if o == Filtered {
-		c.count()
-	}
+func (c countingOwner) State(point uint64) ring.State {
+	c.count()
+	return c.snapshotOwner.State(point)
 }
 
 func fakeWatch(_ *testing.B, list []*corev1.Pod) (cache.ListerWatcher, func([]*corev1.Pod)) {

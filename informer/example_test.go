@@ -41,9 +41,8 @@ func Example() {
 	factory := informers.NewSharedInformerFactory(fake.NewClientset(objects...), 0)
 	sharded := informer.Wrap(factory.Core().V1().ConfigMaps().Informer(), informer.Options{
 		Ownership: owner,
-		Point: func(obj any) (uint64, error) {
-			cm := obj.(*corev1.ConfigMap)
-			return ring.PointOfName(cm.Namespace, cm.Name), nil
+		Point: func(obj metav1.Object) (uint64, error) {
+			return ring.PointOfName(obj.GetNamespace(), obj.GetName()), nil
 		},
 	})
 	var seen atomic.Int32

@@ -64,7 +64,9 @@ func TestI1_VersionsThatCannotBeCompared(t *testing.T) {
 	h.wants("add b@y")
 	h.f.OnAdd(w1, false)
 	h.f.OnUpdate(w1, w2)
-	h.wants("update b@y b@x", "update b@x b@y")
+	h.wants() // the stream has now reached what the replay delivered
+	h.f.OnUpdate(w2, w1)
+	h.wants("update b@y b@x")
 }
 
 func TestI1_DeleteOfAnOlderObjectOfThatName(t *testing.T) {
@@ -101,7 +103,7 @@ func TestI1_DeleteOfAnOlderObjectOfThatName(t *testing.T) {
 		h.wants()
 		h.i.Activated(h.set(ring.Active, 1)) // now this member owns it
 		h.replay()
-		h.wants("delete a(old)@7", "add a(new)@8")
+		h.wants("delete unknown a(old)@7", "add a(new)@8")
 	})
 	t.Run("the same object", func(t *testing.T) { // it did not match the selector for a time
 		h := newHarness(t, &owner{})
@@ -216,10 +218,12 @@ func TestI5_MissedWhilePending(t *testing.T) {
 	h.created(object("b", 1, 0))
 	h.set(ring.Pending, 0)
 	h.updated(a1, a2)
-	h.wants("add a@1", "add b@1", "released a@1")
+	h.wants("add a@1", "add b@1", "update a@1 a@2") // the drain may be called off
+	h.updated(object("other", 1, 0), object("other", 2, 0))
+	h.wants()
 	h.i.Activated(h.set(ring.Active, 0))
 	h.replay()
-	h.wants("add a@2")
+	h.wants("add other@2")
 }
 
 func TestI5_DeletionOfAKnownObjectIsDelivered(t *testing.T) {

@@ -20,13 +20,14 @@ type harness struct {
 	i     *Informer
 	f     *filter
 	j     *releaseJournal
-	count *counter
+	count counted
 }
 
 func newHarness(t *testing.T, o *owner) *harness {
-	inner := cache.NewSharedIndexInformer(&cache.ListWatch{}, &corev1.ConfigMap{}, 0, nil)
-	h := &harness{t: t, owner: o, j: &releaseJournal{}, count: &counter{}}
-	h.i = Wrap(inner, Options{Ownership: o, Point: pointOfLabel, Recorder: h.count})
+	inner := cache.NewSharedIndexInformer(&cache.ListWatch{}, &corev1.ConfigMap{}, 0, cache.Indexers{})
+	h := &harness{t: t, owner: o, j: &releaseJournal{}}
+	h.i = Wrap(inner, Options{Ownership: o, Point: pointOfLabel})
+	h.count = counted{h.i}
 	if _, err := h.i.AddEventHandlerWithOptions(h.j, cache.HandlerOptions{Logger: &klog.Logger{}}); err != nil {
 		t.Fatal(err)
 	}
@@ -73,7 +74,7 @@ func (h *harness) replay() {
 		if !h.f.apply(h.t.Context(), c) {
 			h.t.Fatal("interrupted")
 		}
-		h.f.changes.drop()
+		h.f.done(c)
 	}
 }
 
@@ -83,4 +84,10 @@ func (h *harness) wants(lines ...string) {
 	if diff := cmp.Diff(lines, h.j.take()); diff != "" {
 		h.t.Errorf("the handler saw (-want +got):\n%s", diff)
 	}
+}
+
+// knows reports whether the handler knows an object.
+func (h *harness) knows(name string) bool {
+	_, known := h.f.shown[h.i.identifyKey("ns/"+name)]
+	return known
 }

@@ -4,19 +4,28 @@
 package informer
 
 import (
+	"context"
+	"fmt"
+	"hash/maphash"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
 
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
 )
 
-// DefaultDeletionWindow is used if DeletionWindow is zero.
-const DefaultDeletionWindow = 60 * time.Second
+// The defaults of [Options].
+const (
+	DefaultDeletionWindow = 10 * time.Minute
+	DefaultDeletionLimit  = 50_000
+)
 
 // Ownership determines what this member may work on.
 type Ownership interface {
@@ -26,54 +35,66 @@ type Ownership interface {
 	State(point uint64) ring.State
 }
 
-// ReleaseHandler is an optional interface of a handler that needs to know when this member
-// loses an object to another member, for example to free what it keeps per object. A handler
-// that is added by AddTypedEventHandler cannot be a ReleaseHandler: client-go hides it behind
-// an adapter.
-type ReleaseHandler interface {
-	cache.ResourceEventHandler
-	// OnReleased is called with the object as the handler last saw it. No more events of the
-	// object are delivered until the handler sees it by OnAdd again.
-	OnReleased(obj any)
-}
-
 // Options configure [Wrap].
 type Options struct {
 	// Ownership determines what is delivered. Required.
 	Ownership Ownership
 	// Point returns an object's point of the hash space. Required. It is called from many
-	// goroutines, once or twice for each event and handler and once for each stored object
-	// at a replay; never with a cache.DeletedFinalStateUnknown. Objects for which it returns
-	// an error belong to no member.
-	Point func(obj any) (uint64, error)
-	// DeletionWindow is how long deletions are remembered, with the objects, in case their
-	// partition becomes active (guarantee I4). Zero means [DefaultDeletionWindow]. A negative
-	// value means that deletions are not remembered.
+	// goroutines, some times for each event, with the lock of the store or of a handler
+	// held. Objects for which it returns an error, or panics, belong to no member.
+	Point func(obj metav1.Object) (uint64, error)
+	// FixedPoint means that the point of an object never changes while it exists, as it
+	// depends only on the name, the namespace or the UID. Updates of objects that this member
+	// does not own then cost one hash less.
+	FixedPoint bool
+	// StoreKey returns the key of an object in the inner informer's store. Nil means
+	// namespace/name, or the name of an object without a namespace, as in all of client-go's
+	// shared informers. If it is wrong, replays find no objects; that is logged.
+	StoreKey func(obj metav1.Object) string
+	// DeletionWindow is how long deletions are remembered, at least, in case their partition
+	// becomes active (guarantee I4). Zero means [DefaultDeletionWindow]. A negative value
+	// means that deletions are not remembered.
 	DeletionWindow time.Duration
-	// Recorder counts the outcomes of events. Nil means none.
-	Recorder Recorder
+	// DeletionLimit is how many deletions are remembered, at most. At the limit the oldest
+	// quarter is forgotten, within the window, and that is logged. A deletion takes about
+	// 500 bytes and the strings of the object's metadata. Zero means [DefaultDeletionLimit].
+	DeletionLimit int
 }
 
 // Informer is a cache.SharedIndexInformer that shows its handlers only what this member may
 // work on. Create it with [Wrap].
 //
-// Everything but the registration of handlers is the inner informer's. It may be run through
-// either of the two, or by the factory that the inner informer comes from. Its store holds
-// all objects, whichever member owns them.
+// Everything but the registration of handlers is the inner informer's. Its store holds all
+// objects, whichever member owns them. It may be run through either of the two, or by the
+// factory that the inner informer comes from. If it is run through this one, no handler is
+// called after Run has returned; otherwise the one call of a replay that is under way may
+// still end after that.
 type Informer struct {
 	cache.SharedIndexInformer
 	ownership Ownership
-	point     func(any) (uint64, error)
-	window    time.Duration
-	recorder  Recorder
+	point     func(metav1.Object) (uint64, error)
+	fixed     bool
+	storeKey  func(metav1.Object) string
+	seeds     [2]maphash.Seed
+	deletions deletions
 
 	replaying  atomic.Bool
 	registered chan struct{} // capacity 1: notifies Replay that a filter was registered
+	stopped    chan struct{} // closed when the inner informer has stopped, at the latest by Replay
+	logged     atomic.Int64  // when an object without a point was last logged, in Unix nanoseconds
+	strips     atomic.Bool   // it was logged that the transform changes keys
+	misplaced  atomic.Bool   // it was logged that the store's keys are not StoreKey's
 
 	// mu guards the fields below. It is held only briefly, and never while a handler or the
 	// inner informer is called, so that Activated and Released do not block.
-	mu      sync.Mutex
-	filters []*filter
+	mu        sync.Mutex
+	filters   []*filter
+	retired   Counts // of filters that were removed
+	activated bool   // Activated was called
+	posted    uint64 // the number of changes so far
+
+	scanMu sync.Mutex // held during a scan; mu may be locked with it held
+	last   *scan      // nil: no change waits for it; guarded by scanMu
 }
 
 // Wrap returns an informer that filters what its handlers see of inner. The inner informer
@@ -86,14 +107,92 @@ func Wrap(inner cache.SharedIndexInformer, o Options) *Informer {
 	if o.DeletionWindow == 0 {
 		o.DeletionWindow = DefaultDeletionWindow
 	}
-	return &Informer{
+	if o.DeletionLimit == 0 {
+		o.DeletionLimit = DefaultDeletionLimit
+	}
+	i := &Informer{
 		SharedIndexInformer: inner,
 		ownership:           o.Ownership,
 		point:               o.Point,
-		window:              o.DeletionWindow,
-		recorder:            o.Recorder,
+		fixed:               o.FixedPoint,
+		storeKey:            o.StoreKey,
+		seeds:               [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()},
+		deletions:           deletions{window: o.DeletionWindow, limit: o.DeletionLimit},
 		registered:          make(chan struct{}, 1),
+		stopped:             make(chan struct{}),
 	}
+	return i
+}
+
+// Of returns the Informer that an informer is, also if it is hidden by a wrapper that embeds
+// it, such as the typed informers of client-go. It returns nil for others.
+func Of(i cache.SharedIndexInformer) *Informer {
+	if c, ok := i.GetController().(*controller); ok {
+		return c.of
+	}
+	return nil
+}
+
+// controller shows which Informer it comes from, through wrappers that embed the Informer.
+type controller struct {
+	cache.Controller
+	of *Informer
+}
+
+// GetController returns the inner informer's controller, which does nothing useful.
+func (i *Informer) GetController() cache.Controller {
+	return &controller{i.SharedIndexInformer.GetController(), i}
+}
+
+// Run is RunWithContext with a channel.
+func (i *Informer) Run(stopCh <-chan struct{}) { i.RunWithContext(wait.ContextForChannel(stopCh)) }
+
+// RunWithContext runs the inner informer, and then waits for the calls of handlers that
+// replays are making.
+func (i *Informer) RunWithContext(ctx context.Context) {
+	i.SharedIndexInformer.RunWithContext(ctx)
+	if i.IsStopped() { // false if it had been started before
+		i.stop()
+	}
+}
+
+// stop ends the replays, and waits for the calls that are under way.
+func (i *Informer) stop() {
+	i.mu.Lock()
+	filters := slices.Clone(i.filters)
+	select {
+	case <-i.stopped:
+	default:
+		close(i.stopped)
+	}
+	i.mu.Unlock()
+	for _, f := range filters {
+		f.lock() // the next step sees that the informer has stopped
+		f.unlock()
+	}
+}
+
+// SetTransform sets the transform of the inner informer. A transform that changes the key of
+// an object, for instance because it removes the owner references, is logged: such an
+// object would go to another member than the one that owns it.
+func (i *Informer) SetTransform(transform cache.TransformFunc) error {
+	if transform == nil {
+		return i.SharedIndexInformer.SetTransform(nil)
+	}
+	return i.SharedIndexInformer.SetTransform(func(obj any) (any, error) {
+		m, err := meta.Accessor(obj)
+		if err != nil || i.strips.Load() {
+			return transform(obj)
+		}
+		before, errBefore := i.pointOf(m)
+		result, err := transform(obj)
+		if m, isObject := result.(metav1.Object); err == nil && isObject && errBefore == nil {
+			if after, errAfter := i.pointOf(m); (errAfter != nil || after != before) && i.strips.CompareAndSwap(false, true) {
+				klog.Background().Error(errAfter, "The transform of an informer changes the key of objects: keep the metadata that the key is made of, such as owner references and UIDs", "object", i.keyOf(m), "type", fmt.Sprintf("%T", result))
+			}
+		}
+		return result, err
+	})
 }
 
 // AddEventHandler adds a handler that sees what this member may work on. See
@@ -126,6 +225,9 @@ func (i *Informer) register(handler cache.ResourceEventHandler, logger *klog.Log
 	// before Activated can find the filter.
 	i.mu.Lock()
 	i.filters = append(i.filters, f)
+	if i.activated {
+		close(f.replayed) // what is active now is in the initial list
+	}
 	i.mu.Unlock()
 	inner, err := add(f)
 	if err != nil {
@@ -133,17 +235,18 @@ func (i *Informer) register(handler cache.ResourceEventHandler, logger *klog.Log
 		return nil, err
 	}
 	i.mu.Lock()
-	f.registered = true
+	f.since, f.registered = i.deletions.number(), true
 	i.mu.Unlock()
 	select {
 	case i.registered <- struct{}{}:
 	default: // a notification is already pending
 	}
-	return newRegistration(f, inner), nil
+	return newRegistration(f, inner, handlerName(handler)), nil
 }
 
 // RemoveEventHandler removes a handler. Like the inner informer's, it is asynchronous: a call
-// that is under way continues; use cache.ShutDownEventHandler to wait for it.
+// that is under way continues; use cache.ShutDownEventHandler to wait for it. No further call
+// begins, and nothing that was kept for the handler stays in memory.
 func (i *Informer) RemoveEventHandler(handle cache.ResourceEventHandlerRegistration) error {
 	if r, ok := handle.(interface{ of() *registration }); ok {
 		i.forget(r.of().filter)
@@ -155,11 +258,34 @@ func (i *Informer) RemoveEventHandler(handle cache.ResourceEventHandlerRegistrat
 // forget ends the replays of a filter. It ignores a filter of another informer.
 func (i *Informer) forget(f *filter) {
 	i.mu.Lock()
-	defer i.mu.Unlock()
-	if at := slices.Index(i.filters, f); at >= 0 {
+	at := slices.Index(i.filters, f)
+	if at >= 0 {
 		i.filters = slices.Delete(i.filters, at, at+1)
+		i.retired.Add(f.counts.read())
 		close(f.removed)
 	}
+	i.mu.Unlock()
+	if at >= 0 {
+		f.clear()
+	}
+}
+
+// Handlers returns the number of handlers.
+func (i *Informer) Handlers() int {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return len(i.filters)
+}
+
+// Events returns how often each outcome occurred, for all handlers together.
+func (i *Informer) Events() Counts {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	counts := i.retired
+	for _, f := range i.filters {
+		counts.Add(f.counts.read())
+	}
+	return counts
 }
 
 // Objects counts the stored objects by what this member may do with them, indexed by
@@ -168,43 +294,12 @@ func (i *Informer) forget(f *filter) {
 func (i *Informer) Objects() (count [ring.Active + 1]int) {
 	for _, obj := range i.GetStore().List() {
 		state := ring.NotOwned
-		if point, err := i.point(obj); err == nil {
-			state = min(i.ownership.State(point), ring.Active)
+		if m, err := meta.Accessor(obj); err == nil {
+			if point, err := i.pointOf(m); err == nil {
+				state = min(i.ownership.State(point), ring.Active)
+			}
 		}
 		count[state]++
 	}
 	return count
-}
-
-// registration is the handle of a handler: the inner informer's handle, which also waits for
-// replayed calls.
-type registration struct {
-	cache.ResourceEventHandlerRegistration // the inner informer's
-	filter                                 *filter
-}
-
-func (r *registration) of() *registration { return r }
-
-// stoppable is a registration that works with cache.ShutDownEventHandler.
-type stoppable struct {
-	*registration
-	inner interface{ ShutdownChan() <-chan struct{} }
-}
-
-func newRegistration(f *filter, inner cache.ResourceEventHandlerRegistration) cache.ResourceEventHandlerRegistration {
-	r := &registration{inner, f}
-	if s, ok := inner.(interface{ ShutdownChan() <-chan struct{} }); ok {
-		return &stoppable{r, s}
-	}
-	return r
-}
-
-// ShutdownChan returns a channel that is closed when a removed handler is no longer called.
-// First it waits for a call that a replay is making, because the inner informer's channel
-// does not cover that. Like cache.ShutDownEventHandler, which calls it, it must not be called
-// by the handler itself.
-func (s *stoppable) ShutdownChan() <-chan struct{} {
-	s.filter.mu.Lock() // a replay that locks it next sees that the filter was removed
-	defer s.filter.mu.Unlock()
-	return s.inner.ShutdownChan()
 }

@@ -48,11 +48,7 @@ func everything() *owner {
 }
 
 // pointOfLabel returns a point in the partition that the object's label p names.
-func pointOfLabel(obj any) (uint64, error) {
-	m, err := meta.Accessor(obj)
-	if err != nil {
-		return 0, err
-	}
+func pointOfLabel(m metav1.Object) (uint64, error) {
 	p, err := strconv.Atoi(m.GetLabels()["p"])
 	if err != nil {
 		return 0, errors.New("no partition")
@@ -137,16 +133,14 @@ func label(obj any) string {
 	return m.GetName() + "@" + m.GetResourceVersion()
 }
 
-// counter is a Recorder that counts each outcome.
-type counter [Outcomes]atomic.Int64
+// counted formats the outcomes of an informer's events.
+type counted struct{ *Informer }
 
-func (c *counter) Record(o Outcome) { c[o].Add(1) }
-
-func (c *counter) String() string {
+func (c counted) String() string {
 	s := ""
-	for o := range Outcome(Outcomes) {
-		if n := c[o].Load(); n > 0 {
-			s += fmt.Sprintf("%s=%d ", o, n)
+	for o, n := range c.Events() {
+		if n > 0 {
+			s += fmt.Sprintf("%s=%d ", Outcome(o), n)
 		}
 	}
 	return s

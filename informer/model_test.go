@@ -4,6 +4,7 @@
 package informer
 
 import (
+	"context"
 	"flag"
 	"fmt"
 	"math/rand/v2"
@@ -35,7 +36,12 @@ type sim struct {
 	gone    map[types.UID]uint64 // reported as deleted and not back: its last point
 	ever    map[types.UID]bool   // was ever reported as deleted
 	left    []*corev1.ConfigMap  // no longer matches the selector; may match again
-	stream  []func()             // events that are not delivered to the filter yet
+	stream  []func(*filter)      // events that are not delivered to the filter yet
+
+	// Another handler of the same informer, which is slower or faster. Nothing that happens to
+	// it may change what the first one sees.
+	rival       *filter
+	rivalStream []func(*filter)
 
 	replaying  bool               // a replay is between two steps
 	releasedAt [partitions]int    // the view's clock when Released was processed
@@ -49,19 +55,31 @@ func newSim(t *testing.T, seed uint64) *sim {
 		server: map[string]*corev1.ConfigMap{}, gone: map[types.UID]uint64{}, ever: map[types.UID]bool{},
 	}
 	s.view.state, s.view.gone = s.State, func(u types.UID) bool { return s.ever[u] }
-	s.f.handler, s.f.releases = s.view, s.view
-	s.i.point = func(obj any) (uint64, error) {
-		if s.replaying && s.f.mu.TryLock() { // between two steps
-			s.f.mu.Unlock()
-			s.replaying = false
-			for s.r.IntN(2) == 0 {
-				s.happen()
-			}
-			s.replaying = true
-		}
-		return pointOfLabel(obj)
+	s.view.lost = func() bool { return s.gap != nil || len(s.f.changes.list) > 0 }
+	s.view.stored = func(name string) bool {
+		obj, ok := s.i.stored("ns/" + name).(*corev1.ConfigMap)
+		return ok && s.view.active(obj)
 	}
+	s.f.handler, s.f.released = s.view, s.view.OnReleased
+	s.rival = s.another().f
 	return s
+}
+
+// between is the context of a replay. Its Err is called between two steps.
+type between struct {
+	context.Context
+	*sim
+}
+
+func (b between) Err() error {
+	if b.replaying {
+		b.replaying = false
+		for b.r.IntN(2) == 0 {
+			b.happen()
+		}
+		b.replaying = true
+	}
+	return nil
 }
 
 // happen does anything except process a change of ownership.
@@ -78,20 +96,31 @@ func (s *sim) happen() {
 		s.relist()
 	case n == 15:
 		for _, obj := range s.i.GetStore().List() {
-			s.enqueue(func() { s.f.OnUpdate(obj, obj) })
+			s.enqueue(func(f *filter) { f.OnUpdate(obj, obj) })
 		}
 	default:
 		s.own()
 	}
 }
 
-func (s *sim) enqueue(event func()) { s.stream = append(s.stream, event) }
+func (s *sim) enqueue(event func(*filter)) {
+	s.stream, s.rivalStream = append(s.stream, event), append(s.rivalStream, event)
+}
 
 func (s *sim) deliver() {
-	if len(s.stream) > 0 {
+	if len(s.rivalStream) > 0 && s.r.IntN(2) == 0 {
+		event := s.rivalStream[0]
+		s.rivalStream = s.rivalStream[1:]
+		event(s.rival)
+		if c, ok := s.rival.changes.first(); ok && s.r.IntN(2) == 0 {
+			s.rival.apply(s.t.Context(), c)
+			s.rival.done(c)
+		}
+	}
+	if len(s.stream) > 0 && (len(s.rivalStream) == 0 || s.r.IntN(2) == 0) {
 		event := s.stream[0]
 		s.stream = s.stream[1:]
-		event()
+		event(s.f)
 	}
 }
 
@@ -143,12 +172,12 @@ func (s *sim) change(watched bool) {
 
 // store puts one change into the store and the stream.
 func (s *sim) store(now *corev1.ConfigMap, deleted bool) {
-	found := s.f.stored(cache.ObjectName{Namespace: "ns", Name: now.Name})
+	found := s.i.stored("ns/" + now.Name)
 	switch {
 	case deleted:
 		s.drop(now)
 		s.recordDeleted(now)
-		s.enqueue(func() { s.f.OnDelete(now) })
+		s.enqueue(func(f *filter) { f.OnDelete(now) })
 	case found != nil:
 		old := found.(*corev1.ConfigMap)
 		if old.UID != now.UID {
@@ -156,11 +185,11 @@ func (s *sim) store(now *corev1.ConfigMap, deleted bool) {
 		}
 		s.put(now)
 		delete(s.gone, now.UID)
-		s.enqueue(func() { s.f.OnUpdate(old, now) })
+		s.enqueue(func(f *filter) { f.OnUpdate(old, now) })
 	default:
 		s.put(now)
 		delete(s.gone, now.UID)
-		s.enqueue(func() { s.f.OnAdd(now, false) })
+		s.enqueue(func(f *filter) { f.OnAdd(now, false) })
 	}
 }
 
@@ -171,14 +200,14 @@ func (s *sim) recordDeleted(obj *corev1.ConfigMap) {
 
 // relist replaces the store and then enqueues the differences, deletions first.
 func (s *sim) relist() {
-	var deletions, changes []func()
+	var deletions, changes []func(*filter)
 	for _, o := range s.i.GetStore().List() {
 		old := o.(*corev1.ConfigMap)
 		switch now := s.server[old.Name]; {
 		case now == nil:
 			s.recordDeleted(old)
 			s.drop(old)
-			deletions = append(deletions, func() { s.f.OnDelete(cache.DeletedFinalStateUnknown{Key: "ns/" + old.Name, Obj: old}) })
+			deletions = append(deletions, func(f *filter) { f.OnDelete(cache.DeletedFinalStateUnknown{Key: "ns/" + old.Name, Obj: old}) })
 		default:
 			if old.UID != now.UID {
 				s.recordDeleted(old)
@@ -186,17 +215,19 @@ func (s *sim) relist() {
 			delete(s.gone, now.UID)
 			now = now.DeepCopy() // also if the version is the same: a resync
 			s.put(now)
-			changes = append(changes, func() { s.f.OnUpdate(old, now) })
+			changes = append(changes, func(f *filter) { f.OnUpdate(old, now) })
 		}
 	}
 	for name, now := range s.server {
-		if now != nil && s.f.stored(cache.ObjectName{Namespace: "ns", Name: name}) == nil {
+		if now != nil && s.i.stored("ns/"+name) == nil {
 			s.put(now)
 			delete(s.gone, now.UID)
-			changes = append(changes, func() { s.f.OnAdd(now, false) })
+			changes = append(changes, func(f *filter) { f.OnAdd(now, false) })
 		}
 	}
-	s.stream = append(append(s.stream, deletions...), changes...)
+	for _, event := range append(deletions, changes...) {
+		s.enqueue(event)
+	}
 }
 
 // own is the shard's loop: first it changes the state, then it notifies the informer.
@@ -239,12 +270,13 @@ func (s *sim) work(disturbed bool) {
 		return
 	}
 	s.replaying = disturbed
-	s.f.apply(s.t.Context(), c)
+	began := s.clock
+	s.f.apply(between{s.t.Context(), s}, c)
 	s.replaying = false
-	s.f.changes.drop()
+	s.f.done(c)
 	if !c.active {
 		for p := range c.set.All() {
-			s.releasedAt[p] = s.clock
+			s.releasedAt[p] = began
 		}
 	}
 }

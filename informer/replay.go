@@ -6,12 +6,14 @@ package informer
 import (
 	"context"
 	"errors"
+	"maps"
 	"sync"
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/meta"
 	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
 	"k8s.io/client-go/tools/cache"
+	"k8s.io/klog/v2"
 
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
 )
@@ -19,38 +21,40 @@ import (
 // ErrReplaying is returned by [Informer.Replay] if it is already running.
 var ErrReplaying = errors.New("informer: Replay is already running")
 
-// housekeeping is how often each filter frees what it need not keep.
+// housekeeping is how often an informer frees what it need not keep.
 const housekeeping = time.Minute
 
 // Activated delivers the stored objects of the partitions to all handlers as Adds, and the
-// deletions within DeletionWindow before this call as Deletes. Call it each time that
-// partitions become active, after State has begun to return ring.Active for them. It does not
-// block: Replay does the work.
+// remembered deletions as Deletes. Call it each time that partitions become active, after
+// State has begun to return ring.Active for them. It does not block: Replay does the work.
 func (i *Informer) Activated(set ring.Set) {
-	i.post(change{set: set.Clone(), active: true, at: time.Now()})
+	i.post(change{set: set.Clone(), active: true, deletions: i.deletions.snapshot()})
 }
 
 // Released makes all handlers forget the objects of the partitions. Call it after State has
-// ceased to return ring.Active for them, and before Activated is called for them again. It
+// begun to return ring.NotOwned for them, and before Activated is called for them again. It
 // does not block: Replay does the work.
 func (i *Informer) Released(set ring.Set) {
-	i.post(change{set: set.Clone(), at: time.Now()})
+	i.post(change{set: set.Clone()})
 }
 
 func (i *Informer) post(c change) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
+	i.activated = i.activated || c.active
+	i.posted++
+	c.number = i.posted
 	for _, f := range i.filters {
 		f.changes.post(c)
 	}
 }
 
-// Replay processes the calls of Activated and Released until ctx ends, and returns nil after
-// all its goroutines have ended. Each handler has its own goroutine, so that a slow handler
-// delays only itself. When ctx ends, Replay waits for calls that are under way; the next
-// Replay does the rest.
+// Replay processes the calls of Activated and Released until ctx ends or the informer stops,
+// and returns nil after all its goroutines have ended. Each handler has its own goroutine, so
+// that a slow handler delays only itself. When ctx ends, Replay waits for calls that are under
+// way; the next Replay does the rest.
 //
-// It may run before, after and without the informer. If it is already running, it returns
+// It may run before and after the informer. If it is already running, it returns
 // [ErrReplaying].
 func (i *Informer) Replay(ctx context.Context) error {
 	if !i.replaying.CompareAndSwap(false, true) {
@@ -59,6 +63,12 @@ func (i *Informer) Replay(ctx context.Context) error {
 	defer i.replaying.Store(false)
 	var workers sync.WaitGroup
 	defer workers.Wait()
+	period := housekeeping
+	if i.deletions.window > 0 {
+		period = min(period, i.deletions.window/generations+1)
+	}
+	ticker := time.NewTicker(period)
+	defer ticker.Stop()
 	for {
 		for _, f := range i.unserved() {
 			workers.Go(func() {
@@ -69,8 +79,23 @@ func (i *Informer) Replay(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-i.stopped:
+			return nil
 		case <-i.registered:
+		case now := <-ticker.C:
+			i.tidy(klog.FromContext(ctx), now)
 		}
+	}
+}
+
+// tidy frees old deletions, and ends Replay if the inner informer has stopped.
+func (i *Informer) tidy(logger klog.Logger, now time.Time) {
+	i.deletions.expire(now)
+	if i.deletions.takeEarly() {
+		logger.Error(nil, "More deletions than DeletionLimit were seen within DeletionWindow; the oldest are forgotten. A handover may lose those that still wait for their work", "limit", i.deletions.limit, "window", i.deletions.window)
+	}
+	if i.IsStopped() { // it was run by itself
+		i.stop()
 	}
 }
 
@@ -105,12 +130,15 @@ func (f *filter) serve(ctx context.Context) {
 			if !f.apply(ctx, c) {
 				return
 			}
-			f.changes.drop()
+			f.done(c)
 		}
+		f.informer.dropScan()
 		select {
 		case <-ctx.Done():
 			return
 		case <-f.removed:
+			return
+		case <-f.informer.stopped:
 			return
 		case <-f.changes.posted:
 		case <-ticker.C:
@@ -119,25 +147,32 @@ func (f *filter) serve(ctx context.Context) {
 	}
 }
 
+// done removes a change that was processed.
+func (f *filter) done(c change) {
+	f.changes.drop()
+	if !c.active {
+		return
+	}
+	select {
+	case <-f.replayed:
+	default:
+		close(f.replayed)
+	}
+}
+
 // apply processes one change. It returns false if it was interrupted.
 func (f *filter) apply(ctx context.Context, c change) bool {
 	if !c.active {
 		return f.releaseAll(ctx, c)
 	}
-	if f.informer.IsStopped() {
-		return true // its store is out of date, and its handlers get no more events
-	}
-	for _, d := range f.undelivered(c) {
-		if !f.step(ctx, func() { f.replayDeletion(d) }) {
+	for _, t := range f.informer.deletions.in(c.set, c.deletions) {
+		if !f.step(ctx, func() { f.replayDeletion(t) }) {
 			return false
 		}
 	}
-	// The list only provides the names: an object may have changed by the time that it is
+	// The candidates only provide the names: an object may have changed by the time that it is
 	// replayed.
-	for _, obj := range f.informer.GetStore().List() {
-		if point, err := f.informer.point(obj); err != nil || !c.set.HasPoint(point) {
-			continue // the stream has reported malformed objects
-		}
+	for _, obj := range f.informer.candidates(c) {
 		if !f.step(ctx, func() { f.replay(obj) }) {
 			return false
 		}
@@ -148,14 +183,14 @@ func (f *filter) apply(ctx context.Context, c change) bool {
 // step runs do with the lock held; between two steps the stream of events can take the lock.
 // It returns false, without running do, if the replay must end.
 func (f *filter) step(ctx context.Context, do func()) (ok bool) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	select {
-	case <-ctx.Done():
+	if ctx.Err() != nil {
 		return false
-	case <-f.removed:
+	}
+	f.lock()
+	defer f.unlock()
+	// The store of a stopped informer is out of date, and its handlers must not be called.
+	if f.empty || f.informer.IsStopped() {
 		return false
-	default:
 	}
 	// As in client-go: if panics are not to crash the program, the event that made the handler
 	// panic is skipped.
@@ -165,102 +200,222 @@ func (f *filter) step(ctx context.Context, do func()) (ok bool) {
 	return ok
 }
 
+// A scan is the list of the stored objects with their points. All handlers and changes that
+// wait share one, because it takes a look at each stored object.
+type scan struct {
+	covers  uint64 // it was begun after this many changes were posted
+	points  []uint64
+	objects []any
+}
+
+// candidates returns the stored objects whose points are in the set of a change.
+func (i *Informer) candidates(c change) (found []any) {
+	s := i.scan(c.number)
+	for at, point := range s.points {
+		if c.set.HasPoint(point) {
+			found = append(found, s.objects[at])
+		}
+	}
+	return found
+}
+
+// scan returns a scan that was begun after the change with the number was posted.
+func (i *Informer) scan(number uint64) *scan {
+	i.scanMu.Lock()
+	defer i.scanMu.Unlock()
+	if i.last != nil && i.last.covers >= number {
+		return i.last
+	}
+	i.mu.Lock()
+	s := &scan{covers: i.posted}
+	i.mu.Unlock()
+	s.objects = i.GetStore().List()
+	s.points = make([]uint64, 0, len(s.objects))
+	kept := s.objects[:0]
+	for _, obj := range s.objects {
+		if m, err := meta.Accessor(obj); err == nil {
+			if point, err := i.pointOf(m); err == nil {
+				s.points, kept = append(s.points, point), append(kept, obj)
+			}
+		} // else the stream has reported it
+	}
+	s.objects = kept
+	i.last = s
+	return s
+}
+
+// dropScan frees the last scan if no change waits for it.
+func (i *Informer) dropScan() {
+	i.mu.Lock()
+	for _, f := range i.filters {
+		if _, waiting := f.changes.first(); waiting {
+			i.mu.Unlock()
+			return
+		}
+	}
+	i.mu.Unlock()
+	i.scanMu.Lock()
+	i.last = nil
+	i.scanMu.Unlock()
+}
+
+// stored returns the stored object of that key, or nil if there is none.
+func (i *Informer) stored(key string) any {
+	obj, exists, err := i.GetStore().GetByKey(key)
+	if err != nil || !exists {
+		return nil
+	}
+	return obj
+}
+
 // replay delivers the current stored version of an object.
 func (f *filter) replay(obj any) {
 	m, err := meta.Accessor(obj)
 	if err != nil {
 		return
 	}
-	name := cache.ObjectName{Namespace: m.GetNamespace(), Name: m.GetName()}
-	if _, known := f.shown[name]; known {
+	id := f.informer.identify(m)
+	if _, known := f.shown[id]; known {
 		return // the stream will deliver what the handler does not know yet
 	}
-	now := f.stored(name)
+	key := f.informer.keyOf(m)
+	now := f.informer.stored(key)
 	if now == nil {
+		f.informer.checkKeys(key)
 		return
 	}
-	if s := f.locate(now); f.active(s) {
-		f.record(Replayed)
-		f.deliverAdd(s, false)
+	s := f.locate(now)
+	s.id = id
+	if f.state(&s) != ring.Active {
+		return
+	}
+	f.record(Replayed)
+	f.overtake(&s)
+	f.deliverAdd(&s, func(obj any) {
+		if f.gained != nil {
+			f.gained(obj)
+		} else {
+			f.handler.OnAdd(obj, false)
+		}
+	})
+}
+
+// checkKeys logs, once, if the store finds none of its objects by the key that this informer
+// computes. Otherwise the object with the key was deleted.
+func (i *Informer) checkKeys(key string) {
+	if i.misplaced.Load() {
+		return
+	}
+	for _, obj := range i.GetStore().List() {
+		if m, err := meta.Accessor(obj); err != nil || i.stored(i.keyOf(m)) != nil {
+			return
+		}
+	}
+	if keys := i.GetStore().ListKeys(); len(keys) > 0 && i.misplaced.CompareAndSwap(false, true) {
+		klog.Background().Error(nil, "The keys of the store are not those of StoreKey (by default namespace/name), so no object is replayed: set StoreKey to the function that the store uses", "computed", key, "stored", keys[0])
 	}
 }
 
-func (f *filter) undelivered(c change) []*deletion {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.deletions.undelivered(c.set, c.at)
-}
-
-func (f *filter) replayDeletion(d *deletion) {
-	if d.delivered || !f.activePoint(d.point) {
+// replayDeletion delivers a remembered deletion, unless the handler has seen it since this
+// member owns the partition, or will see it in the stream, or the object exists again.
+func (f *filter) replayDeletion(t *tombstone) {
+	ds := &f.informer.deletions
+	if _, done := f.delivered[t]; done || t.seq > max(f.observed, f.since) || ds.isBack(t) || !f.activePoint(t.point) {
 		return
 	}
-	if now := f.stored(d.name); now != nil && !differ(uid(now), d.uid) {
-		f.deletions.forgetReturned(d.name, d.uid)
-		return
-	}
-	if e, known := f.shown[d.name]; known && !differ(uid(e.obj), d.uid) {
-		return // it came back and was deleted again: the stream will deliver that
+	deleted := f.informer.deleted(t)
+	now := f.informer.stored(deleted.Key)
+	if now != nil {
+		if m, err := meta.Accessor(now); err == nil && !differ(m.GetUID(), t.version.uid) {
+			ds.back(t)
+			return
+		}
 	}
 	f.record(ReplayedDeletion)
-	f.deliverDelete(d)
+	f.noteDelivered(t)
+	f.deliverDelete(t.id, deleted, now, now != nil)
 }
 
+// releaseAll makes the handler forget the objects of the partitions, without a Delete.
 func (f *filter) releaseAll(ctx context.Context, c change) bool {
-	for _, name := range f.releasable(c.set) {
+	ids, ok := f.releasable(ctx, c.set)
+	if !ok {
+		return false
+	}
+	for _, id := range ids {
 		ok := f.step(ctx, func() {
-			if e, known := f.shown[name]; known && c.set.HasPoint(e.point) {
-				f.release(name, e)
+			if point, ok := f.shown[id]; !ok || !c.set.HasPoint(point) {
+				return
 			}
+			known := f.names[id]
+			f.forget(id)
+			var obj any = cache.DeletedFinalStateUnknown{Key: known.key}
+			if now := f.informer.stored(known.key); now != nil {
+				if m, err := meta.Accessor(now); err == nil && !differ(m.GetUID(), known.uid) {
+					obj = now
+				}
+			}
+			f.notifyReleased(obj, known.passed)
 		})
 		if !ok {
 			return false
 		}
 	}
+	f.step(ctx, f.shrink)
 	return true
 }
 
-func (f *filter) releasable(set ring.Set) []cache.ObjectName {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.deletions.released(set)
-	var names []cache.ObjectName
-	for name, e := range f.shown {
-		if set.HasPoint(e.point) {
-			names = append(names, name)
+// releasable returns the objects of the partitions that the handler knows, if it must be
+// notified of their release. Otherwise it makes the handler forget them.
+func (f *filter) releasable(ctx context.Context, set ring.Set) (ids []id, ok bool) {
+	ok = f.step(ctx, func() {
+		// The work that these deletions caused may have been dropped with the partitions.
+		maps.DeleteFunc(f.delivered, func(t *tombstone, _ struct{}) bool { return set.HasPoint(t.point) })
+		for id, point := range f.shown {
+			switch {
+			case !set.HasPoint(point):
+			case f.released != nil:
+				ids = append(ids, id)
+			default:
+				f.forget(id)
+				f.record(Released)
+			}
 		}
-	}
-	return names
+	})
+	return ids, ok
 }
 
-// tidy frees old deletions and duplicate copies of objects. client-go does not notify a
-// handler of an object that a relist found unchanged. Without tidy the filter would keep the
-// copy from before the relist in memory, in addition to the store's copy.
+// tidy frees memory.
 func (f *filter) tidy(ctx context.Context) {
-	now := time.Now()
-	f.step(ctx, func() { f.deletions.sweep(now, f.changes.oldest(now)) })
-	for _, obj := range f.informer.GetStore().List() {
-		ok := f.step(ctx, func() {
-			m, err := meta.Accessor(obj)
-			if err != nil {
-				return
-			}
-			e, known := f.shown[cache.ObjectName{Namespace: m.GetNamespace(), Name: m.GetName()}]
-			if v := m.GetResourceVersion(); known && v != "" && v == version(e.obj) {
-				e.obj = obj
-			}
-		})
-		if !ok {
-			return
-		}
+	f.step(ctx, func() {
+		ds := &f.informer.deletions
+		ds.mu.Lock()
+		maps.DeleteFunc(f.delivered, func(t *tombstone, _ struct{}) bool { return t.expired })
+		ds.mu.Unlock()
+		f.shrink()
+	})
+}
+
+// shrink makes the maps smaller after most of their entries were removed.
+func (f *filter) shrink() {
+	if len(f.ahead) == 0 {
+		f.ahead = map[id]version{}
+	}
+	if f.peak <= 1024 || len(f.shown) > f.peak/4 {
+		return
+	}
+	f.shown, f.ahead, f.peak = shrunk(f.shown), shrunk(f.ahead), len(f.shown)
+	if f.names != nil {
+		f.names = shrunk(f.names)
 	}
 }
 
 // change is one call of Activated or Released.
 type change struct {
-	set    ring.Set
-	active bool
-	at     time.Time
+	number    uint64 // counts the changes of an informer, from 1
+	set       ring.Set
+	active    bool
+	deletions []*generation // that were remembered at an activation
 }
 
 // changeQueue holds the changes that a filter has not processed yet, in their order.
@@ -294,18 +449,14 @@ func (q *changeQueue) first() (change, bool) {
 func (q *changeQueue) drop() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.list = q.list[1:]
+	if len(q.list) > 0 {
+		q.list[0] = change{} // so that the slice does not keep it in memory
+		q.list = q.list[1:]
+	}
 }
 
-// oldest returns the time of the oldest activation that is still to be processed, or now if
-// there is none.
-func (q *changeQueue) oldest(now time.Time) time.Time {
+func (q *changeQueue) clear() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	for _, c := range q.list {
-		if c.active {
-			return c.at
-		}
-	}
-	return now
+	q.list = nil
 }

@@ -27,6 +27,7 @@ func (s *Sharder) metricValues() metrics.Values {
 		Draining: now.Status.Draining, Tombstones: now.Status.Tombstones,
 		Incompatible: now.Status.Incompatible, InForceLease: now.Status.InForceLease, Renewed: now.Status.Renewed,
 		Objects:  components.Objects(),
+		Events:   components.Events(),
 		Parked:   components.Parked(),
 		InFlight: components.InFlight(),
 	}

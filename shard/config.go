@@ -23,7 +23,7 @@ const (
 	DefaultLeaseDuration    = 15 * time.Second
 	DefaultDrainGrace       = 5 * time.Second
 	DefaultDrainTimeout     = 30 * time.Second
-	DefaultDeletionWindow   = 60 * time.Second
+	DefaultDeletionWindow   = 10 * time.Minute
 	DefaultStartupSettle    = time.Second
 	DefaultCacheSyncTimeout = 5 * time.Second
 )
@@ -105,8 +105,16 @@ type Config struct {
 	// take to end after its context was cancelled. At most one year, as all times that are
 	// not limited further; default 30 s.
 	DrainTimeout time.Duration
-	// DeletionWindow is how long a member remembers deletions of objects that it does
-	// not own, to deliver them if it gains their partitions. Default 60 s.
+	// DeletionWindow is how long a member remembers deletions, at least, to deliver them if it
+	// gains their partitions. A deletion that still waits in its owner's queue, or for a retry,
+	// when its partition is handed over is lost if it is older than that: choose it longer
+	// than the longest backlog of your queues. At least LeaseDuration + DrainGrace +
+	// DrainTimeout + CacheSyncTimeout; default 10 minutes, or that sum if it is longer.
+	// Negative: no deletions are remembered, which is safe if all objects that need work at
+	// their deletion have finalizers.
+	//
+	// A remembered deletion takes about 500 bytes. No more than 50,000 are remembered for each
+	// informer; what happens then is described with the package informer.
 	DeletionWindow time.Duration
 	// StartupSettle is how long a new member that sees no active member waits for others
 	// that start at the same time, before it claims all partitions. It waits up to five
@@ -146,8 +154,8 @@ type Config struct {
 }
 
 // DefaultConfig returns the defaults for the ring of the given name, with the
-// identity from the environment. Times that are derived from LeaseDuration
-// stay zero, so that they follow when LeaseDuration is changed.
+// identity from the environment. Times that are derived from others
+// stay zero, so that they follow when the others are changed.
 func DefaultConfig(name string) Config { return Config{Name: name}.withIdentity().withConstants() }
 
 // WithPodName returns a copy with another PodName.
@@ -220,19 +228,19 @@ func (c Config) withConstants() Config {
 	c.Load = or(c.Load, ring.DefaultLoad)
 	c.DrainGrace = or(c.DrainGrace, DefaultDrainGrace)
 	c.DrainTimeout = or(c.DrainTimeout, DefaultDrainTimeout)
-	c.DeletionWindow = or(c.DeletionWindow, DefaultDeletionWindow)
 	c.StartupSettle = or(c.StartupSettle, DefaultStartupSettle)
 	c.CacheSyncTimeout = or(c.CacheSyncTimeout, DefaultCacheSyncTimeout)
 	c.LeaseDuration = or(c.LeaseDuration, DefaultLeaseDuration)
 	return c
 }
 
-// withTimes derives the times that are not set from LeaseDuration.
+// withTimes derives the times that are not set from the others.
 func (c Config) withTimes() Config {
 	c.RenewDeadline = or(c.RenewDeadline, c.LeaseDuration*3/5)
 	c.RenewPeriod = or(c.RenewPeriod, c.LeaseDuration/5)
 	c.StopGracePeriod = or(c.StopGracePeriod, c.LeaseDuration*2/15)
 	c.WatchLagLimit = or(c.WatchLagLimit, c.LeaseDuration*2/5)
+	c.DeletionWindow = or(c.DeletionWindow, max(DefaultDeletionWindow, c.leastDeletionWindow()))
 	return c
 }
 
@@ -290,6 +298,7 @@ func (c Config) Validate() error {
 		errs = append(errs, err)
 	}
 	c.validateTimes(fault)
+	c.validateDeletionWindow(fault)
 	if len(errs) == 0 {
 		return nil
 	}
@@ -313,7 +322,6 @@ func (c Config) validateTimes(fault func(field, format string, args ...any)) {
 		{"StopGracePeriod", c.StopGracePeriod},
 		{"WatchLagLimit", c.WatchLagLimit},
 		{"DrainTimeout", c.DrainTimeout},
-		{"DeletionWindow", c.DeletionWindow},
 		{"StartupSettle", c.StartupSettle},
 		{"CacheSyncTimeout", c.CacheSyncTimeout},
 	} {
@@ -335,6 +343,23 @@ func (c Config) validateTimes(fault func(field, format string, args ...any)) {
 	}
 	if c.WatchLagLimit < c.RenewPeriod || c.WatchLagLimit >= c.LeaseDuration {
 		fault("WatchLagLimit", "%v must be at least RenewPeriod (%v) and less than LeaseDuration (%v)", c.WatchLagLimit, c.RenewPeriod, c.LeaseDuration)
+	}
+}
+
+// leastDeletionWindow is how long a deletion must be remembered, so that the next owner knows
+// of it if its former owner saw it last, however the partition is handed over: after a crash
+// the Lease must expire; otherwise a drain ends. In both cases the new owner may then wait for
+// its caches.
+func (c Config) leastDeletionWindow() time.Duration {
+	return c.LeaseDuration + max(c.DrainGrace, 0) + c.DrainTimeout + c.CacheSyncTimeout
+}
+
+func (c Config) validateDeletionWindow(fault func(field, format string, args ...any)) {
+	if most := 4 * maxTime; c.DeletionWindow > most {
+		fault("DeletionWindow", "%v must be at most %v", c.DeletionWindow, most)
+	}
+	if least := c.leastDeletionWindow(); c.DeletionWindow >= 0 && c.DeletionWindow < least {
+		fault("DeletionWindow", "%v must be at least LeaseDuration + DrainGrace + DrainTimeout + CacheSyncTimeout (%v), or a handover loses deletions; a negative value turns the memory of deletions off", c.DeletionWindow, least)
 	}
 }
 

@@ -5,6 +5,7 @@ package shard
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	authorizationv1 "k8s.io/client-go/kubernetes/typed/authorization/v1"
@@ -97,3 +98,13 @@ func (s *Sharder) State(point uint64) ring.State { return s.member.Published.Sta
 
 // Parked counts the items that the queues have parked.
 func (s *Sharder) Parked() int { return s.member.Components.Parked() }
+
+// Unsynced returns the names of the informers that this member waits for.
+func (s *Sharder) Unsynced() []string { return s.member.Components.Unsynced() }
+
+// SetupError returns the errors in the setup, which Run returns.
+func (s *Sharder) SetupError() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return errors.Join(s.faults...)
+}

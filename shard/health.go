@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/tom-ludwig/operator-scaling/shard/internal/lease"
@@ -44,7 +45,10 @@ func (s *Sharder) ready(view *member.View, fenced bool) error {
 	case now.Incompatible:
 		return nil
 	case !now.Serving:
-		return s.because("this member has not joined the ring: its informers have not synced, or it does not hold its Lease yet")
+		if unsynced := s.member.Components.Unsynced(); len(unsynced) > 0 {
+			return s.because(fmt.Sprintf("this member has not joined the ring: informers have not synced (were they started?): %s", strings.Join(unsynced, ", ")))
+		}
+		return s.because("this member has not joined the ring: it does not hold its Lease yet")
 	case fenced:
 		return s.because("this member is fenced: no renewal of its Lease was confirmed in time")
 	}

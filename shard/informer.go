@@ -4,14 +4,27 @@
 package shard
 
 import (
-	"fmt"
+	"context"
 	"time"
 
-	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/tools/cache"
 
 	"github.com/tom-ludwig/operator-scaling/informer"
+	"github.com/tom-ludwig/operator-scaling/shard/ring"
+)
+
+// Handlers that learn more than a plain informer can report.
+type (
+	// ReleaseHandler is an optional interface of a handler that must know when this member
+	// loses an object to another member, for example to free what it keeps per object.
+	ReleaseHandler = informer.ReleaseHandler
+	// GainHandler is an optional interface of a handler that treats objects that this member
+	// has gained in another way than new ones.
+	GainHandler = informer.GainHandler
+	// HandlerFuncs is cache.ResourceEventHandlerFuncs with a ReleasedFunc and a GainedFunc.
+	HandlerFuncs = informer.HandlerFuncs
 )
 
 // NewInformer has the parameters of cache.NewSharedIndexInformer. The handlers of the
@@ -19,45 +32,141 @@ import (
 // store, and therefore the listers, hold all objects.
 //
 // Register the informer in a generated factory with InformerFor, so that listers and
-// Informer() use it too, or run it yourself.
+// Informer() use it too, or run it yourself. See [InformerFor] for a shorter way.
 func NewInformer(s *Sharder, lw cache.ListerWatcher, exampleObject runtime.Object, defaultEventHandlerResyncPeriod time.Duration, indexers cache.Indexers) cache.SharedIndexInformer {
-	return wrap(s, cache.NewSharedIndexInformer(lw, exampleObject, defaultEventHandlerResyncPeriod, indexers), s.cfg.Key, exampleObject)
+	return NewInformerWithOptions(s, lw, exampleObject, cache.SharedIndexInformerOptions{ResyncPeriod: defaultEventHandlerResyncPeriod, Indexers: indexers})
+}
+
+// NewInformerWithOptions is [NewInformer] with the parameters of
+// cache.NewSharedIndexInformerWithOptions.
+func NewInformerWithOptions(s *Sharder, lw cache.ListerWatcher, exampleObject runtime.Object, options cache.SharedIndexInformerOptions) cache.SharedIndexInformer {
+	if options.Indexers == nil {
+		options.Indexers = cache.Indexers{} // client-go cannot add an index to a nil map
+	}
+	return wrap(s, cache.NewSharedIndexInformerWithOptions(lw, exampleObject, options), s.cfg.Key, exampleObject)
 }
 
 // WrapInformer makes a sharded informer from an existing one, for instance one from a
-// factory. The key determines which member owns an object: use the ring's own key for the
-// objects that are reconciled, and [ByController] for their dependents.
+// factory. The key determines which member owns an object; without one, it is the ring's
+// own key, which is right for the objects that are reconciled. Use [ByController] for their
+// dependents, and [Unfiltered] for objects that every member must see.
 // Add the handlers to the informer that is returned. Run either of the two informers, or
-// the factory that the inner one comes from.
+// the factory that the inner one comes from. To remove an informer, stop it.
 //
-// [Sharder.Run] returns an error if the key cannot be used on this ring. If Run has already
-// begun, the informer shows its handlers nothing, and this is logged.
-func WrapInformer(s *Sharder, inner cache.SharedIndexInformer, key Key) cache.SharedIndexInformer {
-	return wrap(s, inner, key, nil)
+// [Sharder.Run] returns an error if the key cannot be used on this ring, and if inner is a
+// sharded informer already. If Run has already begun, an informer whose key cannot be used
+// shows its handlers nothing, and this is logged.
+func WrapInformer(s *Sharder, inner cache.SharedIndexInformer, key ...Key) cache.SharedIndexInformer {
+	k := s.cfg.Key
+	if len(key) > 0 {
+		k = key[0]
+	}
+	return wrap(s, inner, k, nil)
+}
+
+// InformerFor registers a sharded informer in a generated factory, so that the factory's
+// listers and Informer() use it too, and returns it. The constructor is a generated one, for
+// instance NewDeploymentInformer of k8s.io/client-go/informers/apps/v1. The informer
+// watches all namespaces. The key is that of [WrapInformer].
+//
+// Call it before anything asks the factory for the informer or the lister of that type.
+// Otherwise the factory has a plain informer, whose handlers see all objects:
+// [Sharder.Run] returns an error then. If Run has already begun, this is logged, and the
+// informer that is returned shows its handlers nothing.
+func InformerFor[C any, F ~func(C, time.Duration) cache.SharedIndexInformer](
+	s *Sharder,
+	factory interface {
+		InformerFor(obj runtime.Object, newFunc F) cache.SharedIndexInformer
+	},
+	exampleObject runtime.Object,
+	constructor func(client C, namespace string, resync time.Duration, indexers cache.Indexers) cache.SharedIndexInformer,
+	key ...Key,
+) cache.SharedIndexInformer {
+	var created cache.SharedIndexInformer
+	found := factory.InformerFor(exampleObject, func(client C, resync time.Duration) cache.SharedIndexInformer {
+		inner := constructor(client, metav1.NamespaceAll, resync, cache.Indexers{cache.NamespaceIndex: cache.MetaNamespaceIndexFunc})
+		k := s.cfg.Key
+		if len(key) > 0 {
+			k = key[0]
+		}
+		created = wrap(s, inner, k, exampleObject)
+		return created
+	})
+	if created == nil && informer.Of(found) == nil {
+		s.fault("shard: InformerFor: the factory already has a plain informer for %T: call InformerFor before anything calls Informer() or Lister() for that type", exampleObject)
+		return s.silent(found)
+	}
+	return found
+}
+
+// FirstReplay returns a checker that is done when the handler of a registration has been
+// shown all objects that this member owned first, after it had joined the ring. The
+// registration's HasSynced is true before that: it covers the initial list, and a member
+// owns nothing before its informers have synced. It returns nil for a registration that does
+// not come from a sharded informer.
+func FirstReplay(registration cache.ResourceEventHandlerRegistration) cache.DoneChecker {
+	return informer.FirstReplay(registration)
 }
 
 // wrap is WrapInformer for objects such as the example. With a nil example the kind is
 // read from the objects themselves.
 func wrap(s *Sharder, inner cache.SharedIndexInformer, key Key, example any) cache.SharedIndexInformer {
 	owner := informer.Ownership(s.ownership)
+	if informer.Of(inner) != nil {
+		s.fault("shard: WrapInformer: the informer is sharded already (%T): use it as it is, or wrap the informer inside it", inner)
+		return inner
+	}
+	if key.Name() == Unfiltered.Name() {
+		s.caches.Add(inner, example)
+		s.member.Components.AddInformer(unfiltered{inner})
+		return inner
+	}
 	resolved, err := key.Resolve(s.cfg.Key)
 	if err != nil {
 		s.fault("shard: WrapInformer: %w", err)
 		resolved, owner = ByName, nothing{}
 	}
 	i := informer.Wrap(inner, informer.Options{
-		Ownership: owner,
-		Point: func(obj any) (uint64, error) {
-			o, err := meta.Accessor(obj)
-			if err != nil {
-				return 0, fmt.Errorf("hash an object: %w", err)
-			}
-			return resolved.Point(o, s.hash), nil
-		},
+		Ownership:      owner,
+		Point:          func(obj metav1.Object) (uint64, error) { return resolved.Locate(obj, s.hash) },
+		FixedPoint:     resolved.Fixed(),
 		DeletionWindow: s.cfg.DeletionWindow,
-		Recorder:       &s.metrics.Informers,
 	})
 	s.caches.Add(i, example)
 	s.member.Components.AddInformer(i)
 	return i
 }
+
+// silent returns an informer that shows its handlers nothing, after a fault that Run may have
+// begun too early to return.
+func (s *Sharder) silent(inner cache.SharedIndexInformer) cache.SharedIndexInformer {
+	return informer.Wrap(inner, informer.Options{
+		Ownership:      nothing{},
+		Point:          func(obj metav1.Object) (uint64, error) { return ByName.Locate(obj, s.hash) },
+		DeletionWindow: -1,
+	})
+}
+
+// unfiltered is an informer whose handlers see everything.
+type unfiltered struct{ cache.SharedIndexInformer }
+
+// Replay has nothing to replay. It returns after the informer has stopped, so that its member
+// removes it.
+func (u unfiltered) Replay(ctx context.Context) error {
+	ticker := time.NewTicker(time.Minute)
+	defer ticker.Stop()
+	for !u.IsStopped() {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		}
+	}
+	return nil
+}
+
+func (unfiltered) Activated(ring.Set)                   {}
+func (unfiltered) Released(ring.Set)                    {}
+func (unfiltered) Objects() (none [ring.Active + 1]int) { return none }
+func (unfiltered) Events() (none informer.Counts)       { return none }
+func (unfiltered) Handlers() int                        { return 1 } // unknown

@@ -26,6 +26,11 @@ var (
 	ByController = ring.ByController
 	// ByClusterController is ByController for owners that are cluster-scoped.
 	ByClusterController = ring.ByClusterController
+	// Unfiltered is for informers whose handlers must see all objects on every member, and
+	// whose queue does the filtering: handlers that map objects to their parents by labels or
+	// an index, or that adopt orphans. The member waits for such an informer before it joins,
+	// and before it works on a partition whose former owner wrote objects of that kind.
+	Unfiltered = ring.Unfiltered
 )
 
 // ByFunc makes a key from your own function. The name is part of the ring's

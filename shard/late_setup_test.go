@@ -5,13 +5,17 @@ package shard_test
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/informers"
+	coreinformers "k8s.io/client-go/informers/core/v1"
 	"k8s.io/client-go/kubernetes/fake"
+	clienttesting "k8s.io/client-go/testing"
 	"k8s.io/client-go/tools/cache"
 	clientworkqueue "k8s.io/client-go/util/workqueue"
 
@@ -79,6 +83,86 @@ func TestLateWrapInformer_WithAnUnusableKeyIsReported(t *testing.T) {
 		}
 		stop()
 		<-done
+		a.end()
+	})
+}
+
+// A factory that has a plain informer: its handlers would see the objects of all members.
+func TestLateInformerFor_OnAPlainInformerShowsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cluster := shardtest.NewCluster()
+		a := start(t, cluster.Client("a"), "a")
+		time.Sleep(5 * time.Second)
+		pods := fake.NewClientset(&corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "x", Name: "y"}})
+		factory := informers.NewSharedInformerFactory(pods, 0)
+		factory.Core().V1().Pods().Lister()
+		i := shard.InformerFor(a.Sharder, factory, &corev1.Pod{}, coreinformers.NewPodInformer)
+		seen := 0
+		i.AddEventHandler(cache.ResourceEventHandlerFuncs{AddFunc: func(any) { seen++ }})
+		ctx, stop := context.WithCancel(context.Background())
+		done := make(chan struct{})
+		go func() { defer close(done); i.RunWithContext(ctx) }()
+		time.Sleep(time.Second)
+		if seen > 0 || len(i.GetStore().List()) != 1 {
+			t.Errorf("the handler sees %d objects, the store has %d", seen, len(i.GetStore().List()))
+		}
+		stop()
+		<-done
+		a.end()
+	})
+}
+
+// What a late informer's handlers see first is in the initial list, so FirstReplay must not
+// wait for a change of the ring that may never come.
+func TestLateWrapInformer_FirstReplayIsDone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cluster := shardtest.NewCluster()
+		a := start(t, cluster.Client("a"), "a")
+		time.Sleep(5 * time.Second)
+		pods := fake.NewClientset(&corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "x", Name: "y"}})
+		i := shard.WrapInformer(a.Sharder, informers.NewSharedInformerFactory(pods, 0).Core().V1().Pods().Informer())
+		seen := 0
+		handle, err := i.AddEventHandler(cache.ResourceEventHandlerFuncs{AddFunc: func(any) { seen++ }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, stop := context.WithCancel(context.Background())
+		done := make(chan struct{})
+		go func() { defer close(done); i.RunWithContext(ctx) }()
+		time.Sleep(time.Minute)
+		if !handle.HasSynced() || !cache.IsDone(shard.FirstReplay(handle)) || seen != 1 {
+			t.Errorf("after a minute: synced %v, first replay %v, %d objects", handle.HasSynced(), cache.IsDone(shard.FirstReplay(handle)), seen)
+		}
+		stop()
+		<-done
+		a.end()
+	})
+}
+
+// "To remove an informer, stop it": also one that shows everything, and one that never synced.
+func TestStoppedInformersAreRemoved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cluster := shardtest.NewCluster()
+		a := start(t, cluster.Client("a"), "a")
+		time.Sleep(5 * time.Second)
+		for _, key := range [][]shard.Key{{shard.Unfiltered}, nil} {
+			pods := fake.NewClientset()
+			pods.PrependReactor("list", "*", func(clienttesting.Action) (bool, runtime.Object, error) { return true, nil, errors.New("no list") })
+			i := shard.WrapInformer(a.Sharder, informers.NewSharedInformerFactory(pods, 0).Core().V1().Pods().Informer(), key...)
+			ctx, stop := context.WithCancel(context.Background())
+			done := make(chan struct{})
+			go func() { defer close(done); i.RunWithContext(ctx) }()
+			time.Sleep(time.Second)
+			if got := a.Unsynced(); len(got) != 1 {
+				t.Errorf("%q have not synced", got)
+			}
+			stop()
+			<-done
+			time.Sleep(2 * time.Minute)
+			if got := a.Unsynced(); len(got) != 0 {
+				t.Errorf("the member still has the stopped informers %q", got)
+			}
+		}
 		a.end()
 	})
 }

@@ -48,8 +48,8 @@ var mutants = mutation.Package{
 		}}},
 		{Name: "cancels contexts when a drain begins", Edits: []mutation.Edit{{ // R10
 			File: "internal/member/dispatch.go",
-			Old:  "\t\tm.drainLoggedAt = time.Now()\n\t\tm.Components.drain(a.Partitions)",
-			New:  "\t\tif MUTANT_ON {\n\t\t\tm.Components.cancel(a.Partitions)\n\t\t}\n\t\tm.drainLoggedAt = time.Now()\n\t\tm.Components.drain(a.Partitions)",
+			Old:  "\t\tm.Components.drain(a.Partitions)\n",
+			New:  "\t\tm.Components.drain(a.Partitions)\n\t\tif MUTANT_ON {\n\t\t\tm.Components.cancel(a.Partitions)\n\t\t}\n",
 		}}},
 		{Name: "cancels no context for a drain", Edits: []mutation.Edit{{
 			File: "internal/member/components.go",

@@ -29,6 +29,7 @@ type Key struct {
 	// namespace ("" if the owner is cluster-scoped). Nil if an owner reference does not
 	// contain what the key needs.
 	ofOwner func(namespace string, owner *metav1.OwnerReference) string
+	custom  bool // from ByFunc
 }
 
 const (
@@ -78,11 +79,21 @@ var (
 	// ByClusterController is ByController for cluster-scoped owners of namespaced
 	// dependents: an owner reference does not contain the scope of the owner.
 	ByClusterController = Key{name: keyByClusterController}
+	// Unfiltered is no key: all members see the objects of the informer. It cannot be
+	// resolved.
+	Unfiltered = Key{name: "unfiltered"}
 )
 
 // ErrNoOwnerKey is the error for a ring whose key cannot be derived from an owner
 // reference.
 var ErrNoOwnerKey = errors.New("the ring's key cannot be derived from an owner reference")
+
+// ErrOtherKey is the error for an informer's key that contradicts the ring's: its objects
+// would go to other members than the work on them.
+var ErrOtherKey = errors.New("the key contradicts the ring's key")
+
+// ErrEmptyKey is the error for an object whose key is the empty string.
+var ErrEmptyKey = errors.New("the key is empty")
 
 // ByFunc returns a key from a custom function. The name becomes part of the ring's
 // fingerprint: change it whenever the function returns different strings, so that
@@ -95,7 +106,7 @@ var ErrNoOwnerKey = errors.New("the ring's key cannot be derived from an owner r
 // As the key of an informer, the function must return the ring's key of the object that
 // the informer's object belongs to.
 func ByFunc(name string, of func(metav1.Object) string) Key {
-	return Key{name: "custom-" + name, of: of}
+	return Key{name: "custom-" + name, of: of, custom: true}
 }
 
 // Name identifies the key in a fingerprint, in errors and on the status page.
@@ -107,14 +118,17 @@ func (k Key) Of(obj metav1.Object) string { return k.of(obj) }
 
 // Resolve returns the key to use for an informer on a ring whose key is ringKey:
 // k itself, or for [ByController] and [ByClusterController] the key of the owner.
-// It returns [ErrNoOwnerKey] for those two on a ring with a custom key, and another
-// error for the zero Key.
+// It returns [ErrNoOwnerKey] for those two on a ring with a custom key,
+// [ErrOtherKey] for a key that contradicts the ring's, and another error for the zero Key.
 func (k Key) Resolve(ringKey Key) (Key, error) {
 	switch k.name {
 	case keyByController, keyByClusterController:
 	default:
 		if k.of == nil {
 			return Key{}, errors.New("the zero Key is not valid: use ByName, ByNamespace, ByUID, ByController or ByFunc with a function")
+		}
+		if k.name != ringKey.name && !k.custom {
+			return Key{}, fmt.Errorf("key %q on a ring by %q: %w; use the ring's key, ByController, ByClusterController, or ByFunc with a function that returns the ring's key", k.name, ringKey.name, ErrOtherKey)
 		}
 		if ringKey.name == keyByUID {
 			k.pair = nil // pairs are hashed with xxh3, but all keys of this ring with FNV-1a
@@ -143,6 +157,30 @@ func (k Key) Resolve(ringKey Key) (Key, error) {
 		}
 	}
 	return resolved, nil
+}
+
+// Fixed reports whether the key of an object never changes while the object exists. It may
+// only be called on a resolved key.
+func (k Key) Fixed() bool {
+	switch k.name {
+	case ByName.name, ByNamespace.name, keyByUID:
+		return true
+	}
+	return false
+}
+
+// Locate is Point, but it returns [ErrEmptyKey] if the string of the object is empty: for
+// instance on a ring by UID, if a transform has removed the UIDs. All such objects would have
+// the same owner.
+func (k Key) Locate(obj metav1.Object, hash Hash) (uint64, error) {
+	if k.pair != nil {
+		return PointOfName(k.pair(obj)), nil
+	}
+	key := k.of(obj)
+	if key == "" {
+		return 0, fmt.Errorf("hash an object by %s: %w", k.name, ErrEmptyKey)
+	}
+	return hash(key), nil
 }
 
 // Point returns the object's point of the hash space, for a resolved key and the hash

@@ -15,6 +15,7 @@ import (
 	"time"
 	"unsafe"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	. "k8s.io/client-go/tools/cache"
 	fcache "k8s.io/client-go/tools/cache/testing"
@@ -48,7 +49,7 @@ func newFakeControllerSource(tb testing.TB) *fcache.FakeControllerSource {
 func newSharded(source *fcache.FakeControllerSource, example runtime.Object, resync time.Duration) *informer.Informer {
 	i := informer.Wrap(NewSharedIndexInformer(source, example, resync, Indexers{}), informer.Options{
 		Ownership: everything{},
-		Point:     func(any) (uint64, error) { return 1 << 63, nil },
+		Point:     func(metav1.Object) (uint64, error) { return 1 << 63, nil },
 	})
 	of, _ := tests.Load(source)
 	tb := of.(testing.TB)

@@ -5,6 +5,7 @@ package cachesync
 
 import (
 	"reflect"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -18,6 +19,7 @@ import (
 // Informer is what this package needs of a cache.SharedIndexInformer.
 type Informer interface {
 	HasSynced() bool
+	IsStopped() bool
 	GetStore() cache.Store
 }
 
@@ -40,11 +42,23 @@ func (c *Caches) Add(i Informer, example any) {
 	c.list = append(c.list, added)
 }
 
+// all returns the informers that have not stopped. A stopped one shows no more writes, so it
+// must not be waited for.
 func (c *Caches) all() []*kindCache {
 	c.mu.Lock()
+	list := c.list[:len(c.list):len(c.list)]
+	c.mu.Unlock()
+	if !slices.ContainsFunc(list, stopped) {
+		return list
+	}
+	c.mu.Lock()
 	defer c.mu.Unlock()
+	// IsStopped takes a lock of client-go's, which nothing holds for long or with mu held.
+	c.list = slices.DeleteFunc(slices.Clone(c.list), stopped)
 	return c.list[:len(c.list):len(c.list)]
 }
+
+func stopped(c *kindCache) bool { return c.IsStopped() }
 
 // cachesFor returns the informers that hold objects of a kind.
 func (c *Caches) cachesFor(kind string) (of []*kindCache) {

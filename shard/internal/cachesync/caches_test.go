@@ -94,3 +94,27 @@ func TestCaches_LearnTheKindFromAnObject(t *testing.T) {
 		t.Errorf("watermarks (-want +got):\n%s", diff)
 	}
 }
+
+// A stopped informer shows no more writes. If it is the only one of its kind, no handover may
+// wait for it, and it must not stay in memory.
+func TestCaches_StoppedInformer(t *testing.T) {
+	c := &Caches{}
+	i := &stoppedInformer{unsynced: unsynced{SharedIndexInformer: cache.NewSharedIndexInformer(&cache.ListWatch{}, &appsv1.Deployment{}, 0, nil), synced: true}}
+	i.GetStore().Bookmark("100")
+	c.Add(i, &appsv1.Deployment{})
+	waits := func() bool { return len(c.Reached(claim.Watermarks{"Deployment": "101"})) == 0 }
+	if !waits() {
+		t.Error("does not wait for an informer that runs")
+	}
+	i.stopped = true
+	if waits() || len(c.list) > 0 {
+		t.Errorf("waits for a stopped informer, or keeps it (%d)", len(c.list))
+	}
+}
+
+type stoppedInformer struct {
+	unsynced
+	stopped bool
+}
+
+func (i *stoppedInformer) IsStopped() bool { return i.stopped }

@@ -12,6 +12,7 @@ import (
 
 	"k8s.io/client-go/tools/cache"
 
+	"github.com/tom-ludwig/operator-scaling/informer"
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
 	"github.com/tom-ludwig/operator-scaling/workqueue"
 )
@@ -23,6 +24,9 @@ type Informer interface {
 	Activated(ring.Set)
 	Released(ring.Set)
 	Objects() [ring.Active + 1]int
+	Events() informer.Counts
+	Handlers() int
+	IsStopped() bool
 }
 
 // Queue is what a member needs of a *workqueue.Queue, of any item type.
@@ -42,10 +46,13 @@ type Queue interface {
 type Components struct {
 	added chan struct{} // capacity 1: there are new ones
 
-	mu        sync.Mutex
-	informers []Informer // guarded by mu
-	queues    []Queue    // guarded by mu; replaced, and not changed in place, when queues are removed
-	newQueues []Queue    // of queues, those that takeNewQueues has not returned; guarded by mu
+	mu           sync.Mutex
+	informers    []Informer      // guarded by mu; replaced, and not changed in place, when one is removed
+	newInformers []Informer      // of informers, those that takeNewInformers has not returned; guarded by mu
+	joined       ring.Set        // empty, and with partitions once some were activated; guarded by mu
+	retired      informer.Counts // of informers that were removed; guarded by mu
+	queues       []Queue         // guarded by mu; replaced, and not changed in place, when queues are removed
+	newQueues    []Queue         // of queues, those that takeNewQueues has not returned; guarded by mu
 }
 
 func newComponents() *Components { return &Components{added: make(chan struct{}, 1)} }
@@ -54,8 +61,13 @@ func newComponents() *Components { return &Components{added: make(chan struct{},
 func (c *Components) AddInformer(i Informer) {
 	c.mu.Lock()
 	c.informers = append(c.informers, i)
+	c.newInformers = append(c.newInformers, i)
+	joined := c.joined
 	c.mu.Unlock()
 	signal(c.added)
+	if joined.Partitions() > 0 { // its handlers see what is active in their initial list
+		i.Activated(joined)
+	}
 }
 
 // AddQueue adds a queue.
@@ -95,10 +107,60 @@ func (c *Components) takeNewQueues() []Queue {
 	return queues
 }
 
+// removeInformer removes an informer that has stopped.
+func (c *Components) removeInformer(i Informer) {
+	events := i.Events()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.informers = slices.DeleteFunc(slices.Clone(c.informers), func(other Informer) bool { return other == i })
+	c.retired.Add(events)
+}
+
+// takeNewInformers returns the informers that were added since the last call.
+func (c *Components) takeNewInformers() []Informer {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	informers := c.newInformers
+	c.newInformers = nil
+	return informers
+}
+
 func (c *Components) allInformers() []Informer {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.informers[:len(c.informers):len(c.informers)]
+}
+
+// Unsynced returns the names of the informers that have not synced, for instance because
+// they were never started.
+func (c *Components) Unsynced() (names []string) {
+	for _, i := range c.allInformers() {
+		if checker := i.HasSyncedChecker(); !cache.IsDone(checker) {
+			names = append(names, checker.Name())
+		}
+	}
+	return names
+}
+
+// unused returns the names of the informers that have no handlers.
+func (c *Components) unused() (names []string) {
+	for _, i := range c.allInformers() {
+		if i.Handlers() == 0 {
+			names = append(names, i.HasSyncedChecker().Name())
+		}
+	}
+	return names
+}
+
+// Events counts the events of the informers by outcome.
+func (c *Components) Events() informer.Counts {
+	c.mu.Lock()
+	counts, informers := c.retired, c.informers
+	c.mu.Unlock()
+	for _, i := range informers {
+		counts.Add(i.Events())
+	}
+	return counts
 }
 
 func (c *Components) allQueues() []Queue {
@@ -108,7 +170,11 @@ func (c *Components) allQueues() []Queue {
 }
 
 func (c *Components) activated(set ring.Set) {
-	for _, i := range c.allInformers() {
+	c.mu.Lock()
+	c.joined = ring.NewSet(set.Partitions())
+	informers := c.informers
+	c.mu.Unlock()
+	for _, i := range informers {
 		i.Activated(set)
 	}
 	c.readmit()

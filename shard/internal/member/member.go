@@ -102,8 +102,6 @@ type Member struct {
 	lost        int         // how many of this member's Leases were deleted in quick succession
 	lostAt      time.Time
 
-	attachedInformers int
-
 	watermarks    claim.Watermarks // published: the last writes of this member at its last release; immutable
 	catching      bool             // the machine waits for a watermark that the caches have not reached
 	looked        time.Duration    // when the loop last looked at the caches, on the monotonic clock
@@ -284,11 +282,15 @@ func (m *Member) pause() time.Duration {
 // startNewComponents starts the replays of new informers, and subscribes to the end of
 // work in new queues.
 func (m *Member) startNewComponents() {
-	informers := m.Components.allInformers()
-	for _, i := range informers[m.attachedInformers:] {
+	for _, i := range m.Components.takeNewInformers() {
 		m.start(func() {
-			if err := i.Replay(m.ctx); err != nil && m.ctx.Err() == nil {
+			err := i.Replay(m.ctx)
+			switch {
+			case m.ctx.Err() != nil:
+			case err != nil:
 				m.logger.Error(err, "The replay to handlers has ended")
+			case i.IsStopped():
+				m.Components.removeInformer(i)
 			}
 		})
 	}
@@ -296,13 +298,18 @@ func (m *Member) startNewComponents() {
 		q.OnDone(func() { signal(m.idle) })
 		q.Readmit()
 	}
-	m.attachedInformers = len(informers)
 }
 
 // waitForSync notifies the machine when the informers that are registered now have synced.
 func (m *Member) waitForSync() {
 	informers := m.Components.allInformers()
+	if unused := m.Components.unused(); len(unused) > 0 {
+		m.logger.Info("Sharded informers have no handlers. Add handlers to the informer that WrapInformer returned, and not to the one inside it: those see all objects, and objects that this member gains are not delivered to them", "informers", unused)
+	}
 	m.start(func() {
+		ctx, synced := context.WithCancel(m.ctx)
+		defer synced()
+		m.start(func() { m.logUnsynced(ctx) })
 		checkers := make([]cache.DoneChecker, len(informers))
 		for n, i := range informers {
 			checkers[n] = i.HasSyncedChecker()
@@ -311,6 +318,21 @@ func (m *Member) waitForSync() {
 			m.post(m.events, anyIncarnation, claim.Synced{})
 		}
 	})
+}
+
+// logUnsynced logs, from time to time, which informers the member waits for.
+func (m *Member) logUnsynced(ctx context.Context) {
+	const period = 10 * time.Second
+	ticker := time.NewTicker(period)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+			m.logger.Info("Waiting for informers to sync before joining the ring; were they started?", "informers", m.Components.Unsynced())
+		}
+	}
 }
 
 // taggedEvent is an event for one incarnation, so that a late result of a request

@@ -3,26 +3,7 @@
 
 package metrics
 
-import (
-	"sync/atomic"
-
-	"github.com/tom-ludwig/operator-scaling/informer"
-)
-
-// InformerCounters count what becomes of events; all informers of a member share them.
-type InformerCounters [informer.Outcomes]atomic.Uint64
-
-// Record implements informer.Recorder.
-func (c *InformerCounters) Record(o informer.Outcome) { c[o].Add(1) }
-
-// totals returns the counts by label value.
-func (c *InformerCounters) totals() map[string]uint64 {
-	totals := make(map[string]uint64, len(c))
-	for o := range c {
-		totals[informer.Outcome(o).String()] = c[o].Load()
-	}
-	return totals
-}
+import "sync/atomic"
 
 // QueueCounters count what becomes of items; all queues of a member share them.
 type QueueCounters struct {

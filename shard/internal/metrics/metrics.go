@@ -12,6 +12,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/tom-ludwig/operator-scaling/informer"
 	"github.com/tom-ludwig/operator-scaling/shard/internal/claim"
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
 )
@@ -28,9 +29,10 @@ type Values struct {
 	InForceLease  string         // whose ring parameters are in force; "" if they are this member's own
 	Renewed       time.Time      // when a renewal was last confirmed; zero if never
 	Partitions    ByState
-	Objects       ByState // in the stores of the informers
-	Parked        int     // items
-	InFlight      int     // items
+	Objects       ByState         // in the stores of the informers
+	Events        informer.Counts // of the informers
+	Parked        int             // items
+	InFlight      int             // items
 }
 
 // ByState are numbers by ring.State.
@@ -58,9 +60,8 @@ func (c Counts) Plus(s claim.Stats) Counts {
 
 // Metrics belong to one member. Any goroutine may call the methods.
 type Metrics struct {
-	// Informers and Queues count on the hot paths.
-	Informers InformerCounters
-	Queues    QueueCounters
+	// Queues counts on the hot paths.
+	Queues QueueCounters
 
 	read func() Values
 
@@ -209,8 +210,8 @@ func (m *Metrics) Collect(out chan<- prometheus.Metric) {
 	for state, n := range v.Objects {
 		level("sharding_objects", n, ring.State(state).String())
 	}
-	for result, n := range m.Informers.totals() {
-		count("sharding_informer_events_total", n, result)
+	for result, n := range v.Events {
+		count("sharding_informer_events_total", n, informer.Outcome(result).String())
 	}
 	for result, n := range m.Queues.totals() {
 		count("sharding_queue_items_total", n, result)

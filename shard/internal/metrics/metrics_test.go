@@ -41,7 +41,7 @@ func TestCollect_ShowsAllValues(t *testing.T) {
 		Members: 1, Counts: metrics.Counts(numbered()), Ready: true, Blockers: map[string]int{"b": 2}, Draining: 3,
 		Parked: 4, InFlight: 5, Tombstones: 11, Incompatible: true, InForceLease: "foo-b",
 	}
-	v.Partitions[ring.Active], v.Objects[ring.Active] = 6, 7
+	v.Partitions[ring.Active], v.Objects[ring.Active], v.Events[informer.Passed] = 6, 7, 1
 	m := metrics.New("foo", func() metrics.Values { return v })
 	m.RingChanged(metrics.Change{Added: []string{"b", "c"}, Removed: []string{"a"}, Relocated: 8, Partitions: 32})
 	m.HandedOver(9 * time.Second)
@@ -49,7 +49,6 @@ func TestCollect_ShowsAllValues(t *testing.T) {
 	m.LeaseFault("foreign")
 	m.LeaseLost("evicted")
 	m.RequestFailed("get", "Forbidden")
-	m.Informers.Record(informer.Outcome(0))
 	m.Queues.Parked()
 
 	registry := prometheus.NewPedanticRegistry() // checks what Describe returns, too

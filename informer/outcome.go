@@ -3,6 +3,8 @@
 
 package informer
 
+import "sync/atomic"
+
 // Outcome is the result of an event for one handler.
 type Outcome uint8
 
@@ -45,8 +47,23 @@ func (o Outcome) String() string {
 	return "unknown"
 }
 
-// Recorder counts outcomes. Record is called once for each event and handler, from many
-// goroutines and on the hot path: use an atomic counter per outcome.
-type Recorder interface {
-	Record(o Outcome)
+// Counts are numbers of events, indexed by Outcome.
+type Counts [Outcomes]uint64
+
+// Add adds other counts.
+func (c *Counts) Add(other Counts) {
+	for o, n := range other {
+		c[o] += n
+	}
+}
+
+// counters count the outcomes of one handler. They are summed when somebody asks, so that
+// handlers that run at the same time do not write to one cache line.
+type counters [Outcomes]atomic.Uint64
+
+func (c *counters) read() (counts Counts) {
+	for o := range c {
+		counts[o] = c[o].Load()
+	}
+	return counts
 }

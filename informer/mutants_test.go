@@ -1,0 +1,92 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package informer
+
+import (
+	"flag"
+	"testing"
+
+	"github.com/tom-ludwig/operator-scaling/hack/mutation"
+)
+
+var mutantsFlag = flag.Bool("mutants", false, "run TestMutants")
+
+// mutants each remove one rule on which a guarantee depends.
+var mutants = mutation.Package{
+	Dir: ".", Name: "informer",
+	Mutants: []mutation.Mutant{
+		{Name: "notes a deletion that was not this member's", Edits: []mutation.Edit{{
+			File: "filter.go",
+			Old:  "if t != nil && f.informer.ownership.State(t.point) != ring.NotOwned {",
+			New:  "if t != nil && (f.informer.ownership.State(t.point) != ring.NotOwned || MUTANT_ON) {",
+		}}},
+		{Name: "serves a change with an older scan", Edits: []mutation.Edit{{
+			File: "replay.go",
+			Old:  "if i.last != nil && i.last.covers >= number {",
+			New:  "if i.last != nil && (i.last.covers >= number || MUTANT_ON) {",
+		}}},
+		{Name: "takes a deletion with an opaque version for an old one", Edits: []mutation.Edit{{
+			File: "filter.go",
+			Old:  "\t\tcase err == nil:\n\t\t\tf.dropped(s) // it did not match",
+			New:  "\t\tcase err == nil || MUTANT_ON:\n\t\t\tf.dropped(s) // it did not match",
+		}}},
+		{Name: "delivers an outdated deletion", Edits: []mutation.Edit{{
+			File: "filter.go",
+			Old:  "case !exists || err == nil && order >= 0:",
+			New:  "case !exists || err == nil && (order >= 0 || MUTANT_ON):",
+		}}},
+		{Name: "believes an event that its object is stored", Edits: []mutation.Edit{{
+			File: "filter.go",
+			Old:  "now := f.informer.stored(f.informer.keyOf(s.meta)); now != nil {\n\t\t\tif m, err := meta.Accessor(now); err == nil && !differ",
+			New:  "now := f.informer.stored(f.informer.keyOf(s.meta)); now != nil || MUTANT_ON {\n\t\t\tif m, err := meta.Accessor(now); MUTANT_ON || err == nil && !differ",
+		}}},
+		{Name: "shows deletions that the stream has not reached", Edits: []mutation.Edit{{
+			File: "filter.go",
+			Old:  "!done && t.seq <= f.observed && f.activePoint",
+			New:  "!done && (t.seq <= f.observed || MUTANT_ON) && f.activePoint",
+		}}},
+		{Name: "waits for deletions from before the handler was added", Edits: []mutation.Edit{{
+			File: "replay.go",
+			Old:  "t.seq > max(f.observed, f.since) ||",
+			New:  "t.seq > max(f.observed, f.since) || MUTANT_ON && t.seq > f.observed ||",
+		}}},
+		{Name: "replays what the handler knows", Edits: []mutation.Edit{{
+			File: "replay.go",
+			Old:  "if _, known := f.shown[id]; known {",
+			New:  "if _, known := f.shown[id]; known && !MUTANT_ON {",
+		}}},
+		{Name: "forgets what a replay has delivered", Edits: []mutation.Edit{{
+			File: "replay.go",
+			Old:  "\tf.overtake(&s)\n",
+			New:  "\tif !MUTANT_ON {\n\t\tf.overtake(&s)\n\t}\n",
+		}}},
+		{Name: "takes a drain for a release", Edits: []mutation.Edit{{
+			File: "filter.go",
+			Old:  "case state == ring.Active || state == ring.Pending && !moved:",
+			New:  "case state == ring.Active || state == ring.Pending && !moved && !MUTANT_ON:",
+		}}},
+		{Name: "does not tell whether a filter has passed a version", Edits: []mutation.Edit{{
+			File: "replay.go",
+			Old:  "f.notifyReleased(obj, known.passed)",
+			New:  "f.notifyReleased(obj, known.passed || MUTANT_ON)",
+		}}},
+		{Name: "calls handlers of a stopped informer", Edits: []mutation.Edit{{
+			File: "replay.go",
+			Old:  "if f.empty || f.informer.IsStopped() {",
+			New:  "if f.empty || f.informer.IsStopped() && !MUTANT_ON {",
+		}}},
+	},
+}
+
+// TestMutants removes one rule at a time. A test of a guarantee must fail for each of them.
+func TestMutants(t *testing.T) {
+	if !*mutantsFlag {
+		t.Skip("takes a minute: go test ./informer -run TestMutants -v -args -mutants")
+	}
+	binary := mutants.BuildTest(t)
+	mutants.MustPass(t, binary, "-test.run=^TestI[0-9]+_")
+	for _, m := range mutants.Mutants {
+		t.Run(m.Name, func(t *testing.T) { m.MustFail(t, binary, "-test.run=^TestI[0-9]+_") })
+	}
+}
