@@ -235,8 +235,8 @@ var mutants = mutation.Package{
 			Name: "forgets what the watch has shown",
 			Edits: []mutation.Edit{{
 				File: "internal/member/incarnation.go",
-				Old:  "\t\tm.step(claim.LeaseObserved{Lease: known})\n",
-				New:  "\t\tif !MUTANT_ON {\n\t\t\tm.step(claim.LeaseObserved{Lease: known})\n\t\t}\n",
+				Old:  "\t\tm.step(claim.LeaseObserved{Lease: known, Listed: true})\n",
+				New:  "\t\tif !MUTANT_ON {\n\t\t\tm.step(claim.LeaseObserved{Lease: known, Listed: true})\n\t\t}\n",
 			}},
 			Equivalent: "a machine reads a list before it becomes active anywhere; and each peer's next heartbeat shows what was missed, within a renew period",
 		},
