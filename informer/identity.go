@@ -13,7 +13,7 @@ import (
 // An id identifies an object by its key in the store. It is a hash of 128 bits with random
 // seeds instead of the key, so that what is kept for each object is small, without pointers,
 // and keeps no copy of an object in memory. A million objects collide with a probability of
-// about 1 in 10^27, and nobody can construct names that collide.
+// about 1 in 10^27, and names that collide cannot be constructed.
 type id [2]uint64
 
 func (i *Informer) identifyKey(key string) id {

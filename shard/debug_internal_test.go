@@ -10,7 +10,7 @@ import (
 )
 
 // A page that takes long to create is shown for longer, so that readers cannot keep a processor
-// busy with pages that nobody has asked for twice.
+// busy with pages that no reader has asked for twice.
 func TestStatusPage_OneThatTakesLongIsShownForLonger(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for took, shown := range map[time.Duration]time.Duration{

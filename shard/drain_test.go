@@ -28,7 +28,7 @@ type drained struct {
 	next    *member // gains the partition; nil if the member stops
 }
 
-// startDrain lets a member drain a partition, because it is told to stop or because another
+// startDrain lets a member drain a partition, because it is to stop or because another
 // member joins.
 func startDrain(t *testing.T, stop bool, change func(*shard.Config)) *drained {
 	t.Helper()

@@ -421,7 +421,7 @@ func (q *Queue[T]) ShuttingDown() bool {
 }
 
 // Closed reports whether the queue was shut down and will hand out nothing any more, and no
-// work is in flight. It stays so: nothing has to be told to a closed queue.
+// work is in flight. It stays so: a closed queue needs no more calls.
 func (q *Queue[T]) Closed() bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()

@@ -222,7 +222,7 @@ func TestQ10_ShutDownWhileFenced(t *testing.T) {
 	}
 }
 
-// A queue is closed when nothing has to be told to it any more.
+// A queue is closed when it needs no more calls.
 func TestQ10_Closed(t *testing.T) {
 	o := newOwner(ring.Active)
 	q, _ := newQueue(t, o)
