@@ -86,7 +86,7 @@ func TestR45_AnOldVoidRecordIsNoRelease(t *testing.T) {
 				if *void.Spec.HolderIdentity != "" {
 					t.Fatal("the Lease is not void")
 				}
-				cluster.Mend("b")
+				cluster.ClearFault("b")
 				b = start(t, cluster.Client("b"), "b", func(c *shard.Config) { c.PodUID = podUID("b2") })
 				time.Sleep(10 * time.Second)
 				oneOwnerEach(t, a, b)

@@ -151,7 +151,7 @@ func (f *fleet) injectFault() {
 		f.cluster.Break(who, shardtest.LostAnswer)
 	case kind == 6:
 		f.trace("dead watch %s", who)
-		f.cluster.Mend(who)
+		f.cluster.ClearFault(who)
 	case kind == 7:
 		f.trace("silent API server %s", who)
 		r.client.set(true, 0)

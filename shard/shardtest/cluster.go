@@ -97,10 +97,10 @@ func (c *Cluster) Break(member string, f Fault) {
 	}
 }
 
-// Mend clears the fault of a member's requests, but leaves its watches open and dead: they
+// ClearFault clears the fault of a member's requests, but leaves its watches open and dead: they
 // show neither what happened since Break nor anything that happens later, as on a
 // connection that is dead without an error.
-func (c *Cluster) Mend(member string) {
+func (c *Cluster) ClearFault(member string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.faults[member] = None

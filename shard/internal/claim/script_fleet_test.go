@@ -170,7 +170,7 @@ func (m *scriptMember) event(e claim.Event) {
 }
 
 func (m *scriptMember) stop() {
-	m.f.printf("%s is told to stop", m.name)
+	m.f.printf("%s is stopping", m.name)
 	m.event(claim.Stop{})
 }
 

@@ -324,7 +324,7 @@ func TestWatch_RelistShowsWhatADeadStreamMissed(t *testing.T) {
 		if len(events) != 0 {
 			t.Fatal("an event came through a dead stream")
 		}
-		cluster.Mend("a")
+		cluster.ClearFault("a")
 		time.Sleep(time.Minute)
 		if len(events) != 0 {
 			t.Fatal("the dead stream recovered by itself")
@@ -343,7 +343,7 @@ func TestWatch_RelistShowsWhatADeadStreamMissed(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		cluster.Mend("a")
+		cluster.ClearFault("a")
 		w.Relist()
 		time.Sleep(5 * time.Second)
 		if e, ok := (<-events).(claim.LeaseDeleted); !ok || e.Last.UID != updated.UID || e.Final {
@@ -410,7 +410,7 @@ func TestWatch_RecoversSoonAfterALongOutage(t *testing.T) {
 		if _, _, err := lease.NewClient(config(cluster, "b")).Create(t.Context(), record("b")); err != nil {
 			t.Fatal(err)
 		}
-		cluster.Mend("a")
+		cluster.ClearFault("a")
 		time.Sleep(2 * time.Second)
 		select {
 		case e := <-events:
