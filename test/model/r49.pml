@@ -21,9 +21,12 @@
  *   `cold` (co) or settled, with `watched` at least its first list; adopts the tombstones of each; and is settled. A Lease that has gone
  *   meanwhile is not waited for. Mutants: COLD  joining members are not waited for; COLDJ  one of them keeps k from a cold start.
  *   EXC: a cold start that no live, listed member with H in its picture could have prevented is excused (section 5).
- * LDH, RDH: H declares a longer duration than the observers. PUBLD: each record publishes the largest duration that its member knows, and
- *   a newcomer waits for the largest that its first list shows. Mutant LISTEDLD: only durations that holders in the list declare.
+ * LDH, RDH: H declares a longer duration than the observers. PUBLD: each record publishes the largest duration that its member knows, its
+ *   tombstones included, and a newcomer also what the records of its first list publish, until it is settled; a newcomer waits for the
+ *   largest that its first list shows. Mutant LISTEDLD: only durations that holders in the list declare.
  * EDITLD: R46, the duration on H's Lease is edited. A member that has seen none that H declared counts the cap. Mutant UNKNOWN=LD: its own.
+ * OWNCLAIM: R18 as the specification words it. K claims (kc), b4: the watch has not come to that claim, sh, sl what it will then show of H;
+ *   kq the list after it: 1 H is missing, 2 its Lease shows no claim. H, too, lists after its claim (hq). Mutants: OWNLAG, NOR31, NOLOOK.
  * NEWH: H's Lease is created after the observers have started. CATCHUP: R18, an activation waits until the watch has come to the version
  *   of the activation list. Mutant: without. GAP: a relist shows neither the creation nor the deletion (section 5).
  * VOIDREL: H voids its Lease when it has drained; the void Lease is deleted LD later (EARLY: at any time). BLK: the watch lags by at most
@@ -106,13 +109,35 @@ bool hed; bool kd[4];
 #define KD(k) skip
 #endif
 #ifdef PUBLD
-bool pl[4]; bool wl[4];    /* published by the record of k; known to k */
+bool pl[4]; bool wl[4];    /* published by the record of k; shown by its first list */
+#define KNOWSH(k) (st[k]==1 || st[k]==2 && O[k]>0)
 #define PL(k,v) pl[k]=v
 #else
 #define PL(k,v) skip
 #endif
 #ifdef NEWH
 bool hnew;
+#endif
+#ifdef OWNCLAIM
+bool kc[4]; bool b4[4]; bool sh[4]; bool sl[4]; byte kq[4]; bool hq;
+#define B4(k) b4[k]=0
+#define HMAYACT (hq)
+#define CLAIMED(j) (j<=NK && kl[j] && kc[j])
+ #ifdef OWNLAG
+ #define ATLIST(k) (kc[k] && kq[k]>0)
+ #else
+ #define ATLIST(k) (kc[k] && kq[k]>0 && !b4[k])
+ #endif
+ #ifdef NOR31
+ #define INLIST(k) (1)
+ #else
+ #define INLIST(k) (!(kq[k]==1 && st[k]==1))
+ #endif
+#else
+#define B4(k) skip
+#define HMAYACT (1)
+#define ATLIST(k) (!(VIS && (ED || hclm)))
+#define INLIST(k) (!(MISS && st[k]==1))
 #endif
 bool go;
 #ifdef JM
@@ -139,7 +164,12 @@ byte joins;
 #define LATE (cs && F==0)
 #define CANWORK (act && (F>0 || (rq==2 && S>0)) || cs)
 inline touch(own) { jj=1; do :: jj<=NK -> if :: ls[jj] && SYNCED(jj) -> dirty[jj]=1; sd[jj]=(own->1:sd[jj]) :: else fi; jj++ :: else -> break od; jj=0 }
-inline hdie() { hup=0; F=0; S=0; rq=0; rqc=0; rqok=0; kv=0; mine=0; act=0; cs=0 }
+#ifdef OWNCLAIM
+#define HQ0 hq=0
+#else
+#define HQ0 skip
+#endif
+inline hdie() { HQ0; hup=0; F=0; S=0; rq=0; rqc=0; rqok=0; kv=0; mine=0; act=0; cs=0 }
 inline tomb(k,listed) {
    st[k]=2;
 #ifdef R43LAST
@@ -158,9 +188,9 @@ inline tomb(k,listed) {
        cc[k]=1
 #endif
       :: else -> cc[k]=hclm fi;
-   dirty[k]=0; sd[k]=0; pend[k]=0;
+   dirty[k]=0; B4(k); sd[k]=0; pend[k]=0;
    if :: O[k]==0 -> st[k]=0; cc[k]=0 :: else fi }
-inline obs(k) { if :: VIS -> KD(k); st[k]=1; cc[k]=(ED || hclm); if :: sd[k] || O[k]==0 -> O[k]=DUR(k) :: else fi :: else -> st[k]=3; cc[k]=0; O[k]=0 fi; dirty[k]=0; sd[k]=0; pend[k]=0 }
+inline obs(k) { if :: VIS -> KD(k); st[k]=1; cc[k]=(ED || hclm); if :: sd[k] || O[k]==0 -> O[k]=DUR(k) :: else fi :: else -> st[k]=3; cc[k]=0; O[k]=0 fi; dirty[k]=0; B4(k); sd[k]=0; pend[k]=0 }
 inline adopt(k,j) {
    if :: pub[j]>0 && st[k]!=1 && st[k]!=3 ->
         if :: st[k]==0 || O[k]>pub[j] -> O[k]=pub[j] :: else fi;
@@ -185,7 +215,7 @@ inline kwipe(k) {
 #ifdef PUBLD
    wl[k]=0;
 #endif
-   O[k]=0; cc[k]=0; dirty[k]=0; sd[k]=0; kn[k]=0; QT[k]=0; pend[k]=0; unmark(k);
+   O[k]=0; cc[k]=0; dirty[k]=0; B4(k); sd[k]=0; kn[k]=0; QT[k]=0; pend[k]=0; unmark(k);
 #ifdef SYNCST
    sy[k]=0;
 #endif
@@ -199,7 +229,7 @@ inline kwipe(k) {
 #define WJ0(k) skip
 #endif
 inline settle(k) { kn[k]=1; QT[k]=0; WJ0(k); unmark(k) }
-inline look(k) { if :: VIS -> KD(k); st[k]=1; cc[k]=(ED || hclm); O[k]=DUR(k) :: hl==VOID -> st[k]=3; cc[k]=0; O[k]=0 :: else -> st[k]=0; cc[k]=0; O[k]=0 fi; dirty[k]=0; sd[k]=0; pend[k]=0 }
+inline look(k) { if :: VIS -> KD(k); st[k]=1; cc[k]=(ED || hclm); O[k]=DUR(k) :: hl==VOID -> st[k]=3; cc[k]=0; O[k]=0 :: else -> st[k]=0; cc[k]=0; O[k]=0 fi; dirty[k]=0; B4(k); sd[k]=0; pend[k]=0 }
 #ifdef UNSETTLED
 #define PS(j) (1)
 #else
@@ -219,11 +249,11 @@ proctype K(byte k) {
   do
   :: d_step { L(k) && dirty[k] && (VIS || hl==VOID) -> printf("K%d: watch: H lst=%d clm=%d new=%d\n",k,hl,hclm,sd[k]); obs(k) }
   :: d_step { L(k) && dirty[k] && hl==ABS && st[k]==1 -> printf("K%d: watch: DELETED clm=%d seqnew=%d left=%d\n",k,hclm,sd[k],O[k]); tomb(k,0) }
-  :: d_step { L(k) && dirty[k] && hl==GONE -> printf("K%d: watch: void, DELETED\n",k); st[k]=0; O[k]=0; cc[k]=0; dirty[k]=0; sd[k]=0; pend[k]=0 }
+  :: d_step { L(k) && dirty[k] && hl==GONE -> printf("K%d: watch: void, DELETED\n",k); st[k]=0; O[k]=0; cc[k]=0; dirty[k]=0; B4(k); sd[k]=0; pend[k]=0 }
   :: d_step { L(k) && dirty[k] && hl==ABS && st[k]==3 -> assert(0) }
 #ifdef NEWH
  #ifdef GAP      /* a relist: nothing shows that H's Lease was there */
-  :: d_step { L(k) && dirty[k] && hl==ABS && st[k]==0 -> printf("K%d: relist, H was never seen\n",k); dirty[k]=0; sd[k]=0; pend[k]=0 }
+  :: d_step { L(k) && dirty[k] && hl==ABS && st[k]==0 -> printf("K%d: relist, H was never seen\n",k); dirty[k]=0; B4(k); sd[k]=0; pend[k]=0 }
  #endif
   :: d_step { L(k) && dirty[k] && hl==ABS && (st[k]==0 || st[k]==2) -> printf("K%d: watch: ADDED, DELETED clm=%d\n",k,hclm); st[k]=1; sd[k]=1; tomb(k,0) }
 #endif
@@ -240,7 +270,7 @@ proctype K(byte k) {
           :: else -> O[k]=DUR(k) fi }
   :: d_step { L(k) -> if :: st[k]==2 && O[k]>0 -> pub[k]=O[k]; pcl[k]=cc[k] :: else -> pub[k]=0; pcl[k]=0 fi;
 #ifdef PUBLD
-       pl[k]=wl[k];
+       pl[k]=(KNOWSH(k) || wl[k] && !kn[k]);
 #endif
        ps[k]=kn[k]; pw[k]=(mk & (255-BIT(k))) & (255-pend[k]); PA(k,1);
 #ifdef COLD2
@@ -268,8 +298,14 @@ proctype K(byte k) {
   REFR(k,3)
 #endif
 #endif
-  :: d_step { L(k) && kn[k] && CAUGHT(k) && !(VIS && (ED || hclm)) && !(MISS && st[k]==1) && !(!VIS && st[k]==2 && O[k]>0 && cc[k]) && CANWORK ->
+  :: d_step { L(k) && kn[k] && CAUGHT(k) && ATLIST(k) && INLIST(k) && !(!VIS && st[k]==2 && O[k]>0 && cc[k]) && CANWORK ->
        printf("K%d: ACTIVATES p (st=%d O=%d cc=%d) while H can work (F=%d)\n",k,st[k],O[k],cc[k],F); assert(0) }
+#ifdef OWNCLAIM
+  :: d_step { L(k) && kn[k] && !kc[k] -> printf("K%d: claim commits, H lst=%d clm=%d\n",k,hl,hclm); kc[k]=1; b4[k]=dirty[k]; sh[k]=VIS; sl[k]=hclm }
+  :: d_step { kc[k] -> printf("K%d: withdraws\n",k); kc[k]=0; B4(k); sh[k]=0; sl[k]=0; kq[k]=0 }
+  :: d_step { L(k) && kc[k] && kq[k]==0 && !(VIS && hclm) -> printf("K%d: LIST H lst=%d\n",k,hl); kq[k]=(VIS->2:1) }
+  :: d_step { L(k) && b4[k] && sh[k] -> printf("K%d: watch comes to its own claim: H held clm=%d\n",k,sl[k]); st[k]=1; cc[k]=sl[k]; O[k]=DUR(k); B4(k) }
+#endif
 #ifndef NOCHURN
 #ifdef NOREJ
   :: d_step { k!=1 && up[k] -> printf("K%d: crash/stop\n",k); kwipe(k) }
@@ -339,7 +375,7 @@ proctype H() {
   :: d_step { hup && rq==0 && kv -> printf("H: send renew clm=%d\n",mine); rq=1; rqc=mine; rqok=1; S=RDH; kv=0 }
 #ifndef HMIN
   :: d_step { hup && rq==0 && kv && !mine -> printf("H: send claim\n"); rq=1; rqc=1; rqok=1; S=RDH; kv=0 }
-  :: d_step { hup && rq==0 && kv && mine && !act && !cs -> printf("H: send release\n"); mine=0; rq=1; rqc=0; rqok=1; S=RDH; kv=0 }
+  :: d_step { hup && rq==0 && kv && mine && !act && !cs -> printf("H: send release\n"); mine=0; HQ0; rq=1; rqc=0; rqok=1; S=RDH; kv=0 }
 #ifdef VOIDREL
   :: d_step { hup && rq==0 && kv && mine==0 && !act && !cs && hl==HELD -> printf("H: voids its Lease\n"); hdie(); hclm=0; hl=VOID; VA=0; touch(1) }
 #ifdef EARLY
@@ -355,7 +391,14 @@ proctype H() {
   :: d_step { hup && rq==2 -> printf("H: response lost\n"); rq=0; rqc=0; rqok=0; S=0 }
   :: d_step { hup && rq==0 && !kv -> printf("H: GET own lst=%d\n",hl); if :: hl==HELD -> kv=1 :: else -> hdie() fi }
 #ifndef HMIN
-  :: d_step { hup && mine && !act && VIS -> printf("H: activates p\n"); act=1 }
+#ifdef OWNCLAIM
+ #ifdef NOLOOK
+  :: d_step { hup && mine && !hq -> hq=1 }
+ #else
+  :: d_step { hup && mine && !hq && VIS && !CLAIMED(1) && !CLAIMED(2) && !CLAIMED(3) -> printf("H: LIST, no other claim\n"); hq=1 }
+ #endif
+#endif
+  :: d_step { hup && mine && !act && VIS && HMAYACT -> printf("H: activates p\n"); act=1 }
   :: d_step { hup && act && !cs && F>0 -> printf("H: ENTER\n"); cs=1 }
   :: d_step { cs -> cs=0; printf("H: leave\n") }
   :: d_step { hup && act && !cs -> act=0; printf("H: drained\n") }

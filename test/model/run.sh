@@ -99,6 +99,10 @@ cold            | r49   | holds | R49: a cold start                             
 cold-alone      | r49   | fails | R49: a cold start that ignores joining members              | -DLD=3 -DRD=2 -DHMIN -DJM=2 -DCOLD -DEXC
 short-life      | r49   | holds | R18: a Lease created and deleted within a watch lag         | -DLD=3 -DRD=2 -DNEWH -DNORELIST -DCATCHUP -DNOCHURN
 short-life-lag  | r49   | fails | R18: the activation does not wait for the watch             | -DLD=3 -DRD=2 -DNEWH -DNORELIST -DNOCHURN
+own-claim       | r49   | holds | R18: the watch has come to its own claim                    | -DLD=3 -DRD=2 -DNEWH -DNORELIST -DOWNCLAIM -DNOCHURN
+own-claim-lag   | r49   | fails | R18: the watch has not come to the claim                    | -DLD=3 -DRD=2 -DNEWH -DNORELIST -DOWNCLAIM -DNOCHURN -DOWNLAG
+own-claim-r31   | r49   | fails | R31: held in the watch, missing in the list, is not waited for | -DLD=3 -DRD=2 -DNEWH -DNORELIST -DOWNCLAIM -DNOCHURN -DNOR31
+own-claim-look  | r49   | fails | R18: the other member does not list after its claim         | -DLD=3 -DRD=2 -DNEWH -DNORELIST -DOWNCLAIM -DNOCHURN -DNOLOOK
 short-life-gap  | r49   | fails | limit: created and deleted within a gap of a watch          | -DLD=3 -DRD=2 -DNEWH -DGAP -DCATCHUP -DNOCHURN
 
 progress        | live  | holds | after the last change a partition is always owned again     |
@@ -118,6 +122,7 @@ edited-full     | claim | holds | R32, R45 with pauses and crashes              
 edited-confirm  | claim | holds | R32, R40, R45: byte for byte                                | -DN=2 -DLD=2 -DRD=1 -DEDIT -DR40 -DR40CLAIMLAST -DSEQT -DNOPAUSE -DNOCRASH
 old-recheck     | claim | holds | R32, R51, R52: an old record is applied again               | -DN=2 -DLD=2 -DRD=1 -DREAPPLY -DRECHECK -DSEQT -DNOPAUSE -DNOCRASH
 tombstones-full | r29   | holds | R29, R43 with LD 4, RD 3                                    |
+own-claim-relist | r49   | holds | the same, with relists                                     | -DLD=3 -DRD=2 -DNEWH -DOWNCLAIM -DNOCHURN
 progress-views  | live  | holds | progress for rings that move more than they need to         | -DNONMONO
 three           | claim3 | holds | all rules, 3 members: 84 million states, 11 GB, 10 minutes | -DN=3
 '
