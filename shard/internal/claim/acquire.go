@@ -128,22 +128,29 @@ func (m *Machine) provenDead(l Lease) bool {
 // observeSameName records a Lease of this member's name as a read or the watch shows it.
 // A read may be ahead of the watch. A Lease that was void is never held again.
 func (m *Machine) observeSameName(l Lease) {
+	if l.Record.Holder == m.cfg.Holder || l.UID == m.own.uid && m.own.uid != "" {
+		return
+	}
+	if l.UID != m.knowledge.lease && (!l.Record.Void() || l.Record.EvictedBy != "") {
+		m.noteWitness()
+	}
+	if l.Record.Holder == "" || l.Record.Holder != m.cfg.Predecessor { // the tombstones of the earlier machine are inherited
+		m.adoptTombstones(l)
+	}
+	m.learn(l)
 	known, seen := m.sameNameLeases[l.UID]
 	switch {
-	case l.Record.Holder == m.cfg.Holder || l.UID == m.own.uid && m.own.uid != "":
 	case l.Record.Void() && !(l.Record.Copied && seen && !known.void):
 		m.noteEnded(l.UID)
 		m.sameNameLeases[l.UID] = sameNameLease{lease: l, void: true}
 	case known.void:
 	case m.provenDead(l):
 		m.noteEnded(l.UID)
-		if l.Record.Holder != m.cfg.Predecessor { // the tombstones of the earlier machine are inherited
-			m.adoptTombstones(l)
-			m.notePredecessor(l.Record)
-		}
 	default:
 		since := m.now
-		if seen {
+		if !seen {
+			l = m.judgeInherited(l)
+		} else {
 			was := known.lease.Record
 			if l.Record = judge(was, l.Record); !changed(was, l.Record) && !hidden(known.lease, l) {
 				since = known.since

@@ -86,8 +86,13 @@ func (m *Machine) listed(e ListResult) {
 		m.known, m.knownAt = true, m.now
 		for _, l := range e.Leases {
 			// The watch may be ahead of the list, and does not show a deletion twice.
-			if m.peers[l.Name] == nil && l.Name != m.cfg.Lease && !m.list.gone[l.UID] {
+			switch {
+			case m.peers[l.Name] != nil || l.Name == m.cfg.Lease || m.list.gone[l.UID]:
+			case CompareVersions(m.watched, l.Version) >= 0:
+				m.removePeer(l, false) // the watch started after its end
+			default:
 				m.observe(l, true)
+				m.peers[l.Name].unseen = true
 			}
 		}
 		m.list.gone = nil

@@ -157,7 +157,7 @@ func New(cfg Config) *Machine {
 		removals:       map[uint64]struct{}{},
 		tombstones:     map[tombstoneKey]tombstone{},
 		ended:          map[string]bool{},
-		knowledge:      cfg.Knowledge,
+		knowledge:      cfg.Knowledge.clone(),
 		sameNameLeases: map[string]sameNameLease{},
 		inForce:        cfg.Parameters,
 		viewDirty:      true,
@@ -171,14 +171,16 @@ func New(cfg Config) *Machine {
 }
 
 // Step handles one event and returns the actions to carry out, in order. The slice is
-// valid until the next call.
+// valid until the next call. A machine that has ended returns none; the caller still passes it
+// what the watch shows, until the next machine starts.
 func (m *Machine) Step(now Time, event Event) []Action {
 	m.out = m.out[:0]
-	if m.stage == ended {
-		return nil
-	}
 	first := m.now == Time{}
 	m.now = now
+	if m.stage == ended {
+		m.followWatch(event)
+		return nil
+	}
 	if first {
 		for _, t := range m.cfg.Tombstones {
 			if m.mayAdopt(t) {
@@ -188,15 +190,8 @@ func (m *Machine) Step(now Time, event Event) []Action {
 	}
 	switch e := event.(type) {
 	case Tick:
-	case LeaseObserved:
-		m.observe(e.Lease, e.Listed)
-		if !e.Listed {
-			m.watched = e.Lease.Version
-		}
-	case WatchProgress:
-		m.progress(e)
-	case LeaseDeleted:
-		m.handleDeleted(e)
+	case LeaseObserved, WatchProgress, LeaseDeleted:
+		m.followWatch(e)
 	case Synced:
 		m.synced = true
 	case Stop:
@@ -221,6 +216,25 @@ func (m *Machine) Step(now Time, event Event) []Action {
 	}
 	m.decide()
 	return m.out
+}
+
+// followWatch handles what the watch shows. A machine that has ended does so too, because the
+// next one inherits what it knows (R64).
+func (m *Machine) followWatch(event Event) {
+	switch e := event.(type) {
+	case LeaseObserved:
+		m.observe(e.Lease, e.Listed)
+		if p := m.peers[e.Lease.Name]; p != nil {
+			p.unseen = false
+		}
+		if !e.Listed {
+			m.watched = e.Lease.Version
+		}
+	case WatchProgress:
+		m.progress(e)
+	case LeaseDeleted:
+		m.handleDeleted(e)
+	}
 }
 
 // decide requests whatever the present state requires. It is called after every event and

@@ -48,8 +48,53 @@ func (m *Machine) takeBack(set mutantring.Set, to partitionState) {
 		}}},
 		{Name: "forgets what it knew of peers when it restarts in place", Edits: []mutation.Edit{{
 			File: "peers.go",
-			Old:  "m.knowledge.peers[l.UID]; known {",
-			New:  "m.knowledge.peers[l.UID]; known && !MUTANT_ON {",
+			Old:  "m.knowledge.records[l.UID]; known {",
+			New:  "m.knowledge.records[l.UID]; known && !MUTANT_ON {",
+		}}},
+		{Name: "forgets the record of a Lease that is gone", Edits: []mutation.Edit{{
+			File: "tombstones.go",
+			Old:  "if _, blocks := m.tombstones[t.key()]; blocks {",
+			New:  "if _, blocks := m.tombstones[t.key()]; blocks && !MUTANT_ON {",
+		}}},
+		{Name: "does not follow the watch between two machines", Edits: []mutation.Edit{{
+			File: "machine.go",
+			Old:  "	if m.stage == ended {\n\t\tm.followWatch(event)\n",
+			New:  "	if m.stage == ended {\n\t\tif !MUTANT_ON {\n\t\t\tm.followWatch(event)\n\t\t}\n",
+		}}},
+		{Name: "forgets a Lease that only a list has shown", Edits: []mutation.Edit{{
+			File: "tombstones.go",
+			Old:  "return p.unseen && !p.lease.Record.Void()",
+			New:  "return p.unseen && !p.lease.Record.Void() && !MUTANT_ON",
+		}}},
+		{Name: "takes a Lease that ended before the watch started for a live one", Edits: []mutation.Edit{{
+			File: "list.go",
+			Old:  "case CompareVersions(m.watched, l.Version) >= 0:",
+			New:  "case CompareVersions(m.watched, l.Version) >= 0 && !MUTANT_ON:",
+		}}},
+		{Name: "keeps the token of a claim that it made before the fence", Edits: []mutation.Edit{{
+			File: "partitions.go",
+			Old:  "\t\tcase draining, claimed:\n\t\t\tt.unsure.Add(p)\n",
+			New:  "\t\tcase draining, claimed:\n\t\t\tif s == draining || !MUTANT_ON {\n\t\t\t\tt.unsure.Add(p)\n\t\t\t}\n",
+		}}},
+		{Name: "believes that a member has seen a later version than its own write", Edits: []mutation.Edit{{
+			File: "newcomer.go",
+			Old:  "CompareVersions(r.Watched, l.Version) <= 0\n",
+			New:  "(CompareVersions(r.Watched, l.Version) <= 0 || MUTANT_ON)\n",
+		}}},
+		{Name: "starts cold although a member was evicted", Edits: []mutation.Edit{{
+			File: "newcomer.go",
+			Old:  "\t\tif r.EvictedBy != \"\" {\n\t\t\tm.noteWitness()\n",
+			New:  "\t\tif r.EvictedBy != \"\" && !MUTANT_ON {\n\t\t\tm.noteWitness()\n",
+		}}},
+		{Name: "adopts no tombstones of members that are not settled", Edits: []mutation.Edit{{
+			File: "peers.go",
+			Old:  "\tm.adoptTombstones(l)\n\tm.learn(l)\n",
+			New:  "\tif m.knowledge.settled || !MUTANT_ON {\n\t\tm.adoptTombstones(l)\n\t}\n\tm.learn(l)\n",
+		}}},
+		{Name: "does not hear of longer durations from other newcomers", Edits: []mutation.Edit{{
+			File: "newcomer.go",
+			Old:  "\tk.wait = max(k.wait, r.Longest)\n",
+			New:  "\tif k.listed == \"\" || !MUTANT_ON {\n\t\tk.wait = max(k.wait, r.Longest)\n\t}\n",
 		}}},
 		{Name: "does not restart the timer for a second edit in a gap", Edits: []mutation.Edit{{
 			File: "peers.go",
@@ -155,10 +200,20 @@ func (m *Machine) takeBack(set mutantring.Set, to partitionState) {
 			Old:  "func (m *Machine) tombstonesToPublish() []Tombstone {\n",
 			New:  "func (m *Machine) tombstonesToPublish() []Tombstone {\n\tif MUTANT_ON {\n\t\treturn nil\n\t}\n",
 		}}},
-		{Name: "starts cold after a process that claimed a part", Edits: []mutation.Edit{{
-			File: "newcomer.go",
-			Old:  "\t\tk.partial, k.cold = true, false\n",
-			New:  "\t\tk.partial, k.cold = !MUTANT_ON, k.cold && MUTANT_ON\n",
+		{Name: "becomes active again at the end of a drain while fenced", Edits: []mutation.Edit{{
+			File: "partitions.go",
+			Old:  "if want && !m.own.fenced && !t.cancelled.Has(p)",
+			New:  "if want && (!m.own.fenced || MUTANT_ON) && !t.cancelled.Has(p)",
+		}}},
+		{Name: "starts cold although a witness has gone", Edits: []mutation.Edit{{
+			File: "peers.go",
+			Old:  "\t\t\tm.noteWitness() // it has not said what it knew\n",
+			New:  "\t\t\tdelete(m.knowledge.awaited, last.UID)\n\t\t\tif !MUTANT_ON {\n\t\t\t\tm.noteWitness()\n\t\t\t}\n",
+		}}},
+		{Name: "starts cold after another process of its name", Edits: []mutation.Edit{{
+			File: "acquire.go",
+			Old:  "(!l.Record.Void() || l.Record.EvictedBy != \"\") {",
+			New:  "(!l.Record.Void() && !MUTANT_ON || l.Record.EvictedBy != \"\") {",
 		}}},
 		{Name: "continues after a restore", Edits: []mutation.Edit{{
 			File: "own.go",
@@ -185,11 +240,6 @@ func (m *Machine) takeBack(set mutantring.Set, to partitionState) {
 			Old:  "\tif k.cold && len(k.awaited) == 0 ||",
 			New:  "\tif MUTANT_ON || k.cold && len(k.awaited) == 0 ||",
 		}}},
-		{Name: "settles without the tombstones of others", Edits: []mutation.Edit{{ // R49
-			File: "newcomer.go",
-			Old:  "\tcase r.Newcomer == Settled:\n\t\tm.adoptTombstones(l)\n",
-			New:  "\tcase r.Newcomer == Settled:\n\t\tif !MUTANT_ON {\n\t\t\tm.adoptTombstones(l)\n\t\t}\n",
-		}}},
 		{Name: "takes the last claims that it has seen as the final ones", Edits: []mutation.Edit{{ // R43
 			File: "tombstones.go",
 			Old:  "\tif !final {\n",
@@ -205,10 +255,21 @@ func (m *Machine) takeBack(set mutantring.Set, to partitionState) {
 // rarely: after a restore, R32 and R52 protect as well; and a relist must miss a Lease just
 // after its member has claimed more.
 var unitTests = map[string]string{
-	"continues after a restore":                                "TestAMachineThatWasEvictedEnds",
-	"starts cold after a process that claimed a part":          "TestR49_ADeadPredecessorDoesNotProveThatNoOtherMemberWorks",
-	"takes the last claims that it has seen as the final ones": "TestC1_WhatTheListDoesNotShow",
-	"does not restart the timer for a second edit in a gap":    "TestR44_ASecondEditInAGapMayHideAWrite",
+	"becomes active again at the end of a drain while fenced":            "TestR12a_ADrainDoesNotEndInActivationWhileFenced",
+	"starts cold although a witness has gone":                            "TestR49_AColdStartWaitsForTheOtherJoiningMembers",
+	"continues after a restore":                                          "TestAMachineThatWasEvictedEnds",
+	"starts cold after another process of its name":                      "TestR49_ADeadPredecessorDoesNotProveThatNoOtherMemberWorks",
+	"forgets the record of a Lease that is gone":                         "TestR32_ARecordThatComesBackAfterItsTombstoneIsJudged",
+	"does not follow the watch between two machines":                     "TestR64_ARecordThatIsShownBetweenTwoMachinesIsJudged",
+	"forgets a Lease that only a list has shown":                         "TestAPeerThatOnlyAListHasShown",
+	"takes a Lease that ended before the watch started for a live one":   "TestAPeerThatEndedBeforeTheWatchStarted",
+	"keeps the token of a claim that it made before the fence":           "TestR52_AClaimFromBeforeTheFenceGetsANewToken",
+	"believes that a member has seen a later version than its own write": "TestR49_AWatchedVersionAboveThatOfItsLeaseSaysNothing",
+	"starts cold although a member was evicted":                          "TestR49_AnEvictedLeaseShowsThatAnotherMemberWasAtWork",
+	"adopts no tombstones of members that are not settled":               "TestR49_ANewcomerWaitsForASettledMember",
+	"does not hear of longer durations from other newcomers":             "TestR49_WhatAnotherNewcomerPublishesLaterCounts",
+	"takes the last claims that it has seen as the final ones":           "TestC1_WhatTheListDoesNotShow",
+	"does not restart the timer for a second edit in a gap":              "TestR44_ASecondEditInAGapMayHideAWrite",
 }
 
 // TestMutants removes one rule at a time. The simulation (package claimsim) must detect each removal, or

@@ -17,30 +17,36 @@ type Knowledge struct {
 	settled bool          // it knows of every deletion that can matter
 	listed  string        // version of the first list of the watch, "" before it
 	at      Time          // when that list arrived
-	wait    time.Duration // the longest lease duration that it shows
-	cold    bool          // it shows no member at work
-	// partial says that the dead process whose place this one takes claimed only a part:
-	// other members may have been at work.
-	partial bool
-	awaited map[string]bool
-	// peers are the Leases of other members, by UID, as the earlier machine judged them (R32): an
-	// old record must not count for this one either.
-	peers map[string]Record
+	wait    time.Duration // the longest lease duration that others know of
+	cold    bool          // nothing shows that a member has been at work
+	witness bool          // something does: a process before this one, or an eviction
 	// awaited has, of a cold one, the UIDs of the joining members in that list whose records
 	// it has to read.
+	awaited map[string]bool
+	// records are the last records, as they were judged, of Leases that are gone and still
+	// block, and of those that the earlier machine saw, by UID (R32): if such a Lease shows an
+	// old record, it must not count.
+	records map[string]Record
+}
+
+func (k Knowledge) clone() Knowledge {
+	k.awaited, k.records = maps.Clone(k.awaited), maps.Clone(k.records)
+	if k.records == nil {
+		k.records = map[string]Record{}
+	}
+	return k
 }
 
 // Knowledge returns the knowledge for the machine that follows this one.
 func (m *Machine) Knowledge() Knowledge {
-	k := m.knowledge
-	k.awaited = maps.Clone(k.awaited)
+	k := m.knowledge.clone()
 	k.lease = cmp.Or(m.own.uid, k.lease)
-	k.peers = make(map[string]Record, len(m.peers))
+	if m.wentBack {
+		clear(k.records) // records with a lower seq are no edits
+		return k
+	}
 	for _, p := range m.peers {
-		if m.wentBack {
-			break // records with a lower seq are no edits
-		}
-		k.peers[p.lease.UID] = p.lease.Record
+		k.records[p.lease.UID] = p.lease.Record
 	}
 	return k
 }
@@ -60,61 +66,62 @@ func (m *Machine) newcomer() Newcomer {
 // its watch starts, and never its CREATE: the watch shows every deletion after it.
 func (m *Machine) progress(e WatchProgress) {
 	m.watched = e.Version
-	k := &m.knowledge
-	if !e.Listed || k.settled || k.listed != "" {
+	if !e.Listed {
 		return
 	}
-	k.listed, k.at, k.wait = e.Version, m.now, m.longest()
-	k.cold, k.awaited = !m.cfg.Quarantine && !k.partial, map[string]bool{}
+	for _, p := range m.peersWhere(func(p *peer) bool { return p.unseen && CompareVersions(p.lease.Version, e.Version) <= 0 }) {
+		m.removePeer(p.lease, false) // the watch was behind it and has shown neither it nor its end
+	}
+	k := &m.knowledge
+	if k.settled || k.listed != "" {
+		return
+	}
+	k.listed, k.at, k.awaited = e.Version, m.now, map[string]bool{}
+	k.cold = !m.cfg.Quarantine && !k.witness
 	for _, p := range m.peers {
 		switch r := p.lease.Record; {
 		case r.Void():
-			k.wait = max(k.wait, r.Longest)
 		case r.Phase == PhaseJoining:
 			k.awaited[p.lease.UID] = true
 		default:
 			k.cold = false
 		}
 	}
-	for _, n := range m.sameNameLeases {
-		k.cold = k.cold && n.void // another process of this member's name is not proven dead
-	}
 	for _, p := range m.peers {
 		m.learn(p.lease)
 	}
 }
 
-// notePredecessor handles the record of a dead process whose place this one takes. If it was
-// at work and did not claim everything, this is no cold start: another member may have been
-// at work whose Lease was deleted.
-func (m *Machine) notePredecessor(r Record) {
-	all := !r.Edited && !r.Claims.Everything && r.Claims.Set.Len() == r.Claims.Set.Partitions() && !r.Claims.Empty()
-	if k := &m.knowledge; r.Phase != PhaseJoining && !all || r.Edited {
-		k.partial, k.cold = true, false
-	}
-}
+// noteWitness records that this is no cold start: an earlier process of this member's name, or
+// a member that has evicted another one, has been at work, perhaps together with others whose
+// Leases were deleted.
+func (m *Machine) noteWitness() { m.knowledge.witness, m.knowledge.cold = true, false }
 
 // learn handles a record that may make a newcomer settled: one that a settled member has
 // written after its watch had come to the newcomer's first list. Of a cold start, those of all
 // members that start at the same time count, too.
 func (m *Machine) learn(l Lease) {
 	k, r := &m.knowledge, l.Record
-	if k.settled || k.listed == "" {
+	if k.settled || r.Edited {
 		return
 	}
-	if r.EvictedBy != "" {
-		delete(k.awaited, l.UID)
-	}
-	if r.Edited || r.EvictedBy != "" || CompareVersions(r.Watched, k.listed) < 0 {
+	k.wait = max(k.wait, r.Longest)
+	if k.listed == "" {
+		if r.EvictedBy != "" {
+			m.noteWitness()
+		}
 		return
 	}
+	// A member knows no later version than that of its own write: a record that says so was
+	// written to another server, or edited.
+	says := r.EvictedBy == "" && CompareVersions(r.Watched, k.listed) >= 0 && CompareVersions(r.Watched, l.Version) <= 0
 	switch {
-	case r.Newcomer == Settled:
-		m.adoptTombstones(l)
-		m.settle()
-	case r.Newcomer == Cold && k.awaited[l.UID]:
-		m.adoptTombstones(l)
+	case says && r.Newcomer == Settled:
+		m.settle() // the tombstones of that record were adopted
+	case says && r.Newcomer == Cold:
 		delete(k.awaited, l.UID)
+	case r.Void() && k.awaited[l.UID]:
+		m.noteWitness() // it has left, or was evicted, and has not said what it knew
 	}
 }
 
@@ -124,13 +131,13 @@ func (m *Machine) updateKnowledge() {
 	if k.settled || k.listed == "" {
 		return
 	}
-	if k.cold && len(k.awaited) == 0 || m.now.since(k.at) >= k.wait && m.canTrustView() {
+	if k.cold && len(k.awaited) == 0 || m.now.since(k.at) >= m.longest() && m.canTrustView() {
 		m.settle()
 	}
 }
 
 func (m *Machine) settle() {
-	m.knowledge = Knowledge{lease: m.knowledge.lease, settled: true, peers: m.knowledge.peers}
+	m.knowledge = Knowledge{lease: m.knowledge.lease, settled: true, records: m.knowledge.records}
 	m.ended = nil
 }
 

@@ -131,7 +131,7 @@ func (t *partitions) recheck(now Time) ring.Set {
 			t.state[p], t.drainSince[p] = draining, now
 			t.cancelled.Remove(p)
 			t.unsure.Add(p)
-		case draining:
+		case draining, claimed:
 			t.unsure.Add(p)
 		case drained:
 			t.state[p] = claimed
@@ -257,7 +257,7 @@ func (m *Machine) reconcilePartitions() {
 			}
 		case draining:
 			more = true
-			if want && !t.cancelled.Has(p) && !t.unsure.Has(p) { // no context was cancelled, and the claim still holds (R12a)
+			if want && !m.own.fenced && !t.cancelled.Has(p) && !t.unsure.Has(p) { // no context was cancelled, and the claim still holds (R12a)
 				t.state[p] = active
 				toActivate.Add(p)
 			} else if m.now.since(t.drainSince[p]) >= m.cfg.DrainGrace+m.cfg.DrainTimeout {

@@ -25,6 +25,7 @@ type peer struct {
 	refusedOp      uint64 // the last op at suspectAt: a list that was sent later shows whether the Lease exists
 	sweepAt        Time   // when a void Lease may be deleted
 	sweptLast      bool   // its deletion was sent when this member, the last one, left
+	unseen         bool   // a list has shown it, and the watch has not
 }
 
 // observe handles a Lease that the watch shows. Watch events are in order, so the newest
@@ -82,9 +83,7 @@ func (m *Machine) observe(l Lease, listed bool) {
 	}
 	m.dropTombstones(l.UID) // its record counts instead
 	p.lease, p.retryAt, p.failures, p.refusedOp = l, Time{}, 0, 0
-	if m.knowledge.settled {
-		m.adoptTombstones(l)
-	}
+	m.adoptTombstones(l)
 	m.learn(l)
 }
 
@@ -117,11 +116,12 @@ func judge(was, is Record) Record {
 	return is
 }
 
-// judgeInherited judges a Lease that this machine sees for the first time by what the earlier
-// machine of this process knew of it.
+// judgeInherited judges a Lease that is new to this machine by what was known of it before it
+// was gone, or by what the earlier machine of this process knew of it.
 func (m *Machine) judgeInherited(l Lease) Lease {
-	if was, known := m.knowledge.peers[l.UID]; known {
+	if was, known := m.knowledge.records[l.UID]; known {
 		l.Record = judge(was, l.Record)
+		delete(m.knowledge.records, l.UID)
 	}
 	return l
 }
@@ -143,9 +143,6 @@ func (m *Machine) observeOwn(l Lease) {
 	}
 	m.observeSameName(l)
 	m.resolveSameName(l)
-	if l.Record.Holder != m.cfg.Holder {
-		m.learn(l)
-	}
 	if l.Record.Void() {
 		m.otherHolder.lookAt = Time{}
 	}
@@ -170,7 +167,9 @@ func (m *Machine) removePeer(last Lease, final bool) {
 		m.parts.left(was.inForce(), Claims{}, p.changeSeenAt)
 		delete(m.peers, last.Name)
 		m.viewDirty, m.parts.blockedDirty = true, true
-		delete(m.knowledge.awaited, last.UID)
+		if m.knowledge.awaited[last.UID] {
+			m.noteWitness() // it has not said what it knew
+		}
 		last.Record = judge(was, last.Record)
 		if final && !changed(was, last.Record) {
 			since = p.changeSeenAt // it has written nothing since (R43)

@@ -7,6 +7,7 @@ import (
 	"cmp"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -52,6 +53,9 @@ func (m *Machine) addTombstone(last Lease, final bool, since Time) {
 		t.Claims = Claims{Everything: true}
 	}
 	m.putTombstone(t, since.Add(t.Duration))
+	if _, blocks := m.tombstones[t.key()]; blocks {
+		m.knowledge.records[last.UID] = r // if the Lease comes back, for instance with its label
+	}
 }
 
 // putTombstone adds a tombstone, or shortens its time: the same write of the same holder
@@ -72,8 +76,8 @@ func (m *Machine) putTombstone(t Tombstone, until Time) {
 }
 
 // adoptTombstones handles the tombstones on a Lease (R29, R47): the smaller time of each
-// counts. Only a newcomer learns of others from it (R49); otherwise members could keep a
-// tombstone alive by adopting it from each other.
+// counts. Only a newcomer learns of others from it, whoever has written them (R49); otherwise
+// members could keep a tombstone alive by adopting it from each other.
 func (m *Machine) adoptTombstones(l Lease) {
 	if l.Record.Edited || l.Record.EvictedBy != "" {
 		return
@@ -121,12 +125,28 @@ func (m *Machine) dropTombstones(uid string) {
 // expireTombstones drops the tombstones that have expired by the monotonic clock: a jump
 // of the wall clock must not shorten their time.
 func (m *Machine) expireTombstones() {
+	var expired []string
 	for key, t := range m.tombstones {
 		if m.now.Mono >= t.until.Mono {
 			delete(m.tombstones, key)
+			expired = append(expired, key.uid)
 			m.parts.blockedDirty = true
 		}
 	}
+	for _, uid := range expired {
+		if !m.hasTombstone(uid) {
+			delete(m.knowledge.records, uid)
+		}
+	}
+}
+
+func (m *Machine) hasTombstone(uid string) bool {
+	for key := range m.tombstones {
+		if key.uid == uid {
+			return true
+		}
+	}
+	return false
 }
 
 // tombstonesNow returns the tombstones with the time that remains of each, those first that
@@ -150,7 +170,7 @@ func (m *Machine) tombstonesToPublish() []Tombstone {
 	rest := Tombstone{Claims: Claims{Everything: true}}
 	size := 0
 	for _, t := range m.tombstonesNow() {
-		size += 150 + len(t.UID) + len(t.Holder) + t.Claims.Set.Partitions()/6
+		size += 150 + encodedSize(t.UID) + encodedSize(t.Holder) + t.Claims.Set.Partitions()/6
 		if t.key() != merged && len(list) < maxTombstones && size <= maxTombstoneSize {
 			list = append(list, t)
 			continue
@@ -163,32 +183,47 @@ func (m *Machine) tombstonesToPublish() []Tombstone {
 	return list
 }
 
+// encodedSize returns how many bytes a string takes in JSON, at most: six for a character that
+// is escaped.
+func encodedSize(s string) int {
+	size := len(s)
+	for _, c := range []byte(s) {
+		if c < ' ' || c > '~' || strings.IndexByte(`"\<>&`, c) >= 0 {
+			size += 5
+		}
+	}
+	return size
+}
+
 // Tombstones returns the tombstones for the machine that follows this one: those in force,
-// and one for each other Lease of this member's name whose end this machine has not seen,
-// because perhaps only a read has shown that Lease.
+// and one for each held Lease whose end the watch may never show, because only a read or a
+// list has shown that Lease.
 func (m *Machine) Tombstones() []Tombstone {
 	list := m.tombstonesNow()
+	add := func(l Lease) {
+		d := m.counting(l.Record.Duration)
+		list = append(list, Tombstone{UID: l.UID, Holder: l.Record.Holder, Seq: l.Record.Seq, Claims: Claims{Everything: true}, Duration: d, Remaining: d})
+	}
 	for _, uid := range slices.Sorted(maps.Keys(m.sameNameLeases)) {
 		if n := m.sameNameLeases[uid]; !n.void {
-			d := m.counting(n.lease.Record.Duration)
-			list = append(list, Tombstone{UID: uid, Holder: n.lease.Record.Holder, Seq: n.lease.Record.Seq, Claims: Claims{Everything: true}, Duration: d, Remaining: d})
+			add(n.lease)
 		}
+	}
+	for _, p := range m.peersWhere(func(p *peer) bool { return p.unseen && !p.lease.Record.Void() }) {
+		add(p.lease)
 	}
 	return list
 }
 
 // longest returns the longest lease duration that this member knows of (R49). A held Lease of
-// which it knows no duration claims everything itself. What peers know of counts only for a
-// newcomer: others have seen each Lease or its tombstone, and members that repeated each
-// other's duration would never forget it.
+// which it knows no duration claims everything itself. What others know of counts only for a
+// newcomer (see [Machine.learn]): others have seen each Lease or its tombstone, and members that
+// repeated each other's duration would never forget it.
 func (m *Machine) longest() time.Duration {
 	longest := m.cfg.LeaseDuration
 	for _, p := range m.peers {
 		if r := p.lease.Record; !r.Void() {
 			longest = max(longest, r.Duration)
-			if !m.knowledge.settled {
-				longest = max(longest, r.Longest)
-			}
 		}
 	}
 	for _, t := range m.tombstones {

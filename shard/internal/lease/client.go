@@ -106,6 +106,11 @@ func (c *Client) Update(ctx context.Context, uid, version string, r claim.Record
 	if err != nil {
 		return claim.Lease{}, outcome(err), fmt.Errorf("renew lease %s: %w", c.cfg.Name, err)
 	}
+	if updated.DeletionTimestamp != nil && len(updated.Finalizers) == 0 {
+		// The update removed the last finalizer of a Lease that was being deleted: the API
+		// server has deleted it, and answers with the object of the request.
+		return claim.Lease{}, claim.Unknown, fmt.Errorf("renew lease %s: the update deleted it, because it was being deleted and had no more finalizers", c.cfg.Name)
+	}
 	return claim.Lease{Name: updated.Name, UID: string(updated.UID), Version: updated.ResourceVersion, Created: updated.CreationTimestamp.Time, Record: r}, claim.OK, nil
 }
 

@@ -81,18 +81,9 @@ func (m *Member) apply(e claim.Event) (acted bool) {
 		if e.Outcome == claim.OK {
 			m.confirmed, m.successor = e.Lease, ""
 		}
-	case claim.LeaseDeleted:
-		if m.ended != nil {
-			// The next machine must learn of it: the process of that Lease may still run.
-			m.missed = append(m.missed, e)
-		}
-	case claim.WatchProgress:
-		if m.ended != nil && e.Listed {
-			// So must it of the first list, without which a newcomer waits forever (R49).
-			m.missed = append(m.missed, e)
-		}
 	}
 	if m.ended != nil {
+		m.machine.Step(m.Published.Now(), e) // it follows the watch for the next machine (R64)
 		return false
 	}
 	before := m.machine.Stats()

@@ -80,11 +80,6 @@ func (m *Member) startIncarnation(predecessor string) {
 		// this member must not publish that its watch has come further (R49).
 		m.step(claim.LeaseObserved{Lease: known, Listed: true})
 	}
-	missed := m.missed
-	m.missed = nil
-	for _, e := range missed {
-		m.step(e)
-	}
 	if m.synced {
 		m.step(claim.Synced{})
 	}

@@ -94,7 +94,6 @@ type Member struct {
 	stopping    bool
 	ended       error // why the machine ended; nil while it runs
 	endedAt     time.Time
-	missed      []claim.Event // deletions of Leases, and the first list, since the machine ended
 	fatal       error
 	joined      bool        // at least once
 	confirmed   claim.Lease // as the last confirmed write of this incarnation left it

@@ -30,16 +30,16 @@ type process struct {
 	limiter  limiter
 	watch    *watch
 
-	alive           bool
-	stopping        bool
-	paused          bool
-	asleep          asleep
-	machine         *claim.Machine // nil between two machines
-	lives           int
-	holder          string
-	betweenMachines []func() // watch events between two machines
-	wakeAt          time.Duration
-	stepped         claim.Time // the time of the machine's last step
+	alive    bool
+	stopping bool
+	paused   bool
+	asleep   asleep
+	machine  *claim.Machine // nil between two machines
+	lives    int
+	holder   string
+	retired  *claim.Machine // between two machines: it follows the watch
+	wakeAt   time.Duration
+	stepped  claim.Time // the time of the machine's last step
 
 	work     work
 	cache    cache
@@ -116,10 +116,6 @@ func (p *process) live(predecessor *claim.Machine) {
 			p.receive(func() { p.step(claim.LeaseObserved{Lease: l, Listed: true}) })
 		}
 	}
-	for _, event := range p.betweenMachines {
-		p.receive(event)
-	}
-	p.betweenMachines = nil
 	machine := p.machine
 	synced := w.between(0, 2*time.Millisecond)
 	if predecessor == nil {
@@ -146,8 +142,6 @@ func (p *process) receive(event func()) {
 	case !p.alive:
 	case p.paused:
 		p.asleep.events = append(p.asleep.events, func() { p.receive(event) })
-	case p.machine == nil:
-		p.betweenMachines = append(p.betweenMachines, event)
 	default:
 		event()
 	}
@@ -156,6 +150,9 @@ func (p *process) receive(event func()) {
 // step passes an event to the machine and carries out its actions.
 func (p *process) step(e claim.Event) {
 	w, m := p.w, p.machine
+	if m == nil && p.retired != nil && w.failure == nil {
+		p.retired.Step(p.clock.now(), e)
+	}
 	if m == nil || w.failure != nil {
 		return
 	}
@@ -287,7 +284,7 @@ func (p *process) end(reason error) {
 	w.counts.CacheWaitsGivenUp += int(stats.CacheWaitsGivenUp)
 	p.work.stop()
 	ended := p.machine
-	p.machine = nil
+	p.machine, p.retired = nil, ended
 	p.work.disown()
 	switch {
 	case errors.Is(reason, claim.ErrStopped):

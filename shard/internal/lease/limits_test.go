@@ -24,7 +24,7 @@ import (
 // R47: what a member publishes never exceeds the limit beyond which its record counts as edited.
 // The size of a tombstone is estimated without what JSON adds: "<" takes six bytes. 25 Leases with
 // such holders are created and deleted by hand.
-func TestAttackR47_PublishedTombstonesStayWithinTheLimit(t *testing.T) {
+func TestR47_PublishedTombstonesStayWithinTheLimit(t *testing.T) {
 	p := ring.DefaultParameters()
 	m := claim.New(claim.Config{
 		Member: "a", Lease: "foo-a", Holder: "a_1", Parameters: p,
@@ -65,7 +65,9 @@ func TestAttackR47_PublishedTombstonesStayWithinTheLimit(t *testing.T) {
 // deleting answers updates as the API server does for a Lease that is being deleted, if the update
 // removes its last finalizer: it deletes the Lease and returns the object of the request.
 // (apiserver, pkg/registry/generic/registry/store.go: deleteWithoutFinalizers)
-type deleting struct{ coordinationclient.LeaseInterface }
+type deleting struct {
+	coordinationclient.LeaseInterface
+}
 
 func (d deleting) Update(ctx context.Context, l *coordinationv1.Lease, o metav1.UpdateOptions) (*coordinationv1.Lease, error) {
 	if err := d.Delete(ctx, l.Name, metav1.DeleteOptions{}); err != nil {
@@ -78,7 +80,7 @@ func (d deleting) Update(ctx context.Context, l *coordinationv1.Lease, o metav1.
 
 // R6, R60: a renewal that deletes the member's own Lease ("kubectl delete lease
 // --cascade=foreground", whose finalizer the renewal removes) must not count as confirmed.
-func TestAttackR6_AnUpdateThatDeletesTheLeaseIsNotOK(t *testing.T) {
+func TestR6_AnUpdateThatDeletesTheLeaseIsNotOK(t *testing.T) {
 	ctx := context.Background()
 	cluster := shardtest.NewCluster()
 	created, _, err := lease.NewClient(config(cluster, "a")).Create(ctx, record("a"))
