@@ -105,6 +105,8 @@ func (m *Member) end(reason error) {
 		m.cfg.Metrics.LeaseLost("deleted")
 	case errors.Is(reason, claim.ErrWentBack):
 		m.cfg.Metrics.LeaseLost("restored")
+	case errors.Is(reason, claim.ErrTakenOver):
+		m.cfg.Metrics.LeaseLost("taken_over")
 	}
 	m.notify(Left, ring.Set{}, left)
 	m.Components.released(ring.FullSet(m.machine.Parameters().Partitions))

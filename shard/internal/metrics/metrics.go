@@ -108,7 +108,7 @@ func New(ringName string, read func() Values) *Metrics {
 	m.lastRelocated = gauge("sharding_last_partitions_relocated", "Partitions that the last change of the ring assigned to a different member.")
 	m.lastRelocatedPercent = gauge("sharding_last_partitions_relocated_percent", "The same in percent of all partitions.")
 	m.leaseFaults = vector("sharding_lease_faults_total", "Leases read that were foreign, or a member's but malformed.", "kind", "foreign", "malformed")
-	m.leaseLost = vector("sharding_lease_lost_total", "Times that this member lost its Lease, by what became of it.", "reason", "evicted", "deleted", "restored")
+	m.leaseLost = vector("sharding_lease_lost_total", "Times that this member lost its Lease, by what became of it.", "reason", "evicted", "deleted", "restored", "taken_over")
 	m.requestFailures = vector("sharding_request_failures_total", "Requests for Leases that failed, by verb and reason. The verb \"evict\" is an update of another member's Lease.", "verb reason")
 	histogram := func(name, help string) prometheus.Histogram {
 		h := prometheus.NewHistogram(prometheus.HistogramOpts{
@@ -294,5 +294,6 @@ func (m *Metrics) RequestFailed(verb, reason string) {
 	m.requestFailures.WithLabelValues(verb, reason).Inc()
 }
 
-// LeaseLost counts a loss of the member's own Lease: "evicted", "deleted" or "restored".
+// LeaseLost counts a loss of the member's own Lease: "evicted", "deleted", "restored" or
+// "taken_over".
 func (m *Metrics) LeaseLost(reason string) { m.leaseLost.WithLabelValues(reason).Inc() }
