@@ -18,11 +18,6 @@ import (
 // These tests have servers whose responses are late or lost. Reads show what was written, so
 // that no member needs to stop.
 
-const (
-	needsR40 = "needs R40: a quorum read confirms a write whose response was lost"
-	needsR41 = "needs R41: a write without a response within RP is confirmed by a read alongside it, and abandoned RD/2 after its send"
-)
-
 var (
 	writes      = []string{"create", "update", "delete"}
 	allRequests = append([]string{"get", "list"}, writes...)
@@ -36,21 +31,17 @@ func fast(string) trip { return trip{there: time.Millisecond, back: time.Millise
 // webhook is down delays writes by the webhook's timeout.
 func TestR41_LateResponsesFenceNoMember(t *testing.T) {
 	for name, test := range map[string]struct {
-		take   time.Duration
-		verbs  []string
-		onlyB  bool
-		needed string
+		take  time.Duration
+		verbs []string
+		onlyB bool
 	}{
-		"all requests, 2.5 s":         {2500 * time.Millisecond, allRequests, false, ""},
-		"all requests, 3.5 s":         {3500 * time.Millisecond, allRequests, false, needsR41},
-		"all requests, 4 s":           {4 * time.Second, allRequests, false, needsR41},
-		"writes, 3.5 s":               {3500 * time.Millisecond, writes, false, needsR41},
-		"writes of one member, 3.5 s": {3500 * time.Millisecond, writes, true, needsR41},
+		"all requests, 2.5 s":         {2500 * time.Millisecond, allRequests, false},
+		"all requests, 3.5 s":         {3500 * time.Millisecond, allRequests, false},
+		"all requests, 4 s":           {4 * time.Second, allRequests, false},
+		"writes, 3.5 s":               {3500 * time.Millisecond, writes, false},
+		"writes of one member, 3.5 s": {3500 * time.Millisecond, writes, true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if test.needed != "" {
-				t.Skip(test.needed)
-			}
 			synctest.Test(t, func(t *testing.T) {
 				cluster := shardtest.NewCluster()
 				wireA, wireB := newPlannedClient(cluster.Client("a"), fast), newPlannedClient(cluster.Client("b"), fast)
@@ -104,17 +95,13 @@ func TestR40_LostResponsesKeepNoKeyUnowned(t *testing.T) {
 	for _, test := range []struct {
 		percent int
 		within  time.Duration // limit until each key is owned again
-		needed  string
 	}{
-		{50, time.Minute, ""},
-		{50, 0, needsR40},
-		{90, 0, needsR40},
-		{100, 0, needsR40},
+		{50, time.Minute},
+		{50, 0},
+		{90, 0},
+		{100, 0},
 	} {
 		t.Run(fmt.Sprintf("%d percent, %v", test.percent, test.within), func(t *testing.T) {
-			if test.needed != "" {
-				t.Skip(test.needed)
-			}
 			synctest.Test(t, func(t *testing.T) {
 				cluster := shardtest.NewCluster()
 				client := newPlannedClient(cluster.Client("b"), fast)
