@@ -162,33 +162,36 @@ func TestR40_AnEarlierWriteConfirmsOnlyTheRenewal(t *testing.T) {
 	p.wantStates(nil, p.all())
 }
 
-// While a member cannot tell whether a write was committed, another one is confirmed as a
-// renewal. Work that was stopped because of R52 must not continue before a write has given the
-// partitions new tokens.
+// A fenced member checks its claims (R52). A read then shows an earlier write, which is still a
+// renewal: the member is no longer fenced, but its partitions have the tokens from before the
+// check. It sends no list before a write has given them new ones.
 func TestR40_R52_ARenewalByAReadGivesNoToken(t *testing.T) {
 	p := newDriver(t).join()
-	u := p.due()
-	p.wait(p.cfg.RenewDeadline)
-	p.did = p.did[:0]
-	p.step(WriteResult{Op: u.Op})
-	p.wait(200 * time.Millisecond)
-	p.answer(take[GetLease](p)) // fenced: the claims must be checked
-	p.step(Idle(take[Drain](p)))
-	first, sent := take[WriteLease](p), p.now
-	old := p.lease(p.cfg.Lease)
-	p.step(WriteResult{Op: first.Op})
-	p.wait(time.Second)
-	p.step(GetResult{Op: take[GetLease](p).Op, Outcome: OK, Lease: old})
-	second := take[WriteLease](p)
-	p.commit(first)
+	first := p.due()
+	p.wait(first.Timeout - 100*time.Millisecond)
+	p.step(WriteResult{Op: first.Op, Outcome: OK, Lease: p.commit(first)})
 	p.show(p.cfg.Lease)
-	p.step(WriteResult{Op: second.Op, Outcome: Conflict})
-	p.wait(2 * time.Second)
+	old := p.lease(p.cfg.Lease)
+	second := take[WriteLease](p)
+	sent := p.m.own.op.sent
+	read := p.giveUp(second, sent)
+	if _, open := p.m.Fence(); open {
+		t.Fatal("not fenced")
+	}
+	p.step(GetResult{Op: read.Op, Outcome: OK, Lease: old})
+	p.step(Idle(take[Drain](p)))
+	third := take[WriteLease](p)
+	p.commit(second)
+	p.show(p.cfg.Lease)
+	p.step(WriteResult{Op: third.Op, Outcome: Conflict})
+	p.wait(100 * time.Millisecond)
 	p.answer(take[GetLease](p))
 	p.wantFence(sent)
 	none[ListLeases](p)
-	third := take[WriteLease](p)
-	p.step(WriteResult{Op: third.Op, Outcome: OK, Lease: p.commit(third)})
+	p.wantStates(nil, p.all())
+	fourth := take[WriteLease](p)
+	none[ListLeases](p)
+	p.step(WriteResult{Op: fourth.Op, Outcome: OK, Lease: p.commit(fourth)})
 	p.show(p.cfg.Lease)
 	p.serve()
 	p.wantStates(p.all(), nil)
@@ -225,21 +228,26 @@ func TestR40_ALateResponseIsIgnored(t *testing.T) {
 	}
 }
 
-// A new incarnation of the partitions does not inherit what a write claimed for the old ones.
+// The partitions that the write claimed do not exist any more.
 func TestR40_ClaimsOfOtherPartitionsAreNotConfirmed(t *testing.T) {
-	p, u, sent := claimLost(t)
+	p, u, _ := claimLost(t)
 	p.commit(u)
-	read := p.giveUp(u, sent)
+	p.wait(time.Second)
+	p.step(WriteResult{Op: u.Op})
 	old := p.peerRecord("b", PhaseActive)
-	old.Parameters.Key = "namespace"
+	old.Parameters.Partitions = 2 * testPartitions
 	old.Fingerprint = old.Parameters.Fingerprint()
-	old.Claims.Parameters = old.Parameters
+	old.Claims.Parameters, old.Claims.Set = old.Parameters, setOf(old.Parameters.Partitions)
 	l := p.put("lease-b", old)
 	l.Created = time.Unix(0, 0)
 	p.step(LeaseObserved{Lease: l})
-	p.answer(read)
+	if got := len(p.m.States()); got != old.Parameters.Partitions {
+		t.Fatalf("there are %d partitions", got)
+	}
+	p.wait(200 * time.Millisecond)
+	p.answer(take[GetLease](p))
 	p.wantStates(nil, nil)
-	none[Activated](p)
+	none[Claimed](p)
 }
 
 // R41: one read is sent alongside a write without a response, after RenewPeriod. Until one of
@@ -345,12 +353,12 @@ func TestR17_TheListMustShowTheClaims(t *testing.T) {
 		change func(*driver, *Record)
 		counts bool
 	}{
-		"the confirmed record":    {func(*driver, *Record) {}, true},
-		"a later renewal":         {func(_ *driver, r *Record) { r.Seq++ }, true},
-		"an earlier write":        {func(_ *driver, r *Record) { r.Seq-- }, false},
-		"without one of the them": {func(_ *driver, r *Record) { r.Claims.Set.Remove(3) }, false},
-		"another holder":          {func(_ *driver, r *Record) { r.Holder = "a_2" }, false},
-		"an edited record":        {func(_ *driver, r *Record) { *r = edited(r.Holder) }, false},
+		"the confirmed record": {func(*driver, *Record) {}, true},
+		"a later renewal":      {func(_ *driver, r *Record) { r.Seq++ }, true},
+		"an earlier write":     {func(_ *driver, r *Record) { r.Seq-- }, false},
+		"without one of them":  {func(_ *driver, r *Record) { r.Claims.Set.Remove(3) }, false},
+		"another holder":       {func(_ *driver, r *Record) { r.Holder = "a_2" }, false},
+		"an edited record":     {func(_ *driver, r *Record) { *r = edited(r.Holder) }, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p, list := claiming(t)

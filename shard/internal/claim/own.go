@@ -258,9 +258,6 @@ func (m *Machine) confirmed(r *request, version string) {
 	}
 	m.watchProbe.expect(m.own.uid, r.seq, m.now)
 	m.list.discard(m.parts.reclaim(version))
-	if r.kind == opUpdate && !m.parts.sameTable(r.record.Claims.Parameters) {
-		return // the partitions that it claims were given up since
-	}
 	if claimed := m.parts.confirm(r.claiming, version); !claimed.Empty() {
 		m.do(Claimed{Partitions: claimed})
 	}
