@@ -207,8 +207,8 @@ func (m *Machine) takeBack(set mutantring.Set, to partitionState) {
 		}}},
 		{Name: "compares a read with what was sent by the seq only", Edits: []mutation.Edit{{ // R40
 			File: "own.go",
-			Old:  "return r.record.readsAs(l.Record) &&",
-			New:  "return (r.record.readsAs(l.Record) || MUTANT_ON && r.seq == l.Record.Seq) &&",
+			Old:  "return r.record.ReadsAs(l.Record) &&",
+			New:  "return (r.record.ReadsAs(l.Record) || MUTANT_ON && r.seq == l.Record.Seq) &&",
 		}}},
 		{Name: "confirms the claims of an earlier write by a read", Edits: []mutation.Edit{{ // R40
 			File: "own.go",

@@ -298,7 +298,7 @@ func (m *Machine) renewed(r *request, version string) {
 // withdrawn the claims of the record, and may still be committed. It reports whether it is the
 // last one.
 func (m *Machine) confirmByRead(l Lease) (last bool) {
-	n := slices.IndexFunc(m.own.unconfirmed, func(r *request) bool { return r.record.readsAs(l.Record) && !m.expired(r) })
+	n := slices.IndexFunc(m.own.unconfirmed, func(r *request) bool { return r.record.ReadsAs(l.Record) && !m.expired(r) })
 	if n < 0 {
 		return false
 	}

@@ -135,10 +135,10 @@ type Record struct {
 // (R45). On any other Lease without a holder, someone has removed it.
 func (r Record) Void() bool { return r.Holder == "" && !r.Edited }
 
-// readsAs reports whether a Lease to which this record was written shows the other one, in
+// ReadsAs reports whether a Lease to which this record was written shows the other one, in
 // all that other members act on (R40). Watermarks only delay them (R78). A Lease shows its
 // duration in seconds, and others in milliseconds, rounded up.
-func (r Record) readsAs(shown Record) bool {
+func (r Record) ReadsAs(shown Record) bool {
 	same := func(a, b, unit time.Duration) bool {
 		up := func(d time.Duration) time.Duration { return min((d+unit-1)/unit*unit, MaxLeaseDuration) }
 		return up(a) == up(b)
