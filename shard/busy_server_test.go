@@ -222,6 +222,35 @@ func TestRun_RenewsPastAServerThatShutsDown(t *testing.T) {
 	}
 }
 
+// A server that is too busy has certainly not carried out a write: the member needs no read
+// before it repeats it, and waits longer than without a wish of the server.
+func TestRun_ABusyServerGetsNoReads(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sent := map[string]int{}
+		m, server := startOn(t, func(verb string) int {
+			if sent[verb]++; verb == "put" {
+				return 1
+			}
+			return 0
+		}, true)
+		time.Sleep(6 * time.Second) // a renewal is due within 3 s, and the fence follows 6 s later
+		server.mu.Lock()
+		reads, writes := sent["get"], sent["put"]
+		server.busy = func(string) int { return 0 }
+		server.mu.Unlock()
+		if reads > 0 || writes < 3 || writes > 8 {
+			t.Errorf("%d reads and %d writes", reads, writes)
+		}
+		time.Sleep(2 * time.Second)
+		if m.Fenced() || !m.OwnsKey("x/y") {
+			t.Error("fenced")
+		}
+		if err := m.end(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // The watch ends, and the server rejects the next one once, or never responds to it. Or the
 // watch ends because its version is too old, and the list gets no response.
 func TestRun_WatchesAgain(t *testing.T) {

@@ -162,7 +162,7 @@ func (s *Sharder) podUID(ctx context.Context) string {
 	if s.cfg.PodUID != "" {
 		return s.cfg.PodUID
 	}
-	ctx, cancel := context.WithTimeout(ctx, s.cfg.RenewPeriod)
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.RenewDeadline/2)
 	defer cancel()
 	pod, err := lease.Call(ctx, &s.calls, func(ctx context.Context) (*corev1.Pod, error) {
 		return s.api.pods.Pods(s.cfg.Namespace).Get(ctx, s.cfg.PodName, metav1.GetOptions{})

@@ -28,7 +28,8 @@
 // # Guarantees
 //
 //   - C1: A partition becomes active only after the server has confirmed a write of
-//     this member that claims it, and a quorum list that was sent after that showed no
+//     this member that claims it, by its response or by a read that shows exactly what was
+//     written (R40), and a quorum list that was sent after that showed no
 //     other held Lease whose claims overlap, and no tombstone that the machine knows of
 //     overlaps. The watch has come to that list, and this member knows of every Lease that
 //     was deleted before it started (R18, R49).
@@ -41,8 +42,9 @@
 //     newest version that this machine saw, when its holder and seq have not changed for
 //     the whole duration that counts for it (R46), while this member's own renewals
 //     succeeded, and when its watch is fresh.
-//   - C5: A write whose outcome is unknown never counts as a claim: the machine reads
-//     its Lease and writes again before it continues.
+//   - C5: A write whose outcome is unknown does not count as a claim: the machine reads
+//     its Lease. If the read shows exactly the last write that was sent, that was confirmed
+//     (R40). Otherwise the machine writes again before it continues.
 //   - C6: Partitions that the member keeps stay active when the set of members changes.
 //   - C7: No event makes the machine panic. Events that arrive late, twice or not at
 //     all can only delay it.

@@ -28,6 +28,7 @@ type driver struct {
 	hang    bool             // evictions and deletions of other members' Leases get no response
 	hung    []Action         // those evictions and deletions
 	lists   func(ListLeases) // handles lists, if it is not nil
+	watched func(Action)     // is called for each action, if it is not nil
 }
 
 const testPartitions = 8
@@ -67,6 +68,9 @@ func (p *driver) step(e Event) {
 	for _, a := range actions {
 		if activated, ok := a.(Activated); ok {
 			p.unowned = append(p.unowned, activated.Unowned...)
+		}
+		if p.watched != nil {
+			p.watched(a)
 		}
 	}
 	p.did = append(p.did, actions...)

@@ -34,7 +34,7 @@ func (t Time) since(earlier Time) time.Duration { return t.Mono - earlier.Mono }
 type Outcome uint8
 
 const (
-	// Unknown is the zero value: a timeout, a lost connection, a 5xx, a refusal.
+	// Unknown is the zero value: a timeout, a lost connection, a 5xx.
 	// A write may have been committed, or may still be committed later.
 	Unknown Outcome = iota
 	// OK: the server confirmed the request.
@@ -46,6 +46,9 @@ const (
 	NotFound
 	// Exists: a Lease of that name already exists.
 	Exists
+	// Refused: the request was certainly not carried out, and will not be. The server was too
+	// busy, did not authorize it or found it invalid, or there was no connection to send it.
+	Refused
 )
 
 // String returns the name of the outcome.
@@ -59,6 +62,8 @@ func (o Outcome) String() string {
 		return "not found"
 	case Exists:
 		return "already exists"
+	case Refused:
+		return "refused"
 	}
 	return "unknown"
 }
@@ -66,7 +71,8 @@ func (o Outcome) String() string {
 // An Event is something that has happened. The caller passes it to [Machine.Step].
 type Event interface{ event() }
 
-// The events.
+// The events. RetryAfter is how long the server asks to wait after a failed request, 0 if it
+// does not.
 type (
 	// Tick carries only the time.
 	Tick struct{}
@@ -100,31 +106,41 @@ type (
 	// GetResult answers GetLease.
 	GetResult struct {
 		Op      uint64
-		Outcome Outcome // OK, NotFound or Unknown
+		Outcome Outcome // OK, NotFound, Refused or Unknown
 		Lease   Lease
+		// Unselected: the Lease does not have the ring's label, so peers do not see it.
+		Unselected bool
+		RetryAfter time.Duration
 	}
 	// WriteResult answers CreateLease and WriteLease.
 	WriteResult struct {
 		Op      uint64
 		Outcome Outcome
 		Lease   Lease // with OK: its new UID, Version and Created
+
+		RetryAfter time.Duration
 	}
 	// DeleteResult answers DeleteLease.
 	DeleteResult struct {
-		Op      uint64
-		Outcome Outcome
+		Op         uint64
+		Outcome    Outcome
+		RetryAfter time.Duration
 	}
 	// ListResult answers ListLeases.
 	ListResult struct {
 		Op      uint64
 		Outcome Outcome
 		Leases  []Lease
+
+		RetryAfter time.Duration
 	}
 	// EvictResult answers EvictLease.
 	EvictResult struct {
 		Op      uint64
 		Outcome Outcome
 		Lease   Lease // with OK: the void Lease
+
+		RetryAfter time.Duration
 	}
 )
 

@@ -138,8 +138,8 @@ func (m *Machine) evicted(e EvictResult) {
 		m.stats.EvictionsRefused++
 	}
 	if r := m.finish(e.Op); r != nil {
-		if e.Outcome == Unknown {
-			m.failed(Unknown)
+		if e.Outcome == Unknown || e.Outcome == Refused {
+			m.failed(e.Outcome, e.RetryAfter)
 		}
 		return
 	}
@@ -167,7 +167,7 @@ func (m *Machine) evicted(e EvictResult) {
 			}
 		default:
 			p.failures++
-			p.retryAt = m.now.Add(m.backoff(p.failures))
+			p.retryAt = m.now.Add(max(m.backoff(p.failures), min(e.RetryAfter, 2*m.cfg.RenewPeriod)))
 		}
 		return
 	}

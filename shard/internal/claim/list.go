@@ -12,6 +12,7 @@ import (
 // listing is the quorum read that a member makes between a claim and work on it (R16).
 type listing struct {
 	op         uint64   // 0 if none is in flight
+	seq        uint64   // of the last confirmed write when the list was sent
 	asked      ring.Set // claimed by a confirmed write before the list was sent
 	clear      ring.Set // claimed by no other member, according to the last list
 	retryAt    Time
@@ -25,7 +26,7 @@ type listing struct {
 // maybeList sends a list if one is needed: a new member has to learn its peers, or there
 // are claimed partitions that no other member claims, according to the watch.
 func (m *Machine) maybeList() {
-	if m.list.outstanding() || m.own.op != nil || m.own.version == "" || !m.now.Reached(m.list.retryAt) {
+	if m.list.outstanding() || m.own.version == "" || !m.now.Reached(m.list.retryAt) {
 		return
 	}
 	asked := ring.NewSet(len(m.parts.state))
@@ -35,7 +36,7 @@ func (m *Machine) maybeList() {
 		}
 		pending := m.PendingWatermarks()
 		for p, s := range m.parts.state {
-			if s == claimed && m.parts.want.Has(p) && !m.parts.blocked.Has(p) && !m.mustWaitForCache(p, pending) {
+			if s == claimed && !m.parts.oldToken.Has(p) && m.parts.want.Has(p) && !m.parts.blocked.Has(p) && !m.mustWaitForCache(p, pending) {
 				asked.Add(p)
 			}
 		}
@@ -44,7 +45,7 @@ func (m *Machine) maybeList() {
 		}
 	}
 	m.stats.Lists++
-	m.list.op, m.list.asked = m.op(), asked
+	m.list.op, m.list.asked, m.list.seq = m.op(), asked, m.own.confirmedSeq
 	m.do(ListLeases{Op: m.list.op, Timeout: m.timeout()})
 }
 
@@ -57,26 +58,25 @@ func (m *Machine) listed(e ListResult) {
 	m.list.op = 0
 	if e.Outcome != OK {
 		m.list.again++
-		m.list.retryAt = m.now.Add(m.jitter(min(200*time.Millisecond<<min(m.list.again-1, 10), m.cfg.RenewPeriod)))
+		wait := m.jitter(min(200*time.Millisecond<<min(m.list.again-1, 10), m.cfg.RenewPeriod))
+		m.list.retryAt = m.now.Add(max(wait, min(e.RetryAfter, m.cfg.RenewPeriod)))
 		return
 	}
 	inList := make(map[string]bool, len(e.Leases))
-	ownVersion := ""
+	showsClaims := false
 	for _, l := range e.Leases {
 		inList[l.UID] = true
 		m.noteWatermarks(l.Record.Watermarks)
 		switch {
 		case l.Name != m.cfg.Lease:
 		case l.UID == m.own.uid:
-			ownVersion = l.Version
+			showsClaims = m.showsClaims(l.Record)
 		default:
 			m.observeSameName(l)
 		}
 	}
 	m.findDeleted(e.Op, inList)
-	if ownVersion == "" || ownVersion != m.own.version {
-		// The list does not show this member's Lease at the version that this machine
-		// knows: a renewal overtook the list, or another client wrote the Lease.
+	if !showsClaims { // another client wrote the Lease, or this list is an old one (R17)
 		m.list.again++
 		m.list.retryAt = m.now.Add(min(10*time.Millisecond<<min(m.list.again-1, 10), m.cfg.RenewPeriod/3))
 		return
@@ -104,6 +104,21 @@ func (m *Machine) listed(e ListResult) {
 			m.list.answerTo = l.Version
 		}
 	}
+}
+
+// showsClaims reports whether the record, of this member's Lease in a list, shows the writes
+// that were confirmed before the list was sent, and claims what the list was sent for (R17).
+// It may also show a later write, of which the outcome is not known yet.
+func (m *Machine) showsClaims(r Record) bool {
+	if r.Holder != m.cfg.Holder || r.Edited || r.Seq < m.list.seq {
+		return false
+	}
+	for p := range m.list.asked.All() {
+		if !r.Claims.overlaps(p, m.parts.parameters) {
+			return false
+		}
+	}
+	return true
 }
 
 // discard makes the list decide nothing about partitions that were claimed again after it was

@@ -150,8 +150,8 @@ func (m *Machine) takeBack(set mutantring.Set, to partitionState) {
 		}}},
 		{Name: "treats a release without a response as not done", Edits: []mutation.Edit{{
 			File: "own.go",
-			Old:  "\t\tm.failed(e.Outcome)\n\t\treturn\n\t}\n\tif r.kind == opCreate {\n",
-			New:  "\t\tm.failed(e.Outcome)\n\t\tif MUTANT_ON {\n\t\t\tm.takeBack(r.released, drained)\n\t\t}\n\t\treturn\n\t}\n\tif r.kind == opCreate {\n",
+			Old:  "\t\tm.failed(e.Outcome, e.RetryAfter)\n\t\treturn\n\t}\n\tif r.kind == opCreate {\n",
+			New:  "\t\tm.failed(e.Outcome, e.RetryAfter)\n\t\tif MUTANT_ON {\n\t\t\tm.takeBack(r.released, drained)\n\t\t}\n\t\treturn\n\t}\n\tif r.kind == opCreate {\n",
 		}}},
 		{Name: "concludes a claim from a read", Edits: []mutation.Edit{{
 			File: "own.go",
@@ -245,6 +245,110 @@ func (m *Machine) takeBack(set mutantring.Set, to partitionState) {
 			Old:  "\tif !final {\n",
 			New:  "\tif !final && !MUTANT_ON {\n",
 		}}},
+		{Name: "concludes nothing from a read", Edits: []mutation.Edit{{ // R40
+			File: "own.go",
+			Old:  "func (m *Machine) confirmByRead(l Lease) (last bool) {\n",
+			New:  "func (m *Machine) confirmByRead(l Lease) (last bool) {\n\tif MUTANT_ON {\n\t\treturn false\n\t}\n",
+		}}},
+		{Name: "confirms the last write whatever a read shows", Edits: []mutation.Edit{{ // R40
+			File: "own.go",
+			Old:  "\tif n < 0 {\n",
+			New:  "\tif n < 0 && MUTANT_ON {\n\t\tn = len(m.own.unconfirmed) - 1\n\t}\n\tif n < 0 {\n",
+		}}},
+		{Name: "compares a read with what was sent by the seq only", Edits: []mutation.Edit{{ // R40
+			File: "own.go",
+			Old:  "return r.record.ReadsAs(l.Record) &&",
+			New:  "return (r.record.ReadsAs(l.Record) || MUTANT_ON && r.seq == l.Record.Seq) &&",
+		}}},
+		{Name: "confirms the claims of an earlier write by a read", Edits: []mutation.Edit{{ // R40
+			File: "own.go",
+			Old:  "\tif r.seq < m.own.seq {\n",
+			New:  "\tif r.seq < m.own.seq && !MUTANT_ON {\n",
+		}}},
+		{Name: "confirms a write that is too old by a read", Edits: []mutation.Edit{{ // R40
+			File: "own.go",
+			Old:  "&& !m.expired(r) })",
+			New:  "&& (!m.expired(r) || MUTANT_ON) })",
+		}}},
+		{Name: "counts the fence from the read", Edits: []mutation.Edit{{ // R40
+			File: "own.go",
+			Old:  "\tr := m.own.unconfirmed[n]\n",
+			New:  "\tr := m.own.unconfirmed[n]\n\tif MUTANT_ON {\n\t\tr.sent = m.now\n\t}\n",
+		}}},
+		{Name: "believes a read of a Lease that peers do not see", Edits: []mutation.Edit{{ // R40, R1
+			File: "own.go",
+			Old:  "case !e.Unselected && m.confirmByRead(l):",
+			New:  "case (!e.Unselected || MUTANT_ON) && m.confirmByRead(l):",
+		}}},
+		{Name: "writes again with the seq of the write before", Edits: []mutation.Edit{{ // R40
+			File: "own.go",
+			Old:  "\tm.own.seq++\n\tr.seq = m.own.seq\n\tr.record =",
+			New:  "\tif !MUTANT_ON || m.own.failures == 0 {\n\t\tm.own.seq++\n\t}\n\tr.seq = m.own.seq\n\tr.record =",
+		}}},
+		{Name: "continues with the seq that a read shows", Edits: []mutation.Edit{{ // R40
+			File: "own.go",
+			Old:  "\t\t// If the record was edited (R32), the next write restores it.\n",
+			New:  "\t\tif MUTANT_ON && !l.Record.Edited {\n\t\t\tm.own.seq = l.Record.Seq\n\t\t}\n\t\t// If the record was edited (R32), the next write restores it.\n",
+		}}},
+		{Name: "handles the response to a write that a read has confirmed", Edits: []mutation.Edit{{ // R40
+			File: "own.go",
+			Old:  "\tm.own.op = nil // its response may still arrive, and is ignored\n",
+			New:  "\tif !MUTANT_ON {\n\t\tm.own.op = nil\n\t}\n",
+		}}},
+		{Name: "gives a request up after RenewPeriod", Edits: []mutation.Edit{{ // R41
+			File: "own.go",
+			Old:  "func (m *Machine) timeout() time.Duration { return m.cfg.RenewDeadline / 2 }\n",
+			New:  "func (m *Machine) timeout() time.Duration {\n\tif MUTANT_ON {\n\t\treturn m.cfg.RenewPeriod\n\t}\n\treturn m.cfg.RenewDeadline / 2\n}\n",
+		}}},
+		{Name: "sends no read alongside a write", Edits: []mutation.Edit{{ // R41
+			File: "own.go",
+			Old:  "\tif r.kind != opUpdate || r.hasRead ||",
+			New:  "\tif MUTANT_ON || r.kind != opUpdate || r.hasRead ||",
+		}}},
+		{Name: "writes again when the read alongside a write does not show it", Edits: []mutation.Edit{{ // R7, R41
+			File: "own.go",
+			Old:  "\tcase alongside:\n",
+			New:  "\tcase alongside && !MUTANT_ON:\n",
+		}, {
+			File: "own.go",
+			Old:  "\t\t// still be in flight (R20).\n",
+			New:  "\t\t// still be in flight (R20).\n\t\tif MUTANT_ON {\n\t\t\tm.own.op = nil\n\t\t}\n",
+		}}},
+		{Name: "lists only while no write is in flight", Edits: []mutation.Edit{{ // R16, R41
+			File: "list.go",
+			Old:  "\tif m.list.outstanding() || m.own.version == \"\" ||",
+			New:  "\tif m.list.outstanding() || MUTANT_ON && m.own.op != nil || m.own.version == \"\" ||",
+		}}},
+		{Name: "accepts a list that does not show its claims", Edits: []mutation.Edit{{ // R17
+			File: "list.go",
+			Old:  "\t\tif !r.Claims.overlaps(p, m.parts.parameters) {\n",
+			New:  "\t\tif !MUTANT_ON && !r.Claims.overlaps(p, m.parts.parameters) {\n",
+		}}},
+		{Name: "accepts a list from before its last write", Edits: []mutation.Edit{{ // R17
+			File: "list.go",
+			Old:  "r.Edited || r.Seq < m.list.seq {",
+			New:  "r.Edited || r.Seq < m.list.seq && !MUTANT_ON {",
+		}}},
+		{Name: "takes writes of other clients for its own in the watch", Edits: []mutation.Edit{{ // R33
+			File: "watch_probe.go",
+			Old:  "e.waiting[n].seq <= seq {",
+			New:  "(e.waiting[n].seq <= seq || MUTANT_ON) {",
+		}}},
+		{Name: "activates with an old token after a check", Edits: []mutation.Edit{{ // R40, R52
+			File: "list.go",
+			Old:  "s == claimed && !m.parts.oldToken.Has(p) &&",
+			New:  "s == claimed && (!m.parts.oldToken.Has(p) || MUTANT_ON) &&",
+		}}},
+		{Name: "keeps the version after any failure", Edits: []mutation.Edit{{ // R4
+			File: "own.go",
+			Old:  "\tif o != Refused || m.own.fenced {\n",
+			New:  "\tif !MUTANT_ON && (o != Refused || m.own.fenced) {\n",
+		}}},
+		{Name: "reads after a refusal", Edits: []mutation.Edit{{
+			File: "own.go",
+			Old:  "\t\tm.own.version = \"\"\n\t}\n\tm.own.failures++\n",
+			New:  "\t\tm.own.version = \"\"\n\t}\n\tif MUTANT_ON {\n\t\tm.own.version = \"\"\n\t}\n\tm.own.failures++\n",
+		}}},
 		// Rules of the machine's caller, which package claimsim implements: -without.
 		{Name: "works on after a pause without a check of the fence"},
 		{Name: "has a renew deadline as long as the lease"},
@@ -270,6 +374,20 @@ var unitTests = map[string]string{
 	"does not hear of longer durations from other newcomers":             "TestR49_WhatAnotherNewcomerPublishesLaterCounts",
 	"takes the last claims that it has seen as the final ones":           "TestC1_WhatTheListDoesNotShow",
 	"does not restart the timer for a second edit in a gap":              "TestR44_ASecondEditInAGapMayHideAWrite",
+
+	// The models show that the seq suffices for safety; that a late confirmation of a renewal
+	// only shortens the time until the next fence; and that a write is always conditional.
+	"compares a read with what was sent by the seq only":            "TestR40_AnotherRecordConfirmsNothing",
+	"confirms the claims of an earlier write by a read":             "TestR40_AnEarlierWriteConfirmsOnlyTheRenewal",
+	"confirms a write that is too old by a read":                    "TestR40_AnOldWriteConfirmsNothing",
+	"believes a read of a Lease that peers do not see":              "TestR40_AnotherRecordConfirmsNothing",
+	"handles the response to a write that a read has confirmed":     "TestR40_ALateResponseIsIgnored",
+	"writes again when the read alongside a write does not show it": "TestR41_AReadAlongsideAWrite",
+	"accepts a list that does not show its claims":                  "TestR17_TheListMustShowTheClaims",
+	"accepts a list from before its last write":                     "TestR17_TheListMustShowTheClaims",
+	"takes writes of other clients for its own in the watch":        "TestR33_TheWatchMustShowTheMembersOwnWrite",
+	"activates with an old token after a check":                     "TestR40_R52_ARenewalByAReadGivesNoToken",
+	"reads after a refusal":                                         "TestRefused_TheNextWriteFollowsWithoutARead",
 }
 
 // TestMutants removes one rule at a time. The simulation (package claimsim) must detect each removal, or

@@ -5,6 +5,7 @@ package claim
 
 import (
 	"cmp"
+	"slices"
 	"time"
 
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
@@ -12,7 +13,11 @@ import (
 
 // own is what the machine knows of its own Lease.
 type own struct {
-	op *request // in flight; at most one (R7), so that no two writes can overtake each other
+	op   *request // in flight; at most one (R7), so that no two writes can overtake each other
+	read *request // a read alongside op, which is a write without a response (R41)
+	// unconfirmed are the writes that no response and no read has confirmed, in the order in
+	// which they were sent. A read may still confirm one of them (R40).
+	unconfirmed []*request
 
 	uid     string // "" until the Lease was created
 	created time.Time
@@ -44,6 +49,8 @@ type request struct {
 	phase    Phase
 	claiming ring.Set // becomes claimed if the write is confirmed
 	released ring.Set // given up with it, whether the write succeeds or not
+	record   Record   // of an opUpdate
+	hasRead  bool     // a read was sent alongside it
 }
 
 type kind uint8
@@ -63,8 +70,9 @@ const (
 // machine gets an event.
 func (m *Machine) Fence() (Time, bool) { return m.own.fence, !m.own.fenced }
 
-// timeout bounds one request, so that several attempts are possible before the fence.
-func (m *Machine) timeout() time.Duration { return m.cfg.RenewPeriod }
+// timeout bounds one request (R41, R63): a server may need longer than RenewPeriod for each
+// of them, and a second attempt must be possible before the fence.
+func (m *Machine) timeout() time.Duration { return m.cfg.RenewDeadline / 2 }
 
 // begin records a request as in flight.
 func (m *Machine) begin(k kind) *request {
@@ -79,7 +87,7 @@ func (m *Machine) finish(id uint64) *request {
 	if r == nil || r.id != id {
 		return nil
 	}
-	m.own.op = nil
+	m.own.op, m.own.read = nil, nil
 	return r
 }
 
@@ -87,7 +95,11 @@ func (m *Machine) finish(id uint64) *request {
 // flight (R7). Every write replaces the whole record, on the condition of the known
 // version, and counts as a renewal.
 func (m *Machine) writeOwn() {
-	if m.own.op != nil || !m.now.Reached(m.own.retryAt) {
+	if m.own.op != nil {
+		m.readAlongside()
+		return
+	}
+	if !m.now.Reached(m.own.retryAt) {
 		return
 	}
 	switch {
@@ -107,6 +119,18 @@ func (m *Machine) writeOwn() {
 	case m.updateDue():
 		m.sendUpdate()
 	}
+}
+
+// readAlongside sends a read alongside a write that has had no response for RenewPeriod
+// (R41), once for each write: the response may be lost.
+func (m *Machine) readAlongside() {
+	r := m.own.op
+	if r.kind != opUpdate || r.hasRead || !m.now.Reached(r.sent.Add(m.cfg.RenewPeriod)) {
+		return
+	}
+	r.hasRead = true
+	m.own.read = &request{id: m.op(), kind: opGet, sent: m.now}
+	m.do(m.get(m.own.read))
 }
 
 // updateDue reports whether a write is due. After a read that followed a failure, and
@@ -154,8 +178,13 @@ func (m *Machine) sendUpdate() {
 	m.parts.waiting = false
 	m.own.seq++
 	r.seq = m.own.seq
-	m.do(WriteLease{Op: r.id, UID: m.own.uid, Version: m.own.version, Record: m.record(r.phase, claims), Timeout: m.timeout()})
+	r.record = m.record(r.phase, claims)
+	m.own.unconfirmed = append(slices.DeleteFunc(m.own.unconfirmed, m.expired), r)
+	m.do(WriteLease{Op: r.id, UID: m.own.uid, Version: m.own.version, Record: r.record, Timeout: m.timeout()})
 }
+
+// expired reports whether a write is too old to be a renewal.
+func (m *Machine) expired(r *request) bool { return m.now.Reached(r.sent.Add(m.cfg.RenewDeadline)) }
 
 // sendVoid releases the remaining partitions and voids the Lease (R39).
 func (m *Machine) sendVoid() {
@@ -189,7 +218,8 @@ func (m *Machine) record(phase Phase, claims Claims) Record {
 	}
 }
 
-// wrote handles the response to CreateLease and WriteLease (R6, R8, R15).
+// wrote handles the response to CreateLease and WriteLease (R6, R8, R15). A response to a
+// write that a read has confirmed comes too late: the request is no longer in flight.
 func (m *Machine) wrote(e WriteResult) {
 	r := m.finish(e.Op)
 	if r == nil {
@@ -200,21 +230,20 @@ func (m *Machine) wrote(e WriteResult) {
 		if e.Outcome == Conflict {
 			m.stats.Conflicts++
 		}
-		m.failed(e.Outcome)
+		m.failed(e.Outcome, e.RetryAfter)
 		return
 	}
 	if r.kind == opCreate {
 		m.acquired(e.Lease)
 	}
-	m.stats.Heartbeats++
-	if m.now.since(m.own.confirmedAt) > 2*m.cfg.RenewPeriod || m.own.confirmedVersion == "" {
-		// While its own renewals failed, this member may have missed the renewals of its
-		// peers, too (R26). Otherwise the first member to recover would evict every peer.
-		m.restartTimers()
-		m.watchProbe.reset()
-	}
-	m.own.version, m.own.confirmedVersion, m.own.confirmedSeq = e.Lease.Version, e.Lease.Version, r.seq
-	m.own.confirmedAt, m.own.failures, m.own.retryAt = m.now, 0, Time{}
+	m.confirmed(r, e.Lease.Version)
+}
+
+// confirmed handles the confirmation of the last write that was sent, by its response or by
+// a read (R40). Version is one that the Lease has, or had, with the record of that write.
+func (m *Machine) confirmed(r *request, version string) {
+	m.renewed(r, version)
+	m.own.failures, m.own.retryAt = 0, Time{}
 	m.own.renewAt = r.sent.Add(m.jitter(m.cfg.RenewPeriod))
 	if m.own.phase != r.phase {
 		m.own.phase = r.phase
@@ -227,7 +256,29 @@ func (m *Machine) wrote(e WriteResult) {
 		}
 		return
 	}
-	m.watchProbe.expect(e.Lease.UID, e.Lease.Version, m.now)
+	m.watchProbe.expect(m.own.uid, r.seq, m.now)
+	m.list.discard(m.parts.reclaim(version))
+	if claimed := m.parts.confirm(r.claiming, version); !claimed.Empty() {
+		m.do(Claimed{Partitions: claimed})
+	}
+}
+
+// renewed handles the confirmation of a write as a renewal. Writes are confirmed in the order
+// in which they were sent, so each of them moves the fence to a later time.
+func (m *Machine) renewed(r *request, version string) {
+	m.stats.Heartbeats++
+	if m.now.since(m.own.confirmedAt) > 2*m.cfg.RenewPeriod || m.own.confirmedVersion == "" {
+		// While its own renewals failed, this member may have missed the renewals of its
+		// peers, too (R26). Otherwise the first member to recover would evict every peer.
+		m.restartTimers()
+		m.watchProbe.reset()
+	}
+	m.own.version, m.own.confirmedVersion, m.own.confirmedSeq = version, version, r.seq
+	m.own.confirmedAt = m.now
+	m.own.unconfirmed = slices.DeleteFunc(m.own.unconfirmed, func(u *request) bool { return u.seq <= r.seq })
+	if r.kind == opVoid {
+		return
+	}
 	// Counted from the send time (R6): the server, and so the peers, may have seen the
 	// write that early.
 	m.own.fence = r.sent.Add(m.cfg.RenewDeadline)
@@ -239,21 +290,42 @@ func (m *Machine) wrote(e WriteResult) {
 		m.own.fenced = false
 		m.do(Unfenced{})
 	}
-	m.list.discard(m.parts.reclaim(e.Lease.Version))
-	if claimed := m.parts.confirm(r.claiming, e.Lease.Version); !claimed.Empty() {
-		m.do(Claimed{Partitions: claimed})
+}
+
+// confirmByRead confirms the write that a quorum read of this member's Lease shows (R40). The
+// read must show exactly the record that was sent. If that is not the last write that was
+// sent, the read shows only that the member has renewed its Lease then: a later write may have
+// withdrawn the claims of the record, and may still be committed. It reports whether it is the
+// last one.
+func (m *Machine) confirmByRead(l Lease) (last bool) {
+	n := slices.IndexFunc(m.own.unconfirmed, func(r *request) bool { return r.record.ReadsAs(l.Record) && !m.expired(r) })
+	if n < 0 {
+		return false
 	}
+	r := m.own.unconfirmed[n]
+	if r.seq < m.own.seq {
+		m.renewed(r, l.Version)
+		return false
+	}
+	m.own.op = nil // its response may still arrive, and is ignored
+	m.confirmed(r, l.Version)
+	return true
 }
 
 // failed schedules the next attempt. The machine concludes nothing from the failed request
-// (R8): it may or may not have been committed. After a conflict the next attempt follows at
-// once, unless there were several failures in a row.
-func (m *Machine) failed(o Outcome) {
-	m.own.version = ""
+// (R8): it may or may not have been committed. Only a request that was refused has changed
+// nothing, and needs no read. After a conflict the next attempt follows at once, unless there
+// were several failures in a row. The server may ask for a longer wait; but others, which are
+// not busy, may serve the next attempt.
+func (m *Machine) failed(o Outcome, retryAfter time.Duration) {
+	if o != Refused || m.own.fenced {
+		m.own.version = ""
+	}
 	m.own.failures++
 	wait := time.Duration(0)
-	if o == Unknown || m.own.failures > 2 {
+	if o == Unknown || o == Refused || m.own.failures > 2 {
 		wait = m.jitter(min(50*time.Millisecond<<min(m.own.failures, 10), m.cfg.RenewPeriod/2))
+		wait = max(wait, min(retryAfter, m.cfg.RenewPeriod/4))
 	}
 	m.own.retryAt = m.now.Add(wait)
 }
@@ -261,12 +333,16 @@ func (m *Machine) failed(o Outcome) {
 // got handles the response to GetLease. It checks whether this machine still holds the
 // Lease, and ends the machine if not (R4, R5).
 func (m *Machine) got(e GetResult) {
-	r := m.finish(e.Op)
-	if r == nil {
+	alongside := m.own.read != nil && m.own.read.id == e.Op
+	if alongside {
+		m.own.read = nil
+	} else if m.finish(e.Op) == nil {
 		return
 	}
-	if e.Outcome == Unknown {
-		m.failed(Unknown)
+	if e.Outcome == Unknown || e.Outcome == Refused {
+		if !alongside {
+			m.failed(e.Outcome, e.RetryAfter)
+		}
 		return
 	}
 	if m.stage == acquiring {
@@ -287,6 +363,10 @@ func (m *Machine) got(e GetResult) {
 		m.lost(ErrEvicted)
 	case l.UID != m.own.uid || l.Record.Holder != m.cfg.Holder || l.Record.Seq < m.own.confirmedSeq && !l.Record.Edited:
 		m.lost(ErrTakenOver)
+	case !e.Unselected && m.confirmByRead(l):
+	case alongside:
+		// The write without a response is conditional on the version that the member knew. Its
+		// outcome decides.
 	default:
 		// If the record was edited (R32), the next write restores it.
 		// Only the version is adopted, never the claims (R8): a release that timed out may
@@ -324,8 +404,8 @@ func (m *Machine) deleted(e DeleteResult) {
 		case m.stage == leaving:
 			// Whatever the outcome: a void Lease claims nothing, and peers delete it.
 			m.end(ErrStopped)
-		case e.Outcome == Unknown:
-			m.failed(Unknown)
+		case e.Outcome == Unknown || e.Outcome == Refused:
+			m.failed(e.Outcome, e.RetryAfter)
 		}
 		return
 	}

@@ -29,6 +29,7 @@ type partitions struct {
 	drainSince []Time
 	cancelled  ring.Set // draining, and the contexts of the work were cancelled
 	unsure     ring.Set // draining or claimed, and the claim must be checked before work on it continues (R52)
+	oldToken   ring.Set // unsure, and no write has been confirmed since
 	heldSince  []Time   // since when a claimed one waits for the caches; zero if it does not
 	want       ring.Set
 	claimable  ring.Set // free, wanted, and claimed by no member, according to the watch
@@ -52,6 +53,7 @@ func newPartitions(p ring.Parameters) partitions {
 		drainSince:   make([]Time, p.Partitions),
 		cancelled:    ring.NewSet(p.Partitions),
 		unsure:       ring.NewSet(p.Partitions),
+		oldToken:     ring.NewSet(p.Partitions),
 		leftAt:       make([]Time, p.Partitions),
 		heldSince:    make([]Time, p.Partitions),
 		want:         ring.NewSet(p.Partitions),
@@ -138,6 +140,7 @@ func (t *partitions) recheck(now Time) ring.Set {
 			t.unsure.Add(p)
 		}
 	}
+	t.oldToken = t.unsure.Clone()
 	return set
 }
 
@@ -175,15 +178,17 @@ func (t *partitions) confirm(set ring.Set, version string) ring.Set {
 }
 
 // reclaim records that a write was confirmed that claims all partitions with an unsure claim
-// again: another member may have owned them meanwhile, with a higher token. It returns them.
+// again: another member may have owned them meanwhile, with a higher token. It returns those
+// that no other write has claimed again since their claims became unsure.
 func (t *partitions) reclaim(version string) ring.Set {
 	again := ring.NewSet(len(t.state))
-	for p := range t.unsure.All() {
+	for p := range t.oldToken.All() {
 		if s := t.state[p]; s == draining || s == claimed {
 			t.token[p] = version
 			again.Add(p)
 		}
 	}
+	t.oldToken = ring.NewSet(len(t.state))
 	return again
 }
 

@@ -138,8 +138,8 @@ func (m *Machine) counting(declared time.Duration) time.Duration {
 // observeOwn handles this member's own Lease as the watch shows it (R33). If it was
 // written by another client, the machine reads it with a quorum read and writes it again.
 func (m *Machine) observeOwn(l Lease) {
-	if m.own.uid == "" || l.UID == m.own.uid { // otherwise it is not this machine's Lease, and proves nothing
-		m.watchProbe.seen(l.UID, l.Version)
+	if l.Record.Holder == m.cfg.Holder && !l.Record.Edited && (m.own.uid == "" || l.UID == m.own.uid) {
+		m.watchProbe.seen(l.UID, l.Record.Seq)
 	}
 	m.observeSameName(l)
 	m.resolveSameName(l)

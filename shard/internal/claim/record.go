@@ -4,6 +4,7 @@
 package claim
 
 import (
+	"slices"
 	"time"
 
 	"k8s.io/apimachinery/pkg/util/resourceversion"
@@ -51,6 +52,11 @@ func (c Claims) overlaps(partition int, p ring.Parameters) bool {
 // equal reports whether both claims block the same partitions.
 func (c Claims) equal(other Claims) bool {
 	return c.Everything == other.Everything && c.Parameters == other.Parameters && c.Set.Equal(other.Set)
+}
+
+// readsAs reports whether a Lease to which these claims were written shows the others.
+func (c Claims) readsAs(shown Claims) bool {
+	return c.Everything && shown.Everything || c.equal(shown)
 }
 
 // MaxLeaseDuration is the longest duration that counts for a holder (R46), and so the
@@ -128,6 +134,24 @@ type Record struct {
 // Void reports whether no member holds the Lease, because it was released or evicted
 // (R45). On any other Lease without a holder, someone has removed it.
 func (r Record) Void() bool { return r.Holder == "" && !r.Edited }
+
+// ReadsAs reports whether a Lease to which this record was written shows the other one, in
+// all that other members act on (R40). Watermarks only delay them (R78). A Lease shows its
+// duration in seconds, and others in milliseconds, rounded up.
+func (r Record) ReadsAs(shown Record) bool {
+	same := func(a, b, unit time.Duration) bool {
+		up := func(d time.Duration) time.Duration { return min((d+unit-1)/unit*unit, MaxLeaseDuration) }
+		return up(a) == up(b)
+	}
+	return !shown.Edited && r.Member == shown.Member && r.Holder == shown.Holder && r.PodUID == shown.PodUID &&
+		r.Phase == shown.Phase && r.Seq == shown.Seq && r.Fingerprint == shown.Fingerprint && r.Claims.readsAs(shown.Claims) &&
+		r.Watched == shown.Watched && r.Newcomer == shown.Newcomer && r.EvictedBy == shown.EvictedBy &&
+		same(r.Duration, shown.Duration, time.Second) && same(r.Longest, shown.Longest, time.Millisecond) &&
+		slices.EqualFunc(r.Tombstones, shown.Tombstones, func(t, u Tombstone) bool {
+			return t.UID == u.UID && t.Holder == u.Holder && t.Seq == u.Seq && t.Claims.readsAs(u.Claims) &&
+				same(t.Duration, u.Duration, time.Millisecond) && same(t.Remaining, u.Remaining, time.Millisecond)
+		})
+}
 
 // Lease is a Record with the metadata of its Lease object.
 type Lease struct {

@@ -148,6 +148,8 @@ func (m *Machine) Next() time.Duration {
 		if m.parts.waiting {
 			at(m.parts.waitUntil)
 		}
+	} else if m.own.op.kind == opUpdate && !m.own.op.hasRead {
+		at(m.own.op.sent.Add(m.cfg.RenewPeriod))
 	}
 	if !m.own.fenced {
 		at(m.own.fence)

@@ -16,36 +16,36 @@ type watchProbe struct {
 	waiting  []unseenWrite // in the order in which they were confirmed
 	returned bool          // at least one write came back
 	uid      string        // of this member's Lease as the watch last showed it
-	version  string
+	seq      uint64
 	relists  int  // in a row, without a write that came back
 	relist   Time // when the last one was requested
 }
 
 // unseenWrite is a confirmed write that has not come back through the watch.
 type unseenWrite struct {
-	version string
-	at      Time
+	seq uint64
+	at  Time
 }
 
 // expect records a confirmed write. The watch often shows it before the response arrives.
-func (e *watchProbe) expect(uid, version string, now Time) {
-	if e.uid == uid && CompareVersions(version, e.version) <= 0 {
+func (e *watchProbe) expect(uid string, seq uint64, now Time) {
+	if e.uid == uid && seq <= e.seq {
 		e.returned, e.relists = true, 0
 		return
 	}
-	e.waiting = append(e.waiting, unseenWrite{version, now})
+	e.waiting = append(e.waiting, unseenWrite{seq, now})
 }
 
 // reset restarts the probe: after a time in which writes did not succeed, the watch must
 // show a new write before it counts as fresh.
-func (e *watchProbe) reset() { *e = watchProbe{uid: e.uid, version: e.version, relist: e.relist} }
+func (e *watchProbe) reset() { *e = watchProbe{uid: e.uid, seq: e.seq, relist: e.relist} }
 
-// seen handles the version of this member's Lease that the watch shows; all writes up to
-// it have come back.
-func (e *watchProbe) seen(uid, version string) {
-	e.uid, e.version = uid, version
+// seen handles the seq of this member's record that the watch shows; all writes up to it have
+// come back.
+func (e *watchProbe) seen(uid string, seq uint64) {
+	e.uid, e.seq = uid, seq
 	n := 0
-	for n < len(e.waiting) && CompareVersions(e.waiting[n].version, version) <= 0 {
+	for n < len(e.waiting) && e.waiting[n].seq <= seq {
 		n++
 	}
 	if n > 0 {

@@ -5,8 +5,10 @@ package lease
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
@@ -196,8 +198,8 @@ func (c *Client) own(r claim.Record, uid, version string) *coordinationv1.Lease 
 	return l
 }
 
-// outcome classifies an error by what it makes certain. All other errors, including
-// refusals, are Unknown: that only costs one more read.
+// outcome classifies an error by what it makes certain. All other errors are Unknown: that
+// only costs one more read.
 func outcome(err error) claim.Outcome {
 	switch {
 	case err == nil:
@@ -208,6 +210,24 @@ func outcome(err error) claim.Outcome {
 		return claim.NotFound
 	case apierrors.IsAlreadyExists(err):
 		return claim.Exists
+	case refused(err):
+		return claim.Refused
 	}
 	return claim.Unknown
+}
+
+// refused reports whether the server has not carried out a request and will not: it has
+// decided so before it reached its database, or there was no connection to send the request.
+func refused(err error) bool {
+	var network *net.OpError
+	return apierrors.IsTooManyRequests(err) || apierrors.IsUnauthorized(err) || apierrors.IsForbidden(err) ||
+		apierrors.IsBadRequest(err) || apierrors.IsInvalid(err) || apierrors.IsRequestEntityTooLargeError(err) ||
+		errors.As(err, &network) && network.Op == "dial"
+}
+
+// RetryAfter returns how long the server asks to wait before the next attempt, 0 if it does
+// not.
+func RetryAfter(err error) time.Duration {
+	seconds, _ := apierrors.SuggestsClientDelay(err)
+	return time.Duration(seconds) * time.Second
 }

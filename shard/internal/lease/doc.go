@@ -10,8 +10,8 @@
 // # Guarantees
 //
 //   - L1: Each update and each deletion is sent on the condition of the UID and
-//     the resourceVersion that the caller names. An outcome that is not known to
-//     be a refusal is [claim.Unknown].
+//     the resourceVersion that the caller names. An outcome that is not certain is
+//     [claim.Unknown].
 //   - L2: List and Get are quorum reads (resourceVersion "").
 //   - L3: [Decode] rejects a Lease of another ring, or without this package's annotations,
 //     with [ErrForeign]. Nothing on a Lease makes the package panic, and every text that

@@ -7,11 +7,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math"
+	"net"
+	"net/url"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -20,7 +24,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
 	coordinationv1 "k8s.io/api/coordination/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/watch"
 	coordinationclient "k8s.io/client-go/kubernetes/typed/coordination/v1"
@@ -108,6 +114,58 @@ func TestL1_OutcomesSayOnlyWhatIsCertain(t *testing.T) {
 	cluster.Remove("default", "foo-a")
 	_, outcome, _ = client.Update(ctx, created.UID, created.Version, record("a"))
 	want("update of a deleted Lease", outcome, claim.Conflict)
+}
+
+// failingLeases is an API in which each update fails.
+type failingLeases struct {
+	coordinationclient.LeaseInterface
+	err error
+}
+
+func (f failingLeases) Update(context.Context, *coordinationv1.Lease, metav1.UpdateOptions) (*coordinationv1.Lease, error) {
+	return nil, f.err
+}
+
+// Refused means that the server has not carried out the request, and will not.
+func TestL1_OnlyWhatIsCertainlyNotCarriedOutIsRefused(t *testing.T) {
+	resource, kind := schema.GroupResource{Resource: "leases"}, schema.GroupKind{Kind: "Lease"}
+	refused := func(op string, cause error) error {
+		return &url.Error{Op: "Put", URL: "https://x", Err: &net.OpError{Op: op, Net: "tcp", Err: cause}}
+	}
+	for _, c := range []struct {
+		err   error
+		want  claim.Outcome
+		after time.Duration
+	}{
+		{apierrors.NewTooManyRequests("busy", 7), claim.Refused, 7 * time.Second},
+		{apierrors.NewForbidden(resource, "x", errors.New("no")), claim.Refused, 0},
+		{apierrors.NewUnauthorized("no"), claim.Refused, 0},
+		{apierrors.NewBadRequest("no"), claim.Refused, 0},
+		{apierrors.NewInvalid(kind, "x", nil), claim.Refused, 0},
+		{apierrors.NewRequestEntityTooLargeError("no"), claim.Refused, 0},
+		{refused("dial", syscall.ECONNREFUSED), claim.Refused, 0},
+		{refused("dial", &net.DNSError{IsNotFound: true}), claim.Refused, 0},
+
+		{refused("read", syscall.ECONNRESET), claim.Unknown, 0},
+		{refused("write", syscall.EPIPE), claim.Unknown, 0}, // a part may have arrived
+		{syscall.ECONNREFUSED, claim.Unknown, 0},            // of what?
+		{apierrors.NewInternalError(errors.New("no")), claim.Unknown, 0},
+		{apierrors.NewServiceUnavailable("no"), claim.Unknown, 0},
+		{apierrors.NewTimeoutError("no", 3), claim.Unknown, 3 * time.Second},
+		{apierrors.NewServerTimeout(resource, "update", 2), claim.Unknown, 2 * time.Second},
+		{context.DeadlineExceeded, claim.Unknown, 0},
+		{context.Canceled, claim.Unknown, 0},
+		{lease.ErrNoReturn, claim.Unknown, 0},
+		{io.ErrUnexpectedEOF, claim.Unknown, 0},
+		{apierrors.NewConflict(resource, "x", errors.New("no")), claim.Conflict, 0},
+	} {
+		cfg := config(shardtest.NewCluster(), "a")
+		cfg.Leases = failingLeases{cfg.Leases, c.err}
+		_, outcome, err := lease.NewClient(cfg).Update(context.Background(), "uid", "1", record("a"))
+		if after := lease.RetryAfter(err); outcome != c.want || after != c.after {
+			t.Errorf("%v: %v, wait %v; want %v, %v", c.err, outcome, after, c.want, c.after)
+		}
+	}
 }
 
 func TestEvictionVoids(t *testing.T) {

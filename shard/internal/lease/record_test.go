@@ -5,6 +5,8 @@ package lease_test
 
 import (
 	"context"
+	"math/rand/v2"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -13,6 +15,7 @@ import (
 
 	"github.com/tom-ludwig/operator-scaling/shard/internal/claim"
 	"github.com/tom-ludwig/operator-scaling/shard/internal/lease"
+	"github.com/tom-ludwig/operator-scaling/shard/ring"
 	"github.com/tom-ludwig/operator-scaling/shard/shardtest"
 )
 
@@ -103,5 +106,42 @@ func TestR29_TheRemainingTimeIsRoundedUp(t *testing.T) {
 	decoded, _, _ := lease.Decode(l, "foo")
 	if got := decoded.Record.Tombstones[0].Remaining; got != 4*time.Second+time.Millisecond {
 		t.Errorf("%v", got)
+	}
+}
+
+// A member recognizes each record that it has written (R40).
+func TestR40_ARecordReadsAsItWasWritten(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	duration := func() time.Duration { return time.Duration(random.Int64N(int64(2 * time.Hour))) }
+	claims := func() claim.Claims {
+		p := ring.DefaultParameters()
+		p.Partitions, p.Load = 1+random.IntN(200), 1+random.Float64()
+		c := claim.Claims{Parameters: p, Set: ring.NewSet(p.Partitions), Everything: random.IntN(4) == 0}
+		for n := range p.Partitions {
+			if random.IntN(2) == 0 {
+				c.Set.Add(n)
+			}
+		}
+		return c
+	}
+	for range 200 {
+		var sent claim.Record
+		l := written(t, func(r *claim.Record) {
+			r.Duration, r.Longest, r.Claims, r.Seq = duration(), duration(), claims(), random.Uint64()
+			if random.IntN(2) == 0 {
+				r.Newcomer, r.Watched, r.PodUID, r.Tombstones = "", "", "", nil
+			}
+			for n := range random.IntN(4) {
+				r.Tombstones = append(r.Tombstones, claim.Tombstone{UID: strconv.Itoa(n), Holder: "z_1", Seq: random.Uint64(), Claims: claims(), Duration: duration(), Remaining: duration()})
+			}
+			sent = *r
+		})
+		decoded, faults, err := lease.Decode(l, "foo")
+		if faults != nil || err != nil {
+			t.Fatal(faults, err)
+		}
+		if !sent.ReadsAs(decoded.Record) {
+			t.Errorf("sent %+v\nread %+v", sent, decoded.Record)
+		}
 	}
 }

@@ -78,7 +78,8 @@ func (m *Member) apply(e claim.Event) (acted bool) {
 			m.noteLease(e.Lease)
 		}
 	case claim.WriteResult:
-		if e.Outcome == claim.OK {
+		// A late response, to a write that a read has confirmed, may come after that of a later one.
+		if e.Outcome == claim.OK && (e.Lease.UID != m.confirmed.UID || e.Lease.Record.Seq > m.confirmed.Record.Seq) {
 			m.confirmed, m.successor = e.Lease, ""
 		}
 	}

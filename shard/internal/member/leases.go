@@ -45,15 +45,16 @@ func (m *Member) request(a claim.Action) {
 	case claim.GetLease:
 		send(a.Timeout, "get", func(ctx context.Context) (claim.Event, error) {
 			found, outcome, err := client.Get(ctx)
-			if errors.Is(err, lease.ErrForeign) && (found.UID == a.UID || found.Record.Member == m.cfg.Machine.Member || strings.HasPrefix(found.Record.Holder, m.cfg.Machine.Member+"_")) {
+			unselected, retryAfter := errors.Is(err, lease.ErrForeign), lease.RetryAfter(err)
+			if unselected && (found.UID == a.UID || found.Record.Member == m.cfg.Machine.Member || strings.HasPrefix(found.Record.Holder, m.cfg.Machine.Member+"_")) {
 				err = nil // another client removed the record from this Pod's Lease; the machine decides what to do
 			}
-			return claim.GetResult{Op: a.Op, Outcome: outcome, Lease: found}, err
+			return claim.GetResult{Op: a.Op, Outcome: outcome, Lease: found, Unselected: unselected, RetryAfter: retryAfter}, err
 		})
 	case claim.CreateLease:
 		send(a.Timeout, "create", func(ctx context.Context) (claim.Event, error) {
 			created, outcome, err := client.Create(ctx, a.Record)
-			return claim.WriteResult{Op: a.Op, Outcome: outcome, Lease: created}, err
+			return claim.WriteResult{Op: a.Op, Outcome: outcome, Lease: created, RetryAfter: lease.RetryAfter(err)}, err
 		})
 	case claim.WriteLease:
 		// Later writes repeat the watermarks, because a member may list the Leases only then.
@@ -64,17 +65,17 @@ func (m *Member) request(a claim.Action) {
 			// OnChange stops the work that belongs to the partitions but not to a queue.
 			m.changes.await(ctx, released, min(m.cfg.StopGracePeriod, m.cfg.Machine.RenewPeriod/2))
 			updated, outcome, err := client.Update(ctx, a.UID, a.Version, a.Record)
-			return claim.WriteResult{Op: a.Op, Outcome: outcome, Lease: updated}, err
+			return claim.WriteResult{Op: a.Op, Outcome: outcome, Lease: updated, RetryAfter: lease.RetryAfter(err)}, err
 		})
 	case claim.DeleteLease:
 		send(a.Timeout, "delete", func(ctx context.Context) (claim.Event, error) {
 			outcome, err := client.Delete(ctx, a.Name, a.UID, a.Version)
-			return claim.DeleteResult{Op: a.Op, Outcome: outcome}, err
+			return claim.DeleteResult{Op: a.Op, Outcome: outcome, RetryAfter: lease.RetryAfter(err)}, err
 		})
 	case claim.ListLeases:
 		send(a.Timeout, "list", func(ctx context.Context) (claim.Event, error) {
 			leases, outcome, err := client.List(ctx)
-			return claim.ListResult{Op: a.Op, Outcome: outcome, Leases: leases}, err
+			return claim.ListResult{Op: a.Op, Outcome: outcome, Leases: leases, RetryAfter: lease.RetryAfter(err)}, err
 		})
 	case claim.EvictLease:
 		send(a.Timeout, verbEvict, func(ctx context.Context) (claim.Event, error) {
@@ -85,7 +86,7 @@ func (m *Member) request(a claim.Action) {
 			case claim.Conflict:
 				m.logRarely(&m.conflicts, a.Name, nil, "An eviction was refused because the Lease has changed: its member is alive, or another member was faster", "lease", a.Name)
 			}
-			return claim.EvictResult{Op: a.Op, Outcome: outcome, Lease: void}, err
+			return claim.EvictResult{Op: a.Op, Outcome: outcome, Lease: void, RetryAfter: lease.RetryAfter(err)}, err
 		})
 	}
 }

@@ -45,9 +45,28 @@ func (p *process) checkStates() {
 			return
 		}
 	}
-	if fence, open := p.machine.Fence(); open && p.clock.now().Reached(fence) {
+	fence, open := p.machine.Fence()
+	if open && p.clock.now().Reached(fence) {
 		p.w.fail("C3: %s: the fence is reached, but the machine did not return Fenced", p.holder)
 	}
+	if open && fence != p.received.fence {
+		p.received.fence = fence
+		p.checkFence(fence)
+	}
+}
+
+// checkFence is R6 and R40: the fence counts from the send time of a write that the server has
+// carried out.
+func (p *process) checkFence(fence claim.Time) {
+	for seq, sent := range p.received.sent {
+		if sent.at.Add(p.timing.deadline) == fence {
+			if !p.w.server.written[ownWrite{p.holder, seq}] {
+				p.w.fail("R40: the fence of %s counts from write %d, which was not carried out", p.holder, seq)
+			}
+			return
+		}
+	}
+	p.w.fail("R6: the fence of %s, %v, counts from no write", p.holder, fence)
 }
 
 // lastToken is the claim under which a point was last active.
@@ -66,6 +85,7 @@ func (p *process) checkActivated(partitions ring.Set) {
 			w.fail("S0: %s activates partition %d, which another held Lease has claimed ever since %s", p.holder, partition, token)
 			return
 		}
+		p.checkClaimed(token, partition)
 		for i := range w.points {
 			if ring.PartitionOf(k.pointOf(i), len(k.states)) != partition {
 				continue
@@ -80,6 +100,27 @@ func (p *process) checkActivated(partitions ring.Set) {
 				w.counts.Handovers++
 			}
 			w.tokens[i] = lastToken{token, p.holder}
+		}
+	}
+}
+
+// checkClaimed is S0, too: the write of the given version claims the partition, and no later
+// write of this member has withdrawn the claim.
+func (p *process) checkClaimed(version string, partition int) {
+	s := p.w.server
+	first, written := s.Find(version)
+	if !written || s.foreign[p.holder] {
+		return // the history before a restore is gone, or a user has written to the Lease
+	}
+	for i := first; i < s.End(); i++ {
+		c := s.Change(i)
+		switch {
+		case i == first && (c.After == nil || c.Name != p.lease || c.After.Value.Holder != p.holder):
+			p.w.fail("S0: %s activates partition %d with the token %s, which is not a version of its Lease", p.holder, partition, version)
+			return
+		case c.Name == p.lease && c.After != nil && c.After.Value.Holder == p.holder && !overlaps(c.After.Value.Claims, partition, p.work.parameters):
+			p.w.fail("S0: %s activates partition %d, which its Lease does not claim at version %s", p.holder, partition, c.Version)
+			return
 		}
 	}
 }
@@ -143,6 +184,9 @@ func equal(a, b claim.Claims) bool {
 // received is the information that a machine has received, recorded independently of it.
 type received struct {
 	peers      map[string]receivedPeer
+	sent       map[uint64]sentWrite // the member's own writes, by seq
+	seq        uint64               // of the last confirmed one
+	fence      claim.Time
 	confirmed  time.Duration // monotonic time of the last confirmed write
 	gapEnd     time.Duration // the same, of the last one after a gap
 	unseen     []unseenWrite
@@ -153,6 +197,33 @@ type received struct {
 	tokens     []string        // by partition: the one under which it was last active
 	read       map[string]bool // other holders of this name, as a Get has shown them
 	removals   map[uint64]bool // evictions and deletions of other members' Leases in flight
+}
+
+// sentWrite is a write that a member has sent.
+type sentWrite struct {
+	record claim.Record
+	at     claim.Time
+}
+
+// send notes that a member writes its Lease. Every write has a seq of its own (R40).
+func (t *received) send(p *process, r claim.Record, now claim.Time) {
+	if _, again := t.sent[r.Seq]; again {
+		p.w.fail("R40: %s writes seq %d again", p.holder, r.Seq)
+	}
+	for seq, sent := range t.sent {
+		if seq+200 < r.Seq || seq < t.seq && now.Mono-sent.at.Mono > time.Minute {
+			delete(t.sent, seq)
+		}
+	}
+	t.sent[r.Seq] = sentWrite{r, now}
+}
+
+// confirm notes that the write with the seq was confirmed.
+func (t *received) confirm(p *process, uid string, seq uint64, now claim.Time) {
+	if t.uid == "" || now.Mono-t.confirmed > 2*p.timing.period {
+		t.gapEnd, t.unseen = now.Mono, nil
+	}
+	t.uid, t.confirmed, t.seq = uid, now.Mono, seq
 }
 
 // unseenWrite is a write of the member that its watch has not shown yet.
@@ -176,8 +247,15 @@ func (t *received) receive(p *process, e claim.Event, now claim.Time) {
 	case claim.LeaseObserved:
 		t.see(p, e.Lease, now)
 	case claim.GetResult:
-		if e.Outcome == claim.OK && e.Lease.Record.Holder != p.holder {
-			t.read[e.Lease.Record.Holder] = true
+		r := e.Lease.Record
+		if e.Outcome == claim.OK && r.Holder != p.holder {
+			t.read[r.Holder] = true
+		}
+		// R40: a read confirms the write that it shows.
+		if s := t.sent[r.Seq]; e.Outcome == claim.OK && r.Holder == p.holder && r.Seq > t.seq && !r.Edited && hasLabel(r) &&
+			r.Phase == s.record.Phase && equal(r.Claims, s.record.Claims) && !now.Reached(s.at.Add(p.timing.deadline)) {
+			p.w.counts.ConfirmedByRead++
+			t.confirm(p, e.Lease.UID, r.Seq, now)
 		}
 	case claim.LeaseDeleted:
 		delete(t.peers, e.Last.Name)
@@ -191,10 +269,10 @@ func (t *received) receive(p *process, e claim.Event, now claim.Time) {
 		if e.Outcome != claim.OK || len(t.unseen) > 0 && t.unseen[len(t.unseen)-1].version == e.Lease.Version {
 			return
 		}
-		if t.uid == "" || now.Mono-t.confirmed > 2*p.timing.period {
-			t.gapEnd, t.unseen = now.Mono, nil
+		if t.seq >= e.Lease.Record.Seq && t.uid != "" {
+			return // a read has confirmed it
 		}
-		t.uid, t.confirmed = e.Lease.UID, now.Mono
+		t.confirm(p, e.Lease.UID, e.Lease.Record.Seq, now)
 		if claim.CompareVersions(t.ownVersion, e.Lease.Version) < 0 {
 			t.unseen = append(t.unseen, unseenWrite{e.Lease.Version, now})
 		}
@@ -427,22 +505,35 @@ func (w *sim) blockers(partition int) (text string) {
 	return text
 }
 
-// checkNothingMoved: if there are only outages of the API, every member stops at its fence and
-// resumes afterwards. No member is evicted, no machine ends, and no partition changes its owner
+// checkNothingStopped is what R40 and R41 promise: if nothing happens but that responses of
+// writes are lost, or that requests take long, no member is fenced.
+func (w *sim) checkNothingStopped() {
+	if w.profile.kind != slow && w.profile.kind != oneWay || w.failure != nil {
+		return
+	}
+	for _, p := range w.procs {
+		if n := p.machine.Stats().FenceTrips; n > 0 {
+			w.fail("L1: %s was fenced %d times although its writes were carried out and its reads answered (%s)", p.holder, n, w.profile.kind)
+		}
+	}
+}
+
+// checkNothingMoved: if there are only outages of the API, or responses of writes are lost,
+// every member stops at its fence, if at all, and resumes afterwards. No member is evicted, no machine ends, and no partition changes its owner
 // after the fleet has formed.
 func (w *sim) checkNothingMoved() {
-	if w.profile.kind != outages || w.failure != nil {
+	if w.profile.kind != outages && w.profile.kind != oneWay || w.failure != nil {
 		return
 	}
 	for _, p := range w.procs {
 		if s := p.machine.Stats(); p.lives > 1 || s.Evictions > 0 || s.EvictionsRefused > 0 {
-			w.fail("after nothing but outages %s has its machine number %d, or has evicted: %+v", p.name, p.lives, s)
+			w.fail("after nothing but %s %s has its machine number %d, or has evicted: %+v", w.profile.kind, p.name, p.lives, s)
 		}
 	}
 	if n := len(w.procs); n != w.profile.members {
-		w.fail("after nothing but outages %d of %d members are left", n, w.profile.members)
+		w.fail("after nothing but %s %d of %d members are left", w.profile.kind, n, w.profile.members)
 	}
 	if w.counts.Handovers > w.formed {
-		w.fail("in nothing but outages %d points changed their owner", w.counts.Handovers-w.formed)
+		w.fail("in nothing but %s %d points changed their owner", w.profile.kind, w.counts.Handovers-w.formed)
 	}
 }

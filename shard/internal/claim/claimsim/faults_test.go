@@ -42,7 +42,7 @@ func (w *sim) whenNewcomersMay(start func()) {
 // scheduleFaults lets each kind of fault happen again and again.
 func (w *sim) scheduleFaults() {
 	calm := 3 * time.Second
-	if w.profile.kind == outages {
+	if w.profile.kind == outages || w.profile.kind == oneWay {
 		calm = 25 * time.Second // until every partition is at its owner
 	}
 	w.after(calm, func() { w.formed = w.counts.Handovers })
@@ -75,7 +75,7 @@ func (w *sim) clearFaults() {
 		w.server.rise(false)
 	}
 	for _, p := range append([]*process(nil), w.procs...) {
-		p.link = goodLink()
+		p.link = w.newLink()
 		p.watch.lag = 3 * time.Millisecond
 		switch {
 		case !p.watch.stalled:
@@ -229,9 +229,41 @@ func badNetwork(w *sim) {
 	p.link.late, p.link.reset = w.rand.Float64()/4, w.rand.Float64()/4
 	w.logf("%s: bad network %+v", p.name, p.link)
 	w.after(w.between(2*time.Second, 20*time.Second), func() {
-		p.link = goodLink()
+		p.link = w.newLink()
 		w.logf("%s: good network", p.name)
 	})
+}
+
+// loseResponses loses the responses of one member's writes, or of a share of them, for a long
+// time: a bad link, or a proxy. Reads work.
+func loseResponses(w *sim) {
+	p := w.some(func(p *process) bool { return isAwake(p) && p.link.loseWrites == 0 })
+	if p == nil {
+		return
+	}
+	p.link.loseWrites = 1
+	if w.chance(0.5) {
+		p.link.loseWrites = w.rand.Float64()
+	}
+	w.logf("%s: the responses of %.0f%% of its writes are lost", p.name, 100*p.link.loseWrites)
+	w.after(w.between(5*time.Second, 2*time.Minute), func() { p.link.loseWrites = 0 })
+}
+
+// slowServer makes each request of one member, or of all, take seconds.
+func slowServer(w *sim) {
+	trip := w.between(time.Second, 6*time.Second)
+	only := w.some(isAwake)
+	if w.chance(0.5) {
+		only = nil
+	}
+	w.logf("requests take %v (of all members: %v)", trip, only == nil)
+	for _, p := range w.procs {
+		if only != nil && p != only {
+			continue
+		}
+		p.link.trip = trip
+		w.after(w.between(5*time.Second, 40*time.Second), func() { p.link.trip = w.profile.trip })
+	}
 }
 
 func cut(w *sim) {
@@ -534,7 +566,7 @@ func (w *sim) collect(p, q *process, holder string, tries int) {
 		w.counts.Replacements++
 		w.server.deleteByHand(p.lease)
 		w.closed = w.now + 2*w.timing.duration
-		w.after(w.between(time.Second, 20*time.Second), func() { q.watch.lag, q.link = w.profile.lag, goodLink() })
+		w.after(w.between(time.Second, 20*time.Second), func() { q.watch.lag, q.link = w.profile.lag, w.newLink() })
 	}
 }
 

@@ -12,6 +12,8 @@ import (
 // link is the network between a process and the API server.
 type link struct {
 	slow            time.Duration // each way takes up to this
+	trip            time.Duration // how long a request and its response take together, 0: as long as slow says
+	loseWrites      float64       // share of the writes whose responses are lost, although reads work
 	lose            float64       // share of the requests that never arrive
 	loseResponse    float64       // share of the responses that are lost
 	late            float64       // share of the requests that are delayed by seconds
@@ -46,7 +48,42 @@ func (l *limiter) wait(now, timeout time.Duration) (wait time.Duration, ok bool)
 
 func goodLink() link { return link{slow: 4 * time.Millisecond} }
 
-func (l *link) delay(w *sim) time.Duration { return w.between(200*time.Microsecond, l.slow) }
+// newLink returns the link of a process that has no fault of its own.
+func (w *sim) newLink() link {
+	l := goodLink()
+	l.trip = w.profile.trip
+	return l
+}
+
+func (l *link) delay(w *sim) time.Duration {
+	if l.trip > 0 {
+		return l.trip / 2
+	}
+	return w.between(200*time.Microsecond, l.slow)
+}
+
+// refused is the response to a request that the server certainly does not carry out, instead
+// of one with an unknown outcome.
+func refused(e claim.Event, retryAfter time.Duration) claim.Event {
+	switch e := e.(type) {
+	case claim.GetResult:
+		e.Outcome, e.RetryAfter = claim.Refused, retryAfter
+		return e
+	case claim.WriteResult:
+		e.Outcome, e.RetryAfter = claim.Refused, retryAfter
+		return e
+	case claim.DeleteResult:
+		e.Outcome, e.RetryAfter = claim.Refused, retryAfter
+		return e
+	case claim.EvictResult:
+		e.Outcome, e.RetryAfter = claim.Refused, retryAfter
+		return e
+	case claim.ListResult:
+		e.Outcome, e.RetryAfter = claim.Refused, retryAfter
+		return e
+	}
+	return e
+}
 
 // call is a request in flight; it is answered once.
 type call struct {
@@ -75,7 +112,7 @@ func (p *process) request(timeout time.Duration, write bool, serve func() claim.
 		}
 		delay += wait
 	}
-	losesResponse := w.chance(l.loseResponse)
+	losesResponse := w.chance(l.loseResponse) || write && w.chance(l.loseWrites)
 	held := w.chance(l.late)
 	if write && l.disturbedWrites > 0 {
 		l.disturbedWrites--
@@ -101,7 +138,12 @@ func (p *process) request(timeout time.Duration, write bool, serve func() claim.
 		s := w.server
 		switch {
 		case s.down && s.refuses, !s.down && w.chance(s.storm):
-			w.after(l.delay(w), func() { c.answer(unknown) })
+			response := unknown
+			if w.chance(0.5) {
+				w.counts.Rejected++
+				response = refused(unknown, w.between(0, 3*time.Second))
+			}
+			w.after(l.delay(w), func() { c.answer(response) })
 			return
 		case s.down:
 			return

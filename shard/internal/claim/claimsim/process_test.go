@@ -60,7 +60,7 @@ func (w *sim) start(name, podUID string, takeOver bool) *process {
 	w.born++
 	p := &process{
 		w: w, name: name, podUID: podUID, lease: "lease-" + name, takeOver: takeOver, alive: true,
-		params: w.profile.parametersAt(w), link: goodLink(), timing: w.timing,
+		params: w.profile.parametersAt(w), link: w.newLink(), timing: w.timing,
 	}
 	if w.chance(w.profile.otherPace) {
 		p.timing = p.timing.scaled(0.75)
@@ -106,7 +106,7 @@ func (p *process) live(predecessor *claim.Machine) {
 	p.holder = cfg.Holder
 	p.machine = claim.New(cfg)
 	p.cache.since = w.now
-	p.received = received{peers: map[string]receivedPeer{}, read: map[string]bool{}, removals: map[uint64]bool{}}
+	p.received = received{sent: map[uint64]sentWrite{}, peers: map[string]receivedPeer{}, read: map[string]bool{}, removals: map[uint64]bool{}}
 	p.wakeAt = 0
 	w.logf("%s: is now %s", p.name, p.holder)
 	p.step(claim.Tick{})
@@ -222,12 +222,14 @@ func (p *process) do(a claim.Action) {
 			return claim.GetResult{Op: a.Op, Outcome: outcome, Lease: l}
 		}, claim.GetResult{Op: a.Op})
 	case claim.CreateLease:
+		p.received.send(p, a.Record, p.stepped)
 		p.request(a.Timeout, true, func() claim.Event {
 			l, outcome := s.create(p.lease, a.Record)
 			return claim.WriteResult{Op: a.Op, Outcome: outcome, Lease: l}
 		}, claim.WriteResult{Op: a.Op})
 	case claim.WriteLease:
 		p.checkUpdate(a)
+		p.received.send(p, a.Record, p.stepped)
 		a.Record.Watermarks = p.cache.watermarks
 		p.request(a.Timeout, true, func() claim.Event {
 			l, outcome := s.update(p.lease, a.UID, a.Version, a.Record)

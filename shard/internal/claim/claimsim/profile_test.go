@@ -23,9 +23,10 @@ type profile struct {
 	idle       float64 // share of the moments at which nothing is in flight on a point
 	slowWork   float64 // share of the work that takes longer than the grace period, or ignores its context
 	lag        time.Duration
-	slowCaches float64 // share of the processes whose object cache lags
-	hooks      float64 // probability of a fault at an action
-	limited    bool    // all requests of a process wait for a rate limiter like client-go's
+	slowCaches float64       // share of the processes whose object cache lags
+	hooks      float64       // probability of a fault at an action
+	trip       time.Duration // how long each request takes, 0 for a few ms
+	limited    bool          // all requests of a process wait for a rate limiter like client-go's
 	faults     []fault
 	parameters ring.Parameters
 	next       ring.Parameters // of processes that start after switchAt
@@ -50,6 +51,8 @@ const (
 	restored = "restored" // the database is restored after a long outage
 	replaced = "replaced" // Pods are force-deleted while their processes work, and others of the same names start
 	crowd    = "crowd"    // many members, most of which die at once
+	slow     = "slow"     // the API server needs seconds for each request, while members join, leave and crash
+	oneWay   = "one way"  // nothing but lost responses of writes: no member stops, no partition moves
 )
 
 func drawProfile(r *rand.Rand) profile {
@@ -95,6 +98,17 @@ func drawProfile(r *rand.Rand) profile {
 		p.parameters.Partitions = 60
 		p.next = p.parameters
 		p.length = 80 * time.Second
+	case x < 0.45:
+		p.kind, p.drift, p.lag = slow, false, 3*time.Millisecond
+		p.trip = []time.Duration{2500 * time.Millisecond, 3500 * time.Millisecond, 4 * time.Second}[r.IntN(3)]
+		p.length += time.Minute
+		p.faults = []fault{{"join", 25 * time.Second, join}, {"leave", 30 * time.Second, leave}, {"crash", 40 * time.Second, crash}}
+		return p
+	case x < 0.49:
+		p.kind, p.lag = oneWay, 3*time.Millisecond
+		p.length += time.Minute
+		p.faults = []fault{{"lose responses", 20 * time.Second, loseResponses}}
+		return p
 	}
 	if p.kind == crowd {
 		return p
@@ -149,6 +163,8 @@ var everyFault = []fault{
 	{"edit", 12 * time.Second, edit},
 	{"jump", 15 * time.Second, jump},
 	{"duplicate", 30 * time.Second, duplicate},
+	{"lose responses", 20 * time.Second, loseResponses},
+	{"slow", 20 * time.Second, slowServer},
 }
 
 func (p profile) parametersAt(w *sim) ring.Parameters {

@@ -17,6 +17,7 @@ type server struct {
 	*leaseserver.Store[claim.Record]
 	w       *sim
 	foreign map[string]bool // holders whose Lease another client has written
+	written map[ownWrite]bool
 	watches []*watch
 
 	down    bool
@@ -28,7 +29,7 @@ type server struct {
 }
 
 func newServer(w *sim) *server {
-	s := &server{Store: leaseserver.NewStore[claim.Record](), w: w, foreign: map[string]bool{}}
+	s := &server{Store: leaseserver.NewStore[claim.Record](), w: w, foreign: map[string]bool{}, written: map[ownWrite]bool{}}
 	s.Revision = 100
 	s.Step = func() uint64 { return 1 + w.rand.Uint64N(40) } // other objects are written, too
 	return s
@@ -86,12 +87,23 @@ const withoutLabel = "-"
 
 func hasLabel(r claim.Record) bool { return r.Fingerprint != withoutLabel }
 
+// ownWrite identifies a write of a member to its own Lease that was carried out.
+type ownWrite struct {
+	holder string
+	seq    uint64
+}
+
 func (s *server) create(name string, r claim.Record) (claim.Lease, claim.Outcome) {
+	s.written[ownWrite{r.Holder, r.Seq}] = true // if there is already one, the response is not OK
 	return s.response(s.Create(name, time.Unix(1_700_000_000, 0).Add(s.w.now).UTC(), stored(r)))
 }
 
 func (s *server) update(name, uid, version string, r claim.Record) (claim.Lease, claim.Outcome) {
-	return s.response(s.Update(name, leaseserver.At(uid, version), stored(r)))
+	o, err := s.Update(name, leaseserver.At(uid, version), stored(r))
+	if err == nil {
+		s.written[ownWrite{r.Holder, r.Seq}] = true
+	}
+	return s.response(o, err)
 }
 
 func (s *server) delete(name, uid, version string) claim.Outcome {

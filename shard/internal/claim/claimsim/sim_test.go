@@ -77,6 +77,7 @@ type counts struct {
 	Restores, Deletions, Replacements       int
 	CacheWaits, CacheWaitsGivenUp           int
 	MassDeaths, Refused                     int // Refused: by a rate limiter
+	Rejected, ConfirmedByRead               int // requests that the server did not carry out; writes (R40)
 	Renewals, Changes, Lists                int // writes that change nothing, writes that do, and lists
 }
 
@@ -101,6 +102,8 @@ func (t *counts) add(o counts) {
 	t.Replacements += o.Replacements
 	t.MassDeaths += o.MassDeaths
 	t.Refused += o.Refused
+	t.Rejected += o.Rejected
+	t.ConfirmedByRead += o.ConfirmedByRead
 	t.Renewals += o.Renewals
 	t.Changes += o.Changes
 	t.Lists += o.Lists
@@ -116,6 +119,7 @@ func newSim(seed uint64) *sim {
 		w.timing = w.timing.scaled(1.5)
 	}
 	w.profile = drawProfile(w.rand)
+	w.profile.trip = time.Duration(float64(w.profile.trip) * float64(w.timing.deadline) / float64(9*time.Second))
 	if w.chance(0.5) {
 		w.timing.drainGrace = w.between(500*time.Millisecond, 5*time.Second)
 	}
@@ -154,6 +158,7 @@ func (w *sim) simulate() (err error) {
 	w.populate()
 	w.scheduleFaults()
 	w.run(w.profile.length)
+	w.checkNothingStopped()
 	w.clearFaults()
 	w.settle()
 	w.checkNothingMoved()
