@@ -30,6 +30,11 @@ type own struct {
 	watched     string   // in the last write that was sent
 	newcomer    Newcomer // likewise
 
+	extra    Extra // what other clients have put on the Lease at version
+	shown    Lease // the last version that the watch has shown
+	answer   bool  // another client has changed what this member must write again
+	answerAt Time  // when it may do so before its next renewal
+
 	renewAt  Time // when the next renewal is due
 	retryAt  Time // after a failure, nothing is sent before it
 	failures int  // in a row
@@ -113,8 +118,10 @@ func (m *Machine) writeOwn() {
 // while fenced, it always is: only a confirmed write makes the contents of the Lease
 // certain and lifts the fence. A member that stops waits for Config.Coalesce before it
 // publishes that it drains: without work in flight, its next write voids the Lease instead.
+// It answers other clients that write its Lease at most once per renew period (R42).
 func (m *Machine) updateDue() bool {
 	return m.own.failures > 0 || m.own.fenced ||
+		m.own.answer && m.now.Reached(m.own.answerAt) ||
 		m.now.Reached(m.own.renewAt) ||
 		m.own.phase != m.phase() && (m.stage != stopping || m.now.Reached(m.stoppedAt.Add(m.cfg.Coalesce))) ||
 		m.tombstonesDue || m.newcomerDue() ||
@@ -140,6 +147,9 @@ func (m *Machine) get(r *request) GetLease {
 func (m *Machine) sendUpdate() {
 	r := m.begin(opUpdate)
 	r.phase, m.tombstonesDue = m.phase(), false
+	if m.own.answer {
+		m.own.answer, m.own.answerAt = false, m.now.Add(m.cfg.RenewPeriod)
+	}
 	// The released partitions are given up before the request is sent (R13, R20): it may
 	// be committed although no response arrives, and another member may start at that
 	// moment.
@@ -186,6 +196,7 @@ func (m *Machine) record(phase Phase, claims Claims) Record {
 		Watched:     m.watched,
 		Newcomer:    m.newcomer(),
 		Longest:     m.longest(),
+		Extra:       m.own.extra,
 	}
 }
 
@@ -213,7 +224,8 @@ func (m *Machine) wrote(e WriteResult) {
 		m.restartTimers()
 		m.watchProbe.reset()
 	}
-	m.own.version, m.own.confirmedVersion, m.own.confirmedSeq = e.Lease.Version, e.Lease.Version, r.seq
+	m.own.at(e.Lease)
+	m.own.confirmedVersion, m.own.confirmedSeq = e.Lease.Version, r.seq
 	m.own.confirmedAt, m.own.failures, m.own.retryAt = m.now, 0, Time{}
 	m.own.renewAt = r.sent.Add(m.jitter(m.cfg.RenewPeriod))
 	if m.own.phase != r.phase {
@@ -243,6 +255,35 @@ func (m *Machine) wrote(e WriteResult) {
 	if claimed := m.parts.confirm(r.claiming, e.Lease.Version); !claimed.Empty() {
 		m.do(Claimed{Partitions: claimed})
 	}
+	m.followOwn()
+}
+
+// at records the version of this member's Lease from which its next write continues.
+func (o *own) at(l Lease) { o.version, o.extra = l.Version, l.Record.Extra }
+
+// followOwn continues from the version of this member's Lease that the watch has shown, if
+// another client has written it. If that client may have changed more than it should, the
+// member reads the Lease.
+func (m *Machine) followOwn() {
+	l := m.own.shown
+	if m.own.op == nil && m.own.version != "" && CompareVersions(l.Version, m.own.version) > 0 && !m.adopt(l) {
+		m.own.version = ""
+	}
+}
+
+// adopt continues from a version of this member's Lease that another client has written, without
+// a write (R42): the member's record on it is the last one that was confirmed, or its checksum
+// shows to every peer that it was edited. No earlier write of this member can be committed after
+// that one. A peer that has evicted this member since then makes its next write conflict.
+func (m *Machine) adopt(l Lease) bool {
+	r := l.Record
+	intact := r.Seq == m.own.confirmedSeq && r.Claims.equal(m.parts.claims())
+	if m.own.fenced || l.UID != m.own.uid || r.Holder != m.cfg.Holder || !intact && !r.Edited {
+		return false
+	}
+	m.own.at(l)
+	m.own.answer = m.own.answer || r.Edited
+	return true
 }
 
 // failed schedules the next attempt. The machine concludes nothing from the failed request
@@ -287,11 +328,12 @@ func (m *Machine) got(e GetResult) {
 		m.lost(ErrEvicted)
 	case l.UID != m.own.uid || l.Record.Holder != m.cfg.Holder || l.Record.Seq < m.own.confirmedSeq && !l.Record.Edited:
 		m.lost(ErrTakenOver)
+	case m.own.failures == 0 && m.adopt(l): // no write of this member is in doubt
 	default:
 		// If the record was edited (R32), the next write restores it.
 		// Only the version is adopted, never the claims (R8): a release that timed out may
 		// still be in flight (R20).
-		m.own.version = l.Version
+		m.own.at(l)
 		m.own.failures = max(m.own.failures, 1)
 		if m.own.fenced {
 			m.recheck()

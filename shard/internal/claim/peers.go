@@ -135,8 +135,7 @@ func (m *Machine) counting(declared time.Duration) time.Duration {
 	return min(max(declared, m.cfg.LeaseDuration), MaxLeaseDuration)
 }
 
-// observeOwn handles this member's own Lease as the watch shows it (R33). If it was
-// written by another client, the machine reads it with a quorum read and writes it again.
+// observeOwn handles this member's own Lease as the watch shows it (R33, R42).
 func (m *Machine) observeOwn(l Lease) {
 	if m.own.uid == "" || l.UID == m.own.uid { // otherwise it is not this machine's Lease, and proves nothing
 		m.watchProbe.seen(l.UID, l.Version)
@@ -149,9 +148,8 @@ func (m *Machine) observeOwn(l Lease) {
 	if l.Record.Void() {
 		m.otherHolder.lookAt = Time{}
 	}
-	if m.own.op == nil && m.own.version != "" && l.Version != m.own.version && CompareVersions(l.Version, m.own.confirmedVersion) > 0 {
-		m.own.version = ""
-	}
+	m.own.shown = l
+	m.followOwn()
 }
 
 // removePeer handles the end of a peer's Lease. If the Lease was held, its process may

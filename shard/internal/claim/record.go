@@ -123,6 +123,15 @@ type Record struct {
 	Copied bool
 	// EvictedBy is the holder that evicted the member; empty for a release.
 	EvictedBy string
+	// Extra is known only of the member's own Lease.
+	Extra Extra
+}
+
+// Extra is what other clients have put on a member's Lease, as far as the member keeps it
+// (R42). The maps and the slice are never changed.
+type Extra struct {
+	Labels, Annotations map[string]string
+	Finalizers          []string
 }
 
 // Void reports whether no member holds the Lease, because it was released or evicted

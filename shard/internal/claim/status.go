@@ -144,6 +144,9 @@ func (m *Machine) Next() time.Duration {
 	if m.own.op == nil {
 		at(m.own.renewAt)
 		at(m.own.retryAt)
+		if m.own.answer {
+			at(m.own.answerAt)
+		}
 		at(m.otherHolder.lookAt)
 		if m.parts.waiting {
 			at(m.parts.waitUntil)

@@ -7,6 +7,8 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"slices"
+	"strings"
 	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
@@ -57,9 +59,35 @@ func (c Config) labels() map[string]string {
 	return labels
 }
 
+// maxExtra limits the labels and annotations of other clients that a member keeps, in bytes.
+const maxExtra = 4 << 10
+
+// extra returns what other clients have put on this member's Lease and the member keeps (R42).
+// Everything with the prefix of this project, and the owner references, belong to the member.
+func (c Config) extra(l *coordinationv1.Lease) claim.Extra {
+	size := 0
+	keep := func(all, own map[string]string) (kept map[string]string) {
+		for _, key := range slices.Sorted(maps.Keys(all)) {
+			_, mine := own[key]
+			if n := len(key) + len(all[key]); !mine && !strings.HasPrefix(key, prefix) && size+n <= maxExtra {
+				if kept == nil {
+					kept = map[string]string{}
+				}
+				kept[key] = all[key]
+				size += n
+			}
+		}
+		return kept
+	}
+	return claim.Extra{Labels: keep(l.Labels, c.Labels), Annotations: keep(l.Annotations, nil), Finalizers: l.Finalizers}
+}
+
 // decode decodes a Lease and reports its faults.
 func (c Config) decode(l *coordinationv1.Lease) (claim.Lease, error) {
 	decoded, faults, err := Decode(l, c.Ring)
+	if l.Name == c.Name {
+		decoded.Record.Extra = c.extra(l)
+	}
 	if c.Faults != nil && (faults != nil || err != nil) {
 		if err != nil {
 			c.Faults(l.Name, err)
@@ -95,7 +123,13 @@ func (c *Client) Create(ctx context.Context, r claim.Record) (claim.Lease, claim
 	if err != nil {
 		return claim.Lease{}, outcome(err), fmt.Errorf("create lease %s: %w", c.cfg.Name, err)
 	}
-	return claim.Lease{Name: created.Name, UID: string(created.UID), Version: created.ResourceVersion, Created: created.CreationTimestamp.Time, Record: r}, claim.OK, nil
+	return c.written(created, r), claim.OK, nil
+}
+
+// written returns this member's Lease with the record as the server has stored it.
+func (c *Client) written(l *coordinationv1.Lease, r claim.Record) claim.Lease {
+	r.Extra = c.cfg.extra(l)
+	return claim.Lease{Name: l.Name, UID: string(l.UID), Version: l.ResourceVersion, Created: l.CreationTimestamp.Time, Record: r}
 }
 
 // Update writes this member's Lease if it has the given UID and resourceVersion. A record
@@ -106,7 +140,7 @@ func (c *Client) Update(ctx context.Context, uid, version string, r claim.Record
 	if err != nil {
 		return claim.Lease{}, outcome(err), fmt.Errorf("renew lease %s: %w", c.cfg.Name, err)
 	}
-	return claim.Lease{Name: updated.Name, UID: string(updated.UID), Version: updated.ResourceVersion, Created: updated.CreationTimestamp.Time, Record: r}, claim.OK, nil
+	return c.written(updated, r), claim.OK, nil
 }
 
 // Delete deletes a Lease if it has the given UID and resourceVersion.
@@ -142,8 +176,7 @@ func (c *Client) List(ctx context.Context) ([]claim.Lease, claim.Outcome, error)
 // annotations have reached the size limit can be evicted too. It keeps the owner
 // reference, so that the garbage collector deletes the Lease with its Pod even if no
 // member is left to delete it; and it keeps finalizers, which belong to other clients.
-// Labels and annotations of other clients are lost, as they are with each renewal of the
-// Lease's holder.
+// Labels and annotations of other clients are lost.
 func (c *Client) Evict(ctx context.Context, e claim.EvictLease) (claim.Lease, claim.Outcome, error) {
 	if e.UID == "" || e.Version == "" {
 		// Without them the update would void the Lease of any holder, or create a Lease.
@@ -178,10 +211,14 @@ func (c *Client) void(e claim.EvictLease) *coordinationv1.Lease {
 	return l
 }
 
-// own returns this member's Lease with the record. A write replaces the whole Lease:
-// nothing that other clients put on it survives.
+// own returns this member's Lease with the record. A write replaces the whole Lease: of what
+// other clients have put on it, only r.Extra survives.
 func (c *Client) own(r claim.Record, uid, version string) *coordinationv1.Lease {
-	l := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: c.cfg.Name, Labels: c.cfg.labels(), UID: types.UID(uid), ResourceVersion: version}}
+	l := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{
+		Name: c.cfg.Name, UID: types.UID(uid), ResourceVersion: version,
+		Labels: c.cfg.labels(), Annotations: maps.Clone(r.Extra.Annotations), Finalizers: r.Extra.Finalizers,
+	}}
+	maps.Copy(l.Labels, r.Extra.Labels)
 	if c.cfg.Owner != nil {
 		l.OwnerReferences = []metav1.OwnerReference{*c.cfg.Owner}
 	}
