@@ -150,3 +150,24 @@ func TestR42_ForgedClaimsAreOverwrittenAtOnce(t *testing.T) {
 		p.show(l.Name)
 	}
 }
+
+// A webhook changes the evictions of a peer's Lease, so that it is never void. They are repeated
+// with a backoff, although the watch shows a new version after each of them.
+func TestR87_AnEvictionThatIsAlteredIsRepeatedWithABackoff(t *testing.T) {
+	p := newDriver(t).join()
+	p.put("lease-b", p.peerRecord("b", PhaseActive, 1))
+	p.show("lease-b")
+	p.hang = true
+	for evictions, end := 0, p.now.Mono+time.Minute; p.now.Mono < end; {
+		p.run(10 * time.Millisecond)
+		for _, a := range p.hung {
+			evictions++
+			p.step(EvictResult{Op: a.(EvictLease).Op})
+			p.put("lease-b", edited(""))
+			p.show("lease-b")
+		}
+		if p.hung = nil; evictions > 40 {
+			t.Fatalf("%d evictions", evictions)
+		}
+	}
+}

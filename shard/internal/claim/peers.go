@@ -81,7 +81,10 @@ func (m *Machine) observe(l Lease, listed bool) {
 		}
 	}
 	m.dropTombstones(l.UID) // its record counts instead
-	p.lease, p.retryAt, p.failures, p.refusedOp = l, Time{}, 0, 0
+	p.lease, p.refusedOp = l, 0
+	if !l.Record.Edited || p.failures == 0 { // otherwise it may be what a webhook has made of this member's eviction
+		p.retryAt, p.failures = Time{}, 0
+	}
 	if m.knowledge.settled {
 		m.adoptTombstones(l)
 	}

@@ -5,6 +5,7 @@ package lease
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -123,6 +124,9 @@ func (c *Client) Create(ctx context.Context, r claim.Record) (claim.Lease, claim
 	if err != nil {
 		return claim.Lease{}, outcome(err), fmt.Errorf("create lease %s: %w", c.cfg.Name, err)
 	}
+	if err := altered(created, l); err != nil {
+		return claim.Lease{}, claim.Unknown, fmt.Errorf("create lease %s: %w", c.cfg.Name, err)
+	}
 	return c.written(created, r), claim.OK, nil
 }
 
@@ -140,7 +144,44 @@ func (c *Client) Update(ctx context.Context, uid, version string, r claim.Record
 	if err != nil {
 		return claim.Lease{}, outcome(err), fmt.Errorf("renew lease %s: %w", c.cfg.Name, err)
 	}
+	if err := altered(updated, l); err != nil {
+		return claim.Lease{}, claim.Unknown, fmt.Errorf("renew lease %s: %w", c.cfg.Name, err)
+	}
 	return c.written(updated, r), claim.OK, nil
+}
+
+// ErrAltered is the error of a write that the server has stored with another record than the
+// one that was sent: an admission webhook or policy has changed it. Peers cannot read such a
+// record: to them, the member is silent. The write therefore confirms nothing (R87).
+var ErrAltered = errors.New("an admission webhook or policy changes what this member writes to Leases, so that no other member can read it: exclude the Leases of this ring from that webhook or policy")
+
+// altered returns an error that wraps ErrAltered if the server has stored another record than
+// the one that was sent.
+func altered(stored, sent *coordinationv1.Lease) error {
+	is, was := stored.Labels[LabelRing], sent.Labels[LabelRing]
+	if is != was {
+		return fmt.Errorf("label %s is %.100q instead of %q: %w", LabelRing, is, was, ErrAltered)
+	}
+	for _, key := range append(checked[:len(checked):len(checked)], AnnotationChecksum) {
+		if is, was := stored.Annotations[key], sent.Annotations[key]; is != was {
+			return fmt.Errorf("annotation %s is %.100q instead of %.100q: %w", key, is, was, ErrAltered)
+		}
+	}
+	if is, was := valueOf(stored.Spec.HolderIdentity), valueOf(sent.Spec.HolderIdentity); is != was {
+		return fmt.Errorf("spec.holderIdentity is %.100q instead of %q: %w", is, was, ErrAltered)
+	}
+	if is, was := valueOf(stored.Spec.LeaseDurationSeconds), valueOf(sent.Spec.LeaseDurationSeconds); is != was {
+		return fmt.Errorf("spec.leaseDurationSeconds is %d instead of %d: %w", is, was, ErrAltered)
+	}
+	return nil
+}
+
+// valueOf returns what a pointer points to, and the zero value for nil.
+func valueOf[T any](p *T) (value T) {
+	if p != nil {
+		value = *p
+	}
+	return value
 }
 
 // Delete deletes a Lease if it has the given UID and resourceVersion.
@@ -182,9 +223,13 @@ func (c *Client) Evict(ctx context.Context, e claim.EvictLease) (claim.Lease, cl
 		// Without them the update would void the Lease of any holder, or create a Lease.
 		return claim.Lease{}, claim.Conflict, fmt.Errorf("evict the holder of lease %s: UID %q and version %q must be known", e.Name, e.UID, e.Version)
 	}
-	updated, err := c.cfg.Leases.Update(ctx, c.void(e), metav1.UpdateOptions{})
+	l := c.void(e)
+	updated, err := c.cfg.Leases.Update(ctx, l, metav1.UpdateOptions{})
 	if err != nil {
 		return claim.Lease{}, outcome(err), fmt.Errorf("evict the holder of lease %s: %w", e.Name, err)
+	}
+	if err := altered(updated, l); err != nil {
+		return claim.Lease{}, claim.Unknown, fmt.Errorf("evict the holder of lease %s: %w", e.Name, err)
 	}
 	decoded, _ := c.cfg.decode(updated)
 	return decoded, claim.OK, nil

@@ -124,15 +124,8 @@ func encode(l *coordinationv1.Lease, r claim.Record, now time.Time) {
 func Checksum(l *coordinationv1.Lease) string {
 	h := xxh3.New()
 	add := func(value string) { fmt.Fprintf(h, "%d:%s,", len(value), value) }
-	holder, seconds := "", int32(0)
-	if l.Spec.HolderIdentity != nil {
-		holder = *l.Spec.HolderIdentity
-	}
-	if l.Spec.LeaseDurationSeconds != nil {
-		seconds = *l.Spec.LeaseDurationSeconds
-	}
-	add(holder)
-	add(strconv.Itoa(int(seconds)))
+	add(valueOf(l.Spec.HolderIdentity))
+	add(strconv.Itoa(int(valueOf(l.Spec.LeaseDurationSeconds))))
 	for _, key := range checked {
 		add(l.Annotations[key])
 	}
