@@ -26,6 +26,11 @@ var mutants = mutation.Package{
 			Old:  "\tdeadline := p.View().Fence\n\treturn now,",
 			New:  "\tdeadline := p.View().Fence\n\tif MUTANT_ON {\n\t\treturn now, false\n\t}\n\treturn now,",
 		}}},
+		{Name: "counts a renewal that the server has stored differently", Edits: []mutation.Edit{{ // R87
+			File: "internal/lease/client.go",
+			Old:  "\tis, was := stored.Labels[LabelRing], sent.Labels[LabelRing]\n",
+			New:  "\tif MUTANT_ON {\n\t\treturn nil\n\t}\n\tis, was := stored.Labels[LabelRing], sent.Labels[LabelRing]\n",
+		}}},
 		{Name: "is fenced when the loop notices", Edits: []mutation.Edit{{
 			File: "internal/member/published.go",
 			Old:  "deadline == nil || p.reading(now).Reached(*deadline)",
@@ -259,8 +264,9 @@ var mutants = mutation.Package{
 
 // unitTests are the tests for rules without which no fault has a wrong result.
 var unitTests = map[string]string{
-	"cancels contexts when a drain begins":            "TestDrainGrace",
-	"releases the Pod's lock while work is in flight": "TestRun_KeepsThePodsLockWhileWorkIsInFlight",
+	"cancels contexts when a drain begins":                    "TestDrainGrace",
+	"counts a renewal that the server has stored differently": "TestR87_AWebhookThatChangesTheRecord$/^one,_while_it_is_held",
+	"releases the Pod's lock while work is in flight":         "TestRun_KeepsThePodsLockWhileWorkIsInFlight",
 }
 
 // TestMutants removes one rule at a time. TestFaults must fail for each of them. Otherwise it

@@ -56,6 +56,26 @@ func (m *Machine) takeBack(set mutantring.Set, to partitionState) {
 			Old:  "|| listed && hidden(p.lease, l))",
 			New:  "|| listed && !MUTANT_ON && hidden(p.lease, l))",
 		}}},
+		{Name: "erases what others put on its Lease", Edits: []mutation.Edit{{ // R42
+			File: "own.go",
+			Old:  "{ o.version, o.extra = l.Version, l.Record.Extra }",
+			New:  "{\n\tif o.version, o.extra = l.Version, l.Record.Extra; MUTANT_ON {\n\t\to.extra = Extra{}\n\t}\n}",
+		}}},
+		{Name: "answers each foreign write at once", Edits: []mutation.Edit{{ // R42
+			File: "own.go",
+			Old:  "m.own.answer && m.now.Reached(m.own.answerAt) ||",
+			New:  "m.own.answer && (MUTANT_ON || m.now.Reached(m.own.answerAt)) ||",
+		}}},
+		{Name: "leaves forged claims on its Lease until the next renewal", Edits: []mutation.Edit{{ // R42
+			File: "own.go",
+			Old:  "|| !intact && !r.Edited {",
+			New:  "|| !intact && !r.Edited && !MUTANT_ON {",
+		}}},
+		{Name: "repeats an eviction that a webhook changes without a pause", Edits: []mutation.Edit{{ // R87
+			File: "peers.go",
+			Old:  "if !l.Record.Edited || p.failures == 0 {",
+			New:  "if MUTANT_ON || !l.Record.Edited || p.failures == 0 {",
+		}}},
 		{Name: "activates without a list", Edits: []mutation.Edit{{
 			File: "partitions.go",
 			Old:  `may && m.list.clear.Has(p) &&`,
@@ -205,10 +225,13 @@ func (m *Machine) takeBack(set mutantring.Set, to partitionState) {
 // rarely: after a restore, R32 and R52 protect as well; and a relist must miss a Lease just
 // after its member has claimed more.
 var unitTests = map[string]string{
-	"continues after a restore":                                "TestAMachineThatWasEvictedEnds",
-	"starts cold after a process that claimed a part":          "TestR49_ADeadPredecessorDoesNotProveThatNoOtherMemberWorks",
-	"takes the last claims that it has seen as the final ones": "TestC1_WhatTheListDoesNotShow",
-	"does not restart the timer for a second edit in a gap":    "TestR44_ASecondEditInAGapMayHideAWrite",
+	"answers each foreign write at once":                         "TestR42_AFightCostsOneMoreWritePerRenewPeriod",
+	"leaves forged claims on its Lease until the next renewal":   "TestR42_ForgedClaimsAreOverwrittenAtOnce",
+	"repeats an eviction that a webhook changes without a pause": "TestR87_AnEvictionThatIsAlteredIsRepeatedWithABackoff",
+	"continues after a restore":                                  "TestAMachineThatWasEvictedEnds",
+	"starts cold after a process that claimed a part":            "TestR49_ADeadPredecessorDoesNotProveThatNoOtherMemberWorks",
+	"takes the last claims that it has seen as the final ones":   "TestC1_WhatTheListDoesNotShow",
+	"does not restart the timer for a second edit in a gap":      "TestR44_ASecondEditInAGapMayHideAWrite",
 }
 
 // TestMutants removes one rule at a time. The simulation (package claimsim) must detect each removal, or

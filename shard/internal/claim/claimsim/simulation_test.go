@@ -75,6 +75,8 @@ func checkNotEmpty(t *testing.T, total counts, seeds int) {
 		{"Leases deleted by hand", total.Deletions, 8},
 		{"Leases deleted while a process of the same name waits", total.Replacements, 10},
 		{"times that most members died at once", total.MassDeaths, 1},
+		{"writes of other clients that fight with a member", total.Fights, 200},
+		{"writes that kept what others put on a Lease", total.Kept, 200},
 	} {
 		if least := c.perSeed * seeds / 100; c.count < least {
 			t.Errorf("only %d %s in %d seeds; at least %d are needed for the run to count", c.count, c.what, seeds, least)
