@@ -117,7 +117,9 @@ func TestR42_AFightCostsOneMoreWritePerRenewPeriod(t *testing.T) {
 					case GetLease:
 						p.step(GetResult{Op: a.Op, Outcome: OK, Lease: p.lease(p.cfg.Lease)})
 					case WriteLease:
-						writes++
+						if writes++; writes > 1000 {
+							t.Fatal("it answers without a limit")
+						}
 						p.step(WriteResult{Op: a.Op, Outcome: OK, Lease: p.commit(a)})
 						p.show(p.cfg.Lease)
 						fight(p)

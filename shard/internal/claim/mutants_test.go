@@ -205,6 +205,16 @@ func (m *Machine) takeBack(set mutantring.Set, to partitionState) {
 			Old:  "\tif k.cold && len(k.awaited) == 0 ||",
 			New:  "\tif MUTANT_ON || k.cold && len(k.awaited) == 0 ||",
 		}}},
+		{Name: "settles although an edited record may hide a longer duration", Edits: []mutation.Edit{{ // R49
+			File: "newcomer.go",
+			Old:  "|| len(k.hidden) == 0 &&",
+			New:  "|| (MUTANT_ON || len(k.hidden) == 0) &&",
+		}}},
+		{Name: "ignores the longest duration on a restored record", Edits: []mutation.Edit{{ // R49
+			File: "newcomer.go",
+			Old:  "k.wait = max(k.wait, r.Duration, r.Longest)",
+			New:  "k.wait = max(k.wait, min(r.Duration, k.wait), min(r.Longest, k.wait))\n\t\tif !MUTANT_ON {\n\t\t\tk.wait = max(k.wait, r.Duration, r.Longest)\n\t\t}",
+		}}},
 		{Name: "settles without the tombstones of others", Edits: []mutation.Edit{{ // R49
 			File: "newcomer.go",
 			Old:  "\tcase r.Newcomer == Settled:\n\t\tm.adoptTombstones(l)\n",
@@ -225,13 +235,15 @@ func (m *Machine) takeBack(set mutantring.Set, to partitionState) {
 // rarely: after a restore, R32 and R52 protect as well; and a relist must miss a Lease just
 // after its member has claimed more.
 var unitTests = map[string]string{
-	"answers each foreign write at once":                         "TestR42_AFightCostsOneMoreWritePerRenewPeriod",
-	"leaves forged claims on its Lease until the next renewal":   "TestR42_ForgedClaimsAreOverwrittenAtOnce",
-	"repeats an eviction that a webhook changes without a pause": "TestR87_AnEvictionThatIsAlteredIsRepeatedWithABackoff",
-	"continues after a restore":                                  "TestAMachineThatWasEvictedEnds",
-	"starts cold after a process that claimed a part":            "TestR49_ADeadPredecessorDoesNotProveThatNoOtherMemberWorks",
-	"takes the last claims that it has seen as the final ones":   "TestC1_WhatTheListDoesNotShow",
-	"does not restart the timer for a second edit in a gap":      "TestR44_ASecondEditInAGapMayHideAWrite",
+	"answers each foreign write at once":                           "TestR42_AFightCostsOneMoreWritePerRenewPeriod",
+	"settles although an edited record may hide a longer duration": "TestR49_ARestoredRecordExtendsTheWait",
+	"ignores the longest duration on a restored record":            "TestR49_ARestoredRecordExtendsTheWait",
+	"leaves forged claims on its Lease until the next renewal":     "TestR42_ForgedClaimsAreOverwrittenAtOnce",
+	"repeats an eviction that a webhook changes without a pause":   "TestR87_AnEvictionThatIsAlteredIsRepeatedWithABackoff",
+	"continues after a restore":                                    "TestAMachineThatWasEvictedEnds",
+	"starts cold after a process that claimed a part":              "TestR49_ADeadPredecessorDoesNotProveThatNoOtherMemberWorks",
+	"takes the last claims that it has seen as the final ones":     "TestC1_WhatTheListDoesNotShow",
+	"does not restart the timer for a second edit in a gap":        "TestR44_ASecondEditInAGapMayHideAWrite",
 }
 
 // TestMutants removes one rule at a time. The simulation (package claimsim) must detect each removal, or

@@ -23,6 +23,9 @@ type Knowledge struct {
 	// other members may have been at work.
 	partial bool
 	awaited map[string]bool
+	// hidden has the UIDs of the Leases in that list whose records were edited: they may hide a
+	// longer duration. They are not changed after that list, except that they are removed.
+	hidden map[string]bool
 	// peers are the Leases of other members, by UID, as the earlier machine judged them (R32): an
 	// old record must not count for this one either.
 	peers map[string]Record
@@ -33,7 +36,7 @@ type Knowledge struct {
 // Knowledge returns the knowledge for the machine that follows this one.
 func (m *Machine) Knowledge() Knowledge {
 	k := m.knowledge
-	k.awaited = maps.Clone(k.awaited)
+	k.awaited, k.hidden = maps.Clone(k.awaited), maps.Clone(k.hidden)
 	k.lease = cmp.Or(m.own.uid, k.lease)
 	k.peers = make(map[string]Record, len(m.peers))
 	for _, p := range m.peers {
@@ -65,8 +68,11 @@ func (m *Machine) progress(e WatchProgress) {
 		return
 	}
 	k.listed, k.at, k.wait = e.Version, m.now, m.longest()
-	k.cold, k.awaited = !m.cfg.Quarantine && !k.partial, map[string]bool{}
+	k.cold, k.awaited, k.hidden = !m.cfg.Quarantine && !k.partial, map[string]bool{}, map[string]bool{}
 	for _, p := range m.peers {
+		if p.lease.Record.Edited {
+			k.hidden[p.lease.UID] = true
+		}
 		switch r := p.lease.Record; {
 		case r.Void():
 			k.wait = max(k.wait, r.Longest)
@@ -105,6 +111,10 @@ func (m *Machine) learn(l Lease) {
 	if r.EvictedBy != "" {
 		delete(k.awaited, l.UID)
 	}
+	if k.hidden[l.UID] && !r.Edited {
+		delete(k.hidden, l.UID)
+		k.wait = max(k.wait, r.Duration, r.Longest) // its first list did not show that
+	}
 	if r.Edited || r.EvictedBy != "" || CompareVersions(r.Watched, k.listed) < 0 {
 		return
 	}
@@ -124,7 +134,7 @@ func (m *Machine) updateKnowledge() {
 	if k.settled || k.listed == "" {
 		return
 	}
-	if k.cold && len(k.awaited) == 0 || m.now.since(k.at) >= k.wait && m.canTrustView() {
+	if k.cold && len(k.awaited) == 0 || len(k.hidden) == 0 && m.now.since(k.at) >= k.wait && m.canTrustView() {
 		m.settle()
 	}
 }

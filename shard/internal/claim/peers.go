@@ -172,6 +172,7 @@ func (m *Machine) removePeer(last Lease, final bool) {
 		delete(m.peers, last.Name)
 		m.viewDirty, m.parts.blockedDirty = true, true
 		delete(m.knowledge.awaited, last.UID)
+		delete(m.knowledge.hidden, last.UID) // its tombstone blocks everything for as long
 		last.Record = judge(was, last.Record)
 		if final && !changed(was, last.Record) {
 			since = p.changeSeenAt // it has written nothing since (R43)
