@@ -76,6 +76,11 @@ func (m *Machine) takeBack(set mutantring.Set, to partitionState) {
 			Old:  "if !l.Record.Edited || p.failures == 0 {",
 			New:  "if MUTANT_ON || !l.Record.Edited || p.failures == 0 {",
 		}}},
+		{Name: "leaves before it has seen whether others leave too", Edits: []mutation.Edit{{ // R39
+			File: "own.go",
+			Old:  "|| m.now.since(m.leftAt) >= m.cfg.Coalesce {",
+			New:  "|| MUTANT_ON || m.now.since(m.leftAt) >= m.cfg.Coalesce {",
+		}}},
 		{Name: "activates without a list", Edits: []mutation.Edit{{
 			File: "partitions.go",
 			Old:  `may && m.list.clear.Has(p) &&`,
@@ -238,6 +243,7 @@ var unitTests = map[string]string{
 	"answers each foreign write at once":                           "TestR42_AFightCostsOneMoreWritePerRenewPeriod",
 	"settles although an edited record may hide a longer duration": "TestR49_ARestoredRecordExtendsTheWait",
 	"ignores the longest duration on a restored record":            "TestR49_ARestoredRecordExtendsTheWait",
+	"leaves before it has seen whether others leave too":           "TestStopCostsTwoWrites",
 	"leaves forged claims on its Lease until the next renewal":     "TestR42_ForgedClaimsAreOverwrittenAtOnce",
 	"repeats an eviction that a webhook changes without a pause":   "TestR87_AnEvictionThatIsAlteredIsRepeatedWithABackoff",
 	"continues after a restore":                                    "TestAMachineThatWasEvictedEnds",

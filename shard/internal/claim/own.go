@@ -98,6 +98,12 @@ func (m *Machine) writeOwn() {
 	switch {
 	case m.stage == acquiring:
 		m.acquire()
+	case m.stage == leaving && m.seesHeldLease():
+		// Of members that stop together, the one that voids its Lease last has seen the others'
+		// void Leases when its watch has come to its own.
+		if CompareVersions(m.watched, m.own.version) >= 0 || m.now.since(m.leftAt) >= m.cfg.Coalesce {
+			m.end(ErrStopped) // peers see the void Lease, and one of them deletes it (R39)
+		}
 	case m.stage == leaving:
 		if m.sweepAll() {
 			return
@@ -233,10 +239,7 @@ func (m *Machine) wrote(e WriteResult) {
 		m.viewDirty = true
 	}
 	if r.kind == opVoid {
-		m.stage = leaving
-		if m.seesHeldLease() {
-			m.end(ErrStopped) // peers see the void Lease, and one of them deletes it (R39)
-		}
+		m.stage, m.leftAt = leaving, m.now
 		return
 	}
 	m.watchProbe.expect(e.Lease.UID, e.Lease.Version, m.now)

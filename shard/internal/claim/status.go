@@ -158,6 +158,9 @@ func (m *Machine) Next() time.Duration {
 	if m.stage == stopping {
 		at(m.stoppedAt.Add(m.cfg.Coalesce))
 	}
+	if m.stage == leaving {
+		at(m.leftAt.Add(m.cfg.Coalesce))
+	}
 	at(m.list.retryAt)
 	if m.ringDirty {
 		at(m.rebuilt.Add(minRebuild))

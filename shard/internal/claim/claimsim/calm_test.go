@@ -194,3 +194,17 @@ func TestR42_AFightCostsOneMoreWritePerRenewPeriod(t *testing.T) {
 		w.mustRest(t)
 	}
 }
+
+// TestR39_MembersThatStopTogetherLeaveNothingBehind: there is no garbage collector.
+func TestR39_MembersThatStopTogetherLeaveNothingBehind(t *testing.T) {
+	for seed := range uint64(20) {
+		w := calmSim(t, seed+1, 4)
+		for _, p := range w.procs {
+			w.after(w.between(0, 5*time.Millisecond), p.terminate)
+		}
+		w.run(w.now + time.Second)
+		if len(w.procs) > 0 || w.server.Len() > 0 {
+			t.Errorf("seed %d: %d processes and %d Leases are left", seed+1, len(w.procs), w.server.Len())
+		}
+	}
+}
