@@ -123,6 +123,9 @@ type Record struct {
 	Copied bool
 	// EvictedBy is the holder that evicted the member; empty for a release.
 	EvictedBy string
+	// Kinds are those of the objects that the member watches, "" if unknown. The machine does
+	// not use them; its caller adds the member's own to the records that it writes.
+	Kinds string
 	// Extra is known only of the member's own Lease.
 	Extra Extra
 }

@@ -24,7 +24,8 @@ import (
 // Config configures a [Client] and a [Watch].
 type Config struct {
 	// Leases is the API for the Leases in the ring's namespace.
-	Leases clientcoordinationv1.LeaseInterface
+	Leases    clientcoordinationv1.LeaseInterface
+	Namespace string // of the Leases, for logs
 	// Ring is the name of the ring: a valid label value.
 	Ring string
 	// Name is the name of this member's Lease; see [Name].

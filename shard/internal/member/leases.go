@@ -51,13 +51,14 @@ func (m *Member) request(a claim.Action) {
 			return claim.GetResult{Op: a.Op, Outcome: outcome, Lease: found}, err
 		})
 	case claim.CreateLease:
+		a.Record.Kinds = m.Components.Kinds()
 		send(a.Timeout, "create", func(ctx context.Context) (claim.Event, error) {
 			created, outcome, err := client.Create(ctx, a.Record)
 			return claim.WriteResult{Op: a.Op, Outcome: outcome, Lease: created}, err
 		})
 	case claim.WriteLease:
 		// Later writes repeat the watermarks, because a member may list the Leases only then.
-		a.Record.Watermarks = m.watermarks
+		a.Record.Watermarks, a.Record.Kinds = m.watermarks, m.Components.Kinds()
 		released := m.releases
 		m.releases = 0
 		send(a.Timeout, "update", func(ctx context.Context) (claim.Event, error) {
