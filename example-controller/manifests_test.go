@@ -125,7 +125,7 @@ func TestDeploymentManifest(t *testing.T) {
 	if err := o.Parse(flag.NewFlagSet("", flag.ContinueOnError), container.Args); err != nil {
 		t.Fatal(err)
 	}
-	if grace := time.Duration(*pod.TerminationGracePeriodSeconds) * time.Second; grace < shard.DefaultDrainGrace+o.Shard.DrainTimeout+5*time.Second {
+	if grace := time.Duration(*pod.TerminationGracePeriodSeconds) * time.Second; grace < o.Shard.DrainGrace+o.Shard.DrainTimeout+5*time.Second {
 		t.Errorf("terminationGracePeriodSeconds is %v, with a drain timeout of %v", grace, o.Shard.DrainTimeout)
 	}
 	identity := map[string]string{}

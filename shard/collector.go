@@ -26,10 +26,11 @@ func (s *Sharder) metricValues() metrics.Values {
 		Blockers: now.Status.Blockers,
 		Draining: now.Status.Draining, Tombstones: now.Status.Tombstones,
 		Incompatible: now.Status.Incompatible, InForceLease: now.Status.InForceLease, Renewed: now.Status.Renewed,
-		Objects:  components.Objects(),
-		Events:   components.Events(),
-		Parked:   components.Parked(),
-		InFlight: components.InFlight(),
+		OtherKinds: now.Status.Warnings.OtherKinds,
+		Objects:    components.Objects(),
+		Events:     components.Events(),
+		Parked:     components.Parked(),
+		InFlight:   components.InFlight(),
 	}
 	for _, state := range now.States {
 		v.Partitions[state]++

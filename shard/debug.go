@@ -37,6 +37,7 @@ func (s *Sharder) report(now member.Inspection) inspect.Report {
 	if err := s.member.LastFailure(); err != nil {
 		r.LastError = err.Error()
 	}
+	r.Warnings = now.Status.Warnings.Texts
 	if now.Fence != nil {
 		r.FenceIn = (now.Fence.Mono - s.member.Published.Now().Mono).Round(time.Millisecond).String()
 	}

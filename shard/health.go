@@ -32,6 +32,11 @@ func (s *Sharder) Healthy() error {
 // Ready is for a readiness probe. It returns nil while this member is on the ring and not
 // fenced. A member that must wait until all members with another Config.Key have left
 // is also ready. Otherwise a rolling update would wait for it forever.
+//
+// Ready also returns an error if this member has owned nothing for two lease durations although
+// no live member has its partitions: a rolling update must not stop the members that still own
+// theirs. And it returns one if the ring contains a Pod of another workload, by its name, whose
+// informers are for other kinds: two operators must not share a ring.
 func (s *Sharder) Ready() error {
 	now := s.member.Published.View()
 	return s.ready(now, s.member.Published.FencedIn(now))
@@ -51,6 +56,10 @@ func (s *Sharder) ready(view *member.View, fenced bool) error {
 		return s.because("this member has not joined the ring: it does not hold its Lease yet")
 	case fenced:
 		return s.because("this member is fenced: no renewal of its Lease was confirmed in time")
+	case now.Warnings.Stalled != "":
+		return errors.New(now.Warnings.Stalled)
+	case now.Warnings.OtherOperator != "":
+		return errors.New(now.Warnings.OtherOperator)
 	}
 	return nil
 }

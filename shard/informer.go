@@ -12,6 +12,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 
 	"github.com/tom-ludwig/operator-scaling/informer"
+	"github.com/tom-ludwig/operator-scaling/shard/internal/cachesync"
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
 )
 
@@ -118,7 +119,7 @@ func wrap(s *Sharder, inner cache.SharedIndexInformer, key Key, example any) cac
 	}
 	if key.Name() == Unfiltered.Name() {
 		s.caches.Add(inner, example)
-		s.member.Components.AddInformer(unfiltered{inner})
+		s.member.Components.AddInformer(unfiltered{inner}, "")
 		return inner
 	}
 	resolved, err := key.Resolve(s.cfg.Key)
@@ -133,7 +134,7 @@ func wrap(s *Sharder, inner cache.SharedIndexInformer, key Key, example any) cac
 		DeletionWindow: s.cfg.DeletionWindow,
 	})
 	s.caches.Add(i, example)
-	s.member.Components.AddInformer(i)
+	s.member.Components.AddInformer(i, cachesync.KindOf(inner, example))
 	return i
 }
 

@@ -28,10 +28,6 @@ import (
 // These tests check what a member reports about itself while it fails: in its log at the default
 // verbosity, in Ready and in its metrics.
 
-const (
-	needsFingerprint = "needs: a fingerprint of the kinds and namespaces that a member watches, on its Lease; members report peers of the same revision with another one"
-)
-
 // failing makes all requests for Leases fail from now on; with nil they succeed again.
 func failing(w *faultyClient, err error) {
 	w.replan(func(verb string) trip {
@@ -250,7 +246,6 @@ func TestReport_EachFailureHasAnotherCause(t *testing.T) {
 // Two operators that watch different kinds share one ring by mistake: half of the objects of each
 // belong to a member that never sees them.
 func TestReport_TwoOperatorsOnOneRing(t *testing.T) {
-	t.Skip(needsFingerprint)
 	synctest.Test(t, func(t *testing.T) {
 		cluster := shardtest.NewCluster()
 		var informers sync.WaitGroup

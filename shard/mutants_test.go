@@ -26,6 +26,26 @@ var mutants = mutation.Package{
 			Old:  "\tdeadline := p.View().Fence\n\treturn now,",
 			New:  "\tdeadline := p.View().Fence\n\tif MUTANT_ON {\n\t\treturn now, false\n\t}\n\treturn now,",
 		}}},
+		{Name: "counts a renewal that the server has stored differently", Edits: []mutation.Edit{{ // R87
+			File: "internal/lease/client.go",
+			Old:  "\tis, was := stored.Labels[LabelRing], sent.Labels[LabelRing]\n",
+			New:  "\tif MUTANT_ON {\n\t\treturn nil\n\t}\n\tis, was := stored.Labels[LabelRing], sent.Labels[LabelRing]\n",
+		}}},
+		{Name: "is ready although it can own nothing", Edits: []mutation.Edit{{ // R89
+			File: "internal/member/warnings.go",
+			Old:  "\tif nothing {\n",
+			New:  "\tif nothing && !MUTANT_ON {\n",
+		}}},
+		{Name: "is ready on a ring with another operator", Edits: []mutation.Edit{{ // R88
+			File: "internal/member/warnings.go",
+			Old:  "\tif other != nil && now.Sub",
+			New:  "\tif other != nil && !MUTANT_ON && now.Sub",
+		}}},
+		{Name: "is not ready in a rolling update that adds a kind", Edits: []mutation.Edit{{ // R88
+			File: "internal/member/warnings.go",
+			Old:  "theirs != \"\" && theirs != mine {",
+			New:  "theirs != \"\" && (MUTANT_ON || theirs != mine) {",
+		}}},
 		{Name: "is fenced when the loop notices", Edits: []mutation.Edit{{
 			File: "internal/member/published.go",
 			Old:  "deadline == nil || p.reading(now).Reached(*deadline)",
@@ -259,8 +279,12 @@ var mutants = mutation.Package{
 
 // unitTests are the tests for rules without which no fault has a wrong result.
 var unitTests = map[string]string{
-	"cancels contexts when a drain begins":            "TestDrainGrace",
-	"releases the Pod's lock while work is in flight": "TestRun_KeepsThePodsLockWhileWorkIsInFlight",
+	"cancels contexts when a drain begins":                    "TestDrainGrace",
+	"counts a renewal that the server has stored differently": "TestR87_AWebhookThatChangesTheRecord$/^one,_while_it_is_held",
+	"is ready although it can own nothing":                    "TestR89_ALeftoverLeaseIsReported",
+	"is ready on a ring with another operator":                "TestReport_TwoOperatorsOnOneRing",
+	"is not ready in a rolling update that adds a kind":       "TestR88_ARollingUpdateAddsAKind",
+	"releases the Pod's lock while work is in flight":         "TestRun_KeepsThePodsLockWhileWorkIsInFlight",
 }
 
 // TestMutants removes one rule at a time. TestFaults must fail for each of them. Otherwise it

@@ -72,7 +72,7 @@ func New(client kubernetes.Interface, cfg Config) (*Sharder, error) {
 	tracker := cachesync.NewWriteTracker(&s.caches)
 	settings := member.Config{
 		Machine:         cfg.machine(),
-		Lease:           lease.Config{Leases: leases, Ring: cfg.Name, Name: cfg.leaseName(), Labels: cfg.LeaseLabels},
+		Lease:           lease.Config{Leases: leases, Namespace: cfg.Namespace, Ring: cfg.Name, Name: cfg.leaseName(), Labels: cfg.LeaseLabels},
 		StopGracePeriod: cfg.StopGracePeriod, OnOverrun: cfg.OnOverrun,
 		Clientset: client, Access: s.access,
 		Caches: &s.caches, Writes: tracker, Metrics: s.metrics,

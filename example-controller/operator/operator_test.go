@@ -227,7 +227,7 @@ func TestOptions(t *testing.T) {
 		{args: ""},
 		{args: "--name=a --workers=1 --resync=0s --http-address= -v=4"},
 		{args: "--workers=0 --resync=-1s", faults: []string{"--workers: 0", "--resync: -1s"}},
-		{args: "--lease-duration=0s --drain-timeout=-1s --name=", faults: []string{"--lease-duration", "--drain-timeout", "--name"}},
+		{args: "--lease-duration=0s --drain-grace=0s --drain-timeout=-1s --name=", faults: []string{"--lease-duration", "--drain-grace", "--drain-timeout", "--name"}},
 		{args: "--kube-api-qps=0 --kube-api-burst=0", faults: []string{"--kube-api-qps", "--kube-api-burst"}},
 		{args: "--http-address=8080", faults: []string{"--http-address: address 8080: missing port"}},
 		{args: "run", faults: []string{`unexpected argument "run"`}},

@@ -51,7 +51,8 @@ func (o *Options) Parse(flags *flag.FlagSet, args []string) error {
 	flags.DurationVar(&o.Shard.LeaseDuration, "lease-duration", shard.DefaultLeaseDuration, "how long a silent replica keeps what it owns; whole seconds")
 	flags.DurationVar(&o.Shard.RenewDeadline, "renew-deadline", 0, "how long a replica may work after a heartbeat; 0: 3/5 of --lease-duration")
 	flags.DurationVar(&o.Shard.RenewPeriod, "heartbeat", 0, "time between two heartbeats; 0: 1/5 of --lease-duration")
-	flags.DurationVar(&o.Shard.DrainTimeout, "drain-timeout", shard.DefaultDrainTimeout, "how long a reconcile may continue when its Foo is handed over")
+	flags.DurationVar(&o.Shard.DrainGrace, "drain-grace", shard.DefaultDrainGrace, "how long a reconcile may continue when its Foo is handed over, before its context is cancelled; negative: not at all")
+	flags.DurationVar(&o.Shard.DrainTimeout, "drain-timeout", shard.DefaultDrainTimeout, "how long a reconcile may continue after its context was cancelled because its Foo is handed over")
 	flags.IntVar(&o.Shard.Partitions, "partitions", 0, "`number` of partitions of the hash space; 0: the library's default")
 
 	flags.StringVar(&o.HTTPAddress, "http-address", ":8080", "`address` of /metrics, /healthz, /readyz and /debug/shard; empty: not served")
@@ -87,6 +88,9 @@ func (o *Options) validate(rest []string) error {
 	}
 	if o.Shard.LeaseDuration <= 0 {
 		fault("--lease-duration: %v must be greater than 0", o.Shard.LeaseDuration)
+	}
+	if o.Shard.DrainGrace == 0 {
+		fault("--drain-grace: 0 means the default; use a negative value for no grace period")
 	}
 	if o.Shard.DrainTimeout <= 0 {
 		fault("--drain-timeout: %v must be greater than 0", o.Shard.DrainTimeout)

@@ -13,6 +13,7 @@ type Report struct {
 	Member     string            `json:"member"`
 	Problem    string            `json:"problem,omitempty"`   // why this member is not ready
 	LastError  string            `json:"lastError,omitempty"` // of the requests for Leases, if they fail now
+	Warnings   []string          `json:"warnings,omitempty"`  // what an administrator should know
 	Fenced     bool              `json:"fenced"`
 	FenceIn    string            `json:"fenceIn,omitempty"`
 	States     map[string]int    `json:"states"`   // partitions by state

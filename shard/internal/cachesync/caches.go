@@ -5,7 +5,9 @@ package cachesync
 
 import (
 	"reflect"
+	"regexp"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -182,3 +184,19 @@ func kindOf(obj any) string {
 	}
 	return t.Name()
 }
+
+// KindOf returns the kind of an informer's objects, "" if it is not known. An example is an
+// object such as the informer holds, or nil: the informer's name then ends with their Go type.
+func KindOf(i interface{ HasSyncedChecker() cache.DoneChecker }, example any) string {
+	if kind := kindOf(example); kind != "" {
+		return kind
+	}
+	name := i.HasSyncedChecker().Name()
+	kind := name[strings.LastIndexAny(name, " .*")+1:]
+	if !goName.MatchString(kind) || kind == "Unstructured" || kind == "PartialObjectMetadata" {
+		return ""
+	}
+	return kind
+}
+
+var goName = regexp.MustCompile(`^[A-Z][A-Za-z0-9]{0,62}$`)

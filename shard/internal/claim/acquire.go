@@ -53,7 +53,7 @@ func (m *Machine) found(e GetResult) {
 	case l.Record.Holder == m.cfg.Holder:
 		// A create whose response was lost. It claimed nothing.
 		m.acquired(l)
-		m.own.version = l.Version
+		m.own.at(l)
 		m.own.failures = max(m.own.failures, 1)
 	case l.Record.Void():
 		// Deleted and created again rather than taken over, so that the Lease's
@@ -170,7 +170,7 @@ func (m *Machine) handleDeleted(e LeaseDeleted) {
 	m.noteWatermarks(e.Last.Record.Watermarks)
 	m.otherHolder.lookAt = Time{}
 	if m.own.op == nil && e.Last.UID == m.own.uid {
-		m.own.version = ""
+		m.own.version, m.own.answer = "", true // or only the label of the ring was removed
 	}
 	m.addSameNameTombstone(e.Last, e.Final)
 }

@@ -77,7 +77,6 @@ func TestR32_AMemberRestoresItsOwnRecord(t *testing.T) {
 	p := newDriver(t).join()
 	l := p.put(p.cfg.Lease, edited(p.cfg.Holder))
 	p.show(l.Name)
-	p.step(GetResult{Op: take[GetLease](p).Op, Outcome: OK, Lease: l})
 	u := take[WriteLease](p)
 	if u.Version != l.Version || u.Record.Claims.Set.Len() != testPartitions {
 		t.Errorf("writes %+v", u)

@@ -191,7 +191,9 @@ func TestStopCostsTwoWrites(t *testing.T) {
 			t.Errorf("writes %+v", u.Record)
 		}
 		p.step(WriteResult{Op: u.Op, Outcome: OK, Lease: p.commit(u)})
-		none[DeleteLease](p) // others delete it (R39)
+		none[Ended](p) // another member may be about to leave too (R39)
+		p.show(p.cfg.Lease)
+		none[DeleteLease](p) // others delete it
 		if got := take[Ended](p).Reason; got != ErrStopped {
 			t.Errorf("ends: %v", got)
 		}

@@ -110,6 +110,7 @@ type Machine struct {
 	synced         bool // the informers have synced
 	stopAsked      bool
 	stoppedAt      Time
+	leftAt         Time // when its Lease became void
 	known          bool // a first quorum list has arrived
 	knownAt        Time
 	servedAt       Time // when this member became active

@@ -101,6 +101,31 @@ func (m *Machine) takeBack(set mutantring.Set, to partitionState) {
 			Old:  "|| listed && hidden(p.lease, l))",
 			New:  "|| listed && !MUTANT_ON && hidden(p.lease, l))",
 		}}},
+		{Name: "erases what others put on its Lease", Edits: []mutation.Edit{{ // R42
+			File: "own.go",
+			Old:  "{ o.version, o.extra = l.Version, l.Record.Extra }",
+			New:  "{\n\tif o.version, o.extra = l.Version, l.Record.Extra; MUTANT_ON {\n\t\to.extra = Extra{}\n\t}\n}",
+		}}},
+		{Name: "answers each foreign write at once", Edits: []mutation.Edit{{ // R42
+			File: "own.go",
+			Old:  "m.own.answer && m.now.Reached(m.own.answerAt) ||",
+			New:  "m.own.answer && (MUTANT_ON || m.now.Reached(m.own.answerAt)) ||",
+		}}},
+		{Name: "leaves forged claims on its Lease until the next renewal", Edits: []mutation.Edit{{ // R42
+			File: "own.go",
+			Old:  "|| !intact && !r.Edited {",
+			New:  "|| !intact && !r.Edited && !MUTANT_ON {",
+		}}},
+		{Name: "repeats an eviction that a webhook changes without a pause", Edits: []mutation.Edit{{ // R87
+			File: "peers.go",
+			Old:  "if !l.Record.Edited || p.failures == 0 {",
+			New:  "if MUTANT_ON || !l.Record.Edited || p.failures == 0 {",
+		}}},
+		{Name: "leaves before it has seen whether others leave too", Edits: []mutation.Edit{{ // R39
+			File: "own.go",
+			Old:  "|| m.now.since(m.leftAt) >= m.cfg.Coalesce {",
+			New:  "|| MUTANT_ON || m.now.since(m.leftAt) >= m.cfg.Coalesce {",
+		}}},
 		{Name: "activates without a list", Edits: []mutation.Edit{{
 			File: "partitions.go",
 			Old:  `may && m.list.clear.Has(p) &&`,
@@ -240,6 +265,11 @@ func (m *Machine) takeBack(set mutantring.Set, to partitionState) {
 			Old:  "\tif k.cold && len(k.awaited) == 0 ||",
 			New:  "\tif MUTANT_ON || k.cold && len(k.awaited) == 0 ||",
 		}}},
+		{Name: "settles although an edited record may hide a longer duration", Edits: []mutation.Edit{{ // R49
+			File: "newcomer.go",
+			Old:  "|| len(k.hidden) == 0 &&",
+			New:  "|| (MUTANT_ON || len(k.hidden) == 0) &&",
+		}}},
 		{Name: "takes the last claims that it has seen as the final ones", Edits: []mutation.Edit{{ // R43
 			File: "tombstones.go",
 			Old:  "\tif !final {\n",
@@ -359,6 +389,11 @@ func (m *Machine) takeBack(set mutantring.Set, to partitionState) {
 // rarely: after a restore, R32 and R52 protect as well; and a relist must miss a Lease just
 // after its member has claimed more.
 var unitTests = map[string]string{
+	"repeats an eviction that a webhook changes without a pause":         "TestR87_AnEvictionThatIsAlteredIsRepeatedWithABackoff",
+	"leaves forged claims on its Lease until the next renewal":           "TestR42_ForgedClaimsAreOverwrittenAtOnce",
+	"leaves before it has seen whether others leave too":                 "TestStopCostsTwoWrites",
+	"settles although an edited record may hide a longer duration":       "TestR49_ARestoredRecordExtendsTheWait",
+	"answers each foreign write at once":                                 "TestR42_AFightCostsOneMoreWritePerRenewPeriod",
 	"becomes active again at the end of a drain while fenced":            "TestR12a_ADrainDoesNotEndInActivationWhileFenced",
 	"starts cold although a witness has gone":                            "TestR49_AColdStartWaitsForTheOtherJoiningMembers",
 	"continues after a restore":                                          "TestAMachineThatWasEvictedEnds",

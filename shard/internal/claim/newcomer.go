@@ -20,6 +20,9 @@ type Knowledge struct {
 	wait    time.Duration // the longest lease duration that others know of
 	cold    bool          // nothing shows that a member has been at work
 	witness bool          // something does: a process before this one, or an eviction
+	// hidden has the UIDs of the Leases in that list whose records were edited: they may hide a
+	// longer duration. They are not changed after that list, except that they are removed.
+	hidden map[string]bool
 	// awaited has, of a cold one, the UIDs of the joining members in that list whose records
 	// it has to read.
 	awaited map[string]bool
@@ -30,7 +33,7 @@ type Knowledge struct {
 }
 
 func (k Knowledge) clone() Knowledge {
-	k.awaited, k.records = maps.Clone(k.awaited), maps.Clone(k.records)
+	k.awaited, k.hidden, k.records = maps.Clone(k.awaited), maps.Clone(k.hidden), maps.Clone(k.records)
 	if k.records == nil {
 		k.records = map[string]Record{}
 	}
@@ -76,9 +79,12 @@ func (m *Machine) progress(e WatchProgress) {
 	if k.settled || k.listed != "" {
 		return
 	}
-	k.listed, k.at, k.awaited = e.Version, m.now, map[string]bool{}
+	k.listed, k.at, k.awaited, k.hidden = e.Version, m.now, map[string]bool{}, map[string]bool{}
 	k.cold = !m.cfg.Quarantine && !k.witness
 	for _, p := range m.peers {
+		if p.lease.Record.Edited {
+			k.hidden[p.lease.UID] = true
+		}
 		switch r := p.lease.Record; {
 		case r.Void():
 		case r.Phase == PhaseJoining:
@@ -105,6 +111,7 @@ func (m *Machine) learn(l Lease) {
 	if k.settled || r.Edited {
 		return
 	}
+	delete(k.hidden, l.UID)
 	k.wait = max(k.wait, r.Longest)
 	if k.listed == "" {
 		if r.EvictedBy != "" {
@@ -131,7 +138,7 @@ func (m *Machine) updateKnowledge() {
 	if k.settled || k.listed == "" {
 		return
 	}
-	if k.cold && len(k.awaited) == 0 || m.now.since(k.at) >= m.longest() && m.canTrustView() {
+	if k.cold && len(k.awaited) == 0 || len(k.hidden) == 0 && m.now.since(k.at) >= m.longest() && m.canTrustView() {
 		m.settle()
 	}
 }

@@ -315,3 +315,37 @@ func TestR49_ADeadPredecessorDoesNotProveThatNoOtherMemberWorks(t *testing.T) {
 		}
 	}
 }
+
+// The first list shows a Lease whose record was edited. Its member restores the record, which
+// shows a longer duration: the newcomer waits for that, as if its first list had shown it.
+func TestR49_ARestoredRecordExtendsTheWait(t *testing.T) {
+	p := newNewcomer(t, nil)
+	restored := p.peerRecord("b", PhaseActive)
+	restored.Seq, restored.Newcomer, restored.Longest = 5, "", 40*time.Second
+	for name, after := range map[string]time.Duration{"before the wait ends": 5 * time.Second, "after it would have ended": 25 * time.Second} {
+		t.Run(name, func(t *testing.T) {
+			p := newNewcomer(t, map[string]Record{"b": edited("b_1")})
+			start := p.now.Mono
+			p.run(after)
+			for p.now.Mono-start < 39*time.Second {
+				restored.Seq++
+				p.put("lease-b", restored)
+				p.show("lease-b")
+				p.run(time.Second)
+				p.wantStates(nil, nil)
+			}
+			for p.now.Mono-start < 45*time.Second {
+				restored.Seq++
+				p.put("lease-b", restored)
+				p.show("lease-b")
+				p.run(time.Second)
+			}
+			p.wantStates(p.owned("a", "a", "b"), nil)
+		})
+	}
+	t.Run("it is never restored", func(t *testing.T) {
+		p := newNewcomer(t, map[string]Record{"b": edited("b_1")})
+		p.run(MaxLeaseDuration + time.Minute)
+		p.wantStates(p.all(), nil)
+	})
+}

@@ -35,6 +35,11 @@ type own struct {
 	watched     string   // in the last write that was sent
 	newcomer    Newcomer // likewise
 
+	extra    Extra // what other clients have put on the Lease at version
+	shown    Lease // the last version that the watch has shown
+	answer   bool  // another client has changed what this member must write again
+	answerAt Time  // when it may do so before its next renewal
+
 	renewAt  Time // when the next renewal is due
 	retryAt  Time // after a failure, nothing is sent before it
 	failures int  // in a row
@@ -105,6 +110,12 @@ func (m *Machine) writeOwn() {
 	switch {
 	case m.stage == acquiring:
 		m.acquire()
+	case m.stage == leaving && m.seesHeldLease():
+		// Of members that stop together, the one that voids its Lease last has seen the others'
+		// void Leases when its watch has come to its own.
+		if CompareVersions(m.watched, m.own.version) >= 0 || m.now.since(m.leftAt) >= m.cfg.Coalesce {
+			m.end(ErrStopped) // peers see the void Lease, and one of them deletes it (R39)
+		}
 	case m.stage == leaving:
 		if m.sweepAll() {
 			return
@@ -137,8 +148,10 @@ func (m *Machine) readAlongside() {
 // while fenced, it always is: only a confirmed write makes the contents of the Lease
 // certain and lifts the fence. A member that stops waits for Config.Coalesce before it
 // publishes that it drains: without work in flight, its next write voids the Lease instead.
+// It answers other clients that write its Lease at most once per renew period (R42).
 func (m *Machine) updateDue() bool {
 	return m.own.failures > 0 || m.own.fenced ||
+		m.own.answer && m.now.Reached(m.own.answerAt) ||
 		m.now.Reached(m.own.renewAt) ||
 		m.own.phase != m.phase() && (m.stage != stopping || m.now.Reached(m.stoppedAt.Add(m.cfg.Coalesce))) ||
 		m.tombstonesDue || m.newcomerDue() ||
@@ -164,6 +177,9 @@ func (m *Machine) get(r *request) GetLease {
 func (m *Machine) sendUpdate() {
 	r := m.begin(opUpdate)
 	r.phase, m.tombstonesDue = m.phase(), false
+	if m.own.answer {
+		m.own.answer, m.own.answerAt = false, m.now.Add(m.cfg.RenewPeriod)
+	}
 	// The released partitions are given up before the request is sent (R13, R20): it may
 	// be committed although no response arrives, and another member may start at that
 	// moment.
@@ -215,6 +231,7 @@ func (m *Machine) record(phase Phase, claims Claims) Record {
 		Watched:     m.watched,
 		Newcomer:    m.newcomer(),
 		Longest:     m.longest(),
+		Extra:       m.own.extra,
 	}
 }
 
@@ -236,13 +253,13 @@ func (m *Machine) wrote(e WriteResult) {
 	if r.kind == opCreate {
 		m.acquired(e.Lease)
 	}
-	m.confirmed(r, e.Lease.Version)
+	m.confirmed(r, e.Lease)
 }
 
 // confirmed handles the confirmation of the last write that was sent, by its response or by
-// a read (R40). Version is one that the Lease has, or had, with the record of that write.
-func (m *Machine) confirmed(r *request, version string) {
-	m.renewed(r, version)
+// a read (R40). The Lease has, or had, the record of that write.
+func (m *Machine) confirmed(r *request, l Lease) {
+	m.renewed(r, l)
 	m.own.failures, m.own.retryAt = 0, Time{}
 	m.own.renewAt = r.sent.Add(m.jitter(m.cfg.RenewPeriod))
 	if m.own.phase != r.phase {
@@ -250,22 +267,20 @@ func (m *Machine) confirmed(r *request, version string) {
 		m.viewDirty = true
 	}
 	if r.kind == opVoid {
-		m.stage = leaving
-		if m.seesHeldLease() {
-			m.end(ErrStopped) // peers see the void Lease, and one of them deletes it (R39)
-		}
+		m.stage, m.leftAt = leaving, m.now
 		return
 	}
 	m.watchProbe.expect(m.own.uid, r.seq, m.now)
-	m.list.discard(m.parts.reclaim(version))
-	if claimed := m.parts.confirm(r.claiming, version); !claimed.Empty() {
+	m.list.discard(m.parts.reclaim(l.Version))
+	if claimed := m.parts.confirm(r.claiming, l.Version); !claimed.Empty() {
 		m.do(Claimed{Partitions: claimed})
 	}
+	m.followOwn()
 }
 
 // renewed handles the confirmation of a write as a renewal. Writes are confirmed in the order
 // in which they were sent, so each of them moves the fence to a later time.
-func (m *Machine) renewed(r *request, version string) {
+func (m *Machine) renewed(r *request, l Lease) {
 	m.stats.Heartbeats++
 	if m.now.since(m.own.confirmedAt) > 2*m.cfg.RenewPeriod || m.own.confirmedVersion == "" {
 		// While its own renewals failed, this member may have missed the renewals of its
@@ -273,7 +288,8 @@ func (m *Machine) renewed(r *request, version string) {
 		m.restartTimers()
 		m.watchProbe.reset()
 	}
-	m.own.version, m.own.confirmedVersion, m.own.confirmedSeq = version, version, r.seq
+	m.own.at(l)
+	m.own.confirmedVersion, m.own.confirmedSeq = l.Version, r.seq
 	m.own.confirmedAt = m.now
 	m.own.unconfirmed = slices.DeleteFunc(m.own.unconfirmed, func(u *request) bool { return u.seq <= r.seq })
 	if r.kind == opVoid {
@@ -304,11 +320,39 @@ func (m *Machine) confirmByRead(l Lease) (last bool) {
 	}
 	r := m.own.unconfirmed[n]
 	if r.seq < m.own.seq {
-		m.renewed(r, l.Version)
+		m.renewed(r, l)
 		return false
 	}
 	m.own.op = nil // its response may still arrive, and is ignored
-	m.confirmed(r, l.Version)
+	m.confirmed(r, l)
+	return true
+}
+
+// at records the version of this member's Lease from which its next write continues.
+func (o *own) at(l Lease) { o.version, o.extra = l.Version, l.Record.Extra }
+
+// followOwn continues from the version of this member's Lease that the watch has shown, if
+// another client has written it. If that client may have changed more than it should, the
+// member reads the Lease.
+func (m *Machine) followOwn() {
+	l := m.own.shown
+	if m.own.op == nil && m.own.version != "" && CompareVersions(l.Version, m.own.version) > 0 && !m.adopt(l) {
+		m.own.version = ""
+	}
+}
+
+// adopt continues from a version of this member's Lease that another client has written, without
+// a write (R42): the member's record on it is the last one that was confirmed, or its checksum
+// shows to every peer that it was edited. No earlier write of this member can be committed after
+// that one. A peer that has evicted this member since then makes its next write conflict.
+func (m *Machine) adopt(l Lease) bool {
+	r := l.Record
+	intact := r.Seq == m.own.confirmedSeq && r.Claims.equal(m.parts.claims())
+	if m.own.fenced || l.UID != m.own.uid || r.Holder != m.cfg.Holder || !intact && !r.Edited {
+		return false
+	}
+	m.own.at(l)
+	m.own.answer = m.own.answer || r.Edited
 	return true
 }
 
@@ -367,11 +411,12 @@ func (m *Machine) got(e GetResult) {
 	case alongside:
 		// The write without a response is conditional on the version that the member knew. Its
 		// outcome decides.
+	case m.own.failures == 0 && m.adopt(l): // no write of this member is in doubt
 	default:
 		// If the record was edited (R32), the next write restores it.
 		// Only the version is adopted, never the claims (R8): a release that timed out may
 		// still be in flight (R20).
-		m.own.version = l.Version
+		m.own.at(l)
 		m.own.failures = max(m.own.failures, 1)
 		if m.own.fenced {
 			m.recheck()

@@ -82,7 +82,10 @@ func (m *Machine) observe(l Lease, listed bool) {
 		}
 	}
 	m.dropTombstones(l.UID) // its record counts instead
-	p.lease, p.retryAt, p.failures, p.refusedOp = l, Time{}, 0, 0
+	p.lease, p.refusedOp = l, 0
+	if !l.Record.Edited || p.failures == 0 { // otherwise it may be what a webhook has made of this member's eviction
+		p.retryAt, p.failures = Time{}, 0
+	}
 	m.adoptTombstones(l)
 	m.learn(l)
 }
@@ -135,8 +138,7 @@ func (m *Machine) counting(declared time.Duration) time.Duration {
 	return min(max(declared, m.cfg.LeaseDuration), MaxLeaseDuration)
 }
 
-// observeOwn handles this member's own Lease as the watch shows it (R33). If it was
-// written by another client, the machine reads it with a quorum read and writes it again.
+// observeOwn handles this member's own Lease as the watch shows it (R33, R42).
 func (m *Machine) observeOwn(l Lease) {
 	if l.Record.Holder == m.cfg.Holder && !l.Record.Edited && (m.own.uid == "" || l.UID == m.own.uid) {
 		m.watchProbe.seen(l.UID, l.Record.Seq)
@@ -146,9 +148,8 @@ func (m *Machine) observeOwn(l Lease) {
 	if l.Record.Void() {
 		m.otherHolder.lookAt = Time{}
 	}
-	if m.own.op == nil && m.own.version != "" && l.Version != m.own.version && CompareVersions(l.Version, m.own.confirmedVersion) > 0 {
-		m.own.version = ""
-	}
+	m.own.shown = l
+	m.followOwn()
 }
 
 // removePeer handles the end of a peer's Lease. If the Lease was held, its process may
@@ -170,6 +171,7 @@ func (m *Machine) removePeer(last Lease, final bool) {
 		if m.knowledge.awaited[last.UID] {
 			m.noteWitness() // it has not said what it knew
 		}
+		delete(m.knowledge.hidden, last.UID) // its tombstone blocks everything for as long
 		last.Record = judge(was, last.Record)
 		if final && !changed(was, last.Record) {
 			since = p.changeSeenAt // it has written nothing since (R43)

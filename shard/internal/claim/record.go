@@ -129,6 +129,18 @@ type Record struct {
 	Copied bool
 	// EvictedBy is the holder that evicted the member; empty for a release.
 	EvictedBy string
+	// Kinds are those of the objects that the member watches, "" if unknown. The machine does
+	// not use them; its caller adds the member's own to the records that it writes.
+	Kinds string
+	// Extra is known only of the member's own Lease.
+	Extra Extra
+}
+
+// Extra is what other clients have put on a member's Lease, as far as the member keeps it
+// (R42). The maps and the slice are never changed.
+type Extra struct {
+	Labels, Annotations map[string]string
+	Finalizers          []string
 }
 
 // Void reports whether no member holds the Lease, because it was released or evicted

@@ -144,6 +144,9 @@ func (m *Machine) Next() time.Duration {
 	if m.own.op == nil {
 		at(m.own.renewAt)
 		at(m.own.retryAt)
+		if m.own.answer {
+			at(m.own.answerAt)
+		}
 		at(m.otherHolder.lookAt)
 		if m.parts.waiting {
 			at(m.parts.waitUntil)
@@ -156,6 +159,9 @@ func (m *Machine) Next() time.Duration {
 	}
 	if m.stage == stopping {
 		at(m.stoppedAt.Add(m.cfg.Coalesce))
+	}
+	if m.stage == leaving {
+		at(m.leftAt.Add(m.cfg.Coalesce))
 	}
 	at(m.list.retryAt)
 	if m.ringDirty {

@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"maps"
 	"net"
+	"slices"
+	"strings"
 	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
@@ -23,7 +25,8 @@ import (
 // Config configures a [Client] and a [Watch].
 type Config struct {
 	// Leases is the API for the Leases in the ring's namespace.
-	Leases clientcoordinationv1.LeaseInterface
+	Leases    clientcoordinationv1.LeaseInterface
+	Namespace string // of the Leases, for logs
 	// Ring is the name of the ring: a valid label value.
 	Ring string
 	// Name is the name of this member's Lease; see [Name].
@@ -59,9 +62,35 @@ func (c Config) labels() map[string]string {
 	return labels
 }
 
+// maxExtra limits the labels and annotations of other clients that a member keeps, in bytes.
+const maxExtra = 4 << 10
+
+// extra returns what other clients have put on this member's Lease and the member keeps (R42).
+// Everything with the prefix of this project, and the owner references, belong to the member.
+func (c Config) extra(l *coordinationv1.Lease) claim.Extra {
+	size := 0
+	keep := func(all, own map[string]string) (kept map[string]string) {
+		for _, key := range slices.Sorted(maps.Keys(all)) {
+			_, mine := own[key]
+			if n := len(key) + len(all[key]); !mine && !strings.HasPrefix(key, prefix) && size+n <= maxExtra {
+				if kept == nil {
+					kept = map[string]string{}
+				}
+				kept[key] = all[key]
+				size += n
+			}
+		}
+		return kept
+	}
+	return claim.Extra{Labels: keep(l.Labels, c.Labels), Annotations: keep(l.Annotations, nil), Finalizers: l.Finalizers}
+}
+
 // decode decodes a Lease and reports its faults.
 func (c Config) decode(l *coordinationv1.Lease) (claim.Lease, error) {
 	decoded, faults, err := Decode(l, c.Ring)
+	if l.Name == c.Name {
+		decoded.Record.Extra = c.extra(l)
+	}
 	if c.Faults != nil && (faults != nil || err != nil) {
 		if err != nil {
 			c.Faults(l.Name, err)
@@ -97,7 +126,16 @@ func (c *Client) Create(ctx context.Context, r claim.Record) (claim.Lease, claim
 	if err != nil {
 		return claim.Lease{}, outcome(err), fmt.Errorf("create lease %s: %w", c.cfg.Name, err)
 	}
-	return claim.Lease{Name: created.Name, UID: string(created.UID), Version: created.ResourceVersion, Created: created.CreationTimestamp.Time, Record: r}, claim.OK, nil
+	if err := altered(created, l); err != nil {
+		return claim.Lease{}, claim.Unknown, fmt.Errorf("create lease %s: %w", c.cfg.Name, err)
+	}
+	return c.written(created, r), claim.OK, nil
+}
+
+// written returns this member's Lease with the record as the server has stored it.
+func (c *Client) written(l *coordinationv1.Lease, r claim.Record) claim.Lease {
+	r.Extra = c.cfg.extra(l)
+	return claim.Lease{Name: l.Name, UID: string(l.UID), Version: l.ResourceVersion, Created: l.CreationTimestamp.Time, Record: r}
 }
 
 // Update writes this member's Lease if it has the given UID and resourceVersion. A record
@@ -113,7 +151,44 @@ func (c *Client) Update(ctx context.Context, uid, version string, r claim.Record
 		// server has deleted it, and answers with the object of the request.
 		return claim.Lease{}, claim.Unknown, fmt.Errorf("renew lease %s: the update deleted it, because it was being deleted and had no more finalizers", c.cfg.Name)
 	}
-	return claim.Lease{Name: updated.Name, UID: string(updated.UID), Version: updated.ResourceVersion, Created: updated.CreationTimestamp.Time, Record: r}, claim.OK, nil
+	if err := altered(updated, l); err != nil {
+		return claim.Lease{}, claim.Unknown, fmt.Errorf("renew lease %s: %w", c.cfg.Name, err)
+	}
+	return c.written(updated, r), claim.OK, nil
+}
+
+// ErrAltered is the error of a write that the server has stored with another record than the
+// one that was sent: an admission webhook or policy has changed it. Peers cannot read such a
+// record: to them, the member is silent. The write therefore confirms nothing (R87).
+var ErrAltered = errors.New("an admission webhook or policy changes what this member writes to Leases, so that no other member can read it: exclude the Leases of this ring from that webhook or policy")
+
+// altered returns an error that wraps ErrAltered if the server has stored another record than
+// the one that was sent.
+func altered(stored, sent *coordinationv1.Lease) error {
+	is, was := stored.Labels[LabelRing], sent.Labels[LabelRing]
+	if is != was {
+		return fmt.Errorf("label %s is %.100q instead of %q: %w", LabelRing, is, was, ErrAltered)
+	}
+	for _, key := range append(checked[:len(checked):len(checked)], AnnotationChecksum) {
+		if is, was := stored.Annotations[key], sent.Annotations[key]; is != was {
+			return fmt.Errorf("annotation %s is %.100q instead of %.100q: %w", key, is, was, ErrAltered)
+		}
+	}
+	if is, was := valueOf(stored.Spec.HolderIdentity), valueOf(sent.Spec.HolderIdentity); is != was {
+		return fmt.Errorf("spec.holderIdentity is %.100q instead of %q: %w", is, was, ErrAltered)
+	}
+	if is, was := valueOf(stored.Spec.LeaseDurationSeconds), valueOf(sent.Spec.LeaseDurationSeconds); is != was {
+		return fmt.Errorf("spec.leaseDurationSeconds is %d instead of %d: %w", is, was, ErrAltered)
+	}
+	return nil
+}
+
+// valueOf returns what a pointer points to, and the zero value for nil.
+func valueOf[T any](p *T) (value T) {
+	if p != nil {
+		value = *p
+	}
+	return value
 }
 
 // Delete deletes a Lease if it has the given UID and resourceVersion.
@@ -149,16 +224,19 @@ func (c *Client) List(ctx context.Context) ([]claim.Lease, claim.Outcome, error)
 // annotations have reached the size limit can be evicted too. It keeps the owner
 // reference, so that the garbage collector deletes the Lease with its Pod even if no
 // member is left to delete it; and it keeps finalizers, which belong to other clients.
-// Labels and annotations of other clients are lost, as they are with each renewal of the
-// Lease's holder.
+// Labels and annotations of other clients are lost.
 func (c *Client) Evict(ctx context.Context, e claim.EvictLease) (claim.Lease, claim.Outcome, error) {
 	if e.UID == "" || e.Version == "" {
 		// Without them the update would void the Lease of any holder, or create a Lease.
 		return claim.Lease{}, claim.Conflict, fmt.Errorf("evict the holder of lease %s: UID %q and version %q must be known", e.Name, e.UID, e.Version)
 	}
-	updated, err := c.cfg.Leases.Update(ctx, c.void(e), metav1.UpdateOptions{})
+	l := c.void(e)
+	updated, err := c.cfg.Leases.Update(ctx, l, metav1.UpdateOptions{})
 	if err != nil {
 		return claim.Lease{}, outcome(err), fmt.Errorf("evict the holder of lease %s: %w", e.Name, err)
+	}
+	if err := altered(updated, l); err != nil {
+		return claim.Lease{}, claim.Unknown, fmt.Errorf("evict the holder of lease %s: %w", e.Name, err)
 	}
 	decoded, _ := c.cfg.decode(updated)
 	return decoded, claim.OK, nil
@@ -185,10 +263,14 @@ func (c *Client) void(e claim.EvictLease) *coordinationv1.Lease {
 	return l
 }
 
-// own returns this member's Lease with the record. A write replaces the whole Lease:
-// nothing that other clients put on it survives.
+// own returns this member's Lease with the record. A write replaces the whole Lease: of what
+// other clients have put on it, only r.Extra survives.
 func (c *Client) own(r claim.Record, uid, version string) *coordinationv1.Lease {
-	l := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: c.cfg.Name, Labels: c.cfg.labels(), UID: types.UID(uid), ResourceVersion: version}}
+	l := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{
+		Name: c.cfg.Name, UID: types.UID(uid), ResourceVersion: version,
+		Labels: c.cfg.labels(), Annotations: maps.Clone(r.Extra.Annotations), Finalizers: r.Extra.Finalizers,
+	}}
+	maps.Copy(l.Labels, r.Extra.Labels)
 	if c.cfg.Owner != nil {
 		l.OwnerReferences = []metav1.OwnerReference{*c.cfg.Owner}
 	}

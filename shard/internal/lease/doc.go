@@ -22,8 +22,9 @@
 //
 // # What is not guaranteed
 //
-// Only the member writes its Lease: labels and annotations that other clients put on it
-// are lost with the next renewal. The times on a Lease are informational; no member
+// Other clients may put up to 4 KiB of labels and annotations, and finalizers, on a member's
+// Lease: the member keeps them (R42). Everything else that they write is lost with the next
+// renewal. The times on a Lease are informational; no member
 // compares them with its own clock.
 //
 // # Concurrency

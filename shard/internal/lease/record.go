@@ -45,13 +45,14 @@ const (
 	annotationLongest    = prefix + "longest-duration"
 	annotationEvictedBy  = prefix + "evicted-by"
 	annotationWatermarks = prefix + "watermarks"
+	annotationKinds      = prefix + "kinds"
 	// annotationVoid is the UID of the Lease, on a void one: its record does not count on the
 	// Lease of a later member of the same name.
 	annotationVoid = prefix + "void-uid"
 )
 
 // checked are the annotations that the checksum covers: those that other members act on.
-// Watermarks only delay them (R78).
+// Watermarks only delay them (R78), and kinds are only reported (R88).
 var checked = []string{
 	annotationProtocol, annotationMember, annotationPodUID, annotationPhase, annotationClaims,
 	annotationSeq, annotationParameters, annotationTombstones, annotationWatched, annotationNewcomer,
@@ -70,6 +71,9 @@ const (
 	maxMember     = 253 // the limit for the name of a Pod
 	maxHolder     = 300 // a Pod name, "_" and the UUID of an incarnation
 	maxTombstones = 32 << 10
+
+	// MaxKinds is the limit for the kinds that a member watches.
+	MaxKinds = 1 << 10
 )
 
 // ErrForeign is the error for a Lease that is not the record of a member of this ring.
@@ -112,6 +116,7 @@ func encode(l *coordinationv1.Lease, r claim.Record, now time.Time) {
 	set(annotationNewcomer, string(r.Newcomer))
 	set(annotationLongest, encodeDuration(r.Longest))
 	set(annotationWatermarks, encodeWatermarks(r.Watermarks))
+	set(annotationKinds, r.Kinds)
 	set(annotationEvictedBy, r.EvictedBy)
 	if r.Holder == "" {
 		set(annotationVoid, string(l.UID))
@@ -124,15 +129,8 @@ func encode(l *coordinationv1.Lease, r claim.Record, now time.Time) {
 func Checksum(l *coordinationv1.Lease) string {
 	h := xxh3.New()
 	add := func(value string) { fmt.Fprintf(h, "%d:%s,", len(value), value) }
-	holder, seconds := "", int32(0)
-	if l.Spec.HolderIdentity != nil {
-		holder = *l.Spec.HolderIdentity
-	}
-	if l.Spec.LeaseDurationSeconds != nil {
-		seconds = *l.Spec.LeaseDurationSeconds
-	}
-	add(holder)
-	add(strconv.Itoa(int(seconds)))
+	add(valueOf(l.Spec.HolderIdentity))
+	add(strconv.Itoa(int(valueOf(l.Spec.LeaseDurationSeconds))))
 	for _, key := range checked {
 		add(l.Annotations[key])
 	}
@@ -266,6 +264,10 @@ func decodeRecord(l *coordinationv1.Lease) (claim.Record, error) {
 		r.Copied = r.Holder == "" && !edited && l.Annotations[annotationVoid] != string(l.UID)
 		if r.Watermarks, err = decodeWatermarks(l.Annotations[annotationWatermarks]); err != nil {
 			fault("watermarks: %w: ignored", err)
+		}
+		if r.Kinds = l.Annotations[annotationKinds]; len(r.Kinds) > MaxKinds || !utf8.ValidString(r.Kinds) {
+			fault("kinds: %.100q: ignored", r.Kinds)
+			r.Kinds = ""
 		}
 	}
 	if edited {

@@ -6,13 +6,17 @@ package member
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
+	"github.com/zeebo/xxh3"
 	"k8s.io/client-go/tools/cache"
 
 	"github.com/tom-ludwig/operator-scaling/informer"
+	"github.com/tom-ludwig/operator-scaling/shard/internal/lease"
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
 	"github.com/tom-ludwig/operator-scaling/workqueue"
 )
@@ -47,19 +51,26 @@ type Components struct {
 	added chan struct{} // capacity 1: there are new ones
 
 	mu           sync.Mutex
-	informers    []Informer      // guarded by mu; replaced, and not changed in place, when one is removed
-	newInformers []Informer      // of informers, those that takeNewInformers has not returned; guarded by mu
-	joined       ring.Set        // empty, and with partitions once some were activated; guarded by mu
-	retired      informer.Counts // of informers that were removed; guarded by mu
-	queues       []Queue         // guarded by mu; replaced, and not changed in place, when queues are removed
-	newQueues    []Queue         // of queues, those that takeNewQueues has not returned; guarded by mu
+	kinds        map[Informer]string // of the objects of sharded informers, if known; guarded by mu
+	informers    []Informer          // guarded by mu; replaced, and not changed in place, when one is removed
+	newInformers []Informer          // of informers, those that takeNewInformers has not returned; guarded by mu
+	joined       ring.Set            // empty, and with partitions once some were activated; guarded by mu
+	retired      informer.Counts     // of informers that were removed; guarded by mu
+	queues       []Queue             // guarded by mu; replaced, and not changed in place, when queues are removed
+	newQueues    []Queue             // of queues, those that takeNewQueues has not returned; guarded by mu
 }
 
-func newComponents() *Components { return &Components{added: make(chan struct{}, 1)} }
+func newComponents() *Components {
+	return &Components{added: make(chan struct{}, 1), kinds: map[Informer]string{}}
+}
 
-// AddInformer adds an informer.
-func (c *Components) AddInformer(i Informer) {
+// AddInformer adds an informer. kind is that of its objects, if it is known and if a member
+// works only on a part of them.
+func (c *Components) AddInformer(i Informer, kind string) {
 	c.mu.Lock()
+	if kind != "" {
+		c.kinds[i] = kind
+	}
 	c.informers = append(c.informers, i)
 	c.newInformers = append(c.newInformers, i)
 	joined := c.joined
@@ -113,7 +124,21 @@ func (c *Components) removeInformer(i Informer) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.informers = slices.DeleteFunc(slices.Clone(c.informers), func(other Informer) bool { return other == i })
+	delete(c.kinds, i)
 	c.retired.Add(events)
+}
+
+// Kinds returns the kinds of the objects of the informers, sorted, and a hash of them if they
+// are too many for a Lease.
+func (c *Components) Kinds() string {
+	c.mu.Lock()
+	kinds := slices.Sorted(maps.Values(c.kinds))
+	c.mu.Unlock()
+	text := strings.Join(slices.Compact(kinds), ",")
+	if len(text) > lease.MaxKinds {
+		return fmt.Sprintf("%016x", xxh3.HashString(text))
+	}
+	return text
 }
 
 // takeNewInformers returns the informers that were added since the last call.

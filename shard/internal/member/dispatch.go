@@ -199,6 +199,7 @@ func (m *Member) status() Status {
 		Duplicate:    m.machine.Duplicate(),
 		Counts:       m.retiredStats.Plus(m.machine.Stats()),
 		Draining:     m.machine.Draining().Len(),
+		Warnings:     m.warn(),
 	}
 	if at, ok := m.machine.RenewedAt(); ok {
 		s.Renewed = m.Published.started.Add(at.Mono)

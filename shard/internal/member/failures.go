@@ -88,11 +88,12 @@ func expected(verb string, err error) bool {
 		verb == "watch" && (apierrors.IsInvalid(err) || apierrors.IsBadRequest(err))
 }
 
-// The values of the label "reason" for requests to which no server has responded with a
-// status.
+// The values of the label "reason" for requests to which no server has responded with an
+// error status.
 const (
 	reasonNoResponse = "NoResponse" // in time
 	reasonConnection = "Connection" // for instance refused, or the name was not found
+	reasonAltered    = "Altered"    // the server has stored something else
 	reasonOther      = "Other"
 )
 
@@ -112,6 +113,8 @@ func reasonOf(err error) string {
 	}
 	var status apierrors.APIStatus
 	switch {
+	case errors.Is(err, lease.ErrAltered):
+		return reasonAltered
 	case errors.As(err, &status):
 		return reasonOther
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled), errors.Is(err, lease.ErrNoReturn):

@@ -52,13 +52,14 @@ func (m *Member) request(a claim.Action) {
 			return claim.GetResult{Op: a.Op, Outcome: outcome, Lease: found, Unselected: unselected, RetryAfter: retryAfter}, err
 		})
 	case claim.CreateLease:
+		a.Record.Kinds = m.Components.Kinds()
 		send(a.Timeout, "create", func(ctx context.Context) (claim.Event, error) {
 			created, outcome, err := client.Create(ctx, a.Record)
 			return claim.WriteResult{Op: a.Op, Outcome: outcome, Lease: created, RetryAfter: lease.RetryAfter(err)}, err
 		})
 	case claim.WriteLease:
 		// Later writes repeat the watermarks, because a member may list the Leases only then.
-		a.Record.Watermarks = m.watermarks
+		a.Record.Watermarks, a.Record.Kinds = m.watermarks, m.Components.Kinds()
 		released := m.releases
 		m.releases = 0
 		send(a.Timeout, "update", func(ctx context.Context) (claim.Event, error) {
@@ -176,6 +177,6 @@ func (m *Member) noteLease(l claim.Lease) {
 	if r := l.Record; r.Holder != m.holder {
 		m.successor = short(cmp.Or(r.EvictedBy, r.Holder))
 	} else if r.Seq == m.confirmed.Record.Seq && l.Version != m.confirmed.Version && l.UID == m.confirmed.UID {
-		m.logRarely(&m.edits, l.Name, nil, "Another client has written this member's Lease; the member writes it again", "member", m.holder, "lease", l.Name)
+		m.logRarely(&m.edits, l.Name, nil, "Another client has written this member's Lease; the member keeps labels, annotations and finalizers of others, and restores everything else", "member", m.holder, "lease", l.Name)
 	}
 }

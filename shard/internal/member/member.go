@@ -78,7 +78,9 @@ type Member struct {
 
 	failures failures // of requests
 	// The lines of the log about events that other clients cause.
-	failureLog, faults, conflicts, finalizers, edits, duplicates, relists throttle
+	failureLog, faults, conflicts, finalizers, edits, duplicates, relists, kinds, obstacles throttle
+
+	warnings warnings
 
 	events  chan taggedEvent
 	results chan taggedEvent // of requests; handled before events

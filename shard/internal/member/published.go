@@ -36,6 +36,7 @@ type Status struct {
 	Blockers     map[string]int // partitions that other members still claim, by their Pods
 	Draining     int            // partitions
 	Tombstones   int            // of deleted Leases whose claims still count
+	Warnings     Warnings
 }
 
 // Published is the one View of a member that is current. It is what informers, queues

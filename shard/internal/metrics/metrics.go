@@ -27,6 +27,7 @@ type Values struct {
 	Tombstones    int            // of deleted Leases whose claims still count
 	Incompatible  bool           // waits until all members with another key have left
 	InForceLease  string         // whose ring parameters are in force; "" if they are this member's own
+	OtherKinds    int            // members that watch other kinds
 	Renewed       time.Time      // when a renewal was last confirmed; zero if never
 	Partitions    ByState
 	Objects       ByState         // in the stores of the informers
@@ -135,6 +136,7 @@ func New(ringName string, read func() Values) *Metrics {
 	ask("sharding_tombstones", "Leases that were deleted while they were held, and whose claims still count.")
 	ask("sharding_parameters_incompatible", "1 while this member waits until all members with another key have left.")
 	ask("sharding_parameters_in_force", "1 for the Lease whose ring parameters are in force, while they are not this member's own.", "lease")
+	ask("sharding_kinds_differ", "Members on the ring whose informers are for other kinds than those of this one.")
 	ask("sharding_fence_trips_total", "Times that no renewal was confirmed before the fence.")
 	ask("sharding_fenced", "1 while this member must not act.")
 	ask("sharding_ready", "1 while this member is ready.")
@@ -201,6 +203,7 @@ func (m *Metrics) Collect(out chan<- prometheus.Metric) {
 	if v.InForceLease != "" {
 		level("sharding_parameters_in_force", 1, v.InForceLease)
 	}
+	level("sharding_kinds_differ", v.OtherKinds)
 	level("sharding_partitions_draining", v.Draining)
 	count("sharding_cache_waits_total", v.Counts.CacheWaits, "reached")
 	count("sharding_cache_waits_total", v.Counts.CacheWaitsGivenUp, "gave_up")

@@ -166,3 +166,45 @@ func TestAQuietFleetOnlyRenews(t *testing.T) {
 		t.Errorf("%d renewals in five minutes instead of about %d", renewals, want)
 	}
 }
+
+// TestR42_AFightCostsOneMoreWritePerRenewPeriod: another client writes each Lease after each write
+// of its member.
+func TestR42_AFightCostsOneMoreWritePerRenewPeriod(t *testing.T) {
+	for does, writes := range map[fightKind]int{restores: 1, stamps: 1, breaks: 2} {
+		w := calmSim(t, 1, 5)
+		before := w.counts
+		for _, p := range w.procs {
+			w.startFighter(p.lease, does, 5*time.Minute)
+		}
+		w.run(w.now + 5*time.Minute)
+		if w.failure != nil {
+			t.Fatal(w.failure)
+		}
+		got := w.counts.Renewals - before.Renewals + w.counts.Changes - before.Changes
+		if most := 5 * 100 * writes * 12 / 10; got > most {
+			t.Errorf("%d: %d writes, want at most %d", does, got, most)
+		}
+		if requests := w.counts.Requests - before.Requests; requests > got*5/4 {
+			t.Errorf("%d: %d requests for %d writes", does, requests, got)
+		}
+		if least := 5; w.counts.Fights-before.Fights < least {
+			t.Errorf("%d: only %d writes of others", does, w.counts.Fights-before.Fights)
+		}
+		w.run(w.now + 10*time.Second)
+		w.mustRest(t)
+	}
+}
+
+// TestR39_MembersThatStopTogetherLeaveNothingBehind: there is no garbage collector.
+func TestR39_MembersThatStopTogetherLeaveNothingBehind(t *testing.T) {
+	for seed := range uint64(20) {
+		w := calmSim(t, seed+1, 4)
+		for _, p := range w.procs {
+			w.after(w.between(0, 5*time.Millisecond), p.terminate)
+		}
+		w.run(w.now + time.Second)
+		if len(w.procs) > 0 || w.server.Len() > 0 {
+			t.Errorf("seed %d: %d processes and %d Leases are left", seed+1, len(w.procs), w.server.Len())
+		}
+	}
+}

@@ -6,6 +6,7 @@ package claimsim
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"math/bits"
 	"slices"
 	"time"
@@ -397,6 +398,16 @@ func (p *process) checkRemovals(op uint64, name string) {
 	p.received.removals[op] = true
 	if n := len(p.received.removals); n > 4 {
 		p.w.fail("C9: %s has %d evictions and deletions in flight", p.holder, n)
+	}
+}
+
+// checkExtra is R42: a write keeps what others have put on the Lease.
+func (p *process) checkExtra(before, after claim.Extra) {
+	if !maps.Equal(before.Labels, after.Labels) {
+		p.w.fail("R42: %s erases what others have put on its Lease: %v instead of %v", p.holder, after.Labels, before.Labels)
+	}
+	if len(after.Labels) > 0 {
+		p.w.counts.Kept++
 	}
 }
 

@@ -6,6 +6,7 @@ package claimsim
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/tom-ludwig/operator-scaling/shard/internal/claim"
@@ -434,6 +435,60 @@ func edit(w *sim) {
 		case 2:
 			r.Holder = "x_1"
 		}
+	})
+}
+
+// fighter is a client that writes a Lease after each write of its member.
+type fighter struct {
+	until time.Duration
+	does  fightKind
+}
+
+type fightKind int
+
+const (
+	restores fightKind = iota // its label, if the member has removed it
+	stamps                    // a label that changes each time
+	breaks                    // the member's record
+)
+
+// startFight lets another client fight with a member for its Lease for a while.
+func startFight(w *sim) {
+	if p := w.some(isServing); p != nil {
+		w.startFighter(p.lease, fightKind(w.rand.IntN(3)), w.between(5*time.Second, 30*time.Second))
+	}
+}
+
+func (w *sim) startFighter(lease string, does fightKind, lasts time.Duration) {
+	if w.fighters == nil {
+		w.fighters = map[string]fighter{}
+	}
+	w.fighters[lease] = fighter{w.now + lasts, does}
+	w.fight(w.server.lease(lease))
+}
+
+// fight lets other clients answer a member's write to its Lease.
+func (w *sim) fight(written claim.Lease) {
+	f, ok := w.fighters[written.Name]
+	if !ok || w.now > f.until {
+		return
+	}
+	w.after(w.between(time.Millisecond, 20*time.Millisecond), func() {
+		l := w.server.lease(written.Name)
+		label := strconv.Itoa(w.counts.Fights)
+		switch r := l.Record; {
+		case r.Void() || l.UID != written.UID || w.server.down || w.faultsCleared && w.profile.kind != "calm":
+			return
+		case f.does == restores && r.Extra.Labels["team"] != "":
+			return
+		}
+		w.counts.Fights++
+		w.server.edit(l.Name, func(r *claim.Record) {
+			r.Extra.Labels = map[string]string{"team": label}
+			if f.does == breaks {
+				*r = claim.Record{Edited: true, Holder: r.Holder, Member: r.Member, PodUID: r.PodUID, Phase: claim.PhaseDraining, Claims: claim.Claims{Everything: true}, Extra: r.Extra}
+			}
+		})
 	})
 }
 

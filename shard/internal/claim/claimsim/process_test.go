@@ -232,7 +232,12 @@ func (p *process) do(a claim.Action) {
 		p.received.send(p, a.Record, p.stepped)
 		a.Record.Watermarks = p.cache.watermarks
 		p.request(a.Timeout, true, func() claim.Event {
+			before := s.lease(p.lease).Record.Extra
 			l, outcome := s.update(p.lease, a.UID, a.Version, a.Record)
+			if outcome == claim.OK {
+				p.checkExtra(before, a.Record.Extra)
+				p.w.fight(l)
+			}
 			return claim.WriteResult{Op: a.Op, Outcome: outcome, Lease: l}
 		}, claim.WriteResult{Op: a.Op})
 	case claim.DeleteLease:

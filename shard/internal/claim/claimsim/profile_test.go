@@ -161,6 +161,7 @@ var everyFault = []fault{
 	{"outage", 50 * time.Second, outage},
 	{"storm", 25 * time.Second, storm},
 	{"edit", 12 * time.Second, edit},
+	{"fight", 20 * time.Second, startFight},
 	{"jump", 15 * time.Second, jump},
 	{"duplicate", 30 * time.Second, duplicate},
 	{"lose responses", 20 * time.Second, loseResponses},

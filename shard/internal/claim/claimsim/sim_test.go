@@ -33,12 +33,13 @@ type sim struct {
 	objects       []object // by point
 	writes        []write  // to any of them, in order
 	counts        counts
-	formed        int           // handovers before the first fault
-	faultsCleared bool          // the faults are over
-	closed        time.Duration // until when no process may start; see replaceByForce
-	waiting       int           // processes that wait for that
-	rested        time.Duration // how long it took to come to rest after the faults
-	without       string        // the active mutant of the machine's caller, if any
+	formed        int                // handovers before the first fault
+	faultsCleared bool               // the faults are over
+	closed        time.Duration      // until when no process may start; see replaceByForce
+	waiting       int                // processes that wait for that
+	fighters      map[string]fighter // by Lease: clients that write it after each write of its member
+	rested        time.Duration      // how long it took to come to rest after the faults
+	without       string             // the active mutant of the machine's caller, if any
 	failure       error
 }
 
@@ -79,6 +80,7 @@ type counts struct {
 	MassDeaths, Refused                     int // Refused: by a rate limiter
 	Rejected, ConfirmedByRead               int // requests that the server did not carry out; writes (R40)
 	Renewals, Changes, Lists                int // writes that change nothing, writes that do, and lists
+	Fights, Kept                            int // writes of other clients after a member's, and writes that kept them
 }
 
 func (t *counts) add(o counts) {
@@ -107,6 +109,8 @@ func (t *counts) add(o counts) {
 	t.Renewals += o.Renewals
 	t.Changes += o.Changes
 	t.Lists += o.Lists
+	t.Fights += o.Fights
+	t.Kept += o.Kept
 }
 
 // newSim chooses a fleet and the faults that it will suffer at random.

@@ -77,6 +77,8 @@ func checkNotEmpty(t *testing.T, total counts, seeds int) {
 		{"times that most members died at once", total.MassDeaths, 1},
 		{"writes that a read confirmed", total.ConfirmedByRead, 200},
 		{"requests that were certainly refused", total.Rejected, 300},
+		{"writes of other clients that fight with a member", total.Fights, 200},
+		{"writes that kept what others put on a Lease", total.Kept, 200},
 	} {
 		if least := c.perSeed * seeds / 100; c.count < least {
 			t.Errorf("only %d %s in %d seeds; at least %d are needed for the run to count", c.count, c.what, seeds, least)
