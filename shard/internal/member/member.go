@@ -78,7 +78,7 @@ type Member struct {
 
 	failures failures // of requests
 	// The lines of the log about events that other clients cause.
-	failureLog, faults, conflicts, finalizers, edits, duplicates, relists throttle
+	failureLog, faults, evictions, conflicts, finalizers, edits, duplicates, relists, crowds throttle
 
 	events  chan taggedEvent
 	results chan taggedEvent // of requests; handled before events
@@ -110,6 +110,8 @@ type Member struct {
 	retiredStats  metrics.Counts   // of earlier machines
 	handovers     handovers
 	drainLoggedAt time.Time
+	blockers      map[string]int // of the last look
+	blockersAt    time.Time      // when that was
 }
 
 // New returns a member that owns nothing until Run. It starts nothing.
