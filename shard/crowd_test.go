@@ -92,20 +92,3 @@ func owned(m *member) (n int) {
 	}
 	return n
 }
-
-// The time of the last change of ownership is that of the change, and not of what the loop did
-// before it: the queues count from it how long the ring has been stable.
-func TestMovedIsTheTimeOfTheChange(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		of, cluster := template(t), shardtest.NewCluster()
-		m := start(t, cluster.Client("a"), "a")
-		time.Sleep(5*time.Second + 123*time.Millisecond)
-		changed := time.Now()
-		cluster.Put(bogusLease(of, "b"))
-		synctest.Wait()
-		if moved := m.Moved(); moved.Before(changed) {
-			t.Errorf("the ring changed at %v, and the view says %v", changed, moved)
-		}
-		end(t, m)
-	})
-}

@@ -123,6 +123,3 @@ func (s *Sharder) OwnedCount() (n int) {
 func (s *Sharder) RenewalAge() time.Duration {
 	return time.Since(s.member.Published.View().Status.Renewed)
 }
-
-// Moved returns when the ring or what this member owns has changed last.
-func (s *Sharder) Moved() time.Time { return s.member.Published.View().Moved }
