@@ -102,8 +102,8 @@ type Machine struct {
 	tombstonesDue bool   // there is one that no write has published
 	watched       string // the version to which the watch has come
 	knowledge     Knowledge
-	wentBack      bool            // the server was restored: what this machine knew of peers is no longer true
-	newcomerAt    string          // version of the last newcomer's Lease
+	wentBack      bool // the server was restored: what this machine knew of peers is no longer true
+	newcomerSeen  newcomerSeen
 	ended         map[string]bool // UIDs of Leases that were seen void
 	watchProbe    watchProbe
 

@@ -92,6 +92,7 @@ func (m *Machine) observe(l Lease, listed bool) {
 	if m.knowledge.settled {
 		m.adoptTombstones(l)
 	}
+	m.noteServed(l.Record)
 	m.learn(l)
 }
 

@@ -149,6 +149,9 @@ func (m *Machine) Next() time.Duration {
 		at(m.own.renewAt)
 		at(m.own.retryAt)
 		at(m.otherHolder.lookAt)
+		if m.newcomerSeen.version != "" {
+			at(m.newcomerSeen.due)
+		}
 		if m.parts.waiting {
 			at(m.parts.waitUntil)
 		}

@@ -84,7 +84,7 @@ func (w *sim) start(name, podUID string, takeOver bool) *process {
 	p.watch = newWatch(p)
 	p.watch.lag = w.profile.lag
 	p.cache.lag = w.cacheLag()
-	p.slowRings = w.chance(0.1)
+	p.slowRings = w.chance(0.1) && w.profile.kind != crowd // L1 is checked to the second there
 	p.watch.connect()
 	p.live(nil)
 	return p
