@@ -259,8 +259,8 @@ func TestG7_EachKeyIsOwnedAgainAfterManyCrashAtOnce(t *testing.T) {
 		latency    time.Duration // of each way, from the crash on
 	}{
 		{10, 20, defaultLimiter, 3 * time.Millisecond},
-		{40, 60, nil, 3 * time.Millisecond}, // takes half of the time of this file's tests
-		{40, 60, defaultLimiter, 100 * time.Millisecond},
+		{20, 30, nil, 100 * time.Millisecond},
+		{40, 60, defaultLimiter, 100 * time.Millisecond}, // takes half of the time of this file's tests
 	}
 	for _, size := range sizes {
 		t.Run(fmt.Sprintf("%d of %d, limited %v, latency %v", size.dead, size.live+size.dead, size.limiter != nil, size.latency), func(t *testing.T) {
