@@ -25,7 +25,7 @@ func (s *Sharder) metricValues() metrics.Values {
 		Ready:    s.ready(now, fenced) == nil,
 		Blockers: now.Status.Blockers,
 		Draining: now.Status.Draining, Tombstones: now.Status.Tombstones,
-		Incompatible: now.Status.Incompatible, InForceLease: now.Status.InForceLease, Renewed: now.Status.Renewed,
+		OffRing: now.Status.OffRing, Incompatible: now.Status.Incompatible, InForceLease: now.Status.InForceLease, Renewed: now.Status.Renewed,
 		OtherKinds: now.Status.Warnings.OtherKinds,
 		Objects:    components.Objects(),
 		Events:     components.Events(),

@@ -108,3 +108,18 @@ func (s *Sharder) SetupError() error {
 	defer s.mu.Unlock()
 	return errors.Join(s.faults...)
 }
+
+// OwnedCount returns how many partitions are active.
+func (s *Sharder) OwnedCount() (n int) {
+	for _, state := range s.member.Published.View().States {
+		if state == ring.Active {
+			n++
+		}
+	}
+	return n
+}
+
+// RenewalAge returns the time since a renewal was last confirmed.
+func (s *Sharder) RenewalAge() time.Duration {
+	return time.Since(s.member.Published.View().Status.Renewed)
+}

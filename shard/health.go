@@ -12,6 +12,7 @@ import (
 
 	"github.com/tom-ludwig/operator-scaling/shard/internal/lease"
 	"github.com/tom-ludwig/operator-scaling/shard/internal/member"
+	"github.com/tom-ludwig/operator-scaling/shard/ring"
 )
 
 // Healthy is for a liveness probe. It returns nil unless the loop has hung, or so many
@@ -30,7 +31,7 @@ func (s *Sharder) Healthy() error {
 }
 
 // Ready is for a readiness probe. It returns nil while this member is on the ring and not
-// fenced. A member that must wait until all members with another Config.Key have left
+// fenced. The ring has room for 256 members, the oldest; others are not ready. A member that must wait until all members with another Config.Key have left
 // is also ready. Otherwise a rolling update would wait for it forever.
 //
 // Ready also returns an error if this member has owned nothing for two lease durations although
@@ -56,6 +57,8 @@ func (s *Sharder) ready(view *member.View, fenced bool) error {
 		return s.because("this member has not joined the ring: it does not hold its Lease yet")
 	case fenced:
 		return s.because("this member is fenced: no renewal of its Lease was confirmed in time")
+	case now.CrowdedOut:
+		return fmt.Errorf("this member is not on the ring and owns nothing: the ring has room for %d members, and so many older ones are active", ring.MaxMembers)
 	case now.Warnings.Stalled != "":
 		return errors.New(now.Warnings.Stalled)
 	case now.Warnings.OtherOperator != "":

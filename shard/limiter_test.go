@@ -6,12 +6,14 @@ package shard_test
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/zeebo/xxh3"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/util/flowcontrol"
@@ -27,6 +29,9 @@ type slowClient struct {
 	limiter flowcontrol.RateLimiter // nil for none
 
 	mu       sync.Mutex
+	rand     *rand.Rand
+	latency  time.Duration  // of each way, at most
+	deaf     bool           // requests are carried out, but their responses are lost
 	requests map[string]int // by verb, since the last reset
 	refused  int            // by the limiter
 	pending  int            // evictions and deletions in progress
@@ -37,7 +42,7 @@ type slowClient struct {
 func defaultLimiter() flowcontrol.RateLimiter { return flowcontrol.NewTokenBucketRateLimiter(5, 10) }
 
 func newSlowClient(cluster *shardtest.Cluster, name string, limiter flowcontrol.RateLimiter) *slowClient {
-	c := &slowClient{limiter: limiter, requests: map[string]int{}}
+	c := &slowClient{limiter: limiter, requests: map[string]int{}, rand: rand.New(rand.NewPCG(xxh3.HashString(name), 0)), latency: 3 * time.Millisecond}
 	c.networkClient = networkClient{cluster.Client(name), c}
 	return c
 }
@@ -70,11 +75,36 @@ func (c *slowClient) send(ctx context.Context, verb string, l *coordinationv1.Le
 			return fmt.Errorf("client rate limiter Wait returned an error: %w", err)
 		}
 	}
-	time.Sleep(3 * time.Millisecond)
+	there, back, deaf := c.trip()
+	time.Sleep(there)
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	return call()
+	err := call()
+	if deaf {
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	pause(ctx, back)
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return err
+}
+
+// trip returns how long a request takes to the server and back, and whether the response is lost.
+func (c *slowClient) trip() (there, back time.Duration, deaf bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	there = c.latency/2 + time.Duration(c.rand.Int64N(int64(c.latency)))/2
+	return there, c.latency / 2, c.deaf
+}
+
+// degrade sets the latency, and whether responses are lost.
+func (c *slowClient) degrade(latency time.Duration, deaf bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.latency, c.deaf = latency, deaf
 }
 
 func (c *slowClient) stream(events watch.Interface) watch.Interface { return events }
@@ -85,6 +115,7 @@ type crowd struct {
 	cluster    *shardtest.Cluster
 	live, dead []*member
 	clients    []*slowClient // of the live members
+	oldest     time.Duration // the highest age of a live member's last renewal, since the others died
 }
 
 // gather starts members and waits until each key has one owner. The members that will crash
@@ -161,6 +192,9 @@ func (c *crowd) recover(since time.Time, within, grace time.Duration) time.Durat
 	for {
 		time.Sleep(50 * time.Millisecond)
 		keys, fenced := c.unowned()
+		for _, m := range c.live {
+			c.oldest = max(c.oldest, m.RenewalAge())
+		}
 		if fenced > 0 && time.Since(since) > grace {
 			c.t.Errorf("%d of %d survivors are fenced after %v", fenced, len(c.live), time.Since(since))
 			grace = time.Hour
@@ -190,7 +224,7 @@ func (c *crowd) recover(since time.Time, within, grace time.Duration) time.Durat
 	if n := total["evict"]; n > 3*len(c.dead) {
 		c.t.Errorf("%d evictions were sent for %d dead members", n, len(c.dead))
 	}
-	c.t.Logf("%d live, %d crashed: recovered after %v; requests %v, rejected by the rate limiter %d", len(c.live), len(c.dead), took, total, refused)
+	c.t.Logf("%d live, %d crashed: recovered after %v; requests %v, rejected by the rate limiter %d; oldest renewal %v", len(c.live), len(c.dead), took, total, refused, c.oldest)
 	return took
 }
 
@@ -215,27 +249,68 @@ func (c *crowd) end() {
 	}
 }
 
-// The limit of G7, for many members that crash at the same time.
+// The limit of G7, for many members that crash at the same time. The survivors' renewals do not
+// wait behind their evictions (R28).
 func TestG7_EachKeyIsOwnedAgainAfterManyCrashAtOnce(t *testing.T) {
 	heavy(t)
 	sizes := []struct {
 		live, dead int
 		limiter    func() flowcontrol.RateLimiter
+		latency    time.Duration // of each way, from the crash on
 	}{
-		{10, 20, defaultLimiter},
-		{40, 60, nil}, // takes half of the time of this file's tests
+		{10, 20, defaultLimiter, 3 * time.Millisecond},
+		{20, 30, nil, 100 * time.Millisecond},
+		{40, 60, defaultLimiter, 100 * time.Millisecond}, // takes half of the time of this file's tests
 	}
 	for _, size := range sizes {
-		t.Run(fmt.Sprintf("%d of %d, limited %v", size.dead, size.live+size.dead, size.limiter != nil), func(t *testing.T) {
+		t.Run(fmt.Sprintf("%d of %d, limited %v, latency %v", size.dead, size.live+size.dead, size.limiter != nil, size.latency), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				c := gather(t, size.live, size.dead, size.limiter, 15*time.Second)
 				died := time.Now()
 				c.kill()
-				c.recover(died, shard.DefaultLeaseDuration+2*time.Second, 0)
+				for _, client := range c.clients {
+					client.degrade(size.latency, false)
+				}
+				c.recover(died, shard.DefaultLeaseDuration+2*time.Second+10*size.latency, 0)
+				if most := 3*time.Second + 2*size.latency + time.Second/2; c.oldest > most {
+					t.Errorf("a renewal was %v old, want at most %v: it has waited", c.oldest, most)
+				}
 				c.end()
 			})
 		})
 	}
+}
+
+// Some survivors get no responses, although their requests are carried out. They look alive to
+// the others. They stop at their fence, the others do not, and as soon as the responses
+// arrive again, each key is owned.
+func TestMassDeathAndLostResponses(t *testing.T) {
+	heavy(t)
+	synctest.Test(t, func(t *testing.T) {
+		c := gather(t, 12, 18, defaultLimiter, 15*time.Second)
+		c.kill()
+		for i, client := range c.clients {
+			client.degrade(100*time.Millisecond, i%4 == 0)
+		}
+		for range 200 {
+			time.Sleep(100 * time.Millisecond)
+			for key, who := range owners(c.live...) {
+				if len(who) > 1 {
+					t.Fatalf("%q may work on %s", who, key)
+				}
+			}
+			for i, m := range c.live {
+				if i%4 != 0 && m.Fenced() {
+					t.Fatalf("%s is fenced, although it gets responses", m.PodName())
+				}
+			}
+		}
+		for _, client := range c.clients {
+			client.degrade(3*time.Millisecond, false)
+		}
+		c.recover(time.Now(), shard.DefaultLeaseDuration+5*time.Second, 6*time.Second)
+		c.end()
+	})
 }
 
 // After an outage all survivors return at the same moment, and wait another lease duration for

@@ -24,8 +24,12 @@ const (
 // partition is at most 8 KiB, well below the size limit of annotations.
 const MaxPartitions = 1 << 16
 
-// MaxVirtualNodes bounds the time to compute a ring: about a second for 100 members. Far
-// fewer virtual nodes are useful (see BenchmarkMovement).
+// MaxMembers is how many members a ring of running members has. It bounds the time to compute
+// one, which grows faster than the square of the number of members. [New] does not enforce it.
+const MaxMembers = 256
+
+// MaxVirtualNodes bounds the time to compute a ring: about a second for 100 members, and five
+// to ten for [MaxMembers]. Far fewer virtual nodes are useful (see BenchmarkMovement).
 const MaxVirtualNodes = 1000
 
 // placement identifies the code that maps partitions to members. Version 1.0 of the

@@ -57,6 +57,15 @@ func (s Set) Add(partition int) {
 	}
 }
 
+// AddAll adds the partitions of a set with the same partition count. It ignores any other set.
+func (s Set) AddAll(other Set) {
+	if s.partitions == other.partitions {
+		for i, w := range other.words {
+			s.words[i] |= w
+		}
+	}
+}
+
 // Remove removes a partition from the set.
 func (s Set) Remove(partition int) {
 	if partition >= 0 && partition < s.partitions {

@@ -74,10 +74,15 @@ func BenchmarkStep(b *testing.B) {
 			void.Version = "0"
 			b.ReportAllocs()
 			for b.Loop() {
-				p.m.Step(p.now, LeaseObserved{Lease: void})
-				p.m.rebuilt = Time{} // as if the last computation were long ago
-				p.m.Step(p.now, LeaseObserved{Lease: l})
-				p.m.rebuilt = Time{}
+				for _, shown := range []Lease{void, l} {
+					p.m.building.next = Time{} // as if the last ring were old
+					for _, a := range p.m.Step(p.now, LeaseObserved{Lease: shown}) {
+						if a, ok := a.(BuildRing); ok {
+							p.m.Step(p.now, a.Build())
+							break // the actions are no longer valid
+						}
+					}
+				}
 			}
 		})
 	}

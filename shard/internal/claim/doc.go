@@ -53,8 +53,8 @@
 //     seen, or after [Config.CacheSyncTimeout]. This never affects partitions that are
 //     already active.
 //   - C9: At most four evictions and deletions of other members' Leases, and one list,
-//     are in flight at once. A renewal that is due is sent before them, and before the
-//     ring is computed.
+//     are in flight at once. A renewal that is due is sent before them. The machine
+//     computes no ring: its caller does, and must not let renewals wait for it.
 //
 // # What is not guaranteed
 //

@@ -29,6 +29,7 @@ type driver struct {
 	hung    []Action         // those evictions and deletions
 	lists   func(ListLeases) // handles lists, if it is not nil
 	watched func(Action)     // is called for each action, if it is not nil
+	rings   *[]BuildRing     // where to put the requests for rings; nil: each is answered at once
 }
 
 const testPartitions = 8
@@ -61,19 +62,26 @@ func (p *driver) begin() {
 	p.step(WatchProgress{Version: "1", Listed: true})
 }
 
-// step passes the machine an event.
+// step passes the machine an event. If it requests a ring, it gets that at once.
 func (p *driver) step(e Event) {
 	p.t.Helper()
-	actions := slices.Clone(p.m.Step(p.now, e))
-	for _, a := range actions {
-		if activated, ok := a.(Activated); ok {
-			p.unowned = append(p.unowned, activated.Unowned...)
+	for _, a := range slices.Clone(p.m.Step(p.now, e)) {
+		switch a := a.(type) {
+		case Activated:
+			p.unowned = append(p.unowned, a.Unowned...)
+		case BuildRing:
+			if p.rings == nil {
+				defer p.step(a.Build())
+			} else {
+				*p.rings = append(*p.rings, a)
+			}
+			continue
 		}
 		if p.watched != nil {
 			p.watched(a)
 		}
+		p.did = append(p.did, a)
 	}
-	p.did = append(p.did, actions...)
 }
 
 // wait advances the time, with a Tick whenever the machine needs one.

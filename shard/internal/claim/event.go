@@ -134,6 +134,11 @@ type (
 
 		RetryAfter time.Duration
 	}
+	// RingBuilt answers BuildRing.
+	RingBuilt struct {
+		Op   uint64
+		Ring *ring.Ring
+	}
 	// EvictResult answers EvictLease.
 	EvictResult struct {
 		Op      uint64
@@ -157,6 +162,7 @@ func (WriteResult) event()       {}
 func (DeleteResult) event()      {}
 func (ListResult) event()        {}
 func (EvictResult) event()       {}
+func (RingBuilt) event()         {}
 
 // An Action is something that the caller of [Machine.Step] must do, in order.
 // The caller answers each request with exactly one event with the same Op, also when the
@@ -218,6 +224,23 @@ type (
 	}
 )
 
+// BuildRing computes the ring of these members, which can take seconds. Its caller must not make
+// the member's renewals wait for it. The parameters are valid. It has no time limit.
+type BuildRing struct {
+	Op         uint64
+	Parameters ring.Parameters
+	Members    []string
+}
+
+// Build returns the answer to b.
+func (b BuildRing) Build() RingBuilt {
+	r, err := ring.New(b.Parameters, b.Members)
+	if err != nil {
+		panic(err) // the machine has validated the parameters
+	}
+	return RingBuilt{Op: b.Op, Ring: r}
+}
+
 // The commands. The caller answers none of them, except Drain, which it answers with Idle.
 type (
 	// Relist restarts the watch from a list.
@@ -255,6 +278,7 @@ func (WriteLease) action()  {}
 func (DeleteLease) action() {}
 func (ListLeases) action()  {}
 func (EvictLease) action()  {}
+func (BuildRing) action()   {}
 func (Relist) action()      {}
 func (Claimed) action()     {}
 func (Activated) action()   {}

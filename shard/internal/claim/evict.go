@@ -6,6 +6,7 @@ package claim
 import (
 	"cmp"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/zeebo/xxh3"
@@ -40,12 +41,13 @@ func (m *Machine) evictSilent() {
 	if !m.mayRemove() || !m.canTrustView() {
 		return
 	}
+	alive := m.alive()
 	silent := m.peersWhere(func(p *peer) bool {
-		return !p.lease.Record.Void() && p.op == 0 && m.now.Mono >= p.retryAt.Mono && m.now.Mono >= m.evictAt(p).Mono
+		return !p.lease.Record.Void() && p.op == 0 && m.now.Mono >= p.retryAt.Mono && m.now.Mono >= m.evictAt(p, alive).Mono
 	})
 	turns := make(map[*peer]time.Duration, len(silent))
 	for _, p := range silent {
-		turns[p] = m.turn(p)
+		turns[p] = turn(m.cfg.Lease, p.lease.Name, alive())
 	}
 	// Peers whose eviction has failed come last, so that they do not delay the others.
 	// Among the rest, those come first whose turn this member has first: once all turns
@@ -69,32 +71,49 @@ func (m *Machine) eviction(op uint64, l Lease) EvictLease {
 	}
 }
 
-// evictAt returns when this member evicts the peer if it stays silent.
-func (m *Machine) evictAt(p *peer) Time {
+// evictAt returns when this member evicts the peer if it stays silent. alive is that of the
+// function with this name.
+func (m *Machine) evictAt(p *peer, alive func() []string) Time {
 	at := p.changedAt.Add(m.counting(p.lease.Record.Duration))
 	if m.now.Mono < at.Mono {
 		return at // the turn is computed when that time has come
 	}
-	return at.Add(m.turn(p))
+	return at.Add(turn(m.cfg.Lease, p.lease.Name, alive()))
 }
 
-// turn returns how long this member waits for other members to evict the peer first.
-// Members take turns so that they do not all send the same request, of which all but one
-// end in a conflict. A hash gives each peer its own order of members, so that when many
-// members have died their evictions are spread over all live members. Members may compute
-// different orders: that only costs a conflict.
-func (m *Machine) turn(p *peer) time.Duration {
-	seed := xxh3.HashString(p.lease.Name)
-	mine := xxh3.HashStringSeed(m.cfg.Lease, seed)
-	before := 0
-	for _, q := range m.peers {
-		r := &q.lease.Record
-		alive := !r.Void() && r.Phase == PhaseActive && m.now.since(q.changeSeenAt) < m.counting(r.Duration)/2
-		if alive && xxh3.HashStringSeed(q.lease.Name, seed) < mine {
-			before++
+// alive returns a function that returns the Leases of the peers that are alive. It looks for
+// them once, when it is first called: there may be as many silent peers as others, and each
+// step asks for each of them.
+func (m *Machine) alive() func() []string {
+	return sync.OnceValue(func() (names []string) {
+		for _, p := range m.peers {
+			r := &p.lease.Record
+			if !r.Void() && r.Phase == PhaseActive && m.now.since(p.changeSeenAt) < m.counting(r.Duration)/2 {
+				names = append(names, p.lease.Name)
+			}
+		}
+		return names
+	})
+}
+
+// turn returns how long the member with the Lease own waits for the other live members to
+// evict a peer first. Members take turns so that they do not all send the same request, of
+// which all but one end in a conflict. A hash gives each peer its own order of members, so that
+// when many members have died their evictions are spread over all live members. Members may
+// compute different orders: that only costs a conflict.
+func turn(own, peer string, alive []string) time.Duration {
+	const step, most = 50 * time.Millisecond, time.Second
+	seed := xxh3.HashString(peer)
+	mine := xxh3.HashStringSeed(own, seed)
+	wait := time.Duration(0)
+	for _, other := range alive {
+		if xxh3.HashStringSeed(other, seed) < mine {
+			if wait += step; wait >= most {
+				break
+			}
 		}
 	}
-	return min(time.Duration(before)*50*time.Millisecond, time.Second)
+	return wait
 }
 
 // refusedPeer reports whether there is a peer for which a list must show whether its Lease

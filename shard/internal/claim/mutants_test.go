@@ -379,6 +379,41 @@ func (m *Machine) takeBack(set mutantring.Set, to partitionState) {
 			Old:  "\t\tm.own.version = \"\"\n\t}\n\tm.own.failures++\n",
 			New:  "\t\tm.own.version = \"\"\n\t}\n\tif MUTANT_ON {\n\t\tm.own.version = \"\"\n\t}\n\tm.own.failures++\n",
 		}}},
+		{Name: "uses a ring that it has not requested", Edits: []mutation.Edit{{ // R73
+			File: "view.go",
+			Old:  "if b.op == 0 || b.op != e.Op ||",
+			New:  "if !MUTANT_ON && (b.op == 0 || b.op != e.Op) ||",
+		}}},
+		{Name: "requests a ring for each change", Edits: []mutation.Edit{{ // R73
+			File: "view.go",
+			Old:  "if !m.ringDirty || b.op != 0 || !m.now.Reached(b.next) {",
+			New:  "if !m.ringDirty || !MUTANT_ON && (b.op != 0 || !m.now.Reached(b.next)) {",
+		}}},
+		{Name: "puts any number of members on the ring", Edits: []mutation.Edit{{ // R90
+			File: "view.go",
+			Old:  "if len(p.members) < ring.MaxMembers {",
+			New:  "if len(p.members) < ring.MaxMembers || MUTANT_ON {",
+		}}},
+		{Name: "leaves out the oldest members", Edits: []mutation.Edit{{ // R90
+			File: "view.go",
+			Old:  "\tseen := map[string]bool{}\n",
+			New:  "\tseen := map[string]bool{}\n\tif MUTANT_ON {\n\t\tslices.Reverse(all)\n\t}\n",
+		}}},
+		{Name: "blocks what a peer claimed first", Edits: []mutation.Edit{{ // R14
+			File: "partitions.go",
+			Old:  "p.blocksOf != t.parameters || !p.blocksFor.equal(c) {",
+			New:  "p.blocksOf != t.parameters || !p.blocksFor.equal(c) && !MUTANT_ON {",
+		}}},
+		{Name: "answers a newcomer that another member has answered", Edits: []mutation.Edit{{ // R49
+			File: "newcomer.go",
+			Old:  "if m.knowledge.settled && r.Newcomer == Settled &&",
+			New:  "if !MUTANT_ON && m.knowledge.settled && r.Newcomer == Settled &&",
+		}}},
+		{Name: "answers newcomers without waiting for its turn", Edits: []mutation.Edit{{ // R49
+			File: "newcomer.go",
+			Old:  "\tif m.knowledge.settled {\n\t\tdue",
+			New:  "\tif m.knowledge.settled && !MUTANT_ON {\n\t\tdue",
+		}}},
 		// Rules of the machine's caller, which package claimsim implements: -without.
 		{Name: "works on after a pause without a check of the fence"},
 		{Name: "has a renew deadline as long as the lease"},
@@ -386,9 +421,16 @@ func (m *Machine) takeBack(set mutantring.Set, to partitionState) {
 }
 
 // unitTests are the tests of this package for rules whose removal the simulation detects too
-// rarely: after a restore, R32 and R52 protect as well; and a relist must miss a Lease just
+// rarely, or never, because they bound only costs: after a restore, R32 and R52 protect as well; and a relist must miss a Lease just
 // after its member has claimed more.
 var unitTests = map[string]string{
+	"answers newcomers without waiting for its turn":                     "TestR49_SettledMembersTakeTurnsToAnswer",
+	"answers a newcomer that another member has answered":                "TestR49_SettledMembersTakeTurnsToAnswer",
+	"blocks what a peer claimed first":                                   "TestR22_BlockedFollowsEachChangeOfClaims",
+	"leaves out the oldest members":                                      "TestR90_TheYoungestAreNotOnTheRing",
+	"puts any number of members on the ring":                             "TestR90_TheYoungestAreNotOnTheRing",
+	"requests a ring for each change":                                    "TestR73_RingsAreRequestedOneAfterTheOther",
+	"uses a ring that it has not requested":                              "TestR73_RingsAreRequestedOneAfterTheOther",
 	"repeats an eviction that a webhook changes without a pause":         "TestR87_AnEvictionThatIsAlteredIsRepeatedWithABackoff",
 	"leaves forged claims on its Lease until the next renewal":           "TestR42_ForgedClaimsAreOverwrittenAtOnce",
 	"leaves before it has seen whether others leave too":                 "TestStopCostsTwoWrites",

@@ -155,16 +155,49 @@ func (m *Machine) mayBecomeActive() bool {
 	return k.settled || k.listed != "" && !k.cold
 }
 
-// noteNewcomer makes this member write soon after its watch has shown a newcomer, which
-// waits for a record that shows that.
+// newcomerSeen is the last newcomer that the watch has shown. The newcomer waits for a record
+// whose writer's watch has come that far.
+type newcomerSeen struct {
+	version string // of its Lease, "" for none
+	due     Time   // when this member writes such a record
+}
+
+// noteNewcomer makes this member write soon after its watch has shown a newcomer. A newcomer
+// needs the record of one settled member only, and so the settled members take turns: a fleet
+// would otherwise write as many records as it has members for each of them. In a cold start it
+// needs those of all others. Either way, one write serves all newcomers that have come within
+// Coalesce.
 func (m *Machine) noteNewcomer(l Lease) {
-	if r := l.Record; !r.Void() && !r.Edited && r.Newcomer != Settled {
-		m.newcomerAt = l.Version
+	r, n := l.Record, &m.newcomerSeen
+	if r.Void() || r.Edited || r.Newcomer == Settled {
+		return
+	}
+	due := m.now.Add(m.cfg.Coalesce)
+	if m.knowledge.settled {
+		due = due.Add(turn(m.cfg.Lease, l.Name, m.alive()()))
+	}
+	if n.version == "" || due.Mono < n.due.Mono {
+		n.due = due
+	}
+	n.version = l.Version
+}
+
+// noteServed notes that the newcomer need not wait for this member, because another settled
+// one has written what it waits for.
+func (m *Machine) noteServed(r Record) {
+	n := &m.newcomerSeen
+	if m.knowledge.settled && r.Newcomer == Settled && !r.Edited && r.EvictedBy == "" && CompareVersions(r.Watched, n.version) >= 0 {
+		n.version = ""
 	}
 }
 
-// newcomerDue reports whether a write is due because a newcomer waits for it.
+// newcomerDue reports whether a write is due because a newcomer waits for it, or because this
+// member itself is another kind of newcomer than it has published.
 func (m *Machine) newcomerDue() bool {
-	mine := m.newcomer()
-	return mine != m.own.newcomer || mine != "" && m.newcomerAt != "" && CompareVersions(m.watched, m.newcomerAt) >= 0 && CompareVersions(m.own.watched, m.newcomerAt) < 0
+	mine, n := m.newcomer(), &m.newcomerSeen
+	if n.version != "" && CompareVersions(m.own.watched, n.version) >= 0 {
+		n.version = "" // a write has been sent
+	}
+	return mine != m.own.newcomer ||
+		mine != "" && n.version != "" && m.now.Reached(n.due) && CompareVersions(m.watched, n.version) >= 0
 }

@@ -168,6 +168,8 @@ func TestR49_ASettledMemberAnswersANewcomer(t *testing.T) {
 	b := p.put("lease-b", r)
 	p.did = nil
 	p.show("lease-b")
+	none[WriteLease](p)
+	p.wait(p.cfg.Coalesce)
 	u := take[WriteLease](p)
 	if CompareVersions(u.Record.Watched, b.Version) < 0 || u.Record.Newcomer != Settled {
 		t.Errorf("writes watched %q, %q", u.Record.Watched, u.Record.Newcomer)
@@ -179,7 +181,72 @@ func TestR49_ASettledMemberAnswersANewcomer(t *testing.T) {
 	p.put("lease-b", r)
 	p.did = nil
 	p.show("lease-b")
+	p.wait(p.cfg.Coalesce)
 	none[WriteLease](p)
+}
+
+// All newcomers that start within Coalesce get one answer.
+func TestR49_OneWriteAnswersManyNewcomers(t *testing.T) {
+	p := newDriver(t).join()
+	r := p.peerRecord("", PhaseJoining)
+	r.Newcomer = ""
+	p.did = nil
+	for i := range 20 {
+		r.Member = fmt.Sprintf("b-%02d", i)
+		r.Holder = r.Member + "_1"
+		p.put("lease-"+r.Member, r)
+		p.show("lease-" + r.Member)
+		p.now = p.now.Add(p.cfg.Coalesce / 25)
+	}
+	none[WriteLease](p)
+	p.wait(p.cfg.Coalesce)
+	u := take[WriteLease](p)
+	if CompareVersions(u.Record.Watched, p.server.Version()) < 0 {
+		t.Errorf("writes watched %q, the last newcomer is at %s", u.Record.Watched, p.server.Version())
+	}
+	p.step(WriteResult{Op: u.Op, Outcome: OK, Lease: p.commit(u)})
+	p.wait(time.Second)
+	none[WriteLease](p)
+}
+
+// The settled members of a fleet take turns: about one of them writes for a newcomer, and the
+// others only if none does.
+func TestR49_SettledMembersTakeTurnsToAnswer(t *testing.T) {
+	firsts := 0
+	for i := range 40 {
+		p := newDriver(t)
+		for n := range 9 {
+			p.peer(fmt.Sprintf("m-%d", n), PhaseActive)
+		}
+		p.join()
+		name := fmt.Sprintf("b-%02d", i)
+		r := p.peerRecord(name, PhaseJoining)
+		r.Newcomer = ""
+		p.did = nil
+		b := p.put("lease-"+name, r)
+		p.show(b.Name)
+		p.wait(p.cfg.Coalesce)
+		if len(p.did) > 0 {
+			take[WriteLease](p)
+			firsts++
+			continue
+		}
+		// Another member is first. It is alive, but does it write?
+		if i%2 == 0 {
+			m := p.peerRecord("m-0", PhaseActive)
+			m.Seq, m.Watched = 1, b.Version
+			p.put("lease-m-0", m)
+			p.show("lease-m-0")
+			p.wait(500 * time.Millisecond)
+			none[WriteLease](p)
+		} else {
+			p.wait(10 * 50 * time.Millisecond)
+			take[WriteLease](p)
+		}
+	}
+	if firsts < 1 || firsts > 12 {
+		t.Errorf("this member, one of ten, writes first for %d of 40 newcomers", firsts)
+	}
 }
 
 // What exceeds the bounds is merged into one tombstone that claims everything, for the longest

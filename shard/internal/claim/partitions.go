@@ -216,8 +216,8 @@ func (t *partitions) takeLeft(p int, now Time) (unowned time.Duration, known boo
 func (m *Machine) reconcilePartitions() {
 	m.updateView()
 	t := &m.parts
-	if !t.sameTable(m.inForce) && !m.incompatible && t.allFree() && m.own.op == nil && !m.list.outstanding() {
-		m.parts = newPartitions(m.inForce)
+	if !t.sameTable(m.placed.inForce) && !m.placed.incompatible && t.allFree() && m.own.op == nil && !m.list.outstanding() {
+		m.parts = newPartitions(m.placed.inForce)
 	}
 	m.updateWanted()
 	m.updateBlocked()
@@ -339,7 +339,7 @@ func (m *Machine) settled() bool {
 // it still holds, or while the parameters in force have another key.
 func (m *Machine) updateWanted() {
 	t := &m.parts
-	if m.stage != serving || m.incompatible || !t.sameTable(m.inForce) {
+	if m.stage != serving || m.placed.incompatible || !t.sameTable(m.placed.inForce) {
 		t.want = ring.NewSet(len(t.state))
 		return
 	}
@@ -354,25 +354,16 @@ func (m *Machine) updateBlocked() {
 	}
 	t.blockedDirty = false
 	t.blocked = ring.NewSet(len(t.state))
-	add := func(c Claims) {
-		if !c.Everything && c.Parameters.SameKeys(t.parameters) && c.Set.Partitions() == len(t.state) {
-			for p := range c.Set.All() { // a fast path for the usual case
-				t.blocked.Add(p)
-			}
-			return
-		}
-		for p := range t.state {
-			if c.overlaps(p, t.parameters) {
-				t.blocked.Add(p)
-			}
-		}
-	}
 	for _, p := range m.peers {
-		if !p.lease.Record.Void() {
-			add(p.lease.Record.Claims)
+		if p.lease.Record.Void() {
+			continue
 		}
+		if c := p.lease.Record.Claims; p.blocksOf != t.parameters || !p.blocksFor.equal(c) {
+			p.blocks, p.blocksOf, p.blocksFor = c.under(t.parameters), t.parameters, c
+		}
+		t.blocked.AddAll(p.blocks)
 	}
 	for _, tomb := range m.tombstones {
-		add(tomb.Claims)
+		t.blocked.AddAll(tomb.Claims.under(t.parameters))
 	}
 }

@@ -7,11 +7,18 @@ import (
 	"cmp"
 	"slices"
 	"time"
+
+	"github.com/tom-ludwig/operator-scaling/shard/ring"
 )
 
 // peer is another member's Lease as the watch shows it.
 type peer struct {
-	lease        Lease
+	lease Lease
+	// blocks are the partitions under the parameters blocksOf that the claims blocksFor overlap.
+	blocks    ring.Set
+	blocksOf  ring.Parameters
+	blocksFor Claims
+
 	changedAt    Time // when its holder or seq was last seen to change, or the timers were restarted
 	changeSeenAt Time // when its holder or seq was last seen to change
 	op           uint64
@@ -86,6 +93,7 @@ func (m *Machine) observe(l Lease, listed bool) {
 	if !l.Record.Edited || p.failures == 0 { // otherwise it may be what a webhook has made of this member's eviction
 		p.retryAt, p.failures = Time{}, 0
 	}
+	m.noteServed(l.Record)
 	m.adoptTombstones(l)
 	m.learn(l)
 }

@@ -49,6 +49,26 @@ func (c Claims) overlaps(partition int, p ring.Parameters) bool {
 	return c.Set.OverlapsPartition(partition, p.Partitions)
 }
 
+// under returns the partitions under the given parameters that the claims overlap. The caller
+// must not change the set.
+func (c Claims) under(p ring.Parameters) ring.Set {
+	switch {
+	case c.Empty():
+		return ring.Set{}
+	case c.Everything || !c.Parameters.SameKeys(p):
+		return ring.FullSet(p.Partitions)
+	case c.Set.Partitions() == p.Partitions:
+		return c.Set
+	}
+	s := ring.NewSet(p.Partitions)
+	for partition := range p.Partitions {
+		if c.overlaps(partition, p) {
+			s.Add(partition)
+		}
+	}
+	return s
+}
+
 // equal reports whether both claims block the same partitions.
 func (c Claims) equal(other Claims) bool {
 	return c.Everything == other.Everything && c.Parameters == other.Parameters && c.Set.Equal(other.Set)

@@ -232,6 +232,8 @@ func (m *scriptMember) do(a claim.Action) {
 			}
 			return claim.ListResult{Op: a.Op, Outcome: claim.OK, Leases: leases}, claim.OK
 		}, claim.ListResult{Op: a.Op})
+	case claim.BuildRing:
+		m.event(a.Build())
 	case claim.Activated:
 		m.f.printf("%s works on %s", m.name, partitions(a.Partitions))
 	case claim.Drain:

@@ -16,9 +16,13 @@ func (m *Machine) Stats() Stats { return m.stats }
 // parameters in force.
 func (m *Machine) View() *ring.Ring { return m.view }
 
-// Serving reports whether the member is on the ring: a confirmed write has published the
-// phase active.
+// Serving reports whether a confirmed write has published the phase active: the member is on
+// the ring, unless [Machine.Crowd] says otherwise.
 func (m *Machine) Serving() bool { return m.stage == serving && m.own.phase == PhaseActive }
+
+// Crowd returns how many active members are not on the ring because it has no room for them,
+// and whether this member is one of them (R90).
+func (m *Machine) Crowd() (offRing int, self bool) { return m.placed.offRing, m.placed.crowdedOut }
 
 // Ended reports whether the machine has returned [Ended]. It returns no actions after it.
 func (m *Machine) Ended() bool { return m.stage == ended }
@@ -26,12 +30,12 @@ func (m *Machine) Ended() bool { return m.stage == ended }
 // Incompatible reports whether this member cannot apply the parameters in force, for
 // example because they are for another key. It then waits until the members that use them
 // have left.
-func (m *Machine) Incompatible() bool { return m.incompatible }
+func (m *Machine) Incompatible() bool { return m.placed.incompatible }
 
 // ParametersInForce returns the parameters in force, and the name of the Lease that they are
 // from if they are not this member's own parameters (R48).
 func (m *Machine) ParametersInForce() (p ring.Parameters, lease string) {
-	return m.inForce, m.inForceLease
+	return m.placed.inForce, m.placed.inForceLease
 }
 
 // Duplicate returns the holder of this member's Lease if it is another live process with
@@ -148,6 +152,9 @@ func (m *Machine) Next() time.Duration {
 			at(m.own.answerAt)
 		}
 		at(m.otherHolder.lookAt)
+		if m.newcomerSeen.version != "" {
+			at(m.newcomerSeen.due)
+		}
 		if m.parts.waiting {
 			at(m.parts.waitUntil)
 		}
@@ -164,17 +171,20 @@ func (m *Machine) Next() time.Duration {
 		at(m.leftAt.Add(m.cfg.Coalesce))
 	}
 	at(m.list.retryAt)
-	if m.ringDirty {
-		at(m.rebuilt.Add(minRebuild))
+	if m.ringDirty && m.building.op == 0 {
+		at(m.building.next)
 	}
 	if len(m.watchProbe.waiting) > 0 {
 		at(m.watchProbe.waiting[0].at.Add(m.cfg.WatchLagLimit))
 		at(m.watchProbe.relist.Add(m.cfg.WatchLagLimit))
 	}
+	alive := m.alive()
 	for _, p := range m.peers {
-		if !p.lease.Record.Void() {
-			at(m.evictAt(p))
-		} else {
+		switch {
+		case !m.mayRemove(): // a response comes first
+		case !p.lease.Record.Void():
+			at(m.evictAt(p, alive))
+		default:
 			at(p.sweepAt)
 		}
 		at(p.retryAt)

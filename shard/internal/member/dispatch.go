@@ -124,9 +124,6 @@ func (m *Member) publish(actions []claim.Action) {
 	next := *old
 	view, p := m.machine.View(), m.machine.Parameters()
 	moved := slices.ContainsFunc(actions, changesOwnership) || view != old.Ring || p.Partitions != len(old.States)
-	if moved {
-		next.Moved = next.Status.At
-	}
 	switch {
 	case moved && m.machine.Ended():
 		next.ownNothing(m.cfg.Machine.Parameters) // it may no longer work on anything that it claimed
@@ -141,6 +138,9 @@ func (m *Member) publish(actions []claim.Action) {
 		took = m.handovers.observe(&next, m.cfg.Machine.Member)
 	}
 	next.Status = m.status()
+	if moved {
+		next.Moved = next.Status.At
+	}
 	// Compare with the deadline that the loop published, and not with the current one: the
 	// fence removes a deadline that has passed, even if the machine has not noticed yet.
 	deadline, working := m.machine.Fence()
@@ -172,6 +172,9 @@ func (m *Member) publish(actions []claim.Action) {
 	}
 	if from := next.Status.InForceLease; from != old.Status.InForceLease {
 		m.logParameters(from)
+	}
+	if was, is := old.Status, next.Status; is.CrowdedOut != was.CrowdedOut || (is.OffRing > 0) != (was.OffRing > 0) {
+		m.logCrowd(is)
 	}
 	if moved && view != old.Ring {
 		m.ringChanged(old.Ring, view)
@@ -205,10 +208,20 @@ func (m *Member) status() Status {
 		s.Renewed = m.Published.started.Add(at.Mono)
 	}
 	_, s.InForceLease = m.machine.ParametersInForce()
+	s.OffRing, s.CrowdedOut = m.machine.Crowd()
 	if m.handovers.waiting() {
-		s.Blockers = byPod(m.machine.Blockers())
+		s.Blockers = m.blockersNow()
 	}
 	return s
+}
+
+// blockersNow returns the partitions that other members still claim, by Pod, as of the last
+// second: with many Leases, to look at all claims in each step would cost more than the step.
+func (m *Member) blockersNow() map[string]int {
+	if now := time.Now(); now.Sub(m.blockersAt) >= time.Second {
+		m.blockers, m.blockersAt = byPod(m.machine.Blockers()), now
+	}
+	return m.blockers
 }
 
 // do carries out one action. It calls no function of the user, and blocks only if a log
@@ -242,6 +255,10 @@ func (m *Member) do(a claim.Action) {
 	case claim.Unfenced: // publish has lifted the fence
 	case claim.Ended:
 		m.end(a.Reason)
+	case claim.BuildRing:
+		// Not on the loop: a large ring takes seconds, and renewals must not wait (R28).
+		incarnation := m.incarnation
+		m.start(func() { m.post(m.results, incarnation, a.Build()) })
 	case claim.Relist:
 		m.logRarely(&m.relists, "", nil, "Lease watch is stale, restarting it", "member", m.holder)
 		m.watch.Relist()
@@ -284,6 +301,18 @@ func (m *Member) logParameters(from string) {
 	}
 	m.logger.Info("The ring parameters of an older Lease are in force, and not this member's own, until no member holds that Lease", "member", m.holder,
 		"lease", from, "parameters", inForce.Fingerprint(), "own", own)
+}
+
+// logCrowd logs that the ring has no room for some of the members, or that it has again (R90).
+func (m *Member) logCrowd(s Status) {
+	switch {
+	case s.CrowdedOut:
+		m.logRarely(&m.crowds, "this", nil, "This member owns nothing: so many older members are active that it is not on the ring", "member", m.holder, "most", ring.MaxMembers, "offRing", s.OffRing)
+	case s.OffRing > 0:
+		m.logRarely(&m.crowds, "others", nil, "More members are active than the ring has room for; the youngest are not on it", "member", m.holder, "most", ring.MaxMembers, "offRing", s.OffRing)
+	default:
+		m.logRarely(&m.crowds, "none", nil, "All active members are on the ring again", "member", m.holder)
+	}
 }
 
 // ringChanged counts and logs a change of the view.

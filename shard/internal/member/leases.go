@@ -83,7 +83,7 @@ func (m *Member) request(a claim.Action) {
 			void, outcome, err := client.Evict(ctx, a)
 			switch outcome {
 			case claim.OK:
-				m.logger.Info("Evicted a member that was silent for the duration of its Lease", "lease", a.Name)
+				m.logRarely(&m.evictions, a.Name, nil, "Evicted a member that was silent for the duration of its Lease", "lease", a.Name)
 			case claim.Conflict:
 				m.logRarely(&m.conflicts, a.Name, nil, "An eviction was refused because the Lease has changed: its member is alive, or another member was faster", "lease", a.Name)
 			}

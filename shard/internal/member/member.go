@@ -78,7 +78,7 @@ type Member struct {
 
 	failures failures // of requests
 	// The lines of the log about events that other clients cause.
-	failureLog, faults, conflicts, finalizers, edits, duplicates, relists, kinds, obstacles throttle
+	failureLog, faults, evictions, conflicts, finalizers, edits, duplicates, relists, kinds, obstacles, crowds throttle
 
 	warnings warnings
 
@@ -111,6 +111,8 @@ type Member struct {
 	retiredStats  metrics.Counts   // of earlier machines
 	handovers     handovers
 	drainLoggedAt time.Time
+	blockers      map[string]int // of the last look
+	blockersAt    time.Time      // when that was
 }
 
 // New returns a member that owns nothing until Run. It starts nothing.

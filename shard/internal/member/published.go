@@ -28,8 +28,10 @@ type View struct {
 type Status struct {
 	At           time.Time // of the loop's last step; zero before Run
 	Renewed      time.Time // when a renewal was last confirmed; zero if never
-	Serving      bool      // on the ring
+	Serving      bool      // on the ring, unless CrowdedOut
 	Incompatible bool      // waits until all members with another key have left
+	OffRing      int       // active members for which the ring has no room
+	CrowdedOut   bool      // this member is one of them
 	InForceLease string    // whose parameters are in force; "" if they are this member's own
 	Duplicate    string    // another process that has this member's identity; "" for none
 	Counts       metrics.Counts

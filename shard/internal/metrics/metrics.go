@@ -24,6 +24,7 @@ type Values struct {
 	Fenced, Ready bool           // of this member
 	Blockers      map[string]int // partitions that another member still claims, by its Pod
 	Draining      int            // partitions
+	OffRing       int            // active members for which the ring has no room
 	Tombstones    int            // of deleted Leases whose claims still count
 	Incompatible  bool           // waits until all members with another key have left
 	InForceLease  string         // whose ring parameters are in force; "" if they are this member's own
@@ -126,6 +127,7 @@ func New(ringName string, read func() Values) *Metrics {
 		m.asked[name] = prometheus.NewDesc(name, help, variable, labels)
 	}
 	ask("sharding_ring_member_count", "Members on the ring as this member sees it.")
+	ask("sharding_ring_members_left_out", "Active members that are not on the ring because it has no room for them: the youngest.")
 	ask("sharding_lease_heartbeats_total", "Confirmed writes to this member's Lease.")
 	ask("sharding_lease_heartbeat_failures_total", "Writes to this member's Lease that failed or were not answered.")
 	ask("sharding_lease_conflicts_total", "Heartbeat failures that were conflicts.")
@@ -181,6 +183,7 @@ func (m *Metrics) Collect(out chan<- prometheus.Metric) {
 	}
 	v := m.read()
 	level("sharding_ring_member_count", v.Members)
+	level("sharding_ring_members_left_out", v.OffRing)
 	count("sharding_lease_heartbeats_total", v.Counts.Heartbeats)
 	count("sharding_lease_heartbeat_failures_total", v.Counts.HeartbeatFailures)
 	count("sharding_lease_conflicts_total", v.Counts.Conflicts)

@@ -26,9 +26,11 @@ type process struct {
 	timing   timing
 	takeOver bool
 	clock    clock
-	link     link
-	limiter  limiter
-	watch    *watch
+	// slowRings says that this process needs long for a ring.
+	slowRings bool
+	link      link
+	limiter   limiter
+	watch     *watch
 
 	alive    bool
 	stopping bool
@@ -82,6 +84,7 @@ func (w *sim) start(name, podUID string, takeOver bool) *process {
 	p.watch = newWatch(p)
 	p.watch.lag = w.profile.lag
 	p.cache.lag = w.cacheLag()
+	p.slowRings = w.chance(0.1) && w.profile.kind != crowd // L1 is checked to the second there
 	p.watch.connect()
 	p.live(nil)
 	return p
@@ -255,6 +258,9 @@ func (p *process) do(a claim.Action) {
 		}, claim.EvictResult{Op: a.Op})
 	case claim.ListLeases:
 		p.request(a.Timeout, false, func() claim.Event { return claim.ListResult{Op: a.Op, Outcome: claim.OK, Leases: s.list()} }, claim.ListResult{Op: a.Op})
+	case claim.BuildRing:
+		m := p.machine
+		p.w.after(p.ringDelay(), func() { p.own(m, func() { p.step(a.Build()) }) })
 	case claim.Relist:
 		p.w.counts.Relists++
 		p.watch.connect()
@@ -276,6 +282,15 @@ func (p *process) do(a claim.Action) {
 	case claim.Ended:
 		p.end(a.Reason)
 	}
+}
+
+// ringDelay returns how long the process needs for a ring: for some, seconds, as for the largest
+// ones.
+func (p *process) ringDelay() time.Duration {
+	if p.slowRings && !p.w.faultsCleared {
+		return p.w.between(0, 4*time.Second)
+	}
+	return p.w.between(0, 2*time.Millisecond)
 }
 
 // end handles the end of a machine. The process continues with a new one when the last piece
