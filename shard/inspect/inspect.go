@@ -116,7 +116,7 @@ func Decode(l *coordinationv1.Lease, ringName string) (Member, error) {
 	m := Member{
 		Lease: decoded.Name, UID: decoded.UID, Version: decoded.Version,
 		Pod: r.Member, Holder: r.Holder, Phase: string(r.Phase), Seq: r.Seq, Duration: r.Duration, EvictedBy: r.EvictedBy,
-		Watched: r.Watched, Settled: r.Newcomer == claim.Settled, Edited: r.Edited,
+		Watched: r.Watched, Settled: r.Newcomer.IsSettled(), Edited: r.Edited,
 		Parameters: r.Parameters, Claims: claims(r.Claims), Faults: faults,
 	}
 	for _, t := range r.Tombstones {

@@ -131,7 +131,11 @@ func (m *Machine) observeSameName(l Lease) {
 	if l.Record.Holder == m.cfg.Holder || l.UID == m.own.uid && m.own.uid != "" {
 		return
 	}
-	if l.UID != m.knowledge.lease && (!l.Record.Void() || l.Record.EvictedBy != "") {
+	switch {
+	case l.UID == m.knowledge.lease: // of this process
+	case l.Record.Void() && (l.Record.EvictedBy == "" || l.Record.EvictedBy == m.cfg.Holder):
+	case l.Record.Newcomer == Alone && !l.Record.Edited && m.provenDead(l):
+	default:
 		m.noteWitness()
 	}
 	if l.Record.Holder == "" || l.Record.Holder != m.cfg.Predecessor { // the tombstones of the earlier machine are inherited

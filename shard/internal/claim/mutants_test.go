@@ -83,8 +83,8 @@ func (m *Machine) takeBack(set mutantring.Set, to partitionState) {
 		}}},
 		{Name: "starts cold although a member was evicted", Edits: []mutation.Edit{{
 			File: "newcomer.go",
-			Old:  "\t\tif r.EvictedBy != \"\" {\n\t\t\tm.noteWitness()\n",
-			New:  "\t\tif r.EvictedBy != \"\" && !MUTANT_ON {\n\t\t\tm.noteWitness()\n",
+			Old:  "r.EvictedBy != m.cfg.Holder {\n\t\t\tm.noteWitness()\n",
+			New:  "r.EvictedBy != m.cfg.Holder && !MUTANT_ON {\n\t\t\tm.noteWitness()\n",
 		}}},
 		{Name: "adopts no tombstones of members that are not settled", Edits: []mutation.Edit{{
 			File: "peers.go",
@@ -237,8 +237,8 @@ func (m *Machine) takeBack(set mutantring.Set, to partitionState) {
 		}}},
 		{Name: "starts cold after another process of its name", Edits: []mutation.Edit{{
 			File: "acquire.go",
-			Old:  "(!l.Record.Void() || l.Record.EvictedBy != \"\") {",
-			New:  "(!l.Record.Void() && !MUTANT_ON || l.Record.EvictedBy != \"\") {",
+			Old:  "case l.Record.Newcomer == Alone && !l.Record.Edited && m.provenDead(l):",
+			New:  "case (l.Record.Newcomer == Alone || MUTANT_ON) && !l.Record.Edited && m.provenDead(l):",
 		}}},
 		{Name: "continues after a restore", Edits: []mutation.Edit{{
 			File: "own.go",
@@ -406,8 +406,8 @@ func (m *Machine) takeBack(set mutantring.Set, to partitionState) {
 		}}},
 		{Name: "answers a newcomer that another member has answered", Edits: []mutation.Edit{{ // R49
 			File: "newcomer.go",
-			Old:  "if m.knowledge.settled && r.Newcomer == Settled &&",
-			New:  "if !MUTANT_ON && m.knowledge.settled && r.Newcomer == Settled &&",
+			Old:  "if m.knowledge.settled && r.Newcomer.IsSettled() &&",
+			New:  "if !MUTANT_ON && m.knowledge.settled && r.Newcomer.IsSettled() &&",
 		}}},
 		{Name: "answers newcomers without waiting for its turn", Edits: []mutation.Edit{{ // R49
 			File: "newcomer.go",

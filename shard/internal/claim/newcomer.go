@@ -57,6 +57,8 @@ func (m *Machine) Knowledge() Knowledge {
 // newcomer returns what this member publishes of its knowledge.
 func (m *Machine) newcomer() Newcomer {
 	switch {
+	case m.knowledge.settled && m.parts.allWorkedOn():
+		return Alone
 	case m.knowledge.settled:
 		return Settled
 	case m.knowledge.cold:
@@ -114,7 +116,7 @@ func (m *Machine) learn(l Lease) {
 	delete(k.hidden, l.UID)
 	k.wait = max(k.wait, r.Longest)
 	if k.listed == "" {
-		if r.EvictedBy != "" {
+		if r.EvictedBy != "" && r.EvictedBy != m.cfg.Holder {
 			m.noteWitness()
 		}
 		return
@@ -123,7 +125,7 @@ func (m *Machine) learn(l Lease) {
 	// written to another server, or edited.
 	says := r.EvictedBy == "" && CompareVersions(r.Watched, k.listed) >= 0 && CompareVersions(r.Watched, l.Version) <= 0
 	switch {
-	case says && r.Newcomer == Settled:
+	case says && r.Newcomer.IsSettled():
 		m.settle() // the tombstones of that record were adopted
 	case says && r.Newcomer == Cold:
 		delete(k.awaited, l.UID)
@@ -169,7 +171,7 @@ type newcomerSeen struct {
 // Coalesce.
 func (m *Machine) noteNewcomer(l Lease) {
 	r, n := l.Record, &m.newcomerSeen
-	if r.Void() || r.Edited || r.Newcomer == Settled {
+	if r.Void() || r.Edited || r.Newcomer.IsSettled() {
 		return
 	}
 	due := m.now.Add(m.cfg.Coalesce)
@@ -186,7 +188,7 @@ func (m *Machine) noteNewcomer(l Lease) {
 // one has written what it waits for.
 func (m *Machine) noteServed(r Record) {
 	n := &m.newcomerSeen
-	if m.knowledge.settled && r.Newcomer == Settled && !r.Edited && r.EvictedBy == "" && CompareVersions(r.Watched, n.version) >= 0 {
+	if m.knowledge.settled && r.Newcomer.IsSettled() && !r.Edited && r.EvictedBy == "" && CompareVersions(r.Watched, n.version) >= 0 {
 		n.version = ""
 	}
 }
@@ -198,6 +200,6 @@ func (m *Machine) newcomerDue() bool {
 	if n.version != "" && CompareVersions(m.own.watched, n.version) >= 0 {
 		n.version = "" // a write has been sent
 	}
-	return mine != m.own.newcomer ||
+	return mine != m.own.newcomer && !(mine.IsSettled() && m.own.newcomer.IsSettled()) ||
 		mine != "" && n.version != "" && m.now.Reached(n.due) && CompareVersions(m.watched, n.version) >= 0
 }

@@ -171,7 +171,7 @@ func TestR49_ASettledMemberAnswersANewcomer(t *testing.T) {
 	none[WriteLease](p)
 	p.wait(p.cfg.Coalesce)
 	u := take[WriteLease](p)
-	if CompareVersions(u.Record.Watched, b.Version) < 0 || u.Record.Newcomer != Settled {
+	if CompareVersions(u.Record.Watched, b.Version) < 0 || !u.Record.Newcomer.IsSettled() {
 		t.Errorf("writes watched %q, %q", u.Record.Watched, u.Record.Newcomer)
 	}
 	p.step(WriteResult{Op: u.Op, Outcome: OK, Lease: p.commit(u)})
@@ -350,6 +350,10 @@ func TestR49_ADeadPredecessorDoesNotProveThatNoOtherMemberWorks(t *testing.T) {
 		{"it was released", func(r *Record) {
 			r.Holder, r.Phase, r.Claims.Set = "", PhaseDraining, ring.NewSet(r.Claims.Set.Partitions())
 		}, true},
+		{"it worked on everything", func(r *Record) {
+			r.Newcomer, r.Claims.Set = Alone, ring.FullSet(r.Claims.Set.Partitions())
+		}, true},
+		{"that is an edit", func(r *Record) { r.Newcomer, r.Edited, r.Claims = Alone, true, Claims{Everything: true} }, false},
 		{"it claimed everything", func(r *Record) { r.Claims.Set = ring.FullSet(r.Claims.Set.Partitions()) }, false},
 		{"it had not joined", func(r *Record) {
 			r.Phase, r.Claims.Set = PhaseJoining, ring.NewSet(r.Claims.Set.Partitions())

@@ -89,6 +89,16 @@ func (t *partitions) in(s partitionState) ring.Set {
 	return set
 }
 
+// allWorkedOn reports whether this member has worked on all partitions since it claimed them.
+func (t *partitions) allWorkedOn() bool {
+	for _, s := range t.state {
+		if s == free || s == claimed {
+			return false
+		}
+	}
+	return len(t.state) > 0
+}
+
 // quiescent reports whether no work can be in flight on any partition.
 func (t *partitions) quiescent() bool {
 	for _, s := range t.state {

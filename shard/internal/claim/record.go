@@ -107,7 +107,13 @@ const (
 	Settled Newcomer = "settled"
 	// Cold: no member was at work when it started.
 	Cold Newcomer = "cold"
+	// Alone: it is settled, and has worked on all partitions under the claims of this record.
+	// So no other member can be at work while the record stands.
+	Alone Newcomer = "alone"
 )
+
+// IsSettled reports whether the member knows of every deletion that can matter.
+func (n Newcomer) IsSettled() bool { return n == Settled || n == Alone }
 
 // Record is what a member keeps on its Lease.
 type Record struct {
