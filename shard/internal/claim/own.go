@@ -257,7 +257,7 @@ func (m *Machine) confirmed(r *request, version string) {
 		return
 	}
 	m.watchProbe.expect(m.own.uid, r.seq, m.now)
-	m.list.discard(m.parts.reclaim(version))
+	m.parts.reclaim(version)
 	if claimed := m.parts.confirm(r.claiming, version); !claimed.Empty() {
 		m.do(Claimed{Partitions: claimed})
 	}
@@ -383,7 +383,9 @@ func (m *Machine) got(e GetResult) {
 // may have evicted this member, and someone may then have applied its old record again, which
 // looks like its own.
 func (m *Machine) recheck() {
-	if checking := m.parts.recheck(m.now); !checking.Empty() {
+	checking := m.parts.recheck(m.now)
+	m.list.discard(m.parts.oldToken)
+	if !checking.Empty() {
 		m.do(Drain{Partitions: checking})
 	}
 }
