@@ -529,3 +529,28 @@ func TestRefused_ANewcomerWaits(t *testing.T) {
 		}
 	}
 }
+
+// A list was sent before the fence. While the member was fenced, another one may have owned the
+// partitions, and an old record of this member may have been applied again (R52): the list
+// decides nothing, and the claims get new tokens, also those of partitions on which no work
+// has begun.
+func TestR52_AListFromBeforeTheFenceDecidesNothing(t *testing.T) {
+	p, list := claiming(t)
+	shown := p.list()
+	u := p.due()
+	p.wait(p.cfg.RenewDeadline)
+	take[Fenced](p)
+	p.step(WriteResult{Op: u.Op})
+	p.wait(200 * time.Millisecond)
+	p.answer(take[GetLease](p))
+	u = take[WriteLease](p)
+	p.step(WriteResult{Op: u.Op, Outcome: OK, Lease: p.commit(u)})
+	p.show(p.cfg.Lease)
+	p.step(ListResult{Op: list.Op, Outcome: OK, Leases: shown})
+	p.wantStates(nil, p.all())
+	p.run(time.Second)
+	p.wantStates(p.all(), nil)
+	if got, want := p.m.Token(0), p.lease(p.cfg.Lease).Version; got != want {
+		t.Errorf("the token is %s, want %s", got, want)
+	}
+}

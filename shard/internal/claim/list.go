@@ -121,10 +121,10 @@ func (m *Machine) showsClaims(r Record) bool {
 	return true
 }
 
-// discard makes the list decide nothing about partitions that were claimed again after it was
-// sent: their token is that of the new claim, which the list does not show.
-func (l *listing) discard(again ring.Set) {
-	for p := range again.All() {
+// discard makes the list decide nothing about partitions whose claims became unsure after it
+// was sent: they will be claimed again, which the list does not show.
+func (l *listing) discard(unsure ring.Set) {
+	for p := range unsure.All() {
 		if l.asked.Has(p) {
 			l.asked.Remove(p)
 		}

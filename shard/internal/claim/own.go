@@ -271,7 +271,7 @@ func (m *Machine) confirmed(r *request, l Lease) {
 		return
 	}
 	m.watchProbe.expect(m.own.uid, r.seq, m.now)
-	m.list.discard(m.parts.reclaim(l.Version))
+	m.parts.reclaim(l.Version)
 	if claimed := m.parts.confirm(r.claiming, l.Version); !claimed.Empty() {
 		m.do(Claimed{Partitions: claimed})
 	}
@@ -428,7 +428,9 @@ func (m *Machine) got(e GetResult) {
 // may have evicted this member, and someone may then have applied its old record again, which
 // looks like its own.
 func (m *Machine) recheck() {
-	if checking := m.parts.recheck(m.now); !checking.Empty() {
+	checking := m.parts.recheck(m.now)
+	m.list.discard(m.parts.oldToken)
+	if !checking.Empty() {
 		m.do(Drain{Partitions: checking})
 	}
 }

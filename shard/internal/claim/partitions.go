@@ -145,7 +145,7 @@ func (t *partitions) recheck(now Time) ring.Set {
 			t.unsure.Add(p)
 		case draining, claimed:
 			t.unsure.Add(p)
-		case drained:
+		case claimed, drained:
 			t.state[p] = claimed
 			t.unsure.Add(p)
 		}
@@ -188,18 +188,14 @@ func (t *partitions) confirm(set ring.Set, version string) ring.Set {
 }
 
 // reclaim records that a write was confirmed that claims all partitions with an unsure claim
-// again: another member may have owned them meanwhile, with a higher token. It returns those
-// that no other write has claimed again since their claims became unsure.
-func (t *partitions) reclaim(version string) ring.Set {
-	again := ring.NewSet(len(t.state))
+// again: another member may have owned them meanwhile, with a higher token.
+func (t *partitions) reclaim(version string) {
 	for p := range t.oldToken.All() {
 		if s := t.state[p]; s == draining || s == claimed {
 			t.token[p] = version
-			again.Add(p)
 		}
 	}
 	t.oldToken = ring.NewSet(len(t.state))
-	return again
 }
 
 // left records since when the partitions that are in before but not in after are no

@@ -187,6 +187,9 @@ type received struct {
 	peers      map[string]receivedPeer
 	sent       map[uint64]sentWrite // the member's own writes, by seq
 	seq        uint64               // of the last confirmed one
+	writing    uint64               // op of the write in flight, 0 for none
+	lastRead   uint64               // op of the last read that was sent
+	oldReads   uint64               // a read up to this op was sent alongside a write that has ended
 	fence      claim.Time
 	confirmed  time.Duration // monotonic time of the last confirmed write
 	gapEnd     time.Duration // the same, of the last one after a gap
@@ -207,7 +210,8 @@ type sentWrite struct {
 }
 
 // send notes that a member writes its Lease. Every write has a seq of its own (R40).
-func (t *received) send(p *process, r claim.Record, now claim.Time) {
+func (t *received) send(p *process, op uint64, r claim.Record, now claim.Time) {
+	t.writing = op
 	if _, again := t.sent[r.Seq]; again {
 		p.w.fail("R40: %s writes seq %d again", p.holder, r.Seq)
 	}
@@ -253,7 +257,7 @@ func (t *received) receive(p *process, e claim.Event, now claim.Time) {
 			t.read[r.Holder] = true
 		}
 		// R40: a read confirms the write that it shows.
-		if s := t.sent[r.Seq]; e.Outcome == claim.OK && r.Holder == p.holder && r.Seq > t.seq && !r.Edited && hasLabel(r) &&
+		if s := t.sent[r.Seq]; e.Op > t.oldReads && e.Outcome == claim.OK && r.Holder == p.holder && r.Seq > t.seq && !r.Edited && hasLabel(r) &&
 			r.Phase == s.record.Phase && equal(r.Claims, s.record.Claims) && !now.Reached(s.at.Add(p.timing.deadline)) {
 			p.w.counts.ConfirmedByRead++
 			t.confirm(p, e.Lease.UID, r.Seq, now)
@@ -267,6 +271,9 @@ func (t *received) receive(p *process, e claim.Event, now claim.Time) {
 			}
 		}
 	case claim.WriteResult:
+		if e.Op == t.writing {
+			t.writing, t.oldReads = 0, t.lastRead
+		}
 		if e.Outcome != claim.OK || len(t.unseen) > 0 && t.unseen[len(t.unseen)-1].version == e.Lease.Version {
 			return
 		}
@@ -459,7 +466,7 @@ func (w *sim) atRest() error {
 	}
 	for _, p := range w.procs {
 		other := w.server.lease(p.lease)
-		if p.machine == nil || !p.machine.Serving() && !w.isHeldByLiving(other) {
+		if p.machine == nil || !p.machine.Serving() && (other.Record.Holder == p.holder || !w.isHeldByLiving(other)) {
 			return fmt.Errorf("%s does not serve", p.holder)
 		}
 	}

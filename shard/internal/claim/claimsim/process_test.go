@@ -220,19 +220,20 @@ func (p *process) do(a claim.Action) {
 	p.countCost(a)
 	switch a := a.(type) {
 	case claim.GetLease:
+		p.received.lastRead = a.Op
 		p.request(a.Timeout, false, func() claim.Event {
 			l, outcome := s.response(s.Get(p.lease))
 			return claim.GetResult{Op: a.Op, Outcome: outcome, Lease: l}
 		}, claim.GetResult{Op: a.Op})
 	case claim.CreateLease:
-		p.received.send(p, a.Record, p.stepped)
+		p.received.send(p, a.Op, a.Record, p.stepped)
 		p.request(a.Timeout, true, func() claim.Event {
 			l, outcome := s.create(p.lease, a.Record)
 			return claim.WriteResult{Op: a.Op, Outcome: outcome, Lease: l}
 		}, claim.WriteResult{Op: a.Op})
 	case claim.WriteLease:
 		p.checkUpdate(a)
-		p.received.send(p, a.Record, p.stepped)
+		p.received.send(p, a.Op, a.Record, p.stepped)
 		a.Record.Watermarks = p.cache.watermarks
 		p.request(a.Timeout, true, func() claim.Event {
 			before := s.lease(p.lease).Record.Extra
