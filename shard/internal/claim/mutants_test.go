@@ -71,10 +71,10 @@ func (m *Machine) takeBack(set mutantring.Set, to partitionState) {
 			Old:  "case CompareVersions(m.watched, l.Version) >= 0:",
 			New:  "case CompareVersions(m.watched, l.Version) >= 0 && !MUTANT_ON:",
 		}}},
-		{Name: "keeps the token of a claim that it made before the fence", Edits: []mutation.Edit{{
+		{Name: "keeps the token of a claim that it made before the fence", Edits: []mutation.Edit{{ // R52
 			File: "partitions.go",
-			Old:  "\t\tcase draining, claimed:\n\t\t\tt.unsure.Add(p)\n",
-			New:  "\t\tcase draining, claimed:\n\t\t\tif s == draining || !MUTANT_ON {\n\t\t\t\tt.unsure.Add(p)\n\t\t\t}\n",
+			Old:  "\t\tcase claimed, drained:\n\t\t\tt.state[p] = claimed\n",
+			New:  "\t\tcase claimed, drained:\n\t\t\tif MUTANT_ON && s == claimed {\n\t\t\t\tbreak\n\t\t\t}\n\t\t\tt.state[p] = claimed\n",
 		}}},
 		{Name: "believes that a member has seen a later version than its own write", Edits: []mutation.Edit{{
 			File: "newcomer.go",

@@ -29,49 +29,46 @@ func (m *Machine) OwnsNothing() bool {
 			return false
 		}
 	}
-	live := Claims{}
 	for _, p := range m.peers {
-		if r := p.lease.Record; !r.Void() && !m.isObstacle(p) {
-			for partition := range m.parts.want.All() {
-				if r.Claims.overlaps(partition, m.parts.parameters) {
-					live.Everything = true // that member drains it
-				}
-			}
+		if r := &p.lease.Record; !r.Void() && !m.isObstacle(p) && m.keepsFromMe(r.Claims) {
+			return false // that member drains it
 		}
 	}
-	return live.Empty()
+	return true
 }
 
-// isObstacle reports whether a held Lease claims partitions although no member that lives may
-// have claimed them.
+// keepsFromMe reports whether claims overlap a partition that this member wants and does not have.
+func (m *Machine) keepsFromMe(c Claims) bool {
+	for partition := range m.parts.want.All() {
+		if s := m.parts.state[partition]; (s == free || s == claimed) && c.overlaps(partition, m.parts.parameters) {
+			return true
+		}
+	}
+	return false
+}
+
+// isObstacle reports whether a Lease is held, but perhaps not by a live member, or may claim more
+// than its member does.
 func (m *Machine) isObstacle(p *peer) bool {
-	r := p.lease.Record
+	r := &p.lease.Record
 	return !r.Void() && (r.Edited || r.Claims.Everything || m.now.since(p.changedAt) > m.cfg.LeaseDuration)
 }
 
 // Obstacles returns what keeps partitions from this member that it wants, those first that do so
-// for the longest time, and how many there are. A newcomer that waits until it is settled (R49)
+// for the longest time. A newcomer that waits until it is settled (R49)
 // has an obstacle without a name.
 func (m *Machine) Obstacles() (list []Obstacle) {
 	if m.stage != serving {
 		return nil
 	}
-	blocks := func(c Claims) bool {
-		for partition := range m.parts.want.All() {
-			if s := m.parts.state[partition]; (s == free || s == claimed) && c.overlaps(partition, m.parts.parameters) {
-				return true
-			}
-		}
-		return false
-	}
 	for _, p := range m.peers {
-		if r := p.lease.Record; m.isObstacle(p) && blocks(r.Claims) {
+		if r := p.lease.Record; m.isObstacle(p) && m.keepsFromMe(r.Claims) {
 			remaining := p.changedAt.Add(m.counting(r.Duration)).since(m.now)
 			list = append(list, Obstacle{p.lease.Name, r.Holder, r.Edited, max(remaining, 0)})
 		}
 	}
 	for _, t := range m.tombstones {
-		if blocks(t.Claims) {
+		if m.keepsFromMe(t.Claims) {
 			list = append(list, Obstacle{Holder: t.Holder, Remaining: max(t.until.since(m.now), 0)})
 		}
 	}

@@ -143,7 +143,7 @@ func (t *partitions) recheck(now Time) ring.Set {
 			t.state[p], t.drainSince[p] = draining, now
 			t.cancelled.Remove(p)
 			t.unsure.Add(p)
-		case draining, claimed:
+		case draining:
 			t.unsure.Add(p)
 		case claimed, drained:
 			t.state[p] = claimed
