@@ -34,6 +34,7 @@ type sim struct {
 	writes        []write  // to any of them, in order
 	counts        counts
 	formed        int           // handovers before the first fault
+	spans         []span        // the faults that took effect, in order
 	faultsCleared bool          // the faults are over
 	closed        time.Duration // until when no process may start; see replaceByForce
 	waiting       int           // processes that wait for that
@@ -116,6 +117,7 @@ func newSim(seed uint64) *sim {
 		w.timing = w.timing.scaled(1.5)
 	}
 	w.profile = drawProfile(w.rand)
+	w.profile.insistOn(pairOfSeed(seed), w.rand)
 	if w.chance(0.5) {
 		w.timing.drainGrace = w.between(500*time.Millisecond, 5*time.Second)
 	}
@@ -152,6 +154,7 @@ func (w *sim) simulate() (err error) {
 	}()
 	w.logf("profile %+v", w.profile)
 	w.populate()
+	w.noteConditions()
 	w.scheduleFaults()
 	w.run(w.profile.length)
 	w.clearFaults()
@@ -166,7 +169,7 @@ func (w *sim) simulate() (err error) {
 // settle continues the run without faults until the fleet has come to rest, and fails if it
 // does not.
 func (w *sim) settle() {
-	bound := max(75*time.Second, 5*w.timing.duration) // a drain timeout on a slow clock, a lease duration, a restart
+	bound := w.promised()
 	start := w.now
 	until, latest := start+bound, start+bound+2*claim.MaxLeaseDuration
 	restless := fmt.Errorf("not checked")
@@ -191,6 +194,18 @@ func (w *sim) settle() {
 			w.fail("L1: it did not stay at rest: %v", err)
 		}
 	}
+}
+
+// promised is the time within which the fleet must come to rest after the last fault (L1), with
+// any number of members: for work that is stuck, a drain timeout and a lease duration on a slow
+// clock, and a restart; otherwise the time after a crash, two relists of a lagging watch, and a
+// restart.
+func (w *sim) promised() time.Duration {
+	t := w.timing
+	if w.profile.slowWork > 0 || w.profile.limited {
+		return max(75*time.Second, 5*t.duration)
+	}
+	return time.Duration(float64(t.duration+2*time.Second+2*(t.watchLag+t.period))/(1-w.drift)) + 11*time.Second
 }
 
 // unknownDuration reports whether members may have to wait for the longest duration, because
