@@ -38,6 +38,7 @@ type fleet struct {
 	x       shardtest.Exclusive
 
 	next     int
+	spans    []span              // the faults so far
 	replicas map[string]*replica // by name of the process
 	crashed  []*replica          // paused forever
 
