@@ -30,7 +30,8 @@ func (s *Sharder) Healthy() error {
 }
 
 // Ready is for a readiness probe. It returns nil while this member is on the ring and not
-// fenced. A member that must wait until all members with another Config.Key have left
+// fenced, unless it has owned nothing for two lease durations although it should: other members'
+// claims may block it, or its Lease watch is stale. A member that must wait until all members with another Config.Key have left
 // is also ready. Otherwise a rolling update would wait for it forever.
 func (s *Sharder) Ready() error {
 	now := s.member.Published.View()
@@ -51,6 +52,9 @@ func (s *Sharder) ready(view *member.View, fenced bool) error {
 		return s.because("this member has not joined the ring: it does not hold its Lease yet")
 	case fenced:
 		return s.because("this member is fenced: no renewal of its Lease was confirmed in time")
+	case !now.NothingSince.IsZero() && time.Since(now.NothingSince) > 2*s.cfg.LeaseDuration:
+		return s.because(fmt.Sprintf("this member has owned nothing for %v; partitions by the members that still claim them: %v",
+			time.Since(now.NothingSince).Round(time.Second), now.Blockers))
 	}
 	return nil
 }

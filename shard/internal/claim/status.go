@@ -99,6 +99,16 @@ func (m *Machine) Peers() []PeerStatus {
 	return list
 }
 
+// OwnsNothing reports whether this member should own partitions and has none.
+func (m *Machine) OwnsNothing() bool {
+	for p := range m.parts.want.All() {
+		if s := m.parts.state[p]; s == active || s == draining {
+			return false
+		}
+	}
+	return !m.parts.want.Empty()
+}
+
 // Blockers returns, by holder, how many of the partitions that this member waits for are
 // claimed by another member or a tombstone.
 func (m *Machine) Blockers() map[string]int {

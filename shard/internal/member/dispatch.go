@@ -211,6 +211,11 @@ func (m *Member) status() Status {
 	if at, ok := m.machine.RenewedAt(); ok {
 		s.Renewed = m.Published.started.Add(at.Mono)
 	}
+	if m.machine.OwnsNothing() {
+		if s.NothingSince = m.Published.View().Status.NothingSince; s.NothingSince.IsZero() {
+			s.NothingSince = s.At
+		}
+	}
 	_, s.InForceLease = m.machine.ParametersInForce()
 	if m.handovers.waiting() {
 		s.Blockers = byPod(m.machine.Blockers())

@@ -30,6 +30,7 @@ type Status struct {
 	Renewed      time.Time // when a renewal was last confirmed; zero if never
 	Serving      bool      // on the ring
 	Incompatible bool      // waits until all members with another key have left
+	NothingSince time.Time // when it began to own nothing although it should; zero if it does not
 	InForceLease string    // whose parameters are in force; "" if they are this member's own
 	Duplicate    string    // another process that has this member's identity; "" for none
 	Counts       metrics.Counts
