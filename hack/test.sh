@@ -49,9 +49,10 @@ mutants() { # the mutation gates: disable one rule at a time; a test must fail (
 	cd test && $go test -vet=off -timeout 60m -count=1 ./chaos -run TestMutantsAreCaught -args -mutants
 }
 
-simulate() { # SEEDS (10000) seeds of the simulation of the state machine, FLEETS (300) of whole members (15 min)
-	$go test -vet=off ./shard/internal/claim/claimsim -run TestSimulation -count=1 -timeout 120m -args -seeds="${SEEDS:-10000}"
-	$go test -vet=off ./shard -run TestFaults -count=1 -timeout 120m -args -seeds="${FLEETS:-300}"
+simulate() { # SEEDS (10000) seeds of the simulation of the state machine, FLEETS (300) of whole members, and the pairs of faults that met (20 min)
+	local figures='pairs of faults|rarest|missing|^(ok|FAIL|--- FAIL)'
+	$go test -vet=off -v ./shard/internal/claim/claimsim -run TestSimulation -count=1 -timeout 120m -args -seeds="${SEEDS:-10000}" | tee "$log" | grep -E "$figures"
+	$go test -vet=off -v ./shard -run TestFaults -count=1 -timeout 120m -args -seeds="${FLEETS:-300}" | tee "$log" | grep -E "$figures"
 }
 
 controlplane() { # build etcd, kube-apiserver and the programs that they need (10 s; 6 min the first time)

@@ -10,11 +10,13 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/tom-ludwig/operator-scaling/shard"
 	"github.com/tom-ludwig/operator-scaling/shard/shardtest"
 )
 
@@ -38,13 +40,19 @@ func TestFaults(t *testing.T) {
 		first, n = *onlySeed, 1
 	}
 	var failed atomic.Bool
+	var mu sync.Mutex
+	all := map[[2]string]bool{} // pairs of faults that met
+	t.Cleanup(func() { reportPairs(t, all, n) })
 	for seed := first; seed < first+uint64(n); seed++ {
 		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) {
 			t.Parallel()
 			if *stopAtFirst && failed.Load() {
 				t.Skip("an earlier seed has failed")
 			}
-			problems := faults(t, seed)
+			problems, met := faults(t, seed)
+			mu.Lock()
+			maps.Copy(all, met)
+			mu.Unlock()
 			for _, p := range problems[:min(5, len(problems))] {
 				t.Error(p)
 			}
@@ -56,8 +64,26 @@ func TestFaults(t *testing.T) {
 	}
 }
 
-// faults runs one seed and returns the problems that it found.
-func faults(t *testing.T, seed uint64) (problems []string) {
+// enoughForPairs is a number of seeds in which all pairs of faults must meet.
+const enoughForPairs = 300
+
+func reportPairs(t *testing.T, met map[[2]string]bool, seeds int) {
+	var missing []string
+	for i, a := range fleetFaults {
+		for _, b := range fleetFaults[:i+1] {
+			if pair := [2]string{min(a.name, b.name), max(a.name, b.name)}; !met[pair] {
+				missing = append(missing, fmt.Sprint(pair))
+			}
+		}
+	}
+	t.Logf("pairs of faults that met: %d, missing: %d", len(met), len(missing))
+	if seeds >= enoughForPairs && len(missing) > 0 && !t.Failed() {
+		t.Errorf("pairs of faults that did not meet in %d seeds: %q", seeds, missing)
+	}
+}
+
+// faults runs one seed and returns the problems that it found, and the pairs of faults that met.
+func faults(t *testing.T, seed uint64) (problems []string, met map[[2]string]bool) {
 	synctest.Test(t, func(t *testing.T) {
 		trace := func(string, ...any) {}
 		if *onlySeed != 0 {
@@ -70,7 +96,8 @@ func faults(t *testing.T, seed uint64) (problems []string) {
 		for range 3 {
 			f.join()
 		}
-		for range 30 {
+		f.injectPair(seed)
+		for range 29 {
 			f.change(40)
 			f.injectFault()
 			f.change(40)
@@ -89,9 +116,9 @@ func faults(t *testing.T, seed uint64) (problems []string) {
 		}
 		f.close()
 		time.Sleep(time.Minute) // requests that ignored the end of their contexts end: see ignoreContexts
-		problems = f.failed()
+		problems, met = f.failed(), f.pairs()
 	})
-	return problems
+	return problems, met
 }
 
 const objectCount = 150
@@ -127,80 +154,175 @@ func (f *fleet) slowness() time.Duration {
 	return time.Duration(1+f.rand.IntN(1000)) * time.Millisecond
 }
 
-// injectFault causes one random fault or change of members.
-func (f *fleet) injectFault() {
-	who := f.anyReplica()
-	r := f.replicas[who]
-	few, many := len(f.replicas) <= 2, len(f.replicas) >= 5
-	switch kind := f.rand.IntN(22); {
-	case kind <= 1 && !many:
-		f.trace("join %s", f.join())
-	case kind == 2 && !many:
-		who = f.join()
-		f.trace("join and stop %s", who)
+// fleetFault is a fault or a change of members. do returns false if it is not possible now.
+type fleetFault struct {
+	name  string
+	lasts bool // until the faults are cleared
+	do    func(f *fleet, r *replica) bool
+}
+
+var fleetFaults = []fleetFault{
+	{"join", false, func(f *fleet, _ *replica) bool { return len(f.replicas) < 5 && f.join() != "" }},
+	{"join and stop", false, func(f *fleet, _ *replica) bool {
+		if len(f.replicas) >= 5 {
+			return false
+		}
+		who := f.join()
 		time.Sleep(time.Duration(f.rand.IntN(4000)) * time.Millisecond)
 		f.end(who)
-	case kind == 3 && !few:
-		f.trace("stop %s", who)
-		f.end(who)
-	case kind == 4:
-		f.trace("unreachable %s", who)
-		f.cluster.Break(who, shardtest.Unreachable)
-	case kind == 5:
-		f.trace("lost responses %s", who)
-		f.cluster.Break(who, shardtest.LostAnswer)
-	case kind == 6:
-		f.trace("dead watch %s", who)
-		f.cluster.ClearFault(who)
-	case kind == 7:
-		f.trace("silent API server %s", who)
+		return true
+	}},
+	{"stop", false, func(f *fleet, r *replica) bool {
+		if len(f.replicas) <= 2 {
+			return false
+		}
+		f.end(r.name)
+		return true
+	}},
+	{"unreachable", true, func(f *fleet, r *replica) bool { return f.breakConnection(r, shardtest.Unreachable) }},
+	{"lost responses", true, func(f *fleet, r *replica) bool { return f.breakConnection(r, shardtest.LostAnswer) }},
+	{"dead watch", false, func(f *fleet, r *replica) bool {
+		f.cluster.ClearFault(r.name)
+		return true
+	}},
+	{"silent API server", true, func(_ *fleet, r *replica) bool {
 		r.client.set(true, 0)
-	case kind == 8:
-		f.trace("slow API server %s", who)
+		return true
+	}},
+	{"slow API server", true, func(_ *fleet, r *replica) bool {
 		r.client.set(false, 2*time.Second)
-	case kind == 9:
-		f.trace("clear all faults")
-		f.clearFaults()
-	case kind == 10:
-		f.trace("delete the Lease of %s", who)
+		return true
+	}},
+	{"Lease deleted", false, func(f *fleet, r *replica) bool {
 		f.cluster.Remove(namespace, "foo-"+r.PodName())
 		f.change(80) // work that ignores its context delays the rejoin
-	case kind <= 12:
-		pause := []time.Duration{5, 11, 20, 40}[f.rand.IntN(4)] * time.Second
-		f.trace("pause %s for %v", who, pause)
-		r.frozen = r.frozen || pause >= 20*time.Second
+		return true
+	}},
+	{"pause", false, func(f *fleet, r *replica) bool {
+		d := f.stillness(r)
 		r.pause()
-		time.AfterFunc(pause, r.unpause)
-	case kind == 13 && !few:
-		f.trace("crash %s", who)
-		f.cluster.Break(who, shardtest.Unreachable)
+		time.AfterFunc(d, r.unpause)
+		return true
+	}},
+	{"crash", false, func(f *fleet, r *replica) bool {
+		if len(f.replicas) <= 2 {
+			return false
+		}
+		f.cluster.Break(r.name, shardtest.Unreachable)
 		r.pause()
-		delete(f.replicas, who)
+		delete(f.replicas, r.name)
 		f.crashed = append(f.crashed, r)
-	case kind == 14:
-		f.startDuplicate(r)
-	case kind == 15:
-		d := []time.Duration{5, 11, 20, 40}[f.rand.IntN(4)] * time.Second
-		f.trace("block the loop of %s for %v", who, d)
-		r.frozen = r.frozen || d >= 20*time.Second
-		r.block(d)
-	case kind == 16:
-		f.replace(who)
-	case kind <= 18:
-		f.deleteAllLeases()
-	case kind == 19:
-		f.floodWithReaders(who)
-	case kind == 20:
-		f.trace("transport of %s ignores contexts", who)
+		return true
+	}},
+	{"second process", false, (*fleet).startDuplicate},
+	{"blocked loop", false, func(f *fleet, r *replica) bool {
+		r.block(f.stillness(r))
+		return true
+	}},
+	{"replaced Pod", false, (*fleet).replace},
+	{"all Leases deleted", false, (*fleet).deleteAllLeases},
+	{"readers", false, (*fleet).floodWithReaders},
+	{"ignored contexts", true, func(_ *fleet, r *replica) bool {
 		r.client.ignoreContexts()
-	case kind == 21 && r.Ready() == nil: // a process that has never joined ends
-		f.trace("403 for %s", who)
+		return true
+	}},
+	{"403", true, func(_ *fleet, r *replica) bool {
+		if r.Ready() != nil { // a process that has never joined ends
+			return false
+		}
 		r.client.refuse()
+		return true
+	}},
+}
+
+// injectFault causes one random fault or change of members, or clears the faults.
+func (f *fleet) injectFault() {
+	if kind := f.rand.IntN(len(fleetFaults) + 2); kind < len(fleetFaults) {
+		f.inject(fleetFaults[kind])
+		return
 	}
+	f.trace("clear all faults")
+	f.clearFaults()
+}
+
+// inject causes a fault on a random process, and records when.
+func (f *fleet) inject(fault fleetFault) {
+	r := f.replicas[f.anyReplica()]
+	f.trace("%s %s", fault.name, r.name)
+	began := time.Now()
+	if !fault.do(f, r) {
+		return
+	}
+	f.spans = append(f.spans, span{fault.name, began, time.Now(), fault.lasts})
+}
+
+// span is the time in which a fault had an effect.
+type span struct {
+	kind     string
+	from, to time.Time
+	lasts    bool // to is not known yet
+}
+
+// pairs returns the pairs of faults that overlapped or followed each other within one lease
+// duration, in the order of their names.
+func (f *fleet) pairs() map[[2]string]bool {
+	met := map[[2]string]bool{}
+	for i, b := range f.spans {
+		for _, a := range f.spans[:i] {
+			if a.lasts || b.from.Sub(a.to) <= shard.DefaultLeaseDuration {
+				met[[2]string{min(a.kind, b.kind), max(a.kind, b.kind)}] = true
+			}
+		}
+	}
+	return met
+}
+
+// pairOfSeed returns two faults for a seed to begin with.
+func pairOfSeed(seed uint64) (a, b fleetFault) {
+	n := int(seed) % (len(fleetFaults) * (len(fleetFaults) + 1) / 2)
+	for i := range fleetFaults {
+		if n <= i {
+			return fleetFaults[i], fleetFaults[n]
+		}
+		n -= i + 1
+	}
+	panic("unreachable")
+}
+
+// injectPair causes the pair of a seed, before any other fault.
+func (f *fleet) injectPair(seed uint64) {
+	a, b := pairOfSeed(seed)
+	f.join()
+	time.Sleep(10 * time.Second) // until all are ready
+	if f.rand.IntN(2) == 0 {
+		a, b = b, a
+	}
+	f.inject(a)
+	time.Sleep(time.Duration(f.rand.IntN(5000)) * time.Millisecond)
+	f.inject(b)
+	f.change(40)
+}
+
+func (f *fleet) breakConnection(r *replica, how shardtest.Fault) bool {
+	f.cluster.Break(r.name, how)
+	return true
+}
+
+// stillness returns for how long a process is paused or blocked.
+func (f *fleet) stillness(r *replica) time.Duration {
+	d := []time.Duration{5, 11, 20, 40}[f.rand.IntN(4)] * time.Second
+	f.trace("for %v", d)
+	r.frozen = r.frozen || d >= 20*time.Second
+	return d
 }
 
 // clearFaults ends all faults except the pauses.
 func (f *fleet) clearFaults() {
+	for i := range f.spans {
+		if s := &f.spans[i]; s.lasts {
+			s.lasts, s.to = false, time.Now()
+		}
+	}
 	for name, r := range f.replicas {
 		r.client.set(false, 0)
 		f.cluster.Break(name, shardtest.None)
@@ -208,23 +330,23 @@ func (f *fleet) clearFaults() {
 }
 
 // startDuplicate runs a second process with the identity of another one for a while.
-func (f *fleet) startDuplicate(r *replica) {
+func (f *fleet) startDuplicate(r *replica) bool {
 	name := fmt.Sprintf("%s-duplicate-%d", r.name, f.next)
 	f.next++
-	f.trace("second process of %s", r.name)
 	f.start(name, r.PodName(), r.uid, f.slowness())
 	f.change(200)
 	time.Sleep(time.Duration(f.rand.IntN(10)) * time.Second)
 	f.end(name)
+	return true
 }
 
 // replace force-deletes a Pod of a StatefulSet while its process is cut off and continues
 // to work. Another process with the same name, in another Pod, has watched the Lease that
 // the garbage collector then deletes. No process that does not know that Lease may join.
-func (f *fleet) replace(who string) {
+func (f *fleet) replace(old *replica) bool {
 	f.clearFaults()
 	time.Sleep(15 * time.Second)
-	old := f.replicas[who]
+	who := old.name
 	name := fmt.Sprintf("%s-again-%d", old.PodName(), f.next)
 	f.next++
 	f.trace("replace %s by %s", who, name)
@@ -237,18 +359,17 @@ func (f *fleet) replace(who string) {
 	f.change(200)
 	time.Sleep(20 * time.Second)
 	f.end(who) // the node is back, and terminates the containers of the Pod
+	return true
 }
 
 // floodWithReaders reads the state of a member's loop without a pause. The member must not
 // be fenced by that.
-func (f *fleet) floodWithReaders(who string) {
+func (f *fleet) floodWithReaders(r *replica) bool {
 	f.clearFaults()
 	time.Sleep(15 * time.Second)
-	r := f.replicas[who]
 	if r.Ready() != nil {
-		return
+		return false
 	}
-	f.trace("many readers of %s", who)
 	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Second)
 	defer cancel()
 	go flood(ctx, r.Sharder, time.Duration(1+f.rand.IntN(20))*time.Millisecond)
@@ -256,26 +377,25 @@ func (f *fleet) floodWithReaders(who string) {
 		f.change(5)
 		time.Sleep(100 * time.Millisecond)
 		if r.Fenced() {
-			f.problem("%s is fenced because its state is read all the time", who)
-			return
+			f.problem("%s is fenced because its state is read all the time", r.name)
+			return true
 		}
 	}
+	return true
 }
 
 // deleteAllLeases deletes all Leases while one member is cut off, does not learn of it and continues
 // to work. Its claims are protected only by what the other members remember, so no new
 // member may join.
-func (f *fleet) deleteAllLeases() {
+func (f *fleet) deleteAllLeases(cutOff *replica) bool {
 	f.clearFaults()
 	time.Sleep(15 * time.Second)
-	who := f.anyReplica()
-	f.trace("delete all Leases, with %s cut off", who)
-	f.cluster.Break(who, shardtest.Unreachable)
+	f.cluster.Break(cutOff.name, shardtest.Unreachable)
 	f.change(80)
 	all, order := f.cluster.Leases(namespace), f.rand.IntN(2)
 	f.rand.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
 	for n, l := range all { // the Lease of the member that is cut off last, or any order
-		if l.Name == "foo-"+f.replicas[who].PodName() && order == 0 {
+		if l.Name == "foo-"+cutOff.PodName() && order == 0 {
 			all[n], all[len(all)-1] = all[len(all)-1], all[n]
 		}
 	}
@@ -285,6 +405,7 @@ func (f *fleet) deleteAllLeases() {
 	}
 	f.change(200)
 	time.Sleep(20 * time.Second)
+	return true
 }
 
 // checkConverged ends the faults and checks that the fleet recovers.

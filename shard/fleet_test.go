@@ -38,6 +38,7 @@ type fleet struct {
 	x       shardtest.Exclusive
 
 	next     int
+	spans    []span              // the faults so far
 	replicas map[string]*replica // by name of the process
 	crashed  []*replica          // paused forever
 
@@ -159,6 +160,7 @@ func (f *fleet) start(name, pod, uid string, slow time.Duration) {
 		r.synced = time.Now()
 		r.mu.Unlock()
 	})
+	r.running.Go(func() { r.watchReadiness(informing) })
 	go func() {
 		defer close(r.done)
 		r.err = s.Run(serving)
@@ -168,6 +170,34 @@ func (f *fleet) start(name, pod, uid string, slow time.Duration) {
 	f.mu.Lock()
 	f.everyone = append(f.everyone, r)
 	f.mu.Unlock()
+}
+
+// ownsNothingFor is how long a member may be ready and healthy while it owns no key: two lease
+// durations.
+const ownsNothingFor = 2 * shard.DefaultLeaseDuration
+
+// watchReadiness reports a problem if neither probe shows that the member can own nothing.
+func (r *replica) watchReadiness(ctx context.Context) {
+	for since := time.Now(); ctx.Err() == nil; pause(ctx, time.Second) {
+		r.mu.Lock()
+		frozen := r.paused != nil
+		r.mu.Unlock()
+		if frozen || r.Ready() != nil || r.Healthy() != nil || r.ownsAnything() {
+			since = time.Now()
+		} else if d := time.Since(since); d > ownsNothingFor {
+			r.fleet.problem("%s is ready and healthy, and has owned nothing for %v", r.name, d)
+			return
+		}
+	}
+}
+
+func (r *replica) ownsAnything() bool {
+	for i := range objectCount {
+		if r.OwnsKey("default/" + objectName(i)) {
+			return true
+		}
+	}
+	return false
 }
 
 func (r *replica) reconcileAll(slow time.Duration, random *rand.Rand) {

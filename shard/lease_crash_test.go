@@ -17,8 +17,10 @@ import (
 
 const (
 	afterCrash = 17 * time.Second // LeaseDuration + 2 s
-	// whileLate also includes the time that L1 allows for a relist of a lagging watch, and the
-	// time that the member needs to notice the lag.
+	// whileLate also includes what a lagging watch adds: a member relists 6 s (WatchLagLimit) after
+	// a heartbeat that does not come back, and so sees the last heartbeat of the member that crashed
+	// up to 9 s late; a second after a refused eviction, to see who was faster (R24); and 3 s
+	// (RenewPeriod) after a list that the watch does not reach (R31).
 	whileLate = afterCrash + 13*time.Second
 )
 

@@ -19,7 +19,7 @@ type kind struct {
 }
 
 // kinds has all faults.
-var kinds = slices.Concat(processFaults, networkFaults, serverFaults, leaseFaults, crashFaults)
+var kinds = slices.Concat(processFaults, networkFaults, serverFaults, leaseFaults, crashFaults, pairFaults)
 
 // Rules for the requests of a replica with a gateway.
 var (
@@ -110,6 +110,19 @@ var leaseFaults = []kind{
 	{"Lease edited continuously: conflicts", aReplica, editContinuously},
 	{"claims on a Lease made unreadable", aReplica, steps(annotate("operator-scaling.tom-ludwig.github.io/claims", "garbage"), leases(1))},
 	{"ring parameters on a Lease made unreadable", aReplica, steps(annotate("operator-scaling.tom-ludwig.github.io/parameters", "v9 unknown"), leases(1))},
+}
+
+// Pairs of faults in which rules of the protocol meet.
+var pairFaults = []kind{
+	{"Lease deleted while a process of another Pod waits for it", aReplica, duplicate(true, deleteLease)},
+	{"most replicas killed at once, and the others have client-go's default limits", theFleet, killMost},
+	{"slow reconciles while a replica comes and goes", aSurgeReplica, steps(set(faultproxy.ObjectWrite, delayed(2*time.Second)), surgeJoins, stay(500*time.Millisecond), onSurge(terminate), leases(1), onSurge(exited))},
+	// It works until its own fence, which is later than the others' leases would end.
+	{"Lease deleted of a replica with a longer duration that is cut off", aSurgeReplica, onSurge(restartWithLongLease, ready, stay(time.Second), set(faultproxy.LeaseWrite|faultproxy.LeaseRead|faultproxy.LeaseWatch, stalled), deleteLease, leases(2.5))},
+	{"Lease writes: black hole, and OnChange blocks", aGateway, steps(restartWith("--block-when-fenced"), ready, requests(faultproxy.LeaseWrite, stalled, 2), killPod, restartWith())},
+	{"Lease writes: all responses lost while partitions move", aSurgeReplica, requestsWhileMoving(faultproxy.LeaseWrite, lost)},
+	{"SIGKILL, and its Lease is deleted, while a replica comes and goes", aSurgeReplica, steps(killPod, leases(0.2), deleteLease, onSurge(newPod, tolerate(ready), stop), newPod, leases(0.5))},
+	{"lagging watches, and a member is killed", theFleet, steps(slowWatches(3*time.Second), onSurge(newPod, tolerate(ready), killPod), leases(4))},
 }
 
 // Crashes at the worst points, at which the gateway holds the process. Partitions move to

@@ -27,6 +27,11 @@ var rules = []mutation.Package{
 			Old:  "\tif claimed := m.parts.confirm(",
 			New:  "\tif MUTANT_ON {\n\t\tm.own.fence = Time{1<<63 - 1, 1<<63 - 1}\n\t}\n\tif claimed := m.parts.confirm(",
 		}}},
+		{Name: "makes no tombstones", Edits: []mutation.Edit{{
+			File: "tombstones.go",
+			Old:  "func (m *Machine) putTombstone(t Tombstone, until Time) {\n",
+			New:  "func (m *Machine) putTombstone(t Tombstone, until Time) {\n\tif MUTANT_ON {\n\t\treturn\n\t}\n",
+		}}},
 		{Name: "releases a partition before its work has ended", Edits: []mutation.Edit{{
 			File: "partitions.go",
 			Old:  "\t\t\t\ttoDrain.Add(p)\n",
@@ -65,6 +70,7 @@ func TestMutantsAreCaught(t *testing.T) {
 		kinds []string
 	}{
 		{"has no fence", []string{"Lease writes: black hole", "Lease writes: arrive two lease durations late"}},
+		{"makes no tombstones", []string{"Lease deleted of a replica with a longer duration that is cut off"}},
 		{"releases a partition before its work has ended", []string{"slow reconciles while partitions move"}},
 		{"drains without waiting", []string{"slow reconciles while partitions move"}},
 	} {

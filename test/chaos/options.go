@@ -43,7 +43,9 @@ func Defaults() Options {
 }
 
 // Kinds returns the names of all faults.
-func Kinds() (names []string) {
+func Kinds() []string { return names(kinds) }
+
+func names(kinds []kind) (names []string) {
 	for _, k := range kinds {
 		names = append(names, k.name)
 	}
@@ -65,6 +67,10 @@ func (o *Options) Flags(flags *flag.FlagSet) {
 		if o.Kinds = Kinds(); names != "" {
 			o.Kinds = strings.Split(names, ";")
 		}
+		return nil
+	})
+	flags.BoolFunc("pairs", "inject only the pairs of faults", func(string) error {
+		o.Kinds = names(pairFaults)
 		return nil
 	})
 	flags.Func("buildflags", "additional `flags` for the build of the replicas, such as -race", func(text string) error {

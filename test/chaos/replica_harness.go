@@ -41,6 +41,7 @@ type replicaHarness struct {
 	mu      sync.Mutex
 	uid     string
 	restart bool
+	flags   []string         // additional ones of processes that start
 	process *replica.Process // the current or last process; nil before the first
 }
 
@@ -117,7 +118,7 @@ func (r *replicaHarness) start() error {
 
 // startLocked is start for callers that hold mu.
 func (r *replicaHarness) startLocked() error {
-	p, err := r.startProcess(r.uid)
+	p, err := r.startProcess(r.uid, r.flags...)
 	if err != nil {
 		return err
 	}
@@ -173,8 +174,12 @@ func (r *replicaHarness) disableRestart() *replica.Process {
 	return r.process
 }
 
-// clearFaults removes all faults from the connection to the API server.
+// clearFaults removes all faults from the connection to the API server, and the flags of later
+// processes.
 func (r *replicaHarness) clearFaults() {
+	r.mu.Lock()
+	r.flags = nil
+	r.mu.Unlock()
 	if r.gateway != nil {
 		r.gateway.Set(faultproxy.Requests, faultproxy.Rule{})
 		r.gateway.Route(faultproxy.Requests, 0)
@@ -185,16 +190,16 @@ func (r *replicaHarness) clearFaults() {
 }
 
 // startProcess starts one process of the replica, in the Pod with a UID.
-func (r *replicaHarness) startProcess(uid string) (*replica.Process, error) {
+func (r *replicaHarness) startProcess(uid string, flags ...string) (*replica.Process, error) {
 	a, o := r.environment, r.environment.options
 	p, err := replica.Start(replica.Config{
 		Binary: a.binary, Kubeconfig: r.kubeconfig, Dir: o.Dir,
 		Ring: ringName, Namespace: namespace, Watch: namespace, Pod: r.pod, PodUID: uid,
-		Args: []string{
+		Args: append([]string{
 			"--lease-duration=" + o.LeaseDuration.String(), "--workers=8", "--reconcile-delay=" + reconcileDelay.String(),
 			"--kube-api-qps=500", "--kube-api-burst=500", "-v=2",
 			fmt.Sprintf("--partitions=%d", o.Partitions), "--drain-timeout=" + drainTimeout.String(),
-		},
+		}, flags...),
 		Env: o.Env,
 	})
 	if err != nil {

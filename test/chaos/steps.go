@@ -172,6 +172,43 @@ var stopMustFail = act(func(f *fault) {
 	}
 })
 
+// restartWith replaces the Pod by one whose process has more flags, until the fault ends.
+func restartWith(flags ...string) step {
+	return func(ctx context.Context, f *fault) error {
+		err := f.target.stop()
+		f.target.mu.Lock()
+		f.target.flags = flags
+		f.target.mu.Unlock()
+		return errors.Join(err, f.target.startPod(ctx))
+	}
+}
+
+func restartWithLongLease(ctx context.Context, f *fault) error {
+	return restartWith("--lease-duration="+f.leases(2).String())(ctx, f)
+}
+
+// killMost kills all replicas but two at one moment.
+func killMost(ctx context.Context, f *fault) error {
+	rest, dead := f.replicas[:2], f.replicas[2:]
+	for _, r := range rest {
+		if err := f.on(ctx, r, restartWith("--kube-api-qps=5", "--kube-api-burst=10"), tolerate(ready)); err != nil {
+			return err
+		}
+	}
+	for _, r := range dead {
+		_ = f.on(ctx, r, killPod) // cannot fail
+	}
+	if err := steps(leases(2.5), restartStopped)(ctx, f); err != nil {
+		return err
+	}
+	for _, r := range rest {
+		if err := f.on(ctx, r, restartWith(), tolerate(ready)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // stopHalf stops half of the replicas at once.
 var stopHalf = act(func(f *fault) {
 	half := f.replicas[:len(f.replicas)/2]
@@ -228,8 +265,8 @@ func pause(which func(*fault) (pauser, error), n float64) step {
 }
 
 // duplicate starts a second process with the identity of a running one, and ends one of
-// the two.
-func duplicate(otherPod bool) step {
+// the two. Meanwhile it does the steps.
+func duplicate(otherPod bool, meanwhile ...step) step {
 	return func(ctx context.Context, f *fault) error {
 		f.target.mu.Lock()
 		uid := f.target.uid
@@ -242,7 +279,7 @@ func duplicate(otherPod bool) step {
 			return err
 		}
 		defer second.Kill()
-		if err := foos.Sleep(ctx, f.leases(1)); err != nil {
+		if err := steps(leases(0.5), steps(meanwhile...), leases(0.5))(ctx, f); err != nil {
 			return err
 		}
 		if f.draw(2) == 0 {
@@ -424,11 +461,12 @@ func annotate(annotation, value string) step {
 	}
 }
 
-// editContinuously causes conflicts for one lease duration.
+// editContinuously causes conflicts for two lease durations. A member answers edits with at most
+// one write per renew period (R42), so that only a fast editor meets its writes.
 func editContinuously(ctx context.Context, f *fault) error {
 	edits := 0
-	for end := time.Now().Add(f.leases(1)); time.Now().Before(end); edits++ {
-		if err := steps(annotate("example.com/edit", fmt.Sprint(edits)), stay(40*time.Millisecond))(ctx, f); err != nil {
+	for end := time.Now().Add(f.leases(2)); time.Now().Before(end); edits++ {
+		if err := steps(annotate("example.com/edit", fmt.Sprint(edits)), stay(2*time.Millisecond))(ctx, f); err != nil {
 			return err
 		}
 	}

@@ -71,6 +71,22 @@ func TestC1_AListWithoutTheMembersClaimDoesNotCount(t *testing.T) {
 	p.wantStates(p.all(), nil)
 }
 
+// A watch that does not come to what a list has shown is restarted a renew period later, and
+// then the same list counts. Otherwise a member whose watch lags would wait until its own
+// heartbeat has not come back for WatchLagLimit.
+func TestL1_AListThatTheWatchDoesNotReachRestartsTheWatch(t *testing.T) {
+	p, l := claiming(t)
+	p.put("lease-b", p.peerRecord("b", PhaseJoining))
+	p.step(ListResult{Op: l.Op, Outcome: OK, Leases: p.list()})
+	p.wait(p.cfg.RenewPeriod - time.Millisecond)
+	none[Relist](p)
+	p.wait(time.Millisecond)
+	take[Relist](p)
+	p.wantStates(nil, p.all())
+	p.show("lease-b")
+	p.wantStates(p.all(), nil)
+}
+
 func TestC1_AListFromBeforeAFenceDoesNotCount(t *testing.T) {
 	p, l := claiming(t)
 	leases := p.list()

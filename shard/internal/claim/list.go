@@ -140,14 +140,18 @@ func (l *listing) outstanding() bool { return l.op != 0 || l.answer != nil }
 // judgeList finds the partitions that no other member claims (R18), as soon as the watch has
 // come to the newest version in the list. This member's claim is one of them, and so the
 // watch has then shown each earlier claim, also one on a Lease that was deleted before the
-// list.
+// list. A watch that lags by a renew period is restarted. The answer is kept: to a list that
+// is sent again, the new watch could be late, too.
 func (m *Machine) judgeList() {
 	if m.list.answer == nil {
 		return
 	}
 	if CompareVersions(m.watched, m.list.answerTo) < 0 {
 		if m.now.since(m.list.answeredAt) >= m.cfg.RenewPeriod {
-			m.list.answer = nil // too old; it is sent again when the watch is fresh
+			m.list.answeredAt = m.now
+			if m.watchProbe.relists == 0 { // otherwise guardWatch repeats it, and gives up in the end
+				m.relist()
+			}
 		}
 		return
 	}

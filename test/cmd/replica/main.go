@@ -1,8 +1,9 @@
 // Copyright The Operator Scaling Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Command replica is the example controller for tests. It has two more flags: --record-to records all work in a file, for
-// package worklog to check, and --reconcile-delay adds simulated work to each reconcile.
+// Command replica is the example controller for tests. It has three more flags: --record-to records all work in a file, for
+// package worklog to check, --reconcile-delay adds simulated work to each reconcile, and --block-when-fenced blocks the
+// function OnChange.
 //
 // Its exit codes are those of the example controller.
 package main
@@ -44,6 +45,7 @@ func run(ctx context.Context, args []string) (exitCode int, err error) {
 	flags := flag.NewFlagSet("replica", flag.ContinueOnError)
 	path := flags.String("record-to", os.DevNull, "append a line of JSON to this `file` for everything that package worklog checks")
 	flags.DurationVar(&r.delay, "reconcile-delay", 0, "simulated work: how long each reconcile waits before it starts,\nunless its Foo is handed over in the meantime")
+	flags.BoolVar(&r.blocks, "block-when-fenced", false, "let OnChange block forever when the member is fenced for the first time")
 	if err := o.Parse(flags, args); errors.Is(err, flag.ErrHelp) {
 		return 0, nil
 	} else if err != nil {

@@ -22,6 +22,7 @@ import (
 type recorder struct {
 	log      *worklog.Writer
 	delay    time.Duration
+	blocks   bool // when the member is fenced, changed does not return
 	operator *operator.Operator
 }
 
@@ -97,5 +98,8 @@ var events = map[shard.ChangeKind]worklog.Event{
 func (r *recorder) changed(c shard.Change) {
 	if event, ok := events[c.Kind]; ok {
 		r.log.Append(worklog.Record{Event: event, Member: c.Member, Partitions: c.Partitions})
+	}
+	if r.blocks && c.Kind == shard.Fenced {
+		select {}
 	}
 }

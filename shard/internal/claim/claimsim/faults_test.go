@@ -48,7 +48,10 @@ func (w *sim) scheduleFaults() {
 	}
 	w.after(calm, func() { w.formed = w.counts.Handovers })
 	if w.profile.kind == crowd {
-		w.after(w.between(20*time.Second, 25*time.Second), w.massDeath)
+		w.after(w.between(20*time.Second, 25*time.Second), func() { massDeath(w) })
+	}
+	if w.profile.pair != (pair{}) {
+		w.after(calm+w.between(0, 10*time.Second), w.insist)
 	}
 	for _, f := range w.profile.faults {
 		var again func()
@@ -108,6 +111,7 @@ func crash(w *sim) {
 // name or of another.
 func (p *process) crash() {
 	w := p.w
+	w.note("crash", 0)
 	p.die("is killed")
 	w.after(w.between(100*time.Millisecond, 8*time.Second), func() {
 		if w.faultsCleared || len(w.procs) >= w.profile.most {
@@ -125,14 +129,41 @@ func (p *process) crash() {
 	})
 }
 
+// collectDead is a crash whose Pod is deleted for good: the garbage collector deletes the Lease,
+// before or after it has expired, and another Pod starts.
+func collectDead(w *sim) {
+	p := w.some(func(*process) bool { return true })
+	if p == nil || w.now < w.closed {
+		return
+	}
+	w.note("collect", 0)
+	p.die("is killed with its Pod")
+	w.after(w.between(0, w.timing.duration+5*time.Second), func() {
+		if l := w.server.lease(p.lease); l.Name != "" && l.Record.Holder == p.holder && !w.server.down && !w.faultsCleared {
+			w.note("collect", 0)
+			w.logf("the Lease of %s is deleted with its Pod", p.holder)
+			w.server.deleteByHand(p.lease)
+		}
+	})
+	w.after(w.between(0, w.timing.duration), func() {
+		if !w.faultsCleared {
+			join(w)
+		}
+	})
+}
+
 // massDeath kills all but a few members at one moment, permanently, and checks the bound of
 // the others: within a lease duration and two seconds they have taken over everything. Drains
 // do not count. A rate limiter adds its delays: each eviction costs its sender a request, and
 // the partitions that it frees cost a claim and a list.
-func (w *sim) massDeath() {
+func massDeath(w *sim) {
+	if len(w.procs) < 2 {
+		return
+	}
 	w.counts.MassDeaths++
-	survivors := 1 + w.rand.IntN(4)
+	survivors := 1 + w.rand.IntN(min(4, len(w.procs)-1))
 	dead := len(w.procs) - survivors
+	w.note("mass death", 0)
 	for range dead {
 		w.counts.Faults++
 		w.some(func(*process) bool { return true }).die("dies with many others")
@@ -147,6 +178,8 @@ func (w *sim) massDeath() {
 		switch err := w.takenOver(); {
 		case err == nil:
 			w.logf("everything has been taken over %v after %d of %d members have died", w.now-start, dead, dead+survivors)
+		case w.now-start >= bound && w.disturbed(start):
+			w.logf("%v after %d of %d members have died, with other faults: %v", bound, dead, dead+survivors, err)
 		case w.now-start >= bound:
 			w.fail("L1: %v after %d of %d members have died: %v", bound, dead, dead+survivors, err)
 		default:
@@ -194,6 +227,7 @@ func (p *process) terminate() {
 // leave terminates the process; sometimes a new one starts later.
 func (p *process) leave() {
 	w := p.w
+	w.note("leave", 0)
 	p.terminate()
 	w.after(w.between(0, 10*time.Second), func() {
 		if !w.faultsCleared && (len(w.procs) < 2 || w.chance(0.3) && len(w.procs) < w.profile.most) {
@@ -203,7 +237,8 @@ func (p *process) leave() {
 }
 
 func join(w *sim) {
-	if len(w.procs) < w.profile.most {
+	if len(w.procs) < w.profile.most && w.now >= w.closed {
+		w.note("join", 0)
 		w.startFresh()
 	}
 }
@@ -214,6 +249,7 @@ func roll(w *sim) {
 		return
 	}
 	if p := w.some(func(p *process) bool { return isServing(p) && p.params != w.profile.next }); p != nil {
+		w.note("roll", 0)
 		w.startFresh()
 		p.leave()
 	}
@@ -229,7 +265,9 @@ func badNetwork(w *sim) {
 	p.link.lose, p.link.loseResponse = w.rand.Float64()/3, w.rand.Float64()/3
 	p.link.late, p.link.reset = w.rand.Float64()/4, w.rand.Float64()/4
 	w.logf("%s: bad network %+v", p.name, p.link)
-	w.after(w.between(2*time.Second, 20*time.Second), func() {
+	d := w.between(2*time.Second, 20*time.Second)
+	w.note("bad network", d)
+	w.after(d, func() {
 		p.link = w.newLink()
 		w.logf("%s: good network", p.name)
 	})
@@ -276,6 +314,7 @@ func cut(w *sim) {
 // cut separates a process from the API server, in one direction or both.
 func (p *process) cut(d time.Duration, out, in bool) {
 	w := p.w
+	w.note("cut", d)
 	w.logf("%s: is cut off for %v (requests %v, responses %v)", p.name, d, out, in)
 	p.link.out, p.link.in = out, in
 	if in {
@@ -294,6 +333,7 @@ func (p *process) cut(d time.Duration, out, in bool) {
 // disturbWrites makes the next writes lose their response or arrive late.
 func disturbWrites(w *sim) {
 	if p := w.some(isAwake); p != nil {
+		w.note("disturb writes", 0)
 		p.link.disturbedWrites = 1 + w.rand.IntN(2)
 	}
 }
@@ -303,8 +343,10 @@ func stall(w *sim) {
 	if p == nil || p.watch.stalled {
 		return
 	}
+	d := w.between(time.Second, 50*time.Second)
+	w.note("stall", d)
 	p.watch.stall(w.chance(0.4))
-	w.after(w.between(time.Second, 50*time.Second), func() {
+	w.after(d, func() {
 		if !p.watch.stalled {
 			return
 		}
@@ -321,6 +363,7 @@ func rewatch(w *sim) {
 		return
 	}
 	if w.chance(0.5) {
+		w.note("rewatch", 0)
 		w.logf("%s: its watch breaks", p.name)
 		p.watch.disconnect()
 		p.watch.connect()
@@ -328,7 +371,9 @@ func rewatch(w *sim) {
 	}
 	p.watch.lag = w.between(100*time.Millisecond, 5*time.Second)
 	w.logf("%s: its watch lags by up to %v", p.name, p.watch.lag)
-	w.after(w.between(2*time.Second, 20*time.Second), func() { p.watch.lag = w.profile.lag })
+	d := w.between(2*time.Second, 20*time.Second)
+	w.note("rewatch", d)
+	w.after(d, func() { p.watch.lag = w.profile.lag })
 }
 
 func outage(w *sim) {
@@ -336,6 +381,7 @@ func outage(w *sim) {
 		return
 	}
 	d := w.between(time.Second, 45*time.Second)
+	w.note("outage", d)
 	w.logf("the API server is down for %v", d)
 	w.server.fall(w.chance(0.5))
 	w.after(d, func() {
@@ -349,39 +395,47 @@ func outage(w *sim) {
 // restore restores the database to an earlier state, after an outage in which every member has
 // stopped at its own fence.
 func restore(w *sim) {
-	if w.server.down {
-		return
-	}
 	join(w) // so that the backup is made while the fleet changes
 	w.after(w.between(0, 3*time.Second), func() {
 		w.logf("the database is backed up")
 		w.server.backUp()
 	})
-	w.after(w.between(3*time.Second, 12*time.Second), func() {
-		if w.server.down || w.faultsCleared {
+	w.after(w.between(3*time.Second, 12*time.Second), w.fallAndRestore)
+}
+
+func (w *sim) fallAndRestore() {
+	switch {
+	case w.faultsCleared:
+		return
+	case w.server.down:
+		w.after(time.Second, w.fallAndRestore)
+		return
+	}
+	enough := time.Duration(float64(w.timing.deadline+w.timing.grace)/(1-w.drift)) + 100*time.Millisecond
+	d := w.between(enough, enough+8*time.Second)
+	w.note("restore", d)
+	w.logf("the API server is down, to be restored")
+	w.server.fall(w.chance(0.5))
+	w.after(d, func() {
+		if !w.server.down || w.faultsCleared {
 			return
 		}
-		enough := time.Duration(float64(w.timing.deadline+w.timing.grace)/(1-w.drift)) + 100*time.Millisecond
-		w.logf("the API server is down, to be restored")
-		w.server.fall(w.chance(0.5))
-		w.after(w.between(enough, enough+8*time.Second), func() {
-			if w.server.down && !w.faultsCleared {
-				w.logf("the API server is up again, restored")
-				w.server.rise(true)
-				for _, p := range slices.Clone(w.procs) { // not all of them reconnect at the same time
-					if w.chance(0.4) {
-						p.cut(w.between(0, w.timing.duration), true, w.chance(0.5))
-					}
-				}
+		w.logf("the API server is up again, restored")
+		w.server.rise(true)
+		for _, p := range slices.Clone(w.procs) { // not all of them reconnect at the same time
+			if w.chance(0.4) {
+				p.cut(w.between(0, w.timing.duration), true, w.chance(0.5))
 			}
-		})
+		}
 	})
 }
 
 func storm(w *sim) {
 	w.server.storm = w.rand.Float64()
 	w.logf("the API server refuses %.0f%% of the requests", 100*w.server.storm)
-	w.after(w.between(time.Second, 20*time.Second), func() { w.server.storm = 0 })
+	d := w.between(time.Second, 20*time.Second)
+	w.note("storm", d)
+	w.after(d, func() { w.server.storm = 0 })
 }
 
 // edit is a user with kubectl. An edited record becomes what package lease decodes it to.
@@ -390,6 +444,7 @@ func edit(w *sim) {
 	if p == nil || w.server.down || w.server.lease(p.lease).Record.Void() {
 		return
 	}
+	w.note("edit", 0)
 	what := w.rand.IntN(5)
 	if w.calmFor(p) && w.chance(0.4) {
 		what = 5 + w.rand.IntN(4)
@@ -527,11 +582,11 @@ func deleteLease(w *sim) {
 	if w.find(func(p *process) bool { return p.paused || p.link.out || p.link.in }) != nil {
 		return
 	}
-	if !w.profile.quarantine && w.find(func(p *process) bool { return !isServing(p) }) != nil {
-		return
-	}
 	p := w.some(isServing)
 	if p == nil || len(w.procs) < 3 {
+		return
+	}
+	if !w.profile.quarantine && w.find(func(q *process) bool { return q.watch.shown[p.lease].Record.Holder != p.holder }) != nil {
 		return
 	}
 	switch d := w.between(3*time.Second, 30*time.Second); w.rand.IntN(3) {
@@ -545,6 +600,7 @@ func deleteLease(w *sim) {
 		if w.server.lease(p.lease).Record.Void() {
 			return
 		}
+		w.note("delete", 0)
 		w.logf("a user deletes the Lease of %s", p.name)
 		w.counts.Deletions++
 		w.server.foreign[p.holder] = true
@@ -566,6 +622,7 @@ func replaceByForce(w *sim) {
 		return
 	}
 	w.born++
+	w.note("replace", 0)
 	holder := p.holder
 	q := w.start(p.name, fmt.Sprintf("uid-%d", w.born), w.chance(0.5))
 	w.closed = w.now + time.Minute
@@ -617,6 +674,7 @@ func (w *sim) collect(p, q *process, holder string, tries int) {
 	case w.find(func(o *process) bool { return !knows(o) }) != nil:
 		w.after(50*time.Millisecond, func() { w.collect(p, q, holder, tries-1) })
 	default:
+		w.note("replace", 0)
 		w.logf("the Lease of %s is deleted with its Pod", holder)
 		w.counts.Replacements++
 		w.server.deleteByHand(p.lease)
@@ -634,6 +692,7 @@ func jump(w *sim) {
 	if w.chance(0.5) {
 		by = w.between(-20*time.Second, 20*time.Second)
 	}
+	w.note("jump", 0)
 	w.logf("%s: its wall clock jumps by %v", p.name, by)
 	p.clock.jump(by)
 	if p.work.past() {
@@ -651,6 +710,7 @@ func duplicate(w *sim) {
 		return
 	}
 	w.born++
+	w.note("duplicate", 0)
 	w.start(p.name, fmt.Sprintf("uid-%d", w.born), w.chance(0.5))
 }
 
@@ -661,6 +721,7 @@ func (p *process) hook(a claim.Action, when string) {
 		return
 	}
 	if _, ok := a.(claim.Released); ok && when == "after" && w.chance(20*w.profile.hooks) {
+		w.note("disturb writes", 0)
 		p.link.disturbedWrites = 1 // affects the write that releases
 	}
 	if !w.chance(w.profile.hooks) {
@@ -678,6 +739,7 @@ func (p *process) hook(a claim.Action, when string) {
 	case 1, 2:
 		p.pause(w.pauseLength(), w.profile.freezes && w.chance(0.3))
 	case 3:
+		w.note("disturb writes", 0)
 		p.link.disturbedWrites = 1
 	}
 }

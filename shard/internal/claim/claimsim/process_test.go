@@ -420,6 +420,7 @@ func (p *process) pause(d time.Duration, frozen bool) {
 	if p.paused || !p.alive {
 		return
 	}
+	w.note("pause", d)
 	w.logf("%s: is paused for %v (monotonic clock stands still: %v)", p.name, d, frozen)
 	p.work.fallAsleep()
 	p.paused = true

@@ -28,6 +28,7 @@ type profile struct {
 	trip       time.Duration // how long each request takes, 0 for a few ms
 	limited    bool          // all requests of a process wait for a rate limiter like client-go's
 	faults     []fault
+	pair       pair // happens first; empty: none
 	parameters ring.Parameters
 	next       ring.Parameters // of processes that start after switchAt
 	switchAt   time.Duration
@@ -75,15 +76,15 @@ func drawProfile(r *rand.Rand) profile {
 	case x < 0.16:
 		p.kind = deletion
 		p.members, p.quarantine, p.lag = 3+r.IntN(3), coin(0.3), 3*time.Millisecond
-		p.faults = []fault{{"delete", 25 * time.Second, deleteLease}}
+		p.faults = []fault{faultOf("delete")}
 		return p
 	case x < 0.26:
 		p.kind = restored
-		p.faults = []fault{{"restore", 45 * time.Second, restore}, {"join", 15 * time.Second, join}, {"leave", 20 * time.Second, leave}}
+		p.faults = []fault{faultOf("restore"), {"join", 15 * time.Second, join}, {"leave", 20 * time.Second, leave}}
 	case x < 0.36:
 		p.kind = replaced
 		p.lag = 3 * time.Millisecond
-		p.faults = []fault{{"replace", 15 * time.Second, replaceByForce}}
+		p.faults = []fault{faultOf("replace")}
 		for _, f := range everyFault {
 			switch f.name {
 			case "crash", "leave", "join", "pause", "bad network", "disturb writes":
@@ -134,7 +135,7 @@ func drawProfile(r *rand.Rand) profile {
 		default:
 			p.next.Partitions = partitions[r.IntN(4)] + 1
 		}
-		p.faults = append(p.faults, fault{"roll", 15 * time.Second, roll})
+		p.faults = append(p.faults, faultOf("roll"))
 	}
 	pace := 0.5 + 2*r.Float64() // faults are frequent, or leave time to recover between them
 	for _, f := range everyFault {
@@ -146,6 +147,52 @@ func drawProfile(r *rand.Rand) profile {
 		}
 	}
 	return p
+}
+
+// insistOn lets a pair of faults happen first. A fault that is safe only in a quiet fleet meets
+// only the other one.
+func (p *profile) insistOn(pair pair, r *rand.Rand) {
+	if p.kind == outages {
+		return
+	}
+	p.pair = pair
+	for _, kind := range pair {
+		switch kind {
+		case "delete", "restore", "replace":
+			p.faults, p.hooks, p.members = nil, 0, max(p.members, 3)
+		case "mass death":
+			p.faults, p.hooks, p.members = nil, 0, max(p.members, 10+r.IntN(25))
+			p.most = p.members + 2
+		case "jump":
+			p.freezes = false
+		case "roll":
+			p.switchAt = time.Second
+			if p.next == p.parameters {
+				p.next.VirtualNodes += 7
+			}
+		case "drift":
+			p.drift = true
+		case "late watch":
+			p.lag = max(p.lag, 200*time.Millisecond+time.Duration(r.Int64N(int64(2*time.Second))))
+		case "limiter":
+			p.limited = true
+		case "mixed durations":
+			p.otherPace = 0.5
+		case "slow cache":
+			p.slowCaches = 1
+		case "slow work":
+			p.slowWork = max(p.slowWork, 0.1)
+		}
+	}
+}
+
+// rareFaults are those that need a quiet fleet.
+var rareFaults = []fault{
+	{"delete", 25 * time.Second, deleteLease},
+	{"restore", 45 * time.Second, restore},
+	{"replace", 15 * time.Second, replaceByForce},
+	{"mass death", 0, massDeath},
+	{"roll", 15 * time.Second, roll},
 }
 
 var everyFault = []fault{
@@ -166,6 +213,7 @@ var everyFault = []fault{
 	{"duplicate", 30 * time.Second, duplicate},
 	{"lose responses", 20 * time.Second, loseResponses},
 	{"slow", 20 * time.Second, slowServer},
+	{"collect", 40 * time.Second, collectDead},
 }
 
 func (p profile) parametersAt(w *sim) ring.Parameters {

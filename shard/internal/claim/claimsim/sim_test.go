@@ -40,6 +40,7 @@ type sim struct {
 	fighters      map[string]fighter // by Lease: clients that write it after each write of its member
 	rested        time.Duration      // how long it took to come to rest after the faults
 	without       string             // the active mutant of the machine's caller, if any
+	spans         []span             // the faults that took effect, in order
 	failure       error
 }
 
@@ -124,6 +125,7 @@ func newSim(seed uint64) *sim {
 	}
 	w.profile = drawProfile(w.rand)
 	w.profile.trip = time.Duration(float64(w.profile.trip) * float64(w.timing.deadline) / float64(9*time.Second))
+	w.profile.insistOn(pairOfSeed(seed), w.rand)
 	if w.chance(0.5) {
 		w.timing.drainGrace = w.between(500*time.Millisecond, 5*time.Second)
 	}
@@ -160,6 +162,7 @@ func (w *sim) simulate() (err error) {
 	}()
 	w.logf("profile %+v", w.profile)
 	w.populate()
+	w.noteConditions()
 	w.scheduleFaults()
 	w.run(w.profile.length)
 	w.checkNothingStopped()
@@ -175,7 +178,7 @@ func (w *sim) simulate() (err error) {
 // settle continues the run without faults until the fleet has come to rest, and fails if it
 // does not.
 func (w *sim) settle() {
-	bound := max(75*time.Second, 5*w.timing.duration) // a drain timeout on a slow clock, a lease duration, a restart
+	bound := w.promised()
 	start := w.now
 	until, latest := start+bound, start+bound+2*claim.MaxLeaseDuration
 	restless := fmt.Errorf("not checked")
@@ -200,6 +203,18 @@ func (w *sim) settle() {
 			w.fail("L1: it did not stay at rest: %v", err)
 		}
 	}
+}
+
+// promised is the time within which the fleet must come to rest after the last fault (L1), with
+// any number of members: for work that is stuck, a drain timeout and a lease duration on a slow
+// clock, and a restart; otherwise the time after a crash, two relists of a lagging watch, and a
+// restart.
+func (w *sim) promised() time.Duration {
+	t := w.timing
+	if w.profile.slowWork > 0 || w.profile.limited {
+		return max(75*time.Second, 5*t.duration)
+	}
+	return time.Duration(float64(t.duration+2*time.Second+2*(t.watchLag+t.period))/(1-w.drift)) + 11*time.Second
 }
 
 // unknownDuration reports whether members may have to wait for the longest duration, because

@@ -34,7 +34,7 @@ func TestSimulation(t *testing.T) {
 		if err := w.simulate(); err != nil {
 			t.Errorf("seed %d: %v", *seedFlag, err)
 		}
-		t.Logf("%+v", w.counts)
+		t.Logf("%+v; pairs of faults: %d, with the pair of the seed %q: %v", w.counts, len(w.pairs()), w.profile.pair, w.pairs()[w.profile.pair])
 		return
 	}
 	seeds := *seedsFlag
@@ -42,7 +42,7 @@ func TestSimulation(t *testing.T) {
 	if *firstFlag {
 		stopAfter = 1
 	}
-	total, failed := runSeeds(*fromFlag, seeds, stopAfter)
+	total, met, failed := runSeeds(*fromFlag, seeds, stopAfter)
 	t.Logf("%d seeds: %+v", seeds, total)
 	for i, f := range failed {
 		if i == 3 {
@@ -53,6 +53,7 @@ func TestSimulation(t *testing.T) {
 	}
 	if !*firstFlag {
 		checkNotEmpty(t, total, seeds)
+		met.report(t, *fromFlag, seeds)
 	}
 }
 
@@ -93,7 +94,8 @@ type failedSeed struct {
 
 // runSeeds runs seeds on all processors, one simulation on each. It stops early after the
 // given number of failures, if that is not 0.
-func runSeeds(from uint64, seeds, stopAfter int) (total counts, failed []failedSeed) {
+func runSeeds(from uint64, seeds, stopAfter int) (total counts, met coverage, failed []failedSeed) {
+	met = coverage{}
 	var next atomic.Uint64
 	var lock sync.Mutex
 	var workers sync.WaitGroup
@@ -111,6 +113,7 @@ func runSeeds(from uint64, seeds, stopAfter int) (total counts, failed []failedS
 				err := w.simulate()
 				lock.Lock()
 				total.add(w.counts)
+				met.add(from+n, w.pairs())
 				if err != nil {
 					failed = append(failed, failedSeed{from + n, err})
 				}
@@ -119,7 +122,7 @@ func runSeeds(from uint64, seeds, stopAfter int) (total counts, failed []failedS
 		})
 	}
 	workers.Wait()
-	return total, failed
+	return total, met, failed
 }
 
 // lastLines runs a seed again and returns the end of its trace.
