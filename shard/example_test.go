@@ -5,6 +5,7 @@ package shard_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -62,6 +63,46 @@ func Example() {
 	// Output:
 	// reconcile default/settings until the context ends: true
 	// Run returned <nil>
+}
+
+// A loop backs up databases once an hour. All replicas run it, and exactly one of them works on
+// each database. No queue is involved.
+func ExampleSharder_Acquire() {
+	client := shardtest.NewCluster().Client("op-0") // kubernetes.NewForConfig in an operator
+	s, err := shard.New(client, shard.DefaultConfig("backups").WithPodName("op-0").WithNamespace("default"))
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	defer stop()
+	stopped := make(chan error)
+	go func() { stopped <- s.Run(ctx) }()
+
+	backUp := func(database string) error {
+		work, done, err := s.Acquire(ctx, database) // waits until this member owns it
+		if err != nil {
+			return err
+		}
+		defer done() // a handover waits for this
+		// Pass work to everything that takes long. It ends when the database must move.
+		fmt.Println("backing up", database, "until the context ends:", work.Err() == nil)
+		if _, _, err := s.TryAcquire(ctx, database); errors.Is(err, shard.ErrInUse) {
+			fmt.Println("no other loop of this process works on it")
+		}
+		return nil
+	}
+	fmt.Println(backUp("shop/orders"))
+	stop()
+	fmt.Println("Run returned", <-stopped)
+	_, _, err = s.Acquire(context.Background(), "shop/orders")
+	fmt.Println(err)
+	// Output:
+	// backing up shop/orders until the context ends: true
+	// no other loop of this process works on it
+	// <nil>
+	// Run returned <nil>
+	// acquire "shop/orders": the member has stopped
 }
 
 func ExampleConfig_Validate() {

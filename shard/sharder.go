@@ -22,6 +22,7 @@ import (
 	"github.com/tom-ludwig/operator-scaling/shard/internal/metrics"
 	"github.com/tom-ludwig/operator-scaling/shard/internal/podlock"
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
+	"github.com/tom-ludwig/operator-scaling/workqueue"
 )
 
 // Sharder represents this process on a ring. Create it with [New], create its
@@ -37,6 +38,7 @@ type Sharder struct {
 	metrics   *metrics.Metrics
 	caches    cachesync.Caches // the informers as caches
 	ownership ownership
+	acquirer  *workqueue.Acquirer
 	pages     statusPages
 
 	logger atomic.Pointer[klog.Logger] // Run's; nil before Run
@@ -82,8 +84,11 @@ func New(client kubernetes.Interface, cfg Config) (*Sharder, error) {
 			cfg.OnChange(Change{Kind: ChangeKind(c.Kind), Member: c.Member, Partitions: c.Partitions, Err: c.Err})
 		}
 	}
+	settings.OnStop = func() { s.acquirer.Stop() }
 	s.member = member.New(settings)
 	s.ownership = ownership{s.member.Published, tracker}
+	s.acquirer = workqueue.NewAcquirer(s.ownership, s.hash)
+	s.member.Components.AddQueue(s.acquirer)
 	return s, nil
 }
 
@@ -115,6 +120,7 @@ func (s *Sharder) Run(ctx context.Context) error {
 	if err := s.begin(); err != nil {
 		return err
 	}
+	defer s.acquirer.Stop()
 	logger := klog.LoggerWithValues(klog.FromContext(ctx), "ring", s.cfg.Name, "pod", s.cfg.PodName)
 	s.logger.Store(&logger)
 	ctx = klog.NewContext(ctx, logger)

@@ -122,22 +122,22 @@ func New[T comparable](rateLimiter workqueue.TypedRateLimiter[T], o Options[T]) 
 	case o.Point == nil:
 		panic("workqueue.New: Options.Point is nil")
 	}
-	q := &Queue[T]{
-		owner:        o.Ownership,
-		point:        o.Point,
-		onForeignAdd: o.OnForeignAdd,
-		recorder:     o.Recorder,
-		limiter:      rateLimiter,
-		epoch:        time.Now(),
-	}
-	q.wake.L = &q.mu
-	q.timed, _ = o.Ownership.(TimedOwnership)
-	if q.recorder == nil {
-		q.recorder = noRecorder{}
+	q := newQueue[T](o.Ownership)
+	q.point, q.onForeignAdd, q.limiter = o.Point, o.OnForeignAdd, rateLimiter
+	if o.Recorder != nil {
+		q.recorder = o.Recorder
 	}
 	q.ownClock = o.Config.Clock != nil
 	q.meter = newMeter(q, o.Config)
 	q.timers = timersOf(q, o.Config)
+	return q
+}
+
+// newQueue returns a queue without what only Add, and what is above it, need. It starts nothing.
+func newQueue[T comparable](owner Ownership) *Queue[T] {
+	q := &Queue[T]{owner: owner, recorder: noRecorder{}, epoch: time.Now()}
+	q.wake.L = &q.mu
+	q.timed, _ = owner.(TimedOwnership)
 	return q
 }
 
