@@ -31,6 +31,13 @@ func (s *Sharder) owns(point uint64) bool {
 	return now.State(point) == ring.Active && now.Fence != nil
 }
 
+// Partition returns the partition of a key string, as Change.Partitions counts them. The number
+// changes with Config.Key and Config.Partitions, which may change while the fleet is
+// updated: do not store it.
+func (s *Sharder) Partition(key string) int {
+	return ring.PartitionOf(s.hash(key), len(s.member.Published.View().States))
+}
+
 // Owner returns the Pod name of the member to which the ring, as this member sees it,
 // assigns a key string. During a handover, the previous owner may still hold the
 // partition. Owner returns false if the ring has no members.
