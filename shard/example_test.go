@@ -111,7 +111,6 @@ func ExampleConfig_Validate() {
 	config.RenewPeriod = 8 * time.Second
 	fmt.Println(config.Validate())
 	// Output:
-	// shard: invalid configuration: load: 0.5 must be a finite number of at least 1, or there is not enough room for all partitions
-	// RenewDeadline: 9s must be more than twice RenewPeriod (8s): one lost heartbeat must not stop a member
-	// WatchLagLimit: 6s must be at least RenewPeriod (8s) and less than LeaseDuration (15s)
+	// shard: invalid configuration: Load: 0.5 must be a finite number of at least 1, or there is not enough room for all partitions
+	// RenewPeriod: 8s must be less than 3/10 of LeaseDuration (15s)
 }

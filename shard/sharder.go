@@ -59,10 +59,10 @@ type Sharder struct {
 // means no limit. With a limit of 5 requests a second everything works, but later: a
 // member that has to evict 60 others by itself needs 13 seconds more.
 func New(client kubernetes.Interface, cfg Config) (*Sharder, error) {
-	cfg = cfg.WithDefaults()
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
+	cfg = cfg.WithDefaults()
 	if c, generated := client.(*kubernetes.Clientset); client == nil || generated && c == nil {
 		return nil, errors.New("shard: the client is nil")
 	}

@@ -101,18 +101,18 @@ func (p Parameters) Validate() error {
 	var errs []error
 	switch {
 	case p.Key == keyByController || p.Key == keyByClusterController:
-		errs = append(errs, fmt.Errorf("key: %q is relative to the key of a ring and cannot be the key of a ring itself", p.Key))
+		errs = append(errs, fmt.Errorf("Key: %q is relative to the key of a ring and cannot be the key of a ring itself", p.Key))
 	case !keyName.MatchString(p.Key):
-		errs = append(errs, fmt.Errorf("key: name %.100q must be 1 to 63 lower-case letters, digits, '-' or '.', starting and ending with a letter or digit", p.Key))
+		errs = append(errs, fmt.Errorf("Key: name %.100q must be 1 to 63 lower-case letters, digits, '-' or '.', starting and ending with a letter or digit", p.Key))
 	}
 	if p.Partitions < 1 || p.Partitions > MaxPartitions {
-		errs = append(errs, fmt.Errorf("partitions: %d is not between 1 and %d", p.Partitions, MaxPartitions))
+		errs = append(errs, fmt.Errorf("Partitions: %d is not between 1 and %d", p.Partitions, MaxPartitions))
 	}
 	if p.VirtualNodes < 1 || p.VirtualNodes > MaxVirtualNodes {
-		errs = append(errs, fmt.Errorf("virtual nodes: %d is not between 1 and %d", p.VirtualNodes, MaxVirtualNodes))
+		errs = append(errs, fmt.Errorf("VirtualNodes: %d is not between 1 and %d", p.VirtualNodes, MaxVirtualNodes))
 	}
 	if !(p.Load >= 1) || math.IsInf(p.Load, 0) { // the negation catches NaN
-		errs = append(errs, fmt.Errorf("load: %v must be a finite number of at least 1, or there is not enough room for all partitions", p.Load))
+		errs = append(errs, fmt.Errorf("Load: %v must be a finite number of at least 1, or there is not enough room for all partitions", p.Load))
 	}
 	return errors.Join(errs...)
 }
