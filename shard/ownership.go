@@ -66,16 +66,20 @@ func (s *Sharder) Token(key string) string { return s.member.Published.Token(s.h
 type ownership struct {
 	*member.Published
 	writes *cachesync.WriteTracker
+	s      *Sharder
 }
 
 var _ workqueue.TimedOwnership = ownership{} // without it, a queue reads the clocks twice as often
 
 // nothing is the ownership of informers and queues whose key cannot be used: Run does not
 // return the error if they are created later.
-type nothing struct{}
+type nothing struct{ s *Sharder }
 
 func (nothing) State(uint64) ring.State { return ring.NotOwned }
 func (nothing) Fenced() bool            { return true }
+
+func (o ownership) sharder() *Sharder { return o.s }
+func (n nothing) sharder() *Sharder   { return n.s }
 
 // The parts of ownership that only requests use.
 type (

@@ -86,10 +86,19 @@ func New(client kubernetes.Interface, cfg Config) (*Sharder, error) {
 	}
 	settings.OnStop = func() { s.acquirer.Stop() }
 	s.member = member.New(settings)
-	s.ownership = ownership{s.member.Published, tracker}
+	s.ownership = ownership{s.member.Published, tracker, s}
 	s.acquirer = workqueue.NewAcquirer(s.ownership, s.hash)
 	s.member.Components.AddQueue(s.acquirer)
 	return s, nil
+}
+
+// NewOrDie is [New], and panics if the configuration is invalid.
+func NewOrDie(client kubernetes.Interface, cfg Config) *Sharder {
+	s, err := New(client, cfg)
+	if err != nil {
+		panic(err)
+	}
+	return s
 }
 
 // Identity returns this member's identity as written on its Lease:
