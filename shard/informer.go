@@ -138,7 +138,7 @@ func FirstReplay(registration cache.ResourceEventHandlerRegistration) cache.Done
 // read from the objects themselves.
 func wrap(s *Sharder, inner cache.SharedIndexInformer, key Key, example any) cache.SharedIndexInformer {
 	owner := informer.Ownership(s.ownership)
-	if informer.Of(inner) != nil {
+	if _, again := inner.(unfiltered); again || informer.Of(inner) != nil {
 		s.fault("shard: WrapInformer: the informer is sharded already (%T): use it as it is, or wrap the informer inside it", inner)
 		return inner
 	}
