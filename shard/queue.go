@@ -27,6 +27,11 @@ type Queue[T comparable] interface {
 	// [ErrFenced] at the fence, and at Done. It does not end when its parent is cancelled,
 	// because a drain is not an abort; it ends at its parent's deadline, and has its values.
 	Context(parent context.Context, item T) context.Context
+	// AddGained is Add for objects that this member has gained, as a handler learns from
+	// [HandlerFuncs].GainedFunc. Live events and retries do not wait behind them: while others
+	// wait, one item in eight that Get returns is a gained one. Otherwise the order is that in
+	// which items were added, as in client-go.
+	AddGained(item T)
 	// GetWithContext is Get and Context in one call. After a shutdown it returns the parent.
 	GetWithContext(parent context.Context) (item T, work context.Context, shutdown bool)
 }

@@ -33,7 +33,7 @@ type Acquirer struct {
 // NewAcquirer creates an Acquirer. The function point returns the point of the hash space of a
 // key. It must be pure.
 func NewAcquirer(owner Ownership, point func(key string) uint64) *Acquirer {
-	queue := newQueue[string](owner)
+	queue := newCore[string](owner)
 	queue.meter = noMeter[string]{}
 	queue.shuttingDown = true
 	return &Acquirer{queue: queue, point: point, waiting: map[string][]chan struct{}{}}

@@ -22,7 +22,7 @@ import (
 
 // operate is an operator, as its main function runs it. It calls reconcile for each item.
 func operate(ctx context.Context, member string, client kubernetes.Interface, reconcile func(cache.ObjectName, *corev1.ConfigMap)) error {
-	s, err := shard.New(client, shard.Config{Name: "example", PodName: member, Namespace: "ops", StartupSettle: time.Millisecond})
+	s, err := shard.New(client, shard.Config{Name: "example", PodName: member, Namespace: "ops", StartupSettle: -1})
 	if err != nil {
 		return err
 	}
