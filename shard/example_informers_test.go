@@ -15,8 +15,8 @@ import (
 	dynamicfake "k8s.io/client-go/dynamic/fake"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes/scheme"
-	"k8s.io/client-go/metadata/metadatainformer"
 	metadatafake "k8s.io/client-go/metadata/fake"
+	"k8s.io/client-go/metadata/metadatainformer"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/util/workqueue"
 
@@ -42,10 +42,12 @@ func ExampleWrapInformer_dynamic() {
 		color, _, _ := unstructured.NestedString(obj.(*unstructured.Unstructured).Object, "data", "color")
 		seen <- color
 	}})
-	factory.Start(context.Background().Done())
+	informing, halt := context.WithCancel(context.Background())
+	factory.Start(informing.Done())
 	stop := runExample(s)
 	fmt.Println(<-seen)
 	stop()
+	halt()
 	factory.Shutdown()
 	// Output: blue
 }
@@ -67,10 +69,12 @@ func ExampleWrapInformer_metadata() {
 	_, _ = maps.AddEventHandler(cache.ResourceEventHandlerFuncs{AddFunc: func(obj any) {
 		seen <- obj.(*metav1.PartialObjectMetadata).Labels["team"]
 	}})
-	factory.Start(context.Background().Done())
+	informing, halt := context.WithCancel(context.Background())
+	factory.Start(informing.Done())
 	stop := runExample(s)
 	fmt.Println(<-seen)
 	stop()
+	halt()
 	factory.Shutdown()
 	// Output: red
 }
@@ -132,4 +136,3 @@ func runExample(s *shard.Sharder) (stop func()) {
 	})
 	return func() { cancel(); running.Wait() }
 }
-

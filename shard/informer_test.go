@@ -48,10 +48,6 @@ func TestRunRefusesInformersThatShowWrongObjects(t *testing.T) {
 		"wrapped twice": {setUp: func(s *shard.Sharder, factory informers.SharedInformerFactory) {
 			shard.WrapInformer(s, shard.WrapInformer(s, factory.Core().V1().ConfigMaps().Informer()))
 		}, remedy: "use it as it is"},
-		"wrapped again as a typed informer": {setUp: func(s *shard.Sharder, factory informers.SharedInformerFactory) {
-			i := shard.WrapInformer(s, factory.Core().V1().ConfigMaps().Informer())
-			shard.WrapInformer(s, cache.NewTypedSharedIndexInformer[*corev1.ConfigMap](i))
-		}, remedy: "use it as it is"},
 		"another key": {setUp: func(s *shard.Sharder, factory informers.SharedInformerFactory) {
 			shard.WrapInformer(s, factory.Core().V1().ConfigMaps().Informer(), shard.ByUID)
 		}, remedy: "ByFunc", is: ring.ErrOtherKey},
@@ -112,7 +108,9 @@ func TestWrapGenerated_LetsConstructorsStayAsTheyAre(t *testing.T) {
 		"a key that cannot be used": {func(s *shard.Sharder, maps coreinformers.ConfigMapInformer) coreinformers.ConfigMapInformer {
 			return shard.WrapGenerated(s, maps, shard.ByUID)
 		}, true},
-		"plain": {func(_ *shard.Sharder, maps coreinformers.ConfigMapInformer) coreinformers.ConfigMapInformer { return maps }, false},
+		"plain": {func(_ *shard.Sharder, maps coreinformers.ConfigMapInformer) coreinformers.ConfigMapInformer {
+			return maps
+		}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			client := shardtest.NewCluster().Client("a", &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "x", Name: "y"}})

@@ -120,7 +120,10 @@ func (s *Sharder) Config() Config { return s.cfg }
 //
 // The member joins the ring when all informers made with [NewInformer] and
 // [WrapInformer] before Run have synced. Start them before Run or at the same time. If the
-// member loses its Lease it stops all work and joins again.
+// member loses its Lease it stops all work and joins again. Informers and queues may be added
+// later, too: a member that is on the ring does not wait for them, and their handlers see what it
+// owns in their initial list. It forgets informers that have stopped, and queues that are shut
+// down and empty.
 //
 // Run returns an error at once if the setup is invalid, and after a few seconds if access
 // to Leases is denied. The errors that it may return later are listed with
