@@ -138,7 +138,7 @@ func FirstReplay(registration cache.ResourceEventHandlerRegistration) cache.Done
 // read from the objects themselves.
 func wrap(s *Sharder, inner cache.SharedIndexInformer, key Key, example any) cache.SharedIndexInformer {
 	owner := informer.Ownership(s.ownership)
-	if _, again := inner.(unfiltered); again || informer.Of(inner) != nil {
+	if informer.Of(inner) != nil || sharderOf(inner) != nil {
 		s.fault("shard: WrapInformer: the informer is sharded already (%T): use it as it is, or wrap the informer inside it", inner)
 		return inner
 	}
@@ -176,8 +176,8 @@ func (s *Sharder) silent(inner cache.SharedIndexInformer) cache.SharedIndexInfor
 
 // sharderOf returns the Sharder that has made an informer, or nil.
 func sharderOf(i cache.SharedIndexInformer) *Sharder {
-	if u, ok := i.(unfiltered); ok {
-		return u.s
+	if c, ok := i.GetController().(unfilteredController); ok {
+		return c.s
 	}
 	if i := informer.Of(i); i != nil {
 		if owner, ok := i.Ownership().(interface{ sharder() *Sharder }); ok {
@@ -191,6 +191,17 @@ func sharderOf(i cache.SharedIndexInformer) *Sharder {
 type unfiltered struct {
 	cache.SharedIndexInformer
 	s *Sharder
+}
+
+// unfilteredController shows which Sharder an informer comes from, through wrappers that embed it.
+type unfilteredController struct {
+	cache.Controller
+	s *Sharder
+}
+
+// GetController is the inner informer's.
+func (u unfiltered) GetController() cache.Controller {
+	return unfilteredController{u.SharedIndexInformer.GetController(), u.s}
 }
 
 // Replay has nothing to replay. It returns after the informer has stopped, so that its member

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -94,6 +95,15 @@ func newOldController(maps coreinformers.ConfigMapInformer) *oldController {
 	return c
 }
 
+// embedding hides an informer in another one, as client-go's typed informers do.
+type embedding struct {
+	coreinformers.ConfigMapInformer
+}
+
+func (e embedding) Informer() cache.SharedIndexInformer {
+	return struct{ cache.SharedIndexInformer }{e.ConfigMapInformer.Informer()}
+}
+
 func TestWrapGenerated_LetsConstructorsStayAsTheyAre(t *testing.T) {
 	for name, test := range map[string]struct {
 		wrap    func(*shard.Sharder, coreinformers.ConfigMapInformer) coreinformers.ConfigMapInformer
@@ -104,6 +114,9 @@ func TestWrapGenerated_LetsConstructorsStayAsTheyAre(t *testing.T) {
 		}, true},
 		"unfiltered": {func(s *shard.Sharder, maps coreinformers.ConfigMapInformer) coreinformers.ConfigMapInformer {
 			return shard.WrapGenerated(s, maps, shard.Unfiltered)
+		}, true},
+		"unfiltered, in a wrapper": {func(s *shard.Sharder, maps coreinformers.ConfigMapInformer) coreinformers.ConfigMapInformer {
+			return embedding{shard.WrapGenerated(s, maps, shard.Unfiltered)}
 		}, true},
 		"a key that cannot be used": {func(s *shard.Sharder, maps coreinformers.ConfigMapInformer) coreinformers.ConfigMapInformer {
 			return shard.WrapGenerated(s, maps, shard.ByUID)
@@ -155,6 +168,27 @@ func TestReadyNamesInformersThatWereNotStarted(t *testing.T) {
 	if err := s.Ready(); err == nil || !strings.Contains(err.Error(), "v1.ConfigMap") {
 		t.Errorf("not ready: %v", err)
 	}
+}
+
+// The log repeats which informers the member waits for.
+func TestTheLogNamesInformersThatWereNotStarted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client := shardtest.NewCluster().Client("a")
+		to := new(sink)
+		m := startLogging(t, client, "b", to, func(s *shard.Sharder) {
+			shard.WrapInformer(s, informers.NewSharedInformerFactory(client, 0).Core().V1().ConfigMaps().Informer())
+		})
+		time.Sleep(35 * time.Second)
+		if n := to.count("Waiting for informers to sync before joining the ring"); n != 3 {
+			t.Errorf("%d lines in 35 s", n)
+		}
+		if err := m.Ready(); err == nil || !strings.Contains(err.Error(), "v1.ConfigMap") {
+			t.Errorf("ready: %v", err)
+		}
+		if err := m.end(); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // A deletion must outlive the longest handover.
