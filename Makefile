@@ -23,7 +23,7 @@ test: ## Run the tests that must pass before each commit (CI runs them too): abo
 	@GO="$(GO)" exec hack/test.sh verify unit benchmarks controlplane e2e
 
 soak: ## Run everything, for the changes that CONTRIBUTING.md lists: about an hour
-	@GO="$(GO)" SEEDS=$(SEEDS) FLEETS=$(FLEETS) DURATION=$(DURATION) exec hack/test.sh verify_all unit_all benchmarks mutants simulate controlplane e2e_all chaos
+	@GO="$(GO)" SEEDS=$(SEEDS) FLEETS=$(FLEETS) DURATION=$(DURATION) exec hack/test.sh verify_all unit_all client_go benchmarks mutants simulate controlplane e2e_all chaos
 
 verify: ## Check formatting, vet, lint, import rules and generated code
 unit: ## Run the unit tests, with the race detector for packages with goroutines

@@ -36,6 +36,10 @@ unit_all() { # all unit tests under the race detector
 	$go test -vet=off -race -timeout 60m ./...
 }
 
+client_go() { # build and test the library with the oldest version of client-go that it supports (4 min)
+	hack/verify-client-go.sh 0.36.0
+}
+
 benchmarks() { # each benchmark once, to check that it works (20 s)
 	local all
 	all=$($go list ./... | grep -v /example-controller)

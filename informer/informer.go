@@ -133,6 +133,9 @@ func Of(i cache.SharedIndexInformer) *Informer {
 	return nil
 }
 
+// Ownership returns the Ownership that the informer was made with.
+func (i *Informer) Ownership() Ownership { return i.ownership }
+
 // controller shows which Informer it comes from, through wrappers that embed the Informer.
 type controller struct {
 	cache.Controller

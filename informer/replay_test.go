@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -184,40 +183,6 @@ func TestI8_HasSynced(t *testing.T) {
 		synctest.Wait()
 		if diff := cmp.Diff([]string{"add other@2"}, j.take()); diff != "" {
 			t.Error(diff)
-		}
-	})
-}
-
-func TestI8_ShutDownWaitsForReplays(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		l := newLive(t, &owner{}, 0)
-		defer l.stop()
-		l.source.Add(object("a", 0, 0))
-		l.source.Add(object("b", 0, 0))
-		synctest.Wait()
-		handling, resume := make(chan struct{}, 2), make(chan struct{})
-		j := &journal{hook: func(string) { handling <- struct{}{}; <-resume }}
-		handle := l.handler(t, j)
-		synctest.Wait() // the initial list is dropped
-		l.i.Activated(l.set(ring.Active, 0))
-		<-handling
-		ended := make(chan error, 1)
-		go func() { ended <- cache.ShutDownEventHandler(l.i, handle) }()
-		for range 1000 { // not synctest.Wait: a goroutine that waits for a mutex is not durably blocked
-			runtime.Gosched()
-		}
-		select {
-		case err := <-ended:
-			t.Errorf("ShutDownEventHandler returned (%v) while a replay was calling the handler", err)
-		default:
-		}
-		close(resume)
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
-		synctest.Wait()
-		if lines := j.take(); len(lines) != 1 {
-			t.Errorf("%v: the handler was called after its shutdown began", lines)
 		}
 	})
 }

@@ -6,7 +6,6 @@ package shard
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"os"
 	"strings"
 	"time"
@@ -40,7 +39,8 @@ const (
 const minDrift = 0.05
 
 // Config identifies this member and configures its ring. Only Name is required;
-// the zero value of every other field means its default. The members of a
+// the zero value of every other field means its default. A negative value turns off what can be
+// turned off; the field's comment says so. The members of a
 // ring share its Name, and should have the same Key, Partitions, VirtualNodes and Load. While a
 // rolling update changes them, the values of the oldest member apply to all.
 type Config struct {
@@ -118,13 +118,13 @@ type Config struct {
 	DeletionWindow time.Duration
 	// StartupSettle is how long a new member that sees no active member waits for others
 	// that start at the same time, before it claims all partitions. It waits up to five
-	// times as long while one of them is joining. Default 1 s.
+	// times as long while one of them is joining. Negative: it does not wait; default 1 s.
 	StartupSettle time.Duration
 	// CacheSyncTimeout is how long a member that gains partitions waits, at most, for its
 	// informers to show what the former owners wrote last through [WrapTransport].
 	// Informers that are up to date cause no wait, and usually they are up to date within
 	// milliseconds. The informers of a member that was cut off need a while until they
-	// watch again. Default 5 s.
+	// watch again. Negative: it does not wait, and G9 does not hold; default 5 s.
 	CacheSyncTimeout time.Duration
 	// Quarantine makes a new member wait one LeaseDuration before it claims
 	// anything. It is needed only if Leases may be deleted by hand while every member
@@ -157,38 +157,6 @@ type Config struct {
 // identity from the environment. Times that are derived from others
 // stay zero, so that they follow when the others are changed.
 func DefaultConfig(name string) Config { return Config{Name: name}.withIdentity().withConstants() }
-
-// WithPodName returns a copy with another PodName.
-func (c Config) WithPodName(name string) Config { c.PodName = name; return c }
-
-// WithNamespace returns a copy with another Namespace.
-func (c Config) WithNamespace(namespace string) Config { c.Namespace = namespace; return c }
-
-// WithLeasePrefix returns a copy with another LeasePrefix.
-func (c Config) WithLeasePrefix(prefix string) Config { c.LeasePrefix = prefix; return c }
-
-// WithLeaseLabels returns a copy with other LeaseLabels.
-func (c Config) WithLeaseLabels(labels map[string]string) Config {
-	c.LeaseLabels = maps.Clone(labels)
-	return c
-}
-
-// WithKey returns a copy with another Key.
-func (c Config) WithKey(key Key) Config { c.Key = key; return c }
-
-// WithHeartbeat returns a copy with another interval between heartbeats and another
-// duration of the Lease. The other times are derived from the duration.
-func (c Config) WithHeartbeat(interval, duration time.Duration) Config {
-	c.RenewPeriod, c.LeaseDuration = interval, duration
-	c.RenewDeadline, c.StopGracePeriod, c.WatchLagLimit = 0, 0, 0
-	return c
-}
-
-// WithHashRing returns a copy with other ring parameters.
-func (c Config) WithHashRing(partitions, virtualNodes int, load float64) Config {
-	c.Partitions, c.VirtualNodes, c.Load = partitions, virtualNodes, load
-	return c
-}
 
 // WithDefaults returns a copy in which every field that was zero has its default.
 // [New] uses this copy.
@@ -255,6 +223,7 @@ func or[T comparable](value, fallback T) T {
 // Validate checks the configuration with its defaults and returns every error, joined
 // with errors.Join. [New] calls it.
 func (c Config) Validate() error {
+	set := c // without the defaults: only what the user has set can be wrong
 	c = c.WithDefaults()
 	var errs []error
 	fault := func(field, format string, args ...any) {
@@ -278,7 +247,7 @@ func (c Config) Validate() error {
 	} else if problems := validation.IsDNS1123Label(c.Namespace); len(problems) > 0 {
 		fault("Namespace", "%q is not a valid namespace name: %s", c.Namespace, strings.Join(problems, "; "))
 	}
-	if problems := validation.IsDNS1123Subdomain(c.LeasePrefix + "x"); len(problems) > 0 {
+	if problems := validation.IsDNS1123Subdomain(c.LeasePrefix + "x"); len(problems) > 0 && c.LeasePrefix != c.Name+"-" {
 		fault("LeasePrefix", "%q is not a valid prefix of a Lease name: %s", c.LeasePrefix, strings.Join(problems, "; "))
 	}
 	for key, value := range c.LeaseLabels {
@@ -289,16 +258,22 @@ func (c Config) Validate() error {
 			fault("LeaseLabels", "%q: the prefix %s/ is reserved for this library; choose another prefix", key, prefix)
 		}
 	}
+	parameters := c.parameters()
 	if c.Key.Name() == ByController.Name() || c.Key.Name() == ByClusterController.Name() {
 		fault("Key", "%s is only for the informers of dependents; choose another key for the ring", c.Key.Name())
+		parameters.Key = ByName.Name() // this fault is reported
 	} else if _, err := c.Key.Resolve(c.Key); err != nil {
 		fault("Key", "%v", err)
+		parameters.Key = ByName.Name()
 	}
-	if err := c.parameters().Validate(); err != nil {
+	if err := parameters.Validate(); err != nil {
 		errs = append(errs, err)
 	}
-	c.validateTimes(fault)
-	c.validateDeletionWindow(fault)
+	before := len(errs)
+	c.validateTimes(set, fault)
+	if len(errs) == before { // the limits of one time depend on the others
+		c.validateRelations(set, fault)
+	}
 	if len(errs) == 0 {
 		return nil
 	}
@@ -309,40 +284,71 @@ func (c Config) Validate() error {
 // overflow.
 const maxTime = 365 * 24 * time.Hour
 
-func (c Config) validateTimes(fault func(field, format string, args ...any)) {
-	if c.LeaseDuration < time.Second || c.LeaseDuration%time.Second != 0 || c.LeaseDuration > claim.MaxLeaseDuration {
-		fault("LeaseDuration", "%v must be a whole number of seconds, at least one and at most %v", c.LeaseDuration, claim.MaxLeaseDuration)
+// validateTimes checks each time by itself.
+func (c Config) validateTimes(set Config, fault func(field, format string, args ...any)) {
+	if d := c.LeaseDuration; d < time.Second || d%time.Second != 0 || d > claim.MaxLeaseDuration {
+		fault("LeaseDuration", "%v must be a whole number of seconds, at least one and at most %v", d, claim.MaxLeaseDuration)
 	}
 	for _, f := range []struct {
-		name  string
-		value time.Duration
+		name     string
+		value    time.Duration
+		most     time.Duration
+		optional bool // negative means off
 	}{
-		{"RenewDeadline", c.RenewDeadline},
-		{"RenewPeriod", c.RenewPeriod},
-		{"StopGracePeriod", c.StopGracePeriod},
-		{"WatchLagLimit", c.WatchLagLimit},
-		{"DrainTimeout", c.DrainTimeout},
-		{"StartupSettle", c.StartupSettle},
-		{"CacheSyncTimeout", c.CacheSyncTimeout},
+		{"RenewDeadline", set.RenewDeadline, maxTime, false},
+		{"RenewPeriod", set.RenewPeriod, maxTime, false},
+		{"StopGracePeriod", set.StopGracePeriod, maxTime, false},
+		{"WatchLagLimit", set.WatchLagLimit, maxTime, false},
+		{"DrainGrace", set.DrainGrace, time.Hour, true}, // no member can gain the partition meanwhile
+		{"DrainTimeout", set.DrainTimeout, maxTime, false},
+		{"DeletionWindow", set.DeletionWindow, 4 * maxTime, true},
+		{"StartupSettle", set.StartupSettle, maxTime, true},
+		{"CacheSyncTimeout", set.CacheSyncTimeout, maxTime, true},
 	} {
-		if f.value <= 0 {
-			fault(f.name, "%v must be greater than 0", f.value)
-		} else if f.value > maxTime {
-			fault(f.name, "%v must be at most %v", f.value, maxTime)
+		switch {
+		case f.value < 0 && !f.optional:
+			fault(f.name, "%v must be greater than 0, or 0 for the default", f.value)
+		case f.value > f.most:
+			fault(f.name, "%v must be at most %v", f.value, f.most)
 		}
 	}
-	if c.RenewDeadline <= 2*c.RenewPeriod {
-		fault("RenewDeadline", "%v must be more than twice RenewPeriod (%v): one lost heartbeat must not stop a member", c.RenewDeadline, c.RenewPeriod)
+}
+
+// validateRelations checks times that limit each other. A time that was not set follows the
+// others, so the fault is in one that was set; the first of those that fault names.
+func (c Config) validateRelations(set Config, fault func(field, format string, args ...any)) {
+	if c.RenewDeadline <= 2*c.RenewPeriod { // one lost heartbeat must not stop a member
+		switch {
+		case set.RenewPeriod == 0:
+			fault("RenewDeadline", "%v must be more than twice RenewPeriod (%v)", c.RenewDeadline, c.RenewPeriod)
+		case set.RenewDeadline != 0:
+			fault("RenewPeriod", "%v must be less than half of RenewDeadline (%v)", c.RenewPeriod, c.RenewDeadline)
+		case c.RenewPeriod >= c.LeaseDuration:
+			fault("RenewPeriod", "%v must be less than 3/10 of LeaseDuration (%v); were the two swapped?", c.RenewPeriod, c.LeaseDuration)
+		default:
+			fault("RenewPeriod", "%v must be less than 3/10 of LeaseDuration (%v)", c.RenewPeriod, c.LeaseDuration)
+		}
+	} else if c.WatchLagLimit < c.RenewPeriod {
+		if set.WatchLagLimit == 0 {
+			fault("RenewPeriod", "%v must be at most 2/5 of LeaseDuration (%v), or set WatchLagLimit", c.RenewPeriod, c.LeaseDuration)
+		} else {
+			fault("WatchLagLimit", "%v must be at least RenewPeriod (%v)", c.WatchLagLimit, c.RenewPeriod)
+		}
+	}
+	if c.WatchLagLimit >= c.LeaseDuration {
+		fault("WatchLagLimit", "%v must be less than LeaseDuration (%v)", c.WatchLagLimit, c.LeaseDuration)
 	}
 	if c.Drift() < minDrift {
-		fault("LeaseDuration", "%v is too close to RenewDeadline + StopGracePeriod (%v): it tolerates clocks whose rates differ by %.1f %%, but %.0f %% are required",
-			c.LeaseDuration, c.RenewDeadline+c.StopGracePeriod, 100*c.Drift(), 100*minDrift)
+		most := time.Duration(float64(c.LeaseDuration) * (1 - minDrift) / (1 + minDrift)).Round(time.Millisecond)
+		name, value, other, and := "RenewDeadline", c.RenewDeadline, c.StopGracePeriod, "StopGracePeriod"
+		if set.RenewDeadline == 0 {
+			name, value, other, and = and, other, value, name
+		}
+		fault(name, "%v and %s (%v) must add up to less than %v with a LeaseDuration of %v, for clocks whose rates differ by %.0f %%",
+			value, and, other, most, c.LeaseDuration, 100*minDrift)
 	}
-	if c.DrainGrace > time.Hour {
-		fault("DrainGrace", "%v must be at most one hour: no member can gain the partition meanwhile", c.DrainGrace)
-	}
-	if c.WatchLagLimit < c.RenewPeriod || c.WatchLagLimit >= c.LeaseDuration {
-		fault("WatchLagLimit", "%v must be at least RenewPeriod (%v) and less than LeaseDuration (%v)", c.WatchLagLimit, c.RenewPeriod, c.LeaseDuration)
+	if least := c.leastDeletionWindow(); c.DeletionWindow >= 0 && c.DeletionWindow < least {
+		fault("DeletionWindow", "%v must be at least LeaseDuration + DrainGrace + DrainTimeout + CacheSyncTimeout (%v), or a handover loses deletions; a negative value turns the memory of deletions off", c.DeletionWindow, least)
 	}
 }
 
@@ -351,16 +357,7 @@ func (c Config) validateTimes(fault func(field, format string, args ...any)) {
 // the Lease must expire; otherwise a drain ends. In both cases the new owner may then wait for
 // its caches.
 func (c Config) leastDeletionWindow() time.Duration {
-	return c.LeaseDuration + max(c.DrainGrace, 0) + c.DrainTimeout + c.CacheSyncTimeout
-}
-
-func (c Config) validateDeletionWindow(fault func(field, format string, args ...any)) {
-	if most := 4 * maxTime; c.DeletionWindow > most {
-		fault("DeletionWindow", "%v must be at most %v", c.DeletionWindow, most)
-	}
-	if least := c.leastDeletionWindow(); c.DeletionWindow >= 0 && c.DeletionWindow < least {
-		fault("DeletionWindow", "%v must be at least LeaseDuration + DrainGrace + DrainTimeout + CacheSyncTimeout (%v), or a handover loses deletions; a negative value turns the memory of deletions off", c.DeletionWindow, least)
-	}
+	return c.LeaseDuration + max(c.DrainGrace, 0) + c.DrainTimeout + max(c.CacheSyncTimeout, 0)
 }
 
 // Drift returns the difference in rate between two members' clocks that the
@@ -387,6 +384,6 @@ func (c Config) machine() claim.Config {
 		Member: c.PodName, Lease: c.leaseName(), Parameters: c.parameters(),
 		LeaseDuration: c.LeaseDuration, RenewDeadline: c.RenewDeadline, RenewPeriod: c.RenewPeriod,
 		WatchLagLimit: c.WatchLagLimit, DrainGrace: max(c.DrainGrace, 0), DrainTimeout: c.DrainTimeout,
-		Coalesce: coalesce, StartupSettle: c.StartupSettle, Quarantine: c.Quarantine, CacheSyncTimeout: c.CacheSyncTimeout,
+		Coalesce: coalesce, StartupSettle: max(c.StartupSettle, 0), Quarantine: c.Quarantine, CacheSyncTimeout: max(c.CacheSyncTimeout, 0),
 	}
 }

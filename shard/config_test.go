@@ -7,12 +7,14 @@ import (
 	"math"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes/fake"
 
 	"github.com/tom-ludwig/operator-scaling/shard"
+	"github.com/tom-ludwig/operator-scaling/shard/shardtest"
 )
 
 func TestConfig_Defaults(t *testing.T) {
@@ -79,15 +81,15 @@ func TestConfig_ValidateReportsEveryError(t *testing.T) {
 		"no function":     {func(c *shard.Config) { c.Key = shard.ByFunc("x", nil) }, []string{"Key:"}},
 		"bad key name": {func(c *shard.Config) {
 			c.Key = shard.ByFunc("Not/Good", func(metav1.Object) string { return "" })
-		}, []string{"key: name"}},
-		"partitions":       {func(c *shard.Config) { c.Partitions = -1 }, []string{"partitions: -1"}},
-		"load":             {func(c *shard.Config) { c.Load = 0.5 }, []string{"load: 0.5"}},
-		"virtual nodes":    {func(c *shard.Config) { c.VirtualNodes = -3 }, []string{"virtual nodes: -3"}},
+		}, []string{"Key: name"}},
+		"partitions":       {func(c *shard.Config) { c.Partitions = -1 }, []string{"Partitions: -1"}},
+		"load":             {func(c *shard.Config) { c.Load = 0.5 }, []string{"Load: 0.5"}},
+		"virtual nodes":    {func(c *shard.Config) { c.VirtualNodes = -3 }, []string{"VirtualNodes: -3"}},
 		"too long a lease": {func(c *shard.Config) { c.LeaseDuration = time.Hour + time.Second }, []string{"LeaseDuration: 1h0m1s must be", "at most 1h0m0s"}},
 		"too long a UID":   {func(c *shard.Config) { c.PodUID = strings.Repeat("x", 65) }, []string{"PodUID: ", "more than 64 characters"}},
 		"part of seconds":  {func(c *shard.Config) { c.LeaseDuration = 1500 * time.Millisecond }, []string{"LeaseDuration: 1.5s must be a whole number of seconds"}},
-		"slow heartbeat":   {func(c *shard.Config) { c.RenewPeriod = 5 * time.Second }, []string{"RenewDeadline: 9s must be more than twice RenewPeriod"}},
-		"no margin":        {func(c *shard.Config) { c.RenewDeadline = 14 * time.Second }, []string{"is too close to RenewDeadline"}},
+		"slow heartbeat":   {func(c *shard.Config) { c.RenewPeriod = 5 * time.Second }, []string{"RenewPeriod: 5s must be less than 3/10 of LeaseDuration (15s)"}},
+		"no margin":        {func(c *shard.Config) { c.RenewDeadline = 14 * time.Second }, []string{"RenewDeadline: 14s and StopGracePeriod (2s) must add up to less than 13.571s with a LeaseDuration of 15s"}},
 		"watch lag limit":  {func(c *shard.Config) { c.WatchLagLimit = time.Second }, []string{"WatchLagLimit:"}},
 		"DrainGrace":       {func(c *shard.Config) { c.DrainGrace = 61 * time.Minute }, []string{"DrainGrace:"}},
 		"forever": {
@@ -96,7 +98,20 @@ func TestConfig_ValidateReportsEveryError(t *testing.T) {
 			},
 			[]string{"DrainTimeout:", "CacheSyncTimeout:", "StartupSettle:", "DeletionWindow:"},
 		},
-		"several": {func(c *shard.Config) { c.Name, c.Load, c.DrainTimeout = "", 0.1, -1 }, []string{"Name:", "load:", "DrainTimeout:"}},
+		"no swapped heartbeat":         {func(c *shard.Config) { *c = c.WithHeartbeat(15*time.Second, 3*time.Second) }, []string{"RenewPeriod: 15s must be less than 3/10 of LeaseDuration (3s); were the two swapped?"}},
+		"a heartbeat for the deadline": {func(c *shard.Config) { c.RenewDeadline, c.RenewPeriod = 6*time.Second, 3*time.Second }, []string{"RenewPeriod: 3s must be less than half of RenewDeadline (6s)"}},
+		"a deadline for the heartbeat": {func(c *shard.Config) { c.RenewDeadline = 5 * time.Second }, []string{"RenewDeadline: 5s must be more than twice RenewPeriod (3s)"}},
+		"a heartbeat for the watch": {
+			func(c *shard.Config) {
+				c.LeaseDuration, c.RenewDeadline, c.RenewPeriod, c.StopGracePeriod = 100*time.Second, 85*time.Second, 42*time.Second, time.Second
+			},
+			[]string{"RenewPeriod: 42s must be at most 2/5 of LeaseDuration (1m40s), or set WatchLagLimit"},
+		},
+		"a watch for the lease": {func(c *shard.Config) { c.WatchLagLimit = time.Minute }, []string{"WatchLagLimit: 1m0s must be less than LeaseDuration (15s)"}},
+		"a long stop":           {func(c *shard.Config) { c.StopGracePeriod = 6 * time.Second }, []string{"StopGracePeriod: 6s and RenewDeadline (9s) must add up to less than 13.571s"}},
+		"a negative time":       {func(c *shard.Config) { c.RenewPeriod = -1 }, []string{"RenewPeriod: -1ns must be greater than 0"}},
+		"a short memory":        {func(c *shard.Config) { c.DeletionWindow = time.Second }, []string{"DeletionWindow: 1s must be at least"}},
+		"several":               {func(c *shard.Config) { c.Name, c.Load, c.DrainTimeout = "", 0.1, -1 }, []string{"Name:", "Load:", "DrainTimeout:"}},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -106,6 +121,9 @@ func TestConfig_ValidateReportsEveryError(t *testing.T) {
 			if err == nil {
 				t.Fatal("accepted")
 			}
+			if n := strings.Count(err.Error(), "\n") + 1; n > len(test.want) && name != "too long a lease" {
+				t.Errorf("%d messages for %d faults:\n%v", n, len(test.want), err)
+			}
 			for _, want := range test.want {
 				if !strings.Contains(err.Error(), want) {
 					t.Errorf("%q does not contain %q", err, want)
@@ -113,6 +131,24 @@ func TestConfig_ValidateReportsEveryError(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestConfig_NegativeMeansOff(t *testing.T) {
+	c := shard.DefaultConfig("foo").WithPodName("a").WithNamespace("b")
+	c.StartupSettle, c.CacheSyncTimeout, c.DeletionWindow, c.DrainGrace = -1, -1, -1, -1
+	if err := c.Validate(); err != nil {
+		t.Error(err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		began := time.Now()
+		m := start(t, shardtest.NewCluster().Client("a"), "a", func(c *shard.Config) { c.StartupSettle, c.CacheSyncTimeout = -1, -1 })
+		for !m.OwnsKey("x/y") {
+			time.Sleep(time.Millisecond)
+		}
+		if took := time.Since(began); took > 200*time.Millisecond {
+			t.Errorf("the member waited for %v although StartupSettle is off", took)
+		}
+	})
 }
 
 // Times that were not set follow the lease duration.

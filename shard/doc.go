@@ -17,7 +17,8 @@
 //
 // Guarantees (docs/guarantees.md in the repository has the full text):
 //
-//   - G1: One member at a time works on an object, between Get and Done of a [Queue].
+//   - G1: One member at a time works on an object, between Get and Done of a [Queue], or
+//     between [Sharder.Acquire] and done.
 //   - G2: No work is handed out after the fence; the contexts of work end then.
 //   - G3: A partition is released only when no work is in flight on it.
 //   - G4: A member that gains a partition receives its objects as Adds, and recent deletions.

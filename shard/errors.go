@@ -29,6 +29,17 @@ var (
 	ErrFenced = workqueue.ErrFenced
 )
 
+// The errors of [Sharder.Acquire] and [Sharder.TryAcquire].
+var (
+	// ErrNotActive: this member may not work on the key now. Another one owns it, it is being
+	// handed over, or this member is fenced.
+	ErrNotActive = workqueue.ErrNotActive
+	// ErrInUse: the key is already acquired in this process, or a caller of Acquire waits for it.
+	ErrInUse = workqueue.ErrInUse
+	// ErrStopped: the context of Run has ended, or Run has returned.
+	ErrStopped = workqueue.ErrStopped
+)
+
 // ErrChangesDropped is the reason of a [Left] that replaces the waiting changes after
 // Config.OnChange was so slow that more than a thousand of them were waiting. The changes
 // that follow describe what this member has now.

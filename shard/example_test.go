@@ -5,6 +5,7 @@ package shard_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -64,13 +65,52 @@ func Example() {
 	// Run returned <nil>
 }
 
+// A loop backs up databases once an hour. All replicas run it, and exactly one of them works on
+// each database. No queue is involved.
+func ExampleSharder_Acquire() {
+	client := shardtest.NewCluster().Client("op-0") // kubernetes.NewForConfig in an operator
+	s, err := shard.New(client, shard.DefaultConfig("backups").WithPodName("op-0").WithNamespace("default"))
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	defer stop()
+	stopped := make(chan error)
+	go func() { stopped <- s.Run(ctx) }()
+
+	backUp := func(database string) error {
+		work, done, err := s.Acquire(ctx, database) // waits until this member owns it
+		if err != nil {
+			return err
+		}
+		defer done() // a handover waits for this
+		// Pass work to everything that takes long. It ends when the database must move.
+		fmt.Println("backing up", database, "until the context ends:", work.Err() == nil)
+		if _, _, err := s.TryAcquire(ctx, database); errors.Is(err, shard.ErrInUse) {
+			fmt.Println("no other loop of this process works on it")
+		}
+		return nil
+	}
+	fmt.Println(backUp("shop/orders"))
+	stop()
+	fmt.Println("Run returned", <-stopped)
+	_, _, err = s.Acquire(context.Background(), "shop/orders")
+	fmt.Println(err)
+	// Output:
+	// backing up shop/orders until the context ends: true
+	// no other loop of this process works on it
+	// <nil>
+	// Run returned <nil>
+	// acquire "shop/orders": the member has stopped
+}
+
 func ExampleConfig_Validate() {
 	config := shard.DefaultConfig("foo-operator").WithPodName("op-0").WithNamespace("default")
 	config.Load = 0.5
 	config.RenewPeriod = 8 * time.Second
 	fmt.Println(config.Validate())
 	// Output:
-	// shard: invalid configuration: load: 0.5 must be a finite number of at least 1, or there is not enough room for all partitions
-	// RenewDeadline: 9s must be more than twice RenewPeriod (8s): one lost heartbeat must not stop a member
-	// WatchLagLimit: 6s must be at least RenewPeriod (8s) and less than LeaseDuration (15s)
+	// shard: invalid configuration: Load: 0.5 must be a finite number of at least 1, or there is not enough room for all partitions
+	// RenewPeriod: 8s must be less than 3/10 of LeaseDuration (15s)
 }

@@ -65,6 +65,32 @@ func WrapInformer(s *Sharder, inner cache.SharedIndexInformer, key ...Key) cache
 	return wrap(s, inner, k, nil)
 }
 
+// GeneratedInformer is what the generated factories return for each kind, for instance a
+// DeploymentInformer of k8s.io/client-go/informers/apps/v1. L is the type of the lister.
+type GeneratedInformer[L any] interface {
+	Informer() cache.SharedIndexInformer
+	Lister() L
+}
+
+// WrapGenerated is [WrapInformer] for the constructors of controllers that take generated
+// informers. Its result can be passed as such an informer:
+//
+//	NewController(ctx, client,
+//		shard.WrapGenerated(s, factory.Apps().V1().Deployments(), shard.ByController))
+//
+// The factory itself is not changed: its Informer() shows handlers all objects. See
+// [InformerFor] for a factory that other code uses, too.
+func WrapGenerated[L any](s *Sharder, inner GeneratedInformer[L], key ...Key) GeneratedInformer[L] {
+	return generated[L]{inner, WrapInformer(s, inner.Informer(), key...)}
+}
+
+type generated[L any] struct {
+	GeneratedInformer[L]
+	informer cache.SharedIndexInformer
+}
+
+func (g generated[L]) Informer() cache.SharedIndexInformer { return g.informer }
+
 // InformerFor registers a sharded informer in a generated factory, so that the factory's
 // listers and Informer() use it too, and returns it. The constructor is a generated one, for
 // instance NewDeploymentInformer of k8s.io/client-go/informers/apps/v1. The informer
@@ -113,19 +139,20 @@ func FirstReplay(registration cache.ResourceEventHandlerRegistration) cache.Done
 // read from the objects themselves.
 func wrap(s *Sharder, inner cache.SharedIndexInformer, key Key, example any) cache.SharedIndexInformer {
 	owner := informer.Ownership(s.ownership)
-	if informer.Of(inner) != nil {
+	if informer.Of(inner) != nil || sharderOf(inner) != nil {
 		s.fault("shard: WrapInformer: the informer is sharded already (%T): use it as it is, or wrap the informer inside it", inner)
 		return inner
 	}
 	if key.Name() == Unfiltered.Name() {
 		s.caches.Add(inner, example)
-		s.member.Components.AddInformer(unfiltered{inner}, "")
-		return inner
+		u := unfiltered{inner, s}
+		s.member.Components.AddInformer(u, "")
+		return u
 	}
 	resolved, err := key.Resolve(s.cfg.Key)
 	if err != nil {
 		s.fault("shard: WrapInformer: %w", err)
-		resolved, owner = ByName, nothing{}
+		resolved, owner = ByName, nothing{s}
 	}
 	i := informer.Wrap(inner, informer.Options{
 		Ownership:      owner,
@@ -142,14 +169,41 @@ func wrap(s *Sharder, inner cache.SharedIndexInformer, key Key, example any) cac
 // begun too early to return.
 func (s *Sharder) silent(inner cache.SharedIndexInformer) cache.SharedIndexInformer {
 	return informer.Wrap(inner, informer.Options{
-		Ownership:      nothing{},
+		Ownership:      nothing{s},
 		Point:          func(obj metav1.Object) (uint64, error) { return ByName.Locate(obj, s.hash) },
 		DeletionWindow: -1,
 	})
 }
 
+// sharderOf returns the Sharder that has made an informer, or nil.
+func sharderOf(i cache.SharedIndexInformer) *Sharder {
+	if c, ok := i.GetController().(unfilteredController); ok {
+		return c.s
+	}
+	if i := informer.Of(i); i != nil {
+		if owner, ok := i.Ownership().(interface{ sharder() *Sharder }); ok {
+			return owner.sharder()
+		}
+	}
+	return nil
+}
+
 // unfiltered is an informer whose handlers see everything.
-type unfiltered struct{ cache.SharedIndexInformer }
+type unfiltered struct {
+	cache.SharedIndexInformer
+	s *Sharder
+}
+
+// unfilteredController shows which Sharder an informer comes from, through wrappers that embed it.
+type unfilteredController struct {
+	cache.Controller
+	s *Sharder
+}
+
+// GetController is the inner informer's.
+func (u unfiltered) GetController() cache.Controller {
+	return unfilteredController{u.SharedIndexInformer.GetController(), u.s}
+}
 
 // Replay has nothing to replay. It returns after the informer has stopped, so that its member
 // removes it.

@@ -4,20 +4,27 @@
 package shard_test
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/informers"
 	coreinformers "k8s.io/client-go/informers/core/v1"
 	"k8s.io/client-go/kubernetes/fake"
+	corelisters "k8s.io/client-go/listers/core/v1"
 	"k8s.io/client-go/tools/cache"
+	clientworkqueue "k8s.io/client-go/util/workqueue"
 
 	"github.com/tom-ludwig/operator-scaling/informer"
 	"github.com/tom-ludwig/operator-scaling/shard"
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
+	"github.com/tom-ludwig/operator-scaling/shard/shardtest"
 )
 
 // Informers that would show wrong objects, silently, are errors of Run.
@@ -42,10 +49,6 @@ func TestRunRefusesInformersThatShowWrongObjects(t *testing.T) {
 		"wrapped twice": {setUp: func(s *shard.Sharder, factory informers.SharedInformerFactory) {
 			shard.WrapInformer(s, shard.WrapInformer(s, factory.Core().V1().ConfigMaps().Informer()))
 		}, remedy: "use it as it is"},
-		"wrapped again as a typed informer": {setUp: func(s *shard.Sharder, factory informers.SharedInformerFactory) {
-			i := shard.WrapInformer(s, factory.Core().V1().ConfigMaps().Informer())
-			shard.WrapInformer(s, cache.NewTypedSharedIndexInformer[*corev1.ConfigMap](i))
-		}, remedy: "use it as it is"},
 		"another key": {setUp: func(s *shard.Sharder, factory informers.SharedInformerFactory) {
 			shard.WrapInformer(s, factory.Core().V1().ConfigMaps().Informer(), shard.ByUID)
 		}, remedy: "ByFunc", is: ring.ErrOtherKey},
@@ -53,11 +56,13 @@ func TestRunRefusesInformersThatShowWrongObjects(t *testing.T) {
 			shard.WrapInformer(s, factory.Core().V1().ConfigMaps().Informer(), shard.ByController)
 		}},
 		"unfiltered": {setUp: func(s *shard.Sharder, factory informers.SharedInformerFactory) {
-			inner := factory.Core().V1().ConfigMaps().Informer()
-			if shard.WrapInformer(s, inner, shard.Unfiltered) != inner {
+			if informer.Of(shard.WrapInformer(s, factory.Core().V1().ConfigMaps().Informer(), shard.Unfiltered)) != nil {
 				t.Error("it is filtered")
 			}
 		}},
+		"unfiltered twice": {setUp: func(s *shard.Sharder, factory informers.SharedInformerFactory) {
+			shard.WrapInformer(s, shard.WrapInformer(s, factory.Core().V1().ConfigMaps().Informer(), shard.Unfiltered), shard.Unfiltered)
+		}, remedy: "use it as it is"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			client := fake.NewClientset()
@@ -74,6 +79,84 @@ func TestRunRefusesInformersThatShowWrongObjects(t *testing.T) {
 	}
 }
 
+// oldController has a constructor as client-go's code generator made them always: it takes generated informers.
+type oldController struct {
+	informer cache.SharedIndexInformer
+	lister   corelisters.ConfigMapLister
+	queue    clientworkqueue.TypedRateLimitingInterface[cache.ObjectName]
+}
+
+func newOldController(maps coreinformers.ConfigMapInformer) *oldController {
+	c := &oldController{informer: maps.Informer(), lister: maps.Lister()}
+	c.queue = shard.NewQueueFor(maps.Informer(), clientworkqueue.DefaultTypedControllerRateLimiter[cache.ObjectName]())
+	_, _ = maps.Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{AddFunc: func(obj any) {
+		c.queue.Add(cache.MetaObjectToName(obj.(*corev1.ConfigMap)))
+	}})
+	return c
+}
+
+// embedding hides an informer in another one, as client-go's typed informers do.
+type embedding struct {
+	coreinformers.ConfigMapInformer
+}
+
+func (e embedding) Informer() cache.SharedIndexInformer {
+	return struct{ cache.SharedIndexInformer }{e.ConfigMapInformer.Informer()}
+}
+
+func TestWrapGenerated_LetsConstructorsStayAsTheyAre(t *testing.T) {
+	for name, test := range map[string]struct {
+		wrap    func(*shard.Sharder, coreinformers.ConfigMapInformer) coreinformers.ConfigMapInformer
+		sharded bool
+	}{
+		"sharded": {func(s *shard.Sharder, maps coreinformers.ConfigMapInformer) coreinformers.ConfigMapInformer {
+			return shard.WrapGenerated(s, maps)
+		}, true},
+		"unfiltered": {func(s *shard.Sharder, maps coreinformers.ConfigMapInformer) coreinformers.ConfigMapInformer {
+			return shard.WrapGenerated(s, maps, shard.Unfiltered)
+		}, true},
+		"unfiltered, in a wrapper": {func(s *shard.Sharder, maps coreinformers.ConfigMapInformer) coreinformers.ConfigMapInformer {
+			return embedding{shard.WrapGenerated(s, maps, shard.Unfiltered)}
+		}, true},
+		"a key that cannot be used": {func(s *shard.Sharder, maps coreinformers.ConfigMapInformer) coreinformers.ConfigMapInformer {
+			return shard.WrapGenerated(s, maps, shard.ByUID)
+		}, true},
+		"plain": {func(_ *shard.Sharder, maps coreinformers.ConfigMapInformer) coreinformers.ConfigMapInformer {
+			return maps
+		}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			client := shardtest.NewCluster().Client("a", &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "x", Name: "y"}})
+			s := shard.NewOrDie(client, shard.Config{Name: "foo", PodName: "a", Namespace: "default"})
+			factory := informers.NewSharedInformerFactory(client, 0)
+			c := newOldController(test.wrap(s, factory.Core().V1().ConfigMaps()))
+			defer c.queue.ShutDown()
+			ctx, cancel := context.WithCancel(t.Context())
+			factory.StartWithContext(ctx)
+			cache.WaitForCacheSync(ctx.Done(), c.informer.HasSynced)
+			if _, err := c.lister.ConfigMaps("x").Get("y"); err != nil {
+				t.Error(err)
+			}
+			// This member owns nothing before Run.
+			c.queue.Add(cache.ObjectName{Namespace: "x", Name: "y"})
+			if n := c.queue.Len(); (n == 0) != test.sharded {
+				t.Errorf("%d items are queued", n)
+			}
+			cancel()
+			factory.Shutdown()
+		})
+	}
+}
+
+func TestNewOrDie(t *testing.T) {
+	defer func() {
+		if r := recover(); r == nil || !strings.Contains(fmt.Sprint(r), "Name: is required") {
+			t.Errorf("panicked with %v", r)
+		}
+	}()
+	shard.NewOrDie(fake.NewClientset(), shard.Config{})
+}
+
 // Ready names the informers that the member waits for.
 func TestReadyNamesInformersThatWereNotStarted(t *testing.T) {
 	client := fake.NewClientset()
@@ -85,6 +168,27 @@ func TestReadyNamesInformersThatWereNotStarted(t *testing.T) {
 	if err := s.Ready(); err == nil || !strings.Contains(err.Error(), "v1.ConfigMap") {
 		t.Errorf("not ready: %v", err)
 	}
+}
+
+// The log repeats which informers the member waits for.
+func TestTheLogNamesInformersThatWereNotStarted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client := shardtest.NewCluster().Client("a")
+		to := new(sink)
+		m := startLogging(t, client, "b", to, func(s *shard.Sharder) {
+			shard.WrapInformer(s, informers.NewSharedInformerFactory(client, 0).Core().V1().ConfigMaps().Informer())
+		})
+		time.Sleep(35 * time.Second)
+		if n := to.count("Waiting for informers to sync before joining the ring"); n != 3 {
+			t.Errorf("%d lines in 35 s", n)
+		}
+		if err := m.Ready(); err == nil || !strings.Contains(err.Error(), "v1.ConfigMap") {
+			t.Errorf("ready: %v", err)
+		}
+		if err := m.end(); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // A deletion must outlive the longest handover.

@@ -35,5 +35,6 @@ var (
 
 // ByFunc makes a key from your own function. The name is part of the ring's
 // fingerprint: change it whenever the function returns different results. The function
-// must be pure, and is called from many goroutines.
+// must be pure, and is called from many goroutines. The name has at most 56 lower-case letters,
+// digits, '-' and '.', and begins and ends with a letter or digit.
 func ByFunc(name string, of func(metav1.Object) string) Key { return ring.ByFunc(name, of) }

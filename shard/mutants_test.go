@@ -274,6 +274,56 @@ var mutants = mutation.Package{
 			Old:  "\tcase errors.Is(err, syscall.EADDRINUSE):\n\t\treturn false, nil\n",
 			New:  "\tcase errors.Is(err, syscall.EADDRINUSE):\n\t\treturn MUTANT_ON, nil\n",
 		}}},
+		{Name: "acquires what is not active", Edits: []mutation.Edit{{
+			File: "../workqueue/acquire.go",
+			Old:  "if q.state(point, false) != ring.Active {",
+			New:  "if q.state(point, false) != ring.Active && !MUTANT_ON {",
+		}}},
+		{Name: "acquires while it is fenced", Edits: []mutation.Edit{{
+			File: "../workqueue/acquire.go",
+			Old:  "\tif fenced {\n",
+			New:  "\tif fenced && !MUTANT_ON {\n",
+		}}},
+		{Name: "acquires what is in use", Edits: []mutation.Edit{{
+			File: "../workqueue/acquire.go",
+			Old:  "if othersFirst || q.items.entries[key] != nil {",
+			New:  "if !MUTANT_ON && (othersFirst || q.items.entries[key] != nil) {",
+		}}},
+		{Name: "acquires out of turn", Edits: []mutation.Edit{{
+			File: "../workqueue/acquire.go",
+			Old:  "a.tryTake(key, point, len(a.waiting[key]) > 0)",
+			New:  "a.tryTake(key, point, len(a.waiting[key]) > 0 && !MUTANT_ON)",
+		}}},
+		{Name: "passes no turn on", Edits: []mutation.Edit{{
+			File: "../workqueue/acquire.go",
+			Old:  "\t\ta.next(key) // this caller",
+			New:  "\t\tif MUTANT_ON {\n\t\t\treturn\n\t\t}\n\t\ta.next(key) // this caller",
+		}}},
+		{Name: "ends what another caller has acquired", Edits: []mutation.Edit{{
+			File: "../workqueue/acquire.go",
+			Old:  "return a.queue.Context(ctx, key), sync.OnceFunc(func() { a.done(key) }), nil",
+			New:  "if MUTANT_ON {\n\t\treturn a.queue.Context(ctx, key), func() { a.done(key) }, nil\n\t}\n\treturn a.queue.Context(ctx, key), sync.OnceFunc(func() { a.done(key) }), nil",
+		}}},
+		{Name: "does not wake who waits for a key", Edits: []mutation.Edit{{
+			File: "../workqueue/acquire.go",
+			Old:  "\tfor key := range a.waiting {\n",
+			New:  "\tfor key := range a.waiting {\n\t\tif MUTANT_ON {\n\t\t\tbreak\n\t\t}\n",
+		}}},
+		{Name: "hands over what is acquired", Edits: []mutation.Edit{{
+			File: "sharder.go",
+			Old:  "\ts.member.Components.AddQueue(s.acquirer)\n",
+			New:  "\tif !MUTANT_ON {\n\t\ts.member.Components.AddQueue(s.acquirer)\n\t}\n",
+		}}},
+		{Name: "lets callers wait for keys when it stops", Edits: []mutation.Edit{{
+			File: "internal/member/member.go",
+			Old:  "\t\t\tm.cfg.OnStop()\n",
+			New:  "\t\t\tif !MUTANT_ON {\n\t\t\t\tm.cfg.OnStop()\n\t\t\t}\n",
+		}}},
+		{Name: "gives out keys after Run", Edits: []mutation.Edit{{
+			File: "sharder.go",
+			Old:  "\tdefer s.acquirer.Stop()\n",
+			New:  "\tif !MUTANT_ON {\n\t\tdefer s.acquirer.Stop()\n\t}\n",
+		}}},
 	},
 }
 
@@ -285,6 +335,16 @@ var unitTests = map[string]string{
 	"is ready on a ring with another operator":                "TestReport_TwoOperatorsOnOneRing",
 	"is not ready in a rolling update that adds a kind":       "TestR88_ARollingUpdateAddsAKind",
 	"releases the Pod's lock while work is in flight":         "TestRun_KeepsThePodsLockWhileWorkIsInFlight",
+	"acquires what is not active":                             "TestAcquire_NoTwoMembersHoldAKey",
+	"acquires while it is fenced":                             "TestAcquire_EndsAtTheFenceAndResumesAfterIt",
+	"acquires what is in use":                                 "TestAcquire_CallersOfOneKeyTakeTurns",
+	"acquires out of turn":                                    "TestAcquire_NoCallerJumpsTheQueue",
+	"passes no turn on":                                       "TestAcquire_ACallerThatGivesUpPassesItsTurnOn",
+	"ends what another caller has acquired":                   "TestAcquire_CallersOfOneKeyTakeTurns",
+	"does not wake who waits for a key":                       "TestAcquire_WaitsForTheHandover",
+	"hands over what is acquired":                             "TestAcquire_NoTwoMembersHoldAKey",
+	"lets callers wait for keys when it stops":                "TestAcquire_ReturnsWhenTheMemberStops",
+	"gives out keys after Run":                                "TestAcquire_DrainTimeout",
 }
 
 // TestMutants removes one rule at a time. TestFaults must fail for each of them. Otherwise it

@@ -31,6 +31,13 @@ func (s *Sharder) owns(point uint64) bool {
 	return now.State(point) == ring.Active && now.Fence != nil
 }
 
+// Partition returns the partition of a key string, as Change.Partitions counts them. The number
+// changes with Config.Key and Config.Partitions, which may change while the fleet is
+// updated: do not store it.
+func (s *Sharder) Partition(key string) int {
+	return ring.PartitionOf(s.hash(key), len(s.member.Published.View().States))
+}
+
 // Owner returns the Pod name of the member to which the ring, as this member sees it,
 // assigns a key string. During a handover, the previous owner may still hold the
 // partition. Owner returns false if the ring has no members.
@@ -59,16 +66,20 @@ func (s *Sharder) Token(key string) string { return s.member.Published.Token(s.h
 type ownership struct {
 	*member.Published
 	writes *cachesync.WriteTracker
+	s      *Sharder
 }
 
 var _ workqueue.TimedOwnership = ownership{} // without it, a queue reads the clocks twice as often
 
 // nothing is the ownership of informers and queues whose key cannot be used: Run does not
 // return the error if they are created later.
-type nothing struct{}
+type nothing struct{ s *Sharder }
 
 func (nothing) State(uint64) ring.State { return ring.NotOwned }
 func (nothing) Fenced() bool            { return true }
+
+func (o ownership) sharder() *Sharder { return o.s }
+func (n nothing) sharder() *Sharder   { return n.s }
 
 // The parts of ownership that only requests use.
 type (

@@ -27,6 +27,11 @@ type Queue[T comparable] interface {
 	// [ErrFenced] at the fence, and at Done. It does not end when its parent is cancelled,
 	// because a drain is not an abort; it ends at its parent's deadline, and has its values.
 	Context(parent context.Context, item T) context.Context
+	// AddGained is Add for objects that this member has gained, as a handler learns from
+	// [HandlerFuncs].GainedFunc. Live events and retries do not wait behind them: while others
+	// wait, one item in eight that Get returns is a gained one. Otherwise the order is that in
+	// which items were added, as in client-go.
+	AddGained(item T)
 	// GetWithContext is Get and Context in one call. After a shutdown it returns the parent.
 	GetWithContext(parent context.Context) (item T, work context.Context, shutdown bool)
 }
@@ -97,7 +102,7 @@ func NewQueue[T comparable](s *Sharder, rateLimiter clientworkqueue.TypedRateLim
 	if point == nil {
 		var item T
 		s.fault("shard: NewQueue: items of type %T on a ring by %q: %w; use WithItemKey, or give the items a ShardKey method", item, s.cfg.Key.Name(), ErrNoItemKey)
-		point, owner = func(T) (uint64, error) { return 0, nil }, nothing{}
+		point, owner = func(T) (uint64, error) { return 0, nil }, nothing{s}
 	}
 	if rateLimiter == nil {
 		s.fault("shard: NewQueue: the rate limiter is nil")
@@ -118,6 +123,20 @@ func NewQueue[T comparable](s *Sharder, rateLimiter clientworkqueue.TypedRateLim
 // workqueue.NewTypedRateLimitingQueueWithConfig.
 func NewQueueWithConfig[T comparable](s *Sharder, rateLimiter clientworkqueue.TypedRateLimiter[T], config clientworkqueue.TypedRateLimitingQueueConfig[T], options ...QueueOption[T]) Queue[T] {
 	return NewQueue(s, rateLimiter, append([]QueueOption[T]{WithQueueConfig(config)}, options...)...)
+}
+
+// NewQueueFor is [NewQueue] for a controller that is given informers and knows of no Sharder: it
+// creates a queue of the Sharder that has made the informer. For an informer that is not sharded
+// it creates client-go's queue, so that the controller works without sharding too. See [WorkContext].
+func NewQueueFor[T comparable](informer cache.SharedIndexInformer, rateLimiter clientworkqueue.TypedRateLimiter[T], options ...QueueOption[T]) clientworkqueue.TypedRateLimitingInterface[T] {
+	if s := sharderOf(informer); s != nil {
+		return NewQueue(s, rateLimiter, options...)
+	}
+	var o queueOptions[T]
+	for _, option := range options {
+		option(&o)
+	}
+	return clientworkqueue.NewTypedRateLimitingQueueWithConfig(rateLimiter, o.config)
 }
 
 // pointOf returns the function that hashes items, or nil if there is none. The

@@ -22,6 +22,7 @@ import (
 	"github.com/tom-ludwig/operator-scaling/shard/internal/metrics"
 	"github.com/tom-ludwig/operator-scaling/shard/internal/podlock"
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
+	"github.com/tom-ludwig/operator-scaling/workqueue"
 )
 
 // Sharder represents this process on a ring. Create it with [New], create its
@@ -37,6 +38,7 @@ type Sharder struct {
 	metrics   *metrics.Metrics
 	caches    cachesync.Caches // the informers as caches
 	ownership ownership
+	acquirer  *workqueue.Acquirer
 	pages     statusPages
 
 	logger atomic.Pointer[klog.Logger] // Run's; nil before Run
@@ -57,10 +59,10 @@ type Sharder struct {
 // means no limit. With a limit of 5 requests a second everything works, but later: a
 // member that has to evict 60 others by itself needs 13 seconds more.
 func New(client kubernetes.Interface, cfg Config) (*Sharder, error) {
-	cfg = cfg.WithDefaults()
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
+	cfg = cfg.WithDefaults()
 	if c, generated := client.(*kubernetes.Clientset); client == nil || generated && c == nil {
 		return nil, errors.New("shard: the client is nil")
 	}
@@ -82,9 +84,21 @@ func New(client kubernetes.Interface, cfg Config) (*Sharder, error) {
 			cfg.OnChange(Change{Kind: ChangeKind(c.Kind), Member: c.Member, Partitions: c.Partitions, Err: c.Err})
 		}
 	}
+	settings.OnStop = func() { s.acquirer.Stop() }
 	s.member = member.New(settings)
-	s.ownership = ownership{s.member.Published, tracker}
+	s.ownership = ownership{s.member.Published, tracker, s}
+	s.acquirer = workqueue.NewAcquirer(s.ownership, s.hash)
+	s.member.Components.AddQueue(s.acquirer)
 	return s, nil
+}
+
+// NewOrDie is [New], and panics if the configuration is invalid.
+func NewOrDie(client kubernetes.Interface, cfg Config) *Sharder {
+	s, err := New(client, cfg)
+	if err != nil {
+		panic(err)
+	}
+	return s
 }
 
 // Identity returns this member's identity as written on its Lease:
@@ -106,7 +120,10 @@ func (s *Sharder) Config() Config { return s.cfg }
 //
 // The member joins the ring when all informers made with [NewInformer] and
 // [WrapInformer] before Run have synced. Start them before Run or at the same time. If the
-// member loses its Lease it stops all work and joins again.
+// member loses its Lease it stops all work and joins again. Informers and queues may be added
+// later, too: a member that is on the ring does not wait for them, and their handlers see what it
+// owns in their initial list. It forgets informers that have stopped, and queues that are shut
+// down and empty.
 //
 // Run returns an error at once if the setup is invalid, and after a few seconds if access
 // to Leases is denied. The errors that it may return later are listed with
@@ -115,6 +132,7 @@ func (s *Sharder) Run(ctx context.Context) error {
 	if err := s.begin(); err != nil {
 		return err
 	}
+	defer s.acquirer.Stop()
 	logger := klog.LoggerWithValues(klog.FromContext(ctx), "ring", s.cfg.Name, "pod", s.cfg.PodName)
 	s.logger.Store(&logger)
 	ctx = klog.NewContext(ctx, logger)

@@ -11,7 +11,7 @@ import (
 // ShutDown is the lowest layer's, whereas the Queue's ShutDown starts at the top.
 type base[T comparable] struct{ *Queue[T] }
 
-func (b base[T]) Add(item T)         { b.add(item) }
+func (b base[T]) Add(item T)         { b.add(item, queued) }
 func (b base[T]) ShutDown()          { b.shutDown(false) }
 func (b base[T]) ShutDownWithDrain() { b.shutDown(true) }
 
@@ -30,7 +30,7 @@ func timersOf[T comparable](q *Queue[T], config workqueue.TypedRateLimitingQueue
 			if shutdown {
 				return
 			}
-			q.add(item)
+			q.add(item, queued)
 			own.Done(item)
 		}
 	}()

@@ -11,6 +11,7 @@ type place uint8
 
 const (
 	queued     place = iota // Get may hand it out
+	gained                  // Get may hand it out; it was added by AddGained, and makes way for others
 	parked                  // waits until its partition is active
 	inFlight                // Get has handed it out, and Done was not called yet
 	remembered              // only the rate limiter knows it: it failed, and waits for its timer

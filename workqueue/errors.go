@@ -19,6 +19,13 @@ var (
 	// ErrDone: Done was called for the item, or it was never handed out.
 	ErrDone = errors.New("workqueue: the item is not in flight")
 
+	// The errors of an [Acquirer]. ErrNotActive: this member may not work on the key now: its
+	// partition is not active, or the member is fenced. ErrInUse: another caller has acquired
+	// the key here, or waits for it. ErrStopped: the member ends, and acquires nothing any more.
+	ErrNotActive = errors.New("this member may not work on the key now")
+	ErrInUse     = errors.New("the key is already acquired in this process")
+	ErrStopped   = errors.New("the member has stopped")
+
 	// ErrPanic is the error of an item for which Options.Point or the rate limiter has
 	// panicked. See [Recorder].
 	ErrPanic = errors.New("workqueue: panic")

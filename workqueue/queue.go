@@ -101,6 +101,8 @@ type Queue[T comparable] struct {
 	wake  sync.Cond // an item is queued, the fence may have been lifted, or the queue was shut down
 	items table[T]
 	meter meter[T]
+	// handOuts is how many items were handed out.
+	handOuts uint
 	// unfinished is work for which Done was called while an effect of it was still under
 	// way. It stays in InFlight. Each of its tasks is done and has an effect that is under way.
 	unfinished   map[*task]Work
@@ -122,18 +124,10 @@ func New[T comparable](rateLimiter workqueue.TypedRateLimiter[T], o Options[T]) 
 	case o.Point == nil:
 		panic("workqueue.New: Options.Point is nil")
 	}
-	q := &Queue[T]{
-		owner:        o.Ownership,
-		point:        o.Point,
-		onForeignAdd: o.OnForeignAdd,
-		recorder:     o.Recorder,
-		limiter:      rateLimiter,
-		epoch:        time.Now(),
-	}
-	q.wake.L = &q.mu
-	q.timed, _ = o.Ownership.(TimedOwnership)
-	if q.recorder == nil {
-		q.recorder = noRecorder{}
+	q := newCore[T](o.Ownership)
+	q.point, q.onForeignAdd, q.limiter = o.Point, o.OnForeignAdd, rateLimiter
+	if o.Recorder != nil {
+		q.recorder = o.Recorder
 	}
 	q.ownClock = o.Config.Clock != nil
 	q.meter = newMeter(q, o.Config)
@@ -141,16 +135,37 @@ func New[T comparable](rateLimiter workqueue.TypedRateLimiter[T], o Options[T]) 
 	return q
 }
 
+// newCore returns a queue without what only Add, and what is above it, need. It starts nothing.
+func newCore[T comparable](owner Ownership) *Queue[T] {
+	q := &Queue[T]{owner: owner, recorder: noRecorder{}, epoch: time.Now()}
+	q.wake.L = &q.mu
+	q.timed, _ = owner.(TimedOwnership)
+	return q
+}
+
 // Add queues the item if its partition is active, and parks it if its partition is claimed
 // but not active. Otherwise it drops the item and forgets its retries.
 func (q *Queue[T]) Add(item T) {
-	if q.add(item) && q.onForeignAdd != nil {
+	if q.add(item, queued) && q.onForeignAdd != nil {
 		q.onForeignAdd(item)
 	}
 }
 
-// add is Add, and reports whether the item belongs to another member.
-func (q *Queue[T]) add(item T) (foreign bool) {
+// AddGained is Add for the items of a replay: there may be many of them at once, and most need no
+// work. Items that are added in another way, such as those of live events and of retries, do not
+// wait behind them (Q12). An item that waits as a gained one and is added in another way is a
+// gained one no more. For an item that is known already, AddGained is Add.
+func (q *Queue[T]) AddGained(item T) {
+	if q.add(item, gained) && q.onForeignAdd != nil {
+		q.onForeignAdd(item)
+	}
+}
+
+// gainedShare is the number of items of which one, at least, is a gained one while there are any.
+const gainedShare = 8
+
+// add is Add or AddGained, and reports whether the item belongs to another member.
+func (q *Queue[T]) add(item T, to place) (foreign bool) {
 	mustBeKey(item)
 	point, err := q.locate(item)
 	q.mu.Lock()
@@ -165,7 +180,7 @@ func (q *Queue[T]) add(item T) (foreign bool) {
 	outcome := nothing
 	switch e := q.items.entries[item]; {
 	case e == nil && state == ring.Active:
-		q.meter.add(q.items.put(item, point, err != nil, queued))
+		q.meter.add(q.items.put(item, point, err != nil, to))
 		q.wake.Signal()
 	case e == nil:
 		q.meter.add(q.items.put(item, point, err != nil, parked))
@@ -180,6 +195,8 @@ func (q *Queue[T]) add(item T) (foreign bool) {
 		outcome = q.wait(e, state)
 	case e.place == parked:
 		outcome = q.wait(e, state)
+	case e.place == gained && to == queued && state == ring.Active:
+		q.items.move(e, queued)
 	}
 	q.mu.Unlock()
 	outcome(q.recorder)
@@ -230,7 +247,7 @@ func (q *Queue[T]) drop(item T) {
 func (q *Queue[T]) Get() (item T, shutdown bool) {
 	q.mu.Lock()
 	for refused := false; ; {
-		e := q.items.lists[queued].first
+		e := q.next()
 		if e == nil {
 			if q.shuttingDown {
 				q.mu.Unlock()
@@ -245,6 +262,7 @@ func (q *Queue[T]) Get() (item T, shutdown bool) {
 				item = e.item
 				unkeyed := e.unkeyed
 				q.items.move(e, inFlight)
+				q.handOuts++
 				q.meter.get(e, q.handedOut(e))
 				q.mu.Unlock()
 				if unkeyed {
@@ -268,6 +286,15 @@ func (q *Queue[T]) Get() (item T, shutdown bool) {
 		outcome(q.recorder)
 		q.mu.Lock()
 	}
+}
+
+// next returns the item that Get looks at next, or nil.
+func (q *Queue[T]) next() *entry[T] {
+	e, g := q.items.lists[queued].first, q.items.lists[gained].first
+	if e == nil || g != nil && q.handOuts%gainedShare == gainedShare-1 {
+		return g
+	}
+	return e
 }
 
 // handedOut returns when an item was handed out, by the clock of the metrics, or the zero time.
@@ -364,14 +391,12 @@ func (q *Queue[T]) settle(e *entry[T], state ring.State, interrupted bool) (outc
 	return nothing
 }
 
-// Len returns the number of queued items. It counts neither parked items nor items that wait
+// Len returns the number of queued items, with the gained ones. It counts neither parked items nor items that wait
 // for a timer.
-func (q *Queue[T]) Len() int { return q.count(queued) }
-
-func (q *Queue[T]) count(in place) int {
+func (q *Queue[T]) Len() int {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return q.items.lists[in].n
+	return q.items.lists[queued].n + q.items.lists[gained].n
 }
 
 // AddAfter adds the item after the duration. Whether this member may work on it is checked

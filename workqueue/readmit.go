@@ -21,11 +21,13 @@ func (q *Queue[T]) Readmit() {
 		}
 	}
 	q.mu.Lock()
-	q.items.each(queued, func(e *entry[T]) {
-		if state := q.state(e.point, e.unkeyed); state != ring.Active {
-			add(q.reject(e, state))
-		}
-	})
+	for _, in := range []place{queued, gained} {
+		q.items.each(in, func(e *entry[T]) {
+			if state := q.state(e.point, e.unkeyed); state != ring.Active {
+				add(q.reject(e, state))
+			}
+		})
+	}
 	q.items.each(parked, func(e *entry[T]) {
 		switch state := q.state(e.point, e.unkeyed); state {
 		case ring.Pending:
@@ -50,4 +52,8 @@ func (q *Queue[T]) Readmit() {
 }
 
 // Parked returns the number of parked items.
-func (q *Queue[T]) Parked() int { return q.count(parked) }
+func (q *Queue[T]) Parked() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.items.lists[parked].n
+}

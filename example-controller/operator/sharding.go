@@ -4,18 +4,14 @@
 package operator
 
 import (
-	"context"
 	"errors"
 	"time"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
 	kubeinformers "k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/util/workqueue"
 
-	"github.com/tom-ludwig/operator-scaling/example-controller/pkg/apis/samplecontroller/v1alpha1"
 	"github.com/tom-ludwig/operator-scaling/example-controller/pkg/generated/clientset/versioned"
 	fooinformers "github.com/tom-ludwig/operator-scaling/example-controller/pkg/generated/informers/externalversions"
 	"github.com/tom-ludwig/operator-scaling/shard"
@@ -36,11 +32,8 @@ func newSharded(s *shard.Sharder, kubeClient kubernetes.Interface, fooClient ver
 	fooFactory := fooinformers.NewSharedInformerFactoryWithOptions(fooClient, resync, fooinformers.WithNamespace(namespace))
 	kubeFactory := kubeinformers.NewSharedInformerFactoryWithOptions(kubeClient, resync, kubeinformers.WithNamespace(namespace))
 
-	// 1. The objects that are reconciled. Register the informer before any other use of the factory's Foos, so that its
-	//    Informer() and Lister() use the sharded informer.
-	foos := fooFactory.InformerFor(&v1alpha1.Foo{}, func(client versioned.Interface, resync time.Duration) cache.SharedIndexInformer {
-		return shard.NewInformer(s, listFoos(client, namespace), &v1alpha1.Foo{}, resync, cache.Indexers{cache.NamespaceIndex: cache.MetaNamespaceIndexFunc})
-	})
+	// 1. The objects that are reconciled.
+	foos := shard.WrapInformer(s, fooFactory.Samplecontroller().V1alpha1().Foos().Informer())
 
 	// 2. The dependents. The member that owns a Foo also gets its Deployment's events.
 	deployments := shard.WrapInformer(s, kubeFactory.Apps().V1().Deployments().Informer(), shard.ByController)
@@ -54,14 +47,3 @@ func newSharded(s *shard.Sharder, kubeClient kubernetes.Interface, fooClient ver
 
 // lostOwnership reports whether a request was not sent because this member no longer owns the Foo.
 func lostOwnership(err error) bool { return errors.Is(err, shard.ErrLostOwnership) }
-
-// listFoos lists and watches what the generated informer would. An empty namespace means all namespaces.
-func listFoos(client versioned.Interface, namespace string) cache.ListerWatcher {
-	foos := client.SamplecontrollerV1alpha1().Foos(namespace)
-	return cache.ToListWatcherWithWatchListSemantics(&cache.ListWatch{
-		ListWithContextFunc: func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
-			return foos.List(ctx, options)
-		},
-		WatchFuncWithContext: foos.Watch,
-	}, client)
-}

@@ -97,8 +97,8 @@ func ExampleParameters_Validate() {
 	p.Partitions, p.Load = 0, 0.9
 	fmt.Println(p.Validate())
 	// Output:
-	// partitions: 0 is not between 1 and 65536
-	// load: 0.9 must be a finite number of at least 1, or there is not enough room for all partitions
+	// Partitions: 0 is not between 1 and 65536
+	// Load: 0.9 must be a finite number of at least 1, or there is not enough room for all partitions
 }
 
 func ExampleParameters_Fingerprint() {

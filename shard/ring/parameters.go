@@ -103,20 +103,23 @@ var keyName = regexp.MustCompile(`^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$`)
 // valid.
 func (p Parameters) Validate() error {
 	var errs []error
+	fault := func(field, format string, args ...any) {
+		errs = append(errs, fmt.Errorf("%s: %s", field, fmt.Sprintf(format, args...)))
+	}
 	switch {
 	case p.Key == keyByController || p.Key == keyByClusterController:
-		errs = append(errs, fmt.Errorf("key: %q is relative to the key of a ring and cannot be the key of a ring itself", p.Key))
+		fault("Key", "%q is relative to the key of a ring and cannot be the key of a ring itself", p.Key)
 	case !keyName.MatchString(p.Key):
-		errs = append(errs, fmt.Errorf("key: name %.100q must be 1 to 63 lower-case letters, digits, '-' or '.', starting and ending with a letter or digit", p.Key))
+		fault("Key", "name %.100q must be 1 to 63 lower-case letters, digits, '-' or '.', starting and ending with a letter or digit", p.Key)
 	}
 	if p.Partitions < 1 || p.Partitions > MaxPartitions {
-		errs = append(errs, fmt.Errorf("partitions: %d is not between 1 and %d", p.Partitions, MaxPartitions))
+		fault("Partitions", "%d is not between 1 and %d", p.Partitions, MaxPartitions)
 	}
 	if p.VirtualNodes < 1 || p.VirtualNodes > MaxVirtualNodes {
-		errs = append(errs, fmt.Errorf("virtual nodes: %d is not between 1 and %d", p.VirtualNodes, MaxVirtualNodes))
+		fault("VirtualNodes", "%d is not between 1 and %d", p.VirtualNodes, MaxVirtualNodes)
 	}
 	if !(p.Load >= 1) || math.IsInf(p.Load, 0) { // the negation catches NaN
-		errs = append(errs, fmt.Errorf("load: %v must be a finite number of at least 1, or there is not enough room for all partitions", p.Load))
+		fault("Load", "%v must be a finite number of at least 1, or there is not enough room for all partitions", p.Load)
 	}
 	return errors.Join(errs...)
 }

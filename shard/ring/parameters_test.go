@@ -34,25 +34,25 @@ func TestR4_ImpossibleParametersAreNamed(t *testing.T) {
 		want   string
 	}
 	faults := map[string]fault{
-		"no partitions":              {func(p *Parameters) { p.Partitions = 0 }, "partitions: 0 "},
-		"negative partitions":        {func(p *Parameters) { p.Partitions = math.MinInt }, "partitions: -"},
-		"too many partitions":        {func(p *Parameters) { p.Partitions = MaxPartitions + 1 }, "partitions: 65537 "},
-		"no virtual nodes":           {func(p *Parameters) { p.VirtualNodes = 0 }, "virtual nodes: 0 "},
-		"too many virtual nodes":     {func(p *Parameters) { p.VirtualNodes = MaxVirtualNodes + 1 }, "virtual nodes: 1001 "},
-		"no load":                    {func(p *Parameters) { p.Load = 0 }, "load: 0 "},
-		"load just below 1":          {func(p *Parameters) { p.Load = math.Nextafter(1, 0) }, "load: 0.99"},
-		"negative load":              {func(p *Parameters) { p.Load = -2 }, "load: -2 "},
-		"load is not a number":       {func(p *Parameters) { p.Load = math.NaN() }, "load: NaN "},
-		"infinite load":              {func(p *Parameters) { p.Load = math.Inf(1) }, "load: +Inf "},
-		"no key":                     {func(p *Parameters) { p.Key = "" }, `key: name ""`},
-		"key in capitals":            {func(p *Parameters) { p.Key = "Name" }, `key: name "Name"`},
-		"key with a slash":           {func(p *Parameters) { p.Key = "a/b" }, `key: name "a/b"`},
-		"key with a line break":      {func(p *Parameters) { p.Key = "name\n" }, `key: name "name\n"`},
-		"key of ByFunc without name": {func(p *Parameters) { p.Key = ByFunc("", nil).Name() }, `key: name "custom-"`},
-		"long key":                   {func(p *Parameters) { p.Key = strings.Repeat("k", 64) }, "key: name"},
-		"very long key":              {func(p *Parameters) { p.Key = strings.Repeat("k", 1<<20) }, "key: name"},
-		"key relative to the ring's": {func(p *Parameters) { p.Key = ByController.Name() }, `key: "controller"`},
-		"key of a cluster-scoped":    {func(p *Parameters) { p.Key = ByClusterController.Name() }, `key: "cluster-controller"`},
+		"no partitions":              {func(p *Parameters) { p.Partitions = 0 }, "Partitions: 0 "},
+		"negative partitions":        {func(p *Parameters) { p.Partitions = math.MinInt }, "Partitions: -"},
+		"too many partitions":        {func(p *Parameters) { p.Partitions = MaxPartitions + 1 }, "Partitions: 65537 "},
+		"no virtual nodes":           {func(p *Parameters) { p.VirtualNodes = 0 }, "VirtualNodes: 0 "},
+		"too many virtual nodes":     {func(p *Parameters) { p.VirtualNodes = MaxVirtualNodes + 1 }, "VirtualNodes: 1001 "},
+		"no load":                    {func(p *Parameters) { p.Load = 0 }, "Load: 0 "},
+		"load just below 1":          {func(p *Parameters) { p.Load = math.Nextafter(1, 0) }, "Load: 0.99"},
+		"negative load":              {func(p *Parameters) { p.Load = -2 }, "Load: -2 "},
+		"load is not a number":       {func(p *Parameters) { p.Load = math.NaN() }, "Load: NaN "},
+		"infinite load":              {func(p *Parameters) { p.Load = math.Inf(1) }, "Load: +Inf "},
+		"no key":                     {func(p *Parameters) { p.Key = "" }, `Key: name ""`},
+		"key in capitals":            {func(p *Parameters) { p.Key = "Name" }, `Key: name "Name"`},
+		"key with a slash":           {func(p *Parameters) { p.Key = "a/b" }, `Key: name "a/b"`},
+		"key with a line break":      {func(p *Parameters) { p.Key = "name\n" }, `Key: name "name\n"`},
+		"key of ByFunc without name": {func(p *Parameters) { p.Key = ByFunc("", nil).Name() }, `Key: name "custom-"`},
+		"long key":                   {func(p *Parameters) { p.Key = strings.Repeat("k", 64) }, "Key: name"},
+		"very long key":              {func(p *Parameters) { p.Key = strings.Repeat("k", 1<<20) }, "Key: name"},
+		"key relative to the ring's": {func(p *Parameters) { p.Key = ByController.Name() }, `Key: "controller"`},
+		"key of a cluster-scoped":    {func(p *Parameters) { p.Key = ByClusterController.Name() }, `Key: "cluster-controller"`},
 	}
 	for name, f := range faults {
 		p := DefaultParameters()
@@ -69,7 +69,7 @@ func TestR4_ImpossibleParametersAreNamed(t *testing.T) {
 	}
 
 	err := Parameters{}.Validate()
-	for _, want := range []string{"key:", "partitions:", "virtual nodes:", "load:"} {
+	for _, want := range []string{"Key:", "Partitions:", "VirtualNodes:", "Load:"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("the zero Parameters: error %v does not name %q", err, want)
 		}

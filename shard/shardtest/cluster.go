@@ -17,21 +17,24 @@ import (
 	"k8s.io/apimachinery/pkg/util/uuid"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes/fake"
+	"k8s.io/client-go/kubernetes/scheme"
 	clienttesting "k8s.io/client-go/testing"
 
 	"github.com/tom-ludwig/operator-scaling/shard/internal/leaseserver"
 )
 
-// Cluster is an in-memory API server for Leases, with the semantics that ownership
-// depends on and that client-go's fake clientset lacks: writes on the condition of a
-// resourceVersion and a UID, conflicts, preconditions of deletions, one increasing
-// resourceVersion, validation, and watches in order that honor their selectors.
+// Cluster is an in-memory API server for Leases and, with less detail, for other objects. It has the
+// semantics that ownership depends on and that client-go's fake clientset lacks: writes on the
+// condition of a resourceVersion and a UID, conflicts, preconditions of deletions, an increasing
+// resourceVersion, and watches in order that honor their selectors. Leases are also validated.
 //
-// Each member gets its own client, so that a test can make its requests fail.
+// Each member gets its own client, so that a test can make its requests fail. All members
+// share the objects.
 // All methods may be called from any goroutine.
 type Cluster struct {
 	mu       sync.Mutex
 	server   *leaseserver.Leases
+	objects  *leaseserver.Store[stored] // other than Leases
 	watchers map[*watcher]bool
 	faults   map[string]Fault
 }
@@ -54,13 +57,22 @@ var ErrFault = errors.New("shardtest: no response from the API server")
 // NewCluster returns an empty cluster.
 func NewCluster() *Cluster {
 	newUID := func() string { return string(uuid.NewUUID()) }
-	return &Cluster{server: leaseserver.NewLeases(newUID), watchers: map[*watcher]bool{}, faults: map[string]Fault{}}
+	objects := leaseserver.NewStore[stored]()
+	objects.Revision, objects.NewUID = 1, newUID
+	return &Cluster{server: leaseserver.NewLeases(newUID), objects: objects, watchers: map[*watcher]bool{}, faults: map[string]Fault{}}
 }
 
-// Client returns the clientset of a member. Objects other than Leases exist only in this
-// clientset, with the semantics of client-go's fake clientset.
+// Client returns the clientset of a member. All members share the objects. Those that are given
+// are created first, unless they exist. For objects other than Leases, see [Cluster.Share].
 func (c *Cluster) Client(member string, objects ...runtime.Object) *fake.Clientset {
-	client := fake.NewClientset(objects...)
+	client := fake.NewClientset()
+	c.Share(member, &client.Fake, scheme.Scheme)
+	shared := &tracker{c, scheme.Scheme}
+	for _, obj := range objects {
+		if err := shared.Add(obj); err != nil {
+			panic(err)
+		}
+	}
 	client.PrependReactor("*", "leases", func(action clienttesting.Action) (bool, runtime.Object, error) {
 		switch c.fault(member) {
 		case Unreachable:
@@ -176,7 +188,7 @@ func (c *Cluster) serve(action clienttesting.Action) (runtime.Object, error) {
 type watcher struct {
 	member  string
 	cluster *Cluster
-	cursor  *leaseserver.Cursor
+	cursor  interface{ Events() []watch.Event }
 	events  chan watch.Event
 	ended   bool
 	dead    bool // it shows no events any more
@@ -190,10 +202,11 @@ func (c *Cluster) watch(member string, a clienttesting.WatchAction) watch.Interf
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	r := a.GetWatchRestrictions()
-	w := &watcher{
-		member: member, cluster: c, events: make(chan watch.Event, watchBuffer),
-		cursor: c.server.Watch(a.GetNamespace(), r.Labels, r.ResourceVersion, initialEvents(a)),
-	}
+	return c.addWatcher(member, c.server.Watch(a.GetNamespace(), r.Labels, r.ResourceVersion, initialEvents(a)))
+}
+
+func (c *Cluster) addWatcher(member string, cursor interface{ Events() []watch.Event }) *watcher {
+	w := &watcher{member: member, cluster: c, events: make(chan watch.Event, watchBuffer), cursor: cursor}
 	c.watchers[w] = true
 	w.show()
 	return w

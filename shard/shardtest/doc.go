@@ -3,9 +3,10 @@
 
 // Package shardtest helps to test operators that use package shard.
 //
-// A [Cluster] is an in-memory API server for Leases. Several members can share it within
-// one test process, with testing/synctest as a fake clock, and a test can make each
-// member's requests fail. [Exclusive] detects work on one key by two members at once.
+// A [Cluster] is an in-memory API server. Several members can share it within one test
+// process, with testing/synctest as a fake clock, and a test can make each member's requests
+// fail. [Exclusive] detects work on one key by two members at once, and events that were lost.
+// The example shows how to test a reconciler with both.
 //
 // # Guarantees
 //
@@ -13,12 +14,14 @@
 //     conditional writes, preconditions, conflicts, one increasing resourceVersion,
 //     validation, limits on the size, and watches that show every change in order, resume
 //     from a resourceVersion, and add or delete a Lease whose labels begin or cease to match.
+//   - T2: Other objects behave so too, but without validation and limits: all members share
+//     them, and a handover of objects with children can be tested without a control plane.
 //
 // # What is not guaranteed
 //
 // The other functions of an API server: defaulting, finalizers, managed fields, quotas,
-// garbage collection. Objects other than Leases exist in client-go's fake clientset, one
-// for each member.
+// garbage collection, server-side apply, field selectors, metadata.generation. A write to the
+// status replaces the whole object, as in client-go's fake clientsets.
 //
 // # Concurrency
 //

@@ -90,7 +90,7 @@ func (s *Leases) Update(l *coordinationv1.Lease, now time.Time) (*coordinationv1
 	if l.UID == "" {
 		c.UID = nil
 	}
-	if err != nil || !old.meets(c) {
+	if err != nil || !old.Meets(c) {
 		return nil, toAPIError(ErrConflict, l.Name)
 	}
 	if err := validate(l); err != nil {

@@ -110,7 +110,7 @@ func (s *Store[T]) Update(name string, c Condition, value T) (Object[T], error) 
 	switch {
 	case !ok && c.UID == nil:
 		return o, ErrNotFound
-	case !ok || !o.meets(c):
+	case !ok || !o.Meets(c):
 		return Object[T]{}, ErrConflict
 	}
 	o.Value = value
@@ -123,7 +123,7 @@ func (s *Store[T]) Delete(name string, c Condition) error {
 	switch {
 	case !ok:
 		return ErrNotFound
-	case !o.meets(c):
+	case !o.Meets(c):
 		return ErrConflict
 	}
 	delete(s.objects, name)
@@ -131,7 +131,8 @@ func (s *Store[T]) Delete(name string, c Condition) error {
 	return nil
 }
 
-func (o Object[T]) meets(c Condition) bool {
+// Meets reports whether the object meets a condition.
+func (o Object[T]) Meets(c Condition) bool {
 	return (c.UID == nil || *c.UID == o.UID) && (c.Version == nil || *c.Version == o.Version)
 }
 

@@ -37,6 +37,7 @@ type Config struct {
 	StopGracePeriod time.Duration
 	OnOverrun       func(items []string) // nil for none
 	OnChange        func(Change)         // nil for none
+	OnStop          func()               // called on the loop when the member begins to leave; must not block
 
 	Clientset any          // of Lease.Leases; see lease.NewWatch
 	Access    lease.Access // explains refused requests
@@ -258,6 +259,7 @@ func (m *Member) run(ctx context.Context) error {
 		case <-stop:
 			stop = nil
 			m.stopping = true
+			m.cfg.OnStop()
 			m.logger.Info("Stopping: draining and releasing", "member", m.holder)
 			m.step(claim.Stop{})
 		case <-m.Components.added:

@@ -1,0 +1,34 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package shard
+
+import "context"
+
+// Acquire is for work that does not come from a [Queue]: a periodic loop, a callback, a library
+// with a queue of its own. It waits until this member may work on the object with the given key
+// string, as Config.Key returns it: namespace/name for [ByName]. It returns the context for the
+// work, and the function that ends it. Call done when the work has ended; more calls of it do
+// nothing.
+//
+// The context is that of a Queue's Context: it has the values and the deadline of ctx, ends with
+// [ErrDraining] or [ErrFenced] as its cause, carries the token, and makes [WrapTransport] refuse
+// requests; it does not end when ctx is cancelled. Until done, the key is work in flight: a
+// handover waits for it, as Config.DrainGrace and Config.DrainTimeout say. Nothing repeats work
+// that has been interrupted: acquire the key again.
+//
+// Callers for one key in this process take turns, in the order in which they came. A caller must
+// not acquire a key that it holds. Acquired keys and the items of queues do not exclude each
+// other within this member, just as two queues do not. Between members they do.
+//
+// Acquire returns an error that wraps the cause of ctx if ctx ends first, and [ErrStopped] when
+// Run is stopped or has returned. It may be called before Run, and waits.
+func (s *Sharder) Acquire(ctx context.Context, key string) (work context.Context, done func(), err error) {
+	return s.acquirer.Acquire(ctx, key)
+}
+
+// TryAcquire is Acquire without the wait. It returns [ErrNotActive] if this member may not work
+// on the object now, and [ErrInUse] if the key is already acquired in this process.
+func (s *Sharder) TryAcquire(ctx context.Context, key string) (work context.Context, done func(), err error) {
+	return s.acquirer.TryAcquire(ctx, key)
+}
