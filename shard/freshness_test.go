@@ -38,12 +38,13 @@ type operator struct {
 
 func (c *objects) operator(t *testing.T, cluster *shardtest.Cluster, pod string, view *view, wraps bool, wait time.Duration) *operator {
 	t.Helper()
-	o := &operator{view: view, adds: map[string][]string{}, client: http.Client{Transport: shard.WrapTransport(c)}}
+	o := &operator{view: view, adds: map[string][]string{}}
 	cfg := shard.Config{Name: "foo", PodName: pod, Namespace: namespace, PodUID: podUID(pod), CacheSyncTimeout: wait}
 	s, err := shard.New(cluster.Client(pod), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
+	o.client.Transport = s.WrapTransport(c)
 	var maps cache.SharedIndexInformer
 	if wraps {
 		maps = shard.WrapInformer(s, cache.NewSharedIndexInformer(view, &corev1.ConfigMap{}, 0, nil), shard.ByName)

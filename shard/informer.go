@@ -12,6 +12,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 
 	"github.com/tom-ludwig/operator-scaling/informer"
+	"github.com/tom-ludwig/operator-scaling/shard/internal/cachesync"
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
 )
 
@@ -108,8 +109,8 @@ func FirstReplay(registration cache.ResourceEventHandlerRegistration) cache.Done
 	return informer.FirstReplay(registration)
 }
 
-// wrap is WrapInformer for objects such as the example. With a nil example the kind is
-// read from the objects themselves.
+// wrap is WrapInformer for objects such as the example. A nil example means that it
+// is not known.
 func wrap(s *Sharder, inner cache.SharedIndexInformer, key Key, example any) cache.SharedIndexInformer {
 	owner := informer.Ownership(s.ownership)
 	if informer.Of(inner) != nil {
@@ -117,7 +118,7 @@ func wrap(s *Sharder, inner cache.SharedIndexInformer, key Key, example any) cac
 		return inner
 	}
 	if key.Name() == Unfiltered.Name() {
-		s.caches.Add(inner, example)
+		s.addCache(inner, example)
 		s.member.Components.AddInformer(unfiltered{inner})
 		return inner
 	}
@@ -132,9 +133,16 @@ func wrap(s *Sharder, inner cache.SharedIndexInformer, key Key, example any) cac
 		FixedPoint:     resolved.Fixed(),
 		DeletionWindow: s.cfg.DeletionWindow,
 	})
-	s.caches.Add(i, example)
+	s.addCache(i, example)
 	s.member.Components.AddInformer(i)
 	return i
+}
+
+// addCache makes other members' watermarks and this member's writes count for an informer.
+func (s *Sharder) addCache(i cachesync.Informer, example any) {
+	if s.cfg.CacheSyncTimeout > 0 {
+		s.caches.Add(i, example)
+	}
 }
 
 // silent returns an informer that shows its handlers nothing, after a fault that Run may have

@@ -4,12 +4,8 @@
 package shard
 
 import (
-	"io"
-	"net/http"
-
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/tom-ludwig/operator-scaling/shard/internal/cachesync"
 	"github.com/tom-ludwig/operator-scaling/shard/internal/member"
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
 	"github.com/tom-ludwig/operator-scaling/workqueue"
@@ -56,10 +52,7 @@ func (s *Sharder) MemberCount() int { return len(s.Members()) }
 func (s *Sharder) Token(key string) string { return s.member.Published.Token(s.hash(key)) }
 
 // ownership is what informers, queues and requests learn of this member.
-type ownership struct {
-	*member.Published
-	writes *cachesync.WriteTracker
-}
+type ownership struct{ *member.Published }
 
 var _ workqueue.TimedOwnership = ownership{} // without it, a queue reads the clocks twice as often
 
@@ -70,15 +63,5 @@ type nothing struct{}
 func (nothing) State(uint64) ring.State { return ring.NotOwned }
 func (nothing) Fenced() bool            { return true }
 
-// The parts of ownership that only requests use.
-type (
-	tokens interface{ Token(point uint64) string }
-	writes interface {
-		Observe(*http.Request, *http.Response) io.ReadCloser
-	}
-)
-
-// Observe implements writes.
-func (o ownership) Observe(r *http.Request, response *http.Response) io.ReadCloser {
-	return o.writes.Observe(r, response)
-}
+// tokens is the part of ownership that only requests use.
+type tokens interface{ Token(point uint64) string }

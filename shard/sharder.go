@@ -35,7 +35,8 @@ type Sharder struct {
 	hash      ring.Hash
 	member    *member.Member
 	metrics   *metrics.Metrics
-	caches    cachesync.Caches // the informers as caches
+	caches    cachesync.Caches // the informers as caches; none if fresh caches are turned off
+	writes    *cachesync.WriteTracker
 	ownership ownership
 	pages     statusPages
 
@@ -69,13 +70,13 @@ func New(client kubernetes.Interface, cfg Config) (*Sharder, error) {
 	s.access = lease.Access{Leases: leases, Reviews: s.api.reviews.SelfSubjectAccessReviews(), Calls: &s.calls, Ring: cfg.Name, Namespace: cfg.Namespace}
 	s.pages.turn = make(chan struct{}, 1)
 	s.metrics = metrics.New(cfg.Name, s.metricValues)
-	tracker := cachesync.NewWriteTracker(&s.caches)
+	s.writes = cachesync.NewWriteTracker(&s.caches)
 	settings := member.Config{
 		Machine:         cfg.machine(),
 		Lease:           lease.Config{Leases: leases, Ring: cfg.Name, Name: cfg.leaseName(), Labels: cfg.LeaseLabels},
 		StopGracePeriod: cfg.StopGracePeriod, OnOverrun: cfg.OnOverrun,
 		Clientset: client, Access: s.access,
-		Caches: &s.caches, Writes: tracker, Metrics: s.metrics,
+		Caches: &s.caches, Writes: s.writes, Metrics: s.metrics,
 	}
 	if cfg.OnChange != nil {
 		settings.OnChange = func(c member.Change) {
@@ -83,7 +84,7 @@ func New(client kubernetes.Interface, cfg Config) (*Sharder, error) {
 		}
 	}
 	s.member = member.New(settings)
-	s.ownership = ownership{s.member.Published, tracker}
+	s.ownership = ownership{s.member.Published}
 	return s, nil
 }
 

@@ -64,7 +64,7 @@ func (m *Machine) listed(e ListResult) {
 	ownVersion := ""
 	for _, l := range e.Leases {
 		inList[l.UID] = true
-		m.noteWatermarks(l.Record.Watermarks)
+		m.noteWatermarks(l)
 		switch {
 		case l.Name != m.cfg.Lease:
 		case l.UID == m.own.uid:
