@@ -63,6 +63,7 @@ type filter struct {
 	logger     *klog.Logger // nil: the default
 	changes    changeQueue
 	removed    chan struct{} // closed, with Informer.mu held, when the handler is removed
+	finished   chan struct{} // closed when a removed handler is not called any more
 	replayed   chan struct{} // closed when the first activation was processed
 	registered bool          // with the inner informer; guarded by Informer.mu
 	working    bool          // a goroutine of Replay serves it; guarded by Informer.mu
@@ -118,6 +119,7 @@ func newFilter(i *Informer, handler cache.ResourceEventHandler, logger *klog.Log
 		logger:    logger,
 		changes:   changeQueue{posted: make(chan struct{}, 1)},
 		removed:   make(chan struct{}),
+		finished:  make(chan struct{}),
 		replayed:  make(chan struct{}),
 		shown:     map[id]uint64{},
 		ahead:     map[id]version{},
@@ -154,7 +156,11 @@ func (f *filter) tryClear() {
 		return // the goroutine that holds the lock sees cleared when it unlocks
 	}
 	defer f.mu.Unlock()
+	if f.empty {
+		return
+	}
 	f.empty = true
+	close(f.finished)
 	f.handler, f.released, f.gained, f.passes = removedHandler{}, nil, nil, nil
 	f.shown, f.names, f.ahead, f.delivered = nil, nil, nil, nil
 	f.changes.clear()
