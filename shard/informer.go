@@ -5,6 +5,7 @@ package shard
 
 import (
 	"context"
+	"maps"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -73,7 +74,8 @@ func WrapInformer(s *Sharder, inner cache.SharedIndexInformer, key ...Key) cache
 // Call it before anything asks the factory for the informer or the lister of that type.
 // Otherwise the factory has a plain informer, whose handlers see all objects:
 // [Sharder.Run] returns an error then. If Run has already begun, this is logged, and the
-// informer that is returned shows its handlers nothing.
+// informer that is returned shows its handlers nothing. The same holds for a second call for
+// the type with another key; one with the same key returns the same informer.
 func InformerFor[C any, F ~func(C, time.Duration) cache.SharedIndexInformer](
 	s *Sharder,
 	factory interface {
@@ -83,17 +85,22 @@ func InformerFor[C any, F ~func(C, time.Duration) cache.SharedIndexInformer](
 	constructor func(client C, namespace string, resync time.Duration, indexers cache.Indexers) cache.SharedIndexInformer,
 	key ...Key,
 ) cache.SharedIndexInformer {
+	k := s.cfg.Key
+	if len(key) > 0 {
+		k = key[0]
+	}
 	var created cache.SharedIndexInformer
 	found := factory.InformerFor(exampleObject, func(client C, resync time.Duration) cache.SharedIndexInformer {
 		inner := constructor(client, metav1.NamespaceAll, resync, cache.Indexers{cache.NamespaceIndex: cache.MetaNamespaceIndexFunc})
-		k := s.cfg.Key
-		if len(key) > 0 {
-			k = key[0]
-		}
 		created = wrap(s, inner, k, exampleObject)
 		return created
 	})
-	if created == nil && informer.Of(found) == nil {
+	switch first := s.keyInFactory(found, k, created != nil); {
+	case first == k.Name():
+	case first != "":
+		s.fault("shard: InformerFor: the informer of the factory for %T has the key %q already, and cannot have %q too: create another informer with NewInformer", exampleObject, first, k.Name())
+		return s.silent(found)
+	case informer.Of(found) == nil:
 		s.fault("shard: InformerFor: the factory already has a plain informer for %T: call InformerFor before anything calls Informer() or Lister() for that type", exampleObject)
 		return s.silent(found)
 	}
@@ -136,6 +143,18 @@ func wrap(s *Sharder, inner cache.SharedIndexInformer, key Key, example any) cac
 	s.addCache(i, example)
 	s.member.Components.AddInformer(i)
 	return i
+}
+
+// keyInFactory returns the name of the key with which InformerFor has registered an informer; ""
+// if it has not. It registers one that was just created.
+func (s *Sharder) keyInFactory(i cache.SharedIndexInformer, key Key, created bool) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if created {
+		maps.DeleteFunc(s.inFactories, func(i cache.SharedIndexInformer, _ string) bool { return i.IsStopped() })
+		s.inFactories[i] = key.Name()
+	}
+	return s.inFactories[i]
 }
 
 // addCache makes other members' watermarks and this member's writes count for an informer.

@@ -14,6 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
 
 	"github.com/tom-ludwig/operator-scaling/shard/internal/cachesync"
@@ -45,6 +46,9 @@ type Sharder struct {
 	mu      sync.Mutex
 	faults  []error // of NewInformer, WrapInformer and NewQueue; Run returns them; guarded by mu
 	running bool    // guarded by mu
+	// inFactories are the informers that InformerFor has registered, and the names of their keys;
+	// guarded by mu.
+	inFactories map[cache.SharedIndexInformer]string
 }
 
 // New applies the defaults, validates the configuration and returns a Sharder. It starts
@@ -65,7 +69,7 @@ func New(client kubernetes.Interface, cfg Config) (*Sharder, error) {
 	if c, generated := client.(*kubernetes.Clientset); client == nil || generated && c == nil {
 		return nil, errors.New("shard: the client is nil")
 	}
-	s := &Sharder{cfg: cfg, api: newClients(client), hash: ring.HashOf(cfg.Key)}
+	s := &Sharder{cfg: cfg, api: newClients(client), hash: ring.HashOf(cfg.Key), inFactories: map[cache.SharedIndexInformer]string{}}
 	leases := s.calls.Bounded(s.api.leases.Leases(cfg.Namespace))
 	s.access = lease.Access{Leases: leases, Reviews: s.api.reviews.SelfSubjectAccessReviews(), Calls: &s.calls, Ring: cfg.Name, Namespace: cfg.Namespace}
 	s.pages.turn = make(chan struct{}, 1)
