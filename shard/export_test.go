@@ -108,3 +108,6 @@ func (s *Sharder) SetupError() error {
 	defer s.mu.Unlock()
 	return errors.Join(s.faults...)
 }
+
+// Registered counts the informers and queues that this member knows.
+func (s *Sharder) Registered() (informers, queues int) { return s.member.Components.Registered() }
