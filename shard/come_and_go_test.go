@@ -162,6 +162,9 @@ func (f *comeAndGo) uninstall(at int) {
 		c := k.runs[m]
 		if f.rand.IntN(2) == 0 {
 			c.quit()
+			for i := range 20 {
+				c.queue.Add(cache.ObjectName{Namespace: "default", Name: objectName(i)})
+			}
 		}
 		c.close()
 		time.Sleep(time.Duration(f.rand.IntN(500)) * time.Millisecond)
