@@ -50,6 +50,7 @@ mutants() { # the mutation gates: disable one rule at a time; a test must fail (
 	$go test -vet=off -timeout 60m -count=1 ./shard/internal/claim -run TestMutants -args -mutants
 	$go test -vet=off -timeout 60m -count=1 ./shard -run 'TestMutants$' -args -mutants
 	$go test -vet=off -timeout 60m -count=1 ./informer -run TestMutants -args -mutants
+	$go test -vet=off -timeout 60m -count=1 ./workqueue -run TestMutants -args -mutants
 	cd test && $go test -vet=off -timeout 60m -count=1 ./chaos -run TestMutantsAreCaught -args -mutants
 }
 

@@ -17,7 +17,7 @@ var mutants = mutation.Package{
 	Dir: ".", Name: "informer",
 	Mutants: []mutation.Mutant{
 		{Name: "notes a deletion that was not this member's", Edits: []mutation.Edit{{
-			File: "filter.go",
+			File: "delivered.go",
 			Old:  "if t != nil && f.informer.ownership.State(t.point) != ring.NotOwned {",
 			New:  "if t != nil && (f.informer.ownership.State(t.point) != ring.NotOwned || MUTANT_ON) {",
 		}}},
@@ -27,22 +27,22 @@ var mutants = mutation.Package{
 			New:  "if i.last != nil && (i.last.covers >= number || MUTANT_ON) {",
 		}}},
 		{Name: "takes a deletion with an opaque version for an old one", Edits: []mutation.Edit{{
-			File: "filter.go",
+			File: "stream.go",
 			Old:  "\t\tcase err == nil:\n\t\t\tf.dropped(s) // it did not match",
 			New:  "\t\tcase err == nil || MUTANT_ON:\n\t\t\tf.dropped(s) // it did not match",
 		}}},
 		{Name: "delivers an outdated deletion", Edits: []mutation.Edit{{
-			File: "filter.go",
+			File: "stream.go",
 			Old:  "case !exists || err == nil && order >= 0:",
 			New:  "case !exists || err == nil && (order >= 0 || MUTANT_ON):",
 		}}},
 		{Name: "believes an event that its object is stored", Edits: []mutation.Edit{{
-			File: "filter.go",
+			File: "delivered.go",
 			Old:  "now := f.informer.stored(f.informer.keyOf(s.meta)); now != nil {\n\t\t\tif m, err := meta.Accessor(now); err == nil && !differ",
 			New:  "now := f.informer.stored(f.informer.keyOf(s.meta)); now != nil || MUTANT_ON {\n\t\t\tif m, err := meta.Accessor(now); MUTANT_ON || err == nil && !differ",
 		}}},
 		{Name: "shows deletions that the stream has not reached", Edits: []mutation.Edit{{
-			File: "filter.go",
+			File: "delivered.go",
 			Old:  "!done && t.seq <= f.observed && f.activePoint",
 			New:  "!done && (t.seq <= f.observed || MUTANT_ON) && f.activePoint",
 		}}},
@@ -62,7 +62,7 @@ var mutants = mutation.Package{
 			New:  "\tif !MUTANT_ON {\n\t\tf.overtake(&s)\n\t}\n",
 		}}},
 		{Name: "takes a drain for a release", Edits: []mutation.Edit{{
-			File: "filter.go",
+			File: "stream.go",
 			Old:  "case state == ring.Active || state == ring.Pending && !moved:",
 			New:  "case state == ring.Active || state == ring.Pending && !moved && !MUTANT_ON:",
 		}}},

@@ -73,12 +73,13 @@ func newRegistration(f *filter, inner cache.ResourceEventHandlerRegistration, na
 	return r
 }
 
-// ShutdownChan returns a channel that is closed when a removed handler is no longer called.
-// First it waits for a call that a replay is making, because the inner informer's channel
-// does not cover that. Like cache.ShutDownEventHandler, which calls it, it must not be called
-// by the handler itself.
+// ShutdownChan returns a channel that is closed when a removed handler is no longer called, by
+// the stream or by a replay.
 func (s *stoppable) ShutdownChan() <-chan struct{} {
-	s.filter.lock() // a replay that locks it next sees that the filter was removed
-	defer s.filter.unlock()
-	return s.inner.ShutdownChan()
+	select {
+	case <-s.filter.removed:
+		return s.filter.finished
+	default: // not removed: closed when the informer has stopped
+		return s.inner.ShutdownChan()
+	}
 }

@@ -107,7 +107,8 @@ func (v *view) OnUpdate(o, n any) {
 		v.check(false, "not known")
 		return
 	}
-	// Either the next step, or one that a replay has overtaken.
+	// Either the next step, or one that a replay has overtaken: it starts before what is known, and
+	// ends at what is stored. Only the stream knows whether it has left a key in between.
 	v.check(numberOf(from) <= numberOf(known) || v.lost(), "from %s, but %s is known", label(from), label(known))
 	v.check(numberOf(to) >= numberOf(known) || v.stored != nil && !v.stored(to.Name), "%s is older than %s", label(to), label(known))
 	v.known[to.Name] = to

@@ -12,7 +12,7 @@ import "context"
 // nothing.
 //
 // The context is that of a Queue's Context: it has the values and the deadline of ctx, ends with
-// [ErrDraining] or [ErrFenced] as its cause, carries the token, and makes [WrapTransport] refuse
+// [ErrDraining] or [ErrFenced] as its cause, carries the token, and makes [Sharder.WrapTransport] refuse
 // requests; it does not end when ctx is cancelled. Until done, the key is work in flight: a
 // handover waits for it, as Config.DrainGrace and Config.DrainTimeout say. Nothing repeats work
 // that has been interrupted: acquire the key again.

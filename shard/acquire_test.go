@@ -298,7 +298,7 @@ func TestAcquire_CarriesTheFencing(t *testing.T) {
 			t.Errorf("Acquire with a context that has ended: %v", ended.err)
 		}
 		sent := 0
-		transport := shard.WrapTransport(roundTripper(func(*http.Request) (*http.Response, error) {
+		transport := m.WrapTransport(roundTripper(func(*http.Request) (*http.Response, error) {
 			sent++
 			return &http.Response{StatusCode: http.StatusOK, Body: http.NoBody}, nil
 		}))

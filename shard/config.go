@@ -34,6 +34,16 @@ const (
 	EnvPodUID       = "POD_UID"
 )
 
+// OutsideWritePolicy is a value of Config.OutsideWrites.
+type OutsideWritePolicy int
+
+// The policies for mutating requests that belong to no work.
+const (
+	AllowOutsideWrites  OutsideWritePolicy = iota // sends them
+	LogOutsideWrites                              // logs each, and sends it
+	RefuseOutsideWrites                           // does not send them; they fail with [ErrOutsideWork]
+)
+
 // minDrift is the smallest difference between the rates of two clocks that a
 // configuration must tolerate.
 const minDrift = 0.05
@@ -121,11 +131,19 @@ type Config struct {
 	// times as long while one of them is joining. Negative: it does not wait; default 1 s.
 	StartupSettle time.Duration
 	// CacheSyncTimeout is how long a member that gains partitions waits, at most, for its
-	// informers to show what the former owners wrote last through [WrapTransport].
+	// informers to show what the former owners wrote last through [Sharder.WrapTransport].
 	// Informers that are up to date cause no wait, and usually they are up to date within
 	// milliseconds. The informers of a member that was cut off need a while until they
-	// watch again. Negative: it does not wait, and G9 does not hold; default 5 s.
+	// watch again. Negative: no member waits for this one's writes, and it waits for none;
+	// default 5 s.
 	CacheSyncTimeout time.Duration
+	// OutsideWrites is what [Sharder.WrapTransport] does with a mutating request that belongs
+	// to no work, which means that its context does not come from a queue's Context. Nothing
+	// keeps other members from writing to the same object at that time. With
+	// [LogOutsideWrites] or [RefuseOutsideWrites], a code path around the queue is found before
+	// it does harm. Leases, Events and reviews are exempt. All others are counted. Default:
+	// [AllowOutsideWrites].
+	OutsideWrites OutsideWritePolicy
 	// Quarantine makes a new member wait one LeaseDuration before it claims
 	// anything. It is needed only if Leases may be deleted by hand while every member
 	// that knew of them is deleted, too. Default off.
@@ -268,6 +286,9 @@ func (c Config) Validate() error {
 	}
 	if err := parameters.Validate(); err != nil {
 		errs = append(errs, err)
+	}
+	if c.OutsideWrites < AllowOutsideWrites || c.OutsideWrites > RefuseOutsideWrites {
+		fault("OutsideWrites", "%d is not a policy", c.OutsideWrites)
 	}
 	before := len(errs)
 	c.validateTimes(set, fault)

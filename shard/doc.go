@@ -26,7 +26,7 @@
 //   - G6: In an outage of the API server all members stop, then resume what they had.
 //   - G7: Each object is owned again within Config.LeaseDuration + 2 s of a crash.
 //   - G8: Leases that are malformed or foreign are ignored and counted, or block safely.
-//   - G9: After a handover, work starts when the caches show what [WrapTransport] wrote.
+//   - G9: After a handover, work starts when the caches show what the former owner wrote.
 //
 // A request that left this process before the fence may arrive after it: write with
 // resourceVersions, or see [StampToken]. Owns, Owner and Members report what this member

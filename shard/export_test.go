@@ -123,3 +123,6 @@ func (s *Sharder) OwnedCount() (n int) {
 func (s *Sharder) RenewalAge() time.Duration {
 	return time.Since(s.member.Published.View().Status.Renewed)
 }
+
+// Registered counts the informers and queues that this member knows.
+func (s *Sharder) Registered() (informers, queues int) { return s.member.Components.Registered() }

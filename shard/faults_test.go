@@ -469,8 +469,11 @@ func (f *fleet) checkConverged() {
 	}
 }
 
-// settle waits until every object must have been worked on, and checks it.
+// settle waits until every object must have been worked on, and checks it. Work that has begun
+// before may take 45 s, and its item may be waiting to be worked on again.
 func (f *fleet) settle() {
+	f.settling.Store(true)
+	defer f.settling.Store(false)
 	time.Sleep(time.Minute)
 	versions := f.versions()
 	if lost := f.x.Lost(versions); len(lost) > 0 {

@@ -55,7 +55,7 @@ func (s *server) write(ctx context.Context, r *replica, key string) error {
 	token, _ := shard.TokenFromContext(ctx)
 	request.Header.Set("Token", token)
 	request.Header.Set("Writer", r.name)
-	response, err := shard.WrapTransport(s).RoundTrip(request)
+	response, err := r.WrapTransport(s).RoundTrip(request)
 	if err != nil {
 		return err
 	}

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -37,6 +38,7 @@ type fleet struct {
 	server  *server
 	x       shardtest.Exclusive
 
+	settling atomic.Bool // no work that begins now takes long
 	next     int
 	spans    []span              // the faults so far
 	replicas map[string]*replica // by name of the process
@@ -217,7 +219,11 @@ func (r *replica) reconcile(item cache.ObjectName, slow time.Duration, random *r
 	j := r.begin(item)
 	switch kind := random.IntN(100); {
 	case kind == 0: // until it is interrupted
-		pause(j.ctx, time.Duration(random.Int64N(int64(45*time.Second))))
+		d := time.Duration(random.Int64N(int64(45 * time.Second)))
+		if r.fleet.settling.Load() { // two of these one after the other would take longer than settle waits
+			d = min(d, slow)
+		}
+		pause(j.ctx, d)
 	case kind < 10: // ignores its context
 		time.Sleep(time.Duration(random.Int64N(int64(ignoreContextFor))))
 	default:

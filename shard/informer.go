@@ -5,6 +5,7 @@ package shard
 
 import (
 	"context"
+	"maps"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -99,7 +100,8 @@ func (g generated[L]) Informer() cache.SharedIndexInformer { return g.informer }
 // Call it before anything asks the factory for the informer or the lister of that type.
 // Otherwise the factory has a plain informer, whose handlers see all objects:
 // [Sharder.Run] returns an error then. If Run has already begun, this is logged, and the
-// informer that is returned shows its handlers nothing.
+// informer that is returned shows its handlers nothing. The same holds for a second call for
+// the type with another key; one with the same key returns the same informer.
 func InformerFor[C any, F ~func(C, time.Duration) cache.SharedIndexInformer](
 	s *Sharder,
 	factory interface {
@@ -109,17 +111,22 @@ func InformerFor[C any, F ~func(C, time.Duration) cache.SharedIndexInformer](
 	constructor func(client C, namespace string, resync time.Duration, indexers cache.Indexers) cache.SharedIndexInformer,
 	key ...Key,
 ) cache.SharedIndexInformer {
+	k := s.cfg.Key
+	if len(key) > 0 {
+		k = key[0]
+	}
 	var created cache.SharedIndexInformer
 	found := factory.InformerFor(exampleObject, func(client C, resync time.Duration) cache.SharedIndexInformer {
 		inner := constructor(client, metav1.NamespaceAll, resync, cache.Indexers{cache.NamespaceIndex: cache.MetaNamespaceIndexFunc})
-		k := s.cfg.Key
-		if len(key) > 0 {
-			k = key[0]
-		}
 		created = wrap(s, inner, k, exampleObject)
 		return created
 	})
-	if created == nil && informer.Of(found) == nil {
+	switch first := s.keyInFactory(found, k, created != nil); {
+	case first == k.Name():
+	case first != "":
+		s.fault("shard: InformerFor: the informer of the factory for %T has the key %q already, and cannot have %q too: create another informer with NewInformer", exampleObject, first, k.Name())
+		return s.silent(found)
+	case informer.Of(found) == nil:
 		s.fault("shard: InformerFor: the factory already has a plain informer for %T: call InformerFor before anything calls Informer() or Lister() for that type", exampleObject)
 		return s.silent(found)
 	}
@@ -135,8 +142,8 @@ func FirstReplay(registration cache.ResourceEventHandlerRegistration) cache.Done
 	return informer.FirstReplay(registration)
 }
 
-// wrap is WrapInformer for objects such as the example. With a nil example the kind is
-// read from the objects themselves.
+// wrap is WrapInformer for objects such as the example. A nil example means that it
+// is not known.
 func wrap(s *Sharder, inner cache.SharedIndexInformer, key Key, example any) cache.SharedIndexInformer {
 	owner := informer.Ownership(s.ownership)
 	if informer.Of(inner) != nil || sharderOf(inner) != nil {
@@ -144,7 +151,7 @@ func wrap(s *Sharder, inner cache.SharedIndexInformer, key Key, example any) cac
 		return inner
 	}
 	if key.Name() == Unfiltered.Name() {
-		s.caches.Add(inner, example)
+		s.addCache(inner, example)
 		u := unfiltered{inner, s}
 		s.member.Components.AddInformer(u, "")
 		return u
@@ -160,9 +167,28 @@ func wrap(s *Sharder, inner cache.SharedIndexInformer, key Key, example any) cac
 		FixedPoint:     resolved.Fixed(),
 		DeletionWindow: s.cfg.DeletionWindow,
 	})
-	s.caches.Add(i, example)
+	s.addCache(i, example)
 	s.member.Components.AddInformer(i, cachesync.KindOf(inner, example))
 	return i
+}
+
+// keyInFactory returns the name of the key with which InformerFor has registered an informer; ""
+// if it has not. It registers one that was just created.
+func (s *Sharder) keyInFactory(i cache.SharedIndexInformer, key Key, created bool) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if created {
+		maps.DeleteFunc(s.inFactories, func(i cache.SharedIndexInformer, _ string) bool { return i.IsStopped() })
+		s.inFactories[i] = key.Name()
+	}
+	return s.inFactories[i]
+}
+
+// addCache makes other members' watermarks and this member's writes count for an informer.
+func (s *Sharder) addCache(i cachesync.Informer, example any) {
+	if s.cfg.CacheSyncTimeout > 0 {
+		s.caches.Add(i, example)
+	}
 }
 
 // silent returns an informer that shows its handlers nothing, after a fault that Run may have

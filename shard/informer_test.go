@@ -46,6 +46,19 @@ func TestRunRefusesInformersThatShowWrongObjects(t *testing.T) {
 			factory.Core().V1().ConfigMaps().Lister()
 			shard.InformerFor(s, factory, example, coreinformers.NewConfigMapInformer)
 		}, remedy: "before anything calls Informer() or Lister()"},
+		"InformerFor with two keys": {setUp: func(s *shard.Sharder, factory informers.SharedInformerFactory) {
+			shard.InformerFor(s, factory, example, coreinformers.NewConfigMapInformer)
+			shard.InformerFor(s, factory, example, coreinformers.NewConfigMapInformer, shard.ByController)
+		}, remedy: "create another informer with NewInformer"},
+		"InformerFor with Unfiltered": {setUp: func(s *shard.Sharder, factory informers.SharedInformerFactory) {
+			for range 2 {
+				shard.InformerFor(s, factory, example, coreinformers.NewConfigMapInformer, shard.Unfiltered)
+			}
+		}},
+		"InformerFor with Unfiltered after another key": {setUp: func(s *shard.Sharder, factory informers.SharedInformerFactory) {
+			shard.InformerFor(s, factory, example, coreinformers.NewConfigMapInformer)
+			shard.InformerFor(s, factory, example, coreinformers.NewConfigMapInformer, shard.Unfiltered)
+		}, remedy: "create another informer with NewInformer"},
 		"wrapped twice": {setUp: func(s *shard.Sharder, factory informers.SharedInformerFactory) {
 			shard.WrapInformer(s, shard.WrapInformer(s, factory.Core().V1().ConfigMaps().Informer()))
 		}, remedy: "use it as it is"},

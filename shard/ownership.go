@@ -4,12 +4,8 @@
 package shard
 
 import (
-	"io"
-	"net/http"
-
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/tom-ludwig/operator-scaling/shard/internal/cachesync"
 	"github.com/tom-ludwig/operator-scaling/shard/internal/member"
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
 	"github.com/tom-ludwig/operator-scaling/workqueue"
@@ -65,8 +61,7 @@ func (s *Sharder) Token(key string) string { return s.member.Published.Token(s.h
 // ownership is what informers, queues and requests learn of this member.
 type ownership struct {
 	*member.Published
-	writes *cachesync.WriteTracker
-	s      *Sharder
+	s *Sharder
 }
 
 var _ workqueue.TimedOwnership = ownership{} // without it, a queue reads the clocks twice as often
@@ -81,15 +76,5 @@ func (nothing) Fenced() bool            { return true }
 func (o ownership) sharder() *Sharder { return o.s }
 func (n nothing) sharder() *Sharder   { return n.s }
 
-// The parts of ownership that only requests use.
-type (
-	tokens interface{ Token(point uint64) string }
-	writes interface {
-		Observe(*http.Request, *http.Response) io.ReadCloser
-	}
-)
-
-// Observe implements writes.
-func (o ownership) Observe(r *http.Request, response *http.Response) io.ReadCloser {
-	return o.writes.Observe(r, response)
-}
+// tokens is the part of ownership that only requests use.
+type tokens interface{ Token(point uint64) string }

@@ -14,6 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
 
 	"github.com/tom-ludwig/operator-scaling/shard/internal/cachesync"
@@ -36,7 +37,8 @@ type Sharder struct {
 	hash      ring.Hash
 	member    *member.Member
 	metrics   *metrics.Metrics
-	caches    cachesync.Caches // the informers as caches
+	caches    cachesync.Caches // the informers as caches; none if fresh caches are turned off
+	writes    *cachesync.WriteTracker
 	ownership ownership
 	acquirer  *workqueue.Acquirer
 	pages     statusPages
@@ -46,6 +48,9 @@ type Sharder struct {
 	mu      sync.Mutex
 	faults  []error // of NewInformer, WrapInformer and NewQueue; Run returns them; guarded by mu
 	running bool    // guarded by mu
+	// inFactories are the informers that InformerFor has registered, and the names of their keys;
+	// guarded by mu.
+	inFactories map[cache.SharedIndexInformer]string
 }
 
 // New applies the defaults, validates the configuration and returns a Sharder. It starts
@@ -66,18 +71,18 @@ func New(client kubernetes.Interface, cfg Config) (*Sharder, error) {
 	if c, generated := client.(*kubernetes.Clientset); client == nil || generated && c == nil {
 		return nil, errors.New("shard: the client is nil")
 	}
-	s := &Sharder{cfg: cfg, api: newClients(client), hash: ring.HashOf(cfg.Key)}
+	s := &Sharder{cfg: cfg, api: newClients(client), hash: ring.HashOf(cfg.Key), inFactories: map[cache.SharedIndexInformer]string{}}
 	leases := s.calls.Bounded(s.api.leases.Leases(cfg.Namespace))
 	s.access = lease.Access{Leases: leases, Reviews: s.api.reviews.SelfSubjectAccessReviews(), Calls: &s.calls, Ring: cfg.Name, Namespace: cfg.Namespace}
 	s.pages.turn = make(chan struct{}, 1)
 	s.metrics = metrics.New(cfg.Name, s.metricValues)
-	tracker := cachesync.NewWriteTracker(&s.caches)
+	s.writes = cachesync.NewWriteTracker(&s.caches)
 	settings := member.Config{
 		Machine:         cfg.machine(),
 		Lease:           lease.Config{Leases: leases, Namespace: cfg.Namespace, Ring: cfg.Name, Name: cfg.leaseName(), Labels: cfg.LeaseLabels},
 		StopGracePeriod: cfg.StopGracePeriod, OnOverrun: cfg.OnOverrun,
 		Clientset: client, Access: s.access,
-		Caches: &s.caches, Writes: tracker, Metrics: s.metrics,
+		Caches: &s.caches, Writes: s.writes, Metrics: s.metrics,
 	}
 	if cfg.OnChange != nil {
 		settings.OnChange = func(c member.Change) {
@@ -86,7 +91,7 @@ func New(client kubernetes.Interface, cfg Config) (*Sharder, error) {
 	}
 	settings.OnStop = func() { s.acquirer.Stop() }
 	s.member = member.New(settings)
-	s.ownership = ownership{s.member.Published, tracker, s}
+	s.ownership = ownership{s.member.Published, s}
 	s.acquirer = workqueue.NewAcquirer(s.ownership, s.hash)
 	s.member.Components.AddQueue(s.acquirer)
 	return s, nil

@@ -9,25 +9,41 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"regexp"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/klog/v2"
 
 	"github.com/tom-ludwig/operator-scaling/workqueue"
 )
 
-// WrapTransport is for the Wrap method of a rest.Config. It applies to mutating requests
-// whose context comes from the Context of a queue from [NewQueue]. Clients made from the
-// rest.Config do not send such a request if this member has lost the partition or is
-// fenced. The request then fails with an error that is [ErrLostOwnership]. Both clocks
-// are read for each of these requests, so that a process that was paused between its last
-// check and the request does not send it. Requests that do not mutate, and requests with
-// other contexts, are always sent.
+// WrapTransport is for the Wrap method of a rest.Config, from which the workers' clients are
+// made:
 //
-// Only the fence and the request's deadline abort a mutating request in progress. A drain
+//	config.Wrap(s.WrapTransport)
+//
+// It does three things.
+//
+// It keeps work that has lost its object from writing. A mutating request whose context comes
+// from the Context of a queue from [NewQueue] is not sent if this member has lost the partition
+// or is fenced. It then fails with an error that is [ErrLostOwnership]. Both clocks are read
+// for each of these requests, so that a process that was paused between its last check and the
+// request does not send it.
+//
+// It keeps caches fresh: it reads the resourceVersions in the responses to all writes, whatever
+// their contexts. The member that gains a partition waits until its informers have reached
+// them; see Config.CacheSyncTimeout. Report writes by other clients with [Sharder.Observe].
+// The transport learns nothing from a response that the caller does not read.
+//
+// It treats mutating requests that belong to no work as Config.OutsideWrites says.
+//
+// Only the fence and the request's deadline abort a mutating request of a piece of work. A drain
 // does not abort it, nor does the cancellation of a context that was derived from the
 // queue's, for instance on SIGTERM: the server might still carry out the request, after
 // the next owner has begun. The handover waits for the response, even if the worker does
 // not wait and calls Done.
 //
-// A caller that cancels a mutating request therefore still receives its response, when it
+// A caller that cancels such a request therefore still receives its response, when it
 // arrives. To stop waiting for a server that does not respond, set a deadline: on the
 // context, as http.Client.Timeout, or as Timeout of the rest.Config. After a deadline there
 // is no guarantee: the server may carry out the request while another member works on the
@@ -39,17 +55,21 @@ import (
 // A request that was not sent because its caller's context had ended fails with the
 // cause of that context, and not with [ErrLostOwnership]: the worker must retry its item.
 //
-// The transport reads the resourceVersions in the responses to writes. The member that
-// gains the partitions waits until its informers have reached them; see
-// Config.CacheSyncTimeout. The transport learns nothing from a response that the caller
-// does not read.
-//
-//	config.Wrap(shard.WrapTransport)
-func WrapTransport(next http.RoundTripper) http.RoundTripper {
-	return &guard{next}
+// A process with two rings wraps its configuration with both Sharders, or has a client for each.
+func (s *Sharder) WrapTransport(next http.RoundTripper) http.RoundTripper {
+	return &guard{s, next}
 }
 
-type guard struct{ next http.RoundTripper }
+// Observe reports an object as the API server has returned it in response to a write, by a
+// client that [Sharder.WrapTransport] does not wrap. The member that gains the partition then
+// waits for that version, as for those that the transport has seen. Call it before the work
+// ends.
+func (s *Sharder) Observe(written metav1.Object) { s.writes.Note(written) }
+
+type guard struct {
+	s    *Sharder
+	next http.RoundTripper
+}
 
 // RoundTrip implements http.RoundTripper.
 func (g *guard) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -62,7 +82,14 @@ func (g *guard) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	assignment, ok := workqueue.FromContext(r.Context())
 	if !ok {
-		return g.next.RoundTrip(r)
+		if cause := g.s.outsideWrite(r); cause != nil {
+			return nil, refuse(r, cause)
+		}
+		response, err := g.next.RoundTrip(r)
+		if err == nil && response.Body != nil && response.StatusCode != http.StatusSwitchingProtocols {
+			response.Body = g.s.writes.Observe(response)
+		}
+		return response, err
 	}
 	// From here until its response the request counts as work in flight: the caller may
 	// return earlier, and call Done.
@@ -84,13 +111,30 @@ func (g *guard) RoundTrip(r *http.Request) (*http.Response, error) {
 	case response.StatusCode == http.StatusSwitchingProtocols:
 		end() // the body is a connection that belongs to the caller
 	default:
-		if owner, ok := assignment.Owner.(writes); ok {
-			response.Body = owner.Observe(r, response)
-		}
-		response.Body = &trackedBody{ReadCloser: response.Body, done: done}
+		response.Body = &trackedBody{ReadCloser: g.s.writes.Observe(response), done: done}
 	}
 	return response, err
 }
+
+// outsideWrite applies Config.OutsideWrites to a mutating request that belongs to no work. It
+// returns the reason why the request must not be sent, or nil.
+func (s *Sharder) outsideWrite(r *http.Request) error {
+	if workqueue.InWork(r.Context()) || neverWork.MatchString(r.URL.Path) {
+		return nil
+	}
+	s.metrics.OutsideWrite()
+	switch s.cfg.OutsideWrites {
+	case LogOutsideWrites:
+		klog.FromContext(r.Context()).Info("A write belongs to no work, so another member may be working on the object", "ring", s.cfg.Name, "method", r.Method, "path", r.URL.Path)
+	case RefuseOutsideWrites:
+		return ErrOutsideWork
+	}
+	return nil
+}
+
+// neverWork matches the paths of writes that do not change what members work on: Leases, Events,
+// and reviews, which store nothing.
+var neverWork = regexp.MustCompile(`^/apis/(coordination|events|authentication|authorization)\.k8s\.io/|^/api/v1/(namespaces/[^/]+/)?events(/|$)`)
 
 // refuse returns the error of a request that is not sent.
 func refuse(r *http.Request, cause error) error {

@@ -13,7 +13,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/tom-ludwig/operator-scaling/shard"
 	"github.com/tom-ludwig/operator-scaling/shard/shardtest"
 )
 
@@ -26,7 +25,7 @@ func TestWrapTransport_LeaksNothingForAResponseThatWasReadToItsEnd(t *testing.T)
 		q := newTestQueue(a.Sharder)
 		defer q.ShutDown()
 		time.Sleep(5 * time.Second)
-		transport := shard.WrapTransport(roundTripper(func(*http.Request) (*http.Response, error) {
+		transport := a.WrapTransport(roundTripper(func(*http.Request) (*http.Response, error) {
 			return &http.Response{StatusCode: http.StatusOK, Body: io.NopCloser(strings.NewReader("{}"))}, nil
 		}))
 		ctx := begin(q, anItem)

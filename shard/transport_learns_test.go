@@ -5,6 +5,7 @@ package shard
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"math"
 	"net/http"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	appsv1 "k8s.io/api/apps/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes/fake"
 	"k8s.io/client-go/tools/cache"
@@ -56,48 +58,74 @@ func answering(status int, contentType string, body io.Reader) roundTripper {
 	}
 }
 
-func send(t *testing.T, ctx context.Context, method string, server http.RoundTripper) io.ReadCloser {
+func send(t *testing.T, s *Sharder, ctx context.Context, method string, server http.RoundTripper) io.ReadCloser {
 	t.Helper()
 	r, err := http.NewRequestWithContext(ctx, method, "http://127.0.0.1/", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	response, err := WrapTransport(server).RoundTrip(r)
+	response, err := s.WrapTransport(server).RoundTrip(r)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return response.Body
 }
 
-// How far a member has written is learned from the responses to its work, and from no
-// others.
+// How far a member has written is learned from the responses to all writes of its clients, and
+// from what it is told.
 func TestWrapTransport_LearnsHowFarAMemberHasWritten(t *testing.T) {
 	s, work := writing(t)
 	for _, c := range []struct {
-		name string
-		ctx  context.Context
-		want claim.Watermarks
+		name    string
+		ctx     context.Context
+		version string
 	}{
-		{"a write of no work", context.Background(), claim.Watermarks{}},
-		{"a write of its work", work, claim.Watermarks{"Deployment": "123"}},
+		{"a write of no work", context.Background(), "122"},
+		{"a write of its work", work, "123"},
 	} {
-		text := `{"kind":"Deployment","metadata":{"namespace":"x","name":"y","resourceVersion":"123"}}`
-		body := send(t, c.ctx, http.MethodPost, answering(http.StatusCreated, runtime.ContentTypeJSON, strings.NewReader(text)))
+		text := fmt.Sprintf(`{"kind":"Deployment","apiVersion":"apps/v1","metadata":{"namespace":"x","name":"y","uid":"u","resourceVersion":%q}}`, c.version)
+		body := send(t, s, c.ctx, http.MethodPost, answering(http.StatusCreated, runtime.ContentTypeJSON, strings.NewReader(text)))
 		if _, err := io.ReadAll(body); err != nil {
 			t.Fatal(err)
 		}
-		if diff := cmp.Diff(c.want, s.ownership.writes.Watermarks()); diff != "" { // before the body is closed
+		if diff := cmp.Diff(claim.Watermarks{"v1.Deployment": c.version}, s.writes.Watermarks()); diff != "" { // before the body is closed
 			t.Errorf("%s: watermarks (-want +got):\n%s", c.name, diff)
 		}
 		_ = body.Close()
+	}
+	s.Observe(&appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: "x", Name: "z", UID: "v", ResourceVersion: "124"}})
+	if diff := cmp.Diff(claim.Watermarks{"v1.Deployment": "124"}, s.writes.Watermarks()); diff != "" {
+		t.Errorf("watermarks (-want +got):\n%s", diff)
+	}
+}
+
+// Turned off, it costs nothing.
+func TestCacheSyncTimeout_NegativeIsOff(t *testing.T) {
+	cfg := Config{Name: "foo", PodName: "a", Namespace: "b", CacheSyncTimeout: -1}
+	s, err := New(fake.NewClientset(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	NewInformer(s, &cache.ListWatch{}, &appsv1.Deployment{}, 0, nil)
+	text := `{"kind":"Deployment","apiVersion":"apps/v1","metadata":{"namespace":"x","name":"y","uid":"u","resourceVersion":"5"}}`
+	body := send(t, s, t.Context(), http.MethodPost, answering(http.StatusCreated, runtime.ContentTypeJSON, strings.NewReader(text)))
+	if _, err := io.ReadAll(body); err != nil {
+		t.Fatal(err)
+	}
+	if w := s.writes.Watermarks(); len(w) > 0 || s.cfg.machine().CacheSyncTimeout != 0 {
+		t.Errorf("watermarks %v, and waits for %v", w, s.cfg.machine().CacheSyncTimeout)
+	}
+	cfg.CacheSyncTimeout = 0
+	if cfg.WithDefaults().CacheSyncTimeout != DefaultCacheSyncTimeout {
+		t.Error("0 is not the default")
 	}
 }
 
 // An answer that comes piece by piece is passed on piece by piece.
 func TestWrapTransport_HoldsNothingBack(t *testing.T) {
-	_, ctx := writing(t)
+	s, ctx := writing(t)
 	server, pipe := io.Pipe()
-	body := send(t, ctx, http.MethodPost, answering(http.StatusOK, runtime.ContentTypeJSON, server))
+	body := send(t, s, ctx, http.MethodPost, answering(http.StatusOK, runtime.ContentTypeJSON, server))
 	for _, piece := range []string{`{"kind":`, `"Deployment"`, `}`} {
 		go func() { _, _ = pipe.Write([]byte(piece)) }()
 		read := make([]byte, 100)

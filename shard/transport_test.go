@@ -43,7 +43,7 @@ func TestWrapTransport_SendsNoWriteAfterLossOfOwnership(t *testing.T) {
 		defer q.ShutDown()
 		time.Sleep(5 * time.Second)
 		var count sent
-		transport := shard.WrapTransport(&count)
+		transport := a.WrapTransport(&count)
 		request := func(ctx context.Context, method string) error {
 			body := &closer{Reader: strings.NewReader("{}")}
 			r, err := http.NewRequestWithContext(ctx, method, "http://127.0.0.1/api/v1/namespaces/x/configmaps/y", body)
@@ -121,7 +121,7 @@ func TestWrapTransport_DoesNotAbortAWriteForADrain(t *testing.T) {
 		defer q.ShutDown()
 		time.Sleep(5 * time.Second)
 		server := make(slow)
-		transport := shard.WrapTransport(server)
+		transport := a.WrapTransport(server)
 		send := func(ctx context.Context, method string) <-chan error {
 			responded := make(chan error, 1)
 			go func() {
@@ -234,7 +234,7 @@ func TestWrapTransport_DoesNotAbortAWriteForItsCaller(t *testing.T) {
 					if err != nil {
 						t.Error(err)
 					}
-					response, err := shard.WrapTransport(server).RoundTrip(r)
+					response, err := a.WrapTransport(server).RoundTrip(r)
 					if err == nil {
 						err = response.Body.Close()
 					}
@@ -282,7 +282,7 @@ func TestWrapTransport_DistinguishesCancellationFromLossOfOwnership(t *testing.T
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, err = shard.WrapTransport(&count).RoundTrip(r) //nolint:bodyclose // there is none
+		_, err = a.WrapTransport(&count).RoundTrip(r) //nolint:bodyclose // there is none
 		if !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, shard.ErrLostOwnership) || count != 0 {
 			t.Errorf("error %v, %d sent", err, count)
 		}

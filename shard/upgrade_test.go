@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"k8s.io/client-go/kubernetes/fake"
 	clientworkqueue "k8s.io/client-go/util/workqueue"
 
 	"github.com/tom-ludwig/operator-scaling/shard"
@@ -35,6 +36,16 @@ func (o *countingOwnership) State(uint64) ring.State {
 func (o *countingOwnership) Fenced() bool {
 	o.looks.Add(1)
 	return false
+}
+
+// aSharder returns one that does not run.
+func aSharder(t *testing.T) *shard.Sharder {
+	t.Helper()
+	s, err := shard.New(fake.NewClientset(), shard.Config{Name: "foo", PodName: "a", Namespace: namespace})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
 }
 
 type upgrade struct{}
@@ -61,7 +72,7 @@ func TestWrapTransport_WatchesNoRequestThatSwitchesProtocols(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := shard.WrapTransport(upgrade{}).RoundTrip(r); err != nil { //nolint:bodyclose // it is empty
+		if _, err := aSharder(t).WrapTransport(upgrade{}).RoundTrip(r); err != nil { //nolint:bodyclose // it is empty
 			t.Fatal(err)
 		}
 		o.pending.Store(true)
@@ -93,7 +104,7 @@ func TestWrapTransport_WaitsForTheFenceWithoutPolling(t *testing.T) {
 		}
 		ended := make(chan error, 1)
 		go func() {
-			_, err := shard.WrapTransport(make(slow)).RoundTrip(r) //nolint:bodyclose // there is none
+			_, err := aSharder(t).WrapTransport(make(slow)).RoundTrip(r) //nolint:bodyclose // there is none
 			ended <- err
 		}()
 		synctest.Wait()
@@ -134,7 +145,7 @@ func TestWrapTransport_ChecksItemsWithoutAKey(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, err = shard.WrapTransport(&count).RoundTrip(r) //nolint:bodyclose // there is none
+		_, err = aSharder(t).WrapTransport(&count).RoundTrip(r) //nolint:bodyclose // there is none
 		return err
 	}
 	if err := send(); err != nil || count != 1 {

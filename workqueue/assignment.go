@@ -52,6 +52,13 @@ func FromContext(ctx context.Context) (Assignment, bool) {
 	return a, ok && !a.unkeyed
 }
 
+// InWork reports whether a context comes from [Queue.Context] or is derived from one, also for
+// work on an item without a point (Q8).
+func InWork(ctx context.Context) bool {
+	_, ok := ctx.Value(assignmentKey{}).(Assignment)
+	return ok
+}
+
 // Check returns an error if the work that the context belongs to must have no more effects:
 // the cause with which the work's context has ended; [ErrFenced] if the member is fenced
 // although the work's context has not ended yet, as in a process that was paused; or the

@@ -55,7 +55,7 @@
 //   - Q9: For a member that owns everything and is never fenced, the queue behaves as
 //     client-go's: its own tests pass on it.
 //   - Q10: ShutDown and ShutDownWithDrain have client-go's meaning. Parked items are
-//     dropped. Once ShutDown has been called, or ShutDownWithDrain has returned, no
+//     dropped. Queued items are dropped if no worker takes any: see [Queue.Closed]. Once ShutDown has been called, or ShutDownWithDrain has returned, no
 //     goroutine remains.
 //   - Q11: Work that a drain or a fence interrupts is not lost, whatever the worker does
 //     with the item. Done adds the item again if Drain or Fence has covered it since Get,
@@ -70,6 +70,9 @@
 //     Within each of the two kinds, the order is that of client-go's queue: first in, first out.
 //
 // # Obligations of the Ownership's owner
+//
+// The rate limiter must not block: Readmit calls its Forget, on the goroutine of its caller,
+// which nothing else protects.
 //
 // First change what State and Fenced return. Then call Readmit after every change, Drain for
 // points that were active, and Fence when the member is fenced. After Drain the work in flight

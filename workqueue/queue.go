@@ -107,7 +107,8 @@ type Queue[T comparable] struct {
 	// way. It stays in InFlight. Each of its tasks is done and has an effect that is under way.
 	unfinished   map[*task]Work
 	shuttingDown bool
-	draining     bool // ShutDownWithDrain waits for Done
+	draining     bool          // ShutDownWithDrain waits for Done
+	untouched    time.Duration // after the shutdown: since when, from epoch, nothing was taken; 0 if not known
 	onDone       func()
 }
 
@@ -263,6 +264,7 @@ func (q *Queue[T]) Get() (item T, shutdown bool) {
 				unkeyed := e.unkeyed
 				q.items.move(e, inFlight)
 				q.handOuts++
+				q.untouched = 0
 				q.meter.get(e, q.handedOut(e))
 				q.mu.Unlock()
 				if unkeyed {
@@ -445,10 +447,30 @@ func (q *Queue[T]) ShuttingDown() bool {
 	return q.shuttingDown
 }
 
+// abandonedAfter is how long items stay in a queue that was shut down and has no workers.
+const abandonedAfter = time.Minute
+
 // Closed reports whether the queue was shut down and will hand out nothing any more, and no
 // work is in flight. It stays so: a closed queue needs no more calls.
+//
+// If items are queued, but no Get has taken one for a minute of calls of Closed and nothing is
+// in flight, the workers have gone. Closed then drops the items.
 func (q *Queue[T]) Closed() bool {
+	var dropped []func(Recorder)
 	q.mu.Lock()
-	defer q.mu.Unlock()
-	return q.shuttingDown && len(q.items.entries) == 0 && len(q.unfinished) == 0
+	closed := q.shuttingDown && q.items.lists[inFlight].n == 0 && len(q.unfinished) == 0
+	if closed && q.items.lists[queued].n > 0 {
+		switch now := time.Since(q.epoch); {
+		case q.untouched == 0:
+			q.untouched = max(now, 1)
+		case now-q.untouched >= abandonedAfter:
+			q.items.each(queued, func(e *entry[T]) { dropped = append(dropped, q.reject(e, ring.NotOwned)) })
+		}
+		closed = q.items.lists[queued].n == 0
+	}
+	q.mu.Unlock()
+	for _, outcome := range dropped {
+		outcome(q.recorder)
+	}
+	return closed
 }

@@ -222,6 +222,44 @@ func TestQ10_ShutDownWhileFenced(t *testing.T) {
 	}
 }
 
+// The workers of a controller have gone without taking what is queued. Its queue must not
+// stay forever, but a worker that is only late must get everything.
+func TestQ10_ClosedWithoutWorkers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q, count := newQueue(t, newOwner(ring.Active))
+		for item := range 3 {
+			q.Add(item)
+		}
+		q.AddRateLimited(3)
+		time.Sleep(time.Second)
+		closed := func(when string, want bool) {
+			t.Helper()
+			if q.Closed() != want {
+				t.Errorf("%s: closed %t, %d queued", when, q.Closed(), q.Len())
+			}
+		}
+		time.Sleep(time.Hour)
+		closed("not shut down", false)
+		q.ShutDown()
+		closed("shut down", false)
+		time.Sleep(abandonedAfter - time.Second)
+		closed("soon", false)
+		item := get(t, q)
+		time.Sleep(time.Hour)
+		closed("in flight", false)
+		q.Done(item)
+		closed("a worker has been there", false)
+		time.Sleep(abandonedAfter)
+		closed("abandoned", true)
+		if n := count.counts().Dropped; n != 3 || q.NumRequeues(3) != 0 {
+			t.Errorf("%d dropped, %d failures are remembered", n, q.NumRequeues(3))
+		}
+		if _, shutdown := q.Get(); !shutdown {
+			t.Error("a closed queue hands out an item")
+		}
+	})
+}
+
 // A queue is closed when it needs no more calls.
 func TestQ10_Closed(t *testing.T) {
 	o := newOwner(ring.Active)

@@ -48,14 +48,20 @@ type Operator struct {
 func NewForConfig(config *rest.Config, o Options) (*Operator, error) {
 	config = rest.CopyConfig(config)
 	config.QPS, config.Burst = float32(o.QPS), o.Burst
-	// The ring has its own client: its requests have their own user agent, and do not pass through shard.WrapTransport.
+	// The ring has its own client: its requests have their own user agent, and do not pass through WrapTransport.
 	// Heartbeats do not wait for its rate limit.
 	shardClient, err := kubernetes.NewForConfig(rest.AddUserAgent(rest.CopyConfig(config), "shard"))
 	if err != nil {
 		return nil, fmt.Errorf("create client: %w", err)
 	}
-	// Check again just before each request is sent: the process may have been paused since the last check.
-	config.Wrap(shard.WrapTransport)
+	o.Shard.OnOverrun = exitOnOverrun
+	s, err := shard.New(shardClient, o.Shard)
+	if err != nil {
+		return nil, err
+	}
+	// Check again just before each request is sent, because the process may have been paused since the last check; and let
+	// the next owner of an object know what was written.
+	config.Wrap(s.WrapTransport)
 	kubeClient, err := kubernetes.NewForConfig(config)
 	if err != nil {
 		return nil, fmt.Errorf("create client: %w", err)
@@ -64,8 +70,7 @@ func NewForConfig(config *rest.Config, o Options) (*Operator, error) {
 	if err != nil {
 		return nil, fmt.Errorf("create client for Foos: %w", err)
 	}
-	o.Shard.OnOverrun = exitOnOverrun
-	return New(shardClient, kubeClient, fooClient, o)
+	return withClients(s, kubeClient, fooClient, o)
 }
 
 // exitOnOverrun ends the process. When work continues although the member is fenced, other members may do the same work;
@@ -81,6 +86,10 @@ func New(shardClient, kubeClient kubernetes.Interface, fooClient versioned.Inter
 	if err != nil {
 		return nil, err
 	}
+	return withClients(s, kubeClient, fooClient, o)
+}
+
+func withClients(s *shard.Sharder, kubeClient kubernetes.Interface, fooClient versioned.Interface, o Options) (*Operator, error) {
 	metrics := newQueueMetrics()
 	sharded := newSharded(s, kubeClient, fooClient, o.WatchNamespace, o.Resync, metrics)
 	controller, err := NewController(ControllerConfig{

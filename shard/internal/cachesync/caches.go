@@ -4,7 +4,7 @@
 package cachesync
 
 import (
-	"reflect"
+	"fmt"
 	"regexp"
 	"slices"
 	"strings"
@@ -21,35 +21,58 @@ import (
 // Informer is what this package needs of a cache.SharedIndexInformer.
 type Informer interface {
 	HasSynced() bool
+	HasSyncedChecker() cache.DoneChecker
 	IsStopped() bool
 	GetStore() cache.Store
 }
 
-// Caches are the informers of a member as caches of objects, by kind. The zero value
-// has none. Any goroutine may call its methods.
+// Caches are the informers of a member as caches of objects. The zero value has none. Any
+// goroutine may call its methods.
 type Caches struct {
 	mu   sync.Mutex
-	list []*kindCache // guarded by mu; never held across a call out
+	list []*namedCache // guarded by mu; never held across a call out
 }
 
-// Add adds an informer. The example is an object such as the informer holds; nil if
-// there is none, and then the first object that it holds shows the kind.
+// namedCache is an informer with a name that it has on every member: members that run the same
+// code have the same informers.
+type namedCache struct {
+	Informer
+	known atomic.Pointer[string] // nil: not known yet; "": there is none
+}
+
+// Add adds an informer. The example is an object such as the informer holds; nil if there is
+// none.
 func (c *Caches) Add(i Informer, example any) {
-	added := &kindCache{Informer: i}
-	if kind := kindOf(example); kind != "" {
-		added.kind.Store(&kind)
+	added := &namedCache{Informer: i}
+	name := nameOf(example)
+	if name == "" {
+		name = typeName(i)
+	}
+	if name != "" {
+		added.known.Store(&name)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.list = append(c.list, added)
 }
 
+// typeName returns the Go type of the objects that client-go expects in an informer, "" if that is
+// not known. The name of the informer's checker ends with it.
+func typeName(i interface{ HasSyncedChecker() cache.DoneChecker }) string {
+	_, name, _ := strings.Cut(i.HasSyncedChecker().Name(), "*")
+	if !validName.MatchString(name) || name == untyped || name == metadataOnly {
+		return ""
+	}
+	return name
+}
+
 // all returns the informers that have not stopped. A stopped one shows no more writes, so it
 // must not be waited for.
-func (c *Caches) all() []*kindCache {
+func (c *Caches) all() []*namedCache {
 	c.mu.Lock()
 	list := c.list[:len(c.list):len(c.list)]
 	c.mu.Unlock()
+	stopped := func(c *namedCache) bool { return c.IsStopped() }
 	if !slices.ContainsFunc(list, stopped) {
 		return list
 	}
@@ -60,29 +83,22 @@ func (c *Caches) all() []*kindCache {
 	return c.list[:len(c.list):len(c.list)]
 }
 
-func stopped(c *kindCache) bool { return c.IsStopped() }
-
-// cachesFor returns the informers that hold objects of a kind.
-func (c *Caches) cachesFor(kind string) (of []*kindCache) {
+// named returns the informers of a name; if there are none, those whose names are not known yet,
+// because they hold no objects.
+func (c *Caches) named(name string) (named []*namedCache) {
+	var unknown []*namedCache
 	for _, cached := range c.all() {
-		if cached.is(kind) {
-			of = append(of, cached)
+		switch n, known := cached.name(); {
+		case !known:
+			unknown = append(unknown, cached)
+		case n == name:
+			named = append(named, cached)
 		}
 	}
-	return of
-}
-
-// holds reports whether one of the informers of a kind holds an object.
-func (c *Caches) holds(kind, key string) bool {
-	if key == "" {
-		return false
+	if named == nil {
+		return unknown
 	}
-	for _, cached := range c.cachesFor(kind) {
-		if _, exists, _ := cached.GetStore().GetByKey(key); exists {
-			return true
-		}
-	}
-	return false
+	return named
 }
 
 // Reached returns those of the watermarks that the stores of the informers have
@@ -90,28 +106,33 @@ func (c *Caches) holds(kind, key string) bool {
 // which is ahead of it.
 func (c *Caches) Reached(watermarks claim.Watermarks) claim.Watermarks {
 	reached := claim.Watermarks{}
-	for kind, version := range watermarks {
-		if hasReached(c.cachesFor(kind), version) {
-			reached[kind] = version
+	for name, version := range watermarks {
+		if hasReached(c.named(name), version) {
+			reached[name] = version
 		}
 	}
 	return reached
 }
 
-// Cached returns the highest versions that the informers of the same kinds have
-// reached; "" for a kind of which none can be compared.
+// Cached returns the highest versions that the informers of the same names have reached; ""
+// where none can be compared.
 func (c *Caches) Cached(watermarks claim.Watermarks) claim.Watermarks {
 	cached := claim.Watermarks{}
-	for kind := range watermarks {
-		cached[kind] = highest(c.cachesFor(kind))
+	for name := range watermarks {
+		cached[name] = ""
+		for _, of := range c.named(name) {
+			if v := of.GetStore().LastStoreSyncResourceVersion(); higher(v, cached[name]) {
+				cached[name] = v
+			}
+		}
 	}
 	return cached
 }
 
-// hasReached is true where there is nothing to wait for: no informer of the kind, or
-// one whose versions cannot be compared. Several informers of one kind hold different
-// parts of the objects. One of them is enough: the others may never show the write.
-func hasReached(caches []*kindCache, version string) bool {
+// hasReached is true where there is nothing to wait for: no informer, or one whose versions
+// cannot be compared. Several informers of one name hold different parts of the objects. One
+// of them is enough: the others may never show the write.
+func hasReached(caches []*namedCache, version string) bool {
 	for _, c := range caches {
 		if !c.HasSynced() {
 			continue
@@ -124,79 +145,79 @@ func hasReached(caches []*kindCache, version string) bool {
 	return len(caches) == 0
 }
 
-// highest returns the highest version that one of the informers has reached, "" if none
-// can be compared.
-func highest(caches []*kindCache) (version string) {
-	for _, c := range caches {
-		if v := c.GetStore().LastStoreSyncResourceVersion(); higher(v, version) {
-			version = v
-		}
-	}
-	return version
-}
-
 // higher reports whether a is above b, which may be "" for none. A version that cannot
 // be compared is not.
 func higher(a, b string) bool { return claim.ValidVersion(a) && claim.CompareVersions(a, b) > 0 }
 
-// kindCache is an informer as a cache of the objects of one kind.
-type kindCache struct {
-	Informer
-	kind atomic.Pointer[string] // nil: not known yet; "": cannot be determined
-}
-
-// is reports whether the informer holds objects of a kind. If it was added without an
-// example, the first object that it holds shows the kind.
-func (c *kindCache) is(kind string) bool {
-	known := c.kind.Load()
-	if known == nil {
-		objects := c.GetStore().List()
-		if len(objects) == 0 {
-			return false
-		}
-		first := kindOf(objects[0])
-		known = &first
-		c.kind.Store(known)
+// name returns the informer's name. If client-go does not know what the informer holds, the
+// first object shows it.
+func (c *namedCache) name() (name string, known bool) {
+	if n := c.known.Load(); n != nil {
+		return *n, true
 	}
-	return *known == kind
+	objects := c.GetStore().List()
+	if len(objects) == 0 {
+		return "", false
+	}
+	name = nameOf(objects[0])
+	c.known.Store(&name)
+	return name, true
 }
 
-// mayBe is is, but also true for an informer whose kind is not known yet.
-func (c *kindCache) mayBe(kind string) bool { return c.is(kind) || c.kind.Load() == nil }
+// shows reports whether the informer shows the object that was written, in any version. UIDs
+// prove it, whatever the informer's name is. A server without them is a fake.
+func (c *namedCache) shows(w *write) bool {
+	stored, exists, err := c.GetStore().GetByKey(cache.NewObjectName(w.namespace, w.object).String())
+	if err != nil || !exists {
+		return false
+	}
+	m, ok := stored.(metav1.Object)
+	if ok && m.GetUID() != "" && w.uid != "" {
+		return m.GetUID() == w.uid
+	}
+	name, known := c.name()
+	return known && w.isOf(name)
+}
 
-// kindOf returns the kind of an object, "" if it cannot be determined. The Go type of a
-// typed object has the same name: schemes register types by that rule.
-func kindOf(obj any) string {
+const (
+	untyped      = "unstructured.Unstructured"
+	metadataOnly = "v1.PartialObjectMetadata"
+)
+
+// validName matches the names that a Lease can carry.
+var validName = regexp.MustCompile(`^` + claim.WatermarkName + `$`)
+
+// nameOf returns the name of an informer that holds such objects: the Go type as in
+// "v1.Deployment", and for objects without a type of their own the kind as in
+// "Deployment.apps". It returns "" if there is none.
+func nameOf(obj any) (name string) {
 	switch o := obj.(type) {
 	case nil:
-		return ""
 	case *metav1.PartialObjectMetadata:
-		if o.Kind == "PartialObjectMetadata" {
-			return ""
+		if o.Kind != "PartialObjectMetadata" {
+			name = o.GroupVersionKind().GroupKind().String()
 		}
-		return o.Kind
 	case runtime.Unstructured:
-		return o.GetObjectKind().GroupVersionKind().Kind
+		name = o.GetObjectKind().GroupVersionKind().GroupKind().String()
+	default:
+		name = strings.TrimPrefix(fmt.Sprintf("%T", obj), "*")
 	}
-	t := reflect.TypeOf(obj)
-	if t.Kind() == reflect.Pointer {
-		t = t.Elem()
+	if !validName.MatchString(name) {
+		return ""
 	}
-	return t.Name()
+	return name
 }
 
 // KindOf returns the kind of an informer's objects, "" if it is not known. An example is an
-// object such as the informer holds, or nil: the informer's name then ends with their Go type.
+// object such as the informer holds, or nil.
 func KindOf(i interface{ HasSyncedChecker() cache.DoneChecker }, example any) string {
-	if kind := kindOf(example); kind != "" {
-		return kind
+	name := nameOf(example)
+	if name == "" {
+		name = typeName(i)
 	}
-	name := i.HasSyncedChecker().Name()
-	kind := name[strings.LastIndexAny(name, " .*")+1:]
-	if !goName.MatchString(kind) || kind == "Unstructured" || kind == "PartialObjectMetadata" {
-		return ""
+	kind, of, found := strings.Cut(name, ".")
+	if found && kind == strings.ToLower(kind) {
+		return of // the Go type: "v1.Deployment"
 	}
-	return kind
+	return kind // "Deployment.apps"
 }
-
-var goName = regexp.MustCompile(`^[A-Z][A-Za-z0-9]{0,62}$`)

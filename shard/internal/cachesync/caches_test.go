@@ -8,60 +8,97 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/tools/cache"
 
 	"github.com/tom-ludwig/operator-scaling/shard/internal/claim"
 )
 
-func TestKindOf(t *testing.T) {
-	custom := &unstructured.Unstructured{}
-	custom.SetKind("Foo")
+func inform(example runtime.Object) cache.SharedIndexInformer {
+	return cache.NewSharedIndexInformer(&cache.ListWatch{}, example, 0, nil)
+}
+
+func untypedObject(apiVersion, kind string) *unstructured.Unstructured {
+	u := &unstructured.Unstructured{Object: map[string]any{}}
+	u.SetAPIVersion(apiVersion)
+	u.SetKind(kind)
+	u.SetName("x")
+	u.SetResourceVersion("100")
+	return u
+}
+
+// An informer has the same name on every member, whether or not an example was passed and
+// whatever it holds.
+func TestCaches_Name(t *testing.T) {
+	meta := func(kind string) *metav1.PartialObjectMetadata {
+		return &metav1.PartialObjectMetadata{TypeMeta: metav1.TypeMeta{APIVersion: "apps/v1", Kind: kind}, ObjectMeta: metav1.ObjectMeta{Name: "x"}}
+	}
 	for _, c := range []struct {
-		object any
-		want   string
+		name                    string
+		client, example, stored runtime.Object
+		want                    string
+		known                   bool
 	}{
-		{&appsv1.Deployment{}, "Deployment"},
-		{custom, "Foo"},
-		{&unstructured.Unstructured{}, ""},
-		{&metav1.PartialObjectMetadata{TypeMeta: metav1.TypeMeta{Kind: "Pod"}}, "Pod"},
-		{&metav1.PartialObjectMetadata{TypeMeta: metav1.TypeMeta{Kind: "PartialObjectMetadata"}}, ""},
-		{nil, ""},
+		{"typed", &appsv1.Deployment{}, nil, nil, "v1.Deployment", true},
+		{"typed, with an example", &appsv1.Deployment{}, &appsv1.Deployment{}, nil, "v1.Deployment", true},
+		{"typed, without client-go's example", nil, nil, &appsv1.Deployment{}, "v1.Deployment", true},
+		{"untyped", &unstructured.Unstructured{}, nil, untypedObject("example.com/v1", "Foo"), "Foo.example.com", true},
+		{"untyped, with an example", &unstructured.Unstructured{}, untypedObject("example.com/v1", "Foo"), nil, "Foo.example.com", true},
+		{"untyped, of the core group", &unstructured.Unstructured{}, nil, untypedObject("v1", "Pod"), "Pod", true},
+		{"untyped and empty", &unstructured.Unstructured{}, &unstructured.Unstructured{}, nil, "", false},
+		{"metadata", meta(""), nil, meta("Deployment"), "Deployment.apps", true},
+		{"metadata without a kind", meta(""), nil, meta("PartialObjectMetadata"), "", true},
+		{"nothing", nil, nil, nil, "", false},
 	} {
-		if got := kindOf(c.object); got != c.want {
-			t.Errorf("%T: %q, want %q", c.object, got, c.want)
-		}
+		t.Run(c.name, func(t *testing.T) {
+			i := inform(c.client)
+			if c.stored != nil {
+				if err := i.GetStore().Add(c.stored); err != nil {
+					t.Fatal(err)
+				}
+			}
+			var caches Caches
+			if c.example == nil {
+				caches.Add(i, nil)
+			} else {
+				caches.Add(i, c.example)
+			}
+			if name, known := caches.list[0].name(); name != c.want || known != c.known {
+				t.Errorf("name %q, known: %v", name, known)
+			}
+		})
 	}
 }
 
 // Where there is nothing to compare, no member waits.
 func TestCaches_Reached(t *testing.T) {
 	c := &Caches{}
-	deployments := &unsynced{SharedIndexInformer: cache.NewSharedIndexInformer(&cache.ListWatch{}, &appsv1.Deployment{}, 0, nil)}
-	c.Add(deployments, &appsv1.Deployment{})
-	check := func(version string, want bool) {
+	deployments := &unsynced{SharedIndexInformer: inform(&appsv1.Deployment{})}
+	c.Add(deployments, nil)
+	check := func(name, version string, want bool) {
 		t.Helper()
-		if got := len(c.Reached(claim.Watermarks{"Deployment": version})) == 1; got != want {
+		if got := len(c.Reached(claim.Watermarks{name: version})) == 1; got != want {
 			t.Errorf("version %s is reached: %v", version, got)
 		}
 	}
-	check("1", false) // has not synced
-	if got := c.Reached(claim.Watermarks{"Pod": "5"}); len(got) != 1 {
-		t.Error("waits for a kind that there is no informer of")
-	}
+	check("v1.Deployment", "1", false) // has not synced
+	check("v1.Pod", "5", true)         // no informer
 	deployments.synced = true
-	check("1", true) // cannot be compared: the store knows no version
+	check("v1.Deployment", "1", true) // cannot be compared: the store knows no version
 	deployments.GetStore().Bookmark("100")
-	check("99", true)
-	check("100", true)
-	check("101", false)
-	check("abc", true)
-	if diff := cmp.Diff(claim.Watermarks{"Deployment": "100", "Pod": ""}, c.Cached(claim.Watermarks{"Deployment": "101", "Pod": "5"})); diff != "" {
+	check("v1.Deployment", "99", true)
+	check("v1.Deployment", "100", true)
+	check("v1.Deployment", "101", false)
+	check("v1.Deployment", "abc", true)
+	if diff := cmp.Diff(claim.Watermarks{"v1.Deployment": "100", "v1.Pod": ""}, c.Cached(claim.Watermarks{"v1.Deployment": "101", "v1.Pod": "5"})); diff != "" {
 		t.Errorf("cached (-want +got):\n%s", diff)
 	}
 	deployments.GetStore().Bookmark("x")
-	check("101", true)
+	check("v1.Deployment", "101", true)
 }
 
 // unsynced has synced when the test says so.
@@ -72,25 +109,69 @@ type unsynced struct {
 
 func (u *unsynced) HasSynced() bool { return u.synced }
 
-// Without an example the first object shows the kind.
-func TestCaches_LearnTheKindFromAnObject(t *testing.T) {
+// An informer that holds nothing yet may be the one that the former owner's watermark is about.
+func TestCaches_WaitForAnInformerWhoseNameIsNotKnown(t *testing.T) {
 	c := &Caches{}
-	i := cache.NewSharedIndexInformer(&cache.ListWatch{}, &appsv1.Deployment{}, 0, nil)
-	c.Add(i, nil)
-	w := NewWriteTracker(c)
-	w.note(observedWrite{kind: "Pod", namespace: "x", name: "y", version: "5", created: true})
-	if got := w.pending(); len(got) != 1 {
-		t.Errorf("a write to an object that may be of the informer's kind was not noted: %v", got)
+	foos := &unsynced{inform(&unstructured.Unstructured{}), true}
+	foos.GetStore().Bookmark("100")
+	c.Add(foos, nil)
+	waits := func(name string) bool { return len(c.Reached(claim.Watermarks{name: "101"})) == 0 }
+	if !waits("Foo.example.com") {
+		t.Error("does not wait for the empty informer")
 	}
-	if got := w.Watermarks(); len(got) != 0 {
-		t.Errorf("watermarks %v of a kind that is not known to be cached", got)
-	}
-	if err := i.GetStore().Add(deployment(0)); err != nil {
+	if err := foos.GetStore().Add(untypedObject("example.com/v1", "Bar")); err != nil {
 		t.Fatal(err)
 	}
-	w.note(observedWrite{kind: "Deployment", namespace: "x", name: "y", version: "6"})
-	w.note(observedWrite{kind: "Service", namespace: "x", name: "y", version: "7", created: true})
-	if diff := cmp.Diff(claim.Watermarks{"Deployment": "6"}, w.Watermarks()); diff != "" {
+	if waits("Foo.example.com") || !waits("Bar.example.com") {
+		t.Error("does not know what the informer holds")
+	}
+}
+
+// What was written counts for the informer that shows an object with that UID. Neither the name
+// of the Go type nor the kind of the response matters.
+func TestWriteTracker_TheInformerThatShowsTheObjectCounts(t *testing.T) {
+	c := &Caches{}
+	odd, services, other := inform(&oddName{}), inform(&corev1.Service{}), inform(&appsv1.Deployment{})
+	for _, i := range []cache.SharedIndexInformer{odd, services, other} {
+		c.Add(i, nil)
+	}
+	named := metav1.ObjectMeta{Namespace: "x", Name: "y", UID: "u", ResourceVersion: "1"}
+	if err := odd.GetStore().Add(&oddName{ConfigMap: corev1.ConfigMap{ObjectMeta: named}}); err != nil {
+		t.Fatal(err)
+	}
+	named.UID = "another"
+	if err := services.GetStore().Add(&corev1.Service{ObjectMeta: named}); err != nil {
+		t.Fatal(err)
+	}
+	w := NewWriteTracker(c)
+	w.note(write{kind: schema.GroupVersionKind{Group: "autoscaling", Version: "v1", Kind: "Scale"}, namespace: "x", object: "y", uid: "u", version: "7"})
+	if diff := cmp.Diff(claim.Watermarks{"cachesync.oddName": "7"}, w.Watermarks()); diff != "" {
+		t.Errorf("watermarks (-want +got):\n%s", diff)
+	}
+}
+
+// oddName is a Go type whose name is not that of its kind.
+type oddName struct{ corev1.ConfigMap }
+
+func TestWriteTracker_RemembersWhichInformerShowsAKind(t *testing.T) {
+	c := &Caches{}
+	i := inform(&oddName{})
+	c.Add(i, nil)
+	w := NewWriteTracker(c)
+	kind := schema.GroupVersionKind{Version: "v1", Kind: "Foo"}
+	create := func(name, version string) {
+		w.note(write{kind: kind, namespace: "x", object: name, uid: "uid-" + "x", version: version})
+	}
+	create("a", "5")
+	if got := w.Watermarks(); len(got) > 0 {
+		t.Errorf("watermarks %v of a kind that no informer has shown", got)
+	}
+	if err := i.GetStore().Add(&oddName{ConfigMap: corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "x", Name: "a", UID: "uid-x"}}}); err != nil {
+		t.Fatal(err)
+	}
+	create("a", "6")
+	create("b", "7") // not shown yet
+	if diff := cmp.Diff(claim.Watermarks{"cachesync.oddName": "7"}, w.Watermarks()); diff != "" {
 		t.Errorf("watermarks (-want +got):\n%s", diff)
 	}
 }
@@ -99,16 +180,18 @@ func TestCaches_LearnTheKindFromAnObject(t *testing.T) {
 // wait for it, and it must not stay in memory.
 func TestCaches_StoppedInformer(t *testing.T) {
 	c := &Caches{}
-	i := &stoppedInformer{unsynced: unsynced{SharedIndexInformer: cache.NewSharedIndexInformer(&cache.ListWatch{}, &appsv1.Deployment{}, 0, nil), synced: true}}
+	i := &stoppedInformer{unsynced: unsynced{inform(&appsv1.Deployment{}), true}}
 	i.GetStore().Bookmark("100")
-	c.Add(i, &appsv1.Deployment{})
-	waits := func() bool { return len(c.Reached(claim.Watermarks{"Deployment": "101"})) == 0 }
-	if !waits() {
+	c.Add(i, nil)
+	w := NewWriteTracker(c)
+	w.note(write{kind: appsv1.SchemeGroupVersion.WithKind("Deployment"), namespace: "x", object: "y", uid: "u", version: "101"})
+	waits := func() bool { return len(c.Reached(claim.Watermarks{"v1.Deployment": "101"})) == 0 }
+	if !waits() || len(w.Watermarks()) == 0 {
 		t.Error("does not wait for an informer that runs")
 	}
 	i.stopped = true
-	if waits() || len(c.list) > 0 {
-		t.Errorf("waits for a stopped informer, or keeps it (%d)", len(c.list))
+	if waits() || len(c.list) > 0 || len(w.Watermarks()) > 0 {
+		t.Errorf("waits for a stopped informer, or keeps it (%d), or publishes %v", len(c.list), w.Watermarks())
 	}
 }
 

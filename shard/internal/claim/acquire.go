@@ -33,7 +33,7 @@ func (m *Machine) acquire() {
 // found handles the result of the read that acquire sent.
 func (m *Machine) found(e GetResult) {
 	l := e.Lease
-	m.noteWatermarks(l.Record.Watermarks)
+	m.noteWatermarks(l)
 	if e.Outcome == OK {
 		m.observeSameName(l)
 		if n, held := m.sameNameLeases[l.UID]; held && !n.void && l.Record.Copied {
@@ -171,7 +171,7 @@ func (m *Machine) handleDeleted(e LeaseDeleted) {
 		m.removePeer(e.Last, e.Final)
 		return
 	}
-	m.noteWatermarks(e.Last.Record.Watermarks)
+	m.noteWatermarks(e.Last)
 	m.otherHolder.lookAt = Time{}
 	if m.own.op == nil && e.Last.UID == m.own.uid {
 		m.own.version, m.own.answer = "", true // or only the label of the ring was removed

@@ -165,18 +165,70 @@ func TestC8_WatermarksOfEveryObservedLeaseCount(t *testing.T) {
 	}
 }
 
-func TestC8_RemembersABoundedNumberOfKinds(t *testing.T) {
+// A watermark that no cache ever reaches, on a void Lease that stays, delays for one
+// CacheSyncTimeout. It neither hides the watermarks of others nor delays again.
+func TestC8_AnAbsurdWatermarkExpires(t *testing.T) {
+	p := gaining(t, Watermarks{"Foo": "99999999999999999999"})
+	p.show("lease-b")
+	p.run(p.cfg.CacheSyncTimeout + p.cfg.Coalesce + 100*time.Millisecond)
+	p.wantStates(p.all(), nil)
+
+	p.peer("c", PhaseActive, p.owned("c", "a", "c")...)
+	p.show("lease-c")
+	p.wait(2 * p.cfg.CacheSyncTimeout)
+	if pending := p.m.PendingWatermarks(); pending != nil {
+		t.Errorf("pending: %v", pending)
+	}
+	r := p.peerRecord("c", PhaseDraining)
+	r.Holder, r.Watermarks = "", Watermarks{"Foo": "1000"}
+	p.put("lease-c", r)
+	p.show("lease-c")
+	p.show("lease-b") // again
+	if diff := cmp.Diff(Watermarks{"Foo": "1000"}, p.m.PendingWatermarks()); diff != "" {
+		t.Errorf("pending (-want +got):\n%s", diff)
+	}
+}
+
+// A watermark that is corrected counts when the one before it has expired.
+func TestC8_ACorrectedWatermarkCounts(t *testing.T) {
+	p := newDriver(t, func(c *Config) { c.CacheSyncTimeout = time.Second }).join()
+	publish := func(seq uint64, version string) {
+		r := p.peerRecord("b", PhaseJoining)
+		r.Seq, r.Watermarks = seq, Watermarks{"Foo": version}
+		p.put("lease-b", r)
+		p.show("lease-b")
+	}
+	publish(1, "99999999999999999999")
+	publish(2, "1000")
+	if diff := cmp.Diff(Watermarks{"Foo": "99999999999999999999"}, p.m.PendingWatermarks()); diff != "" {
+		t.Errorf("a late message lowers a watermark (-want +got):\n%s", diff)
+	}
+	p.wait(p.cfg.CacheSyncTimeout)
+	publish(3, "1000")
+	if diff := cmp.Diff(Watermarks{"Foo": "1000"}, p.m.PendingWatermarks()); diff != "" {
+		t.Errorf("pending (-want +got):\n%s", diff)
+	}
+}
+
+func TestC8_RemembersABoundedNumberOfWatermarks(t *testing.T) {
 	p := newDriver(t, func(c *Config) { c.CacheSyncTimeout = time.Second }).join()
 	watermarks := Watermarks{}
-	for i := range 10 * maxWatermarks {
+	for i := range 10 * MaxWatermarks {
 		watermarks[fmt.Sprint(i)] = "1"
 	}
-	r := p.peerRecord("b", PhaseJoining)
-	r.Watermarks = watermarks
-	p.put("lease-b", r)
-	p.show("lease-b")
-	p.step(WatermarksReached{watermarks})
-	if a, b := len(p.m.caches.published), len(p.m.caches.reached); a != maxWatermarks || b != maxWatermarks {
-		t.Errorf("the machine remembers %d and %d kinds", a, b)
+	for i := range 20 {
+		r := p.peerRecord("b", PhaseDraining)
+		r.Holder, r.Watermarks = "", watermarks
+		p.step(LeaseDeleted{Last: Lease{Name: "lease-b", UID: fmt.Sprint(i), Version: "50", Record: r}})
+		p.wait(p.cfg.CacheSyncTimeout / 10)
+	}
+	// Those of Leases that exist no more are forgotten when they have expired.
+	if n := len(p.m.caches.published); n < 10 || n > 12 {
+		t.Errorf("the watermarks of %d Leases are remembered", n)
+	}
+	for uid, of := range p.m.caches.published {
+		if len(of) > MaxWatermarks {
+			t.Errorf("%d watermarks of %s", len(of), uid)
+		}
 	}
 }

@@ -66,7 +66,7 @@ func (m *Machine) listed(e ListResult) {
 	showsClaims := false
 	for _, l := range e.Leases {
 		inList[l.UID] = true
-		m.noteWatermarks(l.Record.Watermarks)
+		m.noteWatermarks(l)
 		switch {
 		case l.Name != m.cfg.Lease:
 		case l.UID == m.own.uid:

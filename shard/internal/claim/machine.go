@@ -162,7 +162,7 @@ func New(cfg Config) *Machine {
 		rank:           -1,
 		viewDirty:      true,
 		list:           listing{gone: map[string]bool{}},
-		caches:         caches{published: map[string]watermark{}, reached: Watermarks{}},
+		caches:         caches{published: map[string]map[string]watermark{}},
 	}
 	m.own.fenced = true
 	m.parts = newPartitions(cfg.Parameters)

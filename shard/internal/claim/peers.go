@@ -41,7 +41,7 @@ type peer struct {
 //
 // A list may show it after a gap, in which there may have been other versions.
 func (m *Machine) observe(l Lease, listed bool) {
-	m.noteWatermarks(l.Record.Watermarks)
+	m.noteWatermarks(l)
 	if l.Name == m.cfg.Lease {
 		m.observeOwn(l)
 		return
@@ -164,7 +164,7 @@ func (m *Machine) observeOwn(l Lease) {
 // still be at work, so a tombstone blocks its claims for a while (R29). If last is not the
 // final state, the process may have claimed anything since.
 func (m *Machine) removePeer(last Lease, final bool) {
-	m.noteWatermarks(last.Record.Watermarks)
+	m.noteWatermarks(last)
 	if !m.known {
 		m.list.gone[last.UID] = true
 	}

@@ -54,7 +54,7 @@ func record(member string) claim.Record {
 		Member: member, Holder: member + "_1", PodUID: "uid", Duration: 15 * time.Second, Phase: claim.PhaseActive, Seq: 3,
 		Fingerprint: p.Fingerprint(), Parameters: p, Claims: claims,
 		Tombstones: []claim.Tombstone{{UID: "lease-z", Holder: "z_1", Seq: 7, Claims: claim.Claims{Everything: true}, Duration: 15 * time.Second, Remaining: 4*time.Second + time.Millisecond}},
-		Watermarks: claim.Watermarks{"Foo": "1000", "Deployment": "999"},
+		Watermarks: claim.Watermarks{"Foo.example.com": "1000", "v1.Deployment": "999"},
 	}
 }
 
@@ -270,7 +270,7 @@ func TestUnreadableWatermarksAreIgnored(t *testing.T) {
 	for i := range 17 {
 		kinds = append(kinds, fmt.Sprintf("Kind%d=1", i))
 	}
-	for _, written := range []string{"garbage", "Foo=", "=1", "Foo=01", "Foo=0", "Foo=-1", "Foo=1,", "Foo=1,,Bar=2", "Foo=1.5", "F o=1", "Foo=" + strings.Repeat("9", 41), many, strings.Join(kinds, ",")} {
+	for _, written := range []string{"garbage", "Foo=", "=1", "Foo=01", "Foo=0", "Foo=-1", "Foo=1,", "Foo=1,,Bar=2", "Foo=1.5", strings.Repeat("F", 101) + "=1", "F o=1", "Foo=" + strings.Repeat("9", 41), many, strings.Join(kinds, ",")} {
 		for _, holder := range []string{"x_1", ""} { // watermarks on a void Lease count, too
 			decoded, faults, err := lease.Decode(l(holder, written), "foo")
 			if err != nil || faults == nil || !strings.Contains(faults.Error(), "watermarks") || decoded.Record.Watermarks != nil {

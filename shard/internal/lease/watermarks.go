@@ -13,22 +13,19 @@ import (
 	"github.com/tom-ludwig/operator-scaling/shard/internal/claim"
 )
 
-// maxWatermarks bounds the kinds in the annotation, and with maxVersion its size.
-const (
-	maxWatermarks = 16
-	maxVersion    = 40
-)
+// maxVersion bounds, with claim.MaxWatermarks, the size of the annotation.
+const maxVersion = 40
 
-var kindPattern = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9]{0,62}$`)
+var namePattern = regexp.MustCompile(`^` + claim.WatermarkName + `$`)
 
-// encodeWatermarks returns "<kind>=<resourceVersion>" for each kind, sorted and separated
-// by commas. It omits watermarks that a reader would reject. If there are more kinds than
+// encodeWatermarks returns "<name>=<resourceVersion>" for each cache, sorted and separated
+// by commas. It omits watermarks that a reader would reject. If there are more than
 // the bound, it omits the last ones by name, so that it omits the same ones each time.
 func encodeWatermarks(watermarks claim.Watermarks) string {
 	var list []string
-	for _, kind := range slices.Sorted(maps.Keys(watermarks)) {
-		if len(list) < maxWatermarks && checkWatermark(kind, watermarks[kind]) == nil {
-			list = append(list, kind+"="+watermarks[kind])
+	for _, name := range slices.Sorted(maps.Keys(watermarks)) {
+		if len(list) < claim.MaxWatermarks && checkWatermark(name, watermarks[name]) == nil {
+			list = append(list, name+"="+watermarks[name])
 		}
 	}
 	return strings.Join(list, ",")
@@ -40,28 +37,28 @@ func decodeWatermarks(text string) (claim.Watermarks, error) {
 	if text == "" {
 		return nil, nil
 	}
-	if len(text) > maxWatermarks*(63+1+maxVersion+1) {
+	if len(text) > claim.MaxWatermarks*(100+1+maxVersion+1) {
 		return nil, fmt.Errorf("%d bytes exceed the size limit", len(text))
 	}
 	watermarks := claim.Watermarks{}
 	for entry := range strings.SplitSeq(text, ",") {
-		kind, version, _ := strings.Cut(entry, "=")
-		if err := checkWatermark(kind, version); err != nil {
+		name, version, _ := strings.Cut(entry, "=")
+		if err := checkWatermark(name, version); err != nil {
 			return nil, err
 		}
-		if watermarks[kind] = version; len(watermarks) > maxWatermarks {
-			return nil, fmt.Errorf("more than %d kinds", maxWatermarks)
+		if watermarks[name] = version; len(watermarks) > claim.MaxWatermarks {
+			return nil, fmt.Errorf("more than %d", claim.MaxWatermarks)
 		}
 	}
 	return watermarks, nil
 }
 
-func checkWatermark(kind, version string) error {
-	if !kindPattern.MatchString(kind) {
-		return fmt.Errorf("%.100q is not a valid kind", kind)
+func checkWatermark(name, version string) error {
+	if !namePattern.MatchString(name) {
+		return fmt.Errorf("%.100q is not a valid name of a cache", name)
 	}
 	if !claim.ValidVersion(version) || len(version) > maxVersion {
-		return fmt.Errorf("kind %s: %.100q is not a comparable resourceVersion", kind, version)
+		return fmt.Errorf("%s: %.100q is not a comparable resourceVersion", name, version)
 	}
 	return nil
 }

@@ -194,6 +194,11 @@ func (c *Components) allQueues() []Queue {
 	return c.queues[:len(c.queues):len(c.queues)]
 }
 
+// Registered counts the informers and queues that were not removed.
+func (c *Components) Registered() (informers, queues int) {
+	return len(c.allInformers()), len(c.allQueues())
+}
+
 func (c *Components) activated(set ring.Set) {
 	c.mu.Lock()
 	c.joined = ring.NewSet(set.Partitions())

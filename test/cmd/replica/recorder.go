@@ -62,7 +62,7 @@ func (r *recorder) record(key cache.ObjectName) worklog.Record {
 // contextKey is the key under which the context of work has the name of the Foo.
 type contextKey struct{}
 
-// wrapTransport is for the Wrap method of a rest.Config. Below shard.WrapTransport, it records only requests that are sent.
+// wrapTransport is for the Wrap method of a rest.Config. Below the Sharder's WrapTransport, it records only requests that are sent.
 func (r *recorder) wrapTransport(next http.RoundTripper) http.RoundTripper {
 	return &transport{recorder: r, next: next}
 }
