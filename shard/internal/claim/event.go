@@ -80,6 +80,9 @@ type (
 	LeaseObserved struct {
 		Lease  Lease
 		Listed bool // it is a part of a list, whose end WatchProgress reports
+		// Ahead is true if the watch may still show earlier versions of the Lease: those that
+		// were on their way to the machine before this one.
+		Ahead bool
 	}
 	// WatchProgress reports that the watch has shown everything up to Version.
 	WatchProgress struct {

@@ -227,7 +227,7 @@ func (m *Machine) followWatch(event Event) {
 	case LeaseObserved:
 		m.observe(e.Lease, e.Listed)
 		if p := m.peers[e.Lease.Name]; p != nil {
-			p.unseen = false
+			p.ahead = e.Ahead || p.ahead && CompareVersions(e.Lease.Version, p.lease.Version) < 0
 		}
 		if !e.Listed {
 			m.watched = e.Lease.Version

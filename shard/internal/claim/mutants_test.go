@@ -61,10 +61,15 @@ func (m *Machine) takeBack(set mutantring.Set, to partitionState) {
 			Old:  "	if m.stage == ended {\n\t\tm.followWatch(event)\n",
 			New:  "	if m.stage == ended {\n\t\tif !MUTANT_ON {\n\t\t\tm.followWatch(event)\n\t\t}\n",
 		}}},
+		{Name: "takes a version that was on its way for an edit", Edits: []mutation.Edit{{
+			File: "peers.go",
+			Old:  "if p != nil && p.ahead && !listed",
+			New:  "if p != nil && p.ahead && !listed && !MUTANT_ON",
+		}}},
 		{Name: "forgets a Lease that only a list has shown", Edits: []mutation.Edit{{
 			File: "tombstones.go",
-			Old:  "return p.unseen && !p.lease.Record.Void()",
-			New:  "return p.unseen && !p.lease.Record.Void() && !MUTANT_ON",
+			Old:  "return p.ahead && !p.lease.Record.Void()",
+			New:  "return p.ahead && !p.lease.Record.Void() && !MUTANT_ON",
 		}}},
 		{Name: "takes a Lease that ended before the watch started for a live one", Edits: []mutation.Edit{{
 			File: "list.go",
@@ -338,11 +343,7 @@ func (m *Machine) takeBack(set mutantring.Set, to partitionState) {
 		{Name: "writes again when the read alongside a write does not show it", Edits: []mutation.Edit{{ // R7, R41
 			File: "own.go",
 			Old:  "\tcase alongside:\n",
-			New:  "\tcase alongside && !MUTANT_ON:\n",
-		}, {
-			File: "own.go",
-			Old:  "\t\t// still be in flight (R20).\n",
-			New:  "\t\t// still be in flight (R20).\n\t\tif MUTANT_ON {\n\t\t\tm.own.op = nil\n\t\t}\n",
+			New:  "\tcase alongside && MUTANT_ON:\n\t\tm.own.op, m.own.failures = nil, max(m.own.failures, 1)\n\t\tm.own.at(l)\n\tcase alongside:\n",
 		}}},
 		{Name: "lists only while no write is in flight", Edits: []mutation.Edit{{ // R16, R41
 			File: "list.go",
@@ -424,6 +425,9 @@ func (m *Machine) takeBack(set mutantring.Set, to partitionState) {
 // rarely, or never, because they bound only costs: after a restore, R32 and R52 protect as well; and a relist must miss a Lease just
 // after its member has claimed more.
 var unitTests = map[string]string{
+	"forgets what it knew of peers when it restarts in place":            "TestR64_ARecordThatIsShownBetweenTwoMachinesIsJudged",
+	"works before it is settled":                                         "TestR49_ANewcomerWaitsForASettledMember",
+	"takes a version that was on its way for an edit":                    "TestR32_AnOlderVersionThatWasOnItsWayIsNoEdit",
 	"answers newcomers without waiting for its turn":                     "TestR49_SettledMembersTakeTurnsToAnswer",
 	"answers a newcomer that another member has answered":                "TestR49_SettledMembersTakeTurnsToAnswer",
 	"blocks what a peer claimed first":                                   "TestR22_BlockedFollowsEachChangeOfClaims",

@@ -366,7 +366,7 @@ func TestR49_ASecondCrashDoesNotHideWhatTheFirstHasShown(t *testing.T) {
 // long after its fence. b evicts it and works. The first event afterwards, which is old, makes the
 // member want the partition again: it must not become active while the member is fenced.
 func TestR12a_ADrainDoesNotEndInActivationWhileFenced(t *testing.T) {
-	p := newDriver(t, func(c *Config) { c.DrainGrace = 5 * time.Second }).join()
+	p := newDriver(t, func(c *Config) { c.DrainGrace = time.Minute }).join()
 	b := p.peer("b", PhaseActive)
 	drain := take[Drain](p).Partitions
 	p.wait(time.Second)

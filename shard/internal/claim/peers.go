@@ -32,7 +32,7 @@ type peer struct {
 	refusedOp      uint64 // the last op at suspectAt: a list that was sent later shows whether the Lease exists
 	sweepAt        Time   // when a void Lease may be deleted
 	sweptLast      bool   // its deletion was sent when this member, the last one, left
-	unseen         bool   // a list has shown it, and the watch has not
+	ahead          bool   // a list has shown this version, and the watch has not come to it
 }
 
 // observe handles a Lease that the watch shows. Watch events are in order, so the newest
@@ -47,6 +47,9 @@ func (m *Machine) observe(l Lease, listed bool) {
 		return
 	}
 	p := m.peers[l.Name]
+	if p != nil && p.ahead && !listed && CompareVersions(l.Version, p.lease.Version) < 0 {
+		return // it was on its way when a list showed a later version
+	}
 	if p != nil && p.lease.UID != l.UID {
 		// A list replaced a part of the watch in which the Lease was deleted and created again.
 		m.removePeer(p.lease, false)

@@ -429,3 +429,24 @@ func TestAMemberThatWasSeenToEndNeedsNoTombstone(t *testing.T) {
 		t.Error("there is no tombstone")
 	}
 }
+
+// A list shows a later version than the watch has come to. What was on its way is no edit.
+func TestR32_AnOlderVersionThatWasOnItsWayIsNoEdit(t *testing.T) {
+	p := newDriver(t).join()
+	r := p.peerRecord("b", PhaseActive, 0)
+	r.Seq = 4
+	older := p.put("lease-b", r)
+	r.Seq = 5
+	newer := p.put("lease-b", r)
+	p.step(LeaseObserved{Lease: newer, Listed: true, Ahead: true})
+	p.step(LeaseObserved{Lease: older})
+	if b := p.m.peers["lease-b"].lease; b.Record.Edited || b.Record.Seq != 5 {
+		t.Errorf("b is %+v", b.Record)
+	}
+	p.step(LeaseObserved{Lease: newer})
+	r.Seq = 4
+	p.step(LeaseObserved{Lease: p.put("lease-b", r)}) // someone applies the old record again
+	if !p.m.peers["lease-b"].lease.Record.Edited {
+		t.Error("an old record counts")
+	}
+}

@@ -78,7 +78,7 @@ func (m *Member) startIncarnation(predecessor string) {
 	for _, known := range m.watch.Leases() {
 		// Not as events of the watch, which may be ahead of the events that wait for the loop:
 		// this member must not publish that its watch has come further (R49).
-		m.step(claim.LeaseObserved{Lease: known, Listed: true})
+		m.step(claim.LeaseObserved{Lease: known, Listed: true, Ahead: true})
 	}
 	if m.synced {
 		m.step(claim.Synced{})

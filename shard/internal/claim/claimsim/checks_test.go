@@ -292,13 +292,15 @@ func (t *received) see(p *process, l claim.Lease, now claim.Time) {
 		since, newest := now.Mono, l
 		if was, known := t.peers[l.Name]; known && was.newest.UID == l.UID {
 			// Writes of other clients to its Lease do not count.
-			older := claim.CompareVersions(l.Version, was.newest.Version) < 0
-			if r := was.newest.Record; older || l.Record.Edited && r.Edited || r.Holder == l.Record.Holder && r.Seq == l.Record.Seq {
+			r := was.newest.Record
+			older, same := claim.CompareVersions(l.Version, was.newest.Version) < 0, r.Holder == l.Record.Holder
+			edited := l.Record.Edited || same && l.Record.Seq < r.Seq // an old record, applied again
+			if older || edited && r.Edited || same && r.Seq == l.Record.Seq {
 				since = was.since
 			}
-			if older || l.Record.Edited {
-				newest.Record = was.newest.Record
-				newest.Record.Edited = l.Record.Edited
+			if older || edited {
+				newest.Record = r
+				newest.Record.Edited = edited
 			}
 			if older {
 				newest.Version = was.newest.Version

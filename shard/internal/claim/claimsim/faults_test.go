@@ -285,7 +285,9 @@ func loseResponses(w *sim) {
 		p.link.loseWrites = w.rand.Float64()
 	}
 	w.logf("%s: the responses of %.0f%% of its writes are lost", p.name, 100*p.link.loseWrites)
-	w.after(w.between(5*time.Second, 2*time.Minute), func() { p.link.loseWrites = 0 })
+	d := w.between(5*time.Second, 2*time.Minute)
+	w.note("lose responses", d)
+	w.after(d, func() { p.link.loseWrites = 0 })
 }
 
 // slowServer makes each request of one member, or of all, take seconds.
@@ -301,7 +303,9 @@ func slowServer(w *sim) {
 			continue
 		}
 		p.link.trip = trip
-		w.after(w.between(5*time.Second, 40*time.Second), func() { p.link.trip = w.profile.trip })
+		d := w.between(5*time.Second, 40*time.Second)
+		w.note("slow", d)
+		w.after(d, func() { p.link.trip = w.profile.trip })
 	}
 }
 
@@ -510,7 +514,9 @@ const (
 // startFight lets another client fight with a member for its Lease for a while.
 func startFight(w *sim) {
 	if p := w.some(isServing); p != nil {
-		w.startFighter(p.lease, fightKind(w.rand.IntN(3)), w.between(5*time.Second, 30*time.Second))
+		lasts := w.between(5*time.Second, 30*time.Second)
+		w.note("fight", lasts)
+		w.startFighter(p.lease, fightKind(w.rand.IntN(3)), lasts)
 	}
 }
 

@@ -152,8 +152,8 @@ func drawProfile(r *rand.Rand) profile {
 // insistOn lets a pair of faults happen first. A fault that is safe only in a quiet fleet meets
 // only the other one.
 func (p *profile) insistOn(pair pair, r *rand.Rand) {
-	if p.kind == outages {
-		return
+	if p.kind == outages || p.kind == oneWay || p.kind == slow {
+		return // they check that nothing else happens
 	}
 	p.pair = pair
 	for _, kind := range pair {
