@@ -70,16 +70,6 @@ func (w *sim) note(kind string, d time.Duration) {
 	w.spans = append(w.spans, span{kind, w.now, w.now + d})
 }
 
-// noted returns how often a fault of the kind has taken effect.
-func (w *sim) noted(kind string) (n int) {
-	for _, s := range w.spans {
-		if s.kind == kind {
-			n++
-		}
-	}
-	return n
-}
-
 // pairs returns the pairs that overlapped, or followed each other within one lease duration.
 func (w *sim) pairs() map[pair]bool {
 	met := map[pair]bool{}
