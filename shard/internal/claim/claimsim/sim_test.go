@@ -180,13 +180,14 @@ func (w *sim) simulate() (err error) {
 func (w *sim) settle() {
 	bound := w.promised()
 	start := w.now
-	until, latest := start+bound, start+bound+2*claim.MaxLeaseDuration
+	// A member whose own name is on such a Lease counts for other Leases only when it has replaced it (R25).
+	unknown := time.Duration(2 * float64(claim.MaxLeaseDuration) / (1 - w.drift))
+	until, latest := start+bound, start+bound+unknown
 	restless := fmt.Errorf("not checked")
 	for w.failure == nil && restless != nil && w.now < min(until, latest) {
 		if w.unknownDuration() {
 			until = w.now + bound
 		}
-
 		w.run(w.now + time.Second)
 		restless = w.atRest()
 	}
@@ -211,10 +212,11 @@ func (w *sim) settle() {
 // restart.
 func (w *sim) promised() time.Duration {
 	t := w.timing
+	requests := 24 * w.profile.trip // of a restart and a handover, one after the other
 	if w.profile.slowWork > 0 || w.profile.limited {
-		return max(75*time.Second, 5*t.duration)
+		return max(75*time.Second, 5*t.duration) + requests
 	}
-	return time.Duration(float64(t.duration+2*time.Second+2*(t.watchLag+t.period))/(1-w.drift)) + 11*time.Second
+	return time.Duration(float64(t.duration+2*time.Second+2*(t.watchLag+t.period))/(1-w.drift)) + 11*time.Second + requests
 }
 
 // unknownDuration reports whether members may have to wait for the longest duration, because
