@@ -1,0 +1,78 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package claim
+
+import (
+	"testing"
+	"time"
+
+	"github.com/tom-ludwig/operator-scaling/shard/ring"
+)
+
+// restart replaces the machine as package member does: the new machine is shown what the watch
+// has shown, as Leases that may be ahead of the events that still wait for it.
+func (p *driver) restart(holder string, shown ...string) {
+	p.t.Helper()
+	p.next(holder)
+	for _, name := range shown {
+		p.step(LeaseObserved{Lease: p.lease(name), Listed: true, Ahead: true})
+	}
+}
+
+// A machine ends when it has handled the Leases of the first list of its watch, but not yet the
+// end of that list. The next machine must not take the Leases of that list for gone, and so
+// must not begin a cold start.
+func TestAttack_AMachineThatEndsWithinAListOfTheWatch(t *testing.T) {
+	for name, first := range map[string]bool{"the first list": true, "a later list": false} {
+		t.Run(name, func(t *testing.T) {
+			p := newDriver(t)
+			if first {
+				p.m, p.did = New(p.cfg), nil
+			} else {
+				p.join()
+			}
+			b := p.put("lease-b", p.peerRecord("b", PhaseActive, 0, 1, 2, 3))
+			x := p.put("lease-x", p.peerRecord("x", PhaseActive, 4, 5, 6, 7))
+			p.remove(x.Name) // b has not noticed it yet
+			p.step(Tick{})
+			p.serve() // GET, CREATE, LIST
+			listed := p.server.Version()
+			p.step(LeaseObserved{Lease: b, Listed: true})
+			// Someone deletes this member's Lease, too. The result of the read is handled before
+			// the other events of the watch (R86).
+			own := p.lease(p.cfg.Lease)
+			p.remove(own.Name)
+			p.step(LeaseDeleted{Last: own, Final: true})
+			p.serve()
+			if !p.m.Ended() {
+				t.Fatal("the machine has not ended")
+			}
+			p.restart("a_2", "lease-b")
+			p.step(WatchProgress{Version: listed, Listed: true})
+			if n := p.m.TombstoneCount(); first && n > 0 {
+				t.Errorf("%d tombstones, although the watch has shown the Lease", n)
+			}
+			if len(p.m.Peers()) == 0 {
+				t.Error("the Lease that the list has shown is gone")
+			}
+			if !first {
+				return
+			}
+			p.serve()
+			// b has noticed that the Lease of x was deleted, and publishes it. The process of x
+			// works for another LD.
+			r := p.peerRecord("b", PhaseActive, 0, 1, 2, 3)
+			r.Seq, r.Watched = 2, p.server.Version()
+			r.Tombstones = []Tombstone{{UID: x.UID, Holder: x.Record.Holder, Claims: x.Record.Claims, Duration: p.cfg.LeaseDuration, Remaining: p.cfg.LeaseDuration}}
+			p.put("lease-b", r)
+			p.show("lease-b")
+			p.run(5 * time.Second)
+			for _, partition := range p.in(ring.Active) {
+				if partition >= 4 {
+					t.Errorf("partition %d is active while the process of x works on it", partition)
+				}
+			}
+		})
+	}
+}
