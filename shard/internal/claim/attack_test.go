@@ -76,3 +76,40 @@ func TestAttack_AMachineThatEndsWithinAListOfTheWatch(t *testing.T) {
 		})
 	}
 }
+
+// R49, R52: b has evicted a and works on everything. Someone applies a's old record again. a reads
+// it, and claims everything again, to check it. It must not publish that it is alone: a process
+// of the same Pod that starts after it would not wait for b, whose Lease was deleted.
+func TestAttack_AnUnsureMemberIsNotAlone(t *testing.T) {
+	p := newDriver(t, func(c *Config) { c.TakeOver, c.PodUID = true, "pod-uid" }).join()
+	p.run(p.cfg.RenewPeriod) // it has published that it is alone
+	old := p.lease(p.cfg.Lease).Record
+	if old.Newcomer != Alone {
+		t.Fatalf("published %q", old.Newcomer)
+	}
+	u := p.due()
+	p.wait(p.cfg.RenewDeadline) // it is cut off
+	take[Fenced](p)
+	p.step(WriteResult{Op: u.Op})
+	p.now = p.now.Add(p.cfg.LeaseDuration - p.cfg.RenewDeadline)
+	p.put(p.cfg.Lease, Record{Member: "a", Phase: PhaseDraining, EvictedBy: "b_1"})
+	b := p.put("lease-b", p.peerRecord("b", PhaseActive, p.all()...)) // b works
+	p.put(p.cfg.Lease, old)
+	p.did = nil
+	p.step(Tick{})
+	p.answer(take[GetLease](p))
+	u = take[WriteLease](p)
+	p.commit(u)
+	if u.Record.Newcomer == Alone {
+		t.Error("publishes that it is alone, before it has checked whether another member works")
+	}
+	// The process crashes, and b's Lease is deleted while b cannot reach the server. The process
+	// that starts again in the Pod must wait until b has stopped.
+	p.remove(b.Name)
+	p.cfg.Holder = "a_2"
+	p.m, p.did = New(p.cfg), nil
+	p.step(LeaseObserved{Lease: p.lease(p.cfg.Lease), Listed: true})
+	p.step(WatchProgress{Version: p.server.Version(), Listed: true})
+	p.step(Synced{})
+	p.quiet(8*time.Second, p.all()...)
+}
