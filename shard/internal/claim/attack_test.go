@@ -4,6 +4,7 @@
 package claim
 
 import (
+	"strconv"
 	"testing"
 	"time"
 
@@ -112,4 +113,62 @@ func TestAttack_AnUnsureMemberIsNotAlone(t *testing.T) {
 	p.step(WatchProgress{Version: p.server.Version(), Listed: true})
 	p.step(Synced{})
 	p.quiet(8*time.Second, p.all()...)
+}
+
+// R39, R42: a policy engine puts its label on each version of the void Lease, too. The last member
+// still deletes its Lease.
+func TestAttack_TheLastMemberDeletesItsLeaseAlthoughAnotherClientHasWrittenIt(t *testing.T) {
+	p := newDriver(t).join()
+	p.peer("b", PhaseActive)
+	p.run(time.Second)
+	p.put("lease-b", Record{Member: "b", Phase: PhaseDraining})
+	p.show("lease-b")
+	p.run(time.Second)
+	p.hang = true
+	p.step(Stop{})
+	p.run(100 * time.Millisecond)
+	if len(p.hung) != 1 {
+		t.Fatalf("%d deletions of b's Lease", len(p.hung))
+	}
+	p.putExtra(extra("a"))
+	p.show(p.cfg.Lease)
+	p.did = nil
+	p.remove("lease-b")
+	p.step(DeleteResult{Op: p.hung[0].(DeleteLease).Op, Outcome: OK})
+	if d := take[DeleteLease](p); d.Version != p.lease(p.cfg.Lease).Version {
+		t.Errorf("deletes it at version %q instead of %q", d.Version, p.lease(p.cfg.Lease).Version)
+	}
+}
+
+// R84: the server cannot be reached any more when the last member has voided its Lease. It must not
+// wait for a request for each void Lease that is left.
+func TestAttack_TheLastMemberStopsSoonAlthoughTheServerIsGone(t *testing.T) {
+	p := newDriver(t).join()
+	for i := range 40 {
+		name := "lease-" + strconv.Itoa(i)
+		p.put(name, Record{Member: "m", Phase: PhaseDraining})
+		p.show(name)
+	}
+	p.run(time.Second)
+	p.hang = true
+	p.step(Stop{})
+	p.run(100 * time.Millisecond)
+	start := p.now
+	for !p.m.Ended() && p.now.since(start) < time.Hour {
+		p.now = p.now.Add(p.m.timeout())
+		hung := append([]Action{}, p.hung...)
+		p.hung = nil
+		for _, a := range hung {
+			p.step(DeleteResult{Op: a.(DeleteLease).Op})
+		}
+		for _, a := range p.did {
+			if d, ok := a.(DeleteLease); ok {
+				p.hung = append(p.hung, d)
+			}
+		}
+		p.did = nil
+	}
+	if d := p.now.since(start); d > 3*p.m.timeout() {
+		t.Errorf("stops after %v", d)
+	}
 }
