@@ -37,7 +37,7 @@ func (s *Sharder) Healthy() error {
 // Ready also returns an error if this member has owned nothing for two lease durations although
 // no live member has its partitions: a rolling update must not stop the members that still own
 // theirs. And it returns one if the ring contains a Pod of another workload, by its name, whose
-// informers are for other kinds: two operators must not share a ring.
+// informers have no kind in common with this one's: two operators must not share a ring.
 func (s *Sharder) Ready() error {
 	now := s.member.Published.View()
 	return s.ready(now, s.member.Published.FencedIn(now))

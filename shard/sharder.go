@@ -134,10 +134,14 @@ func (s *Sharder) Config() Config { return s.cfg }
 // to Leases is denied. The errors that it may return later are listed with
 // [ErrDrainTimeout]. It may be called once.
 func (s *Sharder) Run(ctx context.Context) error {
-	if err := s.begin(); err != nil {
+	err := s.begin()
+	if errors.Is(err, ErrAlreadyRun) {
 		return err
 	}
 	defer s.acquirer.Stop()
+	if err != nil {
+		return err
+	}
 	logger := klog.LoggerWithValues(klog.FromContext(ctx), "ring", s.cfg.Name, "pod", s.cfg.PodName)
 	s.logger.Store(&logger)
 	ctx = klog.NewContext(ctx, logger)

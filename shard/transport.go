@@ -134,7 +134,8 @@ func (s *Sharder) outsideWrite(r *http.Request) error {
 
 // neverWork matches the paths of writes that do not change what members work on: Leases, Events,
 // and reviews, which store nothing.
-var neverWork = regexp.MustCompile(`^/apis/(coordination|events|authentication|authorization)\.k8s\.io/|^/api/v1/(namespaces/[^/]+/)?events(/|$)`)
+// The API server may be behind a path prefix.
+var neverWork = regexp.MustCompile(`(^|/)apis/(coordination|events|authentication|authorization)\.k8s\.io/v[0-9a-z]+/|(^|/)api/v1/(namespaces/[^/]+/)?events(/[^/]+)?$`)
 
 // refuse returns the error of a request that is not sent.
 func refuse(r *http.Request, cause error) error {

@@ -398,8 +398,11 @@ func (q *Queue[T]) settle(e *entry[T], state ring.State, interrupted bool) (outc
 func (q *Queue[T]) Len() int {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return q.items.lists[queued].n + q.items.lists[gained].n
+	return q.waiting()
 }
+
+// waiting returns the number of items that Get may hand out.
+func (q *Queue[T]) waiting() int { return q.items.lists[queued].n + q.items.lists[gained].n }
 
 // AddAfter adds the item after the duration. Whether this member may work on it is checked
 // then. The timer cannot be cancelled: if it fires for a partition that this member has
@@ -459,14 +462,16 @@ func (q *Queue[T]) Closed() bool {
 	var dropped []func(Recorder)
 	q.mu.Lock()
 	closed := q.shuttingDown && q.items.lists[inFlight].n == 0 && len(q.unfinished) == 0
-	if closed && q.items.lists[queued].n > 0 {
+	if closed && q.waiting() > 0 {
 		switch now := time.Since(q.epoch); {
 		case q.untouched == 0:
 			q.untouched = max(now, 1)
 		case now-q.untouched >= abandonedAfter:
-			q.items.each(queued, func(e *entry[T]) { dropped = append(dropped, q.reject(e, ring.NotOwned)) })
+			for _, in := range []place{queued, gained} {
+				q.items.each(in, func(e *entry[T]) { dropped = append(dropped, q.reject(e, ring.NotOwned)) })
+			}
 		}
-		closed = q.items.lists[queued].n == 0
+		closed = q.waiting() == 0
 	}
 	q.mu.Unlock()
 	for _, outcome := range dropped {

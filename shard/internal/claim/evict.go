@@ -221,9 +221,9 @@ func (m *Machine) seesHeldLease() bool {
 }
 
 // sweepAll deletes the void Leases that are left when the last member leaves (R39), once
-// each. It returns false when that has ended.
+// each. It returns false when that has ended, or when the server does not answer.
 func (m *Machine) sweepAll() (sweeping bool) {
-	for _, p := range m.peersWhere(func(p *peer) bool { return p.lease.Record.Void() && p.op == 0 && !p.sweptLast }) {
+	for _, p := range m.peersWhere(func(p *peer) bool { return p.lease.Record.Void() && p.op == 0 && !p.sweptLast && !m.sweepFailed }) {
 		if !m.mayRemove() {
 			break
 		}
@@ -240,6 +240,7 @@ func (m *Machine) deletion(p *peer) DeleteLease {
 // swept handles the response to the DeleteLease of a peer's void Lease.
 func (m *Machine) swept(e DeleteResult) {
 	delete(m.removals, e.Op)
+	m.sweepFailed = m.sweepFailed || m.stage == leaving && e.Outcome == Unknown
 	for _, p := range m.peers {
 		if p.op != e.Op {
 			continue

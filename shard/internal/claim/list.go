@@ -92,7 +92,7 @@ func (m *Machine) listed(e ListResult) {
 				m.removePeer(l, false) // the watch started after its end
 			default:
 				m.observe(l, true)
-				m.peers[l.Name].ahead = true
+				m.peers[l.Name].ahead, m.peers[l.Name].unseen = true, true
 			}
 		}
 		m.list.gone = nil

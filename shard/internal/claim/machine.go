@@ -111,6 +111,7 @@ type Machine struct {
 	stopAsked      bool
 	stoppedAt      Time
 	leftAt         Time // when its Lease became void
+	sweepFailed    bool // since then, a deletion got no response
 	known          bool // a first quorum list has arrived
 	knownAt        Time
 	servedAt       Time // when this member became active
@@ -228,6 +229,7 @@ func (m *Machine) followWatch(event Event) {
 		m.observe(e.Lease, e.Listed)
 		if p := m.peers[e.Lease.Name]; p != nil {
 			p.ahead = e.Ahead || p.ahead && CompareVersions(e.Lease.Version, p.lease.Version) < 0
+			p.unseen = false
 		}
 		if !e.Listed {
 			m.watched = e.Lease.Version

@@ -66,10 +66,20 @@ func (m *Machine) takeBack(set mutantring.Set, to partitionState) {
 			Old:  "if p != nil && p.ahead && !listed",
 			New:  "if p != nil && p.ahead && !listed && !MUTANT_ON",
 		}}},
+		{Name: "takes what its predecessor has handled for gone", Edits: []mutation.Edit{{
+			File: "newcomer.go",
+			Old:  "return p.unseen && CompareVersions(p.lease.Version, e.Version) <= 0",
+			New:  "return (p.unseen || MUTANT_ON && p.ahead) && CompareVersions(p.lease.Version, e.Version) <= 0",
+		}}},
+		{Name: "publishes that it is alone before it has checked that", Edits: []mutation.Edit{{
+			File: "partitions.go",
+			Old:  "s == claimed || t.unsure.Has(p) {",
+			New:  "s == claimed && !MUTANT_ON || t.unsure.Has(p) && !MUTANT_ON {",
+		}}},
 		{Name: "forgets a Lease that only a list has shown", Edits: []mutation.Edit{{
 			File: "tombstones.go",
-			Old:  "return p.ahead && !p.lease.Record.Void()",
-			New:  "return p.ahead && !p.lease.Record.Void() && !MUTANT_ON",
+			Old:  "return p.unseen && !p.lease.Record.Void()",
+			New:  "return p.unseen && !p.lease.Record.Void() && !MUTANT_ON",
 		}}},
 		{Name: "takes a Lease that ended before the watch started for a live one", Edits: []mutation.Edit{{
 			File: "list.go",
@@ -425,6 +435,8 @@ func (m *Machine) takeBack(set mutantring.Set, to partitionState) {
 // rarely, or never, because they bound only costs: after a restore, R32 and R52 protect as well; and a relist must miss a Lease just
 // after its member has claimed more.
 var unitTests = map[string]string{
+	"takes what its predecessor has handled for gone":                    "TestR49_AMachineThatEndsWithinAListOfTheWatch",
+	"publishes that it is alone before it has checked that":              "TestR52_AnUnsureMemberIsNotAlone",
 	"forgets what it knew of peers when it restarts in place":            "TestR64_ARecordThatIsShownBetweenTwoMachinesIsJudged",
 	"works before it is settled":                                         "TestR49_ANewcomerWaitsForASettledMember",
 	"takes a version that was on its way for an edit":                    "TestR32_AnOlderVersionThatWasOnItsWayIsNoEdit",

@@ -74,7 +74,7 @@ func (m *Machine) progress(e WatchProgress) {
 	if !e.Listed {
 		return
 	}
-	for _, p := range m.peersWhere(func(p *peer) bool { return p.ahead && CompareVersions(p.lease.Version, e.Version) <= 0 }) {
+	for _, p := range m.peersWhere(func(p *peer) bool { return p.unseen && CompareVersions(p.lease.Version, e.Version) <= 0 }) {
 		m.removePeer(p.lease, false) // the watch was behind it and has shown neither it nor its end
 	}
 	k := &m.knowledge

@@ -336,7 +336,11 @@ func (o *own) at(l Lease) { o.version, o.extra = l.Version, l.Record.Extra }
 // member reads the Lease.
 func (m *Machine) followOwn() {
 	l := m.own.shown
-	if m.own.op == nil && m.own.version != "" && CompareVersions(l.Version, m.own.version) > 0 && !m.adopt(l) {
+	switch {
+	case m.own.op != nil || m.own.version == "" || CompareVersions(l.Version, m.own.version) <= 0:
+	case m.stage == leaving && l.UID == m.own.uid:
+		m.own.at(l) // it is void; all that is left is to delete it
+	case !m.adopt(l):
 		m.own.version = ""
 	}
 }

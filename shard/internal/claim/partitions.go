@@ -91,8 +91,8 @@ func (t *partitions) in(s partitionState) ring.Set {
 
 // allWorkedOn reports whether this member has worked on all partitions since it claimed them.
 func (t *partitions) allWorkedOn() bool {
-	for _, s := range t.state {
-		if s == free || s == claimed {
+	for p, s := range t.state {
+		if s == free || s == claimed || t.unsure.Has(p) {
 			return false
 		}
 	}

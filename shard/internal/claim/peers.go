@@ -32,7 +32,8 @@ type peer struct {
 	refusedOp      uint64 // the last op at suspectAt: a list that was sent later shows whether the Lease exists
 	sweepAt        Time   // when a void Lease may be deleted
 	sweptLast      bool   // its deletion was sent when this member, the last one, left
-	ahead          bool   // a list has shown this version, and the watch has not come to it
+	ahead          bool   // the watch may still show earlier versions
+	unseen         bool   // a list has shown it, and the watch has not
 }
 
 // observe handles a Lease that the watch shows. Watch events are in order, so the newest

@@ -209,7 +209,7 @@ func (m *Machine) Tombstones() []Tombstone {
 			add(n.lease)
 		}
 	}
-	for _, p := range m.peersWhere(func(p *peer) bool { return p.ahead && !p.lease.Record.Void() }) {
+	for _, p := range m.peersWhere(func(p *peer) bool { return p.unseen && !p.lease.Record.Void() }) {
 		add(p.lease)
 	}
 	return list

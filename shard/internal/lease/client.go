@@ -115,9 +115,15 @@ func (c *Client) Get(ctx context.Context) (claim.Lease, claim.Outcome, error) {
 	if err != nil {
 		return claim.Lease{}, outcome(err), fmt.Errorf("read lease %s: %w", c.cfg.Name, err)
 	}
+	if l.ResourceVersion == "" {
+		return claim.Lease{}, claim.Unknown, fmt.Errorf("read lease %s: %w", c.cfg.Name, errNoVersion)
+	}
 	decoded, err := c.cfg.decode(l)
 	return decoded, claim.OK, err
 }
+
+// errNoVersion is the error of a server without the versions on which each write is conditional.
+var errNoVersion = errors.New("it has no resourceVersion: this is no API server. In unit tests, use a client of package shardtest instead of client-go's fake clientset")
 
 // Create creates this member's Lease.
 func (c *Client) Create(ctx context.Context, r claim.Record) (claim.Lease, claim.Outcome, error) {
@@ -165,6 +171,9 @@ var ErrAltered = errors.New("an admission webhook or policy changes what this me
 // altered returns an error that wraps ErrAltered if the server has stored another record than
 // the one that was sent.
 func altered(stored, sent *coordinationv1.Lease) error {
+	if stored.ResourceVersion == "" {
+		return errNoVersion
+	}
 	is, was := stored.Labels[LabelRing], sent.Labels[LabelRing]
 	if is != was {
 		return fmt.Errorf("label %s is %.100q instead of %q: %w", LabelRing, is, was, ErrAltered)

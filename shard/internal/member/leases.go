@@ -48,6 +48,8 @@ func (m *Member) request(a claim.Action) {
 			unselected, retryAfter := errors.Is(err, lease.ErrForeign), lease.RetryAfter(err)
 			if unselected && (found.UID == a.UID || found.Record.Member == m.cfg.Machine.Member || strings.HasPrefix(found.Record.Holder, m.cfg.Machine.Member+"_")) {
 				err = nil // another client removed the record from this Pod's Lease; the machine decides what to do
+			} else if unselected {
+				outcome = claim.Unknown // it is not the machine's business, which would evict it
 			}
 			return claim.GetResult{Op: a.Op, Outcome: outcome, Lease: found, Unselected: unselected, RetryAfter: retryAfter}, err
 		})
@@ -100,7 +102,10 @@ const verbEvict = "evict"
 func (m *Member) requestFailed(incarnation int, verb string, err error) {
 	m.cfg.Metrics.RequestFailed(verb, reasonOf(err))
 	if errors.Is(err, lease.ErrForeign) && verb == "get" {
-		m.post(m.events, incarnation, refused{fmt.Errorf("shard: ring %s: %w; choose another LeasePrefix or delete it", m.cfg.Lease.Ring, err)})
+		err = fmt.Errorf("shard: ring %s: %w; choose another LeasePrefix or delete it", m.cfg.Lease.Ring, err)
+		m.post(m.events, incarnation, refused{err})
+		m.failures.add(verb, err, false)
+		m.logRarely(&m.failureLog, rootCause(err), err, "Another client's Lease has the name of this member's", "member", m.Published.View().Holder)
 		return
 	}
 	if expected(verb, err) {

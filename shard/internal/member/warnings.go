@@ -6,6 +6,8 @@ package member
 import (
 	"fmt"
 	"regexp"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/tom-ludwig/operator-scaling/shard/internal/claim"
@@ -46,8 +48,9 @@ func (m *Member) warn() Warnings {
 }
 
 // compareKinds reports peers that watch other kinds than this member (R88). During a rolling
-// update that adds a kind, this is as it should be, and members of one workload therefore only
-// count and log it: if they were not ready, the update would not continue.
+// update that adds a kind, this is as it should be: if members were not ready then, the update
+// would not continue. They are therefore only counted and logged, unless they have no kind in
+// common and belong to two workloads.
 func (m *Member) compareKinds(now time.Time) {
 	w, own := &m.warnings, m.Components.Kinds()
 	mine := workload(m.cfg.Machine.Member)
@@ -62,7 +65,7 @@ func (m *Member) compareKinds(now time.Time) {
 		if first == nil {
 			first, firstLease = &r, p.Lease.Name
 		}
-		if theirs := workload(r.Member); other == nil && mine != "" && theirs != "" && theirs != mine {
+		if theirs := workload(r.Member); other == nil && mine != "" && theirs != "" && theirs != mine && disjoint(own, r.Kinds) {
 			other, otherLease = &r, p.Lease.Name
 		}
 	}
@@ -81,6 +84,16 @@ func (m *Member) compareKinds(now time.Time) {
 	w.reported.Texts = append(w.reported.Texts, text)
 	m.logRarely(&m.kinds, firstLease, nil, "Members of this ring watch different kinds; this is right only while a rolling update changes them", "member", m.holder,
 		"lease", firstLease, "kinds", short(first.Kinds), "own", short(own), "members", w.reported.OtherKinds)
+}
+
+// disjoint reports whether two lists of kinds have none in common. A hash of many kinds shows
+// nothing: only kinds have upper-case letters.
+func disjoint(a, b string) bool {
+	if strings.ToLower(a) == a || strings.ToLower(b) == b {
+		return false
+	}
+	of := strings.Split(a, ",")
+	return !slices.ContainsFunc(strings.Split(b, ","), func(kind string) bool { return slices.Contains(of, kind) })
 }
 
 // Pods of a Deployment, ReplicaSet, DaemonSet or StatefulSet have the name of that object and

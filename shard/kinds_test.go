@@ -22,9 +22,9 @@ import (
 // R88 promises that a rolling update of one workload that adds a kind goes on: "if they were not
 // ready, it would never end". The name of a member is not always one that a Deployment, ReplicaSet,
 // DaemonSet or StatefulSet generates, and nothing tells then that two belong to two workloads.
-func TestAttack_RollingUpdateThatAddsAKindIsStuck(t *testing.T) {
+func TestR88_NoRollingUpdateThatAddsAKindIsStuck(t *testing.T) {
 	for _, c := range []struct{ name, old, new string }{
-		{"a Deployment with generated names", "op-7c9d5b8f6d-x2x4z", "op-5bdcfg7489-b4k9t"}, // the case that works
+		{"a Deployment with generated names", "op-7c9d5b8f6d-x2x4z", "op-5bdcfg7489-b4k9t"},
 		{"hostNetwork: the host name is the node's, and Config.PodName defaults to it", "ip-10-0-1-17.ec2.internal", "ip-10-0-2-31.ec2.internal"},
 		{"processes outside a cluster", "laptop-of-anna", "laptop-of-ben"},
 		{"an OpenShift DeploymentConfig, from version 1 to 2", "op-1-x2x4z", "op-2-b4k9t"},

@@ -19,9 +19,8 @@ import (
 )
 
 // Leases and Events are exempt from Config.OutsideWrites. The API server may be behind a path, as
-// with Rancher or a management proxy; newClients keeps "the address and its path prefix". With a
-// prefix, leader election of another component, and all Events, are refused.
-func TestAttack_OutsideWritesBehindAPathPrefix(t *testing.T) {
+// with Rancher or a management proxy.
+func TestOutsideWrites_BehindAPathPrefix(t *testing.T) {
 	var paths []string
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		paths = append(paths, r.URL.Path)

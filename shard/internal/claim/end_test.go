@@ -24,7 +24,7 @@ func (p *driver) restart(holder string, shown ...string) {
 // A machine ends when it has handled the Leases of the first list of its watch, but not yet the
 // end of that list. The next machine must not take the Leases of that list for gone, and so
 // must not begin a cold start.
-func TestAttack_AMachineThatEndsWithinAListOfTheWatch(t *testing.T) {
+func TestR49_AMachineThatEndsWithinAListOfTheWatch(t *testing.T) {
 	for name, first := range map[string]bool{"the first list": true, "a later list": false} {
 		t.Run(name, func(t *testing.T) {
 			p := newDriver(t)
@@ -81,7 +81,7 @@ func TestAttack_AMachineThatEndsWithinAListOfTheWatch(t *testing.T) {
 // R49, R52: b has evicted a and works on everything. Someone applies a's old record again. a reads
 // it, and claims everything again, to check it. It must not publish that it is alone: a process
 // of the same Pod that starts after it would not wait for b, whose Lease was deleted.
-func TestAttack_AnUnsureMemberIsNotAlone(t *testing.T) {
+func TestR52_AnUnsureMemberIsNotAlone(t *testing.T) {
 	p := newDriver(t, func(c *Config) { c.TakeOver, c.PodUID = true, "pod-uid" }).join()
 	p.run(p.cfg.RenewPeriod) // it has published that it is alone
 	old := p.lease(p.cfg.Lease).Record
@@ -117,7 +117,7 @@ func TestAttack_AnUnsureMemberIsNotAlone(t *testing.T) {
 
 // R39, R42: a policy engine puts its label on each version of the void Lease, too. The last member
 // still deletes its Lease.
-func TestAttack_TheLastMemberDeletesItsLeaseAlthoughAnotherClientHasWrittenIt(t *testing.T) {
+func TestR39_TheLastMemberDeletesItsLeaseAlthoughAnotherClientHasWrittenIt(t *testing.T) {
 	p := newDriver(t).join()
 	p.peer("b", PhaseActive)
 	p.run(time.Second)
@@ -142,7 +142,7 @@ func TestAttack_TheLastMemberDeletesItsLeaseAlthoughAnotherClientHasWrittenIt(t 
 
 // R84: the server cannot be reached any more when the last member has voided its Lease. It must not
 // wait for a request for each void Lease that is left.
-func TestAttack_TheLastMemberStopsSoonAlthoughTheServerIsGone(t *testing.T) {
+func TestR84_TheLastMemberStopsSoonAlthoughTheServerIsGone(t *testing.T) {
 	p := newDriver(t).join()
 	for i := range 40 {
 		name := "lease-" + strconv.Itoa(i)

@@ -16,7 +16,7 @@ import (
 
 // R50: a foreign Lease is never written, also not by a process that has joined before. Its own
 // Lease was deleted, and another client has created one of the same name.
-func TestAttack_AForeignLeaseInThePlaceOfADeletedOneIsNotChanged(t *testing.T) {
+func TestR50_AForeignLeaseInThePlaceOfADeletedOneIsNotChanged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cluster := shardtest.NewCluster()
 		a := start(t, cluster.Client("a"), "a")

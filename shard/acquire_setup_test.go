@@ -17,9 +17,8 @@ import (
 	"github.com/tom-ludwig/operator-scaling/shard/shardtest"
 )
 
-// Acquire returns ErrStopped when Run has returned. It does not if Run has returned an error in the
-// setup: callers wait forever.
-func TestAttack_AcquireWaitsForeverAfterRunHasReturned(t *testing.T) {
+// Acquire returns ErrStopped when Run has returned. That includes an error in the setup.
+func TestAcquire_ReturnsWhenTheSetupIsInvalid(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, err := shard.New(shardtest.NewCluster().Client("a"), shard.Config{Name: "foo", PodName: "a", Namespace: namespace})
 		if err != nil {

@@ -13,7 +13,7 @@ import (
 
 // Closed promises that the queue hands out nothing any more. A gained item that waits when the queue
 // is shut down is still handed out, so the queue is not closed.
-func TestAttack_ClosedQueueHandsOutGainedItems(t *testing.T) {
+func TestClosed_NotWhileGainedItemsWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := newGainedTestQueue(newOwner(ring.Active))
 		q.AddGained(1)
@@ -27,13 +27,13 @@ func TestAttack_ClosedQueueHandsOutGainedItems(t *testing.T) {
 }
 
 // What holds for abandoned queued items must hold for abandoned gained ones: they are dropped.
-func TestAttack_AbandonedGainedItemsAreDropped(t *testing.T) {
+func TestClosed_DropsAbandonedGainedItems(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := newGainedTestQueue(newOwner(ring.Active))
 		q.AddGained(1)
 		q.ShutDown()
 		q.Closed()
-		time.Sleep(abandonedAfter)
+		time.Sleep(abandonedAfter + time.Millisecond)
 		if !q.Closed() || q.Len() != 0 {
 			t.Errorf("closed %t with %d items", q.Closed(), q.Len())
 		}

@@ -17,10 +17,9 @@ import (
 )
 
 // A controller is stopped while its process goes on (controllers may come and go): its queue is shut
-// down, and its workers finish what is queued. A gained item that was queued then is worked on by two
-// members: the first one has forgotten the queue, so that neither a drain nor the fence waits for
-// the work or ends it.
-func TestAttack_TwoMembersWorkOnAGainedItemAfterShutDown(t *testing.T) {
+// down, and its workers finish what is queued. The member must not forget the queue before: neither a drain nor
+// the fence would wait for the work or end it.
+func TestNoTwoMembersWorkOnAGainedItemAfterShutDown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cluster := shardtest.NewCluster()
 		a := start(t, cluster.Client("a"), "a")

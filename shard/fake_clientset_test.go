@@ -16,7 +16,7 @@ import (
 // A unit test of a user runs the operator on client-go's fake clientset, which sets no
 // resourceVersions. The member can own nothing then, which is right; but it must not send requests
 // as fast as it can, without saying why.
-func TestAttack_AFakeClientsetIsFlooded(t *testing.T) {
+func TestAFakeClientsetIsNotFlooded(t *testing.T) {
 	clientset := fake.NewClientset()
 	s, err := shard.New(clientset, shard.Config{Name: "foo", PodName: "a", Namespace: namespace})
 	if err != nil {
