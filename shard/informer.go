@@ -126,6 +126,9 @@ func InformerFor[C any, F ~func(C, time.Duration) cache.SharedIndexInformer](
 	case first != "":
 		s.fault("shard: InformerFor: the informer of the factory for %T has the key %q already, and cannot have %q too: create another informer with NewInformer", exampleObject, first, k.Name())
 		return s.silent(found)
+	case sharderOf(found) != nil && sharderOf(found) != s:
+		s.fault("shard: InformerFor: the informer of the factory for %T belongs to another Sharder: use a factory for each ring", exampleObject)
+		return s.silent(found)
 	case informer.Of(found) == nil:
 		s.fault("shard: InformerFor: the factory already has a plain informer for %T: call InformerFor before anything calls Informer() or Lister() for that type", exampleObject)
 		return s.silent(found)

@@ -39,3 +39,38 @@ func TestClosed_DropsAbandonedGainedItems(t *testing.T) {
 		}
 	})
 }
+
+// Gained items do not delay the others, also when they were parked once, because their partition was
+// to be handed over and then stayed after all.
+func TestQ12_GainedItemsThatWereParkedMakeWay(t *testing.T) {
+	o := newOwner(ring.Active)
+	q := newGainedTestQueue(o)
+	defer q.ShutDown()
+	for i := range 20 {
+		q.AddGained(i)
+	}
+	o.setAll(ring.Pending)
+	q.Drain(func(uint64) bool { return true })
+	o.setAll(ring.Active)
+	q.Readmit()
+	q.Add(100)
+	if item, _ := q.Get(); item != 100 {
+		t.Errorf("a live item waits behind gained item %d, and %d others", item, q.Len()-1)
+	}
+}
+
+// The same for items that come before the partition is active.
+func TestQ12_GainedItemsThatComeEarlyMakeWay(t *testing.T) {
+	o := newOwner(ring.Pending)
+	q := newGainedTestQueue(o)
+	defer q.ShutDown()
+	for i := range 20 {
+		q.AddGained(i)
+	}
+	o.setAll(ring.Active)
+	q.Readmit()
+	q.Add(100)
+	if item, _ := q.Get(); item != 100 {
+		t.Errorf("a live item waits behind gained item %d, and %d others", item, q.Len()-1)
+	}
+}

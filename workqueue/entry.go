@@ -31,6 +31,7 @@ type entry[T comparable] struct {
 	unkeyed    bool // Point returned an error: the item belongs to no partition
 	again      bool // in flight: the item was added meanwhile
 	failed     bool // the rate limiter remembers failures of the item
+	byGain     bool // it waits, and was added by AddGained only
 }
 
 func (e *entry[T]) ensureTask() *task {

@@ -181,10 +181,14 @@ func (q *Queue[T]) add(item T, to place) (foreign bool) {
 	outcome := nothing
 	switch e := q.items.entries[item]; {
 	case e == nil && state == ring.Active:
-		q.meter.add(q.items.put(item, point, err != nil, to))
+		e = q.items.put(item, point, err != nil, to)
+		e.byGain = to == gained
+		q.meter.add(e)
 		q.wake.Signal()
 	case e == nil:
-		q.meter.add(q.items.put(item, point, err != nil, parked))
+		e = q.items.put(item, point, err != nil, parked)
+		e.byGain = to == gained
+		q.meter.add(e)
 		outcome = Recorder.Parked
 	case e.place == inFlight:
 		if !e.again {
@@ -195,8 +199,10 @@ func (q *Queue[T]) add(item T, to place) (foreign bool) {
 		q.meter.add(e)
 		outcome = q.wait(e, state)
 	case e.place == parked:
+		e.byGain = e.byGain && to == gained
 		outcome = q.wait(e, state)
-	case e.place == gained && to == queued && state == ring.Active:
+	case e.place == gained && to == queued:
+		e.byGain = false
 		q.items.move(e, queued)
 	}
 	q.mu.Unlock()
@@ -216,7 +222,11 @@ func (q *Queue[T]) wait(e *entry[T], state ring.State) (outcome func(Recorder)) 
 	was := e.place
 	switch {
 	case state == ring.Active:
-		q.items.move(e, queued)
+		if e.byGain {
+			q.items.move(e, gained)
+		} else {
+			q.items.move(e, queued)
+		}
 		q.wake.Signal()
 		if was == parked {
 			return Recorder.Readmitted
@@ -262,6 +272,7 @@ func (q *Queue[T]) Get() (item T, shutdown bool) {
 			if e.since, fenced = q.fence(); !fenced {
 				item = e.item
 				unkeyed := e.unkeyed
+				e.byGain = false
 				q.items.move(e, inFlight)
 				q.handOuts++
 				q.untouched = 0

@@ -6,6 +6,7 @@ package shardtest
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -28,7 +29,7 @@ import (
 // the clientset was created with are not visible any more: create them with the clientset
 // afterwards.
 func (c *Cluster) Share(member string, clientset *clienttesting.Fake, scheme *runtime.Scheme) {
-	react := clienttesting.ObjectReaction(&tracker{c, scheme})
+	react := unconditionalPatches(clienttesting.ObjectReaction(&tracker{c, scheme}))
 	clientset.PrependReactor("*", "*", func(action clienttesting.Action) (bool, runtime.Object, error) {
 		switch c.fault(member) {
 		case Unreachable:
@@ -45,6 +46,20 @@ func (c *Cluster) Share(member string, clientset *clienttesting.Fake, scheme *ru
 		}
 		return true, c.watchObjects(member, action.(clienttesting.WatchAction)), nil
 	})
+}
+
+// unconditionalPatches repeats a patch without a resourceVersion when another write was faster, as
+// the API server does.
+func unconditionalPatches(react clienttesting.ReactionFunc) clienttesting.ReactionFunc {
+	return func(action clienttesting.Action) (handled bool, obj runtime.Object, err error) {
+		patch, ok := action.(clienttesting.PatchAction)
+		for {
+			handled, obj, err = react(action)
+			if !ok || !apierrors.IsConflict(err) || strings.Contains(string(patch.GetPatch()), "resourceVersion") {
+				return handled, obj, err
+			}
+		}
+	}
 }
 
 // tracker is a clienttesting.ObjectTracker of the cluster's objects. Other than client-go's, it

@@ -173,8 +173,9 @@ func (m *Machine) handleDeleted(e LeaseDeleted) {
 	}
 	m.noteWatermarks(e.Last)
 	m.otherHolder.lookAt = Time{}
-	if m.own.op == nil && e.Last.UID == m.own.uid {
-		m.own.version, m.own.answer = "", true // or only the label of the ring was removed
+	if e.Last.UID == m.own.uid {
+		m.own.gone = true // or only the label of the ring was removed
+		m.followOwn()
 	}
 	m.addSameNameTombstone(e.Last, e.Final)
 }

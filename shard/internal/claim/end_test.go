@@ -172,3 +172,39 @@ func TestR84_TheLastMemberStopsSoonAlthoughTheServerIsGone(t *testing.T) {
 		t.Errorf("stops after %v", d)
 	}
 }
+
+// L1: as above, and b is dead. Its Lease is evicted as usual.
+func TestL1_ADeadPeerIsNotForgottenWithinAListOfTheWatch(t *testing.T) {
+	p := newDriver(t).join()
+	b := p.put("lease-b", p.peerRecord("b", PhaseActive, 0, 1, 2, 3)) // b has evicted a, works, and dies
+	p.put(p.cfg.Lease, Record{Member: "a", Phase: PhaseDraining, EvictedBy: "b_1"})
+	// The network heals: the watch lists again. The machine learns that it was evicted before it
+	// comes to the end of that list.
+	listed := p.server.Version()
+	p.step(LeaseObserved{Lease: b, Listed: true})
+	p.step(LeaseObserved{Lease: p.lease(p.cfg.Lease), Listed: true})
+	p.serve()
+	if !p.m.Ended() {
+		t.Fatal("the machine has not ended")
+	}
+	p.restart("a_2", "lease-b", p.cfg.Lease)
+	p.step(WatchProgress{Version: listed, Listed: true})
+	p.run(10 * time.Minute)
+	p.wantStates(p.all(), nil)
+}
+
+// R42: another client removes the ring's label while the response to a renewal is on its way. The
+// member answers that before its next renewal, as if the response had come first.
+func TestR42_ALabelThatIsRemovedDuringAWriteIsRestored(t *testing.T) {
+	p := newDriver(t).join()
+	u := p.due()
+	written := p.commit(u)
+	p.step(LeaseObserved{Lease: written})
+	p.put(written.Name, written.Record) // without the label; the watch shows that as a deletion
+	p.step(LeaseDeleted{Last: written, Final: true})
+	p.step(WriteResult{Op: u.Op, Outcome: OK, Lease: written})
+	p.wait(p.cfg.RenewPeriod / 2)
+	if len(p.did) == 0 {
+		t.Error("sends nothing")
+	}
+}

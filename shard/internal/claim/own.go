@@ -19,6 +19,7 @@ type own struct {
 	// which they were sent. A read may still confirm one of them (R40).
 	unconfirmed []*request
 
+	gone    bool   // the watch has shown the end of the Lease, and it was not read since
 	uid     string // "" until the Lease was created
 	created time.Time
 	version string // "" if unknown: the Lease must be read before it is written again (R4)
@@ -337,6 +338,8 @@ func (o *own) at(l Lease) { o.version, o.extra = l.Version, l.Record.Extra }
 func (m *Machine) followOwn() {
 	l := m.own.shown
 	switch {
+	case m.own.op == nil && m.own.gone:
+		m.own.version, m.own.answer, m.own.gone = "", true, false
 	case m.own.op != nil || m.own.version == "" || CompareVersions(l.Version, m.own.version) <= 0:
 	case m.stage == leaving && l.UID == m.own.uid:
 		m.own.at(l) // it is void; all that is left is to delete it

@@ -160,7 +160,7 @@ func (m *Machine) observeOwn(l Lease) {
 	if l.Record.Void() {
 		m.otherHolder.lookAt = Time{}
 	}
-	m.own.shown = l
+	m.own.shown, m.own.gone = l, m.own.gone && l.UID != m.own.uid
 	m.followOwn()
 }
 
