@@ -17,6 +17,7 @@ type listing struct {
 	clear      ring.Set // claimed by no other member, according to the last list
 	retryAt    Time
 	again      int     // lists in a row that decided nothing
+	contested  int     // lists in a row that showed other members' claims on all partitions
 	answer     []Lease // the last one, until the watch has come to answerTo
 	answerTo   string
 	answeredAt Time
@@ -170,8 +171,11 @@ func (m *Machine) judgeList() {
 		}
 	}
 	m.list.clear = clear
-	if clear.Empty() {
-		m.list.retryAt = m.now.Add(m.jitter(50 * time.Millisecond)) // the watch is about to show why
+	if !clear.Empty() {
+		m.list.contested = 0
+	} else { // the watch is about to show why
+		m.list.contested++
+		m.list.retryAt = m.now.Add(m.jitter(min(50*time.Millisecond<<min(m.list.contested-1, 10), m.cfg.RenewPeriod/3)))
 	}
 }
 
