@@ -138,11 +138,11 @@ type Config struct {
 	// default 5 s.
 	CacheSyncTimeout time.Duration
 	// OutsideWrites is what [Sharder.WrapTransport] does with a mutating request that belongs
-	// to no work, which means that its context does not come from a queue's Context. Nothing
-	// keeps other members from writing to the same object at that time. With
+	// to no work, which means that its context comes neither from a queue's Context nor from
+	// Acquire. Nothing keeps other members from writing to the same object at that time. With
 	// [LogOutsideWrites] or [RefuseOutsideWrites], a code path around the queue is found before
-	// it does harm. Leases, Events and reviews are exempt. All others are counted. Default:
-	// [AllowOutsideWrites].
+	// it does harm. Leases, Events, reviews, tokens and dry runs are exempt. All others are
+	// counted. Default: [AllowOutsideWrites].
 	OutsideWrites OutsideWritePolicy
 	// Quarantine makes a new member wait one LeaseDuration before it claims
 	// anything. It is needed only if Leases may be deleted by hand while every member

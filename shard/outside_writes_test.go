@@ -29,6 +29,8 @@ func TestOutsideWrites(t *testing.T) {
 		{"allowed", shard.AllowOutsideWrites, http.MethodPut, object, true, false, 1},
 		{"logged", shard.LogOutsideWrites, http.MethodPatch, object, true, true, 1},
 		{"refused", shard.RefuseOutsideWrites, http.MethodDelete, object, false, false, 1},
+		{"a token", shard.RefuseOutsideWrites, http.MethodPost, "/api/v1/namespaces/x/serviceaccounts/y/token", true, false, 0},
+		{"a dry run", shard.RefuseOutsideWrites, http.MethodPost, "/api/v1/namespaces/x/configmaps?dryRun=All", true, false, 0},
 		{"a resource that is called like an exempt one", shard.RefuseOutsideWrites, http.MethodPost, "/api/v1/namespaces/events/configmaps", false, false, 1},
 		{"a read", shard.RefuseOutsideWrites, http.MethodGet, object, true, false, 0},
 		{"a Lease", shard.RefuseOutsideWrites, http.MethodPut, "/apis/coordination.k8s.io/v1/namespaces/x/leases/y", true, false, 0},

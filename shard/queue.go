@@ -47,6 +47,15 @@ func WorkContext[T comparable](parent context.Context, queue clientworkqueue.Typ
 	return parent
 }
 
+// AddGained is [Queue].AddGained, if the queue is a [Queue], and otherwise Add.
+func AddGained[T comparable](queue clientworkqueue.TypedInterface[T], item T) {
+	if q, ok := queue.(interface{ AddGained(T) }); ok {
+		q.AddGained(item)
+	} else {
+		queue.Add(item)
+	}
+}
+
 // Keyed may be implemented by the items of a queue. ShardKey returns the same key
 // string as Config.Key returns for the object that the item refers to.
 type Keyed interface{ ShardKey() string }

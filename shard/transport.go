@@ -64,7 +64,12 @@ func (s *Sharder) WrapTransport(next http.RoundTripper) http.RoundTripper {
 // client that [Sharder.WrapTransport] does not wrap. The member that gains the partition then
 // waits for that version, as for those that the transport has seen. Call it before the work
 // ends.
-func (s *Sharder) Observe(written metav1.Object) { s.writes.Note(written) }
+// A nil interface is ignored.
+func (s *Sharder) Observe(written metav1.Object) {
+	if written != nil {
+		s.writes.Note(written)
+	}
+}
 
 type guard struct {
 	s    *Sharder
@@ -119,7 +124,7 @@ func (g *guard) RoundTrip(r *http.Request) (*http.Response, error) {
 // outsideWrite applies Config.OutsideWrites to a mutating request that belongs to no work. It
 // returns the reason why the request must not be sent, or nil.
 func (s *Sharder) outsideWrite(r *http.Request) error {
-	if workqueue.InWork(r.Context()) || neverWork.MatchString(r.URL.Path) {
+	if workqueue.InWork(r.Context()) || neverWork.MatchString(r.URL.Path) || r.URL.Query().Get("dryRun") == metav1.DryRunAll {
 		return nil
 	}
 	s.metrics.OutsideWrite()
@@ -133,9 +138,9 @@ func (s *Sharder) outsideWrite(r *http.Request) error {
 }
 
 // neverWork matches the paths of writes that do not change what members work on: Leases, Events,
-// and reviews, which store nothing.
+// and reviews and tokens, which store nothing.
 // The API server may be behind a path prefix.
-var neverWork = regexp.MustCompile(`(^|/)apis/(coordination|events|authentication|authorization)\.k8s\.io/v[0-9a-z]+/|(^|/)api/v1/(namespaces/[^/]+/)?events(/[^/]+)?$`)
+var neverWork = regexp.MustCompile(`(^|/)apis/(coordination|events|authentication|authorization)\.k8s\.io/v[0-9a-z]+/|(^|/)api/v1/(namespaces/[^/]+/)?events(/[^/]+)?$|/serviceaccounts/[^/]+/token$`)
 
 // refuse returns the error of a request that is not sent.
 func refuse(r *http.Request, cause error) error {
