@@ -206,6 +206,21 @@ var mutants = mutation.Package{
 			Old:  "\t\tm.watch.Relist()\n",
 			New:  "\t\tif !MUTANT_ON {\n\t\t\tm.watch.Relist()\n\t\t}\n",
 		}}},
+		{Name: "streams its lists", Edits: []mutation.Edit{{ // R34
+			File: "internal/lease/watch.go",
+			Old:  "IsWatchListSemanticsUnSupported() bool { return true }",
+			New:  "IsWatchListSemanticsUnSupported() bool { return !MUTANT_ON }",
+		}}},
+		{Name: "watches again instead of listing", Edits: []mutation.Edit{{ // R34
+			File: "internal/lease/watch.go",
+			Old:  "\t\tcase restarted && verb == \"watch\":\n",
+			New:  "\t\tcase restarted && verb == \"watch\" && !MUTANT_ON:\n",
+		}}},
+		{Name: "restarts a list that is in progress", Edits: []mutation.Edit{{ // R34
+			File: "internal/lease/watch.go",
+			Old:  "if verb != \"list\" || time.Since",
+			New:  "if verb != \"list\" || MUTANT_ON || time.Since",
+		}}},
 		{Name: "joins before its informers have synced", Edits: []mutation.Edit{{
 			File: "internal/member/member.go",
 			Old:  "if cache.WaitFor(m.ctx,",
@@ -331,6 +346,9 @@ var mutants = mutation.Package{
 var unitTests = map[string]string{
 	"cancels contexts when a drain begins":                    "TestDrainGrace",
 	"counts a renewal that the server has stored differently": "TestR87_AWebhookThatChangesTheRecord$/^one,_while_it_is_held",
+	"streams its lists":                                       "TestL1_CrashUnderALateWatch",
+	"watches again instead of listing":                        "TestR34_SlowListsAndWatches",
+	"restarts a list that is in progress":                     "TestR34_SlowListsAndWatches",
 	"is ready although it can own nothing":                    "TestR89_ALeftoverLeaseIsReported",
 	"is ready on a ring with another operator":                "TestReport_TwoOperatorsOnOneRing",
 	"is not ready in a rolling update that adds a kind":       "TestR88_ARollingUpdateAddsAKind",

@@ -58,6 +58,9 @@ func record(member string) claim.Record {
 	}
 }
 
+// patience is longer than a list takes in these tests, unless it gets no response.
+const patience = 6 * time.Second
+
 var compareSets = cmp.Comparer(func(a, b ring.Set) bool { return a.Equal(b) })
 
 func TestRecordsRoundTrip(t *testing.T) {
@@ -359,7 +362,7 @@ func TestWatch_RelistShowsWhatADeadStreamMissed(t *testing.T) {
 			t.Fatal(err)
 		}
 		ctx, cancel := context.WithCancel(context.Background())
-		w := lease.NewWatch(c, cluster.Client("a"))
+		w := lease.NewWatch(c, patience)
 		events := make(chan claim.Event, 100)
 		done := make(chan error, 1)
 		go func() {
@@ -445,7 +448,7 @@ func TestWatch_RelistShowsWhatADeadStreamMissed(t *testing.T) {
 func TestWatch_RecoversSoonAfterALongOutage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cluster := shardtest.NewCluster()
-		w := lease.NewWatch(config(cluster, "a"), cluster.Client("a"))
+		w := lease.NewWatch(config(cluster, "a"), patience)
 		ctx, cancel := context.WithCancel(context.Background())
 		events := make(chan claim.Event, 100)
 		done := make(chan error, 1)
@@ -493,7 +496,7 @@ func TestWatch_RelistWhileARequestHasNoResponse(t *testing.T) {
 				cluster := shardtest.NewCluster()
 				c := config(cluster, "a")
 				c.Leases = &silentOnce{LeaseInterface: c.Leases, verb: verb}
-				w := lease.NewWatch(c, cluster.Client("a"))
+				w := lease.NewWatch(c, patience)
 				ctx, cancel := context.WithCancel(context.Background())
 				events, done := make(chan claim.Event, 100), make(chan error, 1)
 				go func() {
@@ -522,6 +525,56 @@ func TestWatch_RelistWhileARequestHasNoResponse(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// A list that the server needs long for is not restarted again and again: it would never be
+// finished.
+func TestWatch_RelistLeavesAListAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cluster := shardtest.NewCluster()
+		if _, _, err := lease.NewClient(config(cluster, "b")).Create(t.Context(), record("b")); err != nil {
+			t.Fatal(err)
+		}
+		c := config(cluster, "a")
+		c.Leases = slowLists{c.Leases, patience + time.Second}
+		w := lease.NewWatch(c, patience)
+		ctx, cancel := context.WithCancel(context.Background())
+		var observed atomic.Int64
+		done := make(chan error, 1)
+		go func() {
+			done <- w.Run(ctx, func(e claim.Event) {
+				if _, ok := e.(claim.LeaseObserved); ok {
+					observed.Add(1)
+				}
+			}, func(string, error) {})
+		}()
+		for range 3 {
+			time.Sleep(patience - time.Second)
+			w.Relist()
+		}
+		if n := observed.Load(); n == 0 {
+			t.Error("the list was not finished although the server has responded")
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// slowLists are Leases whose lists take a while.
+type slowLists struct {
+	coordinationclient.LeaseInterface
+	takes time.Duration
+}
+
+func (s slowLists) List(ctx context.Context, o metav1.ListOptions) (*coordinationv1.LeaseList, error) {
+	select {
+	case <-time.After(s.takes):
+		return s.LeaseInterface.List(ctx, o)
+	case <-ctx.Done():
+		return nil, ctx.Err()
 	}
 }
 
@@ -563,7 +616,7 @@ func TestWatch_RunWaitsForItsStream(t *testing.T) {
 		c := config(cluster, "a")
 		slow := slowLeases{LeaseInterface: c.Leases, hold: make(chan struct{})}
 		c.Leases = slow
-		w := lease.NewWatch(c, cluster.Client("a"))
+		w := lease.NewWatch(c, patience)
 		ctx, cancel := context.WithCancel(context.Background())
 		done := make(chan error, 1)
 		go func() { done <- w.Run(ctx, func(claim.Event) {}, func(string, error) {}) }()
