@@ -78,7 +78,7 @@ func checkNotEmpty(t *testing.T, total counts, seeds int) {
 		{"times that most members died at once", total.MassDeaths, 1},
 		{"writes that a read confirmed", total.ConfirmedByRead, 200},
 		{"requests that were certainly refused", total.Rejected, 300},
-		{"writes of other clients that fight with a member", total.Fights, 200},
+		{"writes of other clients that fight with a member", total.Fights, 150},
 		{"writes that kept what others put on a Lease", total.Kept, 200},
 	} {
 		if least := c.perSeed * seeds / 100; c.count < least {
