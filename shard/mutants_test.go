@@ -147,7 +147,7 @@ var mutants = mutation.Package{
 		{Name: "leaves parked what the fence had stopped", Edits: []mutation.Edit{{
 			File: "internal/member/dispatch.go",
 			Old:  "\t\tm.Components.readmit()\n\t\tif wasDown",
-			New:  "\t\tif !MUTANT_ON && (wasDown || before == nil || old.Fence == nil || !mutantIsOn(\"leaves parked what is active\")) {\n\t\t\tm.Components.readmit()\n\t\t}\n\t\tif wasDown",
+			New:  "\t\tif !MUTANT_ON {\n\t\t\tm.Components.readmit()\n\t\t}\n\t\tif wasDown",
 		}}},
 		{Name: "writes what it has lost", Edits: []mutation.Edit{{
 			File: "transport.go",
@@ -263,15 +263,15 @@ var mutants = mutation.Package{
 		}}},
 		{Name: "forgets deletions of Leases before it was created", Edits: []mutation.Edit{{
 			File: "internal/member/dispatch.go",
-			Old:  "\t\tif m.ended != nil {\n\t\t\t// The next machine",
-			New:  "\t\tif m.ended != nil && !MUTANT_ON {\n\t\t\t// The next machine",
+			Old:  "\t\tm.machine.Step(m.Published.Now(), e) // it follows",
+			New:  "\t\tif MUTANT_ON {\n\t\t\treturn false\n\t\t}\n\t\tm.machine.Step(m.Published.Now(), e) // it follows",
 		}}},
 		{
 			Name: "forgets what the watch has shown",
 			Edits: []mutation.Edit{{
 				File: "internal/member/incarnation.go",
-				Old:  "\t\tm.step(claim.LeaseObserved{Lease: known, Listed: true})\n",
-				New:  "\t\tif !MUTANT_ON {\n\t\t\tm.step(claim.LeaseObserved{Lease: known, Listed: true})\n\t\t}\n",
+				Old:  "\t\tm.step(claim.LeaseObserved{Lease: known, Listed: true, Ahead: true})\n",
+				New:  "\t\tif !MUTANT_ON {\n\t\t\tm.step(claim.LeaseObserved{Lease: known, Listed: true, Ahead: true})\n\t\t}\n",
 			}},
 			Equivalent: "a machine reads a list before it becomes active anywhere; and each peer's next heartbeat shows what was missed, within a renew period",
 		},
@@ -346,6 +346,7 @@ var mutants = mutation.Package{
 var unitTests = map[string]string{
 	"cancels contexts when a drain begins":                    "TestDrainGrace",
 	"counts a renewal that the server has stored differently": "TestR87_AWebhookThatChangesTheRecord$/^one,_while_it_is_held",
+	"leaves parked what the fence had stopped":                "TestFence_ResumesWhatWasParkedBeforeALateRenewal",
 	"streams its lists":                                       "TestL1_CrashUnderALateWatch",
 	"watches again instead of listing":                        "TestR34_SlowListsAndWatches",
 	"restarts a list that is in progress":                     "TestR34_SlowListsAndWatches",
@@ -368,6 +369,7 @@ var unitTests = map[string]string{
 // TestMutants removes one rule at a time. TestFaults must fail for each of them. Otherwise it
 // would not fail if a change broke the rule by mistake.
 func TestMutants(t *testing.T) {
+	mutants.MustApply(t)
 	if !*mutantsFlag {
 		t.Skip("takes some minutes: go test ./shard -run TestMutants -v -args -mutants")
 	}

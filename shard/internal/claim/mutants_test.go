@@ -474,6 +474,7 @@ var unitTests = map[string]string{
 // TestMutants removes one rule at a time. The simulation (package claimsim) must detect each removal, or
 // it would not detect a rule that is broken by mistake.
 func TestMutants(t *testing.T) {
+	mutants.MustApply(t)
 	if !*mutantsFlag {
 		t.Skip("takes some minutes: go test ./shard/internal/claim -run TestMutants -v -args -mutants")
 	}
