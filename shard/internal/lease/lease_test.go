@@ -351,6 +351,26 @@ func TestName_FitsAndDistinguishesPods(t *testing.T) {
 	}
 }
 
+// Another client has removed the record of a Lease whose name is shortened: the name does not
+// contain the Pod's, but only members have such names (R50).
+func TestR50_AShortenedNameIsAMembers(t *testing.T) {
+	for name, foreign := range map[string]bool{
+		lease.Name("operator-", strings.Repeat("pod.", 62)+"pod"):         false,
+		lease.Name(strings.Repeat("a", 234)+"--", "pod-0123456789-01234"): false,
+		strings.Repeat("a", 253):                                          true,
+		"foo-0123456789abcdef":                                            true,
+	} {
+		l := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{lease.LabelRing: "foo"}}}
+		decoded, _, err := lease.Decode(l, "foo")
+		if errors.Is(err, lease.ErrForeign) != foreign {
+			t.Errorf("%s: %v", name, err)
+		}
+		if !decoded.Record.Edited || !decoded.Record.Claims.Everything {
+			t.Errorf("%s: %+v", name, decoded.Record)
+		}
+	}
+}
+
 // A dead connection returns no error: Relist makes the watch show the current state.
 func TestWatch_RelistShowsWhatADeadStreamMissed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
