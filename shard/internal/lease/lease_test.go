@@ -357,8 +357,8 @@ func TestR50_AShortenedNameIsAMembers(t *testing.T) {
 	for name, foreign := range map[string]bool{
 		lease.Name("operator-", strings.Repeat("pod.", 62)+"pod"):         false,
 		lease.Name(strings.Repeat("a", 234)+"--", "pod-0123456789-01234"): false,
-		strings.Repeat("a", 253):                                          true,
-		"foo-0123456789abcdef":                                            true,
+		strings.Repeat("a", 253): true,
+		"foo-0123456789abcdef":   true,
 	} {
 		l := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{lease.LabelRing: "foo"}}}
 		decoded, _, err := lease.Decode(l, "foo")
