@@ -402,6 +402,30 @@ func TestFence_ResumesWhatWasParkedBeforeALateRenewal(t *testing.T) {
 	})
 }
 
+// What was parked before an activation is handed out at once, and not only after the next renewal.
+func TestActivation_AdmitsWhatIsParked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newPlannedClient(shardtest.NewCluster().Client("a"), func(verb string) trip {
+			if verb == "list" {
+				return trip{back: time.Second} // so long are the partitions claimed, but not active
+			}
+			return fast(verb)
+		})
+		a := start(t, w, "a")
+		q := newTestQueue(a.Sharder)
+		for i := 0; !a.OwnsKey("default/foo") && i < 1000; i++ {
+			q.Add(anItem) // dropped, and parked since the claim
+			time.Sleep(10 * time.Millisecond)
+		}
+		synctest.Wait()
+		if q.Len() != 1 {
+			t.Errorf("%d items are queued after the activation, want the one that was parked", q.Len())
+		}
+		q.ShutDown()
+		end(t, a)
+	})
+}
+
 // renewals counts the writes to a member's Lease.
 func renewals(cluster *shardtest.Cluster, lease string) (n int) {
 	for _, l := range cluster.History() {

@@ -346,6 +346,7 @@ var mutants = mutation.Package{
 var unitTests = map[string]string{
 	"cancels contexts when a drain begins":                    "TestDrainGrace",
 	"counts a renewal that the server has stored differently": "TestR87_AWebhookThatChangesTheRecord$/^one,_while_it_is_held",
+	"leaves parked what is active":                            "TestActivation_AdmitsWhatIsParked",
 	"leaves parked what the fence had stopped":                "TestFence_ResumesWhatWasParkedBeforeALateRenewal",
 	"streams its lists":                                       "TestL1_CrashUnderALateWatch",
 	"watches again instead of listing":                        "TestR34_SlowListsAndWatches",
