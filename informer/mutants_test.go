@@ -81,6 +81,7 @@ var mutants = mutation.Package{
 
 // TestMutants removes one rule at a time. A test of a guarantee must fail for each of them.
 func TestMutants(t *testing.T) {
+	mutants.MustApply(t)
 	if !*mutantsFlag {
 		t.Skip("takes a minute: go test ./informer -run TestMutants -v -args -mutants")
 	}

@@ -39,7 +39,6 @@ type apiServer struct {
 	end  chan struct{}                      // closed by cut
 	// expired reports whether the watches end with the error that their version is too old.
 	expired bool
-	streams bool // lists are streamed, as by default on a real API server
 }
 
 const silent = -1
@@ -98,11 +97,7 @@ func (s *apiServer) RoundTrip(r *http.Request) (*http.Response, error) {
 		result, err = api.List(r.Context(), options)
 	case "watch":
 		if r.URL.Query().Get("sendInitialEvents") != "" {
-			if !s.streams {
-				err = apierrors.NewBadRequest("lists are not streamed")
-				break
-			}
-			options.SendInitialEvents = new(true)
+			return nil, errors.New("a streamed list is as late as the watch (R34)")
 		}
 		return s.watch(r, options)
 	}
@@ -179,10 +174,10 @@ func respond(code int, header http.Header, body any) *http.Response {
 }
 
 // startOn is start with client-go's own clientset.
-func startOn(t *testing.T, busy func(verb string) int, streams bool) (*member, *apiServer) {
+func startOn(t *testing.T, busy func(verb string) int) (*member, *apiServer) {
 	t.Helper()
 	const pod = "a"
-	server := &apiServer{client: shardtest.NewCluster().Client(pod), busy: func(string) int { return 0 }, end: make(chan struct{}), streams: streams}
+	server := &apiServer{client: shardtest.NewCluster().Client(pod), busy: func(string) int { return 0 }, end: make(chan struct{})}
 	client := kubernetes.NewForConfigOrDie(&rest.Config{
 		Host: "https://example.com", Transport: server, ContentConfig: rest.ContentConfig{ContentType: "application/json"},
 	})
@@ -207,7 +202,7 @@ func TestRun_RenewsPastAServerThatShutsDown(t *testing.T) {
 					return 0
 				}
 				return 5
-			}, seed%2 == 0)
+			})
 			for range 1200 {
 				time.Sleep(100 * time.Millisecond)
 				if m.Fenced() {
@@ -232,7 +227,7 @@ func TestRun_ABusyServerGetsNoReads(t *testing.T) {
 				return 1
 			}
 			return 0
-		}, true)
+		})
 		time.Sleep(6 * time.Second) // a renewal is due within 3 s, and the fence follows 6 s later
 		server.mu.Lock()
 		reads, writes := sent["get"], sent["put"]
@@ -255,15 +250,14 @@ func TestRun_ABusyServerGetsNoReads(t *testing.T) {
 // watch ends because its version is too old, and the list gets no response.
 func TestRun_WatchesAgain(t *testing.T) {
 	for name, test := range map[string]struct {
-		verb             string
-		busy             int
-		expired, streams bool
+		verb    string
+		busy    int
+		expired bool
 	}{
-		"after a rejection":                        {"watch", 32, false, false}, // the longest delay that API Priority and Fairness asks for
-		"after a watch without a response":         {"watch", silent, false, false},
-		"after a list without a response":          {"list", silent, true, false},
-		"after a rejected streamed list":           {"watch", 32, true, true},
-		"after a streamed list without a response": {"watch", silent, true, true},
+		"after a rejection":                {"watch", 32, false}, // the longest delay that API Priority and Fairness asks for
+		"after a watch without a response": {"watch", silent, false},
+		"after a list without a response":  {"list", silent, true},
+		"after a rejected list":            {"list", 32, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -274,7 +268,7 @@ func TestRun_WatchesAgain(t *testing.T) {
 					}
 					times++
 					return test.busy
-				}, test.streams)
+				})
 				server.cut(test.expired)
 				select {
 				case err := <-m.done:

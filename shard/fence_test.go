@@ -360,6 +360,72 @@ func TestFence_RacesWithRenewals(t *testing.T) {
 	}
 }
 
+// While the loop is blocked, the response to a renewal waits for it, and the deadline of the
+// renewal before passes. What a worker finds fenced then is handed out when the loop continues:
+// the machine does not notice the fence, and so activates nothing again (R52).
+func TestFence_ResumesWhatWasParkedBeforeALateRenewal(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newPlannedClient(shardtest.NewCluster().Client("a"), fast)
+		a := start(t, w, "a")
+		q := newTestQueue(a.Sharder)
+		time.Sleep(5 * time.Second)
+		w.replan(func(string) trip { return trip{back: time.Second} })
+		time.Sleep(5 * time.Second)
+		for before := w.requests("update"); w.requests("update") == before; {
+			time.Sleep(time.Millisecond)
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), 7*time.Second) // its response takes 1 s
+		defer cancel()
+		a.Hold(ctx)
+		time.Sleep(6500 * time.Millisecond)
+		if !a.Fenced() {
+			t.Error("not fenced, although the last renewal that is known is too old")
+		}
+		got := make(chan struct{})
+		go func() {
+			q.Done(func() cache.ObjectName { item, _ := q.Get(); return item }())
+			close(got)
+		}()
+		q.Add(anItem)
+		time.Sleep(time.Second)
+		if n := counted(t, a, "sharding_fence_trips_total"); n != 0 || a.Fenced() {
+			t.Errorf("the machine has noticed the fence %v times", n)
+		}
+		select {
+		case <-got:
+		default:
+			t.Error("an item that was parked at the fence is still parked after the renewal")
+		}
+		q.ShutDown()
+		<-got
+		end(t, a)
+	})
+}
+
+// What was parked before an activation is handed out at once, and not only after the next renewal.
+func TestActivation_AdmitsWhatIsParked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newPlannedClient(shardtest.NewCluster().Client("a"), func(verb string) trip {
+			if verb == "list" {
+				return trip{back: time.Second} // so long are the partitions claimed, but not active
+			}
+			return fast(verb)
+		})
+		a := start(t, w, "a")
+		q := newTestQueue(a.Sharder)
+		for i := 0; !a.OwnsKey("default/foo") && i < 1000; i++ {
+			q.Add(anItem) // dropped, and parked since the claim
+			time.Sleep(10 * time.Millisecond)
+		}
+		synctest.Wait()
+		if q.Len() != 1 {
+			t.Errorf("%d items are queued after the activation, want the one that was parked", q.Len())
+		}
+		q.ShutDown()
+		end(t, a)
+	})
+}
+
 // renewals counts the writes to a member's Lease.
 func renewals(cluster *shardtest.Cluster, lease string) (n int) {
 	for _, l := range cluster.History() {

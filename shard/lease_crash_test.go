@@ -233,6 +233,35 @@ func TestL1_JoinAndStopUnderALateWatch(t *testing.T) {
 	}
 }
 
+// The watch is late, and the server needs longer than WatchLagLimit for a list, or until it
+// responds to a watch. All else is fast: no member ends.
+func TestR34_SlowListsAndWatches(t *testing.T) {
+	for _, slow := range []string{"list", "watch"} {
+		t.Run(slow, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				cluster := shardtest.NewCluster()
+				w := newPlannedClient(cluster.Client("a"), fast)
+				a := start(t, w, "a")
+				time.Sleep(5 * time.Second)
+				w.delay(10 * time.Second)
+				w.replan(func(verb string) trip {
+					if verb == slow {
+						return trip{back: 7 * time.Second}
+					}
+					return fast(verb)
+				})
+				select {
+				case err := <-a.done:
+					t.Fatalf("Run returned %v", err)
+				case <-time.After(10 * time.Minute):
+				}
+				oneOwnerEach(t, a)
+				end(t, a)
+			})
+		})
+	}
+}
+
 func TestL1_CrashUnderALateWatch(t *testing.T) {
 	for _, late := range latenesses {
 		t.Run(late.String(), func(t *testing.T) {

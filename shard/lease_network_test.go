@@ -29,6 +29,10 @@ type networkClient struct {
 	network network
 }
 
+// IsWatchListSemanticsUnSupported lets client-go stream lists, as from a real API server; the
+// fake clientset forbids it.
+func (c *networkClient) IsWatchListSemanticsUnSupported() bool { return false }
+
 func (c *networkClient) CoordinationV1() clientcoordinationv1.CoordinationV1Interface {
 	return networkCoordination{c.Clientset.CoordinationV1(), c.network}
 }

@@ -163,6 +163,25 @@ func TestReport_AWaitingDuplicateNamesTheOtherProcess(t *testing.T) {
 	}
 }
 
+// A member logs that someone has applied an old record of its own again.
+func TestReport_AnOldRecordOfItsOwn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cluster := shardtest.NewCluster()
+		a := start(t, cluster.Client("a"), "a")
+		time.Sleep(5 * time.Second)
+		old := cluster.Leases(namespace)[0]
+		time.Sleep(4 * time.Second)
+		edited := time.Now()
+		cluster.Put(&old)
+		time.Sleep(time.Second)
+		if log := a.logged(edited); !contains(log, "Another client has written") {
+			t.Errorf("the log does not report the write: %q", log)
+		}
+		time.Sleep(10 * time.Second)
+		end(t, a)
+	})
+}
+
 // What other clients and members do to the Leases of a ring is logged.
 func TestReport_WhatOthersDoToLeases(t *testing.T) {
 	heavy(t)

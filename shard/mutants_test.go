@@ -147,7 +147,7 @@ var mutants = mutation.Package{
 		{Name: "leaves parked what the fence had stopped", Edits: []mutation.Edit{{
 			File: "internal/member/dispatch.go",
 			Old:  "\t\tm.Components.readmit()\n\t\tif wasDown",
-			New:  "\t\tif !MUTANT_ON && (wasDown || before == nil || old.Fence == nil || !mutantIsOn(\"leaves parked what is active\")) {\n\t\t\tm.Components.readmit()\n\t\t}\n\t\tif wasDown",
+			New:  "\t\tif !MUTANT_ON {\n\t\t\tm.Components.readmit()\n\t\t}\n\t\tif wasDown",
 		}}},
 		{Name: "writes what it has lost", Edits: []mutation.Edit{{
 			File: "transport.go",
@@ -206,6 +206,21 @@ var mutants = mutation.Package{
 			Old:  "\t\tm.watch.Relist()\n",
 			New:  "\t\tif !MUTANT_ON {\n\t\t\tm.watch.Relist()\n\t\t}\n",
 		}}},
+		{Name: "streams its lists", Edits: []mutation.Edit{{ // R34
+			File: "internal/lease/watch.go",
+			Old:  "IsWatchListSemanticsUnSupported() bool { return true }",
+			New:  "IsWatchListSemanticsUnSupported() bool { return !MUTANT_ON }",
+		}}},
+		{Name: "watches again instead of listing", Edits: []mutation.Edit{{ // R34
+			File: "internal/lease/watch.go",
+			Old:  "\t\tcase restarted && verb == \"watch\":\n",
+			New:  "\t\tcase restarted && verb == \"watch\" && !MUTANT_ON:\n",
+		}}},
+		{Name: "restarts a list that is in progress", Edits: []mutation.Edit{{ // R34
+			File: "internal/lease/watch.go",
+			Old:  "if verb != \"list\" || time.Since",
+			New:  "if verb != \"list\" || MUTANT_ON || time.Since",
+		}}},
 		{Name: "joins before its informers have synced", Edits: []mutation.Edit{{
 			File: "internal/member/member.go",
 			Old:  "if cache.WaitFor(m.ctx,",
@@ -248,15 +263,15 @@ var mutants = mutation.Package{
 		}}},
 		{Name: "forgets deletions of Leases before it was created", Edits: []mutation.Edit{{
 			File: "internal/member/dispatch.go",
-			Old:  "\t\tif m.ended != nil {\n\t\t\t// The next machine",
-			New:  "\t\tif m.ended != nil && !MUTANT_ON {\n\t\t\t// The next machine",
+			Old:  "\t\tm.machine.Step(m.Published.Now(), e) // it follows",
+			New:  "\t\tif MUTANT_ON {\n\t\t\treturn false\n\t\t}\n\t\tm.machine.Step(m.Published.Now(), e) // it follows",
 		}}},
 		{
 			Name: "forgets what the watch has shown",
 			Edits: []mutation.Edit{{
 				File: "internal/member/incarnation.go",
-				Old:  "\t\tm.step(claim.LeaseObserved{Lease: known, Listed: true})\n",
-				New:  "\t\tif !MUTANT_ON {\n\t\t\tm.step(claim.LeaseObserved{Lease: known, Listed: true})\n\t\t}\n",
+				Old:  "\t\tm.step(claim.LeaseObserved{Lease: known, Listed: true, Ahead: true})\n",
+				New:  "\t\tif !MUTANT_ON {\n\t\t\tm.step(claim.LeaseObserved{Lease: known, Listed: true, Ahead: true})\n\t\t}\n",
 			}},
 			Equivalent: "a machine reads a list before it becomes active anywhere; and each peer's next heartbeat shows what was missed, within a renew period",
 		},
@@ -331,6 +346,11 @@ var mutants = mutation.Package{
 var unitTests = map[string]string{
 	"cancels contexts when a drain begins":                    "TestDrainGrace",
 	"counts a renewal that the server has stored differently": "TestR87_AWebhookThatChangesTheRecord$/^one,_while_it_is_held",
+	"leaves parked what is active":                            "TestActivation_AdmitsWhatIsParked",
+	"leaves parked what the fence had stopped":                "TestFence_ResumesWhatWasParkedBeforeALateRenewal",
+	"streams its lists":                                       "TestL1_CrashUnderALateWatch",
+	"watches again instead of listing":                        "TestR34_SlowListsAndWatches",
+	"restarts a list that is in progress":                     "TestR34_SlowListsAndWatches",
 	"is ready although it can own nothing":                    "TestR89_ALeftoverLeaseIsReported",
 	"is ready on a ring with another operator":                "TestReport_TwoOperatorsOnOneRing",
 	"is not ready in a rolling update that adds a kind":       "TestR88_ARollingUpdateAddsAKind",
@@ -350,6 +370,7 @@ var unitTests = map[string]string{
 // TestMutants removes one rule at a time. TestFaults must fail for each of them. Otherwise it
 // would not fail if a change broke the rule by mistake.
 func TestMutants(t *testing.T) {
+	mutants.MustApply(t)
 	if !*mutantsFlag {
 		t.Skip("takes some minutes: go test ./shard -run TestMutants -v -args -mutants")
 	}

@@ -81,7 +81,7 @@ func New(client kubernetes.Interface, cfg Config) (*Sharder, error) {
 		Machine:         cfg.machine(),
 		Lease:           lease.Config{Leases: leases, Namespace: cfg.Namespace, Ring: cfg.Name, Name: cfg.leaseName(), Labels: cfg.LeaseLabels},
 		StopGracePeriod: cfg.StopGracePeriod, OnOverrun: cfg.OnOverrun,
-		Clientset: client, Access: s.access,
+		Access: s.access,
 		Caches: &s.caches, Writes: s.writes, Metrics: s.metrics,
 	}
 	if cfg.OnChange != nil {

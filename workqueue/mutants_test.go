@@ -112,6 +112,7 @@ var mutants = mutation.Package{
 // TestMutants removes one rule at a time. A test of a guarantee must fail for each of them: not
 // only the model, whose report says little.
 func TestMutants(t *testing.T) {
+	mutants.MustApply(t)
 	if !*mutantsFlag {
 		t.Skip("takes minutes: go test ./workqueue -run TestMutants -v -args -mutants")
 	}

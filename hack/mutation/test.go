@@ -27,6 +27,15 @@ func (p Package) BuildTest(t *testing.T) (binary string) {
 	return binary
 }
 
+// MustApply fails if an edit does not match the sources. It takes no time: call it in each run of
+// the tests, so that a table never becomes out of date.
+func (p Package) MustApply(t *testing.T) {
+	t.Helper()
+	if _, err := WriteOverlay(t.TempDir(), p); err != nil {
+		t.Error(err)
+	}
+}
+
 // MustFail runs a test binary of [Package.BuildTest] with one mutant, and fails if none of its
 // tests fails.
 func (m Mutant) MustFail(t *testing.T, binary string, args ...string) {

@@ -51,9 +51,6 @@ var rules = []mutation.Package{
 // faults are those against which the rule protects; the other rules are removed in the
 // simulations, which are faster.
 func TestMutantsAreCaught(t *testing.T) {
-	if !*mutants {
-		t.Skip("takes some minutes: go test ./chaos -run TestMutantsAreCaught -v -args -mutants")
-	}
 	root, err := build.Root()
 	if err != nil {
 		t.Fatal(err)
@@ -64,6 +61,9 @@ func TestMutantsAreCaught(t *testing.T) {
 	overlay, err := mutation.WriteOverlay(t.TempDir(), rules...)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if !*mutants {
+		t.Skip("takes some minutes: go test ./chaos -run TestMutantsAreCaught -v -args -mutants")
 	}
 	for _, m := range []struct {
 		name  string

@@ -58,6 +58,9 @@ func record(member string) claim.Record {
 	}
 }
 
+// patience is longer than a list takes in these tests, unless it gets no response.
+const patience = 6 * time.Second
+
 var compareSets = cmp.Comparer(func(a, b ring.Set) bool { return a.Equal(b) })
 
 func TestRecordsRoundTrip(t *testing.T) {
@@ -348,6 +351,26 @@ func TestName_FitsAndDistinguishesPods(t *testing.T) {
 	}
 }
 
+// Another client has removed the record of a Lease whose name is shortened: the name does not
+// contain the Pod's, but only members have such names (R50).
+func TestR50_AShortenedNameIsAMembers(t *testing.T) {
+	for name, foreign := range map[string]bool{
+		lease.Name("operator-", strings.Repeat("pod.", 62)+"pod"):         false,
+		lease.Name(strings.Repeat("a", 234)+"--", "pod-0123456789-01234"): false,
+		strings.Repeat("a", 253): true,
+		"foo-0123456789abcdef":   true,
+	} {
+		l := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{lease.LabelRing: "foo"}}}
+		decoded, _, err := lease.Decode(l, "foo")
+		if errors.Is(err, lease.ErrForeign) != foreign {
+			t.Errorf("%s: %v", name, err)
+		}
+		if !decoded.Record.Edited || !decoded.Record.Claims.Everything {
+			t.Errorf("%s: %+v", name, decoded.Record)
+		}
+	}
+}
+
 // A dead connection returns no error: Relist makes the watch show the current state.
 func TestWatch_RelistShowsWhatADeadStreamMissed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -359,7 +382,7 @@ func TestWatch_RelistShowsWhatADeadStreamMissed(t *testing.T) {
 			t.Fatal(err)
 		}
 		ctx, cancel := context.WithCancel(context.Background())
-		w := lease.NewWatch(c, cluster.Client("a"))
+		w := lease.NewWatch(c, patience)
 		events := make(chan claim.Event, 100)
 		done := make(chan error, 1)
 		go func() {
@@ -445,7 +468,7 @@ func TestWatch_RelistShowsWhatADeadStreamMissed(t *testing.T) {
 func TestWatch_RecoversSoonAfterALongOutage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cluster := shardtest.NewCluster()
-		w := lease.NewWatch(config(cluster, "a"), cluster.Client("a"))
+		w := lease.NewWatch(config(cluster, "a"), patience)
 		ctx, cancel := context.WithCancel(context.Background())
 		events := make(chan claim.Event, 100)
 		done := make(chan error, 1)
@@ -493,7 +516,7 @@ func TestWatch_RelistWhileARequestHasNoResponse(t *testing.T) {
 				cluster := shardtest.NewCluster()
 				c := config(cluster, "a")
 				c.Leases = &silentOnce{LeaseInterface: c.Leases, verb: verb}
-				w := lease.NewWatch(c, cluster.Client("a"))
+				w := lease.NewWatch(c, patience)
 				ctx, cancel := context.WithCancel(context.Background())
 				events, done := make(chan claim.Event, 100), make(chan error, 1)
 				go func() {
@@ -522,6 +545,56 @@ func TestWatch_RelistWhileARequestHasNoResponse(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// A list that the server needs long for is not restarted again and again: it would never be
+// finished.
+func TestWatch_RelistLeavesAListAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cluster := shardtest.NewCluster()
+		if _, _, err := lease.NewClient(config(cluster, "b")).Create(t.Context(), record("b")); err != nil {
+			t.Fatal(err)
+		}
+		c := config(cluster, "a")
+		c.Leases = slowLists{c.Leases, patience + time.Second}
+		w := lease.NewWatch(c, patience)
+		ctx, cancel := context.WithCancel(context.Background())
+		var observed atomic.Int64
+		done := make(chan error, 1)
+		go func() {
+			done <- w.Run(ctx, func(e claim.Event) {
+				if _, ok := e.(claim.LeaseObserved); ok {
+					observed.Add(1)
+				}
+			}, func(string, error) {})
+		}()
+		for range 3 {
+			time.Sleep(patience - time.Second)
+			w.Relist()
+		}
+		if n := observed.Load(); n == 0 {
+			t.Error("the list was not finished although the server has responded")
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// slowLists are Leases whose lists take a while.
+type slowLists struct {
+	coordinationclient.LeaseInterface
+	takes time.Duration
+}
+
+func (s slowLists) List(ctx context.Context, o metav1.ListOptions) (*coordinationv1.LeaseList, error) {
+	select {
+	case <-time.After(s.takes):
+		return s.LeaseInterface.List(ctx, o)
+	case <-ctx.Done():
+		return nil, ctx.Err()
 	}
 }
 
@@ -563,7 +636,7 @@ func TestWatch_RunWaitsForItsStream(t *testing.T) {
 		c := config(cluster, "a")
 		slow := slowLeases{LeaseInterface: c.Leases, hold: make(chan struct{})}
 		c.Leases = slow
-		w := lease.NewWatch(c, cluster.Client("a"))
+		w := lease.NewWatch(c, patience)
 		ctx, cancel := context.WithCancel(context.Background())
 		done := make(chan error, 1)
 		go func() { done <- w.Run(ctx, func(claim.Event) {}, func(string, error) {}) }()

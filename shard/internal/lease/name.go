@@ -5,6 +5,7 @@ package lease
 
 import (
 	"fmt"
+	"regexp"
 	"strings"
 
 	"github.com/zeebo/xxh3"
@@ -24,3 +25,6 @@ func Name(prefix, pod string) string {
 	hash := fmt.Sprintf("-%016x", xxh3.HashString(name))
 	return strings.TrimRight(name[:maxName-len(hash)], "-.") + hash
 }
+
+// hashed matches names that [Name] has shortened.
+var hashed = regexp.MustCompile(`^.{200,}-[0-9a-f]{16}$`)

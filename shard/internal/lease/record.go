@@ -170,8 +170,12 @@ func hasRecord(l *coordinationv1.Lease) bool {
 }
 
 // namesMember reports whether a Lease without a record has the name of its holder's Pod, or of
-// the Pod that owns it: a member has held it, and another client has removed the record.
+// the Pod that owns it, or one that ends in the hash of such a name: a member has held it, and
+// another client has removed the record.
 func namesMember(l *coordinationv1.Lease) bool {
+	if hashed.MatchString(l.Name) {
+		return true
+	}
 	if l.Spec.HolderIdentity != nil {
 		if pod, _, ok := strings.Cut(*l.Spec.HolderIdentity, "_"); ok && pod != "" && strings.HasSuffix(l.Name, pod) {
 			return true

@@ -31,10 +31,14 @@ import (
 // minute, or after a few restarts of the watch, an informer retries only after half a
 // minute, and until then this member would gain no partitions. The reflector here waits
 // at most a second, plus up to half a second of jitter.
+//
+// It lists with LIST requests that are quorum reads. A streamed list (WatchList) would be
+// as late as the watch that it replaces, and so would a list from a watch cache (R34).
 type Watch struct {
 	cfg       Config
+	patience  time.Duration // Relist leaves a list alone that was sent less than this ago
 	reflector *cache.Reflector
-	restart   atomic.Pointer[func()] // Relist calls it once; replaced for each request and each stream
+	restart   atomic.Pointer[func()] // Relist calls it; replaced for each request and each stream
 	streams   sync.WaitGroup         // goroutines of streams; Run waits for them
 
 	// Run sets these before the reflector starts; its goroutine uses them.
@@ -46,15 +50,15 @@ type Watch struct {
 	version string                 // of the last event; guarded by mu
 }
 
-// NewWatch returns a watch that [Watch.Run] starts. clientset is the clientset of
-// cfg.Leases: client-go determines from it whether lists can be streamed.
-func NewWatch(cfg Config, clientset any) *Watch {
-	w := &Watch{cfg: cfg, shown: map[string]claim.Lease{}}
+// NewWatch returns a watch that [Watch.Run] starts. [Watch.Relist] leaves a list alone that was
+// sent less than patience ago.
+func NewWatch(cfg Config, patience time.Duration) *Watch {
+	w := &Watch{cfg: cfg, patience: patience, shown: map[string]claim.Lease{}}
 	backoff := retry
 	w.reflector = cache.NewReflectorWithOptions(
-		cache.ToListWatcherWithWatchListSemantics(&cache.ListWatch{
+		unstreamed{&cache.ListWatch{
 			ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
-				o.LabelSelector = cfg.Selector()
+				o.LabelSelector, o.ResourceVersion = cfg.Selector(), "" // a quorum read
 				list, done, err := persist(ctx, w, "list", func(ctx context.Context) (runtime.Object, error) { return cfg.Leases.List(ctx, o) })
 				done()
 				return list, err
@@ -68,13 +72,19 @@ func NewWatch(cfg Config, clientset any) *Watch {
 				}
 				return w.restartable(ctx, stream, done), nil
 			},
-		}, clientset),
+		}},
 		&coordinationv1.Lease{}, (*store)(w), cache.ReflectorOptions{
 			Name:    "leases of ring " + cfg.Ring,
 			Backoff: &backoff, // when a stream has ended and cannot be resumed
 		})
 	return w
 }
+
+// unstreamed makes a reflector list with LIST requests.
+type unstreamed struct{ *cache.ListWatch }
+
+// IsWatchListSemanticsUnSupported is what a reflector asks.
+func (unstreamed) IsWatchListSemanticsUnSupported() bool { return true }
 
 // Run watches until the context is done. It calls deliver with [claim.LeaseObserved] and
 // [claim.LeaseDeleted] events, in order and from one goroutine, and answered with the result
@@ -99,14 +109,20 @@ var errRelist = errors.New("no response before the watch was restarted")
 // before it retries.
 //
 // Relist cancels a request that has no response yet: client-go sets no timeout for lists
-// and watches, and a server may never respond. The caller must call done when it no longer
-// needs the response or the stream.
+// and watches, and a server may never respond. It gives a list some time, because a list that
+// is never finished shows nothing. The caller must call done when it no longer needs the
+// response or the stream.
 func persist[T any](ctx context.Context, w *Watch, verb string, request func(context.Context) (T, error)) (answer T, done context.CancelFunc, err error) {
 	backoff := retry
 	for {
 		attempt, cancel := context.WithCancelCause(ctx)
 		done = func() { cancel(nil) }
-		restart := func() { cancel(errRelist) }
+		sent := time.Now()
+		restart := func() {
+			if verb != "list" || time.Since(sent) >= w.patience {
+				cancel(errRelist)
+			}
+		}
 		w.restart.Store(&restart)
 		answer, err = request(attempt)
 		if ctx.Err() != nil {
@@ -116,14 +132,16 @@ func persist[T any](ctx context.Context, w *Watch, verb string, request func(con
 			w.answered(verb, nil)
 			return answer, done, nil
 		}
-		if attempt.Err() != nil {
+		restarted := attempt.Err() != nil
+		if restarted {
 			err = fmt.Errorf("%w: %w", context.Cause(attempt), err)
 		}
 		w.answered(verb, err)
 		switch {
+		case restarted && verb == "watch":
+			return answer, done, apierrors.FromObject(expired()) // the same watch again would show no list
 		case apierrors.IsResourceExpired(err), apierrors.IsGone(err), // the reflector lists again
-			apierrors.IsTimeout(err),                              // the watch cache is behind the requested version
-			apierrors.IsInvalid(err), apierrors.IsBadRequest(err): // lists cannot be streamed
+			apierrors.IsTimeout(err): // the watch cache is behind the requested version
 			return answer, done, err
 		}
 		done()
@@ -239,10 +257,10 @@ func (s *store) UpdateResourceVersion(version string) {
 func (s *store) Resync() error { return nil }
 
 // Relist restarts the watch from a list, on a new stream: the connection of the present
-// stream may be dead without an error. A list or watch request that has no response yet is
-// sent again.
+// stream may be dead without an error. A watch request that has no response yet is cancelled
+// for that, and a list is sent again, unless it was sent only a moment ago.
 func (w *Watch) Relist() {
-	if restart := w.restart.Swap(nil); restart != nil {
+	if restart := w.restart.Load(); restart != nil {
 		(*restart)()
 	}
 }

@@ -181,7 +181,7 @@ func (m *Member) noteLease(l claim.Lease) {
 	}
 	if r := l.Record; r.Holder != m.holder {
 		m.successor = short(cmp.Or(r.EvictedBy, r.Holder))
-	} else if r.Seq == m.confirmed.Record.Seq && l.Version != m.confirmed.Version && l.UID == m.confirmed.UID {
+	} else if r.Seq <= m.confirmed.Record.Seq && claim.CompareVersions(l.Version, m.confirmed.Version) > 0 && l.UID == m.confirmed.UID {
 		m.logRarely(&m.edits, l.Name, nil, "Another client has written this member's Lease; the member keeps labels, annotations and finalizers of others, and restores everything else", "member", m.holder, "lease", l.Name)
 	}
 }

@@ -39,11 +39,10 @@ type Config struct {
 	OnChange        func(Change)         // nil for none
 	OnStop          func()               // called on the loop when the member begins to leave; must not block
 
-	Clientset any          // of Lease.Leases; see lease.NewWatch
-	Access    lease.Access // explains refused requests
-	Caches    Caches
-	Writes    Writes
-	Metrics   *metrics.Metrics
+	Access  lease.Access // explains refused requests
+	Caches  Caches
+	Writes  Writes
+	Metrics *metrics.Metrics
 }
 
 // Caches are the informers' stores, which show what former owners wrote.
@@ -153,7 +152,7 @@ func (m *Member) Run(ctx context.Context, pod Pod) (err error) {
 	// releasing begin when ctx ends.
 	inner, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	m.ctx = inner
-	m.watch = lease.NewWatch(m.leaseConfig(""), m.cfg.Clientset)
+	m.watch = lease.NewWatch(m.leaseConfig(""), m.cfg.Machine.WatchLagLimit)
 	// In this order: no more work is handed out; all goroutines end; the functions of the
 	// user return; the lock on the identity is released, if no work is in flight.
 	defer m.awaitCalls()

@@ -106,7 +106,7 @@ func TestCollect_ShowsAllValues(t *testing.T) {
 		"sharding_lease_lists_total":                                       float64(s.Lists),
 		"sharding_lease_watch_restarts_total":                              float64(s.Relists),
 		"sharding_evictions_total done":                                    float64(s.Evictions),
-		"sharding_evictions_total refused":                                 float64(s.EvictionsRefused),
+		"sharding_evictions_total conflict":                                float64(s.EvictionsRefused),
 		"sharding_fence_trips_total":                                       float64(s.FenceTrips),
 		"sharding_claims_contested_total":                                  float64(s.Contested),
 		"sharding_cache_waits_total reached":                               float64(s.CacheWaits),

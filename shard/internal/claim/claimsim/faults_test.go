@@ -172,6 +172,11 @@ func massDeath(w *sim) {
 	if w.profile.limited {
 		bound += time.Duration(max(0, 3*dead/survivors-limiterBurst)) * time.Second / limiterQPS
 	}
+	if w.find(func(p *process) bool { return p.slowRings }) != nil {
+		// The ring without the last of the dead: the one before it may just have been requested, and
+		// the next request waits as long as that took (R73).
+		bound += 3 * slowestRing
+	}
 	start := w.now
 	var check func()
 	check = func() {

@@ -84,7 +84,7 @@ func (w *sim) start(name, podUID string, takeOver bool) *process {
 	p.watch = newWatch(p)
 	p.watch.lag = w.profile.lag
 	p.cache.lag = w.cacheLag()
-	p.slowRings = w.chance(0.1) && w.profile.kind != crowd // L1 is checked to the second there
+	p.slowRings = w.chance(0.1)
 	p.watch.connect()
 	p.live(nil)
 	return p
@@ -285,11 +285,14 @@ func (p *process) do(a claim.Action) {
 	}
 }
 
+// slowestRing is the longest time that a process needs for a ring.
+const slowestRing = 4 * time.Second
+
 // ringDelay returns how long the process needs for a ring: for some, seconds, as for the largest
 // ones.
 func (p *process) ringDelay() time.Duration {
 	if p.slowRings && !p.w.faultsCleared {
-		return p.w.between(0, 4*time.Second)
+		return p.w.between(0, slowestRing)
 	}
 	return p.w.between(0, 2*time.Millisecond)
 }
