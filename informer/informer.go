@@ -126,7 +126,7 @@ func Wrap(inner cache.SharedIndexInformer, o Options) *Informer {
 
 // Of returns the Informer that an informer is, also if it is hidden by a wrapper that embeds
 // it, such as the typed informers of client-go. It returns nil for others.
-func Of(i cache.SharedIndexInformer) *Informer {
+func Of(i cache.SharedInformer) *Informer {
 	if c, ok := i.GetController().(*controller); ok {
 		return c.of
 	}

@@ -23,12 +23,17 @@ import "context"
 //
 // Acquire returns an error that wraps the cause of ctx if ctx ends first, and [ErrStopped] when
 // Run is stopped or has returned. It may be called before Run, and waits.
+//
+// It waits for a key of another member too, maybe for ever. The workers of a queue that is not a
+// [Queue] use TryAcquire therefore. They drop the item on [ErrNotOwned], and add it again with a
+// backoff on other errors. Read the object from the cache when the key is acquired, not
+// before: what was read earlier may be older than the last write of the former owner.
 func (s *Sharder) Acquire(ctx context.Context, key string) (work context.Context, done func(), err error) {
 	return s.acquirer.Acquire(ctx, key)
 }
 
 // TryAcquire is Acquire without the wait. It returns [ErrNotActive] if this member may not work
-// on the object now, and [ErrInUse] if the key is already acquired in this process.
+// on the object now, in the form of [ErrNotOwned] if it does not own it either, and [ErrInUse] if the key is already acquired in this process.
 func (s *Sharder) TryAcquire(ctx context.Context, key string) (work context.Context, done func(), err error) {
 	return s.acquirer.TryAcquire(ctx, key)
 }

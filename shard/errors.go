@@ -38,6 +38,10 @@ var (
 	// ErrNotActive: this member may not work on the key now. Another one owns it, it is being
 	// handed over, or this member is fenced.
 	ErrNotActive = workqueue.ErrNotActive
+	// ErrNotOwned is an ErrNotActive: this member does not own the key, and is not about to. If
+	// it gains the key, its handlers see the object as an Add. After any other error they may
+	// not, because this member may have shown it before and keep it: try again.
+	ErrNotOwned = workqueue.ErrNotOwned
 	// ErrInUse: the key is already acquired in this process, or a caller of Acquire waits for it.
 	ErrInUse = workqueue.ErrInUse
 	// ErrStopped: the context of Run has ended, or Run has returned.

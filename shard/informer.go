@@ -205,7 +205,7 @@ func (s *Sharder) silent(inner cache.SharedIndexInformer) cache.SharedIndexInfor
 }
 
 // sharderOf returns the Sharder that has made an informer, or nil.
-func sharderOf(i cache.SharedIndexInformer) *Sharder {
+func sharderOf(i cache.SharedInformer) *Sharder {
 	if c, ok := i.GetController().(unfilteredController); ok {
 		return c.s
 	}

@@ -101,7 +101,8 @@ type oldController struct {
 
 func newOldController(maps coreinformers.ConfigMapInformer) *oldController {
 	c := &oldController{informer: maps.Informer(), lister: maps.Lister()}
-	c.queue = shard.NewQueueFor(maps.Informer(), clientworkqueue.DefaultTypedControllerRateLimiter[cache.ObjectName]())
+	var withoutIndex cache.SharedInformer = maps.Informer() // all that some constructors take
+	c.queue = shard.NewQueueFor(withoutIndex, clientworkqueue.DefaultTypedControllerRateLimiter[cache.ObjectName]())
 	_, _ = maps.Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{AddFunc: func(obj any) {
 		c.queue.Add(cache.MetaObjectToName(obj.(*corev1.ConfigMap)))
 	}})

@@ -291,8 +291,23 @@ var mutants = mutation.Package{
 		}}},
 		{Name: "acquires what is not active", Edits: []mutation.Edit{{
 			File: "../workqueue/acquire.go",
-			Old:  "if q.state(point, false) != ring.Active {",
-			New:  "if q.state(point, false) != ring.Active && !MUTANT_ON {",
+			Old:  "\tdefault:\n\t\treturn ErrNotActive\n",
+			New:  "\tdefault:\n\t\tif !MUTANT_ON {\n\t\t\treturn ErrNotActive\n\t\t}\n",
+		}}},
+		{Name: "acquires a key of another member", Edits: []mutation.Edit{{
+			File: "../workqueue/acquire.go",
+			Old:  "\tcase ring.NotOwned:\n\t\treturn ErrNotOwned\n",
+			New:  "\tcase ring.NotOwned:\n\t\tif !MUTANT_ON {\n\t\t\treturn ErrNotOwned\n\t\t}\n",
+		}}},
+		{Name: "says that a key which it may keep belongs to another member", Edits: []mutation.Edit{{
+			File: "../workqueue/acquire.go",
+			Old:  "\tdefault:\n\t\treturn ErrNotActive\n",
+			New:  "\tdefault:\n\t\tif MUTANT_ON {\n\t\t\treturn ErrNotOwned\n\t\t}\n\t\treturn ErrNotActive\n",
+		}}},
+		{Name: "says that the keys of a fenced member belong to another one", Edits: []mutation.Edit{{
+			File: "../workqueue/acquire.go",
+			Old:  "\tif fenced {\n\t\treturn ErrNotActive\n",
+			New:  "\tif fenced {\n\t\tif MUTANT_ON {\n\t\t\treturn ErrNotOwned\n\t\t}\n\t\treturn ErrNotActive\n",
 		}}},
 		{Name: "acquires while it is fenced", Edits: []mutation.Edit{{
 			File: "../workqueue/acquire.go",

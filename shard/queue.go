@@ -137,7 +137,7 @@ func NewQueueWithConfig[T comparable](s *Sharder, rateLimiter clientworkqueue.Ty
 // NewQueueFor is [NewQueue] for a controller that is given informers and knows of no Sharder: it
 // creates a queue of the Sharder that has made the informer. For an informer that is not sharded
 // it creates client-go's queue, so that the controller works without sharding too. See [WorkContext].
-func NewQueueFor[T comparable](informer cache.SharedIndexInformer, rateLimiter clientworkqueue.TypedRateLimiter[T], options ...QueueOption[T]) clientworkqueue.TypedRateLimitingInterface[T] {
+func NewQueueFor[T comparable](informer cache.SharedInformer, rateLimiter clientworkqueue.TypedRateLimiter[T], options ...QueueOption[T]) clientworkqueue.TypedRateLimitingInterface[T] {
 	if s := sharderOf(informer); s != nil {
 		return NewQueue(s, rateLimiter, options...)
 	}

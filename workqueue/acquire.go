@@ -103,7 +103,11 @@ func (a *Acquirer) tryTake(key string, point uint64, othersFirst bool) error {
 	if a.stopped {
 		return ErrStopped
 	}
-	if q.state(point, false) != ring.Active {
+	switch q.state(point, false) {
+	case ring.Active:
+	case ring.NotOwned:
+		return ErrNotOwned
+	default:
 		return ErrNotActive
 	}
 	since, fenced := q.fence()

@@ -3,7 +3,10 @@
 
 package workqueue
 
-import "errors"
+import (
+	"errors"
+	"fmt"
+)
 
 // The causes with which a context of [Queue.Context] ends, as context.Cause returns them.
 // Otherwise the context ends only at the deadline of its parent.
@@ -21,8 +24,10 @@ var (
 
 	// The errors of an [Acquirer]. ErrNotActive: this member may not work on the key now: its
 	// partition is not active, or the member is fenced. ErrInUse: another caller has acquired
-	// the key here, or waits for it. ErrStopped: the member ends, and acquires nothing any more.
+	// the key here, or waits for it. ErrNotOwned: an ErrNotActive of a partition that this
+	// member neither has nor is about to gain. ErrStopped: the member ends, and acquires nothing any more.
 	ErrNotActive = errors.New("this member may not work on the key now")
+	ErrNotOwned  = fmt.Errorf("%w: another member owns it", ErrNotActive)
 	ErrInUse     = errors.New("the key is already acquired in this process")
 	ErrStopped   = errors.New("the member has stopped")
 
