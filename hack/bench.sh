@@ -8,7 +8,7 @@ run() { # package, pattern
 	printf '\n== %s %s\n' "$1" "$2"
 	go test "./$1" -run '^$' -bench "$2" -benchmem -count "$count" | grep -E '^(Benchmark|cpu:)|^ *(partitions|[0-9]+) ' || true
 }
-run shard Owns
+run shard "Owns|Acquire|Start"
 run shard/ring .
 run shard/internal/claim .
 run informer .

@@ -88,7 +88,7 @@ func (ds *deletions) remember(s *located) *tombstone {
 	}
 	ds.seq++
 	t := ds.next()
-	*t = tombstone{id: s.id, point: s.point, seq: ds.seq, version: of, key: s.key, previous: ds.last[s.id]}
+	t.id, t.point, t.seq, t.version, t.key, t.previous = s.id, s.point, ds.seq, of, s.key, ds.last[s.id]
 	t.slim(s.obj)
 	if ds.last == nil {
 		ds.last = map[id]*tombstone{}
@@ -98,7 +98,7 @@ func (ds *deletions) remember(s *located) *tombstone {
 	return t
 }
 
-// next returns the place for a new tombstone.
+// next returns the place for a new tombstone, which is the zero value.
 func (ds *deletions) next() *tombstone {
 	if len(ds.live) == 0 || ds.live[len(ds.live)-1].n >= max(1, ds.limit/generations) {
 		ds.rotate(time.Now())
@@ -109,10 +109,11 @@ func (ds *deletions) next() *tombstone {
 		g.chunks = append(g.chunks, make([]tombstone, 0, min(chunkSize, 4<<len(g.chunks))))
 		last++
 	}
-	g.chunks[last] = append(g.chunks[last], tombstone{})
+	at := len(g.chunks[last])
+	g.chunks[last] = g.chunks[last][:at+1]
 	g.n++
 	ds.n++
-	return &g.chunks[last][len(g.chunks[last])-1]
+	return &g.chunks[last][at]
 }
 
 // expire forgets what is outside the window.

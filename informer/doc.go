@@ -90,9 +90,9 @@
 //
 // An event that is not this member's costs a hash, two if the key can change, and no lock;
 // a deletion is also recorded, once for all handlers. Other events cost two more hashes for
-// the name, a lock and a map lookup. For each handler, an entry of about 40 bytes without
+// the name, a lock and a map lookup. For each handler, an entry of about 35 bytes without
 // pointers is kept for each object that was delivered; until the stream has caught up with a
-// replay, about 75 bytes more; and about 90 bytes more for a handler with OnReleased.
+// replay, about 75 bytes more; and about 180 bytes more for a handler with OnReleased.
 // All changes and handlers that wait share one look at the stored objects.
 //
 // # Concurrency

@@ -20,6 +20,10 @@ func (i *Informer) identifyKey(key string) id {
 	return id{maphash.String(i.seeds[0], key), maphash.String(i.seeds[1], key)}
 }
 
+func (i *Informer) identifyBytes(key []byte) id {
+	return id{maphash.Bytes(i.seeds[0], key), maphash.Bytes(i.seeds[1], key)}
+}
+
 // identify is identifyKey for the key of an object, without an allocation for namespace/name.
 func (i *Informer) identify(m metav1.Object) id {
 	if i.storeKey != nil {
@@ -29,13 +33,20 @@ func (i *Informer) identify(m metav1.Object) id {
 	if namespace == "" {
 		return i.identifyKey(name)
 	}
-	// The maximum length of a key: a namespace of 63 characters and a name of 253. For a
-	// longer key append allocates.
+	// A small buffer takes less time to clear, and most keys fit. The maximum length of a key
+	// is a namespace of 63 characters and a name of 253. For a longer key append allocates.
+	if len(namespace)+1+len(name) <= 128 {
+		var buffer [128]byte
+		return i.identifyBytes(appendName(buffer[:0], namespace, name))
+	}
 	var buffer [63 + 1 + 253]byte
-	key := append(buffer[:0], namespace...)
+	return i.identifyBytes(appendName(buffer[:0], namespace, name))
+}
+
+func appendName(key []byte, namespace, name string) []byte {
+	key = append(key, namespace...)
 	key = append(key, '/')
-	key = append(key, name...)
-	return id{maphash.Bytes(i.seeds[0], key), maphash.Bytes(i.seeds[1], key)}
+	return append(key, name...)
 }
 
 // keyOf returns the key of an object in the store.

@@ -293,7 +293,7 @@ func (i *Informer) Events() Counts {
 
 // Objects counts the stored objects by what this member may do with them, indexed by
 // ring.State. Objects without a point count as not owned. It hashes each stored object once:
-// about 5 ms for 100,000 objects.
+// about 60 ms for 100,000 objects that are not in the caches of the CPU.
 func (i *Informer) Objects() (count [ring.Active + 1]int) {
 	for _, obj := range i.GetStore().List() {
 		state := ring.NotOwned

@@ -85,19 +85,19 @@ func (f *filter) OnUpdate(oldObj, newObj any) {
 	}
 	point, known := f.shown[s.id]
 	a, ahead := f.ahead[s.id]
-	switch old, now := versionOf(oldMeta), versionOf(s.meta); {
+	switch {
 	case !known:
 		f.updateUnknown(&u)
-	case ahead && a.is(old):
+	case !ahead:
+		f.update(&u, point)
+	case a.is(versionOf(oldMeta)):
 		delete(f.ahead, s.id)
 		f.update(&u, point)
-	case ahead:
-		if a.is(now) {
+	default:
+		if a.is(versionOf(s.meta)) {
 			delete(f.ahead, s.id)
 		}
 		f.updateOvertaken(&u)
-	default:
-		f.update(&u, point)
 	}
 }
 

@@ -198,13 +198,20 @@ func PointOfName(namespace, name string) uint64 {
 	if namespace == "" {
 		return xxh3.HashString(name)
 	}
-	// The maximum length of a key: a namespace of 63 characters and a name of 253. For a
-	// longer key append allocates.
+	// A small buffer takes less time to clear, and most keys fit. The maximum length of a key
+	// is a namespace of 63 characters and a name of 253. For a longer key append allocates.
+	if len(namespace)+1+len(name) <= 128 {
+		var buffer [128]byte
+		return xxh3.Hash(appendName(buffer[:0], namespace, name))
+	}
 	var buffer [63 + 1 + 253]byte
-	key := append(buffer[:0], namespace...)
+	return xxh3.Hash(appendName(buffer[:0], namespace, name))
+}
+
+func appendName(key []byte, namespace, name string) []byte {
+	key = append(key, namespace...)
 	key = append(key, '/')
-	key = append(key, name...)
-	return xxh3.Hash(key)
+	return append(key, name...)
 }
 
 // NamespacedName returns the key of an object on a ring with the key ByName.

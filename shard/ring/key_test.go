@@ -228,6 +228,16 @@ func TestResolvedKeysUseTheHashOfTheRing(t *testing.T) {
 	}
 }
 
+// Names of all lengths have the point of the string that they are in.
+func TestPointOfNameIsTheHashOfTheName(t *testing.T) {
+	for _, length := range []int{1, 40, 119, 120, 121, 122, 253, 309, 310, 400} {
+		name := strings.Repeat("n", length-1) + "e"
+		if got, want := PointOfName("team-17", name), HashOf(ByName)("team-17/"+name); got != want {
+			t.Errorf("%d characters: the point is %#x, the hash of the name %#x", length, got, want)
+		}
+	}
+}
+
 func TestKeysDoNotAllocate(t *testing.T) {
 	child := object("shop-"+strings.Repeat("n", 58), "cart-"+strings.Repeat("x", 248), "0b5a3f7c-6a0e-4a8b-9d55-27d1c3f0a911", controllerRef(object("shop", "cart", "uid-parent")))
 	for _, ringKey := range []Key{ByName, ByNamespace, ByUID} {
