@@ -108,7 +108,7 @@ func measureStart(b *testing.B, list *corev1.ConfigMapList, replicas int, takes 
 		}
 		start(shard.NewInformer(s, lw, &corev1.ConfigMap{}, 0, cache.Indexers{}), shard.NewQueue(s, limiter()))
 		running.Go(func() {
-			if err := s.Run(klog.NewContext(ctx, klog.New(nil))); err != nil { // without logs
+			if err := s.Run(klog.NewContext(ctx, klog.Logger{})); err != nil { // without logs
 				b.Error(err)
 			}
 		})
