@@ -185,11 +185,12 @@ func equal(a, b claim.Claims) bool {
 // received is the information that a machine has received, recorded independently of it.
 type received struct {
 	peers      map[string]receivedPeer
-	sent       map[uint64]sentWrite // the member's own writes, by seq
-	seq        uint64               // of the last confirmed one
-	writing    uint64               // op of the write in flight, 0 for none
-	lastRead   uint64               // op of the last read that was sent
-	oldReads   uint64               // a read up to this op was sent alongside a write that has ended
+	inherited  map[string]claim.Record // by UID: the newest records that the earlier machine has received (R32)
+	sent       map[uint64]sentWrite    // the member's own writes, by seq
+	seq        uint64                  // of the last confirmed one
+	writing    uint64                  // op of the write in flight, 0 for none
+	lastRead   uint64                  // op of the last read that was sent
+	oldReads   uint64                  // a read up to this op was sent alongside a write that has ended
 	fence      claim.Time
 	confirmed  time.Duration // monotonic time of the last confirmed write
 	gapEnd     time.Duration // the same, of the last one after a gap
@@ -290,6 +291,10 @@ func (t *received) receive(p *process, e claim.Event, now claim.Time) {
 func (t *received) see(p *process, l claim.Lease, now claim.Time) {
 	if l.Name != p.lease {
 		since, newest := now.Mono, l
+		if before, known := t.inherited[l.UID]; known && before.Holder == l.Record.Holder && l.Record.Seq < before.Seq {
+			newest.Record = before // an old record, or a late write of it
+			newest.Record.Edited = true
+		}
 		if was, known := t.peers[l.Name]; known && was.newest.UID == l.UID {
 			// Writes of other clients to its Lease do not count.
 			r := was.newest.Record
@@ -470,6 +475,9 @@ func (w *sim) atRest() error {
 		other := w.server.lease(p.lease)
 		if p.machine == nil || !p.machine.Serving() && (other.Record.Holder == p.holder || !w.isHeldByLiving(other)) {
 			return fmt.Errorf("%s does not serve", p.holder)
+		}
+		if p.watch.stalled {
+			return fmt.Errorf("%s has not noticed yet that its watch has stalled (R34)", p.holder)
 		}
 	}
 	r, err := ring.New(inForce, members)

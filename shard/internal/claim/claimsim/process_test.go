@@ -40,6 +40,7 @@ type process struct {
 	lives    int
 	holder   string
 	retired  *claim.Machine // between two machines: it follows the watch
+	lost     error          // why that one has ended
 	wakeAt   time.Duration
 	stepped  claim.Time // the time of the machine's last step
 
@@ -109,7 +110,13 @@ func (p *process) live(predecessor *claim.Machine) {
 	p.holder = cfg.Holder
 	p.machine = claim.New(cfg)
 	p.cache.since = w.now
-	p.received = received{sent: map[uint64]sentWrite{}, peers: map[string]receivedPeer{}, read: map[string]bool{}, removals: map[uint64]bool{}}
+	inherited := map[string]claim.Record{}
+	for _, peer := range p.received.peers {
+		if predecessor != nil && !errors.Is(p.lost, claim.ErrWentBack) {
+			inherited[peer.newest.UID] = peer.newest.Record
+		}
+	}
+	p.received = received{inherited: inherited, sent: map[uint64]sentWrite{}, peers: map[string]receivedPeer{}, read: map[string]bool{}, removals: map[uint64]bool{}}
 	p.wakeAt = 0
 	w.logf("%s: is now %s", p.name, p.holder)
 	p.step(claim.Tick{})
@@ -310,7 +317,7 @@ func (p *process) end(reason error) {
 	w.counts.CacheWaitsGivenUp += int(stats.CacheWaitsGivenUp)
 	p.work.stop()
 	ended := p.machine
-	p.machine, p.retired = nil, ended
+	p.machine, p.retired, p.lost = nil, ended, reason
 	p.work.disown()
 	switch {
 	case errors.Is(reason, claim.ErrStopped):
