@@ -219,38 +219,3 @@ func TestRun_RepeatedOutagesMoveNothing(t *testing.T) {
 		end(t, a, b)
 	})
 }
-
-// The responses of all writes are lost, and reads take longer than R41 promises for. A member
-// works most of the time, or some of it: the read alongside a write confirms it even after the
-// write was given up.
-func TestR41_LostResponsesAndSlowReads(t *testing.T) {
-	for latency, least := range map[time.Duration]int{1500 * time.Millisecond: 99, 2 * time.Second: 70, 4 * time.Second: 20} {
-		t.Run(latency.String(), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				w := newPlannedClient(shardtest.NewCluster().Client("a"), fast)
-				a := start(t, w, "a")
-				time.Sleep(5 * time.Second)
-				w.replan(func(verb string) trip {
-					if verb == "update" {
-						return trip{there: latency / 2, back: never}
-					}
-					return trip{there: latency / 2, back: latency / 2}
-				})
-				worked := 0
-				for range 1000 {
-					time.Sleep(100 * time.Millisecond)
-					if a.OwnsKey("x/y") && !a.Fenced() {
-						worked++
-					}
-				}
-				if worked < 10*least {
-					t.Errorf("the member works %d.%d %% of the time, want at least %d %%", worked/10, worked%10, least)
-				}
-				w.replan(fast)
-				time.Sleep(20 * time.Second)
-				oneOwnerEach(t, a)
-				end(t, a)
-			})
-		})
-	}
-}

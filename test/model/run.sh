@@ -30,7 +30,6 @@ no-regression   | claim | fails | a member does not notice that the server went 
 
 confirm         | claim | holds | R40, R41: a read confirms the write that it shows           | -DN=2 -DLD=2 -DRD=1 -DR40 -DR40CLAIMLAST -DHEDGE
 confirm-late    | claim | holds | the same, reads are answered late                           | -DN=2 -DLD=2 -DRD=1 -DR40 -DR40CLAIMLAST -DTWOPH
-confirm-kept    | claim | holds | R41: a read from before the write was given up              | -DN=2 -DLD=2 -DRD=1 -DR40 -DR40CLAIMLAST -DTWOPH -DKEEP
 confirm-read    | claim | fails | R40: the fence counts from the read                         | -DN=2 -DLD=2 -DRD=1 -DR40 -DR40CLAIMLAST -DR40READ
 confirm-any     | claim | fails | R40: the fence counts from the last send, whatever is shown | -DN=2 -DLD=2 -DRD=1 -DR40 -DR40CLAIMLAST -DR40ANY
 confirm-reuse   | claim | fails | R40: a retry reuses the seq of the write before             | -DN=2 -DLD=2 -DRD=1 -DR40 -DR40CLAIMLAST -DR40REUSE

@@ -313,63 +313,6 @@ func TestR41_TheReadAlongsideComesTooLate(t *testing.T) {
 	p.wantStates(p.all(), nil)
 }
 
-// The read alongside a write is answered after the write was given up. It is the read that must
-// follow, and the one that was sent for that is not waited for.
-func TestR41_TheReadAlongsideOutlivesTheWrite(t *testing.T) {
-	for name, test := range map[string]struct {
-		committed bool
-		again     bool // the next read has been sent
-	}{
-		"it shows the write":                            {true, true},
-		"it shows the write before":                     {false, true},
-		"it shows the write, before the next read":      {true, false},
-		"it shows the write before, and no read is due": {false, false},
-	} {
-		t.Run(name, func(t *testing.T) {
-			p := newDriver(t).join()
-			u := p.due()
-			sent := p.m.own.op.sent
-			if test.committed {
-				p.commit(u)
-			}
-			p.wait(p.cfg.RenewPeriod)
-			read, shown := take[GetLease](p), p.lease(p.cfg.Lease)
-			if test.again {
-				p.giveUp(u, sent)
-			} else {
-				p.wait(sent.Add(u.Timeout).Mono - p.now.Mono)
-				p.did = p.did[:0]
-				p.step(WriteResult{Op: u.Op})
-			}
-			p.did = p.did[:0]
-			p.step(GetResult{Op: read.Op, Outcome: OK, Lease: shown})
-			p.wait(200 * time.Millisecond)
-			none[GetLease](p)
-			if next := take[WriteLease](p); next.Version != shown.Version || next.Record.Seq <= u.Record.Seq {
-				t.Errorf("the next write is for version %s with seq %d", next.Version, next.Record.Seq)
-			}
-			if test.committed {
-				p.wantFence(sent)
-			}
-		})
-	}
-}
-
-// If the read alongside fails, the one that was sent when the write was given up decides.
-func TestR41_TheReadAlongsideFailsAfterTheWrite(t *testing.T) {
-	p := newDriver(t).join()
-	u := p.due()
-	sent := p.m.own.op.sent
-	p.wait(p.cfg.RenewPeriod)
-	read := take[GetLease](p)
-	again := p.giveUp(u, sent)
-	p.did = p.did[:0]
-	p.step(GetResult{Op: read.Op})
-	none[WriteLease](p)
-	p.answer(again)
-	take[WriteLease](p)
-}
-
 // Every request may take as long as a write.
 func TestR41_RequestsTimeOutAfterHalfTheRenewDeadline(t *testing.T) {
 	p := newDriver(t)

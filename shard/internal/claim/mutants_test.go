@@ -41,11 +41,6 @@ func (m *Machine) takeBack(set mutantring.Set, to partitionState) {
 `,
 	Imports: []string{`mutantring "github.com/tom-ludwig/operator-scaling/shard/ring"`},
 	Mutants: []mutation.Mutant{
-		{Name: "ignores the read alongside a write that was given up", Edits: []mutation.Edit{{ // R41
-			File: "own.go",
-			Old:  "\t\tif e.Outcome == Unknown {\n\t\t\tm.own.read = read",
-			New:  "\t\tif e.Outcome == Unknown && !MUTANT_ON {\n\t\t\tm.own.read = read",
-		}}},
 		{Name: "believes the void record of another Lease", Edits: []mutation.Edit{{
 			File: "peers.go",
 			Old:  "case is.Void() && (!is.Copied || was.Void()):",
@@ -195,8 +190,8 @@ func (m *Machine) takeBack(set mutantring.Set, to partitionState) {
 		}}},
 		{Name: "treats a release without a response as not done", Edits: []mutation.Edit{{
 			File: "own.go",
-			Old:  "\t\tm.stats.HeartbeatFailures++\n",
-			New:  "\t\tif MUTANT_ON {\n\t\t\tm.takeBack(r.released, drained)\n\t\t}\n\t\tm.stats.HeartbeatFailures++\n",
+			Old:  "\t\tm.failed(e.Outcome, e.RetryAfter)\n\t\treturn\n\t}\n\tif r.kind == opCreate {\n",
+			New:  "\t\tm.failed(e.Outcome, e.RetryAfter)\n\t\tif MUTANT_ON {\n\t\t\tm.takeBack(r.released, drained)\n\t\t}\n\t\treturn\n\t}\n\tif r.kind == opCreate {\n",
 		}}},
 		{Name: "concludes a claim from a read", Edits: []mutation.Edit{{
 			File: "own.go",
@@ -480,7 +475,6 @@ var unitTests = map[string]string{
 	"confirms a write that is too old by a read":                    "TestR40_AnOldWriteConfirmsNothing",
 	"believes a read of a Lease that peers do not see":              "TestR40_AnotherRecordConfirmsNothing",
 	"handles the response to a write that a read has confirmed":     "TestR40_ALateResponseIsIgnored",
-	"ignores the read alongside a write that was given up":          "TestR41_TheReadAlongsideOutlivesTheWrite",
 	"writes again when the read alongside a write does not show it": "TestR41_AReadAlongsideAWrite",
 	"accepts a list that does not show its claims":                  "TestR17_TheListMustShowTheClaims",
 	"accepts a list from before its last write":                     "TestR17_TheListMustShowTheClaims",

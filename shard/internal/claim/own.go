@@ -14,7 +14,7 @@ import (
 // own is what the machine knows of its own Lease.
 type own struct {
 	op   *request // in flight; at most one (R7), so that no two writes can overtake each other
-	read *request // a read alongside op: a write without a response, or the read after it was given up (R41)
+	read *request // a read alongside op, which is a write without a response (R41)
 	// unconfirmed are the writes that no response and no read has confirmed, in the order in
 	// which they were sent. A read may still confirm one of them (R40).
 	unconfirmed []*request
@@ -239,7 +239,6 @@ func (m *Machine) record(phase Phase, claims Claims) Record {
 // wrote handles the response to CreateLease and WriteLease (R6, R8, R15). A response to a
 // write that a read has confirmed comes too late: the request is no longer in flight.
 func (m *Machine) wrote(e WriteResult) {
-	read := m.own.read
 	r := m.finish(e.Op)
 	if r == nil {
 		return
@@ -250,9 +249,6 @@ func (m *Machine) wrote(e WriteResult) {
 			m.stats.Conflicts++
 		}
 		m.failed(e.Outcome, e.RetryAfter)
-		if e.Outcome == Unknown {
-			m.own.read = read // it may be answered before the next one
-		}
 		return
 	}
 	if r.kind == opCreate {
@@ -393,11 +389,6 @@ func (m *Machine) got(e GetResult) {
 		m.own.read = nil
 	} else if m.finish(e.Op) == nil {
 		return
-	}
-	if alongside && (m.own.op == nil || m.own.op.kind == opGet) && e.Outcome != Unknown && e.Outcome != Refused {
-		// The write was given up meanwhile, and this is the read that must follow (R4). It may have
-		// been served before; but the next write is conditional on the version that it shows.
-		alongside, m.own.op = false, nil
 	}
 	if e.Outcome == Unknown || e.Outcome == Refused {
 		if !alongside {
