@@ -16,7 +16,7 @@ import (
 	"github.com/tom-ludwig/operator-scaling/shard/shardtest"
 )
 
-// A controller is stopped while its process goes on (controllers may come and go): its queue is shut
+// A controller is stopped while its process continues to run (controllers may come and go): its queue is shut
 // down, and its workers finish what is queued. The member must not forget the queue before: neither a drain nor
 // the fence would wait for the work or end it.
 func TestNoTwoMembersWorkOnAGainedItemAfterShutDown(t *testing.T) {

@@ -19,9 +19,9 @@ import (
 	"github.com/tom-ludwig/operator-scaling/shard/shardtest"
 )
 
-// R88 promises that a rolling update of one workload that adds a kind goes on: "if they were not
-// ready, it would never end". The name of a member is not always one that a Deployment, ReplicaSet,
-// DaemonSet or StatefulSet generates, and nothing tells then that two belong to two workloads.
+// R88 promises that a rolling update of one workload that adds a kind continues. The name of
+// a member is not always one that a Deployment, ReplicaSet, DaemonSet or StatefulSet generates, and
+// then nothing shows whether two members belong to two workloads.
 func TestR88_NoRollingUpdateThatAddsAKindIsStuck(t *testing.T) {
 	for _, c := range []struct{ name, old, new string }{
 		{"a Deployment with generated names", "op-7c9d5b8f6d-x2x4z", "op-5bdcfg7489-b4k9t"},

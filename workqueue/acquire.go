@@ -13,8 +13,8 @@ import (
 )
 
 // Acquirer gives out the work on keys to callers that ask for them by name, under the rules of a
-// [Queue]: Q1, Q2 and Q6 hold for it with Acquire and TryAcquire in the place of Get, and done in
-// the place of Done. Create it with [NewAcquirer]. It has no goroutine.
+// [Queue]: Q1, Q2 and Q6 hold for it with Acquire and TryAcquire instead of Get, and
+// done instead of Done. Create it with [NewAcquirer]. It has no goroutine.
 //
 // Acquire and TryAcquire are for controllers. The other methods are for the code that changes
 // what [Ownership] returns. All methods may be called from any goroutine at any time.

@@ -168,7 +168,7 @@ func TestR32_ARecordThatComesBackAfterItsTombstoneIsJudged(t *testing.T) {
 }
 
 // The same with an edit that cannot be read: the members knew that 15 s were declared, and b is
-// dead. The time that nobody owns its part is an hour (L1, R46).
+// dead. Its part must not be without an owner for an hour (L1, R46).
 func TestR46_AnEditAfterTheLabelWasRemovedHidesNothingThatWasKnown(t *testing.T) {
 	p := newDriver(t)
 	r := p.peerRecord("b", PhaseActive, p.all()...)
