@@ -464,7 +464,7 @@ var unitTests = map[string]string{
 	"believes that a member has seen a later version than its own write": "TestR49_AWatchedVersionAboveThatOfItsLeaseSaysNothing",
 	"starts cold although a member was evicted":                          "TestR49_AnEvictedLeaseShowsThatAnotherMemberWasAtWork",
 	"adopts no tombstones of members that are not settled":               "TestR49_ANewcomerWaitsForASettledMember",
-	"does not learn of longer durations from other newcomers":             "TestR49_WhatAnotherNewcomerPublishesLaterCounts",
+	"does not learn of longer durations from other newcomers":            "TestR49_WhatAnotherNewcomerPublishesLaterCounts",
 	"takes the last claims that it has seen as the final ones":           "TestC1_WhatTheListDoesNotShow",
 	"does not restart the timer for a second edit in a gap":              "TestR44_ASecondEditInAGapMayHideAWrite",
 
