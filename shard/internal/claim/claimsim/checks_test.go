@@ -476,7 +476,7 @@ func (w *sim) atRest() error {
 		if p.machine == nil || !p.machine.Serving() && (other.Record.Holder == p.holder || !w.isHeldByLiving(other)) {
 			return fmt.Errorf("%s does not serve", p.holder)
 		}
-		if p.watch.stalled {
+		if p.machine.Serving() && p.watch.stalled {
 			return fmt.Errorf("%s has not noticed yet that its watch has stalled (R34)", p.holder)
 		}
 	}
