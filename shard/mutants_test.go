@@ -43,8 +43,8 @@ var mutants = mutation.Package{
 		}}},
 		{Name: "is not ready in a rolling update that adds a kind", Edits: []mutation.Edit{{ // R88
 			File: "internal/member/warnings.go",
-			Old:  "theirs != \"\" && theirs != mine {",
-			New:  "theirs != \"\" && (MUTANT_ON || theirs != mine) {",
+			Old:  "theirs != \"\" && theirs != mine && disjoint(own, r.Kinds) {",
+			New:  "theirs != \"\" && (MUTANT_ON || theirs != mine && disjoint(own, r.Kinds)) {",
 		}}},
 		{Name: "is fenced when the loop notices", Edits: []mutation.Edit{{
 			File: "internal/member/published.go",
