@@ -6,6 +6,7 @@ package shard_test
 import (
 	"context"
 	"fmt"
+	"hash/crc32"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -27,13 +28,37 @@ type controllerRun struct {
 	stop  context.CancelFunc // of the informer
 	quit  context.CancelFunc // of the workers, which then leave what is queued
 	run   sync.WaitGroup
+	since time.Time // it knows all deletions after this
 }
 
 // kindRun is a kind that is installed: its objects, and its controllers by member.
 type kindRun struct {
 	name    string
+	version func(string) string // what its resourceVersions look like
+	slow    bool                // its workers have a backlog
 	objects *objects
 	runs    map[*member]*controllerRun
+}
+
+// versionForms are what resourceVersions may look like.
+var versionForms = []func(string) string{
+	func(v string) string { return v },
+	func(v string) string { return fmt.Sprintf("%08x", crc32.ChecksumIEEE([]byte(v))) + "-opaque" },
+	func(string) string { return "" },
+}
+
+// trueVersion is the annotation with the version of an object, whatever its resourceVersion looks like.
+const trueVersion = "version"
+
+// transform is the transform of the informers of the kind.
+func (k *kindRun) transform(obj any) (any, error) {
+	if cm, ok := obj.(*corev1.ConfigMap); ok && cm.Annotations[trueVersion] == "" {
+		cm = cm.DeepCopy()
+		cm.Annotations = map[string]string{trueVersion: cm.ResourceVersion}
+		cm.ResourceVersion = k.version(cm.ResourceVersion)
+		return cm, nil
+	}
+	return obj, nil
 }
 
 // comeAndGo is a fleet on which kinds come and go, as custom resources do.
@@ -45,17 +70,29 @@ type comeAndGo struct {
 	members []*member
 	kinds   []*kindRun
 	n       int // members and kinds so far
+
+	deletions int // that had to be worked on
 }
 
 // Controllers come and go on members that come and go. The workers are slow, fail, panic, add
-// other items, and stop while items are queued. Each object is worked on at its last version, by
-// one member at a time, and nothing remains of a controller that has gone.
+// other items, ignore their context, have backlogs, and stop while items are queued. Some objects have resourceVersions that are opaque, or none.
+// Each object is worked on at its last version within a minute, by one member at a time, and
+// nothing remains of a controller that has gone. Objects have no finalizers: each deletion is
+// worked on, too, if the informer of the member that owns the object at the end has seen it (G4;
+// all deletions are within the window).
 func TestControllersThatComeAndGo(t *testing.T) {
+	deletions := 0
+	t.Cleanup(func() {
+		if t.Logf("%d deletions", deletions); deletions == 0 {
+			t.Error("no deletion had to be worked on")
+		}
+	})
 	for seed := range uint64(*seeds) {
 		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				f := &comeAndGo{t: t, rand: rand.New(rand.NewPCG(seed, seed)), cluster: shardtest.NewCluster()}
 				f.play()
+				deletions += f.deletions
 			})
 		})
 	}
@@ -91,7 +128,13 @@ func (f *comeAndGo) play() {
 	time.Sleep(time.Minute)
 	for _, k := range f.kinds {
 		last := map[string]string{}
-		for key, version := range k.objects.versions(time.Now()) { // without deletions, which a new controller does not know
+		for key, version := range k.objects.versions(time.Time{}) {
+			if version == "gone" && !f.ownerHasSeen(k, key) {
+				continue // a new controller does not know it
+			}
+			if version == "gone" {
+				f.deletions++
+			}
 			last[k.name+"/"+key] = version
 		}
 		if lost := f.x.Lost(last); len(lost) > 0 {
@@ -101,7 +144,7 @@ func (f *comeAndGo) play() {
 	for _, overlap := range f.x.Overlaps() {
 		f.t.Error(overlap)
 	}
-	if f.x.Total() < 200 {
+	if f.x.Total() < 100 {
 		f.t.Errorf("only %d pieces of work", f.x.Total())
 	}
 	for len(f.kinds) > 0 {
@@ -116,6 +159,17 @@ func (f *comeAndGo) play() {
 	for len(f.members) > 0 {
 		f.leave(0)
 	}
+}
+
+// ownerHasSeen reports whether the informer of the member that owns an object has seen its deletion.
+func (f *comeAndGo) ownerHasSeen(k *kindRun, key string) bool {
+	for _, m := range f.members {
+		if m.OwnsKey(key) {
+			return k.objects.gone[key].After(k.runs[m].since)
+		}
+	}
+	f.t.Errorf("no member owns %s", key)
+	return false
 }
 
 func (f *comeAndGo) join() {
@@ -143,7 +197,10 @@ func (f *comeAndGo) leave(at int) {
 
 func (f *comeAndGo) install() {
 	f.n++
-	k := &kindRun{name: fmt.Sprint("kind-", f.n), objects: newObjects(), runs: map[*member]*controllerRun{}}
+	k := &kindRun{
+		name: fmt.Sprint("kind-", f.n), version: versionForms[f.rand.IntN(len(versionForms))], slow: f.rand.IntN(2) == 0,
+		objects: newObjects(), runs: map[*member]*controllerRun{},
+	}
 	for i := range 20 {
 		k.objects.write(objectName(i))
 	}
@@ -180,12 +237,15 @@ func (c *controllerRun) close() {
 
 // control starts the controller of a kind on a member.
 func (f *comeAndGo) control(k *kindRun, m *member) {
-	c := &controllerRun{queue: newTestQueue(m.Sharder)}
+	c := &controllerRun{queue: newTestQueue(m.Sharder), since: time.Now()}
 	k.runs[m] = c
 	informing, stop := context.WithCancel(context.Background())
 	working, quit := context.WithCancel(context.Background())
 	c.stop, c.quit = stop, quit
 	i := shard.NewInformer(m.Sharder, k.objects.listWatch(0), &corev1.ConfigMap{}, 0, nil)
+	if err := i.SetTransform(k.transform); err != nil {
+		f.t.Fatal(err)
+	}
 	add := func(obj any) {
 		if name, err := cache.DeletionHandlingObjectToName(obj); err == nil {
 			c.queue.Add(name)
@@ -215,25 +275,31 @@ func (f *comeAndGo) work(k *kindRun, m *member, c *controllerRun, store cache.St
 	defer func() { _ = recover() }() // as HandleCrash
 	version := "gone"
 	if obj, exists, _ := store.GetByKey(item.String()); exists {
-		version = obj.(metav1.Object).GetResourceVersion()
+		version = obj.(metav1.Object).GetAnnotations()[trueVersion]
 	}
 	w := f.x.Begin(m.PodName(), k.name+"/"+item.String(), version)
 	completed := false
 	defer func() { w.End(completed) }()
 	ctx := c.queue.Context(context.Background(), item)
+	longest := 100
+	if k.slow {
+		longest = 2000
+	}
 	switch random.IntN(20) {
 	case 0: // ignores its context
-		time.Sleep(time.Duration(random.IntN(2000)) * time.Millisecond)
+		time.Sleep(time.Duration(random.IntN(2000+2*longest)) * time.Millisecond)
 	case 1:
 		c.queue.AddRateLimited(item)
 		panic("the work panics")
 	case 2:
 		c.queue.AddRateLimited(item)
 		return
-	case 3:
-		c.queue.Add(cache.ObjectName{Namespace: "default", Name: objectName(random.IntN(20))})
+	case 3: // only objects that exist, or it would hide that a deletion was lost
+		if objects := store.List(); len(objects) > 0 {
+			c.queue.Add(cache.MetaObjectToName(objects[random.IntN(len(objects))].(metav1.Object)))
+		}
 	default:
-		pause(ctx, time.Duration(random.IntN(100))*time.Millisecond)
+		pause(ctx, time.Duration(random.IntN(longest))*time.Millisecond)
 	}
 	if ctx.Err() == nil {
 		completed = true

@@ -154,6 +154,7 @@ func wrap(s *Sharder, inner cache.SharedIndexInformer, key Key, example any) cac
 		return inner
 	}
 	if key.Name() == Unfiltered.Name() {
+		s.unfiltered.Store(true)
 		s.addCache(inner, example)
 		u := unfiltered{inner, s}
 		s.member.Components.AddInformer(u, "")

@@ -87,7 +87,8 @@ func WithItemKey[T comparable](key func(item T) string) QueueOption[T] {
 // and has to add it itself. Without the function, the first such item of a queue is logged:
 // usually the key of the item is not the key of the object that it was made from, so that no
 // member works on it. Items of handlers that see the objects of all members are misrouted
-// without harm; give their queues a function that does nothing. The function must not block.
+// without harm. So nothing is logged if the Sharder has an informer with the key [Unfiltered];
+// give queues of other such handlers a function that does nothing. The function must not block.
 func WithMisroutedHook[T comparable](hook func(item T)) QueueOption[T] {
 	return func(o *queueOptions[T]) { o.onMisrouted = hook }
 }

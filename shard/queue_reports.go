@@ -59,6 +59,9 @@ func (r *queueReports[T]) foreignAdd(item T) {
 		r.onMisrouted(item)
 		return
 	}
+	if r.s.unfiltered.Load() {
+		return // its handlers add the items of all members, and each member adds its own
+	}
 	r.misroutedOnce.Do(func() {
 		r.logger().Info("Warning: an item was added that belongs to another member, although the ring is stable, and was dropped; if its key is not the key of the object that it was made from, no member works on it; see WithMisroutedHook", "item", item)
 	})

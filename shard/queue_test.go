@@ -8,11 +8,13 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/tools/cache"
 	clientworkqueue "k8s.io/client-go/util/workqueue"
 
@@ -127,6 +129,39 @@ func TestNewQueue_ReportsMisroutedItems(t *testing.T) {
 			t.Errorf("%v counted, want %d", n, 4*len(foreign))
 		}
 		end(t, a, b)
+	})
+}
+
+// The handlers of an unfiltered informer add the items of all members. These are counted, and no
+// warning says that no member works on them.
+func TestNewQueue_ItemsOfAnUnfilteredInformerAreExpected(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cluster, objects := shardtest.NewCluster(), newObjects()
+		a, b := start(t, cluster.Client("a"), "a"), start(t, cluster.Client("b"), "b")
+		q := newTestQueue(a.Sharder)
+		i := shard.WrapInformer(a.Sharder, cache.NewSharedIndexInformer(objects.listWatch(0), &corev1.ConfigMap{}, 0, nil), shard.Unfiltered)
+		if _, err := i.AddEventHandler(cache.ResourceEventHandlerFuncs{AddFunc: func(obj any) { q.Add(cache.MetaObjectToName(obj.(*corev1.ConfigMap))) }}); err != nil {
+			t.Fatal(err)
+		}
+		ctx, stop := context.WithCancel(t.Context())
+		var run sync.WaitGroup
+		run.Go(func() { i.RunWithContext(ctx) })
+		time.Sleep(2 * time.Minute)
+		since := time.Now()
+		for n := range 20 {
+			objects.write(objectName(n))
+		}
+		time.Sleep(time.Second)
+		if n := result(t, a, "misrouted"); n == 0 || n != float64(20-q.Len()) {
+			t.Errorf("%v counted as misrouted, %d of 20 queued", n, q.Len())
+		}
+		if lines := a.logged(since); len(lines) != 0 {
+			t.Errorf("logged: %q", lines)
+		}
+		end(t, a, b)
+		q.ShutDown()
+		stop()
+		run.Wait()
 	})
 }
 

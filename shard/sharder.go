@@ -43,7 +43,8 @@ type Sharder struct {
 	acquirer  *workqueue.Acquirer
 	pages     statusPages
 
-	logger atomic.Pointer[klog.Logger] // Run's; nil before Run
+	logger     atomic.Pointer[klog.Logger] // Run's; nil before Run
+	unfiltered atomic.Bool                 // there is or was an informer with the key Unfiltered
 
 	mu      sync.Mutex
 	faults  []error // of NewInformer, WrapInformer and NewQueue; Run returns them; guarded by mu
