@@ -167,6 +167,37 @@ func TestStoppedInformersAreRemoved(t *testing.T) {
 	})
 }
 
+// An informer that is stopped before it has synced keeps no member from joining.
+func TestAnInformerThatIsStoppedBeforeTheJoinDoesNotHoldItUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, err := shard.New(shardtest.NewCluster().Client("a"), shard.Config{Name: "foo", PodName: "a", Namespace: namespace})
+		if err != nil {
+			t.Fatal(err)
+		}
+		pods := fake.NewClientset()
+		pods.PrependReactor("list", "*", func(clienttesting.Action) (bool, runtime.Object, error) { return true, nil, errors.New("no list") })
+		i := shard.WrapInformer(s, informers.NewSharedInformerFactory(pods, 0).Core().V1().Pods().Informer())
+		ctx, stop := context.WithCancel(t.Context())
+		running, stopRunning := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- s.Run(running) }()
+		go func() { i.RunWithContext(ctx) }()
+		time.Sleep(5 * time.Second)
+		if s.Ready() == nil {
+			t.Error("ready although an informer has not synced")
+		}
+		stop()
+		time.Sleep(20 * time.Second)
+		if err := s.Ready(); err != nil {
+			t.Error(err)
+		}
+		stopRunning()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // Healthy: "nil unless the loop has hung".
 func TestHealthy_WhileWorkOfALostLeaseEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -223,8 +223,8 @@ var mutants = mutation.Package{
 		}}},
 		{Name: "joins before its informers have synced", Edits: []mutation.Edit{{
 			File: "internal/member/member.go",
-			Old:  "if cache.WaitFor(m.ctx,",
-			New:  "if MUTANT_ON || cache.WaitFor(m.ctx,",
+			Old:  "if !waitForSyncOrStop(m.ctx, i) {",
+			New:  "if !MUTANT_ON && !waitForSyncOrStop(m.ctx, i) {",
 		}}},
 		{Name: "does not join again", Edits: []mutation.Edit{{
 			File: "internal/member/incarnation.go",

@@ -16,7 +16,6 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/uuid"
-	"k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
 
 	"github.com/tom-ludwig/operator-scaling/shard/internal/claim"
@@ -314,14 +313,31 @@ func (m *Member) waitForSync() {
 		ctx, synced := context.WithCancel(m.ctx)
 		defer synced()
 		m.start(func() { m.logUnsynced(ctx) })
-		checkers := make([]cache.DoneChecker, len(informers))
-		for n, i := range informers {
-			checkers[n] = i.HasSyncedChecker()
+		for _, i := range informers {
+			if !waitForSyncOrStop(m.ctx, i) {
+				return
+			}
 		}
-		if cache.WaitFor(m.ctx, "sharded informers of ring "+m.cfg.Lease.Ring, checkers...) {
-			m.post(m.events, anyIncarnation, claim.Synced{})
-		}
+		m.post(m.events, anyIncarnation, claim.Synced{})
 	})
+}
+
+// waitForSyncOrStop waits until an informer has synced, or was stopped and so never will. It
+// returns false if the context ends first.
+func waitForSyncOrStop(ctx context.Context, i Informer) bool {
+	const period = 100 * time.Millisecond // an informer has no channel for its stop
+	ticker := time.NewTicker(period)
+	defer ticker.Stop()
+	for !i.IsStopped() {
+		select {
+		case <-i.HasSyncedChecker().Done():
+			return true
+		case <-ticker.C:
+		case <-ctx.Done():
+			return false
+		}
+	}
+	return true
 }
 
 // logUnsynced logs, from time to time, which informers the member waits for.
