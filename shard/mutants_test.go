@@ -301,8 +301,8 @@ var mutants = mutation.Package{
 		}}},
 		{Name: "says that a key which it may keep belongs to another member", Edits: []mutation.Edit{{
 			File: "../workqueue/acquire.go",
-			Old:  "\tdefault:\n\t\treturn ErrNotActive\n",
-			New:  "\tdefault:\n\t\tif MUTANT_ON {\n\t\t\treturn ErrNotOwned\n\t\t}\n\t\treturn ErrNotActive\n",
+			Old:  "\tswitch q.state(point, false) {\n",
+			New:  "\tif MUTANT_ON && q.state(point, false) == ring.Pending {\n\t\treturn ErrNotOwned\n\t}\n\tswitch q.state(point, false) {\n",
 		}}},
 		{Name: "says that the keys of a fenced member belong to another one", Edits: []mutation.Edit{{
 			File: "../workqueue/acquire.go",
