@@ -30,6 +30,7 @@ func fast(string) trip { return trip{there: time.Millisecond, back: time.Millise
 // fence a member. An overloaded API server delays all requests. An API server whose admission
 // webhook is down delays writes by the webhook's timeout.
 func TestR41_LateResponsesFenceNoMember(t *testing.T) {
+	heavy(t) // it simulates hours; the race detector runs out of memory for stacks
 	for name, test := range map[string]struct {
 		take  time.Duration
 		verbs []string
@@ -162,6 +163,7 @@ func TestR40_WithoutAnyResponseAMemberIsEvicted(t *testing.T) {
 // for instance by a bad link or proxy, and reads work. Its peers consider it alive, so it must
 // work.
 func TestR40_LostResponsesKeepNoKeyUnowned(t *testing.T) {
+	heavy(t)
 	for _, percent := range []int{50, 90, 100} {
 		t.Run(fmt.Sprintf("%d percent", percent), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
