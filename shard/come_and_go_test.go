@@ -74,8 +74,9 @@ type comeAndGo struct {
 	deletions int // that had to be worked on
 }
 
-// Controllers come and go on members that come and go. The workers are slow, fail, panic, add
-// other items, ignore their context, have backlogs, and stop while items are queued. Some objects have resourceVersions that are opaque, or none.
+// Controllers and members start and stop all the time. The workers are slow, fail, panic, add
+// other items, ignore their context, have backlogs, and stop while items are queued. Some objects
+// have resourceVersions that are opaque, or none.
 // Each object is worked on at its last version within a minute, by one member at a time, and
 // nothing remains of a controller that has gone. Objects have no finalizers: each deletion is
 // worked on, too, if the informer of the member that owns the object at the end has seen it (G4;

@@ -22,7 +22,7 @@ func leaseOf(t *testing.T, c *shardtest.Cluster, name string) coordinationv1.Lea
 			return *l.DeepCopy()
 		}
 	}
-	t.Fatalf("there is no Lease %s", name)
+	t.Fatalf("Lease %s does not exist", name)
 	return coordinationv1.Lease{}
 }
 

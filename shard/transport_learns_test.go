@@ -71,8 +71,8 @@ func send(t *testing.T, s *Sharder, ctx context.Context, method string, server h
 	return response.Body
 }
 
-// How far a member has written is learned from the responses to all writes of its clients, and
-// from what it is told.
+// A member learns the versions of its writes from the responses to all writes of its clients, and
+// from Observe.
 func TestWrapTransport_LearnsHowFarAMemberHasWritten(t *testing.T) {
 	s, work := writing(t)
 	for _, c := range []struct {

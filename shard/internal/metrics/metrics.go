@@ -113,7 +113,7 @@ func New(ringName string, read func() Values) *Metrics {
 	m.leaseFaults = vector("sharding_lease_faults_total", "Leases read that were foreign, or a member's but malformed.", "kind", "foreign", "malformed")
 	m.leaseLost = vector("sharding_lease_lost_total", "Times that this member lost its Lease, by what became of it.", "reason", "evicted", "deleted", "restored", "taken_over")
 	m.requestFailures = vector("sharding_request_failures_total", "Requests for Leases that failed, by verb and reason. The verb \"evict\" is an update of another member's Lease.", "verb reason")
-	m.outsideWrites = counter("sharding_outside_writes_total", "Mutating requests of clients with WrapTransport that belonged to no work of a queue, without those for Leases, Events and reviews. Config.OutsideWrites decides what happens to them.")
+	m.outsideWrites = counter("sharding_outside_writes_total", "Mutating requests of clients with WrapTransport that belonged to no work, without dry runs and those for Leases, Events, reviews and tokens. Config.OutsideWrites decides what happens to them.")
 	histogram := func(name, help string) prometheus.Histogram {
 		h := prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: name, Help: help, ConstLabels: labels,
