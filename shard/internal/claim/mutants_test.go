@@ -127,7 +127,7 @@ func (m *Machine) takeBack(set mutantring.Set, to partitionState) {
 			New:  "m.own.answer && (MUTANT_ON || m.now.Reached(m.own.answerAt)) ||",
 		}}},
 		{Name: "leaves forged claims on its Lease until the next renewal", Edits: []mutation.Edit{{ // R42
-			File: "own.go",
+			File: "foreign_writes.go",
 			Old:  "|| !intact && !r.Edited {",
 			New:  "|| !intact && !r.Edited && !MUTANT_ON {",
 		}}},
@@ -291,32 +291,32 @@ func (m *Machine) takeBack(set mutantring.Set, to partitionState) {
 			New:  "\tif !final && !MUTANT_ON {\n",
 		}}},
 		{Name: "concludes nothing from a read", Edits: []mutation.Edit{{ // R40
-			File: "own.go",
+			File: "confirm.go",
 			Old:  "func (m *Machine) confirmByRead(l Lease) (last bool) {\n",
 			New:  "func (m *Machine) confirmByRead(l Lease) (last bool) {\n\tif MUTANT_ON {\n\t\treturn false\n\t}\n",
 		}}},
 		{Name: "confirms the last write whatever a read shows", Edits: []mutation.Edit{{ // R40
-			File: "own.go",
+			File: "confirm.go",
 			Old:  "\tif n < 0 {\n",
 			New:  "\tif n < 0 && MUTANT_ON {\n\t\tn = len(m.own.unconfirmed) - 1\n\t}\n\tif n < 0 {\n",
 		}}},
 		{Name: "compares a read with what was sent by the seq only", Edits: []mutation.Edit{{ // R40
-			File: "own.go",
+			File: "confirm.go",
 			Old:  "return r.record.ReadsAs(l.Record) &&",
 			New:  "return (r.record.ReadsAs(l.Record) || MUTANT_ON && r.seq == l.Record.Seq) &&",
 		}}},
 		{Name: "confirms the claims of an earlier write by a read", Edits: []mutation.Edit{{ // R40
-			File: "own.go",
+			File: "confirm.go",
 			Old:  "\tif r.seq < m.own.seq {\n",
 			New:  "\tif r.seq < m.own.seq && !MUTANT_ON {\n",
 		}}},
 		{Name: "confirms a write that is too old by a read", Edits: []mutation.Edit{{ // R40
-			File: "own.go",
+			File: "confirm.go",
 			Old:  "&& !m.expired(r) })",
 			New:  "&& (!m.expired(r) || MUTANT_ON) })",
 		}}},
 		{Name: "counts the fence from the read", Edits: []mutation.Edit{{ // R40
-			File: "own.go",
+			File: "confirm.go",
 			Old:  "\tr := m.own.unconfirmed[n]\n",
 			New:  "\tr := m.own.unconfirmed[n]\n\tif MUTANT_ON {\n\t\tr.sent = m.now\n\t}\n",
 		}}},
@@ -336,7 +336,7 @@ func (m *Machine) takeBack(set mutantring.Set, to partitionState) {
 			New:  "\t\tif MUTANT_ON && !l.Record.Edited {\n\t\t\tm.own.seq = l.Record.Seq\n\t\t}\n\t\t// If the record was edited (R32), the next write restores it.\n",
 		}}},
 		{Name: "handles the response to a write that a read has confirmed", Edits: []mutation.Edit{{ // R40
-			File: "own.go",
+			File: "confirm.go",
 			Old:  "\tm.own.op = nil // its response may still arrive, and is ignored\n",
 			New:  "\tif !MUTANT_ON {\n\t\tm.own.op = nil\n\t}\n",
 		}}},
@@ -346,7 +346,7 @@ func (m *Machine) takeBack(set mutantring.Set, to partitionState) {
 			New:  "func (m *Machine) timeout() time.Duration {\n\tif MUTANT_ON {\n\t\treturn m.cfg.RenewPeriod\n\t}\n\treturn m.cfg.RenewDeadline / 2\n}\n",
 		}}},
 		{Name: "sends no read alongside a write", Edits: []mutation.Edit{{ // R41
-			File: "own.go",
+			File: "confirm.go",
 			Old:  "\tif r.kind != opUpdate || r.hasRead ||",
 			New:  "\tif MUTANT_ON || r.kind != opUpdate || r.hasRead ||",
 		}}},

@@ -133,18 +133,6 @@ func (m *Machine) writeOwn() {
 	}
 }
 
-// readAlongside sends a read alongside a write that has had no response for RenewPeriod
-// (R41), once for each write: the response may be lost.
-func (m *Machine) readAlongside() {
-	r := m.own.op
-	if r.kind != opUpdate || r.hasRead || !m.now.Reached(r.sent.Add(m.cfg.RenewPeriod)) {
-		return
-	}
-	r.hasRead = true
-	m.own.read = &request{id: m.op(), kind: opGet, sent: m.now}
-	m.do(m.get(m.own.read))
-}
-
 // updateDue reports whether a write is due. After a read that followed a failure, and
 // while fenced, it always is: only a confirmed write makes the contents of the Lease
 // certain and lifts the fence. A member that stops waits for Config.Coalesce before it
@@ -199,9 +187,6 @@ func (m *Machine) sendUpdate() {
 	m.own.unconfirmed = append(slices.DeleteFunc(m.own.unconfirmed, m.expired), r)
 	m.do(WriteLease{Op: r.id, UID: m.own.uid, Version: m.own.version, Record: r.record, Timeout: m.timeout()})
 }
-
-// expired reports whether a write is too old to be a renewal.
-func (m *Machine) expired(r *request) bool { return m.now.Reached(r.sent.Add(m.cfg.RenewDeadline)) }
 
 // sendVoid releases the remaining partitions and voids the Lease (R39).
 func (m *Machine) sendVoid() {
@@ -309,59 +294,8 @@ func (m *Machine) renewed(r *request, l Lease) {
 	}
 }
 
-// confirmByRead confirms the write that a quorum read of this member's Lease shows (R40). The
-// read must show exactly the record that was sent. If that is not the last write that was
-// sent, the read shows only that the member has renewed its Lease then: a later write may have
-// withdrawn the claims of the record, and may still be committed. It reports whether it is the
-// last one.
-func (m *Machine) confirmByRead(l Lease) (last bool) {
-	n := slices.IndexFunc(m.own.unconfirmed, func(r *request) bool { return r.record.ReadsAs(l.Record) && !m.expired(r) })
-	if n < 0 {
-		return false
-	}
-	r := m.own.unconfirmed[n]
-	if r.seq < m.own.seq {
-		m.renewed(r, l)
-		return false
-	}
-	m.own.op = nil // its response may still arrive, and is ignored
-	m.confirmed(r, l)
-	return true
-}
-
 // at records the version of this member's Lease from which its next write continues.
 func (o *own) at(l Lease) { o.version, o.extra = l.Version, l.Record.Extra }
-
-// followOwn continues from the version of this member's Lease that the watch has shown, if
-// another client has written it. If that client may have changed more than it should, the
-// member reads the Lease.
-func (m *Machine) followOwn() {
-	l := m.own.shown
-	switch {
-	case m.own.op == nil && m.own.gone:
-		m.own.version, m.own.answer, m.own.gone = "", true, false
-	case m.own.op != nil || m.own.version == "" || CompareVersions(l.Version, m.own.version) <= 0:
-	case m.stage == leaving && l.UID == m.own.uid:
-		m.own.at(l) // it is void; all that is left is to delete it
-	case !m.adopt(l):
-		m.own.version = ""
-	}
-}
-
-// adopt continues from a version of this member's Lease that another client has written, without
-// a write (R42): the member's record on it is the last one that was confirmed, or its checksum
-// shows to every peer that it was edited. No earlier write of this member can be committed after
-// that one. A peer that has evicted this member since then makes its next write conflict.
-func (m *Machine) adopt(l Lease) bool {
-	r := l.Record
-	intact := r.Seq == m.own.confirmedSeq && r.Claims.equal(m.parts.claims())
-	if m.own.fenced || l.UID != m.own.uid || r.Holder != m.cfg.Holder || !intact && !r.Edited {
-		return false
-	}
-	m.own.at(l)
-	m.own.answer = m.own.answer || r.Edited
-	return true
-}
 
 // failed schedules the next attempt. The machine concludes nothing from the failed request
 // (R8): it may or may not have been committed. Only a request that was refused has changed
