@@ -174,9 +174,10 @@ func (f *fleet) start(name, pod, uid string, slow time.Duration) {
 	f.mu.Unlock()
 }
 
-// ownsNothingFor is how long a member may be ready and healthy while it owns no key: two lease
-// durations.
-const ownsNothingFor = 2 * shard.DefaultLeaseDuration
+// ownsNothingFor is how long a member may be ready and healthy while it owns no key: three lease
+// durations. The owner may be paused for most of the first two, and then the member's own watch may be
+// dead until it is relisted.
+const ownsNothingFor = 3 * shard.DefaultLeaseDuration
 
 // watchReadiness reports a problem if neither probe shows that the member can own nothing.
 func (r *replica) watchReadiness(ctx context.Context) {
