@@ -35,6 +35,8 @@ hack/verify-imports.sh || failed=1
 
 step vet
 go vet ./...
+library=$(go list -m)
+(cd test && go vet -tags client_go_037 "$library/informer" "$library/shard") # with the tests of newer versions of client-go
 if [ "${1-}" = all ]; then
 	(cd test && go vet ./...)
 else

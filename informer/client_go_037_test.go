@@ -1,9 +1,11 @@
 // Copyright The Operator Scaling Authors.
 // SPDX-License-Identifier: Apache-2.0
 
+//go:build client_go_037
+
 package informer
 
-// The tests of this file use what client-go has since 0.37. hack/verify-client-go.sh removes it.
+// The tests of this file use what client-go has since 0.37. hack/test.sh runs them with the newest version.
 
 import (
 	"runtime"
@@ -88,6 +90,41 @@ func TestI8_ShutDownWaitsForReplays(t *testing.T) {
 			t.Errorf("%v: the handler was called after its shutdown began", lines)
 		}
 	})
+}
+
+// The channel itself comes at once, whether the handler is stuck in the stream or in a replay.
+func TestI8_ShutdownChanDoesNotBlock(t *testing.T) {
+	for _, inReplay := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			o := &owner{}
+			l := newLive(t, o, 0)
+			defer l.stop()
+			if !inReplay {
+				l.set(ring.Active, 0)
+			}
+			l.source.Add(object("a", 0, 0))
+			synctest.Wait()
+			handling, resume := make(chan struct{}, 2), make(chan struct{})
+			handle := l.handler(t, &journal{hook: func(string) { handling <- struct{}{}; <-resume }})
+			synctest.Wait()
+			if inReplay {
+				l.i.Activated(l.set(ring.Active, 0))
+			}
+			<-handling
+			if err := l.i.RemoveEventHandler(handle); err != nil {
+				t.Fatal(err)
+			}
+			ended := handle.(interface{ ShutdownChan() <-chan struct{} }).ShutdownChan() // synctest reports a deadlock if it blocks
+			synctest.Wait()
+			select {
+			case <-ended:
+				t.Error("the channel is closed while the handler is called")
+			default:
+			}
+			close(resume)
+			<-ended
+		})
+	}
 }
 
 func TestOfFindsAnInformerInATypedOne(t *testing.T) {

@@ -187,41 +187,6 @@ func TestI8_HasSynced(t *testing.T) {
 	})
 }
 
-// The channel itself comes at once, whether the handler is stuck in the stream or in a replay.
-func TestI8_ShutdownChanDoesNotBlock(t *testing.T) {
-	for _, inReplay := range []bool{false, true} {
-		synctest.Test(t, func(t *testing.T) {
-			o := &owner{}
-			l := newLive(t, o, 0)
-			defer l.stop()
-			if !inReplay {
-				l.set(ring.Active, 0)
-			}
-			l.source.Add(object("a", 0, 0))
-			synctest.Wait()
-			handling, resume := make(chan struct{}, 2), make(chan struct{})
-			handle := l.handler(t, &journal{hook: func(string) { handling <- struct{}{}; <-resume }})
-			synctest.Wait()
-			if inReplay {
-				l.i.Activated(l.set(ring.Active, 0))
-			}
-			<-handling
-			if err := l.i.RemoveEventHandler(handle); err != nil {
-				t.Fatal(err)
-			}
-			ended := handle.(interface{ ShutdownChan() <-chan struct{} }).ShutdownChan() // synctest reports a deadlock if it blocks
-			synctest.Wait()
-			select {
-			case <-ended:
-				t.Error("the channel is closed while the handler is called")
-			default:
-			}
-			close(resume)
-			<-ended
-		})
-	}
-}
-
 func TestI8_RemoveFromWithinAHandler(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLive(t, &owner{}, 0)
