@@ -209,7 +209,7 @@ func (m *Machine) Next() time.Duration {
 		at(m.parts.drainSince[p].Add(m.cfg.DrainGrace + m.cfg.DrainTimeout))
 	}
 	if m.stage == serving && !m.hasSettled {
-		at(m.changedAt.Add(m.cfg.StartupSettle))
+		at(Time{Mono: m.settlesAt()})
 		at(m.servedAt.Add(5 * m.cfg.StartupSettle))
 	}
 	if m.cfg.Quarantine {
