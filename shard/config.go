@@ -127,8 +127,10 @@ type Config struct {
 	// informer; what happens then is described with the package informer.
 	DeletionWindow time.Duration
 	// StartupSettle is how long a new member that sees no active member waits for others
-	// that start at the same time, before it claims all partitions. It waits up to five
-	// times as long while one of them is joining. Negative: it does not wait; default 1 s.
+	// that start at the same time, before it claims all partitions. The time begins with the
+	// last Lease that such a member creates, and passes while the informers sync. It waits up
+	// to five times as long while one of them is joining. Negative: it does not wait;
+	// default 1 s.
 	StartupSettle time.Duration
 	// CacheSyncTimeout is how long a member that gains partitions waits, at most, for its
 	// informers to show what the former owners wrote last through [Sharder.WrapTransport].

@@ -34,6 +34,9 @@ func (s *Sharder) report(now member.Inspection) inspect.Report {
 	if err := s.ready(now.View, r.Fenced); err != nil {
 		r.Problem = err.Error()
 	}
+	if now.Status.Serving {
+		r.Waiting = now.Status.WaitsFor
+	}
 	if err := s.member.LastFailure(); err != nil {
 		r.LastError = err.Error()
 	}

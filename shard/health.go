@@ -54,7 +54,10 @@ func (s *Sharder) ready(view *member.View, fenced bool) error {
 		if unsynced := s.member.Components.Unsynced(); len(unsynced) > 0 {
 			return s.because(fmt.Sprintf("this member has not joined the ring: informers have not synced (were they started?): %s", strings.Join(unsynced, ", ")))
 		}
-		return s.because("this member has not joined the ring: it does not hold its Lease yet")
+		if now.WaitsFor != "" {
+			return s.because("this member has not joined the ring: " + now.WaitsFor)
+		}
+		return s.because("this member has not joined the ring")
 	case fenced:
 		return s.because("this member is fenced: no renewal of its Lease was confirmed in time")
 	case now.CrowdedOut:

@@ -12,6 +12,7 @@ type Report struct {
 
 	Member     string            `json:"member"`
 	Problem    string            `json:"problem,omitempty"`   // why this member is not ready
+	Waiting    string            `json:"waiting,omitempty"`   // what this member waits for before it works for the first time
 	LastError  string            `json:"lastError,omitempty"` // of the requests for Leases, if they fail now
 	Warnings   []string          `json:"warnings,omitempty"`  // what an administrator should know
 	Fenced     bool              `json:"fenced"`

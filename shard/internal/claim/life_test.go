@@ -351,8 +351,50 @@ func TestMembersThatStartTogetherWaitForEachOther(t *testing.T) {
 	p.run(time.Second)
 	p.wantStates(nil, nil)
 	p.peer("b", PhaseActive)
-	p.run(300 * time.Millisecond)
+	p.run(150 * time.Millisecond) // others may still compute the ring
 	p.wantStates(nil, nil)
+	p.run(150 * time.Millisecond)
+	p.wantStates(p.owned("a", "a", "b"), nil)
+	none[Drain](p)
+}
+
+// The time in which others may start passes while the informers sync.
+func TestTheWaitForOthersThatStartBeginsWithTheirLeases(t *testing.T) {
+	p := newDriver(t, func(c *Config) { c.StartupSettle = time.Second })
+	p.step(Tick{})
+	p.run(500 * time.Millisecond)
+	p.peer("b", PhaseJoining)
+	p.run(2 * time.Second)
+	p.peer("b", PhaseActive)
+	p.step(Synced{})
+	p.run(300 * time.Millisecond)
+	p.wantStates(p.owned("a", "a", "b"), nil)
+
+	p = newDriver(t, func(c *Config) { c.StartupSettle = time.Second })
+	p.step(Tick{})
+	p.step(Synced{})
+	p.run(500 * time.Millisecond)
+	p.peer("b", PhaseActive) // others may follow it
+	p.run(900 * time.Millisecond)
+	p.wantStates(nil, nil)
+	p.run(200 * time.Millisecond)
+	p.wantStates(p.owned("a", "a", "b"), nil)
+}
+
+// A member that claimed by a ring without those that became active last would hand most of it
+// over at once.
+func TestTheFirstClaimWaitsForTheRingOfAllActiveMembers(t *testing.T) {
+	p := newDriver(t, func(c *Config) { c.StartupSettle = time.Second })
+	p.step(Tick{})
+	p.step(Synced{})
+	p.run(500 * time.Millisecond)
+	p.peer("b", PhaseJoining)
+	p.run(1500 * time.Millisecond)
+	rings := p.holdRings()
+	p.peer("b", PhaseActive)
+	p.run(2 * time.Second)
+	p.wantStates(nil, nil)
+	p.step((*rings)[0].Build())
 	p.run(300 * time.Millisecond)
 	p.wantStates(p.owned("a", "a", "b"), nil)
 	none[Drain](p)

@@ -35,8 +35,9 @@ type Config struct {
 	DrainTimeout time.Duration // for the rest of a drain, counted after DrainGrace
 	Coalesce     time.Duration // how long to collect claims and releases for one write
 	// StartupSettle is how long a new member that sees no claims waits for other members
-	// that start at the same time, before it claims everything. While one of them is
-	// joining, it waits up to five times as long. 0 disables the wait.
+	// that start at the same time, before it claims everything. The time begins with the
+	// last Lease of such a member. While one of them is joining, it waits up to five times
+	// as long. 0 disables the wait.
 	StartupSettle time.Duration
 	// CacheSyncTimeout is how long a claimed partition waits at most for
 	// [WatermarksReached], and how long a watermark counts. 0 disables the wait.
@@ -116,6 +117,7 @@ type Machine struct {
 	knownAt        Time
 	servedAt       Time // when this member became active
 	changedAt      Time // when a held Lease was last added or removed, or changed its phase
+	cameAt         Time // when another member's Lease was last added
 	hasSettled     bool // it has waited for other members long enough
 	otherHolder    otherHolder
 	sameNameLeases map[string]sameNameLease // by UID

@@ -73,7 +73,7 @@ func (m *Machine) Obstacles() (list []Obstacle) {
 		}
 	}
 	if k := m.knowledge; len(list) == 0 && !k.settled && k.listed != "" {
-		list = append(list, Obstacle{Remaining: max(k.at.Add(k.wait).since(m.now), 0)})
+		list = append(list, Obstacle{Remaining: max(k.at.Add(m.longest()).since(m.now), 0)})
 	}
 	slices.SortFunc(list, func(a, b Obstacle) int {
 		return cmp.Or(cmp.Compare(b.Remaining, a.Remaining), cmp.Compare(a.Lease, b.Lease), cmp.Compare(a.Holder, b.Holder))

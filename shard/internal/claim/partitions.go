@@ -333,11 +333,19 @@ func (m *Machine) settled() bool {
 			peerJoining = true
 		}
 	}
-	if m.now.since(m.servedAt) >= 5*m.cfg.StartupSettle || !peerJoining && m.now.since(m.changedAt) >= m.cfg.StartupSettle {
-		m.hasSettled = true
-		return true
-	}
-	return false
+	m.hasSettled = m.now.since(m.servedAt) >= 5*m.cfg.StartupSettle ||
+		!peerJoining && !m.ringDirty && m.building.op == 0 && m.now.Mono >= m.settlesAt()
+	return m.hasSettled
+}
+
+// settlesAt returns when, on the monotonic clock, a new member may claim partitions if no other
+// member is joining and its ring has all active members. Others start within StartupSettle after the last Lease
+// was added; it does not matter that the informers sync in that time. When the members on the
+// ring have changed, all of them need some time for the ring: otherwise the first one to claim
+// would make the others claim by rings that lack some of the members.
+func (m *Machine) settlesAt() time.Duration {
+	settle := m.cfg.StartupSettle
+	return max(m.knownAt.Mono+settle, m.cameAt.Mono+settle, m.changedAt.Mono+min(settle, 2*minRebuild))
 }
 
 // updateWanted computes which partitions this member should own. None while it stops,

@@ -60,6 +60,7 @@ func (m *Machine) observe(l Lease, listed bool) {
 		l = m.judgeInherited(l)
 		p = &peer{changedAt: m.now, changeSeenAt: m.now, sweepAt: m.now.Add(m.cfg.LeaseDuration)}
 		m.peers[l.Name] = p
+		m.cameAt = m.now
 		m.viewDirty, m.parts.blockedDirty = true, true
 		m.noteNewcomer(l)
 	} else if p.lease.sameWrite(l) {

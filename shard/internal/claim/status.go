@@ -4,6 +4,8 @@
 package claim
 
 import (
+	"fmt"
+	"slices"
 	"time"
 
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
@@ -45,6 +47,51 @@ func (m *Machine) Duplicate() string {
 		return m.otherHolder.lease.Record.Holder
 	}
 	return ""
+}
+
+// WaitsFor says what this member waits for before it works for the first time: with an empty
+// text for nothing, or for what only takes a request or two. It does not know which informers
+// have not synced.
+func (m *Machine) WaitsFor() string {
+	k := &m.knowledge
+	if k.settled && m.hasSettled {
+		return ""
+	}
+	var starting []string // Leases
+	for _, p := range m.peers {
+		if r := p.lease.Record; !r.Void() && r.Phase == PhaseJoining && (m.stage == serving || k.awaited[p.lease.UID]) {
+			starting = append(starting, p.lease.Name)
+		}
+	}
+	slices.Sort(starting)
+	rest := max(k.at.Add(m.longest()).since(m.now), 0).Round(time.Second)
+	switch {
+	case m.stage == acquiring:
+		return "it does not hold its Lease yet"
+	case m.stage == joining && !m.synced:
+		return "its informers have not synced"
+	case m.stage == joining && (!m.known || k.listed == ""):
+		return "it has not seen the Leases of the ring yet"
+	case m.stage == joining && k.cold && len(starting) > 0:
+		return fmt.Sprintf("it waits until %s has seen its Lease, at most %v more", few(starting), rest)
+	case (m.stage == joining || m.stage == serving) && !k.settled:
+		return fmt.Sprintf("it waits for a member that is at work, or until Leases that may have been deleted count no more, at most %v more", rest)
+	case m.stage == serving && m.cfg.Quarantine && m.now.since(m.knownAt) < m.cfg.LeaseDuration:
+		return "it waits one lease duration, because Quarantine is set"
+	case m.stage == serving && !m.hasSettled && len(starting) > 0:
+		return fmt.Sprintf("it waits for %s, which starts at the same time", few(starting))
+	case m.stage == serving && !m.hasSettled:
+		return "it waits a moment for other members that start at the same time"
+	}
+	return ""
+}
+
+// few returns one of some names, and how many others there are.
+func few(names []string) string {
+	if len(names) == 1 {
+		return names[0]
+	}
+	return fmt.Sprintf("%s (and %d more)", names[0], len(names)-1)
 }
 
 // RenewedAt returns when a write to the member's Lease was last confirmed. It returns false
@@ -209,7 +256,7 @@ func (m *Machine) Next() time.Duration {
 		at(m.parts.drainSince[p].Add(m.cfg.DrainGrace + m.cfg.DrainTimeout))
 	}
 	if m.stage == serving && !m.hasSettled {
-		at(m.changedAt.Add(m.cfg.StartupSettle))
+		at(Time{Mono: m.settlesAt()})
 		at(m.servedAt.Add(5 * m.cfg.StartupSettle))
 	}
 	if m.cfg.Quarantine {

@@ -167,6 +167,7 @@ func (m *Member) publish(actions []claim.Action) {
 			m.logger.Info("Work was stopped at the fence, and resumes because a renewal of the Lease was confirmed", "member", m.holder)
 		}
 	}
+	m.logWait(next.Status.WaitsFor)
 	if other := next.Status.Duplicate; other != "" && other != old.Status.Duplicate {
 		m.logRarely(&m.duplicates, other, nil, "Another live process holds the Lease of this member's Pod name: each replica needs a name of its own", "member", m.holder, "holder", short(other))
 	}
@@ -198,6 +199,7 @@ func (m *Member) status() Status {
 		Renewed:      m.Published.View().Status.Renewed,
 		Tombstones:   m.machine.TombstoneCount(),
 		Serving:      m.machine.Serving(),
+		WaitsFor:     m.machine.WaitsFor(),
 		Incompatible: m.machine.Incompatible(),
 		Duplicate:    m.machine.Duplicate(),
 		Counts:       m.retiredStats.Plus(m.machine.Stats()),
@@ -231,7 +233,7 @@ func (m *Member) do(a claim.Action) {
 	case claim.Claimed:
 		m.logger.V(2).Info("Claimed", "member", m.holder, "partitions", a.Partitions.Len())
 	case claim.Activated:
-		m.logger.V(2).Info("Activated", "member", m.holder, "partitions", a.Partitions.Len())
+		m.logActivated(a.Partitions.Len())
 		for _, unowned := range a.Unowned {
 			m.cfg.Metrics.Unowned(unowned)
 		}
@@ -264,6 +266,25 @@ func (m *Member) do(a claim.Action) {
 		m.watch.Relist()
 	default:
 		m.request(a)
+	}
+}
+
+// logActivated logs that partitions became active, for everyone to see if they are the first.
+func (m *Member) logActivated(partitions int) {
+	if m.worked {
+		m.logger.V(2).Info("Activated", "member", m.holder, "partitions", partitions)
+		return
+	}
+	m.worked = true
+	m.logger.Info("Activated the first partitions: work begins", "member", m.holder, "partitions", partitions, "after", time.Since(m.begunAt).Round(time.Millisecond))
+}
+
+// logWait logs what a member waits for that does not work soon after it has started. What it
+// logs of informers is more detailed.
+func (m *Member) logWait(waitsFor string) {
+	const soon = 3 * time.Second
+	if waitsFor != "" && m.synced && time.Since(m.begunAt) >= soon {
+		m.logRarely(&m.waits, "", nil, "This member does not work yet", "member", m.holder, "because", short(waitsFor))
 	}
 }
 

@@ -67,6 +67,7 @@ func (m *Member) startIncarnation(predecessor string) {
 	}
 	m.holder = m.Published.View().Holder
 	m.incarnation++
+	m.begunAt, m.worked = time.Now(), false
 	m.ended, m.confirmed, m.successor = nil, claim.Lease{}, ""
 	m.client = lease.NewClient(m.leaseConfig(m.holder))
 	machine := m.cfg.Machine

@@ -77,7 +77,7 @@ type Member struct {
 
 	failures failures // of requests
 	// The lines of the log about events that other clients cause.
-	failureLog, faults, evictions, conflicts, finalizers, edits, duplicates, relists, kinds, obstacles, crowds throttle
+	failureLog, faults, evictions, conflicts, finalizers, edits, duplicates, relists, kinds, obstacles, crowds, waits throttle
 
 	warnings warnings
 
@@ -91,6 +91,8 @@ type Member struct {
 	machine     *claim.Machine
 	incarnation int
 	holder      string
+	begunAt     time.Time // when this incarnation started
+	worked      bool      // this incarnation has had an active partition
 	synced      bool
 	stopping    bool
 	ended       error // why the machine ended; nil while it runs

@@ -29,6 +29,7 @@ type Status struct {
 	At           time.Time // of the loop's last step; zero before Run
 	Renewed      time.Time // when a renewal was last confirmed; zero if never
 	Serving      bool      // on the ring, unless CrowdedOut
+	WaitsFor     string    // what this member waits for before it works for the first time; "" for nothing
 	Incompatible bool      // waits until all members with another key have left
 	OffRing      int       // active members for which the ring has no room
 	CrowdedOut   bool      // this member is one of them

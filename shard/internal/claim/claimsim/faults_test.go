@@ -714,10 +714,11 @@ func jump(w *sim) {
 	p.checkExclusive()
 }
 
-// duplicate starts a second process under a name that is taken.
+// duplicate starts a second process under a name that is taken. It may be a newcomer that must
+// not start soon after an old record was applied again, which no member can detect.
 func duplicate(w *sim) {
 	p := w.some(isAwake)
-	if p == nil || len(w.procs) >= w.profile.most || w.find(func(q *process) bool { return q != p && q.name == p.name }) != nil {
+	if p == nil || w.now < w.closed || len(w.procs) >= w.profile.most || w.find(func(q *process) bool { return q != p && q.name == p.name }) != nil {
 		return
 	}
 	w.born++
