@@ -142,6 +142,9 @@ func (f *comeAndGo) close(c *controllerRun) {
 			break
 		}
 	}
+	c.mu.Lock()
+	c.order.ended = true
+	c.mu.Unlock()
 	withDrain := f.rand.IntN(2) == 0
 	if f.rand.IntN(2) == 0 {
 		c.stop()
@@ -312,9 +315,10 @@ func (f *comeAndGo) work(c *controllerRun, item cache.ObjectName, random *rand.R
 	if err != nil {
 		f.t.Errorf("%s on %s: %v", c.k.name, c.m.name, err)
 	}
+	completed := false
 	defer func() {
 		c.mu.Lock()
-		c.order.done(item)
+		c.order.done(item, completed)
 		c.mu.Unlock()
 	}()
 	defer func() { _ = recover() }() // as HandleCrash
@@ -324,7 +328,6 @@ func (f *comeAndGo) work(c *controllerRun, item cache.ObjectName, random *rand.R
 	}
 	w := f.x.Begin(c.m.name, c.k.name+"/"+item.String(), version)
 	onKey := f.keys.Begin(c.m.name, item.String(), version)
-	completed := false
 	defer func() {
 		w.End(completed)
 		onKey.End(completed)
@@ -361,6 +364,7 @@ func (f *comeAndGo) acquire(ctx context.Context, m *process, random *rand.Rand) 
 	for ; ctx.Err() == nil; pause(ctx, time.Duration(random.IntN(300))*time.Millisecond) {
 		key := "default/" + objectName(random.IntN(20))
 		owned := f.calm.Load() && !m.stopping.Load() && m.OwnsKey(key)
+		had := m.OwnsKey(key)
 		var work context.Context
 		var done func()
 		var err error
@@ -373,6 +377,9 @@ func (f *comeAndGo) acquire(ctx context.Context, m *process, random *rand.Rand) 
 		}
 		switch {
 		case err == nil:
+			if !had {
+				f.happened("a caller of Acquire gets what its member has gained")
+			}
 			f.workOnKey(m, work, key, random)
 			done()
 		case owned && f.calm.Load() && !m.stopping.Load():
@@ -404,33 +411,42 @@ type order struct {
 	inFlight map[cache.ObjectName]bool
 	live     map[cache.ObjectName]string // that wait, as far as it is sure, and their tokens
 	gain     map[cache.ObjectName]string // likewise, those that were gained
-	unsure   map[cache.ObjectName]bool   // a timer will add them
+	again    map[cache.ObjectName]bool   // in flight, and added again
+	unsure   map[cache.ObjectName]bool   // may wait as either; after failures, for instance, AddGained is Add
 	lives    int                         // that were handed out while the same gained item waited
 	gains    int                         // that were handed out while the same other item waited
+	ended    bool                        // the queue is shut down, and what is added is dropped
 }
 
 func newOrder(m *process, happened func(what string)) order {
 	return order{
 		m: m, happened: happened, inFlight: map[cache.ObjectName]bool{}, live: map[cache.ObjectName]string{},
-		gain: map[cache.ObjectName]string{}, unsure: map[cache.ObjectName]bool{},
+		gain: map[cache.ObjectName]string{}, again: map[cache.ObjectName]bool{}, unsure: map[cache.ObjectName]bool{},
 	}
 }
 
-// waits reports whether an item that is added now waits, because this member owns it.
-func (o *order) waits(item cache.ObjectName) bool {
-	return !o.inFlight[item] && o.m.OwnsKey(item.String()) && !o.m.Fenced()
+// owned reports whether an item that is added now waits to be handed out.
+func (o *order) owned(item cache.ObjectName) bool {
+	return o.m.OwnsKey(item.String()) && !o.m.Fenced()
 }
 
 func (o *order) added(item cache.ObjectName) {
 	delete(o.gain, item)
-	if o.waits(item) {
+	switch {
+	case o.inFlight[item]:
+		o.again[item] = true
+	case o.owned(item):
 		o.live[item] = o.m.Token(item.String())
+	default:
+		o.unsure[item] = true
 	}
 }
 
 func (o *order) gained(item cache.ObjectName) {
-	if _, live := o.current(o.live, item); !live && o.waits(item) && !o.unsure[item] {
+	if _, live := o.current(o.live, item); !live && !o.inFlight[item] && !o.unsure[item] && o.owned(item) {
 		o.gain[item] = o.m.Token(item.String())
+	} else {
+		o.unsure[item] = true
 	}
 }
 
@@ -457,7 +473,6 @@ func (o *order) taken(item cache.ObjectName) error {
 	_, gained := o.current(o.gain, item)
 	delete(o.live, item)
 	delete(o.gain, item)
-	delete(o.unsure, item)
 	o.inFlight[item] = true
 	for other := range o.live {
 		o.current(o.live, other)
@@ -471,11 +486,14 @@ func (o *order) taken(item cache.ObjectName) error {
 		o.happened("an item waits while gained ones are handed out")
 		o.gains++
 	}
-	if len(o.gain) == 0 || gained {
+	if len(o.gain) == 0 || gained || o.unsure[item] {
 		o.lives = 0
 	} else {
 		o.happened("a gained item waits while others are handed out")
 		o.lives++
+	}
+	if o.ended {
+		return nil
 	}
 	if o.gains > 1+workers {
 		return fmt.Errorf("%d gained items were handed out while %d others waited", o.gains, len(o.live))
@@ -486,4 +504,10 @@ func (o *order) taken(item cache.ObjectName) error {
 	return nil
 }
 
-func (o *order) done(item cache.ObjectName) { delete(o.inFlight, item) }
+func (o *order) done(item cache.ObjectName, completed bool) {
+	delete(o.inFlight, item)
+	if o.unsure[item] = !completed || !o.owned(item); !o.unsure[item] && o.again[item] {
+		o.live[item] = o.m.Token(item.String())
+	}
+	delete(o.again, item)
+}
