@@ -409,19 +409,20 @@ type order struct {
 	m        *process
 	happened func(what string)
 	inFlight map[cache.ObjectName]bool
-	live     map[cache.ObjectName]string // that wait, as far as it is sure, and their tokens
-	gain     map[cache.ObjectName]string // likewise, those that were gained
-	again    map[cache.ObjectName]bool   // in flight, and added again
-	unsure   map[cache.ObjectName]bool   // may wait as either; after failures, for instance, AddGained is Add
-	lives    int                         // that were handed out while the same gained item waited
-	gains    int                         // that were handed out while the same other item waited
-	ended    bool                        // the queue is shut down, and what is added is dropped
+	live     map[cache.ObjectName]string    // that wait, as far as it is sure, and their tokens
+	gain     map[cache.ObjectName]string    // likewise, those that were gained
+	again    map[cache.ObjectName]bool      // in flight, and added again
+	unsure   map[cache.ObjectName]bool      // may wait as either; after failures, for instance, AddGained is Add
+	timers   map[cache.ObjectName]time.Time // until when a retry may add them, even after another Add
+	lives    int                            // that were handed out while the same gained item waited
+	gains    int                            // that were handed out while the same other item waited
+	ended    bool                           // the queue is shut down, and what is added is dropped
 }
 
 func newOrder(m *process, happened func(what string)) order {
 	return order{
 		m: m, happened: happened, inFlight: map[cache.ObjectName]bool{}, live: map[cache.ObjectName]string{},
-		gain: map[cache.ObjectName]string{}, again: map[cache.ObjectName]bool{}, unsure: map[cache.ObjectName]bool{},
+		gain: map[cache.ObjectName]string{}, again: map[cache.ObjectName]bool{}, timers: map[cache.ObjectName]time.Time{}, unsure: map[cache.ObjectName]bool{},
 	}
 }
 
@@ -451,7 +452,7 @@ func (o *order) gained(item cache.ObjectName) {
 }
 
 func (o *order) retried(item cache.ObjectName) {
-	o.unsure[item] = true
+	o.timers[item] = time.Now().Add(10 * time.Second) // long after the backoff
 	delete(o.gain, item)
 }
 
@@ -506,7 +507,7 @@ func (o *order) taken(item cache.ObjectName) error {
 
 func (o *order) done(item cache.ObjectName, completed bool) {
 	delete(o.inFlight, item)
-	if o.unsure[item] = !completed || !o.owned(item); !o.unsure[item] && o.again[item] {
+	if o.unsure[item] = !completed || !o.owned(item) || time.Now().Before(o.timers[item]); !o.unsure[item] && o.again[item] {
 		o.live[item] = o.m.Token(item.String())
 	}
 	delete(o.again, item)

@@ -171,7 +171,7 @@ func (f *comeAndGo) play() {
 	}
 }
 
-// check fails if an object was not worked on at its last version.
+// check fails if an object was not worked on at its last version, or a member has not joined.
 func (f *comeAndGo) check() {
 	for _, k := range f.kinds {
 		last := map[string]string{}
@@ -186,6 +186,11 @@ func (f *comeAndGo) check() {
 		}
 		if lost := f.x.Lost(last); len(lost) > 0 {
 			f.t.Errorf("%d of %d objects of %s were not worked on at their last version: %s", len(lost), len(last), k.name, lost[0])
+		}
+	}
+	for _, m := range f.members {
+		if err := errors.Join(m.Ready(), m.Healthy()); err != nil {
+			f.t.Errorf("%s: %v", m.name, err)
 		}
 	}
 	if f.x.Total() < 40 || f.acquired.Total() < 40 {
