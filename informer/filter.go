@@ -5,7 +5,6 @@ package informer
 
 import (
 	"fmt"
-	"sync"
 	"sync/atomic"
 
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -66,7 +65,7 @@ type filter struct {
 
 	cleared atomic.Bool // the handler was removed: whoever unlocks mu empties the filter
 
-	mu    sync.Mutex
+	mu    mutex
 	empty bool          // the handler was removed: it is not called, and nothing is recorded
 	shown map[id]uint64 // the objects that the handler knows, and their points
 	peak  int           // the size that shown has had
@@ -107,10 +106,16 @@ func versionOf(m metav1.Object) version { return version{m.GetUID(), m.GetResour
 // is reports whether a and b are the same state, as far as can be determined.
 func (a version) is(b version) bool { return a.version == b.version && !differ(a.uid, b.uid) }
 
+// mutex is held by whoever has put a value into it. It is a channel because handlers are called with
+// it held, and may block: testing/synctest counts a goroutine that waits for a channel as blocked,
+// but not one that waits for a sync.Mutex, so that controllers with slow handlers could not be tested.
+type mutex chan struct{}
+
 func newFilter(i *Informer, handler cache.ResourceEventHandler, logger *klog.Logger) *filter {
 	f := &filter{
 		informer:  i,
 		handler:   handler,
+		mu:        make(mutex, 1),
 		logger:    logger,
 		changes:   changeQueue{posted: make(chan struct{}, 1)},
 		removed:   make(chan struct{}),
@@ -130,10 +135,10 @@ func newFilter(i *Informer, handler cache.ResourceEventHandler, logger *klog.Log
 // String formats the handler, for client-go's errors.
 func (f *filter) String() string { return fmt.Sprint(f.handler) }
 
-func (f *filter) lock() { f.mu.Lock() }
+func (f *filter) lock() { f.mu <- struct{}{} }
 
 func (f *filter) unlock() {
-	f.mu.Unlock()
+	<-f.mu
 	if f.cleared.Load() {
 		f.tryClear()
 	}
@@ -147,10 +152,12 @@ func (f *filter) clear() {
 }
 
 func (f *filter) tryClear() {
-	if !f.mu.TryLock() {
+	select {
+	case f.mu <- struct{}{}:
+	default:
 		return // the goroutine that holds the lock sees cleared when it unlocks
 	}
-	defer f.mu.Unlock()
+	defer func() { <-f.mu }()
 	if f.empty {
 		return
 	}

@@ -5,98 +5,109 @@ package shard_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"hash/crc32"
 	"math/rand/v2"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
-
-	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/tools/cache"
 
 	"github.com/tom-ludwig/operator-scaling/shard"
 	"github.com/tom-ludwig/operator-scaling/shard/shardtest"
 )
 
-// controllerRun is the controller of one kind on one member: an informer, a queue, and workers.
-type controllerRun struct {
-	queue shard.Queue[cache.ObjectName]
-	stop  context.CancelFunc // of the informer
-	quit  context.CancelFunc // of the workers, which then leave what is queued
-	run   sync.WaitGroup
-	since time.Time // it knows all deletions after this
-}
-
-// kindRun is a kind that is installed: its objects, and its controllers by member.
-type kindRun struct {
-	name    string
-	version func(string) string // what its resourceVersions look like
-	slow    bool                // its workers have a backlog
-	objects *objects
-	runs    map[*member]*controllerRun
-}
-
-// versionForms are what resourceVersions may look like.
-var versionForms = []func(string) string{
-	func(v string) string { return v },
-	func(v string) string { return fmt.Sprintf("%08x", crc32.ChecksumIEEE([]byte(v))) + "-opaque" },
-	func(string) string { return "" },
-}
-
-// trueVersion is the annotation with the version of an object, whatever its resourceVersion looks like.
-const trueVersion = "version"
-
-// transform is the transform of the informers of the kind.
-func (k *kindRun) transform(obj any) (any, error) {
-	if cm, ok := obj.(*corev1.ConfigMap); ok && cm.Annotations[trueVersion] == "" {
-		cm = cm.DeepCopy()
-		cm.Annotations = map[string]string{trueVersion: cm.ResourceVersion}
-		cm.ResourceVersion = k.version(cm.ResourceVersion)
-		return cm, nil
-	}
-	return obj, nil
+// process is a member, the way of its requests, and callers of Acquire.
+type process struct {
+	*member
+	name     string // a restarted member has another name than before
+	client   *faultyClient
+	healed   time.Time // when its outage ends; zero if there is none
+	dark     bool      // in its outage, its informers cannot reach the API server either
+	stopping atomic.Bool
+	callers  sync.WaitGroup // of Acquire
+	quit     context.CancelFunc
 }
 
 // comeAndGo is a fleet on which kinds come and go, as custom resources do.
 type comeAndGo struct {
-	t       *testing.T
-	rand    *rand.Rand
-	cluster *shardtest.Cluster
-	x       shardtest.Exclusive
-	members []*member
-	kinds   []*kindRun
-	n       int // members and kinds so far
+	t        *testing.T
+	rand     *rand.Rand
+	cluster  *shardtest.Cluster
+	x        shardtest.Exclusive // the work from queues, by kind and object
+	acquired shardtest.Exclusive // the work from Acquire, by process and key
+	keys     shardtest.Exclusive // all work, by key: only two members exclude each other
+	members  []*process
+	kinds    []*kindRun
+	n        int         // processes and kinds so far
+	calm     atomic.Bool // nothing comes or goes any more
 
-	deletions int // that had to be worked on
+	mu  sync.Mutex
+	met map[string]int // how often what the test is about has happened; guarded by mu
 }
 
-// Controllers and members start and stop all the time. The workers are slow, fail, panic, add
-// other items, ignore their context, have backlogs, and stop while items are queued. Some objects
-// have resourceVersions that are opaque, or none.
+// wanted is what must have happened in one seed, or the test proves less than it claims.
+var wanted = []string{
+	"deletions at the end",
+	"a member is fenced",
+	"a member leaves in an outage",
+	"a member crashes and starts again",
+	"a handler blocks while its member is fenced",
+	"a key is acquired while it is drained",
+	"a caller of Acquire gets what its member has gained",
+	"a queue is shut down while a partition is drained",
+	"a gained item waits while others are handed out",
+	"an item waits while gained ones are handed out",
+}
+
+// Controllers and members start and stop all the time, also while members cannot reach the API
+// server, for less or longer than the duration of a Lease. Members restart in their Pods. The
+// workers are slow, fail, panic, add other items, ignore their context, have backlogs, and stop
+// while items are queued. Handlers are slow, and block while their member is fenced. Other work
+// acquires the same keys. Queues are shut down while partitions are drained. Some objects have
+// resourceVersions that are opaque, or none.
 // Each object is worked on at its last version within a minute, by one member at a time, and
 // nothing remains of a controller that has gone. Objects have no finalizers: each deletion is
-// worked on, too, if the informer of the member that owns the object at the end has seen it (G4;
-// all deletions are within the window).
+// worked on, too, if the informer of the member that owns the object at the end has seen it (G4).
+// Handlers see the order of I1, and queues keep that of Q12.
 func TestControllersThatComeAndGo(t *testing.T) {
-	deletions := 0
+	n := 10 * *seeds // a seed takes a tenth of a second
+	if testing.Short() {
+		n = *seeds
+	}
+	met := map[string]int{}
 	t.Cleanup(func() {
-		if t.Logf("%d deletions", deletions); deletions == 0 {
-			t.Error("no deletion had to be worked on")
+		t.Log("what has happened:", met)
+		for _, what := range wanted {
+			if met[what] == 0 && n > *seeds {
+				t.Errorf("in no seed: %s", what)
+			}
 		}
 	})
-	for seed := range uint64(*seeds) {
+	first := uint64(0)
+	if *onlySeed != 0 {
+		first, n = *onlySeed, 1
+	}
+	for seed := first; seed < first+uint64(n); seed++ {
 		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				f := &comeAndGo{t: t, rand: rand.New(rand.NewPCG(seed, seed)), cluster: shardtest.NewCluster()}
+				f := &comeAndGo{t: t, rand: rand.New(rand.NewPCG(seed, seed)), cluster: shardtest.NewCluster(), met: map[string]int{}}
 				f.play()
-				deletions += f.deletions
+				for what, n := range f.met {
+					met[what] += n
+				}
 			})
 		})
 	}
+}
+
+// happened counts something that the test is about.
+func (f *comeAndGo) happened(what string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.met[what]++
 }
 
 func (f *comeAndGo) play() {
@@ -105,7 +116,8 @@ func (f *comeAndGo) play() {
 		f.install()
 	}
 	for range 25 {
-		switch n := f.rand.IntN(10); {
+		f.heal(time.Now())
+		switch n := f.rand.IntN(16); {
 		case n < 2 && len(f.kinds) < 5:
 			f.install()
 		case n < 4 && len(f.kinds) > 1:
@@ -114,6 +126,12 @@ func (f *comeAndGo) play() {
 			f.join()
 		case n == 5 && len(f.members) > 1:
 			f.leave(f.rand.IntN(len(f.members)))
+		case n == 6:
+			f.restart(f.rand.IntN(len(f.members)))
+		case n == 7 && len(f.kinds) > 1 && len(f.members) > 1:
+			f.uninstallInHandover()
+		case n < 11:
+			f.cut(f.members[f.rand.IntN(len(f.members))])
 		}
 		for _, k := range f.kinds {
 			for range f.rand.IntN(15) {
@@ -126,7 +144,35 @@ func (f *comeAndGo) play() {
 		}
 		time.Sleep(time.Duration(f.rand.IntN(5000)) * time.Millisecond)
 	}
+	f.heal(time.Now().Add(never))
+	time.Sleep(time.Minute) // informers try again after up to a minute
+	f.calm.Store(true)
 	time.Sleep(time.Minute)
+	f.check()
+	for len(f.kinds) > 0 {
+		f.uninstall(0)
+	}
+	time.Sleep(3 * time.Minute)
+	for _, m := range f.members {
+		if informers, queues := m.Registered(); informers > 0 || queues > 1 || m.Parked() > 0 { // Acquire has one
+			f.t.Errorf("%s keeps %d informers and %d queues, %d items parked", m.name, informers, queues, m.Parked())
+		}
+	}
+	for len(f.members) > 0 {
+		f.leave(0)
+	}
+	for _, overlap := range f.keys.Overlaps() {
+		if overlap.First.Member != overlap.Second.Member {
+			f.t.Error("two members work on the key ", overlap)
+		}
+	}
+	for _, overlap := range append(f.x.Overlaps(), f.acquired.Overlaps()...) {
+		f.t.Error("two at work on ", overlap)
+	}
+}
+
+// check fails if an object was not worked on at its last version, or a member has not joined.
+func (f *comeAndGo) check() {
 	for _, k := range f.kinds {
 		last := map[string]string{}
 		for key, version := range k.objects.versions(time.Time{}) {
@@ -134,7 +180,7 @@ func (f *comeAndGo) play() {
 				continue // a new controller does not know it
 			}
 			if version == "gone" {
-				f.deletions++
+				f.happened("deletions at the end")
 			}
 			last[k.name+"/"+key] = version
 		}
@@ -142,23 +188,13 @@ func (f *comeAndGo) play() {
 			f.t.Errorf("%d of %d objects of %s were not worked on at their last version: %s", len(lost), len(last), k.name, lost[0])
 		}
 	}
-	for _, overlap := range f.x.Overlaps() {
-		f.t.Error(overlap)
-	}
-	if f.x.Total() < 100 {
-		f.t.Errorf("only %d pieces of work", f.x.Total())
-	}
-	for len(f.kinds) > 0 {
-		f.uninstall(0)
-	}
-	time.Sleep(3 * time.Minute)
 	for _, m := range f.members {
-		if informers, queues := m.Registered(); informers > 0 || queues > 1 || m.Parked() > 0 { // Acquire has one
-			f.t.Errorf("%s keeps %d informers and %d queues, %d items parked", m.PodName(), informers, queues, m.Parked())
+		if err := errors.Join(m.Ready(), m.Healthy()); err != nil {
+			f.t.Errorf("%s: %v", m.name, err)
 		}
 	}
-	for len(f.members) > 0 {
-		f.leave(0)
+	if f.x.Total() < 40 || f.acquired.Total() < 40 {
+		f.t.Errorf("only %d pieces of work from queues, %d from Acquire", f.x.Total(), f.acquired.Total())
 	}
 }
 
@@ -166,7 +202,10 @@ func (f *comeAndGo) play() {
 func (f *comeAndGo) ownerHasSeen(k *kindRun, key string) bool {
 	for _, m := range f.members {
 		if m.OwnsKey(key) {
-			return k.objects.gone[key].After(k.runs[m].since)
+			c := k.runs[m]
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			return !c.gone[key].Before(k.objects.gone[key])
 		}
 	}
 	f.t.Errorf("no member owns %s", key)
@@ -174,136 +213,130 @@ func (f *comeAndGo) ownerHasSeen(k *kindRun, key string) bool {
 }
 
 func (f *comeAndGo) join() {
-	f.n++
 	pod := fmt.Sprint("op-", f.n)
-	m := start(f.t, f.cluster.Client(pod), pod)
-	f.members = append(f.members, m)
+	f.members = append(f.members, f.start(pod))
+}
+
+// start starts a process of a Pod.
+func (f *comeAndGo) start(pod string) *process {
+	f.n++
+	name := fmt.Sprint(pod, ".", f.n)
+	m := &process{name: name, client: newFaultyClient(f.cluster.Client(name), f.rand.Uint64())}
+	m.member = start(f.t, m.client, pod, func(c *shard.Config) { c.DeletionWindow = time.Hour })
 	for _, k := range f.kinds {
 		f.control(k, m)
 	}
+	ctx, quit := context.WithCancel(context.Background())
+	m.quit = quit
+	for range 2 {
+		random := rand.New(rand.NewPCG(f.rand.Uint64(), 0))
+		m.callers.Go(func() { f.acquire(ctx, m, random) })
+	}
+	return m
 }
 
-// leave ends a process: Run first, while its workers continue.
+// leave ends the process of a member.
 func (f *comeAndGo) leave(at int) {
 	m := f.members[at]
 	f.members = slices.Delete(f.members, at, at+1)
-	if err := m.end(); err != nil {
-		f.t.Errorf("%s: %v", m.PodName(), err)
+	f.end(m)
+}
+
+// end ends a process: Run first, while its workers continue, or the controllers while Run drains.
+func (f *comeAndGo) end(m *process) {
+	if !m.healed.IsZero() {
+		f.happened("a member leaves in an outage")
 	}
+	m.stopping.Store(true)
+	m.stop()
+	controllersFirst := f.rand.IntN(3) == 0
+	if controllersFirst {
+		time.Sleep(time.Duration(f.rand.IntN(300)) * time.Millisecond)
+		f.endControllers(m)
+	}
+	if err := <-m.done; err != nil {
+		f.t.Errorf("%s: %v", m.name, err)
+	}
+	if _, _, err := m.TryAcquire(context.Background(), "default/"+objectName(0)); !errors.Is(err, shard.ErrStopped) {
+		f.t.Errorf("after Run of %s has returned, TryAcquire returns %v", m.name, err)
+	}
+	if !controllersFirst {
+		f.endControllers(m)
+	}
+	m.quit()
+	m.callers.Wait()
+}
+
+func (f *comeAndGo) endControllers(m *process) {
 	for _, k := range f.kinds {
-		k.runs[m].close()
+		f.close(k.runs[m])
 		delete(k.runs, m)
 	}
 }
 
-func (f *comeAndGo) install() {
-	f.n++
-	k := &kindRun{
-		name: fmt.Sprint("kind-", f.n), version: versionForms[f.rand.IntN(len(versionForms))], slow: f.rand.IntN(2) == 0,
-		objects: newObjects(), runs: map[*member]*controllerRun{},
+// restart restarts the process of a member in its Pod, after a crash or not. In some cases the new
+// process starts before the end of the old one, as the container of a Pod that is terminated slowly.
+func (f *comeAndGo) restart(at int) {
+	old := f.members[at]
+	if f.rand.IntN(2) == 0 { // none of its requests arrives any more
+		f.happened("a member crashes and starts again")
+		f.cluster.Break(old.name, shardtest.Unreachable)
 	}
-	for i := range 20 {
-		k.objects.write(objectName(i))
+	early := f.rand.IntN(3) == 0
+	if early {
+		f.members[at] = f.start(old.PodName())
+		time.Sleep(time.Duration(f.rand.IntN(2000)) * time.Millisecond)
 	}
-	f.kinds = append(f.kinds, k)
+	f.end(old)
+	if !early {
+		f.members[at] = f.start(old.PodName())
+	}
+}
+
+// outages are what may happen to the requests of a member for Leases.
+var outages = []struct {
+	name  string
+	begin func(f *comeAndGo, m *process)
+}{
+	{"requests fail", func(f *comeAndGo, m *process) { f.cluster.Break(m.name, shardtest.Unreachable) }},
+	{"requests hang", func(f *comeAndGo, m *process) {
+		f.cluster.Break(m.name, shardtest.Unreachable)
+		m.client.set(true, 0)
+	}},
+	{"responses are lost", func(f *comeAndGo, m *process) { f.cluster.Break(m.name, shardtest.LostAnswer) }},
+	{"responses hang", func(_ *comeAndGo, m *process) { m.client.set(true, 0) }},
+	{"requests are slow", func(_ *comeAndGo, m *process) { m.client.set(false, 2*time.Second) }},
+	{"the watch stalls", func(f *comeAndGo, m *process) { f.cluster.ClearFault(m.name) }},
+}
+
+// cut begins an outage for a member, or another one if it is in one.
+func (f *comeAndGo) cut(m *process) {
+	outage := outages[f.rand.IntN(len(outages))]
+	long := []int{8, 14, 40}[f.rand.IntN(3)] // below the renew deadline, below the duration of a Lease, any
+	outage.begin(f, m)
+	m.healed = time.Now().Add(time.Duration(1+f.rand.IntN(long)) * time.Second)
+	f.happened(outage.name)
+	if m.dark = m.dark || f.rand.IntN(3) > 0; m.dark {
+		for _, k := range f.kinds {
+			k.runs[m].view.lose()
+		}
+	}
+}
+
+// heal ends the outages that are to end by the given time.
+func (f *comeAndGo) heal(by time.Time) {
 	for _, m := range f.members {
-		f.control(k, m)
-	}
-}
-
-// uninstall stops the controllers of a kind, on each member at another time. Some workers quit
-// at once, and leave what is queued.
-func (f *comeAndGo) uninstall(at int) {
-	k := f.kinds[at]
-	f.kinds = slices.Delete(f.kinds, at, at+1)
-	for _, m := range f.members {
-		c := k.runs[m]
-		if f.rand.IntN(2) == 0 {
-			c.quit()
-			for i := range 20 {
-				c.queue.Add(cache.ObjectName{Namespace: "default", Name: objectName(i)})
-			}
+		if m.healed.IsZero() || m.healed.After(by) {
+			continue
 		}
-		c.close()
-		time.Sleep(time.Duration(f.rand.IntN(500)) * time.Millisecond)
-	}
-}
-
-func (c *controllerRun) close() {
-	c.stop()
-	c.queue.ShutDown()
-	c.run.Wait()
-	c.quit()
-}
-
-// control starts the controller of a kind on a member.
-func (f *comeAndGo) control(k *kindRun, m *member) {
-	c := &controllerRun{queue: newTestQueue(m.Sharder), since: time.Now()}
-	k.runs[m] = c
-	informing, stop := context.WithCancel(context.Background())
-	working, quit := context.WithCancel(context.Background())
-	c.stop, c.quit = stop, quit
-	i := shard.NewInformer(m.Sharder, k.objects.listWatch(0), &corev1.ConfigMap{}, 0, nil)
-	if err := i.SetTransform(k.transform); err != nil {
-		f.t.Fatal(err)
-	}
-	add := func(obj any) {
-		if name, err := cache.DeletionHandlingObjectToName(obj); err == nil {
-			c.queue.Add(name)
+		if m.Fenced() {
+			f.happened("a member is fenced")
 		}
-	}
-	if _, err := i.AddEventHandler(cache.ResourceEventHandlerFuncs{AddFunc: add, UpdateFunc: func(_, obj any) { add(obj) }, DeleteFunc: add}); err != nil {
-		f.t.Fatal(err)
-	}
-	c.run.Go(func() { i.RunWithContext(informing) })
-	for range 2 {
-		random := rand.New(rand.NewPCG(f.rand.Uint64(), 0))
-		c.run.Go(func() {
-			for working.Err() == nil {
-				item, shutdown := c.queue.Get()
-				if shutdown {
-					return
-				}
-				f.work(k, m, c, i.GetStore(), item, random)
-			}
-		})
-	}
-}
-
-// work is one piece of work, of any kind.
-func (f *comeAndGo) work(k *kindRun, m *member, c *controllerRun, store cache.Store, item cache.ObjectName, random *rand.Rand) {
-	defer c.queue.Done(item)
-	defer func() { _ = recover() }() // as HandleCrash
-	version := "gone"
-	if obj, exists, _ := store.GetByKey(item.String()); exists {
-		version = obj.(metav1.Object).GetAnnotations()[trueVersion]
-	}
-	w := f.x.Begin(m.PodName(), k.name+"/"+item.String(), version)
-	completed := false
-	defer func() { w.End(completed) }()
-	ctx := c.queue.Context(context.Background(), item)
-	longest := 100
-	if k.slow {
-		longest = 2000
-	}
-	switch random.IntN(20) {
-	case 0: // ignores its context
-		time.Sleep(time.Duration(random.IntN(2000+2*longest)) * time.Millisecond)
-	case 1:
-		c.queue.AddRateLimited(item)
-		panic("the work panics")
-	case 2:
-		c.queue.AddRateLimited(item)
-		return
-	case 3: // only objects that exist, or it would hide that a deletion was lost
-		if objects := store.List(); len(objects) > 0 {
-			c.queue.Add(cache.MetaObjectToName(objects[random.IntN(len(objects))].(metav1.Object)))
+		m.healed, m.dark = time.Time{}, false
+		m.client.set(false, 0)
+		f.cluster.Break(m.name, shardtest.None)
+		for _, k := range f.kinds {
+			k.runs[m].view.regain(f.rand.IntN(2) == 0, f.rand.IntN(2) == 0)
 		}
-	default:
-		pause(ctx, time.Duration(random.IntN(longest))*time.Millisecond)
-	}
-	if ctx.Err() == nil {
-		completed = true
-		c.queue.Forget(item)
 	}
 }

@@ -21,6 +21,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 
 	"github.com/tom-ludwig/operator-scaling/shard/internal/leaseserver"
+	"github.com/tom-ludwig/operator-scaling/shard/shardtest"
 )
 
 // objects is an API server for the ConfigMaps that members work on. As an
@@ -43,6 +44,8 @@ type view struct {
 	events  chan watch.Event
 	next    int // number of the next change that it shows
 	holds   bool
+	broken  bool // lists and watches fail
+	expired bool // the next watch fails, so that the informer lists again
 }
 
 func newObjects(names ...string) *objects {
@@ -112,6 +115,9 @@ func (o *objects) listWatch(late time.Duration) *view {
 		v.once.Do(func() { pause(ctx, v.late) })
 		o.mu.Lock()
 		defer o.mu.Unlock()
+		if v.broken {
+			return nil, shardtest.ErrFault
+		}
 		list := &corev1.ConfigMapList{ListMeta: metav1.ListMeta{ResourceVersion: o.store.Version()}}
 		for _, object := range o.store.List() {
 			if v.selects(object.Value) {
@@ -123,7 +129,13 @@ func (o *objects) listWatch(late time.Duration) *view {
 	v.WatchFuncWithContext = func(_ context.Context, options metav1.ListOptions) (watch.Interface, error) {
 		o.mu.Lock()
 		defer o.mu.Unlock()
+		if v.broken {
+			return nil, shardtest.ErrFault
+		}
 		next, err := o.store.After(options.ResourceVersion)
+		if err == nil && v.expired {
+			v.expired, err = false, leaseserver.ErrExpired
+		}
 		if err != nil {
 			return nil, apierrors.NewResourceExpired(err.Error())
 		}
@@ -148,6 +160,26 @@ func (v *view) hold(holds bool) {
 	v.of.mu.Lock()
 	defer v.of.mu.Unlock()
 	v.holds = holds
+	v.show()
+}
+
+// lose makes the server unreachable: lists and watches fail, and the watch that runs shows nothing.
+func (v *view) lose() {
+	v.of.mu.Lock()
+	defer v.of.mu.Unlock()
+	v.broken, v.holds = true, true
+}
+
+// regain ends what lose has begun. The watch resumes, or it ends, and the informer may have to list
+// again.
+func (v *view) regain(end, expired bool) {
+	v.of.mu.Lock()
+	defer v.of.mu.Unlock()
+	v.broken, v.holds = false, false
+	if end && v.watch != nil && !v.watch.Stopping() {
+		close(v.events)
+		v.watch, v.expired = nil, expired
+	}
 	v.show()
 }
 
