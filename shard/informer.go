@@ -33,8 +33,7 @@ type (
 // informer see only the objects that this member may work on, by the ring's key. The
 // store, and therefore the listers, hold all objects.
 //
-// Register the informer in a generated factory with InformerFor, so that listers and
-// Informer() use it too, or run it yourself. See [InformerFor] for a shorter way.
+// Run the informer yourself. For an informer of a generated factory see [InformerFor].
 func NewInformer(s *Sharder, lw cache.ListerWatcher, exampleObject runtime.Object, defaultEventHandlerResyncPeriod time.Duration, indexers cache.Indexers) cache.SharedIndexInformer {
 	return NewInformerWithOptions(s, lw, exampleObject, cache.SharedIndexInformerOptions{ResyncPeriod: defaultEventHandlerResyncPeriod, Indexers: indexers})
 }
