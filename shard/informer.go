@@ -25,7 +25,10 @@ type (
 	// GainHandler is an optional interface of a handler that treats objects that this member
 	// has gained in another way than new ones.
 	GainHandler = informer.GainHandler
-	// HandlerFuncs is cache.ResourceEventHandlerFuncs with a ReleasedFunc and a GainedFunc.
+	// HandlerFuncs is cache.ResourceEventHandlerFuncs with two more functions. Its fields are
+	// AddFunc, UpdateFunc, DeleteFunc, ReleasedFunc(obj), for objects that went to another member,
+	// and GainedFunc(obj), which is called instead of AddFunc for objects that came from one. Nil
+	// means AddFunc.
 	HandlerFuncs = informer.HandlerFuncs
 )
 
