@@ -108,7 +108,7 @@ func (r *rehearsal) start(name string) {
 	r.members.Go(func() {
 		err := r.Operate(ctx, m)
 		if err == nil && ctx.Err() == nil {
-			err = errors.New("Operate returned before it was stopped")
+			err = errors.New("shardtest: Rehearsal.Operate returned before it was stopped")
 		}
 		if err != nil {
 			r.mu.Lock()
