@@ -78,6 +78,7 @@ goroutines() {
 		shard/internal/lease/watch.go 1 Watch.Run: streams
 		shard/internal/lease/calls.go 1 its Call; at most 32 that ignore the end of their contexts are abandoned
 		informer/replay.go 1 Informer.Replay: workers
+		shard/shardtest/rehearsal.go 1 Rehearsal.Run: members
 	END
 }
 starts='(^|[^[:alnum:]_"`.])go (func\>|[[:alpha:]_][[:alnum:]_.]*\()|\.Go\(|\<AfterFunc\('

@@ -7,9 +7,8 @@ import "context"
 
 // Acquire is for work that does not come from a [Queue]: a periodic loop, a callback, a library
 // with a queue of its own. It waits until this member may work on the object with the given key
-// string, as Config.Key returns it: namespace/name for [ByName]. It returns the context for the
-// work, and the function that ends it. Call done when the work has ended; more calls of it do
-// nothing.
+// string, which is that of [Sharder.KeyOf]. It returns the context for the work, and the function
+// that ends it. Call done when the work has ended; more calls of it do nothing.
 //
 // The context is that of a Queue's Context: it has the values and the deadline of ctx, ends with
 // [ErrDraining] or [ErrFenced] as its cause, carries the token, and makes [Sharder.WrapTransport] refuse
@@ -25,7 +24,7 @@ import "context"
 // Run is stopped or has returned. It may be called before Run, and waits.
 //
 // It waits for a key of another member too, maybe for ever. The workers of a queue that is not a
-// [Queue] use TryAcquire therefore. They drop the item on [ErrNotOwned], and add it again with a
+// [Queue] therefore use TryAcquire. They drop the item on [ErrNotOwned], and add it again with a
 // backoff on other errors. Read the object from the cache when the key is acquired, not
 // before: what was read earlier may be older than the last write of the former owner.
 func (s *Sharder) Acquire(ctx context.Context, key string) (work context.Context, done func(), err error) {
@@ -33,7 +32,8 @@ func (s *Sharder) Acquire(ctx context.Context, key string) (work context.Context
 }
 
 // TryAcquire is Acquire without the wait. It returns [ErrNotActive] if this member may not work
-// on the object now, in the form of [ErrNotOwned] if it does not own it either, and [ErrInUse] if the key is already acquired in this process.
+// on the object now, in the form of [ErrNotOwned] if it does not own it either, and [ErrInUse] if
+// the key is already acquired in this process.
 func (s *Sharder) TryAcquire(ctx context.Context, key string) (work context.Context, done func(), err error) {
 	return s.acquirer.TryAcquire(ctx, key)
 }

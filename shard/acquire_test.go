@@ -8,11 +8,15 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/uuid"
 
 	"github.com/tom-ludwig/operator-scaling/shard"
 	"github.com/tom-ludwig/operator-scaling/shard/shardtest"
@@ -373,4 +377,37 @@ func TestAcquire_NoTwoMembersHoldAKey(t *testing.T) {
 		}
 		t.Logf("%d pieces of work", x.Total())
 	})
+}
+
+// KeyOf is the way from an object to the key that Acquire takes, whatever the ring's key is.
+func TestAcquire_TakesTheKeyOfAnObject(t *testing.T) {
+	for name, key := range map[string]shard.Key{
+		"name": shard.ByName, "namespace": shard.ByNamespace, "uid": shard.ByUID,
+		"func": shard.ByFunc("tenant", func(o metav1.Object) string { return o.GetLabels()["tenant"] }),
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				withKey := func(c *shard.Config) { c.Key = key }
+				a, cluster := owner(t, withKey)
+				start(t, cluster.Client("b"), "b", withKey)
+				time.Sleep(10 * time.Second)
+				acquired := 0
+				for i := range 100 {
+					text := strconv.Itoa(i)
+					obj := &metav1.ObjectMeta{Namespace: "ns-" + text, Name: text, UID: uuid.NewUUID(), Labels: map[string]string{"tenant": text}}
+					_, done, err := a.TryAcquire(t.Context(), a.KeyOf(obj))
+					if a.Owns(obj) != (err == nil) {
+						t.Fatalf("object %s: Owns is %v, TryAcquire returned %v", text, a.Owns(obj), err)
+					}
+					if err == nil {
+						acquired++
+						done()
+					}
+				}
+				if acquired < 20 || acquired > 80 {
+					t.Errorf("%d of 100 keys acquired by one of two members", acquired)
+				}
+			})
+		})
+	}
 }

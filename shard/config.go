@@ -178,9 +178,9 @@ type Config struct {
 // stay zero, so that they follow when the others are changed.
 func DefaultConfig(name string) Config { return Config{Name: name}.withIdentity().withConstants() }
 
-// WithDefaults returns a copy in which every field that was zero has its default.
+// withDefaults returns a copy in which every field that was zero has its default.
 // [New] uses this copy.
-func (c Config) WithDefaults() Config { return c.withIdentity().withConstants().withTimes() }
+func (c Config) withDefaults() Config { return c.withIdentity().withConstants().withTimes() }
 
 func (c Config) withIdentity() Config {
 	if c.PodName == "" {
@@ -244,7 +244,7 @@ func or[T comparable](value, fallback T) T {
 // with errors.Join. [New] calls it.
 func (c Config) Validate() error {
 	set := c // without the defaults: only what the user has set can be wrong
-	c = c.WithDefaults()
+	c = c.withDefaults()
 	var errs []error
 	fault := func(field, format string, args ...any) {
 		errs = append(errs, fmt.Errorf("%s: %s", field, fmt.Sprintf(format, args...)))
@@ -386,7 +386,7 @@ func (c Config) leastDeletionWindow() time.Duration {
 // Drift returns the difference in rate between two members' clocks that the
 // configuration tolerates: 0.15 is 15 %.
 func (c Config) Drift() float64 {
-	c = c.WithDefaults()
+	c = c.withDefaults()
 	working := (c.RenewDeadline + c.StopGracePeriod).Seconds()
 	return (c.LeaseDuration.Seconds() - working) / (c.LeaseDuration.Seconds() + working)
 }

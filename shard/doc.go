@@ -5,15 +5,28 @@
 // on each object.
 //
 //	s, err := shard.New(client, shard.DefaultConfig("foo-operator")) // starts nothing
-//	work, stopWork := context.WithCancel(context.WithoutCancel(ctx))
-//	foos := shard.WrapInformer(s, factory.Example().V1().Foos().Informer(), shard.ByName)
+//	config.Wrap(s.WrapTransport)                                     // of the workers' clients
+//	foos := shard.WrapInformer(s, factory.Example().V1().Foos().Informer())
 //	queue := shard.NewQueue(s, workqueue.DefaultTypedControllerRateLimiter[cache.ObjectName]())
-//	registry.MustRegister(s.Collector())
+//
+//	work, stopWork := context.WithCancel(context.WithoutCancel(ctx))
 //	factory.StartWithContext(work) // work outlives ctx: a drain needs caches, clients, workers
 //	startWorkers(work, queue)      // each item with queue.Context(work, item)
 //	err = s.Run(ctx)               // when ctx ends: drains, releases, returns
 //	queue.ShutDown()
 //	stopWork()
+//
+// What to use for what:
+//
+//   - Constructors that take generated informers: [WrapGenerated], [NewQueueFor], [WorkContext].
+//   - Other informers: [WrapInformer], [NewInformer], [InformerFor]. Their keys: [ByController] for
+//     dependents, [Unfiltered] for handlers that must see all objects.
+//   - Handlers that learn which objects were gained and released: [HandlerFuncs], [AddGained].
+//   - Work without a queue: [Sharder.Acquire], [Sharder.TryAcquire].
+//   - Metrics and probes: [Sharder.Collector], [Sharder.ReadyHandler], [Sharder.HealthHandler],
+//     [Sharder.DebugHandler].
+//   - Fencing tokens, which the API server checks: [StampToken], [TokenFromContext].
+//   - Tests: package shardtest.
 //
 // Guarantees (docs/guarantees.md in the repository has the full text):
 //

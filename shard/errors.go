@@ -13,15 +13,6 @@ import (
 	"github.com/tom-ludwig/operator-scaling/workqueue"
 )
 
-// ErrLostOwnership is the error of a request that [Sharder.WrapTransport] has not sent. The error
-// also wraps the cause: [ErrDraining], [ErrFenced], or that Done was called.
-// Stop and call Done: the item needs no retry.
-var ErrLostOwnership = errors.New("lost ownership of the object")
-
-// ErrOutsideWork is the error of a mutating request that was not sent because its context does
-// not come from a queue's Context: see Config.OutsideWrites.
-var ErrOutsideWork = errors.New("the write belongs to no work of a queue")
-
 // The causes (context.Cause) with which a context from a queue's Context ends. A
 // reconciler that receives one stops and calls Done. Done adds the item again: the queue
 // hands it out if this member keeps its partition or gains it again, and drops it
@@ -31,6 +22,16 @@ var (
 	ErrDraining = workqueue.ErrDraining
 	// ErrFenced: no renewal was confirmed in time.
 	ErrFenced = workqueue.ErrFenced
+)
+
+// The errors of requests that [Sharder.WrapTransport] has not sent.
+var (
+	// ErrLostOwnership: the work has lost its object. The error also wraps the cause:
+	// [ErrDraining], [ErrFenced], or that Done was called. Stop and call Done: the item needs no
+	// retry.
+	ErrLostOwnership = errors.New("lost ownership of the object")
+	// ErrOutsideWork: the request belongs to no work; see Config.OutsideWrites.
+	ErrOutsideWork = errors.New("the write belongs to no work of a queue")
 )
 
 // The errors of [Sharder.Acquire] and [Sharder.TryAcquire].

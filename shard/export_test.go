@@ -126,3 +126,6 @@ func (s *Sharder) RenewalAge() time.Duration {
 
 // Registered counts the informers and queues that this member knows.
 func (s *Sharder) Registered() (informers, queues int) { return s.member.Components.Registered() }
+
+// WithDefaults returns a copy with the defaults, as New uses it.
+func (c Config) WithDefaults() Config { return c.withDefaults() }

@@ -25,7 +25,10 @@ type (
 	// GainHandler is an optional interface of a handler that treats objects that this member
 	// has gained in another way than new ones.
 	GainHandler = informer.GainHandler
-	// HandlerFuncs is cache.ResourceEventHandlerFuncs with a ReleasedFunc and a GainedFunc.
+	// HandlerFuncs is cache.ResourceEventHandlerFuncs with two more functions. Its fields are
+	// AddFunc, UpdateFunc, DeleteFunc, ReleasedFunc(obj), for objects that went to another member,
+	// and GainedFunc(obj), which is called instead of AddFunc for objects that came from one. Nil
+	// means AddFunc.
 	HandlerFuncs = informer.HandlerFuncs
 )
 
@@ -33,8 +36,7 @@ type (
 // informer see only the objects that this member may work on, by the ring's key. The
 // store, and therefore the listers, hold all objects.
 //
-// Register the informer in a generated factory with InformerFor, so that listers and
-// Informer() use it too, or run it yourself. See [InformerFor] for a shorter way.
+// Run the informer yourself. For an informer of a generated factory see [InformerFor].
 func NewInformer(s *Sharder, lw cache.ListerWatcher, exampleObject runtime.Object, defaultEventHandlerResyncPeriod time.Duration, indexers cache.Indexers) cache.SharedIndexInformer {
 	return NewInformerWithOptions(s, lw, exampleObject, cache.SharedIndexInformerOptions{ResyncPeriod: defaultEventHandlerResyncPeriod, Indexers: indexers})
 }

@@ -13,8 +13,7 @@ import (
 // stay together on one member.
 type Key = ring.Key
 
-// The keys. The first three are for Config.Key; the other two are for the
-// informers of dependents.
+// The keys. The first three are for Config.Key; the others are for informers.
 var (
 	// ByName hashes namespace/name. The default.
 	ByName = ring.ByName

@@ -19,7 +19,11 @@ func (s *Sharder) Owns(obj metav1.Object) bool {
 	return s.owns(s.cfg.Key.Point(obj, s.hash))
 }
 
-// OwnsKey is Owns for a key string that Config.Key returns: namespace/name for ByName.
+// KeyOf returns the key string of an object, as [Sharder.Acquire] and the other methods take it:
+// namespace/name on a ring with the key [ByName]. For a dependent, pass the object that owns it.
+func (s *Sharder) KeyOf(obj metav1.Object) string { return s.cfg.Key.Of(obj) }
+
+// OwnsKey is Owns for a key string; see [Sharder.KeyOf].
 func (s *Sharder) OwnsKey(key string) bool { return s.owns(s.hash(key)) }
 
 func (s *Sharder) owns(point uint64) bool {

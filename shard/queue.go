@@ -57,7 +57,7 @@ func AddGained[T comparable](queue clientworkqueue.TypedInterface[T], item T) {
 }
 
 // Keyed may be implemented by the items of a queue. ShardKey returns the same key
-// string as Config.Key returns for the object that the item refers to.
+// string as [Sharder.KeyOf] returns for the object that the item refers to.
 type Keyed interface{ ShardKey() string }
 
 // QueueOption configures a queue that [NewQueue] creates.
@@ -76,7 +76,7 @@ func WithQueueConfig[T comparable](config clientworkqueue.TypedRateLimitingQueue
 }
 
 // WithItemKey sets the function that returns the key string of an item, the same string as
-// Config.Key returns for the object. The function must be pure. It is called for each Add. If
+// [Sharder.KeyOf] returns for the object. The function must be pure. It is called for each Add. If
 // it panics, the item is handed out on the member on which it was added, whichever that is.
 func WithItemKey[T comparable](key func(item T) string) QueueOption[T] {
 	return func(o *queueOptions[T]) { o.key = key }

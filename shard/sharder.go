@@ -68,7 +68,7 @@ func New(client kubernetes.Interface, cfg Config) (*Sharder, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	cfg = cfg.WithDefaults()
+	cfg = cfg.withDefaults()
 	if c, generated := client.(*kubernetes.Clientset); client == nil || generated && c == nil {
 		return nil, errors.New("shard: the client is nil")
 	}

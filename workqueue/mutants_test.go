@@ -97,12 +97,12 @@ var mutants = mutation.Package{
 			New:  "if interrupted && onDone != nil && !MUTANT_ON {",
 		}}},
 		{Name: "keeps parked items after a shutdown", Edits: []mutation.Edit{{ // Q10
-			File: "queue.go",
+			File: "shutdown.go",
 			Old:  "\tq.items.each(parked, func(e *entry[T]) { dropped = append(dropped, q.reject(e, ring.NotOwned)) })\n",
 			New:  "\tif !MUTANT_ON {\n\t\tq.items.each(parked, func(e *entry[T]) { dropped = append(dropped, q.reject(e, ring.NotOwned)) })\n\t}\n",
 		}}},
 		{Name: "is closed while items are queued", Edits: []mutation.Edit{{ // Q10
-			File: "queue.go",
+			File: "shutdown.go",
 			Old:  "case now-q.untouched >= abandonedAfter:",
 			New:  "case now-q.untouched >= abandonedAfter || MUTANT_ON:",
 		}}},

@@ -36,6 +36,7 @@ const (
 	keyByController        = "controller"
 	keyByClusterController = "cluster-controller"
 	keyByUID               = "uid"
+	customPrefix           = "custom-" // of keys from ByFunc
 )
 
 var (
@@ -106,7 +107,7 @@ var ErrEmptyKey = errors.New("the key is empty")
 // As the key of an informer, the function must return the ring's key of the object that
 // the informer's object belongs to.
 func ByFunc(name string, of func(metav1.Object) string) Key {
-	return Key{name: "custom-" + name, of: of, custom: true}
+	return Key{name: customPrefix + name, of: of, custom: true}
 }
 
 // Name identifies the key in a fingerprint, in errors and on the status page.

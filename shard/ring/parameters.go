@@ -110,7 +110,11 @@ func (p Parameters) Validate() error {
 	case p.Key == keyByController || p.Key == keyByClusterController:
 		fault("Key", "%q is relative to the key of a ring and cannot be the key of a ring itself", p.Key)
 	case !keyName.MatchString(p.Key):
-		fault("Key", "name %.100q must be 1 to 63 lower-case letters, digits, '-' or '.', starting and ending with a letter or digit", p.Key)
+		name, longest := p.Key, 63
+		if custom, ok := strings.CutPrefix(p.Key, customPrefix); ok { // name the part that the user has set
+			name, longest = custom, longest-len(customPrefix)
+		}
+		fault("Key", "name %.100q must be 1 to %d lower-case letters, digits, '-' or '.', starting and ending with a letter or digit", name, longest)
 	}
 	if p.Partitions < 1 || p.Partitions > MaxPartitions {
 		fault("Partitions", "%d is not between 1 and %d", p.Partitions, MaxPartitions)

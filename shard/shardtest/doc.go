@@ -3,10 +3,12 @@
 
 // Package shardtest helps to test operators that use package shard.
 //
-// A [Cluster] is an in-memory API server. Several members can share it within one test
-// process, with testing/synctest as a fake clock, and a test can make each member's requests
-// fail. [Exclusive] detects work on one key by two members at once, and events that were lost.
-// The example shows how to test a reconciler with both.
+// A [Rehearsal] is a whole test: it runs several members of an operator, lets them join, stop and
+// lose the connection while the objects change, and finds work on one object by two members at
+// once, and events that were lost. It is made of two parts, for tests of your own. A [Cluster] is
+// an in-memory API server. Several members can share it within one test process, with
+// testing/synctest as a fake clock, and a test can make each member's requests fail. [Exclusive]
+// detects the faults.
 //
 // # Guarantees
 //
@@ -25,5 +27,6 @@
 //
 // # Concurrency
 //
-// All methods may be called from any goroutine. The package starts none.
+// All methods may be called from any goroutine. [Rehearsal.Run] starts a goroutine for each member,
+// and waits for them; nothing else starts any.
 package shardtest

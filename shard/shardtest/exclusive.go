@@ -6,6 +6,7 @@ package shardtest
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 )
@@ -77,20 +78,30 @@ func (x *Exclusive) Overlaps() []Overlap {
 	return slices.Clone(x.overlaps)
 }
 
-// Lost returns, sorted, the keys whose last completed work was not at the version in want.
-// If want has the versions of the objects at the end of a test, these are the objects whose
-// last version was not reconciled.
+// Lost returns, sorted, the keys whose last completed work was not at the version in want or a
+// later one. If want has the versions of the objects at the end of a test, these are the objects
+// whose last version was not reconciled. Versions are compared as numbers if they are numbers.
 func (x *Exclusive) Lost(want map[string]string) []string {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	var lost []string
 	for key, version := range want {
-		if x.last[key] != version {
+		if !reaches(x.last[key], version) {
 			lost = append(lost, key)
 		}
 	}
 	slices.Sort(lost)
 	return lost
+}
+
+// reaches reports whether a version is the wanted one or later.
+func reaches(version, want string) bool {
+	v, err := strconv.ParseUint(version, 10, 64)
+	w, errWant := strconv.ParseUint(want, 10, 64)
+	if err != nil || errWant != nil {
+		return version == want
+	}
+	return v >= w
 }
 
 // Total returns how many pieces of work have begun: a test without work proves nothing.

@@ -112,6 +112,33 @@ func written(gvr schema.GroupVersionResource, namespace string, obj runtime.Obje
 	return stored{gvr, obj}
 }
 
+// resourceOf returns the resource of an object's type.
+func resourceOf(scheme *runtime.Scheme, obj runtime.Object) (gvr schema.GroupVersionResource, err error) {
+	kinds, _, err := scheme.ObjectKinds(obj)
+	if err == nil {
+		gvr, _ = meta.UnsafeGuessKindToResource(kinds[0])
+	}
+	return gvr, err
+}
+
+// write creates or overwrites an object without any condition, and returns its version.
+func (c *Cluster) write(scheme *runtime.Scheme, obj runtime.Object) (version string, err error) {
+	gvr, err := resourceOf(scheme, obj)
+	if err != nil {
+		return "", err
+	}
+	m := metaOf(obj)
+	key, value := objectKey(gvr, m.GetNamespace(), m.GetName()), written(gvr, m.GetNamespace(), obj)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	defer c.show()
+	o, err := c.objects.Update(key, leaseserver.Condition{}, value)
+	if errors.Is(err, leaseserver.ErrNotFound) {
+		o, err = c.objects.Create(key, time.Now(), value)
+	}
+	return o.Version, err
+}
+
 func apiError(gvr schema.GroupVersionResource, name string, err error) error {
 	switch {
 	case errors.Is(err, leaseserver.ErrNotFound):
@@ -126,11 +153,10 @@ func apiError(gvr schema.GroupVersionResource, name string, err error) error {
 
 // Add implements clienttesting.ObjectTracker. It leaves an object that exists as it is.
 func (t *tracker) Add(obj runtime.Object) error {
-	kinds, _, err := t.scheme.ObjectKinds(obj)
+	gvr, err := resourceOf(t.scheme, obj)
 	if err != nil {
 		return err
 	}
-	gvr, _ := meta.UnsafeGuessKindToResource(kinds[0])
 	if err := t.Create(gvr, obj, metaOf(obj).GetNamespace()); !apierrors.IsAlreadyExists(err) {
 		return err
 	}

@@ -1,0 +1,171 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package shardtest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/kubernetes/fake"
+	"k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/tools/cache"
+)
+
+// The errors of [Rehearsal.Run].
+var (
+	// ErrOverlap: two pieces of work on one object overlapped.
+	ErrOverlap = errors.New("two pieces of work on one object overlapped")
+	// ErrLost: the last version of an object was not reconciled.
+	ErrLost = errors.New("the last version of an object was not reconciled")
+)
+
+// Rehearsal tests an operator: members join, stop and are cut off from the API server while the
+// objects change. A copy of the operator runs as each member, and all share one [Cluster].
+type Rehearsal struct {
+	// Operate runs the operator as one member, as its main function does, with the member's Name
+	// as Config.PodName. It returns when ctx is done and all of its work has ended. It is called
+	// several times, and several calls run at once. Each piece of work calls [Member.Begin].
+	Operate func(ctx context.Context, m *Member) error
+	// Objects returns the objects that the operator reconciles, as a user writes them. The
+	// version is 1 at first, and increases: the operator must have work to do at each version.
+	// If its handlers compare metadata.generation, set that to the version.
+	Objects func(version int) []runtime.Object
+	// Scheme knows the types of the objects. Default: client-go's scheme.
+	Scheme *runtime.Scheme
+}
+
+// Member is one member in a [Rehearsal].
+type Member struct {
+	// Name is the name of the Pod.
+	Name string
+	// Client is the member's clientset. For clientsets of other types see [Cluster.Share].
+	Client *fake.Clientset
+	// Cluster is the API server of all members.
+	Cluster *Cluster
+
+	work *Exclusive
+}
+
+// Begin records that the member starts to work on an object, at the version that it has read from
+// its cache. Call it first, and [Work.End] last.
+func (m *Member) Begin(obj metav1.Object) *Work {
+	return m.work.Begin(m.Name, cache.MetaObjectToName(obj).String(), obj.GetResourceVersion())
+}
+
+// Run runs the rehearsal, and returns when all members have ended. It returns an error that is
+// [ErrOverlap] or [ErrLost], or both, if it has found these faults, and the errors of Operate.
+//
+// Call it within a bubble of testing/synctest. There it takes no time; elsewhere it takes about
+// twice Config.LeaseDuration, and longer if it finds lost events.
+func (r Rehearsal) Run() error {
+	if r.Scheme == nil {
+		r.Scheme = scheme.Scheme
+	}
+	run := &rehearsal{Rehearsal: r, cluster: NewCluster(), want: map[string]string{}, stop: map[string]func(){}}
+	err := run.during(
+		func() { run.start("op-0") },
+		func() { run.start("op-1") },
+		func() { run.stop["op-0"]() },
+		func() { run.start("op-2") },
+		func() { run.cluster.Break("op-1", Unreachable) }, // until op-2 owns everything
+		func() { run.cluster.Break("op-1", None) },        // it joins again
+	)
+	for _, stop := range run.stop {
+		stop()
+	}
+	run.members.Wait()
+	if overlaps := run.work.Overlaps(); len(overlaps) > 0 {
+		err = errors.Join(err, fmt.Errorf("%w: %d times, first %v", ErrOverlap, len(overlaps), overlaps[0]))
+	}
+	return errors.Join(err, errors.Join(run.errs...))
+}
+
+// rehearsal is one run of a Rehearsal.
+type rehearsal struct {
+	Rehearsal
+	cluster *Cluster
+	work    Exclusive
+	want    map[string]string // key -> the version of the last change
+	version int
+	stop    map[string]func() // by member
+	members sync.WaitGroup
+
+	mu   sync.Mutex
+	errs []error // of members; guarded by mu
+}
+
+// start starts a member.
+func (r *rehearsal) start(name string) {
+	ctx, cancel := context.WithCancel(context.Background())
+	r.stop[name] = cancel
+	m := &Member{Name: name, Client: r.cluster.Client(name), Cluster: r.cluster, work: &r.work}
+	r.members.Go(func() {
+		err := r.Operate(ctx, m)
+		if err == nil && ctx.Err() == nil {
+			err = errors.New("shardtest: Rehearsal.Operate returned before it was stopped")
+		}
+		if err != nil {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			r.errs = append(r.errs, fmt.Errorf("member %s: %w", name, err))
+		}
+	})
+}
+
+// during takes each step in the middle of a change of all objects, and then waits until the change
+// is reconciled.
+func (r *rehearsal) during(steps ...func()) error {
+	for _, step := range steps {
+		r.version++
+		objects := r.Objects(r.version)
+		if len(objects) == 0 {
+			return errors.New("shardtest: Rehearsal.Objects has returned no objects")
+		}
+		for i, obj := range objects {
+			if i == len(objects)/2 {
+				step()
+			}
+			version, err := r.cluster.write(r.Scheme, obj)
+			if err != nil {
+				return err
+			}
+			r.want[cache.MetaObjectToName(metaOf(obj)).String()] = version
+			time.Sleep(time.Millisecond)
+		}
+		if err := r.settle(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// settle waits until the last version of each object was reconciled, but no longer than other
+// members need to take over the work of one that is cut off.
+func (r *rehearsal) settle() error {
+	timeout := 20 * time.Second
+	for _, l := range r.cluster.Leases(metav1.NamespaceAll) {
+		if d := l.Spec.LeaseDurationSeconds; d != nil {
+			timeout = max(timeout, 20*time.Second+2*time.Duration(*d)*time.Second)
+		}
+	}
+	for end := time.Now().Add(timeout); len(r.work.Lost(r.want)) > 0; time.Sleep(10 * time.Millisecond) {
+		if r.failed() || time.Now().After(end) {
+			lost := r.work.Lost(r.want)
+			return fmt.Errorf("%w: %d of %d, first %s", ErrLost, len(lost), len(r.want), lost[0])
+		}
+	}
+	return nil
+}
+
+// failed reports whether a member has failed.
+func (r *rehearsal) failed() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.errs) > 0
+}

@@ -1,0 +1,72 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package shardtest_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+
+	"github.com/tom-ludwig/operator-scaling/shard/shardtest"
+)
+
+func TestRehearsal(t *testing.T) {
+	for name, c := range map[string]struct {
+		reconcile     func(seen *sync.Map, cm *corev1.ConfigMap, work *shardtest.Work)
+		overlap, lost bool
+	}{
+		"slow": {reconcile: func(_ *sync.Map, _ *corev1.ConfigMap, work *shardtest.Work) {
+			time.Sleep(200 * time.Millisecond)
+			work.End(true)
+		}},
+		"reconciles each object only once": {lost: true, reconcile: func(seen *sync.Map, cm *corev1.ConfigMap, work *shardtest.Work) {
+			_, again := seen.LoadOrStore(cm.Name, true)
+			work.End(!again)
+		}},
+		"works on after the fence": {overlap: true, reconcile: func(_ *sync.Map, cm *corev1.ConfigMap, work *shardtest.Work) {
+			if work.Member == "op-1" && cm.Data["v"] == "5" { // it is cut off now
+				time.Sleep(5 * time.Second)
+			}
+			work.End(true)
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var seen sync.Map
+				err := test(func(cm *corev1.ConfigMap, work *shardtest.Work) { c.reconcile(&seen, cm, work) })
+				if errors.Is(err, shardtest.ErrOverlap) != c.overlap || errors.Is(err, shardtest.ErrLost) != c.lost {
+					t.Errorf("overlap wanted %v, lost wanted %v, got: %v", c.overlap, c.lost, err)
+				}
+				if err != nil && !c.overlap && !c.lost {
+					t.Error(err)
+				}
+			})
+		})
+	}
+}
+
+// A member that fails, and a rehearsal without objects, are errors, at once.
+func TestRehearsal_ThatCannotRun(t *testing.T) {
+	objects := func(int) []runtime.Object { return []runtime.Object{configMap("one", "1")} }
+	for want, r := range map[string]shardtest.Rehearsal{
+		"member op-0: wrong":    {Objects: objects, Operate: func(context.Context, *shardtest.Member) error { return errors.New("wrong") }},
+		"before it was stopped": {Objects: objects, Operate: func(context.Context, *shardtest.Member) error { return nil }},
+		"no objects":            {Objects: func(int) []runtime.Object { return nil }},
+		"no kind":               {Objects: objects, Scheme: runtime.NewScheme(), Operate: func(ctx context.Context, _ *shardtest.Member) error { <-ctx.Done(); return nil }},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			began := time.Now()
+			if err := r.Run(); err == nil || !strings.Contains(err.Error(), want) || time.Since(began) > time.Second {
+				t.Errorf("want %q, got after %v: %v", want, time.Since(began), err)
+			}
+		})
+	}
+}
