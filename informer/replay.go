@@ -236,7 +236,7 @@ func (f *filter) replayDeletion(t *tombstone) {
 	deleted := f.informer.deleted(t)
 	now := f.informer.stored(deleted.Key)
 	if now != nil {
-		if m, err := meta.Accessor(now); err == nil && !differ(m.GetUID(), t.version.uid) {
+		if m, err := meta.Accessor(now); err == nil && !differ(m.GetUID(), t.meta.UID) {
 			ds.back(t)
 			return
 		}
