@@ -210,7 +210,8 @@ func (f *filter) replay(key string) {
 		f.informer.checkKeys(key)
 		return
 	}
-	s := f.locate(now)
+	var s located
+	f.locate(&s, now)
 	s.id = id
 	if f.state(&s) != ring.Active {
 		return
