@@ -403,7 +403,7 @@ func TestI3_ObjectsAreFoundByTheirKeys(t *testing.T) {
 		reads      int // calls of Point, including those for the objects that are delivered
 	}{
 		"by key":    {byNamespacedName, cache.MetaNamespaceKeyFunc, 1 + 2},
-		"wrong":     {func(string) uint64 { return 1 << 63 }, cache.MetaNamespaceKeyFunc, 1 + 4 + 2},
+		"wrong":     {func(string) uint64 { return 1 }, cache.MetaNamespaceKeyFunc, 1 + 4 + 2},
 		"no keys":   {nil, cache.MetaNamespaceKeyFunc, 4 + 2},
 		"misplaced": {byNamespacedName, func(obj any) (string, error) { return obj.(metav1.Object).GetName() + " ", nil }, 4},
 	} {
