@@ -49,7 +49,7 @@ type Options struct {
 	FixedPoint bool
 	// PointOfKey returns the point of the object with a key of the store. Set it only if the
 	// key determines the point. Nil means that it does not. A replay then looks only at the
-	// keys to find the objects of a partition, which takes a quarter of the time.
+	// keys to find the objects of a partition, which takes a quarter of the time. It must not panic.
 	PointOfKey func(storeKey string) uint64
 	// StoreKey returns the key of an object in the inner informer's store. Nil means
 	// namespace/name, or the name of an object without a namespace, as in all of client-go's
