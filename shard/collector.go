@@ -13,8 +13,8 @@ import (
 // Sharder has its own; the label "ring" tells them apart.
 func (s *Sharder) Collector() prometheus.Collector { return s.metrics }
 
-// metricValues returns what a scrape shows of this moment. It hashes each stored object
-// once.
+// metricValues returns what a scrape shows of this moment. It hashes each stored object,
+// or its key, once.
 func (s *Sharder) metricValues() metrics.Values {
 	now, components := s.member.Published.View(), s.member.Components
 	fenced := s.member.Published.FencedIn(now)
