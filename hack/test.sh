@@ -78,10 +78,11 @@ mutants() { # the mutation gates: disable one rule at a time; a test must fail (
 	cd test && $go test -vet=off -timeout 60m -count=1 ./chaos -run TestMutantsAreCaught -args -mutants
 }
 
-simulate() { # SEEDS (10000) seeds of the simulation of the state machine, FLEETS (300) of whole members, and the pairs of faults that met (20 min)
+simulate() { # SEEDS (10000) seeds of the simulation of the state machine, FLEETS (300) of whole members and twice as many of controllers that come and go (20 min)
 	local figures='pairs of faults|rarest|missing|^(ok|FAIL|--- FAIL)'
 	$go test -vet=off -v ./shard/internal/claim/claimsim -run TestSimulation -count=1 -timeout 120m -args -seeds="${SEEDS:-10000}" | tee "$log" | grep -E "$figures"
 	$go test -vet=off -v ./shard -run TestFaults -count=1 -timeout 120m -args -seeds="${FLEETS:-300}" | tee "$log" | grep -E "$figures"
+	$go test -vet=off -v ./shard -run TestControllersThatComeAndGo -count=1 -timeout 120m -args -seeds=$((${FLEETS:-300} / 5)) | tee "$log" | grep -E "what has happened|$figures"
 }
 
 controlplane() { # build etcd, kube-apiserver and the programs that they need (10 s; 6 min the first time)
