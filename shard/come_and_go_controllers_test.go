@@ -466,8 +466,9 @@ func (o *order) current(items map[cache.ObjectName]string, item cache.ObjectName
 	return token, ok
 }
 
-// workers is how many items at most may have been handed out in another order than they are noted.
-const workers = 2
+// noted is how many items may have been noted in another order than they were handed out: while one
+// worker has taken an item and not noted it yet, the other one may take several.
+const noted = 6
 
 func (o *order) taken(item cache.ObjectName) error {
 	_, live := o.current(o.live, item)
@@ -496,10 +497,10 @@ func (o *order) taken(item cache.ObjectName) error {
 	if o.ended {
 		return nil
 	}
-	if o.gains > 1+workers {
+	if o.gains > 1+noted {
 		return fmt.Errorf("%d gained items were handed out while %d others waited", o.gains, len(o.live))
 	}
-	if o.lives > 7+workers {
+	if o.lives > 7+noted {
 		return fmt.Errorf("%d items were handed out while %d gained ones waited", o.lives, len(o.gain))
 	}
 	return nil
