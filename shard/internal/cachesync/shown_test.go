@@ -164,7 +164,7 @@ func TestWriteTracker_TwoInformersOfAName(t *testing.T) {
 				time.Sleep(shownWithin)
 				m.want(version, "the created Pod was not shown")
 				m.Note(pod("other", "4", 30))
-				m.want(version, "no more was the last one")
+				m.want(version, "the created Pod was not shown, so another one does not count")
 			})
 		})
 	}
