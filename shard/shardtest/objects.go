@@ -29,7 +29,7 @@ import (
 // the clientset was created with are not visible any more: create them with the clientset
 // afterwards.
 func (c *Cluster) Share(member string, clientset *clienttesting.Fake, scheme *runtime.Scheme) {
-	react := unconditionalPatches(clienttesting.ObjectReaction(&tracker{c, scheme}))
+	react := (&tracker{c, scheme}).react
 	clientset.PrependReactor("*", "*", func(action clienttesting.Action) (bool, runtime.Object, error) {
 		switch c.fault(member) {
 		case Unreachable:
@@ -48,16 +48,26 @@ func (c *Cluster) Share(member string, clientset *clienttesting.Fake, scheme *ru
 	})
 }
 
-// unconditionalPatches repeats a patch without a resourceVersion when another write was faster, as
-// the API server does.
-func unconditionalPatches(react clienttesting.ReactionFunc) clienttesting.ReactionFunc {
-	return func(action clienttesting.Action) (handled bool, obj runtime.Object, err error) {
-		patch, ok := action.(clienttesting.PatchAction)
-		for {
-			handled, obj, err = react(action)
-			if !ok || !apierrors.IsConflict(err) || strings.Contains(string(patch.GetPatch()), "resourceVersion") {
-				return handled, obj, err
-			}
+// react carries out an action. It repeats a patch without a resourceVersion when another write was
+// faster, as the API server does. A conflict with an object that has not changed meanwhile is final:
+// the patch names another UID.
+func (t *tracker) react(action clienttesting.Action) (handled bool, obj runtime.Object, err error) {
+	react := clienttesting.ObjectReaction(t)
+	patch, ok := action.(clienttesting.PatchAction)
+	if !ok || strings.Contains(string(patch.GetPatch()), "resourceVersion") {
+		return react(action)
+	}
+	version := func() string {
+		if now, err := t.Get(patch.GetResource(), patch.GetNamespace(), patch.GetName()); err == nil {
+			return metaOf(now).GetResourceVersion()
+		}
+		return ""
+	}
+	for {
+		before := version()
+		handled, obj, err = react(action)
+		if !apierrors.IsConflict(err) || version() == before {
+			return handled, obj, err
 		}
 	}
 }

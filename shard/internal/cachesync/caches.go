@@ -84,8 +84,8 @@ func (c *Caches) all() []*namedCache {
 }
 
 // named returns the informers of a name; if there are none, those whose names are not known yet,
-// because they hold no objects.
-func (c *Caches) named(name string) (named []*namedCache) {
+// because they hold no objects. known is false for these.
+func (c *Caches) named(name string) (named []*namedCache, known bool) {
 	var unknown []*namedCache
 	for _, cached := range c.all() {
 		switch n, known := cached.name(); {
@@ -96,18 +96,29 @@ func (c *Caches) named(name string) (named []*namedCache) {
 		}
 	}
 	if named == nil {
-		return unknown
+		return unknown, false
 	}
-	return named
+	return named, true
 }
 
 // Reached returns those of the watermarks that the stores of the informers have
 // reached. It asks the store, which listers and handlers read, and not the reflector,
 // which is ahead of it.
+//
+// Several informers of one name hold different parts of the objects. One of them is enough: the
+// others may never show the write. Of those whose names are not known, all must have reached it:
+// each may be the one. Without any, there is nothing to wait for.
 func (c *Caches) Reached(watermarks claim.Watermarks) claim.Watermarks {
 	reached := claim.Watermarks{}
 	for name, version := range watermarks {
-		if hasReached(c.named(name), version) {
+		caches, known := c.named(name)
+		waiting := len(caches)
+		for _, of := range caches {
+			if of.hasReached(version) {
+				waiting--
+			}
+		}
+		if waiting == 0 || known && waiting < len(caches) {
 			reached[name] = version
 		}
 	}
@@ -120,7 +131,8 @@ func (c *Caches) Cached(watermarks claim.Watermarks) claim.Watermarks {
 	cached := claim.Watermarks{}
 	for name := range watermarks {
 		cached[name] = ""
-		for _, of := range c.named(name) {
+		caches, _ := c.named(name)
+		for _, of := range caches {
 			if v := of.GetStore().LastStoreSyncResourceVersion(); higher(v, cached[name]) {
 				cached[name] = v
 			}
@@ -129,20 +141,11 @@ func (c *Caches) Cached(watermarks claim.Watermarks) claim.Watermarks {
 	return cached
 }
 
-// hasReached is true where there is nothing to wait for: no informer, or one whose versions
-// cannot be compared. Several informers of one name hold different parts of the objects. One
-// of them is enough: the others may never show the write.
-func hasReached(caches []*namedCache, version string) bool {
-	for _, c := range caches {
-		if !c.HasSynced() {
-			continue
-		}
-		shown := c.GetStore().LastStoreSyncResourceVersion()
-		if !claim.ValidVersion(shown) || !claim.ValidVersion(version) || claim.CompareVersions(shown, version) >= 0 {
-			return true
-		}
-	}
-	return len(caches) == 0
+// hasReached reports whether the store has reached a version. It is true if the two cannot be
+// compared.
+func (c *namedCache) hasReached(version string) bool {
+	shown := c.GetStore().LastStoreSyncResourceVersion()
+	return c.HasSynced() && (!claim.ValidVersion(shown) || !claim.ValidVersion(version) || claim.CompareVersions(shown, version) >= 0)
 }
 
 // higher reports whether a is above b, which may be "" for none. A version that cannot

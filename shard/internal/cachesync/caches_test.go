@@ -201,3 +201,41 @@ type stoppedInformer struct {
 }
 
 func (i *stoppedInformer) IsStopped() bool { return i.stopped }
+
+// Of two informers that hold nothing yet, either may be the one that the watermark is about. One that
+// has reached it does not speak for the other.
+func TestCaches_WaitForAllInformersWhoseNamesAreNotKnown(t *testing.T) {
+	c := &Caches{}
+	foos, bars := &unsynced{inform(&unstructured.Unstructured{}), true}, &unsynced{inform(&unstructured.Unstructured{}), true}
+	c.Add(foos, nil)
+	c.Add(bars, nil)
+	foos.GetStore().Bookmark("100")
+	bars.GetStore().Bookmark("102")
+	waits := func() bool { return len(c.Reached(claim.Watermarks{"Foo.example.com": "101"})) == 0 }
+	if !waits() {
+		t.Error("the first Foo may not be shown yet")
+	}
+	foos.GetStore().Bookmark("101")
+	if waits() {
+		t.Error("both have reached the version")
+	}
+	foos.synced = false
+	if !waits() {
+		t.Error("one of them has not synced")
+	}
+}
+
+// Of two informers of one name, for instance one for each namespace, only one will show the write.
+func TestCaches_WaitForOneOfTheInformersOfAName(t *testing.T) {
+	c := &Caches{}
+	for _, version := range []string{"100", "102"} {
+		pods := &unsynced{inform(&corev1.Pod{}), true}
+		pods.GetStore().Bookmark(version)
+		c.Add(pods, nil)
+	}
+	for version, want := range map[string]int{"101": 1, "103": 0} {
+		if n := len(c.Reached(claim.Watermarks{"v1.Pod": version})); n != want {
+			t.Errorf("version %s: %d watermarks are reached, want %d", version, n, want)
+		}
+	}
+}

@@ -13,5 +13,5 @@
 //
 //	response ─▶ WriteTracker ─▶ Watermarks ─▶ Lease ─▶ Reached ◀─ Caches ◀─ informers
 //
-// Only objects that an informer shows count, and only versions that can be compared.
+// Only objects that an informer shows, or may show in a moment, count, and only versions that can be compared.
 package cachesync

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 
@@ -39,7 +40,7 @@ type observedBody struct {
 // request has written when the caller reads it. It returns the body as it is if there is
 // nothing to learn: from errors, from unknown encodings, or if this member has no cache.
 func (t *WriteTracker) Observe(response *http.Response) io.ReadCloser {
-	if response.StatusCode != http.StatusOK && response.StatusCode != http.StatusCreated ||
+	if !slices.Contains([]int{http.StatusOK, http.StatusCreated, http.StatusAccepted}, response.StatusCode) ||
 		response.Header.Get("Content-Encoding") != "" || len(t.caches.all()) == 0 {
 		return response.Body
 	}

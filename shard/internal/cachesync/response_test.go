@@ -85,6 +85,7 @@ func TestWriteTracker_LearnsHowFarAMemberHasWritten(t *testing.T) {
 		{"a large object", 201, j, encoded(t, j, deployment(2<<20)), "123"},
 		{"a large object in protobuf", 201, p, encoded(t, p, deployment(2<<20)), "123"},
 		{"a response that no API server gives", 201, j, encoded(t, j, deployment(maxResponse)), ""},
+		{"a deletion that a finalizer holds up", 202, j, inJSON, "123"}, // with the deprecated orphanDependents=false
 		{"an error", 409, j, status, ""},
 		{"an error that looks like an object", 500, j, inJSON, ""},
 		{"a status", 201, j, status, ""},
@@ -150,7 +151,7 @@ func BenchmarkObserve(b *testing.B) {
 				b.Run(fmt.Sprintf("%s/%dKiB/observed=%v", contentType[len("application/"):], size>>10, observed), func(b *testing.B) {
 					status := http.StatusCreated
 					if !observed {
-						status = http.StatusAccepted
+						status = http.StatusMultiStatus
 					}
 					b.ReportAllocs()
 					for b.Loop() {

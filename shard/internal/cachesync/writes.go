@@ -37,14 +37,14 @@ type WriteTracker struct {
 	kinds   map[schema.GroupVersionKind]*unshown
 }
 
-// unshown are, for one kind, the writes to objects that no informer has shown yet: creations, or
-// updates of objects that no informer selects.
+// unshown are, for one kind, the writes that informers may still have to show: creations, updates
+// of objects that they do not select, and writes after which the object has ended.
 type unshown struct {
 	writes []write  // in the order of their first write; at most maxUnshown
 	names  []string // of the informers that have shown the last object of the kind that was shown
-	// unselected says that no informer has shown the last such object within shownWithin: later
-	// ones do not count until one is shown.
-	unselected bool
+	// unselected are the names of the informers that have not shown the last such object within
+	// shownWithin: later ones do not count for them until they show one.
+	unselected map[string]bool
 }
 
 // write is an object as the API server has returned it in response to a write.
@@ -54,6 +54,8 @@ type write struct {
 	uid               types.UID
 	version           string
 	at                time.Time
+	missing           []string // names of informers that may still have to show it; "" is one without a name yet
+	late              bool     // for longer than shownWithin
 }
 
 // isOf reports whether informers of a name usually hold objects of the kind.
@@ -88,48 +90,79 @@ func (t *WriteTracker) note(w write) {
 	defer t.mu.Unlock()
 	k := t.kinds[w.kind]
 	if k == nil {
-		k = &unshown{}
-	}
-	shown := t.shown(k, &w)
-	if len(t.kinds) < maxKinds && len(t.candidates(k, &w)) > 0 { // else there is no cache of it
-		t.kinds[w.kind] = k
-	}
-	if shown || t.kinds[w.kind] == nil {
-		return
+		k = &unshown{unselected: map[string]bool{}}
 	}
 	t.settle(k)
+	t.look(k, &w)
+	if len(t.kinds) < maxKinds && len(w.missing)+len(k.names) > 0 { // else there is no cache of it
+		t.kinds[w.kind] = k
+	}
+	if len(w.missing) == 0 || t.kinds[w.kind] == nil {
+		return
+	}
 	same := func(other write) bool {
 		return other.namespace == w.namespace && other.object == w.object && other.uid == w.uid
 	}
 	if at := slices.IndexFunc(k.writes, same); at >= 0 {
-		if higher(w.version, k.writes[at].version) {
-			k.writes[at].version = w.version
+		known := &k.writes[at]
+		if higher(w.version, known.version) {
+			known.version = w.version
 		}
-		return
+		if !known.late {
+			return
+		}
+		w.version = known.version
+		k.writes = slices.Delete(k.writes, at, at+1)
 	}
 	if len(k.writes) == maxUnshown {
-		k.writes = slices.Delete(k.writes, 0, 1)
+		k.writes = slices.Delete(k.writes, 1, 2) // the oldest one shows whether informers select such objects
 	}
 	k.writes = append(k.writes, w)
 }
 
-// shown notes a write if informers show its object.
-func (t *WriteTracker) shown(k *unshown, w *write) bool {
-	var names []string
+// look finds out which informers of the kind have shown a write, and which may still have to.
+func (t *WriteTracker) look(k *unshown, w *write) {
+	late := time.Since(w.at) >= shownWithin
+	var shown, passed, missing, learned []string
 	for _, c := range t.caches.all() {
-		if c.shows(w) {
-			if name, _ := c.name(); name != "" {
-				names = append(names, name)
-			}
+		shows := c.shows(w)
+		switch name, known := c.name(); {
+		case !known:
+			missing = append(missing, "")
+		case name == "":
+		case shows:
+			shown = append(shown, name)
+		case !w.isOf(name) && !slices.Contains(k.names, name):
+		case !higher(w.version, c.GetStore().LastStoreSyncResourceVersion()):
+			// It shows a later state, in which the object has ended, or it does not select the object.
+			passed = append(passed, name)
+		case w.isOf(name):
+			missing = append(missing, name)
+		default:
+			learned = append(learned, name)
 		}
 	}
-	for _, name := range names {
+	for _, name := range shown {
 		raise(t.written, name, w.version)
+		delete(k.unselected, name)
 	}
-	if len(names) > 0 {
-		k.names, k.unselected = names, false
+	if len(shown) > 0 {
+		k.names = shown
+	} else {
+		missing = append(missing, learned...)
 	}
-	return len(names) > 0
+	if !late { // a bookmark may be what has passed a late one, and peers' bookmarks come later
+		for _, name := range passed {
+			raise(t.written, name, w.version)
+		}
+	}
+	w.missing = slices.DeleteFunc(missing, func(name string) bool { return slices.Contains(shown, name) || slices.Contains(passed, name) })
+	if late && !w.late {
+		w.late = true
+		for _, name := range w.missing {
+			k.unselected[name] = true
+		}
+	}
 }
 
 func raise(watermarks claim.Watermarks, name, version string) {
@@ -138,33 +171,18 @@ func raise(watermarks claim.Watermarks, name, version string) {
 	}
 }
 
-// settle notes what is known by now of the writes that were not shown.
+// settle notes what is known by now of the writes that were not shown. A late one does not count, but
+// is remembered: an informer that was cut off may still show it.
 func (t *WriteTracker) settle(k *unshown) {
-	k.writes = slices.DeleteFunc(k.writes, func(w write) bool {
-		if t.shown(k, &w) {
-			return true
-		}
-		late := time.Since(w.at) >= shownWithin
-		k.unselected = k.unselected || late
-		return late
-	})
-}
-
-// candidates returns the names of the informers that may show an object that none shows yet:
-// those that have shown others of its kind, or that usually hold its kind.
-func (t *WriteTracker) candidates(k *unshown, w *write) []string {
-	names := slices.Clone(k.names)
-	for _, c := range t.caches.all() {
-		if name, known := c.name(); !known || w.isOf(name) {
-			names = append(names, name)
-		}
+	for i := range k.writes {
+		t.look(k, &k.writes[i])
 	}
-	return names
+	k.writes = slices.DeleteFunc(k.writes, func(w write) bool { return len(w.missing) == 0 })
 }
 
 // Watermarks returns how far this member has written, as far as it matters to a peer
-// with the same informers. An object that no informer has shown within a second of its
-// creation is one that they do not select; until one is shown again, none of its kind counts.
+// with the same informers. An object that an informer has neither shown nor passed within a second
+// is one that it does not select; until the informer shows one again, none that is new to it counts.
 func (t *WriteTracker) Watermarks() claim.Watermarks {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -181,8 +199,8 @@ func (t *WriteTracker) Watermarks() claim.Watermarks {
 	watermarks := maps.Clone(t.written)
 	for _, k := range t.kinds {
 		for _, w := range k.writes {
-			for _, name := range t.candidates(k, &w) {
-				if !k.unselected && live[name] {
+			for _, name := range w.missing {
+				if !w.late && !k.unselected[name] && live[name] {
 					raise(watermarks, name, w.version)
 				}
 			}
