@@ -86,3 +86,66 @@ func TestR31_APeerThatIsMissingFromTheListMayHaveClaimedMore(t *testing.T) {
 	p.run(2*p.cfg.RenewPeriod + 2*time.Second)
 	p.wantStates(p.all(), nil)
 }
+
+// A new member's first list shows the held Lease of a restarted Pod of a StatefulSet. The watch is
+// behind and shows the void Lease that had this name before, and its end. It then has a gap in
+// which the held Lease is deleted. The watch never shows that Lease nor its end: what R64 says of
+// a Lease that only a list has shown applies to it, and so does R29.
+func TestR29_AnEventOfAnEarlierLeaseOfThatNameDoesNotShowTheListedOne(t *testing.T) {
+	for name, c := range map[string]struct{ gap bool }{"the machine ends": {false}, "the watch lists": {true}} {
+		t.Run(name, func(t *testing.T) {
+			p, list := askFirstList(t)
+			void := p.put("lease-b", Record{Member: "b", Phase: PhaseDraining})
+			p.remove("lease-b")
+			p.put("lease-b", p.peerRecord("b", PhaseActive, p.all()...))
+			p.step(ListResult{Op: list.Op, Outcome: OK, Leases: p.list()})
+			// The events that waited while the response was handled first (R86).
+			p.step(LeaseObserved{Lease: void})
+			p.step(LeaseDeleted{Last: void, Final: true})
+			p.remove("lease-b") // in a gap of the watch
+			if c.gap {
+				p.step(LeaseObserved{Lease: p.lease(p.cfg.Lease), Listed: true})
+				p.step(WatchProgress{Version: p.server.Version(), Listed: true})
+				if n := p.m.TombstoneCount(); n == 0 || len(p.m.Peers()) > 0 {
+					t.Errorf("the list of the watch does not have the Lease: %d tombstones, peers %+v", n, p.m.Peers())
+				}
+				return
+			}
+			if len(p.m.Tombstones()) == 0 {
+				t.Errorf("the next machine gets no tombstone for the Lease that the watch may never show: peers %+v", p.m.Peers())
+			}
+		})
+	}
+}
+
+// The same, and this member's Lease is deleted in the same gap. The next machine of the process must
+// wait, because the process of the deleted Lease may still work.
+func TestR64_TheNextMachineWaitsForALeaseThatOnlyAListHasShown(t *testing.T) {
+	p, list := askFirstList(t)
+	void := p.put("lease-b", Record{Member: "b", Phase: PhaseDraining})
+	p.remove("lease-b")
+	p.put("lease-b", p.peerRecord("b", PhaseActive, p.all()...))
+	p.step(ListResult{Op: list.Op, Outcome: OK, Leases: p.list()})
+	p.step(LeaseObserved{Lease: void})
+	p.step(LeaseDeleted{Last: void, Final: true})
+	own := p.lease(p.cfg.Lease)
+	p.remove("lease-b") // in a gap of the watch, as this member's own
+	p.remove(p.cfg.Lease)
+	p.step(LeaseDeleted{Last: own})
+	p.step(WatchProgress{Version: p.server.Version(), Listed: true}) // the gap has ended
+	p.step(WriteResult{Op: take[WriteLease](p).Op, Outcome: Conflict})
+	p.serve()
+	if p.m.stage != ended {
+		t.Fatal("the machine has not ended")
+	}
+	before := p.m
+	p.cfg.Predecessor, p.cfg.Holder = p.cfg.Holder, "a_2"
+	p.cfg.Tombstones, p.cfg.Knowledge = before.Tombstones(), before.Knowledge()
+	p.m, p.did = New(p.cfg), nil
+	p.step(Tick{})
+	p.step(Synced{})
+	for start := p.now.Mono; p.now.Mono-start < 14*time.Second; {
+		p.run(500 * time.Millisecond)
+		p.wantStates(nil, nil)
+	}
+}

@@ -227,7 +227,7 @@ func (m *Machine) followWatch(event Event) {
 	switch e := event.(type) {
 	case LeaseObserved:
 		m.observe(e.Lease, e.Listed)
-		if p := m.peers[e.Lease.Name]; p != nil {
+		if p := m.peers[e.Lease.Name]; p != nil && p.lease.UID == e.Lease.UID {
 			p.ahead = e.Ahead || p.ahead && CompareVersions(e.Lease.Version, p.lease.Version) < 0
 			p.unseen = false
 		}

@@ -81,6 +81,11 @@ func (m *Machine) takeBack(set mutantring.Set, to partitionState) {
 			Old:  "return p.unseen && !p.lease.Record.Void()",
 			New:  "return p.unseen && !p.lease.Record.Void() && !MUTANT_ON",
 		}}},
+		{Name: "takes an earlier Lease of a name for the one that a list has shown", Edits: []mutation.Edit{{
+			File: "machine.go",
+			Old:  "p != nil && p.lease.UID == e.Lease.UID {",
+			New:  "p != nil && (p.lease.UID == e.Lease.UID || MUTANT_ON) {",
+		}}},
 		{Name: "takes a Lease that ended before the watch started for a live one", Edits: []mutation.Edit{{
 			File: "list.go",
 			Old:  "case CompareVersions(m.watched, l.Version) >= 0:",
@@ -459,6 +464,7 @@ var unitTests = map[string]string{
 	"forgets the record of a Lease that is gone":                         "TestR32_ARecordThatComesBackAfterItsTombstoneIsJudged",
 	"does not follow the watch between two machines":                     "TestR64_ARecordThatIsShownBetweenTwoMachinesIsJudged",
 	"forgets a Lease that only a list has shown":                         "TestAPeerThatOnlyAListHasShown",
+	"takes an earlier Lease of a name for the one that a list has shown": "TestR29_AnEventOfAnEarlierLeaseOfThatNameDoesNotShowTheListedOne",
 	"takes a Lease that ended before the watch started for a live one":   "TestAPeerThatEndedBeforeTheWatchStarted",
 	"keeps the token of a claim that it made before the fence":           "TestR52_AClaimFromBeforeTheFenceGetsANewToken",
 	"believes that a member has seen a later version than its own write": "TestR49_AWatchedVersionAboveThatOfItsLeaseSaysNothing",
