@@ -6,6 +6,8 @@ package claim
 import (
 	"testing"
 	"time"
+
+	"github.com/tom-ludwig/operator-scaling/shard/ring"
 )
 
 // askFirstList returns the driver of a machine that waits for the response to its first list.
@@ -148,4 +150,92 @@ func TestR64_TheNextMachineWaitsForALeaseThatOnlyAListHasShown(t *testing.T) {
 		p.run(500 * time.Millisecond)
 		p.wantStates(nil, nil)
 	}
+}
+
+// claimNext returns the driver of a member that waits for the response to its first claim.
+func claimNext(t *testing.T) (*driver, WriteLease) {
+	t.Helper()
+	p := newDriver(t)
+	p.step(Tick{})
+	p.step(Synced{})
+	p.serve()
+	p.wait(p.cfg.Coalesce)
+	claim := take[WriteLease](p)
+	if claim.Record.Claims.Empty() {
+		t.Fatal("the write claims nothing")
+	}
+	return p, claim
+}
+
+// R29: a Lease has vanished if only a list has shown it and the watch has come further without
+// showing it. Here it is a list before an activation, and not the first one, that shows it. b claims
+// everything before this member does, and works: its list does not show the claim of this member.
+// The stream of this member's watch has just ended, and shows neither claim.
+func TestR29_ALeaseThatOnlyTheListBeforeAnActivationHasShown(t *testing.T) {
+	for name, c := range map[string]struct{ void, rejected, fenced bool }{
+		"a new name":                          {},
+		"the name of a void Lease":            {void: true},
+		"in a list that R17 rejects":          {rejected: true},
+		"fenced before the list was compared": {fenced: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p, claim := claimNext(t)
+			var void Lease
+			if c.void {
+				void = p.put("lease-b", Record{Member: "b", Phase: PhaseDraining})
+				p.show("lease-b")
+				p.remove("lease-b")
+			}
+			p.put("lease-b", p.peerRecord("b", PhaseActive, p.all()...))
+			before := p.lease(p.cfg.Lease)
+			p.step(WriteResult{Op: claim.Op, Outcome: OK, Lease: p.commit(claim)})
+			leases := p.list()
+			if c.rejected {
+				leases = []Lease{before, p.lease("lease-b")}
+			}
+			p.step(ListResult{Op: take[ListLeases](p).Op, Outcome: OK, Leases: leases})
+			p.wantStates(nil, p.all())
+			if c.fenced {
+				p.now = p.now.Add(p.cfg.RenewDeadline)
+				p.step(Tick{})
+				take[Fenced](p)
+			}
+			// The Lease is deleted, for instance with its Pod on a partitioned node, and then the
+			// watch lists again: it has come further without showing the Lease.
+			p.remove("lease-b")
+			if c.void {
+				p.step(LeaseDeleted{Last: void})
+			}
+			p.step(LeaseObserved{Lease: p.lease(p.cfg.Lease), Listed: true})
+			p.step(WatchProgress{Version: p.server.Version(), Listed: true})
+			for start := p.now.Mono; p.now.Mono-start < 14*time.Second; {
+				p.run(500 * time.Millisecond)
+				if active := p.in(ring.Active); len(active) > 0 {
+					t.Fatalf("works on %v while b may work", active)
+				}
+			}
+			p.run(3 * time.Second)
+			p.wantStates(p.all(), nil)
+		})
+	}
+}
+
+// While a list is in flight, the watch shows a peer that leaves. The list is older and still
+// contains it. The watch has shown how it ended, so nothing blocks.
+func TestL1_NoListMakesATombstoneOfAPeerThatHasLeft(t *testing.T) {
+	p, claim := claimNext(t)
+	p.step(WriteResult{Op: claim.Op, Outcome: OK, Lease: p.commit(claim)})
+	p.show(p.cfg.Lease)
+	list := take[ListLeases](p)
+	b := p.peer("b", PhaseDraining, 0)
+	leases := p.list()
+	b.Record.Holder, b.Record.Claims = "", Claims{}
+	last := p.put(b.Name, b.Record)
+	p.show(b.Name)
+	p.remove(b.Name)
+	p.step(LeaseDeleted{Last: last, Final: true})
+	p.catchUp()
+	p.step(ListResult{Op: list.Op, Outcome: OK, Leases: leases})
+	p.run(time.Second)
+	p.wantStates(p.all(), nil)
 }

@@ -162,7 +162,6 @@ func New(cfg Config) *Machine {
 		placed:         placement{inForce: cfg.Parameters, parameters: cfg.Parameters},
 		rank:           -1,
 		viewDirty:      true,
-		list:           listing{gone: map[string]bool{}},
 		caches:         caches{published: map[string]map[string]watermark{}},
 	}
 	m.own.fenced = true

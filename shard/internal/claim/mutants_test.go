@@ -86,6 +86,16 @@ func (m *Machine) takeBack(set mutantring.Set, to partitionState) {
 			Old:  "p != nil && p.lease.UID == e.Lease.UID {",
 			New:  "p != nil && (p.lease.UID == e.Lease.UID || MUTANT_ON) {",
 		}}},
+		{Name: "remembers only what the first list has shown", Edits: []mutation.Edit{{ // R29
+			File: "list.go",
+			Old:  "case m.list.gone[l.UID] ||",
+			New:  "case MUTANT_ON && m.known || m.list.gone[l.UID] ||",
+		}}},
+		{Name: "blocks for a listed Lease whose end the watch has shown", Edits: []mutation.Edit{{ // R29
+			File: "peers.go",
+			Old:  "if m.list.op != 0 {",
+			New:  "if m.list.op != 0 && !MUTANT_ON {",
+		}}},
 		{Name: "takes a Lease that ended before the watch started for a live one", Edits: []mutation.Edit{{
 			File: "list.go",
 			Old:  "case CompareVersions(m.watched, l.Version) >= 0:",
@@ -465,6 +475,8 @@ var unitTests = map[string]string{
 	"does not follow the watch between two machines":                     "TestR64_ARecordThatIsShownBetweenTwoMachinesIsJudged",
 	"forgets a Lease that only a list has shown":                         "TestAPeerThatOnlyAListHasShown",
 	"takes an earlier Lease of a name for the one that a list has shown": "TestR29_AnEventOfAnEarlierLeaseOfThatNameDoesNotShowTheListedOne",
+	"remembers only what the first list has shown":                       "TestR29_ALeaseThatOnlyTheListBeforeAnActivationHasShown",
+	"blocks for a listed Lease whose end the watch has shown":            "TestL1_NoListMakesATombstoneOfAPeerThatHasLeft",
 	"takes a Lease that ended before the watch started for a live one":   "TestAPeerThatEndedBeforeTheWatchStarted",
 	"keeps the token of a claim that it made before the fence":           "TestR52_AClaimFromBeforeTheFenceGetsANewToken",
 	"believes that a member has seen a later version than its own write": "TestR49_AWatchedVersionAboveThatOfItsLeaseSaysNothing",
