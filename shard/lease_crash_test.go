@@ -4,10 +4,15 @@
 package shard_test
 
 import (
+	"errors"
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"k8s.io/apimachinery/pkg/watch"
+	clienttesting "k8s.io/client-go/testing"
 
 	"github.com/tom-ludwig/operator-scaling/shard/shardtest"
 )
@@ -231,6 +236,42 @@ func TestL1_JoinAndStopUnderALateWatch(t *testing.T) {
 			})
 		})
 	}
+}
+
+// For half a minute the server refuses watches of Leases, and answers all other requests. A relist
+// that shows the member's last write counts as fresh (R34), so no member ends.
+func TestR34_MembersOutliveRefusedWatches(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cluster := shardtest.NewCluster()
+		var refuses atomic.Bool
+		var members []*member
+		for _, pod := range []string{"a", "b", "c"} {
+			client := cluster.Client(pod)
+			client.PrependWatchReactor("leases", func(clienttesting.Action) (bool, watch.Interface, error) {
+				return refuses.Load(), nil, errors.New("the server is unable to watch")
+			})
+			members = append(members, start(t, client, pod))
+		}
+		time.Sleep(30 * time.Second)
+		refuses.Store(true)
+		for _, pod := range []string{"a", "b", "c"} {
+			cluster.Break(pod, shardtest.None) // ends the streams
+		}
+		time.Sleep(40 * time.Second)
+		refuses.Store(false)
+		time.Sleep(30 * time.Second)
+		for n, m := range members {
+			select {
+			case err := <-m.done:
+				t.Errorf("Run of member %d has returned: %v", n, err)
+				m.done <- err
+			default:
+				if err := m.Ready(); err != nil {
+					t.Errorf("member %d is not ready: %v", n, err)
+				}
+			}
+		}
+	})
 }
 
 // The watch is late, and the server needs longer than WatchLagLimit for a list, or until it

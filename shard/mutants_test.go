@@ -216,6 +216,16 @@ var mutants = mutation.Package{
 			Old:  "\t\tcase restarted && verb == \"watch\":\n",
 			New:  "\t\tcase restarted && verb == \"watch\" && !MUTANT_ON:\n",
 		}}},
+		{Name: "does not list again before a watch request succeeds", Edits: []mutation.Edit{{ // R34
+			File: "internal/lease/watch.go",
+			Old:  "\t\tselect {\n\t\tcase <-time.After(backoff.Step()):\n",
+			New:  "\t\tif MUTANT_ON && attempt.Err() == nil {\n\t\t\ttime.Sleep(backoff.Step())\n\t\t\tcontinue\n\t\t}\n\t\tselect {\n\t\tcase <-time.After(backoff.Step()):\n",
+		}}},
+		{Name: "resumes a stream that it has cancelled", Edits: []mutation.Edit{{ // R34
+			File: "internal/lease/watch.go",
+			Old:  "\t\tcase attempt.Err() != nil: // whatever",
+			New:  "\t\tcase attempt.Err() != nil && MUTANT_ON:\n\t\t\treturn\n\t\tcase attempt.Err() != nil: // whatever",
+		}}},
 		{Name: "restarts a list that is in progress", Edits: []mutation.Edit{{ // R34
 			File: "internal/lease/watch.go",
 			Old:  "if verb != \"list\" || time.Since",
@@ -365,6 +375,7 @@ var unitTests = map[string]string{
 	"leaves parked what the fence had stopped":                    "TestFence_ResumesWhatWasParkedBeforeALateRenewal",
 	"streams its lists":                                           "TestL1_CrashUnderALateWatch",
 	"watches again instead of listing":                            "TestR34_SlowListsAndWatches",
+	"does not list again before a watch request succeeds":         "TestR34_MembersOutliveRefusedWatches",
 	"restarts a list that is in progress":                         "TestR34_SlowListsAndWatches",
 	"is ready although it can own nothing":                        "TestR89_ALeftoverLeaseIsReported",
 	"is ready on a ring with another operator":                    "TestReport_TwoOperatorsOnOneRing",
