@@ -177,7 +177,7 @@ func (m *Machine) judgeList() {
 	m.list.clear = clear
 	if !clear.Empty() {
 		m.list.contested = 0
-	} else { // the watch is about to show why
+	} else if !m.list.asked.Empty() { // the watch is about to show why
 		m.list.contested++
 		m.list.retryAt = m.now.Add(m.jitter(min(50*time.Millisecond<<min(m.list.contested-1, 10), m.cfg.RenewPeriod/3)))
 	}
