@@ -323,3 +323,32 @@ func TestL1_CrashUnderALateWatch(t *testing.T) {
 		})
 	}
 }
+
+// A member's Lease is lost while it knows a tombstone, and its last work takes a while to end. The
+// tombstone expires meanwhile: the next incarnation must not wait for it again (R29, R64, L1).
+func TestR64_TheTimeOfATombstoneRunsWhileTheLastWorkEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cluster := shardtest.NewCluster()
+		a := start(t, cluster.Client("a"), "a")
+		start(t, cluster.Client("b"), "b")
+		time.Sleep(10 * time.Second)
+		var done func()
+		for n := 0; done == nil && n < 1000; n++ {
+			_, done, _ = a.TryAcquire(t.Context(), fmt.Sprint("x/", n))
+		}
+		if done == nil {
+			t.Fatal("a owns nothing")
+		}
+		cluster.Break("b", shardtest.Unreachable)
+		cluster.Remove(namespace, "foo-b")
+		cluster.Remove(namespace, "foo-a")
+		time.Sleep(25 * time.Second) // of these, the tombstone of b counts for at most 15 s
+		done()
+		time.Sleep(5 * time.Second)
+		for n := range 100 {
+			if key := fmt.Sprint("x/", n); !a.OwnsKey(key) {
+				t.Fatalf("5 s after the member has started again, and 30 s after the Lease of b was deleted, %s has no owner", key)
+			}
+		}
+	})
+}

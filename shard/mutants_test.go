@@ -266,6 +266,11 @@ var mutants = mutation.Package{
 			Old:  "\t\ttombstones, knowledge = m.machine.Tombstones(), m.machine.Knowledge()\n",
 			New:  "\t\ttombstones, knowledge = m.machine.Tombstones(), m.machine.Knowledge()\n\t\tif MUTANT_ON {\n\t\t\ttombstones = nil\n\t\t}\n",
 		}}},
+		{Name: "stops the time of tombstones while its last work ends", Edits: []mutation.Edit{{ // R64
+			File: "internal/member/incarnation.go",
+			Old:  "\t\tm.machine.Step(m.Published.Now(), claim.Tick{}) // it gets",
+			New:  "\t\tif !MUTANT_ON {\n\t\t\tm.machine.Step(m.Published.Now(), claim.Tick{})\n\t\t} // it gets",
+		}}},
 		{Name: "forgets what its predecessor knew", Edits: []mutation.Edit{{ // R49
 			File: "internal/member/incarnation.go",
 			Old:  "machine.Tombstones, machine.Knowledge = predecessor, tombstones, knowledge\n",
@@ -373,6 +378,7 @@ var unitTests = map[string]string{
 	"counts a renewal that the server has stored differently":     "TestR87_AWebhookThatChangesTheRecord$/^one,_while_it_is_held",
 	"leaves parked what is active":                                "TestActivation_AdmitsWhatIsParked",
 	"leaves parked what the fence had stopped":                    "TestFence_ResumesWhatWasParkedBeforeALateRenewal",
+	"stops the time of tombstones while its last work ends":       "TestR64_TheTimeOfATombstoneRunsWhileTheLastWorkEnds",
 	"streams its lists":                                           "TestL1_CrashUnderALateWatch",
 	"watches again instead of listing":                            "TestR34_SlowListsAndWatches",
 	"does not list again before a watch request succeeds":         "TestR34_MembersOutliveRefusedWatches",

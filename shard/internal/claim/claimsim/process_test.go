@@ -103,6 +103,7 @@ func (p *process) live(predecessor *claim.Machine) {
 	w.born++
 	cfg.Holder = fmt.Sprintf("%s_%d", p.name, w.born)
 	if predecessor != nil {
+		predecessor.Step(p.clock.now(), claim.Tick{})
 		cfg.Tombstones, cfg.Knowledge = predecessor.Tombstones(), predecessor.Knowledge()
 		w.counts.Rejoins++
 	}
