@@ -4,10 +4,15 @@
 package shard_test
 
 import (
+	"errors"
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"k8s.io/apimachinery/pkg/watch"
+	clienttesting "k8s.io/client-go/testing"
 
 	"github.com/tom-ludwig/operator-scaling/shard/shardtest"
 )
@@ -233,6 +238,42 @@ func TestL1_JoinAndStopUnderALateWatch(t *testing.T) {
 	}
 }
 
+// For half a minute the server refuses watches of Leases, and answers all other requests. A relist
+// that shows the member's last write counts as fresh (R34), so no member ends.
+func TestR34_MembersOutliveRefusedWatches(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cluster := shardtest.NewCluster()
+		var refuses atomic.Bool
+		var members []*member
+		for _, pod := range []string{"a", "b", "c"} {
+			client := cluster.Client(pod)
+			client.PrependWatchReactor("leases", func(clienttesting.Action) (bool, watch.Interface, error) {
+				return refuses.Load(), nil, errors.New("the server is unable to watch")
+			})
+			members = append(members, start(t, client, pod))
+		}
+		time.Sleep(30 * time.Second)
+		refuses.Store(true)
+		for _, pod := range []string{"a", "b", "c"} {
+			cluster.Break(pod, shardtest.None) // ends the streams
+		}
+		time.Sleep(40 * time.Second)
+		refuses.Store(false)
+		time.Sleep(30 * time.Second)
+		for n, m := range members {
+			select {
+			case err := <-m.done:
+				t.Errorf("Run of member %d has returned: %v", n, err)
+				m.done <- err
+			default:
+				if err := m.Ready(); err != nil {
+					t.Errorf("member %d is not ready: %v", n, err)
+				}
+			}
+		}
+	})
+}
+
 // The watch is late, and the server needs longer than WatchLagLimit for a list, or until it
 // responds to a watch. All else is fast: no member ends.
 func TestR34_SlowListsAndWatches(t *testing.T) {
@@ -281,4 +322,33 @@ func TestL1_CrashUnderALateWatch(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A member's Lease is lost while it knows a tombstone, and its last work takes a while to end. The
+// tombstone expires meanwhile: the next incarnation must not wait for it again (R29, R64, L1).
+func TestR64_TheTimeOfATombstoneRunsWhileTheLastWorkEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cluster := shardtest.NewCluster()
+		a := start(t, cluster.Client("a"), "a")
+		start(t, cluster.Client("b"), "b")
+		time.Sleep(10 * time.Second)
+		var done func()
+		for n := 0; done == nil && n < 1000; n++ {
+			_, done, _ = a.TryAcquire(t.Context(), fmt.Sprint("x/", n))
+		}
+		if done == nil {
+			t.Fatal("a owns nothing")
+		}
+		cluster.Break("b", shardtest.Unreachable)
+		cluster.Remove(namespace, "foo-b")
+		cluster.Remove(namespace, "foo-a")
+		time.Sleep(25 * time.Second) // of these, the tombstone of b counts for at most 15 s
+		done()
+		time.Sleep(5 * time.Second)
+		for n := range 100 {
+			if key := fmt.Sprint("x/", n); !a.OwnsKey(key) {
+				t.Fatalf("5 s after the member has started again, and 30 s after the Lease of b was deleted, %s has no owner", key)
+			}
+		}
+	})
 }

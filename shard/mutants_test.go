@@ -216,6 +216,16 @@ var mutants = mutation.Package{
 			Old:  "\t\tcase restarted && verb == \"watch\":\n",
 			New:  "\t\tcase restarted && verb == \"watch\" && !MUTANT_ON:\n",
 		}}},
+		{Name: "does not list again before a watch request succeeds", Edits: []mutation.Edit{{ // R34
+			File: "internal/lease/watch.go",
+			Old:  "\t\tselect {\n\t\tcase <-time.After(backoff.Step()):\n",
+			New:  "\t\tif MUTANT_ON && attempt.Err() == nil {\n\t\t\ttime.Sleep(backoff.Step())\n\t\t\tcontinue\n\t\t}\n\t\tselect {\n\t\tcase <-time.After(backoff.Step()):\n",
+		}}},
+		{Name: "resumes a stream that it has cancelled", Edits: []mutation.Edit{{ // R34
+			File: "internal/lease/watch.go",
+			Old:  "\t\tcase attempt.Err() != nil: // whatever",
+			New:  "\t\tcase attempt.Err() != nil && MUTANT_ON:\n\t\t\treturn\n\t\tcase attempt.Err() != nil: // whatever",
+		}}},
 		{Name: "restarts a list that is in progress", Edits: []mutation.Edit{{ // R34
 			File: "internal/lease/watch.go",
 			Old:  "if verb != \"list\" || time.Since",
@@ -255,6 +265,11 @@ var mutants = mutation.Package{
 			File: "internal/member/incarnation.go",
 			Old:  "\t\ttombstones, knowledge = m.machine.Tombstones(), m.machine.Knowledge()\n",
 			New:  "\t\ttombstones, knowledge = m.machine.Tombstones(), m.machine.Knowledge()\n\t\tif MUTANT_ON {\n\t\t\ttombstones = nil\n\t\t}\n",
+		}}},
+		{Name: "stops the time of tombstones while its last work ends", Edits: []mutation.Edit{{ // R64
+			File: "internal/member/incarnation.go",
+			Old:  "\t\tm.machine.Step(m.Published.Now(), claim.Tick{}) // it gets",
+			New:  "\t\tif !MUTANT_ON {\n\t\t\tm.machine.Step(m.Published.Now(), claim.Tick{})\n\t\t} // it gets",
 		}}},
 		{Name: "forgets what its predecessor knew", Edits: []mutation.Edit{{ // R49
 			File: "internal/member/incarnation.go",
@@ -363,8 +378,10 @@ var unitTests = map[string]string{
 	"counts a renewal that the server has stored differently":     "TestR87_AWebhookThatChangesTheRecord$/^one,_while_it_is_held",
 	"leaves parked what is active":                                "TestActivation_AdmitsWhatIsParked",
 	"leaves parked what the fence had stopped":                    "TestFence_ResumesWhatWasParkedBeforeALateRenewal",
+	"stops the time of tombstones while its last work ends":       "TestR64_TheTimeOfATombstoneRunsWhileTheLastWorkEnds",
 	"streams its lists":                                           "TestL1_CrashUnderALateWatch",
 	"watches again instead of listing":                            "TestR34_SlowListsAndWatches",
+	"does not list again before a watch request succeeds":         "TestR34_MembersOutliveRefusedWatches",
 	"restarts a list that is in progress":                         "TestR34_SlowListsAndWatches",
 	"is ready although it can own nothing":                        "TestR89_ALeftoverLeaseIsReported",
 	"is ready on a ring with another operator":                    "TestReport_TwoOperatorsOnOneRing",

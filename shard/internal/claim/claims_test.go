@@ -32,7 +32,7 @@ func claiming(t *testing.T, change ...func(*Config)) (*driver, ListLeases) {
 func TestC1_ActiveOnlyAfterAListThatShowsNoOtherClaim(t *testing.T) {
 	p, l := claiming(t)
 	p.wantStates(nil, p.all())
-	b := p.put("lease-b", p.peerRecord("b", PhaseActive, 2, 3))
+	b := p.put("lease-b", p.peerRecord("b", PhaseDraining, 2, 3)) // not on the ring
 	p.step(ListResult{Op: l.Op, Outcome: OK, Leases: p.list()})
 	p.wantStates(nil, p.all()) // not before the watch has come to the list
 	p.catchUp()

@@ -362,3 +362,37 @@ func TestC9_SurvivorsShareTheEvictions(t *testing.T) {
 		t.Errorf("%d evictions, want at least %d", sent, total)
 	}
 }
+
+// A list that finds out whether a Lease still exists (R24) is sent for no partition, so no claim of
+// another member was found. It must not count for the backoff of contested claims: the next
+// handover takes message delays, and not a second (L1).
+func TestL1_AListForARefusedEvictionDelaysNoHandover(t *testing.T) {
+	p := newDriver(t)
+	mine := p.owned("a", "a", "b")
+	r := p.peerRecord("b", PhaseActive, p.all()...)
+	c := p.peerRecord("c", PhaseJoining)
+	p.put("lease-b", r)
+	p.show("lease-b")
+	p.put("lease-c", c)
+	p.show("lease-c")
+	p.put("lease-c", c) // its stream shows this version never: an eviction is refused
+	p.join()
+	lists := p.m.Stats().Lists
+	for p.m.Stats().Lists < lists+6 {
+		if p.now.Mono > 2*time.Hour {
+			t.Fatal("no lists")
+		}
+		if r.Seq++; r.Seq%40 == 0 {
+			p.put("lease-b", r)
+			p.show("lease-b")
+		}
+		p.run(50 * time.Millisecond)
+	}
+	// A moment after the last of them, b releases this member's partitions.
+	r.Seq++
+	r.Claims.Set = setOf(testPartitions, without(p.all(), mine)...)
+	p.put("lease-b", r)
+	p.show("lease-b")
+	p.run(p.cfg.Coalesce + 100*time.Millisecond)
+	p.wantStates(mine, nil)
+}

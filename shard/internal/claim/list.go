@@ -21,7 +21,7 @@ type listing struct {
 	answer     []Lease // the last one, until the watch has come to answerTo
 	answerTo   string
 	answeredAt Time
-	gone       map[string]bool // UIDs of Leases that the watch has shown to be deleted, until the first list has arrived
+	gone       map[string]bool // UIDs of Leases of which the watch has shown the end since the list was sent
 }
 
 // maybeList sends a list if one is needed: a new member has to learn its peers, or there
@@ -46,7 +46,7 @@ func (m *Machine) maybeList() {
 		}
 	}
 	m.stats.Lists++
-	m.list.op, m.list.asked, m.list.seq = m.op(), asked, m.own.confirmedSeq
+	m.list.op, m.list.asked, m.list.seq, m.list.gone = m.op(), asked, m.own.confirmedSeq, map[string]bool{}
 	m.do(ListLeases{Op: m.list.op, Timeout: m.timeout()})
 }
 
@@ -70,6 +70,7 @@ func (m *Machine) listed(e ListResult) {
 		m.noteWatermarks(l)
 		switch {
 		case l.Name != m.cfg.Lease:
+			m.noteListed(l)
 		case l.UID == m.own.uid:
 			showsClaims = m.showsClaims(l.Record)
 		default:
@@ -85,18 +86,6 @@ func (m *Machine) listed(e ListResult) {
 	m.list.again = 0
 	if !m.known {
 		m.known, m.knownAt = true, m.now
-		for _, l := range e.Leases {
-			// The watch may be ahead of the list, and does not show a deletion twice.
-			switch {
-			case m.peers[l.Name] != nil || l.Name == m.cfg.Lease || m.list.gone[l.UID]:
-			case CompareVersions(m.watched, l.Version) >= 0:
-				m.removePeer(l, false) // the watch started after its end
-			default:
-				m.observe(l, true)
-				m.peers[l.Name].ahead, m.peers[l.Name].unseen = true, true
-			}
-		}
-		m.list.gone = nil
 		return
 	}
 	m.list.answer, m.list.answerTo, m.list.answeredAt = e.Leases, "", m.now
@@ -104,6 +93,21 @@ func (m *Machine) listed(e ListResult) {
 		if CompareVersions(l.Version, m.list.answerTo) > 0 {
 			m.list.answerTo = l.Version
 		}
+	}
+}
+
+// noteListed handles a peer's Lease in a list that the watch has not shown (R29): the watch may
+// never do so, if it lists after the end of the Lease. The watch may also be ahead of the list,
+// and does not show an end twice.
+func (m *Machine) noteListed(l Lease) {
+	p := m.peers[l.Name]
+	switch {
+	case m.list.gone[l.UID] || p != nil && p.lease.UID == l.UID:
+	case CompareVersions(m.watched, l.Version) >= 0:
+		m.removePeer(l, false) // the watch started, or listed again, after its end
+	default:
+		m.observe(l, true)
+		m.peers[l.Name].ahead, m.peers[l.Name].unseen = true, true
 	}
 }
 
@@ -173,7 +177,7 @@ func (m *Machine) judgeList() {
 	m.list.clear = clear
 	if !clear.Empty() {
 		m.list.contested = 0
-	} else { // the watch is about to show why
+	} else if !m.list.asked.Empty() { // the watch is about to show why
 		m.list.contested++
 		m.list.retryAt = m.now.Add(m.jitter(min(50*time.Millisecond<<min(m.list.contested-1, 10), m.cfg.RenewPeriod/3)))
 	}

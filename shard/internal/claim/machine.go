@@ -164,7 +164,6 @@ func New(cfg Config) *Machine {
 		placed:         placement{inForce: cfg.Parameters, parameters: cfg.Parameters},
 		rank:           -1,
 		viewDirty:      true,
-		list:           listing{gone: map[string]bool{}},
 		caches:         caches{published: map[string]map[string]watermark{}},
 	}
 	m.own.fenced = true
@@ -229,7 +228,7 @@ func (m *Machine) followWatch(event Event) {
 	switch e := event.(type) {
 	case LeaseObserved:
 		m.observe(e.Lease, e.Listed)
-		if p := m.peers[e.Lease.Name]; p != nil {
+		if p := m.peers[e.Lease.Name]; p != nil && p.lease.UID == e.Lease.UID {
 			p.ahead = e.Ahead || p.ahead && CompareVersions(e.Lease.Version, p.lease.Version) < 0
 			p.unseen = false
 		}

@@ -81,6 +81,26 @@ func (m *Machine) takeBack(set mutantring.Set, to partitionState) {
 			Old:  "return p.unseen && !p.lease.Record.Void()",
 			New:  "return p.unseen && !p.lease.Record.Void() && !MUTANT_ON",
 		}}},
+		{Name: "takes an earlier Lease of a name for the one that a list has shown", Edits: []mutation.Edit{{
+			File: "machine.go",
+			Old:  "p != nil && p.lease.UID == e.Lease.UID {",
+			New:  "p != nil && (p.lease.UID == e.Lease.UID || MUTANT_ON) {",
+		}}},
+		{Name: "counts a list for a refused eviction as contested", Edits: []mutation.Edit{{ // R24
+			File: "list.go",
+			Old:  "} else if !m.list.asked.Empty() {",
+			New:  "} else if !m.list.asked.Empty() || MUTANT_ON {",
+		}}},
+		{Name: "remembers only what the first list has shown", Edits: []mutation.Edit{{ // R29
+			File: "list.go",
+			Old:  "case m.list.gone[l.UID] ||",
+			New:  "case MUTANT_ON && m.known || m.list.gone[l.UID] ||",
+		}}},
+		{Name: "blocks for a listed Lease whose end the watch has shown", Edits: []mutation.Edit{{ // R29
+			File: "peers.go",
+			Old:  "if m.list.op != 0 {",
+			New:  "if m.list.op != 0 && !MUTANT_ON {",
+		}}},
 		{Name: "takes a Lease that ended before the watch started for a live one", Edits: []mutation.Edit{{
 			File: "list.go",
 			Old:  "case CompareVersions(m.watched, l.Version) >= 0:",
@@ -459,6 +479,10 @@ var unitTests = map[string]string{
 	"forgets the record of a Lease that is gone":                         "TestR32_ARecordThatComesBackAfterItsTombstoneIsJudged",
 	"does not follow the watch between two machines":                     "TestR64_ARecordThatIsShownBetweenTwoMachinesIsJudged",
 	"forgets a Lease that only a list has shown":                         "TestAPeerThatOnlyAListHasShown",
+	"takes an earlier Lease of a name for the one that a list has shown": "TestR29_AnEventOfAnEarlierLeaseOfThatNameDoesNotShowTheListedOne",
+	"counts a list for a refused eviction as contested":                  "TestL1_AListForARefusedEvictionDelaysNoHandover",
+	"remembers only what the first list has shown":                       "TestR29_ALeaseThatOnlyTheListBeforeAnActivationHasShown",
+	"blocks for a listed Lease whose end the watch has shown":            "TestL1_NoListMakesATombstoneOfAPeerThatHasLeft",
 	"takes a Lease that ended before the watch started for a live one":   "TestAPeerThatEndedBeforeTheWatchStarted",
 	"keeps the token of a claim that it made before the fence":           "TestR52_AClaimFromBeforeTheFenceGetsANewToken",
 	"believes that a member has seen a later version than its own write": "TestR49_AWatchedVersionAboveThatOfItsLeaseSaysNothing",

@@ -170,7 +170,7 @@ func (m *Machine) observeOwn(l Lease) {
 // final state, the process may have claimed anything since.
 func (m *Machine) removePeer(last Lease, final bool) {
 	m.noteWatermarks(last)
-	if !m.known {
+	if m.list.op != 0 {
 		m.list.gone[last.UID] = true
 	}
 	since := m.now

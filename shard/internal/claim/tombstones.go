@@ -197,7 +197,7 @@ func encodedSize(s string) int {
 
 // Tombstones returns the tombstones for the machine that follows this one: those in force,
 // and one for each held Lease whose end the watch may never show, because only a read or a
-// list has shown that Lease.
+// list has shown that Lease. What remains of their times is that at the last [Machine.Step].
 func (m *Machine) Tombstones() []Tombstone {
 	list := m.tombstonesNow()
 	add := func(l Lease) {

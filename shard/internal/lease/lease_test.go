@@ -629,6 +629,100 @@ func (s *silentOnce) Watch(ctx context.Context, o metav1.ListOptions) (watch.Int
 	return s.LeaseInterface.Watch(ctx, o)
 }
 
+// The server answers lists, and refuses watches. Relist sends a list (R34), although at that moment
+// no request is under way: the watch waits before it sends the next one.
+func TestWatch_RelistListsWhileWatchRequestsFail(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cluster := shardtest.NewCluster()
+		c := config(cluster, "a")
+		c.Leases = noWatches{c.Leases}
+		w := lease.NewWatch(c, patience)
+		ctx, cancel := context.WithCancel(context.Background())
+		var observed atomic.Int64
+		done := make(chan error, 1)
+		go func() {
+			done <- w.Run(ctx, func(e claim.Event) {
+				if _, ok := e.(claim.LeaseObserved); ok {
+					observed.Add(1)
+				}
+			}, func(string, error) {})
+		}()
+		time.Sleep(time.Minute)
+		if _, _, err := lease.NewClient(config(cluster, "b")).Create(t.Context(), record("b")); err != nil {
+			t.Fatal(err)
+		}
+		for range 4 {
+			w.Relist()
+			time.Sleep(patience)
+		}
+		if observed.Load() == 0 {
+			t.Error("no list followed four calls of Relist")
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// noWatches are Leases whose watch requests fail at once.
+type noWatches struct {
+	coordinationclient.LeaseInterface
+}
+
+func (noWatches) Watch(context.Context, metav1.ListOptions) (watch.Interface, error) {
+	return nil, errors.New("the server is unable to watch")
+}
+
+// The response to a watch request arrives at the moment in which Relist cancels the request.
+func TestWatch_RelistAtTheMomentOfAResponse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cluster := shardtest.NewCluster()
+		c := config(cluster, "a")
+		leases := &lateStream{LeaseInterface: c.Leases}
+		c.Leases = leases
+		w := lease.NewWatch(c, patience)
+		ctx, cancel := context.WithCancel(context.Background())
+		done := make(chan error, 1)
+		go func() { done <- w.Run(ctx, func(claim.Event) {}, func(string, error) {}) }()
+		time.Sleep(time.Minute)
+		w.Relist()
+		time.Sleep(2 * time.Second)
+		if n := leases.lists.Load(); n != 2 {
+			t.Errorf("%d lists, want the first one and one after Relist", n)
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// lateStream are Leases whose first watch request is answered when it is cancelled: with a stream
+// that ends at once.
+type lateStream struct {
+	coordinationclient.LeaseInterface
+	lists atomic.Int64
+	once  sync.Once
+}
+
+func (l *lateStream) List(ctx context.Context, o metav1.ListOptions) (*coordinationv1.LeaseList, error) {
+	l.lists.Add(1)
+	return l.LeaseInterface.List(ctx, o)
+}
+
+func (l *lateStream) Watch(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+	var late watch.Interface
+	l.once.Do(func() {
+		<-ctx.Done()
+		late = watch.NewEmptyWatch()
+	})
+	if late != nil {
+		return late, nil
+	}
+	return l.LeaseInterface.Watch(ctx, o)
+}
+
 // Run leaves no goroutine behind, also if a stream is slow to end.
 func TestWatch_RunWaitsForItsStream(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

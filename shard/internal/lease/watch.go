@@ -38,7 +38,7 @@ type Watch struct {
 	cfg       Config
 	patience  time.Duration // Relist leaves a list alone that was sent less than this ago
 	reflector *cache.Reflector
-	restart   atomic.Pointer[func()] // Relist calls it; replaced for each request and each stream
+	restart   atomic.Pointer[func()] // Relist calls it; replaced for each request
 	streams   sync.WaitGroup         // goroutines of streams; Run waits for them
 
 	// Run sets these before the reflector starts; its goroutine uses them.
@@ -59,18 +59,18 @@ func NewWatch(cfg Config, patience time.Duration) *Watch {
 		unstreamed{&cache.ListWatch{
 			ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
 				o.LabelSelector, o.ResourceVersion = cfg.Selector(), "" // a quorum read
-				list, done, err := persist(ctx, w, "list", func(ctx context.Context) (runtime.Object, error) { return cfg.Leases.List(ctx, o) })
+				list, _, done, err := persist(ctx, w, "list", func(ctx context.Context) (runtime.Object, error) { return cfg.Leases.List(ctx, o) })
 				done()
 				return list, err
 			},
 			WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
 				o.LabelSelector = cfg.Selector()
-				stream, done, err := persist(ctx, w, "watch", func(ctx context.Context) (watch.Interface, error) { return cfg.Leases.Watch(ctx, o) })
+				stream, attempt, done, err := persist(ctx, w, "watch", func(ctx context.Context) (watch.Interface, error) { return cfg.Leases.Watch(ctx, o) })
 				if err != nil {
 					done()
 					return nil, err
 				}
-				return w.restartable(ctx, stream, done), nil
+				return w.restartable(ctx, attempt, stream, done), nil
 			},
 		}},
 		&coordinationv1.Lease{}, (*store)(w), cache.ReflectorOptions{
@@ -101,7 +101,7 @@ func (w *Watch) Run(ctx context.Context, deliver func(claim.Event), answered fun
 // jitter.
 var retry = wait.Backoff{Duration: 100 * time.Millisecond, Factor: 2, Jitter: 0.5, Steps: 10, Cap: time.Second}
 
-// errRelist is the cause for which Relist cancels a request without a response.
+// errRelist is the cause for which Relist cancels a request.
 var errRelist = errors.New("no response before the watch was restarted")
 
 // persist repeats a request until it gets a response that the reflector can handle by
@@ -110,12 +110,16 @@ var errRelist = errors.New("no response before the watch was restarted")
 //
 // Relist cancels a request that has no response yet: client-go sets no timeout for lists
 // and watches, and a server may never respond. It gives a list some time, because a list that
-// is never finished shows nothing. The caller must call done when it no longer needs the
-// response or the stream.
-func persist[T any](ctx context.Context, w *Watch, verb string, request func(context.Context) (T, error)) (answer T, done context.CancelFunc, err error) {
+// is never finished shows nothing. It also ends the delay before the next attempt, and a watch
+// then returns the error after which the reflector lists.
+//
+// attempt is the context of the last request: Relist may still cancel it. The caller must call
+// done when it no longer needs the response or the stream.
+func persist[T any](ctx context.Context, w *Watch, verb string, request func(context.Context) (T, error)) (answer T, attempt context.Context, done context.CancelFunc, err error) {
 	backoff := retry
 	for {
-		attempt, cancel := context.WithCancelCause(ctx)
+		var cancel context.CancelCauseFunc
+		attempt, cancel = context.WithCancelCause(ctx)
 		done = func() { cancel(nil) }
 		sent := time.Now()
 		restart := func() {
@@ -126,29 +130,33 @@ func persist[T any](ctx context.Context, w *Watch, verb string, request func(con
 		w.restart.Store(&restart)
 		answer, err = request(attempt)
 		if ctx.Err() != nil {
-			return answer, done, err
+			return answer, attempt, done, err
 		}
 		if err == nil {
 			w.answered(verb, nil)
-			return answer, done, nil
+			return answer, attempt, done, nil
 		}
-		restarted := attempt.Err() != nil
-		if restarted {
+		if attempt.Err() != nil {
 			err = fmt.Errorf("%w: %w", context.Cause(attempt), err)
 		}
 		w.answered(verb, err)
 		switch {
-		case restarted && verb == "watch":
-			return answer, done, apierrors.FromObject(expired()) // the same watch again would show no list
+		case attempt.Err() != nil: // see below
 		case apierrors.IsResourceExpired(err), apierrors.IsGone(err), // the reflector lists again
 			apierrors.IsTimeout(err): // the watch cache is behind the requested version
-			return answer, done, err
+			return answer, attempt, done, err
 		}
-		done()
 		select {
 		case <-time.After(backoff.Step()):
-		case <-ctx.Done():
-			return answer, done, err
+		case <-attempt.Done(): // Relist was called, perhaps during the request, or ctx is done
+		}
+		restarted := attempt.Err() != nil
+		done()
+		switch {
+		case ctx.Err() != nil:
+			return answer, attempt, done, err
+		case restarted && verb == "watch":
+			return answer, attempt, done, apierrors.FromObject(expired()) // the same watch again would show no list
 		}
 	}
 }
@@ -265,15 +273,12 @@ func (w *Watch) Relist() {
 	}
 }
 
-// restartable forwards a stream until Relist requests a new one. It then returns the error
+// restartable forwards a stream until Relist cancels its request. It then returns the error
 // that the API server returns for a version that is too old, because after that error a
 // reflector lists again instead of resuming. done is called at the end.
-func (w *Watch) restartable(ctx context.Context, inner watch.Interface, done func()) watch.Interface {
-	restart := make(chan struct{})
-	end := sync.OnceFunc(func() { close(restart) })
-	w.restart.Store(&end)
+func (w *Watch) restartable(ctx, attempt context.Context, inner watch.Interface, done func()) watch.Interface {
 	s := &stream{inner: inner, done: done, events: make(chan watch.Event), stopped: make(chan struct{})}
-	w.streams.Go(func() { s.pass(ctx, restart) })
+	w.streams.Go(func() { s.pass(ctx, attempt) })
 	return s
 }
 
@@ -292,7 +297,7 @@ func (s *stream) ResultChan() <-chan watch.Event { return s.events }
 
 func (s *stream) Stop() { s.once.Do(func() { close(s.stopped); s.inner.Stop() }) }
 
-func (s *stream) pass(ctx context.Context, restart <-chan struct{}) {
+func (s *stream) pass(ctx, attempt context.Context) {
 	defer close(s.events)
 	defer s.done()
 	defer s.Stop()
@@ -300,17 +305,18 @@ func (s *stream) pass(ctx context.Context, restart <-chan struct{}) {
 		var event watch.Event
 		var more bool
 		select {
-		case <-ctx.Done():
-			return
+		case <-attempt.Done():
 		case <-s.stopped:
 			return
-		case <-restart:
-			s.inner.Stop()
-			event = watch.Event{Type: watch.Error, Object: expired()}
 		case event, more = <-s.inner.ResultChan():
-			if !more {
-				return
-			}
+		}
+		switch {
+		case ctx.Err() != nil:
+			return
+		case attempt.Err() != nil: // whatever the stream has returned since
+			event = watch.Event{Type: watch.Error, Object: expired()}
+		case !more:
+			return
 		}
 		select {
 		case s.events <- event:

@@ -61,6 +61,7 @@ func (m *Member) startIncarnation(predecessor string) {
 	var tombstones []claim.Tombstone
 	var knowledge claim.Knowledge
 	if predecessor != "" {
+		m.machine.Step(m.Published.Now(), claim.Tick{}) // it gets no ticks, and the time of its tombstones has passed
 		tombstones, knowledge = m.machine.Tombstones(), m.machine.Knowledge()
 		m.retiredStats = m.retiredStats.Plus(m.machine.Stats())
 		m.Published.Change(func(v *View) { v.Holder = newHolder(m.cfg.Machine.Member) })

@@ -242,6 +242,7 @@ type receivedPeer struct {
 	lease  claim.Lease
 	newest claim.Lease // with the highest version of this holder: an older one proves nothing
 	since  time.Duration
+	ahead  bool // a list has shown it; what the watch shows of earlier versions, and of earlier Leases of that name, does not count
 }
 
 func (t *received) receive(p *process, e claim.Event, now claim.Time) {
@@ -251,7 +252,9 @@ func (t *received) receive(p *process, e claim.Event, now claim.Time) {
 	case claim.DeleteResult:
 		delete(t.removals, e.Op)
 	case claim.LeaseObserved:
-		t.see(p, e.Lease, now)
+		if peer := t.peers[e.Lease.Name]; !peer.ahead || e.Listed || claim.CompareVersions(e.Lease.Version, peer.lease.Version) >= 0 {
+			t.see(p, e.Lease, now)
+		}
 	case claim.GetResult:
 		r := e.Lease.Record
 		if e.Outcome == claim.OK && r.Holder != p.holder {
@@ -264,11 +267,17 @@ func (t *received) receive(p *process, e claim.Event, now claim.Time) {
 			t.confirm(p, e.Lease.UID, r.Seq, now)
 		}
 	case claim.LeaseDeleted:
-		delete(t.peers, e.Last.Name)
+		if t.peers[e.Last.Name].lease.UID == e.Last.UID {
+			delete(t.peers, e.Last.Name)
+		}
 	case claim.ListResult:
 		for _, l := range e.Leases {
-			if _, known := t.peers[l.Name]; !known && l.Name != p.lease {
+			was, known := t.peers[l.Name]
+			if l.Name != p.lease && (!known || was.lease.UID != l.UID && claim.CompareVersions(l.Version, was.lease.Version) > 0) {
 				t.see(p, l, now)
+				peer := t.peers[l.Name]
+				peer.ahead = true
+				t.peers[l.Name] = peer
 			}
 		}
 	case claim.WriteResult:
@@ -311,7 +320,7 @@ func (t *received) see(p *process, l claim.Lease, now claim.Time) {
 				newest.Version = was.newest.Version
 			}
 		}
-		t.peers[l.Name] = receivedPeer{l, newest, since}
+		t.peers[l.Name] = receivedPeer{lease: l, newest: newest, since: since}
 		return
 	}
 	if l.Record.Holder != p.holder && l.UID != t.uid { // a user may have edited the holder

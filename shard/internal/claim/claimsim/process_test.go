@@ -103,6 +103,7 @@ func (p *process) live(predecessor *claim.Machine) {
 	w.born++
 	cfg.Holder = fmt.Sprintf("%s_%d", p.name, w.born)
 	if predecessor != nil {
+		predecessor.Step(p.clock.now(), claim.Tick{})
 		cfg.Tombstones, cfg.Knowledge = predecessor.Tombstones(), predecessor.Knowledge()
 		w.counts.Rejoins++
 	}
@@ -265,7 +266,13 @@ func (p *process) do(a claim.Action) {
 			return claim.EvictResult{Op: a.Op, Outcome: outcome, Lease: l}
 		}, claim.EvictResult{Op: a.Op})
 	case claim.ListLeases:
-		p.request(a.Timeout, false, func() claim.Event { return claim.ListResult{Op: a.Op, Outcome: claim.OK, Leases: s.list()} }, claim.ListResult{Op: a.Op})
+		p.request(a.Timeout, false, func() claim.Event {
+			leases := s.list()
+			if p.w.onList != nil {
+				p.w.onList(p, leases)
+			}
+			return claim.ListResult{Op: a.Op, Outcome: claim.OK, Leases: leases}
+		}, claim.ListResult{Op: a.Op})
 	case claim.BuildRing:
 		m := p.machine
 		p.w.after(p.ringDelay(), func() { p.own(m, func() { p.step(a.Build()) }) })

@@ -33,14 +33,15 @@ type sim struct {
 	objects       []object // by point
 	writes        []write  // to any of them, in order
 	counts        counts
-	formed        int                // handovers before the first fault
-	faultsCleared bool               // the faults are over
-	closed        time.Duration      // until when no process may start; see replaceByForce
-	waiting       int                // processes that wait for that
-	fighters      map[string]fighter // by Lease: clients that write it after each write of its member
-	rested        time.Duration      // how long it took to come to rest after the faults
-	without       string             // the active mutant of the machine's caller, if any
-	spans         []span             // the faults that took effect, in order
+	formed        int                                     // handovers before the first fault
+	faultsCleared bool                                    // the faults are over
+	closed        time.Duration                           // until when no process may start; see replaceByForce
+	waiting       int                                     // processes that wait for that
+	fighters      map[string]fighter                      // by Lease: clients that write it after each write of its member
+	rested        time.Duration                           // how long it took to come to rest after the faults
+	without       string                                  // the active mutant of the machine's caller, if any
+	spans         []span                                  // the faults that took effect, in order
+	onList        func(by *process, leases []claim.Lease) // is called when a process's list is carried out, if it is not nil
 	failure       error
 }
 
