@@ -230,7 +230,7 @@ func (m *Machine) followWatch(event Event) {
 		m.observe(e.Lease, e.Listed)
 		if p := m.peers[e.Lease.Name]; p != nil && p.lease.UID == e.Lease.UID {
 			p.ahead = e.Ahead || p.ahead && CompareVersions(e.Lease.Version, p.lease.Version) < 0
-			p.unseen = false
+			p.unseen, p.relisted = false, p.relisted && !e.Ahead
 		}
 		if !e.Listed {
 			m.watched = e.Lease.Version

@@ -63,8 +63,8 @@ func (m *Machine) takeBack(set mutantring.Set, to partitionState) {
 		}}},
 		{Name: "takes a version that was on its way for an edit", Edits: []mutation.Edit{{
 			File: "peers.go",
-			Old:  "if p != nil && p.ahead && !listed",
-			New:  "if p != nil && p.ahead && !listed && !MUTANT_ON",
+			Old:  "if p != nil && p.ahead && (!listed || !p.relisted)",
+			New:  "if p != nil && p.ahead && (!listed || !p.relisted) && !MUTANT_ON",
 		}}},
 		{Name: "takes what its predecessor has handled for gone", Edits: []mutation.Edit{{
 			File: "newcomer.go",

@@ -77,6 +77,9 @@ func (m *Machine) progress(e WatchProgress) {
 	for _, p := range m.peersWhere(func(p *peer) bool { return p.unseen && CompareVersions(p.lease.Version, e.Version) <= 0 }) {
 		m.removePeer(p.lease, false) // the watch was behind it and has shown neither it nor its end
 	}
+	for _, p := range m.peers {
+		p.relisted = true
+	}
 	k := &m.knowledge
 	if k.settled || k.listed != "" {
 		return

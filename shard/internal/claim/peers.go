@@ -33,12 +33,15 @@ type peer struct {
 	sweepAt        Time   // when a void Lease may be deleted
 	sweptLast      bool   // its deletion was sent when this member, the last one, left
 	ahead          bool   // the watch may still show earlier versions
+	relisted       bool   // the watch has ended a list since ahead was set
 	unseen         bool   // a list has shown it, and the watch has not
 }
 
 // observe handles a Lease that the watch shows. Watch events are in order, so the newest
 // one always counts. Its version is not compared with earlier ones, because after a
-// restore of the server's database versions continue from a lower number.
+// restore of the server's database versions continue from a lower number. Only what is older than
+// a list has shown does not count: events until the watch has come to that version, and the list
+// that it may be in. A later list may be that of a restored database.
 //
 // A list may show it after a gap, in which there may have been other versions.
 func (m *Machine) observe(l Lease, listed bool) {
@@ -48,7 +51,7 @@ func (m *Machine) observe(l Lease, listed bool) {
 		return
 	}
 	p := m.peers[l.Name]
-	if p != nil && p.ahead && !listed && CompareVersions(l.Version, p.lease.Version) < 0 {
+	if p != nil && p.ahead && (!listed || !p.relisted) && CompareVersions(l.Version, p.lease.Version) < 0 {
 		return // it was on its way when a list showed a later version
 	}
 	if p != nil && p.lease.UID != l.UID {

@@ -450,3 +450,34 @@ func TestR32_AnOlderVersionThatWasOnItsWayIsNoEdit(t *testing.T) {
 		t.Error("an old record counts")
 	}
 }
+
+// A list, or the machine before, has shown a later version than a list of the watch that was sent
+// before. A later list may be that of a restored database.
+func TestR32_AnOlderVersionInAListThatWasOnItsWayIsNoEdit(t *testing.T) {
+	for name, inherited := range map[string]bool{"after a list": false, "after the machine before": true} {
+		t.Run(name, func(t *testing.T) {
+			p, list := askFirstList(t)
+			r := p.peerRecord("b", PhaseActive, 0)
+			r.Seq = 4
+			older := p.put("lease-b", r)
+			r.Seq = 5
+			newer := p.put("lease-b", r)
+			if inherited {
+				p.step(LeaseObserved{Lease: newer, Listed: true, Ahead: true})
+			} else {
+				p.step(ListResult{Op: list.Op, Outcome: OK, Leases: p.list()})
+			}
+			edited := func() bool {
+				p.step(LeaseObserved{Lease: older, Listed: true})
+				defer p.step(WatchProgress{Version: older.Version, Listed: true})
+				return p.m.peers["lease-b"].lease.Record.Edited
+			}
+			if edited() {
+				t.Error("what was on its way counts as an edit")
+			}
+			if !edited() {
+				t.Error("an old record in a later list counts")
+			}
+		})
+	}
+}
