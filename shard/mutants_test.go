@@ -336,8 +336,23 @@ var mutants = mutation.Package{
 		}}},
 		{Name: "does not wake who waits for a key", Edits: []mutation.Edit{{
 			File: "../workqueue/acquire.go",
-			Old:  "\tfor key := range a.waiting {\n",
-			New:  "\tfor key := range a.waiting {\n\t\tif MUTANT_ON {\n\t\t\tbreak\n\t\t}\n",
+			Old:  "\tdefer a.queue.mu.Unlock()\n\ta.wakeAll()\n",
+			New:  "\tdefer a.queue.mu.Unlock()\n\tif !MUTANT_ON {\n\t\ta.wakeAll()\n\t}\n",
+		}}},
+		{Name: "lets callers that it wakes acquire out of turn", Edits: []mutation.Edit{{
+			File: "../workqueue/acquire.go",
+			Old:  "a.tryTake(key, point, a.waiting[key][0] != turn)",
+			New:  "a.tryTake(key, point, a.waiting[key][0] != turn && !MUTANT_ON)",
+		}}},
+		{Name: "lets Acquire hold up the drain of its caller's work", Edits: []mutation.Edit{{
+			File: "../workqueue/acquire.go",
+			Old:  "return ok && work.Owner.State(work.Point) != ring.Active",
+			New:  "return ok && work.Owner.State(work.Point) != ring.Active && !MUTANT_ON",
+		}}},
+		{Name: "does not notify callers of Acquire of a drain", Edits: []mutation.Edit{{
+			File: "../workqueue/acquire.go",
+			Old:  "\ta.queue.Drain(draining)\n\ta.Readmit()\n",
+			New:  "\ta.queue.Drain(draining)\n\tif !MUTANT_ON {\n\t\ta.Readmit()\n\t}\n",
 		}}},
 		{Name: "hands over what is acquired", Edits: []mutation.Edit{{
 			File: "sharder.go",
@@ -380,6 +395,9 @@ var unitTests = map[string]string{
 	"passes no turn on":                                           "TestAcquire_ACallerThatGivesUpPassesItsTurnOn",
 	"ends what another caller has acquired":                       "TestAcquire_CallersOfOneKeyTakeTurns",
 	"does not wake who waits for a key":                           "TestAcquire_WaitsForTheHandover",
+	"lets callers that it wakes acquire out of turn":              "TestAcquire_CallersThatAreWokenTogetherKeepTheirTurns",
+	"lets Acquire hold up the drain of its caller's work":         "TestAcquire_InWorkThatIsDrainedDoesNotHoldUpTheDrain",
+	"does not notify callers of Acquire of a drain":               "TestAcquire_InWorkThatIsDrainedDoesNotHoldUpTheDrain",
 	"hands over what is acquired":                                 "TestAcquire_NoTwoMembersHoldAKey",
 	"lets callers wait for keys when it stops":                    "TestAcquire_ReturnsWhenTheMemberStops",
 	"gives out keys after Run":                                    "TestAcquire_DrainTimeout",
