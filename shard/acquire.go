@@ -5,8 +5,8 @@ package shard
 
 import "context"
 
-// Acquire is for work that does not come from a [Queue]: a periodic loop, a callback, a library
-// with a queue of its own. It waits until this member may work on the object with the given key
+// Acquire is for work that does not come from a [Queue]: a periodic loop, a library with a
+// queue of its own, a callback other than an informer's handler. It waits until this member may work on the object with the given key
 // string, which is that of [Sharder.KeyOf]. It returns the context for the work, and the function
 // that ends it. Call done when the work has ended; more calls of it do nothing.
 //
@@ -20,8 +20,19 @@ import "context"
 // not acquire a key that it holds. Acquired keys and the items of queues do not exclude each
 // other within this member, just as two queues do not. Between members they do.
 //
-// Acquire returns an error that wraps the cause of ctx if ctx ends first, and [ErrStopped] when
-// Run is stopped or has returned. It may be called before Run, and waits.
+// Work on an item of a [Queue], or on a key, may acquire other keys, or its item's own. It must pass
+// its context: while its partition is being handed over, Acquire then returns [ErrDraining] instead
+// of waiting. With a context that is not derived from it, such as context.TODO(), the handover waits
+// for the work, the work for Acquire, and Acquire for the handover, until Run returns
+// [ErrDrainTimeout].
+//
+// Do not call Acquire in the handler of an informer. An informer calls a handler with one event at
+// a time, and waits until it returns. Handlers are also called with updates of what is being handed
+// over. While Acquire then waits for the key, maybe for ever, the handler gets no event of any
+// object. Use TryAcquire, or add the object to a [Queue], which is what handlers are for.
+//
+// Acquire returns an error that wraps the cause of ctx if ctx ends first, [ErrDraining] as described
+// above, and [ErrStopped] when Run is stopped or has returned. It may be called before Run, and waits.
 //
 // It waits for a key of another member too, maybe for ever. The workers of a queue that is not a
 // [Queue] therefore use TryAcquire. They drop the item on [ErrNotOwned], and add it again with a

@@ -17,6 +17,7 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/uuid"
+	"k8s.io/client-go/tools/cache"
 
 	"github.com/tom-ludwig/operator-scaling/shard"
 	"github.com/tom-ludwig/operator-scaling/shard/shardtest"
@@ -122,6 +123,28 @@ func TestAcquire_NoCallerJumpsTheQueue(t *testing.T) {
 	})
 }
 
+// An activation wakes all callers at once.
+func TestAcquire_CallersThatAreWokenTogetherKeepTheirTurns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := start(t, shardtest.NewCluster().Client("a"), "a")
+		first, second := map[string]<-chan acquired{}, map[string]<-chan acquired{}
+		for _, key := range manyKeys {
+			first[key] = acquire(t.Context(), m, key)
+			waits(t, first[key])
+			second[key] = acquire(t.Context(), m, key)
+			waits(t, second[key])
+		}
+		time.Sleep(5 * time.Second)
+		for _, key := range manyKeys {
+			if len(second[key]) > 0 {
+				t.Fatalf("the second caller for %s was first", key)
+			}
+			now(t, first[key]).done()
+			now(t, second[key]).done()
+		}
+	})
+}
+
 // A caller that gives up must not keep the turn that it was given.
 func TestAcquire_ACallerThatGivesUpPassesItsTurnOn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -186,6 +209,68 @@ func TestAcquire_WaitsForTheHandover(t *testing.T) {
 		time.Sleep(time.Second)
 		now(t, back).done()
 	})
+}
+
+// Whatever Acquire waits for, it may come only after the drain, and the drain waits for the caller.
+// Without the error, the drain would take DrainGrace.
+func TestAcquire_InWorkThatIsDrainedDoesNotHoldUpTheDrain(t *testing.T) {
+	for name, work := range map[string]func(m *member, q shard.Queue[cache.ObjectName], item cache.ObjectName) (context.Context, func()){
+		"on an item of a queue": func(_ *member, q shard.Queue[cache.ObjectName], item cache.ObjectName) (context.Context, func()) {
+			q.Add(item)
+			got, ctx, _ := q.GetWithContext(context.TODO())
+			return ctx, func() { q.Done(got) }
+		},
+		"on a key": func(m *member, _ shard.Queue[cache.ObjectName], item cache.ObjectName) (context.Context, func()) {
+			ctx, done, err := m.Acquire(context.TODO(), item.String())
+			if err != nil {
+				panic(err)
+			}
+			return ctx, done
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				a, cluster := owner(t)
+				q := newTestQueue(a.Sharder)
+				defer q.ShutDown()
+				item, other := twoOfOnePartition(t, manyKeys, "b")
+				ctx, end := work(a, q, item)
+				defer end()
+				first := now(t, acquire(t.Context(), a, other.String()))
+				defer first.done()
+				second := acquire(t.Context(), a, other.String())
+				waits(t, second)
+				nested := acquire(ctx, a, other.String()) // before the drain, and behind others
+				waits(t, nested)
+				b := start(t, cluster.Client("b"), "b")
+				for a.OwnsKey(item.String()) {
+					time.Sleep(time.Millisecond)
+				}
+				if err := now(t, nested).err; !errors.Is(err, shard.ErrDraining) {
+					t.Errorf("Acquire that waited when the drain began: %v", err)
+				}
+				waits(t, second)
+				for _, key := range []string{item.String(), other.String()} {
+					if err := now(t, acquire(ctx, a, key)).err; !errors.Is(err, shard.ErrDraining) {
+						t.Errorf("Acquire during the drain: %v", err)
+					}
+				}
+				kept := ""
+				for _, key := range manyKeys {
+					if a.OwnsKey(key) {
+						kept = key
+					}
+				}
+				now(t, acquire(ctx, a, kept)).done() // the work may end by itself
+				first.done()
+				end()
+				time.Sleep(250 * time.Millisecond)
+				if !b.OwnsKey(item.String()) {
+					t.Error("the work has ended, and the partition is not handed over")
+				}
+			})
+		})
+	}
 }
 
 func TestAcquire_DrainTimeout(t *testing.T) {

@@ -97,7 +97,7 @@ type Config struct {
 	// StopGracePeriod must be low enough for clocks whose rates differ by 5 %:
 	// LeaseDuration × 0.95 > (RenewDeadline + StopGracePeriod) × 1.05.
 	RenewDeadline time.Duration
-	// RenewPeriod is the time between two heartbeats; less than half of
+	// RenewPeriod is the time between two heartbeats; at least 10 ms, and less than half of
 	// RenewDeadline. Default 1/5 of LeaseDuration.
 	RenewPeriod time.Duration
 	// StopGracePeriod is how long work may take to stop after the fence has cancelled its
@@ -112,14 +112,15 @@ type Config struct {
 	// contexts at once. At most one hour; negative: none; default 5 s.
 	DrainGrace time.Duration
 	// DrainTimeout is how long work on a partition that is to be handed over may
-	// take to end after its context was cancelled. At most one year, as all times that are
-	// not limited further; default 30 s.
+	// take to end after its context was cancelled. At least a millisecond and at most one year,
+	// as all times that are not limited further; default 30 s.
 	DrainTimeout time.Duration
 	// DeletionWindow is how long a member remembers deletions, at least, to deliver them if it
 	// gains their partitions. A deletion that still waits in its owner's queue, or for a retry,
 	// when its partition is handed over is lost if it is older than that: choose it longer
 	// than the longest backlog of your queues. At least LeaseDuration + DrainGrace +
-	// DrainTimeout + CacheSyncTimeout; default 10 minutes, or that sum if it is longer.
+	// DrainTimeout + CacheSyncTimeout, and at most four years; default 10 minutes, or that sum if
+	// it is longer.
 	// Negative: no deletions are remembered, which is safe if all objects that need work at
 	// their deletion have finalizers.
 	//
@@ -279,7 +280,10 @@ func (c Config) Validate() error {
 		}
 	}
 	parameters := c.parameters()
-	if c.Key.Name() == ByController.Name() || c.Key.Name() == ByClusterController.Name() {
+	if c.Key.Name() == Unfiltered.Name() {
+		fault("Key", "unfiltered is only for informers whose handlers see all objects: pass it to WrapInformer, and choose another key for the ring, by which queues determine what this member works on")
+		parameters.Key = ByName.Name() // this fault is reported
+	} else if c.Key.Name() == ByController.Name() || c.Key.Name() == ByClusterController.Name() {
 		fault("Key", "%s is only for the informers of dependents; choose another key for the ring", c.Key.Name())
 		parameters.Key = ByName.Name() // this fault is reported
 	} else if _, err := c.Key.Resolve(c.Key); err != nil {
@@ -307,30 +311,42 @@ func (c Config) Validate() error {
 // overflow.
 const maxTime = 365 * 24 * time.Hour
 
+// The shortest times that a configuration may contain. With shorter ones, the user has forgotten
+// the unit: a RenewPeriod of 3 is 3 ns, and would flood the API server.
+const (
+	minTime        = time.Millisecond
+	minRenewPeriod = 10 * time.Millisecond
+)
+
 // validateTimes checks each time by itself.
 func (c Config) validateTimes(set Config, fault func(field, format string, args ...any)) {
-	if d := c.LeaseDuration; d < time.Second || d%time.Second != 0 || d > claim.MaxLeaseDuration {
+	if d := set.LeaseDuration; d > 0 && d < minTime {
+		fault("LeaseDuration", "%v is too short: it must be at least 1s; was a unit such as time.Second forgotten?", d)
+	} else if d := c.LeaseDuration; d < time.Second || d%time.Second != 0 || d > claim.MaxLeaseDuration {
 		fault("LeaseDuration", "%v must be a whole number of seconds, at least one and at most %v", d, claim.MaxLeaseDuration)
 	}
 	for _, f := range []struct {
 		name     string
 		value    time.Duration
+		least    time.Duration
 		most     time.Duration
 		optional bool // negative means off
 	}{
-		{"RenewDeadline", set.RenewDeadline, maxTime, false},
-		{"RenewPeriod", set.RenewPeriod, maxTime, false},
-		{"StopGracePeriod", set.StopGracePeriod, maxTime, false},
-		{"WatchLagLimit", set.WatchLagLimit, maxTime, false},
-		{"DrainGrace", set.DrainGrace, time.Hour, true}, // no member can gain the partition meanwhile
-		{"DrainTimeout", set.DrainTimeout, maxTime, false},
-		{"DeletionWindow", set.DeletionWindow, 4 * maxTime, true},
-		{"StartupSettle", set.StartupSettle, maxTime, true},
-		{"CacheSyncTimeout", set.CacheSyncTimeout, maxTime, true},
+		{"RenewDeadline", set.RenewDeadline, minTime, maxTime, false},
+		{"RenewPeriod", set.RenewPeriod, minRenewPeriod, maxTime, false},
+		{"StopGracePeriod", set.StopGracePeriod, minTime, maxTime, false},
+		{"WatchLagLimit", set.WatchLagLimit, minTime, maxTime, false},
+		{"DrainGrace", set.DrainGrace, minTime, time.Hour, true}, // no member can gain the partition meanwhile
+		{"DrainTimeout", set.DrainTimeout, minTime, maxTime, false},
+		{"DeletionWindow", set.DeletionWindow, minTime, 4 * maxTime, true},
+		{"StartupSettle", set.StartupSettle, minTime, maxTime, true},
+		{"CacheSyncTimeout", set.CacheSyncTimeout, minTime, maxTime, true},
 	} {
 		switch {
 		case f.value < 0 && !f.optional:
 			fault(f.name, "%v must be greater than 0, or 0 for the default", f.value)
+		case f.value > 0 && f.value < f.least:
+			fault(f.name, "%v is too short: it must be at least %v; was a unit such as time.Second forgotten?", f.value, f.least)
 		case f.value > f.most:
 			fault(f.name, "%v must be at most %v", f.value, f.most)
 		}

@@ -107,11 +107,20 @@ func TestConfig_ValidateReportsEveryError(t *testing.T) {
 			},
 			[]string{"RenewPeriod: 42s must be at most 2/5 of LeaseDuration (1m40s), or set WatchLagLimit"},
 		},
-		"a watch for the lease": {func(c *shard.Config) { c.WatchLagLimit = time.Minute }, []string{"WatchLagLimit: 1m0s must be less than LeaseDuration (15s)"}},
-		"a long stop":           {func(c *shard.Config) { c.StopGracePeriod = 6 * time.Second }, []string{"StopGracePeriod: 6s and RenewDeadline (9s) must add up to less than 13.571s"}},
-		"a negative time":       {func(c *shard.Config) { c.RenewPeriod = -1 }, []string{"RenewPeriod: -1ns must be greater than 0"}},
-		"a short memory":        {func(c *shard.Config) { c.DeletionWindow = time.Second }, []string{"DeletionWindow: 1s must be at least"}},
-		"several":               {func(c *shard.Config) { c.Name, c.Load, c.DrainTimeout = "", 0.1, -1 }, []string{"Name:", "Load:", "DrainTimeout:"}},
+		"a watch for the lease":    {func(c *shard.Config) { c.WatchLagLimit = time.Minute }, []string{"WatchLagLimit: 1m0s must be less than LeaseDuration (15s)"}},
+		"a long stop":              {func(c *shard.Config) { c.StopGracePeriod = 6 * time.Second }, []string{"StopGracePeriod: 6s and RenewDeadline (9s) must add up to less than 13.571s"}},
+		"a negative time":          {func(c *shard.Config) { c.RenewPeriod = -1 }, []string{"RenewPeriod: -1ns must be greater than 0"}},
+		"a short memory":           {func(c *shard.Config) { c.DeletionWindow = time.Second }, []string{"DeletionWindow: 1s must be at least"}},
+		"no unit, for a heartbeat": {func(c *shard.Config) { c.RenewPeriod = 3 }, []string{"RenewPeriod: 3ns is too short: it must be at least 10ms; was a unit such as time.Second forgotten?"}},
+		"no unit, for a Lease":     {func(c *shard.Config) { c.LeaseDuration = 15 }, []string{"LeaseDuration: 15ns is too short: it must be at least 1s; was a unit such as time.Second forgotten?"}},
+		"no unit anywhere": {
+			func(c *shard.Config) {
+				c.RenewDeadline, c.StopGracePeriod, c.WatchLagLimit, c.DrainGrace, c.DrainTimeout, c.DeletionWindow, c.StartupSettle, c.CacheSyncTimeout = 9, 2, 6, 5, 30, 600, 1, 5
+			},
+			[]string{"RenewDeadline: 9ns is", "StopGracePeriod: 2ns is", "WatchLagLimit: 6ns is", "DrainGrace: 5ns is", "DrainTimeout: 30ns is", "DeletionWindow: 600ns is", "StartupSettle: 1ns is", "CacheSyncTimeout: 5ns is"},
+		},
+		"Unfiltered": {func(c *shard.Config) { c.Key = shard.Unfiltered }, []string{"Key: unfiltered is only for informers whose handlers see all objects"}},
+		"several":    {func(c *shard.Config) { c.Name, c.Load, c.DrainTimeout = "", 0.1, -1 }, []string{"Name:", "Load:", "DrainTimeout:"}},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -200,7 +200,7 @@ func TestCacheSyncTimeout_NoWorkFromACacheThatIsOlderThanTheLastWrite(t *testing
 // The same run without the rule, to show that the test above can fail.
 func TestCacheSyncTimeout_WithoutItWorkBeginsWithAnOldVersion(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		_, a, b, name := pair(t, false, time.Nanosecond)
+		_, a, b, name := pair(t, false, time.Millisecond)
 		b.view.hold(true)
 		last := a.write(t, name, "default", name)
 		a.close(t)

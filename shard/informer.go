@@ -96,8 +96,13 @@ func (g generated[L]) Informer() cache.SharedIndexInformer { return g.informer }
 
 // InformerFor registers a sharded informer in a generated factory, so that the factory's
 // listers and Informer() use it too, and returns it. The constructor is a generated one, for
-// instance NewDeploymentInformer of k8s.io/client-go/informers/apps/v1. The informer
-// watches all namespaces. The key is that of [WrapInformer].
+// instance NewDeploymentInformer of k8s.io/client-go/informers/apps/v1. The key is that of
+// [WrapInformer].
+//
+// The informer selects all objects in all namespaces: a factory does not show its options, so
+// WithNamespace and WithTweakListOptions have no effect on it. Use [WrapGenerated] for a factory with
+// these options, or pass a constructor that applies them: a function that calls
+// NewFilteredDeploymentInformer with them.
 //
 // Call it before anything asks the factory for the informer or the lister of that type.
 // Otherwise the factory has a plain informer, whose handlers see all objects:

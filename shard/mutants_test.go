@@ -158,6 +158,21 @@ var mutants = mutation.Package{
 			Old:  "\tif cause != nil {\n\t\tcancel(cause)\n\t\treturn nil, refuse(r, cause)\n\t}\n\tdefer responded()",
 			New:  "\tif cause != nil {\n\t\tif !MUTANT_ON {\n\t\t\tcancel(cause)\n\t\t\treturn nil, refuse(r, cause)\n\t\t}\n\t\tresponded, end = func() {}, func() {}\n\t}\n\tdefer responded()",
 		}}},
+		{Name: "refuses dry runs of deletions", Edits: []mutation.Edit{{
+			File: "dry_run.go",
+			Old:  "\tcase r.Method == http.MethodDelete:\n",
+			New:  "\tcase r.Method == http.MethodDelete && MUTANT_ON:\n\t\treturn inQuery\n\tcase r.Method == http.MethodDelete:\n",
+		}}},
+		{Name: "learns from proxied servers", Edits: []mutation.Edit{{
+			File: "transport.go",
+			Old:  "\tif proxied.MatchString(r.URL.Path) {\n",
+			New:  "\tif proxied.MatchString(r.URL.Path) && !MUTANT_ON {\n",
+		}}},
+		{Name: "does not learn the kinds of metadata informers", Edits: []mutation.Edit{{
+			File: "internal/cachesync/writes.go",
+			Old:  "\t\t\tc.learn(w)\n",
+			New:  "\t\t\tif !MUTANT_ON {\n\t\t\t\tc.learn(w)\n\t\t\t}\n",
+		}}},
 		{Name: "aborts writes for a drain", Edits: []mutation.Edit{{
 			File: "transport.go",
 			Old:  "\tctx, cancel := outlive(r.Context())\n",
@@ -351,8 +366,23 @@ var mutants = mutation.Package{
 		}}},
 		{Name: "does not wake who waits for a key", Edits: []mutation.Edit{{
 			File: "../workqueue/acquire.go",
-			Old:  "\tfor key := range a.waiting {\n",
-			New:  "\tfor key := range a.waiting {\n\t\tif MUTANT_ON {\n\t\t\tbreak\n\t\t}\n",
+			Old:  "\tdefer a.queue.mu.Unlock()\n\ta.wakeAll()\n",
+			New:  "\tdefer a.queue.mu.Unlock()\n\tif !MUTANT_ON {\n\t\ta.wakeAll()\n\t}\n",
+		}}},
+		{Name: "lets callers that it wakes acquire out of turn", Edits: []mutation.Edit{{
+			File: "../workqueue/acquire.go",
+			Old:  "a.tryTake(key, point, a.waiting[key][0] != turn)",
+			New:  "a.tryTake(key, point, a.waiting[key][0] != turn && !MUTANT_ON)",
+		}}},
+		{Name: "lets Acquire hold up the drain of its caller's work", Edits: []mutation.Edit{{
+			File: "../workqueue/acquire.go",
+			Old:  "return ok && work.Owner.State(work.Point) != ring.Active",
+			New:  "return ok && work.Owner.State(work.Point) != ring.Active && !MUTANT_ON",
+		}}},
+		{Name: "does not notify callers of Acquire of a drain", Edits: []mutation.Edit{{
+			File: "../workqueue/acquire.go",
+			Old:  "\ta.queue.Drain(draining)\n\ta.Readmit()\n",
+			New:  "\ta.queue.Drain(draining)\n\tif !MUTANT_ON {\n\t\ta.Readmit()\n\t}\n",
 		}}},
 		{Name: "hands over what is acquired", Edits: []mutation.Edit{{
 			File: "sharder.go",
@@ -397,6 +427,12 @@ var unitTests = map[string]string{
 	"passes no turn on":                                           "TestAcquire_ACallerThatGivesUpPassesItsTurnOn",
 	"ends what another caller has acquired":                       "TestAcquire_CallersOfOneKeyTakeTurns",
 	"does not wake who waits for a key":                           "TestAcquire_WaitsForTheHandover",
+	"lets callers that it wakes acquire out of turn":              "TestAcquire_CallersThatAreWokenTogetherKeepTheirTurns",
+	"lets Acquire hold up the drain of its caller's work":         "TestAcquire_InWorkThatIsDrainedDoesNotHoldUpTheDrain",
+	"does not notify callers of Acquire of a drain":               "TestAcquire_InWorkThatIsDrainedDoesNotHoldUpTheDrain",
+	"refuses dry runs of deletions":                               "TestOutsideWrites_(NoDryRuns|DryRuns)",
+	"learns from proxied servers":                                 "TestWrapTransport_LearnsNothingFromProxiedServers",
+	"does not learn the kinds of metadata informers":              "TestG9_MetadataInformers",
 	"hands over what is acquired":                                 "TestAcquire_NoTwoMembersHoldAKey",
 	"lets callers wait for keys when it stops":                    "TestAcquire_ReturnsWhenTheMemberStops",
 	"gives out keys after Run":                                    "TestAcquire_DrainTimeout",

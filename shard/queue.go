@@ -99,6 +99,15 @@ func WithMisroutedHook[T comparable](hook func(item T)) QueueOption[T] {
 // namespace. Items of other types must implement [Keyed], or the queue needs [WithItemKey].
 // In a queue of an interface type, such as any, each item is treated as its own type requires.
 //
+// An item whose key cannot be determined, although the type of the queue's items does not show it,
+// belongs to no partition: a struct of your own in a queue of type any, or a string such as
+// "kind/namespace/name". To drop it would lose work, so the member on which it was added hands it
+// out. For such items the guarantees G1 and G3 do not hold: other members may work on the object at
+// the same time, and no handover waits for the work. The first of them is logged, and they are
+// counted in sharding_queue_items_total{result="malformed"}. With [WithItemKey] there are none:
+//
+//	shard.WithItemKey(func(item any) string { r := item.(request); return r.namespace + "/" + r.name })
+//
 // If the key cannot be determined, [Sharder.Run] returns an error before anything starts. A
 // queue that is created when Run has already begun then drops every item, and this is logged.
 func NewQueue[T comparable](s *Sharder, rateLimiter clientworkqueue.TypedRateLimiter[T], options ...QueueOption[T]) Queue[T] {

@@ -4,6 +4,8 @@
 package shard
 
 import (
+	"errors"
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -11,6 +13,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/tom-ludwig/operator-scaling/shard/internal/metrics"
+	"github.com/tom-ludwig/operator-scaling/workqueue"
 )
 
 // misroutedAfter is how long the partitions of a member must have stayed as they are, before
@@ -27,7 +30,7 @@ type queueReports[T comparable] struct {
 	onMisrouted func(item T)
 	namespaced  atomic.Bool // an item had a namespace
 
-	malformedOnce, misroutedOnce, noNamespaceOnce sync.Once
+	noPartitionOnce, limiterOnce, misroutedOnce, noNamespaceOnce sync.Once
 }
 
 func (r *queueReports[T]) logger() klog.Logger {
@@ -42,8 +45,14 @@ func (r *queueReports[T]) logger() klog.Logger {
 // Malformed implements workqueue.Recorder.
 func (r *queueReports[T]) Malformed(item any, err error) {
 	r.QueueCounters.Malformed(item, err)
-	r.malformedOnce.Do(func() {
-		r.logger().Error(err, "The partition of an item or its retries cannot be determined, so another member may work on it too; further items are only counted", "item", item)
+	if errors.Is(err, workqueue.ErrLimiterPanic) {
+		r.limiterOnce.Do(func() {
+			r.logger().Error(err, "The retries of an item cannot be determined; further items are only counted", "item", item)
+		})
+		return
+	}
+	r.noPartitionOnce.Do(func() {
+		r.logger().Error(err, "An item belongs to no partition: other members may work on its object at the same time, and no handover waits for it. Add items of the type cache.ObjectName, or create the queue with WithItemKey; further items are only counted", "item", item, "type", fmt.Sprintf("%T", item))
 	})
 }
 

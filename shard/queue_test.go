@@ -82,6 +82,48 @@ func TestNewQueue_OfAnInterfaceType(t *testing.T) {
 
 // An item whose key is not the key of its object is dropped by every member. In a stable ring
 // that is reported, once for each queue, and counted.
+// Nothing can refuse such items before they are added, and to drop them would lose work. They are
+// handed out, counted, and the log says what to do.
+func TestNewQueue_ReportsItemsWithoutAPartition(t *testing.T) {
+	type request struct{ namespace, name string }
+	for name, test := range map[string]struct {
+		item    any
+		options []shard.QueueOption[any]
+		want    float64
+	}{
+		"a type of its own":   {request{"x", "y"}, nil, 2},
+		"kind/namespace/name": {"configmap/x/y", nil, 2},
+		"a key function":      {request{"x", "y"}, []shard.QueueOption[any]{shard.WithItemKey(func(item any) string { return item.(request).namespace + "/" + item.(request).name })}, 0},
+		"a name":              {cache.ObjectName{Namespace: "x", Name: "y"}, nil, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m, _ := owner(t)
+				q := shard.NewQueue(m.Sharder, clientworkqueue.DefaultTypedControllerRateLimiter[any](), test.options...)
+				defer q.ShutDown()
+				for range 2 {
+					q.Add(test.item)
+					got, _ := q.Get()
+					if got != test.item {
+						t.Errorf("got %v", got)
+					}
+					q.Done(got)
+				}
+				if n := result(t, m, "malformed"); n != test.want {
+					t.Errorf("%v items were counted, want %v", n, test.want)
+				}
+				n := strings.Count(m.log.String(), "belongs to no partition")
+				if n != min(int(test.want), 1) {
+					t.Errorf("logged %d times: %s", n, m.log.String())
+				}
+				if n > 0 && (!strings.Contains(m.log.String(), "WithItemKey") || !strings.Contains(m.log.String(), fmt.Sprintf("type=\"%T\"", test.item))) {
+					t.Errorf("the log does not say what to do: %s", m.log.String())
+				}
+			})
+		})
+	}
+}
+
 func TestNewQueue_ReportsMisroutedItems(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cluster := shardtest.NewCluster()

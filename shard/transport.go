@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"reflect"
 	"regexp"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -33,7 +34,8 @@ import (
 // It keeps caches fresh: it reads the resourceVersions in the responses to all writes, whatever
 // their contexts. The member that gains a partition waits until its informers have reached
 // them; see Config.CacheSyncTimeout. Report writes by other clients with [Sharder.Observe].
-// The transport learns nothing from a response that the caller does not read.
+// The transport learns nothing from a response that the caller does not read, nor from servers
+// behind the proxy subresources.
 //
 // It treats mutating requests that belong to no work as Config.OutsideWrites says.
 //
@@ -64,11 +66,12 @@ func (s *Sharder) WrapTransport(next http.RoundTripper) http.RoundTripper {
 // client that [Sharder.WrapTransport] does not wrap. The member that gains the partition then
 // waits for that version, as for those that the transport has seen. Call it before the work
 // ends.
-// A nil interface is ignored.
+// Nil is ignored.
 func (s *Sharder) Observe(written metav1.Object) {
-	if written != nil {
-		s.writes.Note(written)
+	if v := reflect.ValueOf(written); !v.IsValid() || v.Kind() == reflect.Pointer && v.IsNil() {
+		return
 	}
+	s.writes.Note(written)
 }
 
 type guard struct {
@@ -92,7 +95,7 @@ func (g *guard) RoundTrip(r *http.Request) (*http.Response, error) {
 		}
 		response, err := g.next.RoundTrip(r)
 		if err == nil && response.Body != nil && response.StatusCode != http.StatusSwitchingProtocols {
-			response.Body = g.s.writes.Observe(response)
+			response.Body = g.s.observe(r, response)
 		}
 		return response, err
 	}
@@ -116,15 +119,28 @@ func (g *guard) RoundTrip(r *http.Request) (*http.Response, error) {
 	case response.StatusCode == http.StatusSwitchingProtocols:
 		end() // the body is a connection that belongs to the caller
 	default:
-		response.Body = &trackedBody{ReadCloser: g.s.writes.Observe(response), done: done}
+		response.Body = &trackedBody{ReadCloser: g.s.observe(r, response), done: done}
 	}
 	return response, err
 }
 
+// observe returns the body of a response to a write, from which this member learns how far it has
+// written when the caller reads it. What a proxied server responds with is not an object of this
+// API server, whatever it looks like.
+func (s *Sharder) observe(r *http.Request, response *http.Response) io.ReadCloser {
+	if proxied.MatchString(r.URL.Path) {
+		return response.Body
+	}
+	return s.writes.Observe(response)
+}
+
+// proxied matches the paths of the proxy subresources.
+var proxied = regexp.MustCompile(`(^|/)api/v1/(namespaces/[^/]+/(pods|services)|nodes)/[^/]+/proxy(/|$)`)
+
 // outsideWrite applies Config.OutsideWrites to a mutating request that belongs to no work. It
 // returns the reason why the request must not be sent, or nil.
 func (s *Sharder) outsideWrite(r *http.Request) error {
-	if workqueue.InWork(r.Context()) || neverWork.MatchString(r.URL.Path) || r.URL.Query().Get("dryRun") == metav1.DryRunAll {
+	if workqueue.InWork(r.Context()) || neverWork.MatchString(r.URL.Path) || isDryRun(r) {
 		return nil
 	}
 	s.metrics.OutsideWrite()

@@ -16,11 +16,13 @@ import (
 	"github.com/google/go-cmp/cmp"
 	appsv1 "k8s.io/api/apps/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes/fake"
 	"k8s.io/client-go/tools/cache"
 	clientworkqueue "k8s.io/client-go/util/workqueue"
 
+	"github.com/tom-ludwig/operator-scaling/shard/internal/cachesync"
 	"github.com/tom-ludwig/operator-scaling/shard/internal/claim"
 	"github.com/tom-ludwig/operator-scaling/shard/internal/member"
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
@@ -97,6 +99,45 @@ func TestWrapTransport_LearnsHowFarAMemberHasWritten(t *testing.T) {
 	if diff := cmp.Diff(claim.Watermarks{"v1.Deployment": "124"}, s.writes.Watermarks()); diff != "" {
 		t.Errorf("watermarks (-want +got):\n%s", diff)
 	}
+}
+
+// What is behind a proxy may look like an object of the API server.
+func TestWrapTransport_LearnsNothingFromProxiedServers(t *testing.T) {
+	s, work := writing(t)
+	for path, want := range map[string]claim.Watermarks{
+		"/api/v1/namespaces/x/services/https:y:443/proxy/apis/apps/v1/namespaces/x/deployments": {},
+		"/k8s/clusters/c/api/v1/namespaces/x/pods/y/proxy":                                      {},
+		"/api/v1/nodes/y/proxy/":                               {},
+		"/apis/x.example.com/v1/namespaces/x/services/y/proxy": {"v1.Deployment": "123"},
+	} {
+		for _, ctx := range []context.Context{context.Background(), work} {
+			text := `{"kind":"Deployment","apiVersion":"apps/v1","metadata":{"namespace":"x","name":"y","resourceVersion":"123"}}`
+			r, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://127.0.0.1"+path, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.writes = cachesync.NewWriteTracker(&s.caches)
+			response, err := s.WrapTransport(answering(http.StatusOK, runtime.ContentTypeJSON, strings.NewReader(text))).RoundTrip(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if read, err := io.ReadAll(response.Body); err != nil || string(read) != text {
+				t.Errorf("%s: read %q, %v", path, read, err)
+			}
+			_ = response.Body.Close()
+			if diff := cmp.Diff(want, s.writes.Watermarks()); diff != "" {
+				t.Errorf("%s: watermarks (-want +got):\n%s", path, diff)
+			}
+		}
+	}
+}
+
+// A caller may pass the object of a write that has failed.
+func TestObserve_Nil(t *testing.T) {
+	s, _ := writing(t)
+	s.Observe(nil)
+	s.Observe((*unstructured.Unstructured)(nil))
+	s.Observe((*appsv1.Deployment)(nil))
 }
 
 // Turned off, it costs nothing.

@@ -24,8 +24,8 @@ type Acquirer struct {
 	queue *Queue[string]
 	point func(key string) uint64
 
-	// Guarded by the queue's mutex. The callers that wait for a key, in their order. The first
-	// of them has a value in its channel whenever it has a reason to look again.
+	// Guarded by the queue's mutex. The callers that wait for a key, in their order. Each of
+	// them has a value in its channel whenever it has a reason to look again.
 	waiting map[string][]chan struct{}
 	stopped bool
 }
@@ -42,7 +42,9 @@ func NewAcquirer(owner Ownership, point func(key string) uint64) *Acquirer {
 // Acquire waits until this member may work on the key and no other caller has acquired it here,
 // and returns the context of that work, which is that of [Queue.Context], and the function that
 // ends it. Callers of one key take turns in the order in which they came. It returns
-// an error that wraps the cause of ctx if that ends first, and [ErrStopped] after Stop.
+// an error that wraps the cause of ctx if that ends first, and [ErrStopped] after Stop. If ctx comes
+// from the work on an item or a key, it returns [ErrDraining] instead of waiting while the point of
+// that work is not active: the wait might end only after a drain that waits for the caller.
 func (a *Acquirer) Acquire(ctx context.Context, key string) (work context.Context, done func(), err error) {
 	return a.acquire(ctx, key, true)
 }
@@ -71,8 +73,11 @@ func (a *Acquirer) take(ctx context.Context, key string, wait bool) error {
 	if err == nil || !wait || a.stopped {
 		return err
 	}
-	// A change of the state after tryTake is followed by Readmit, which takes the mutex and
-	// finds this caller.
+	if holdsUpDrain(ctx) {
+		return ErrDraining
+	}
+	// A change of the state after tryTake is followed by Drain or Readmit, which take the mutex
+	// and find this caller.
 	turn := make(chan struct{}, 1)
 	a.waiting[key] = append(a.waiting[key], turn)
 	defer func() {
@@ -89,10 +94,20 @@ func (a *Acquirer) take(ctx context.Context, key string, wait bool) error {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		if err := a.tryTake(key, point, false); err == nil || a.stopped {
+		if err := a.tryTake(key, point, a.waiting[key][0] != turn); err == nil || a.stopped {
 			return err
 		}
+		if holdsUpDrain(ctx) {
+			return ErrDraining
+		}
 	}
+}
+
+// holdsUpDrain reports whether the context belongs to work for which a drain waits, now or soon:
+// work begins only while its point is active. Like State, it is called with the mutex held.
+func holdsUpDrain(ctx context.Context) bool {
+	work, ok := FromContext(ctx)
+	return ok && work.Owner.State(work.Point) != ring.Active
 }
 
 // tryTake is take for a caller that has its turn, unless others were first. It is called with the
@@ -147,6 +162,11 @@ func (a *Acquirer) Stop() {
 	a.queue.mu.Lock()
 	defer a.queue.mu.Unlock()
 	a.stopped = true
+	a.wakeAll()
+}
+
+// wakeAll lets all callers look again. The mutex is held.
+func (a *Acquirer) wakeAll() {
 	for _, callers := range a.waiting {
 		for _, turn := range callers {
 			select {
@@ -161,13 +181,14 @@ func (a *Acquirer) Stop() {
 func (a *Acquirer) Readmit() {
 	a.queue.mu.Lock()
 	defer a.queue.mu.Unlock()
-	for key := range a.waiting {
-		a.next(key)
-	}
+	a.wakeAll()
 }
 
-// Drain is [Queue.Drain].
-func (a *Acquirer) Drain(draining func(point uint64) bool) { a.queue.Drain(draining) }
+// Drain is [Queue.Drain]. The callers that hold it up look again.
+func (a *Acquirer) Drain(draining func(point uint64) bool) {
+	a.queue.Drain(draining)
+	a.Readmit()
+}
 
 // Cancel is [Queue.Cancel].
 func (a *Acquirer) Cancel(draining func(point uint64) bool) { a.queue.Cancel(draining) }

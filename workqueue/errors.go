@@ -34,4 +34,6 @@ var (
 	// ErrPanic is the error of an item for which Options.Point or the rate limiter has
 	// panicked. See [Recorder].
 	ErrPanic = errors.New("workqueue: panic")
+	// ErrLimiterPanic is the ErrPanic of the rate limiter.
+	ErrLimiterPanic = fmt.Errorf("the rate limiter: %w", ErrPanic)
 )

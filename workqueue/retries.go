@@ -109,6 +109,6 @@ func (q *Queue[T]) NumRequeues(item T) (n int) {
 // recovered is deferred around a call of the rate limiter.
 func (q *Queue[T]) recovered(item T) {
 	if r := recover(); r != nil {
-		q.recorder.Malformed(item, fmt.Errorf("the rate limiter: %w: %v", ErrPanic, r))
+		q.recorder.Malformed(item, fmt.Errorf("%w: %v", ErrLimiterPanic, r))
 	}
 }

@@ -37,7 +37,7 @@ type Caches struct {
 // code have the same informers.
 type namedCache struct {
 	Informer
-	known atomic.Pointer[string] // nil: not known yet; "": there is none
+	known atomic.Pointer[string] // nil: not known yet; "": its objects do not show it, but a write may
 }
 
 // Add adds an informer. The example is an object such as the informer holds; nil if there is
@@ -84,7 +84,7 @@ func (c *Caches) all() []*namedCache {
 }
 
 // named returns the informers of a name; if there are none, those whose names are not known yet,
-// because they hold no objects. known is false for these.
+// because they hold no objects, or objects that do not show their kind. known is false for these.
 func (c *Caches) named(name string) (named []*namedCache, known bool) {
 	var unknown []*namedCache
 	for _, cached := range c.all() {
@@ -153,18 +153,30 @@ func (c *namedCache) hasReached(version string) bool {
 func higher(a, b string) bool { return claim.ValidVersion(a) && claim.CompareVersions(a, b) > 0 }
 
 // name returns the informer's name. If client-go does not know what the informer holds, the
-// first object shows it.
+// first object shows it, or the first write to one of its objects.
 func (c *namedCache) name() (name string, known bool) {
 	if n := c.known.Load(); n != nil {
-		return *n, true
+		return *n, *n != ""
 	}
 	objects := c.GetStore().List()
 	if len(objects) == 0 {
 		return "", false
 	}
 	name = nameOf(objects[0])
-	c.known.Store(&name)
-	return name, true
+	c.known.CompareAndSwap(nil, &name)
+	return name, name != ""
+}
+
+// learn gives a name to an informer without one that shows an object which was written. The
+// objects of a metadata informer do not show their kind: kube-apiserver sends each of them as a
+// PartialObjectMetadata. The response to a write does, unless it is that of a scale subresource.
+func (c *namedCache) learn(w *write) {
+	if _, known := c.name(); known || !w.exact || w.kind.Kind == "Scale" {
+		return
+	}
+	if name := w.kind.GroupKind().String(); validName.MatchString(name) {
+		c.known.Store(&name)
+	}
 }
 
 // shows reports whether the informer shows the object that was written, in any version. UIDs

@@ -51,7 +51,7 @@ func TestCaches_Name(t *testing.T) {
 		{"untyped, of the core group", &unstructured.Unstructured{}, nil, untypedObject("v1", "Pod"), "Pod", true},
 		{"untyped and empty", &unstructured.Unstructured{}, &unstructured.Unstructured{}, nil, "", false},
 		{"metadata", meta(""), nil, meta("Deployment"), "Deployment.apps", true},
-		{"metadata without a kind", meta(""), nil, meta("PartialObjectMetadata"), "", true},
+		{"metadata without a kind", meta(""), nil, meta("PartialObjectMetadata"), "", false},
 		{"nothing", nil, nil, nil, "", false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -147,6 +147,49 @@ func TestWriteTracker_TheInformerThatShowsTheObjectCounts(t *testing.T) {
 	w.note(write{kind: schema.GroupVersionKind{Group: "autoscaling", Version: "v1", Kind: "Scale"}, namespace: "x", object: "y", uid: "u", version: "7"})
 	if diff := cmp.Diff(claim.Watermarks{"cachesync.oddName": "7"}, w.Watermarks()); diff != "" {
 		t.Errorf("watermarks (-want +got):\n%s", diff)
+	}
+}
+
+// A metadata informer of a real server holds objects that do not show their kind.
+func TestWriteTracker_LearnsTheKindOfAMetadataInformer(t *testing.T) {
+	deployment := schema.GroupVersionKind{Group: "apps", Version: "v1", Kind: "Deployment"}
+	for _, test := range []struct {
+		name   string
+		writes []write
+		want   claim.Watermarks
+	}{
+		{"a write", []write{{kind: deployment, exact: true, version: "101"}}, claim.Watermarks{"Deployment.apps": "101"}},
+		{"by way of its scale", []write{{kind: schema.GroupVersionKind{Group: "autoscaling", Version: "v1", Kind: "Scale"}, exact: true, version: "101"}}, claim.Watermarks{}},
+		{"without the group", []write{{kind: schema.GroupVersionKind{Version: "v1", Kind: "Deployment"}, version: "101"}}, claim.Watermarks{}},
+		{
+			"by way of its scale, later",
+			[]write{{kind: deployment, exact: true, version: "101"}, {kind: schema.GroupVersionKind{Group: "autoscaling", Version: "v1", Kind: "Scale"}, exact: true, version: "102"}},
+			claim.Watermarks{"Deployment.apps": "102"},
+		},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			members := [2]*Caches{{}, {}}
+			for _, c := range members {
+				i := &unsynced{inform(&metav1.PartialObjectMetadata{}), true}
+				m := &metav1.PartialObjectMetadata{TypeMeta: metav1.TypeMeta{APIVersion: "meta.k8s.io/v1", Kind: "PartialObjectMetadata"}, ObjectMeta: metav1.ObjectMeta{Namespace: "x", Name: "y", UID: "u"}}
+				if err := i.GetStore().Add(m); err != nil {
+					t.Fatal(err)
+				}
+				i.GetStore().Bookmark("100")
+				c.Add(i, nil)
+			}
+			w := NewWriteTracker(members[0])
+			for _, written := range test.writes {
+				written.namespace, written.object, written.uid = "x", "y", "u"
+				w.note(written)
+			}
+			if diff := cmp.Diff(test.want, w.Watermarks()); diff != "" {
+				t.Errorf("watermarks (-want +got):\n%s", diff)
+			}
+			if reached := members[1].Reached(test.want); len(reached) > 0 {
+				t.Errorf("a peer that has written nothing does not wait: %v", reached)
+			}
+		})
 	}
 }
 

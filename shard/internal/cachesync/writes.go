@@ -49,7 +49,8 @@ type unshown struct {
 
 // write is an object as the API server has returned it in response to a write.
 type write struct {
-	kind              schema.GroupVersionKind // may lack the group
+	kind              schema.GroupVersionKind // lacks the group if it is not exact
+	exact             bool
 	namespace, object string
 	uid               types.UID
 	version           string
@@ -74,10 +75,11 @@ func (t *WriteTracker) Note(obj metav1.Object) {
 	if o, ok := obj.(runtime.Object); ok {
 		kind = o.GetObjectKind().GroupVersionKind()
 	}
-	if kind.Kind == "" { // typed objects have none when client-go has decoded them
+	exact := kind.Kind != ""
+	if !exact { // typed objects have none when client-go has decoded them
 		kind.Version, kind.Kind, _ = strings.Cut(nameOf(obj), ".")
 	}
-	t.note(write{kind: kind, namespace: obj.GetNamespace(), object: obj.GetName(), uid: obj.GetUID(), version: obj.GetResourceVersion()})
+	t.note(write{kind: kind, exact: exact, namespace: obj.GetNamespace(), object: obj.GetName(), uid: obj.GetUID(), version: obj.GetResourceVersion()})
 }
 
 // note notes a write that the API server has confirmed.
@@ -126,6 +128,9 @@ func (t *WriteTracker) look(k *unshown, w *write) {
 	var shown, passed, missing, learned []string
 	for _, c := range t.caches.all() {
 		shows := c.shows(w)
+		if shows {
+			c.learn(w)
+		}
 		switch name, known := c.name(); {
 		case !known:
 			missing = append(missing, "")
