@@ -96,7 +96,7 @@ func pods(n, version int) []*corev1.Pod {
 func bareAndWrapped(o *snapshotOwner, lw cache.ListerWatcher) (bare cache.SharedIndexInformer, wrapped *Informer) {
 	bare = cache.NewSharedIndexInformer(lw, &corev1.Pod{}, 0, cache.Indexers{})
 	inner := cache.NewSharedIndexInformer(lw, &corev1.Pod{}, 0, cache.Indexers{})
-	return bare, Wrap(inner, Options{Ownership: o, Point: pointByName(), FixedPoint: true})
+	return bare, Wrap(inner, Options{Ownership: o, Point: pointByName(), FixedPoint: true, PointOfKey: ring.HashOf(ring.ByName)})
 }
 
 // BenchmarkHandler measures what the filter adds to the call of a handler that does nothing.

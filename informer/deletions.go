@@ -25,20 +25,25 @@ import (
 //
 // It holds the object's metadata and not the object, which may be a hundred times as large.
 type tombstone struct {
-	id      id
-	point   uint64
-	seq     uint64 // numbers the deletions of an informer, from 1
-	version version
-	meta    metav1.ObjectMeta // without managedFields
-	typ     reflect.Type      // of the object, if meta holds its metadata
-	obj     any               // what represents it otherwise: an object, or nil; see slim
-
-	key string // in the store, if the object is not known
+	id    id
+	point uint64
+	seq   uint64 // numbers the deletions of an informer, from 1
+	// meta is the object's metadata without managedFields, or at least its UID and version.
+	meta metav1.ObjectMeta
+	// obj is the object's type, a reflect.Type, if meta holds all of its metadata. Otherwise it
+	// is what is kept of the object (see slim), or missing.
+	obj any
 
 	previous *tombstone // the deletion of an earlier object with the same id
 	returned bool       // the object exists again; guarded by deletions.mu
 	expired  bool       // it is not in deletions any more; guarded by deletions.mu
 }
+
+// missing is the key in the store of an object of which nothing else is known.
+type missing string
+
+// version returns the last known version of the object; the zero value if it is not known.
+func (t *tombstone) version() version { return versionOf(&t.meta) }
 
 // A generation holds the deletions of a part of the window. Deletions are forgotten by
 // generation, so that remembering one needs neither the time nor an allocation.
@@ -82,14 +87,19 @@ func (ds *deletions) remember(s *located) *tombstone {
 	ds.mu.Lock()
 	defer ds.mu.Unlock()
 	for t := ds.last[s.id]; t != nil; t = t.previous {
-		if t.version == of && !t.returned {
+		if t.version() == of && !t.returned {
 			return t
 		}
 	}
 	ds.seq++
 	t := ds.next()
-	t.id, t.point, t.seq, t.version, t.key, t.previous = s.id, s.point, ds.seq, of, s.key, ds.last[s.id]
-	t.slim(s.obj)
+	t.id, t.point, t.seq, t.previous = s.id, s.point, ds.seq, ds.last[s.id]
+	if s.meta != nil {
+		t.meta.UID, t.meta.ResourceVersion = of.uid, of.version
+		t.slim(s.obj)
+	} else {
+		t.obj = missing(s.key)
+	}
 	if ds.last == nil {
 		ds.last = map[id]*tombstone{}
 	}
@@ -223,7 +233,7 @@ func (ds *deletions) of(id id, uid types.UID) (same, others []*tombstone) {
 	for t := ds.last[id]; t != nil; t = t.previous {
 		switch {
 		case t.returned:
-		case differ(t.version.uid, uid):
+		case differ(t.meta.UID, uid):
 			others = append([]*tombstone{t}, others...)
 		default:
 			same = append([]*tombstone{t}, same...)
@@ -290,7 +300,7 @@ func (t *tombstone) slim(obj any) {
 		return
 	}
 	if m := objectMeta(obj); m != nil && reflect.TypeOf(obj).Kind() == reflect.Pointer {
-		t.meta, t.typ = *m, reflect.TypeOf(obj)
+		t.meta, t.obj = *m, reflect.TypeOf(obj)
 		t.meta.ManagedFields = nil
 		return
 	}
@@ -313,17 +323,21 @@ func objectMeta(obj any) *metav1.ObjectMeta {
 // deleted returns OnDelete's argument for a replayed deletion: the object's last known
 // metadata in an object of its type.
 func (i *Informer) deleted(t *tombstone) cache.DeletedFinalStateUnknown {
-	obj, key := t.obj, t.key
-	if t.typ != nil {
-		obj = reflect.New(t.typ.Elem()).Interface()
+	obj := t.obj
+	switch o := obj.(type) {
+	case missing:
+		return cache.DeletedFinalStateUnknown{Key: string(o)}
+	case reflect.Type:
+		obj = reflect.New(o.Elem()).Interface()
 		if m := objectMeta(obj); m != nil {
 			*m = t.meta
 		}
 	}
+	unknown := cache.DeletedFinalStateUnknown{Obj: obj}
 	if m, ok := obj.(metav1.Object); ok {
-		key = i.keyOf(m)
+		unknown.Key = i.keyOf(m)
 	}
-	return cache.DeletedFinalStateUnknown{Key: key, Obj: obj}
+	return unknown
 }
 
 // differ reports whether two UIDs are known to belong to two different objects.

@@ -24,7 +24,8 @@ func (f *filter) deliverDelete(id id, deleted, now any, exists bool) {
 	if f.forget(id); !known || !exists {
 		return // if the other object was deleted, too, the stream will deliver that
 	}
-	s := f.locate(now)
+	var s located
+	f.locate(&s, now)
 	if s.id = id; f.state(&s) == ring.Active {
 		f.earlier(&s)
 		f.show(&s)

@@ -93,7 +93,8 @@
 // the name, a lock and a map lookup. For each handler, an entry of about 35 bytes without
 // pointers is kept for each object that was delivered; until the stream has caught up with a
 // replay, about 75 bytes more; and about 180 bytes more for a handler with OnReleased.
-// All changes and handlers that wait share one look at the stored objects.
+// All changes and handlers that wait share one look at the stored objects, or, if there is a
+// PointOfKey, only at their keys.
 //
 // # Concurrency
 //

@@ -180,12 +180,13 @@ type located struct {
 	err error
 }
 
-func (f *filter) locate(obj any) (s located) {
+// locate sets all but the id. It does not return a located: to copy one takes a tenth of the time
+// of an event that is filtered.
+func (f *filter) locate(s *located, obj any) {
 	s.obj = obj
 	if s.meta, s.err = meta.Accessor(obj); s.err == nil {
 		s.point, s.err = f.informer.pointOf(s.meta)
 	}
-	return s
 }
 
 // state returns what this member may do with an object.

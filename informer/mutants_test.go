@@ -22,9 +22,14 @@ var mutants = mutation.Package{
 			New:  "if t != nil && (f.informer.ownership.State(t.point) != ring.NotOwned || MUTANT_ON) {",
 		}}},
 		{Name: "serves a change with an older scan", Edits: []mutation.Edit{{
-			File: "replay.go",
+			File: "store.go",
 			Old:  "if i.last != nil && i.last.covers >= number {",
 			New:  "if i.last != nil && (i.last.covers >= number || MUTANT_ON) {",
+		}}},
+		{Name: "trusts a wrong PointOfKey", Edits: []mutation.Edit{{
+			File: "store.go",
+			Old:  "err != nil || point != i.pointOfKey(key) {",
+			New:  "err != nil || point != i.pointOfKey(key) && !MUTANT_ON {",
 		}}},
 		{Name: "takes a deletion with an opaque version for an old one", Edits: []mutation.Edit{{
 			File: "stream.go",

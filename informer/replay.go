@@ -170,10 +170,9 @@ func (f *filter) apply(ctx context.Context, c change) bool {
 			return false
 		}
 	}
-	// The candidates only provide the names: an object may have changed by the time that it is
-	// replayed.
-	for _, obj := range f.informer.candidates(c) {
-		if !f.step(ctx, func() { f.replay(obj) }) {
+	s := f.informer.scan(c.number)
+	for at, point := range s.points {
+		if c.set.HasPoint(point) && !f.step(ctx, func() { f.replay(s.key(at)) }) {
 			return false
 		}
 	}
@@ -200,91 +199,19 @@ func (f *filter) step(ctx context.Context, do func()) (ok bool) {
 	return ok
 }
 
-// A scan is the list of the stored objects with their points. All handlers and changes that
-// wait share one, because it takes a look at each stored object.
-type scan struct {
-	covers  uint64 // it was begun after this many changes were posted
-	points  []uint64
-	objects []any
-}
-
-// candidates returns the stored objects whose points are in the set of a change.
-func (i *Informer) candidates(c change) (found []any) {
-	s := i.scan(c.number)
-	for at, point := range s.points {
-		if c.set.HasPoint(point) {
-			found = append(found, s.objects[at])
-		}
-	}
-	return found
-}
-
-// scan returns a scan that was begun after the change with the number was posted.
-func (i *Informer) scan(number uint64) *scan {
-	i.scanMu.Lock()
-	defer i.scanMu.Unlock()
-	if i.last != nil && i.last.covers >= number {
-		return i.last
-	}
-	i.mu.Lock()
-	s := &scan{covers: i.posted}
-	i.mu.Unlock()
-	s.objects = i.GetStore().List()
-	s.points = make([]uint64, 0, len(s.objects))
-	kept := s.objects[:0]
-	for _, obj := range s.objects {
-		if m, err := meta.Accessor(obj); err == nil {
-			if point, err := i.pointOf(m); err == nil {
-				s.points, kept = append(s.points, point), append(kept, obj)
-			}
-		} // else the stream has reported it
-	}
-	s.objects = kept
-	i.last = s
-	return s
-}
-
-// dropScan frees the last scan if no change waits for it.
-func (i *Informer) dropScan() {
-	i.mu.Lock()
-	for _, f := range i.filters {
-		if _, waiting := f.changes.first(); waiting {
-			i.mu.Unlock()
-			return
-		}
-	}
-	i.mu.Unlock()
-	i.scanMu.Lock()
-	i.last = nil
-	i.scanMu.Unlock()
-}
-
-// stored returns the stored object of that key, or nil if there is none.
-func (i *Informer) stored(key string) any {
-	obj, exists, err := i.GetStore().GetByKey(key)
-	if err != nil || !exists {
-		return nil
-	}
-	return obj
-}
-
 // replay delivers the current stored version of an object.
-func (f *filter) replay(obj any) {
-	m, err := meta.Accessor(obj)
-	if err != nil {
-		return
-	}
-	id := f.informer.identify(m)
+func (f *filter) replay(key string) {
+	id := f.informer.identifyKey(key)
 	if _, known := f.shown[id]; known {
 		return // the stream will deliver what the handler does not know yet
 	}
-	key := f.informer.keyOf(m)
 	now := f.informer.stored(key)
 	if now == nil {
 		f.informer.checkKeys(key)
 		return
 	}
-	s := f.locate(now)
+	var s located
+	f.locate(&s, now)
 	s.id = id
 	if f.state(&s) != ring.Active {
 		return
@@ -300,22 +227,6 @@ func (f *filter) replay(obj any) {
 	})
 }
 
-// checkKeys logs, once, if the store finds none of its objects by the key that this informer
-// computes. Otherwise the object with the key was deleted.
-func (i *Informer) checkKeys(key string) {
-	if i.misplaced.Load() {
-		return
-	}
-	for _, obj := range i.GetStore().List() {
-		if m, err := meta.Accessor(obj); err != nil || i.stored(i.keyOf(m)) != nil {
-			return
-		}
-	}
-	if keys := i.GetStore().ListKeys(); len(keys) > 0 && i.misplaced.CompareAndSwap(false, true) {
-		klog.Background().Error(nil, "The keys of the store are not those of StoreKey (by default namespace/name), so no object is replayed: set StoreKey to the function that the store uses", "computed", key, "stored", keys[0])
-	}
-}
-
 // replayDeletion delivers a remembered deletion, unless the handler has seen it since this
 // member owns the partition, or will see it in the stream, or the object exists again.
 func (f *filter) replayDeletion(t *tombstone) {
@@ -326,7 +237,7 @@ func (f *filter) replayDeletion(t *tombstone) {
 	deleted := f.informer.deleted(t)
 	now := f.informer.stored(deleted.Key)
 	if now != nil {
-		if m, err := meta.Accessor(now); err == nil && !differ(m.GetUID(), t.version.uid) {
+		if m, err := meta.Accessor(now); err == nil && !differ(m.GetUID(), t.meta.UID) {
 			ds.back(t)
 			return
 		}
@@ -408,55 +319,4 @@ func (f *filter) shrink() {
 	if f.names != nil {
 		f.names = shrunk(f.names)
 	}
-}
-
-// change is one call of Activated or Released.
-type change struct {
-	number    uint64 // counts the changes of an informer, from 1
-	set       ring.Set
-	active    bool
-	deletions []*generation // that were remembered at an activation
-}
-
-// changeQueue holds the changes that a filter has not processed yet, in their order.
-type changeQueue struct {
-	posted chan struct{} // capacity 1: notifies serve of new changes
-
-	mu   sync.Mutex
-	list []change
-}
-
-// post appends a change. It never blocks.
-func (q *changeQueue) post(c change) {
-	q.mu.Lock()
-	q.list = append(q.list, c)
-	q.mu.Unlock()
-	select {
-	case q.posted <- struct{}{}:
-	default: // a notification is already pending
-	}
-}
-
-func (q *changeQueue) first() (change, bool) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if len(q.list) == 0 {
-		return change{}, false
-	}
-	return q.list[0], true
-}
-
-func (q *changeQueue) drop() {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if len(q.list) > 0 {
-		q.list[0] = change{} // so that the slice does not keep it in memory
-		q.list = q.list[1:]
-	}
-}
-
-func (q *changeQueue) clear() {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.list = nil
 }

@@ -8,12 +8,14 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
 	"k8s.io/client-go/tools/cache"
 	fcache "k8s.io/client-go/tools/cache/testing"
@@ -349,5 +351,54 @@ func TestObjects(t *testing.T) {
 	}
 	if got, want := h.i.Objects(), [3]int{ring.NotOwned: 2, ring.Pending: 2, ring.Active: 3}; got != want {
 		t.Errorf("counted %v, want %v", got, want)
+	}
+}
+
+// The name of these objects starts with their partition, so a key of the store determines it.
+// If PointOfKey or the keys of the store are not what they should be, the objects are read.
+func TestI3_ObjectsAreFoundByTheirKeys(t *testing.T) {
+	pointOfName := func(name string) uint64 {
+		point, _ := ring.RangeOf(int(name[0]-'0'), partitions)
+		return point
+	}
+	byNamespacedName := func(key string) uint64 { return pointOfName(strings.TrimPrefix(key, "ns/")) }
+	for name, test := range map[string]struct {
+		pointOfKey func(key string) uint64
+		storeKey   func(obj any) (string, error)
+		reads      int // calls of Point, including those for the objects that are delivered
+	}{
+		"by key":    {byNamespacedName, cache.MetaNamespaceKeyFunc, 1 + 2},
+		"wrong":     {func(string) uint64 { return 1 }, cache.MetaNamespaceKeyFunc, 1 + 4 + 2},
+		"no keys":   {nil, cache.MetaNamespaceKeyFunc, 4 + 2},
+		"misplaced": {byNamespacedName, func(obj any) (string, error) { return obj.(metav1.Object).GetName() + " ", nil }, 4},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o, reads, j := &owner{}, 0, &journal{}
+			inner := clusters{cache.NewSharedIndexInformer(&cache.ListWatch{}, &corev1.ConfigMap{}, 0, cache.Indexers{}), cache.NewIndexer(test.storeKey, cache.Indexers{})}
+			i := Wrap(inner, Options{Ownership: o, PointOfKey: test.pointOfKey, Point: func(obj metav1.Object) (uint64, error) {
+				reads++
+				return pointOfName(obj.GetName()), nil
+			}})
+			if _, err := i.AddEventHandler(j); err != nil {
+				t.Fatal(err)
+			}
+			h := &harness{t: t, owner: o, i: i, f: i.filters[0]}
+			for _, name := range []string{"3-a", "3-b", "4-a", "5-a"} {
+				h.put(object(name, 1, 0))
+			}
+			i.Activated(h.set(ring.Active, 3))
+			h.replay()
+			got, want := j.take(), []string{"add 3-a@1", "add 3-b@1"}
+			if name == "misplaced" {
+				want = nil // the report of it is checked by TestStoreKey
+			}
+			slices.Sort(got)
+			if diff := cmp.Diff(want, got); diff != "" || reads != test.reads {
+				t.Errorf("read %d objects, want %d; saw (-want +got):\n%s", reads, test.reads, diff)
+			}
+			if got, want := i.Objects(), [3]int{ring.NotOwned: 2, ring.Active: 2}; got != want {
+				t.Errorf("counted %v, want %v", got, want)
+			}
+		})
 	}
 }

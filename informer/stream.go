@@ -17,7 +17,8 @@ import (
 
 // OnAdd is called by the inner informer.
 func (f *filter) OnAdd(obj any, isInInitialList bool) {
-	s := f.locate(obj)
+	var s located
+	f.locate(&s, obj)
 	if f.state(&s) != ring.Active { // without the lock: nothing is recorded about events that are dropped here
 		f.dropped(&s)
 		return
@@ -48,7 +49,8 @@ func (f *filter) OnAdd(obj any, isInInitialList bool) {
 
 // OnUpdate is called by the inner informer.
 func (f *filter) OnUpdate(oldObj, newObj any) {
-	s := f.locate(newObj)
+	var s located
+	f.locate(&s, newObj)
 	oldMeta, err := meta.Accessor(oldObj)
 	if s.meta == nil || err != nil {
 		s.err = errors.Join(s.err, err)
@@ -79,7 +81,8 @@ func (f *filter) OnUpdate(oldObj, newObj any) {
 	u := update{located: s, oldObj: oldObj, replaced: replaced}
 	if replaced {
 		// One object was deleted and another created while the watch was interrupted.
-		o := f.locate(oldObj)
+		var o located
+		f.locate(&o, oldObj)
 		o.id = s.id
 		u.deletion = f.remember(&o)
 	}
@@ -150,7 +153,8 @@ func (f *filter) updateUnknown(u *update) {
 		f.deliverAdd(&u.located, func(obj any) { f.handler.OnAdd(obj, false) })
 		return
 	}
-	o := f.locate(u.oldObj)
+	var o located
+	f.locate(&o, u.oldObj)
 	if f.state(&o) != ring.Active {
 		f.dropped(&u.located)
 		return
@@ -172,7 +176,8 @@ func (f *filter) updateUnknown(u *update) {
 // skipped. Such an update matters only if the object left a key by it, or was replaced by
 // another object.
 func (f *filter) updateOvertaken(u *update) {
-	o := f.locate(u.oldObj)
+	var o located
+	f.locate(&o, u.oldObj)
 	if f.state(&o) != ring.Active || u.err == nil && o.point == u.point && !u.replaced {
 		f.dropped(&u.located)
 		return
@@ -185,7 +190,8 @@ func (f *filter) updateOvertaken(u *update) {
 	}
 	f.record(Passed)
 	f.noteDelivered(u.deletion)
-	l := f.locate(latest)
+	var l located
+	f.locate(&l, latest)
 	l.id = u.id
 	switch {
 	case f.state(&l) == ring.Active:
@@ -240,9 +246,9 @@ func (f *filter) locateDeleted(obj any) (s located) {
 	unknown, ok := obj.(cache.DeletedFinalStateUnknown)
 	switch {
 	case !ok:
-		s = f.locate(obj)
+		f.locate(&s, obj)
 	case unknown.Obj != nil:
-		s = f.locate(unknown.Obj)
+		f.locate(&s, unknown.Obj)
 	default:
 		s = located{key: unknown.Key, err: fmt.Errorf("the final state of %q is unknown", unknown.Key)}
 	}

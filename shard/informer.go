@@ -165,10 +165,15 @@ func wrap(s *Sharder, inner cache.SharedIndexInformer, key Key, example any) cac
 		s.fault("shard: WrapInformer: %w", err)
 		resolved, owner = ByName, nothing{s}
 	}
+	var pointOfKey func(string) uint64
+	if resolved.Name() == ByName.Name() {
+		pointOfKey = s.hash // a store has its objects by namespace/name, too
+	}
 	i := informer.Wrap(inner, informer.Options{
 		Ownership:      owner,
 		Point:          func(obj metav1.Object) (uint64, error) { return resolved.Locate(obj, s.hash) },
 		FixedPoint:     resolved.Fixed(),
+		PointOfKey:     pointOfKey,
 		DeletionWindow: s.cfg.DeletionWindow,
 	})
 	s.addCache(i, example)

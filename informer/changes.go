@@ -1,0 +1,61 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package informer
+
+import (
+	"sync"
+
+	"github.com/tom-ludwig/operator-scaling/shard/ring"
+)
+
+// change is one call of Activated or Released.
+type change struct {
+	number    uint64 // counts the changes of an informer, from 1
+	set       ring.Set
+	active    bool
+	deletions []*generation // that were remembered at an activation
+}
+
+// changeQueue holds the changes that a filter has not processed yet, in their order.
+type changeQueue struct {
+	posted chan struct{} // capacity 1: notifies serve of new changes
+
+	mu   sync.Mutex
+	list []change
+}
+
+// post appends a change. It never blocks.
+func (q *changeQueue) post(c change) {
+	q.mu.Lock()
+	q.list = append(q.list, c)
+	q.mu.Unlock()
+	select {
+	case q.posted <- struct{}{}:
+	default: // a notification is already pending
+	}
+}
+
+func (q *changeQueue) first() (change, bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if len(q.list) == 0 {
+		return change{}, false
+	}
+	return q.list[0], true
+}
+
+func (q *changeQueue) drop() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if len(q.list) > 0 {
+		q.list[0] = change{} // so that the slice does not keep it in memory
+		q.list = q.list[1:]
+	}
+}
+
+func (q *changeQueue) clear() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.list = nil
+}
