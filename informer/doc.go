@@ -58,6 +58,13 @@
 //   - I10: An object without a point (Point returns an error) belongs to no member. It is
 //     counted and logged, and delivered only to a handler that already knows it: the handler
 //     sees the update, then the object is released as in I6.
+//   - I11: A handler of an informer with Options.Unfiltered sees exactly what it would see from
+//     the inner informer, whatever State returns, and more: once Activated was called for a
+//     partition, and Replay runs, each stored object of it that the handler has seen before is
+//     shown again, for as long as State returns ring.Active. It is shown as a resync shows it,
+//     by OnUpdate with the same object twice, or by OnGained, and never in a state that the
+//     inner informer's events have not reached: an object of which an event is still to come is shown after
+//     that event. Deletions are replayed as in I4. I1 holds. OnReleased is never called.
 //
 // # The caller's obligations
 //

@@ -53,6 +53,12 @@ func heavy(t *testing.T) {
 // start runs a member of the ring "foo".
 func start(t *testing.T, client kubernetes.Interface, pod string, change ...func(*shard.Config)) *member {
 	t.Helper()
+	return startWith(t, client, pod, func(*shard.Sharder) {}, change...)
+}
+
+// startWith is start with a setup before Run.
+func startWith(t *testing.T, client kubernetes.Interface, pod string, setUp func(*shard.Sharder), change ...func(*shard.Config)) *member {
+	t.Helper()
 	cfg := shard.Config{Name: "foo", PodName: pod, Namespace: namespace, PodUID: podUID(pod)}
 	for _, f := range change {
 		f(&cfg)
@@ -61,6 +67,7 @@ func start(t *testing.T, client kubernetes.Interface, pod string, change ...func
 	if err != nil {
 		t.Fatal(err)
 	}
+	setUp(s)
 	logger := ktesting.NewLogger(t, ktesting.NewConfig(ktesting.Verbosity(1), ktesting.BufferLogs(true)))
 	ctx, cancel := context.WithCancel(klog.NewContext(context.Background(), logger))
 	m := &member{Sharder: s, stop: cancel, done: make(chan error, 1), log: logger.GetSink().(ktesting.Underlier).GetBuffer()}
