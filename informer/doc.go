@@ -63,8 +63,9 @@
 //     partition, and Replay runs, each stored object of it that the handler has seen before is
 //     shown again, for as long as State returns ring.Active. It is shown as a resync shows it,
 //     by OnUpdate with the same object twice, or by OnGained, and never in a state that the
-//     inner informer's events have not reached: an object of which an event is still to come is shown after
-//     that event. Deletions are replayed as in I4. I1 holds. OnReleased is never called.
+//     inner informer's events have not reached: an object of which an event is still to come is
+//     shown after that event. Deletions are replayed as in I4. OnReleased is never called. I2,
+//     I3, I5, I6 and I10 do not apply.
 //
 // # The caller's obligations
 //
@@ -100,6 +101,7 @@
 // the name, a lock and a map lookup. For each handler, an entry of about 35 bytes without
 // pointers is kept for each object that was delivered; until the stream has caught up with a
 // replay, about 75 bytes more; and about 180 bytes more for a handler with OnReleased.
+// With Options.Unfiltered each event costs a lock, two or three hashes and a map lookup.
 // All changes and handlers that wait share one look at the stored objects, or, if there is a
 // PointOfKey, only at their keys.
 //
