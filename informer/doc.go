@@ -58,6 +58,14 @@
 //   - I10: An object without a point (Point returns an error) belongs to no member. It is
 //     counted and logged, and delivered only to a handler that already knows it: the handler
 //     sees the update, then the object is released as in I6.
+//   - I11: A handler of an informer with Options.Unfiltered sees exactly what it would see from
+//     the inner informer, whatever State returns, and more: once Activated was called for a
+//     partition, and Replay runs, each stored object of it that the handler has seen before is
+//     shown again, for as long as State returns ring.Active. It is shown as a resync shows it,
+//     by OnUpdate with the same object twice, or by OnGained, and never in a state that the
+//     inner informer's events have not reached: an object of which an event is still to come is
+//     shown after that event. Deletions are replayed as in I4. OnReleased is never called. I2,
+//     I3, I5, I6 and I10 do not apply.
 //
 // # The caller's obligations
 //
@@ -93,6 +101,7 @@
 // the name, a lock and a map lookup. For each handler, an entry of about 35 bytes without
 // pointers is kept for each object that was delivered; until the stream has caught up with a
 // replay, about 75 bytes more; and about 180 bytes more for a handler with OnReleased.
+// With Options.Unfiltered each event costs a lock, two or three hashes and a map lookup.
 // All changes and handlers that wait share one look at the stored objects, or, if there is a
 // PointOfKey, only at their keys.
 //

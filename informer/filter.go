@@ -5,6 +5,7 @@ package informer
 
 import (
 	"fmt"
+	"sync"
 	"sync/atomic"
 
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -58,7 +59,8 @@ type filter struct {
 	changes    changeQueue
 	removed    chan struct{} // closed, with Informer.mu held, when the handler is removed
 	finished   chan struct{} // closed when a removed handler is not called any more
-	replayed   chan struct{} // closed when the first activation was processed
+	replayed   chan struct{} // closed by endFirst
+	endFirst   func()        // called when the first activation was processed, or the handler was removed
 	registered bool          // with the inner informer; guarded by Informer.mu
 	working    bool          // a goroutine of Replay serves it; guarded by Informer.mu
 	counts     counters
@@ -67,7 +69,7 @@ type filter struct {
 
 	mu    mutex
 	empty bool          // the handler was removed: it is not called, and nothing is recorded
-	shown map[id]uint64 // the objects that the handler knows, and their points
+	shown map[id]uint64 // the objects that the handler knows, and their points; in passing, their states
 	peak  int           // the size that shown has had
 	// names identify the objects in shown for OnReleased; nil without it.
 	names map[id]named
@@ -86,6 +88,9 @@ type filter struct {
 	// delivered are the deletions that were delivered to the handler while this member owned
 	// the partition, and has not released it since.
 	delivered map[*tombstone]struct{}
+	// late are the objects that passing shows again when the stream has reached them.
+	late      map[id]struct{}
+	activated bool // the first activation was processed
 }
 
 // named is what OnReleased needs of an object.
@@ -125,8 +130,13 @@ func newFilter(i *Informer, handler cache.ResourceEventHandler, logger *klog.Log
 		ahead:     map[id]version{},
 		delivered: map[*tombstone]struct{}{},
 		observed:  i.deletions.number(),
+		late:      map[id]struct{}{},
 	}
-	if f.released, f.gained, f.passes = optional(handler); f.released != nil {
+	f.endFirst = sync.OnceFunc(func() { close(f.replayed) })
+	if f.released, f.gained, f.passes = optional(handler); i.unfiltered {
+		f.released = nil // the handler loses sight of no object
+	}
+	if f.released != nil {
 		f.names = map[id]named{}
 	}
 	return f
@@ -163,8 +173,9 @@ func (f *filter) tryClear() {
 	}
 	f.empty = true
 	close(f.finished)
+	f.endFirst()
 	f.handler, f.released, f.gained, f.passes = removedHandler{}, nil, nil, nil
-	f.shown, f.names, f.ahead, f.delivered = nil, nil, nil, nil
+	f.shown, f.names, f.ahead, f.delivered, f.late = nil, nil, nil, nil, nil
 	f.changes.clear()
 }
 

@@ -16,7 +16,8 @@ type ReleaseHandler interface {
 	// object has moved to a key that this member does not own. The argument is the object as
 	// it is stored, in the version that the handler last saw or a later one, or a
 	// cache.DeletedFinalStateUnknown without an object if it is not stored any more. No more
-	// events of the object are delivered until the handler sees it by OnAdd again.
+	// events of the object are delivered until the handler sees it by OnAdd again. With
+	// Options.Unfiltered it is never called.
 	OnReleased(obj any)
 }
 
@@ -26,7 +27,7 @@ type ReleaseHandler interface {
 type GainHandler interface {
 	cache.ResourceEventHandler
 	// OnGained is called instead of OnAdd for an object that is delivered because its
-	// partition has become active.
+	// partition has become active; with Options.Unfiltered, instead of OnUpdate.
 	OnGained(obj any)
 }
 
@@ -38,7 +39,8 @@ type HandlerFuncs struct {
 	DeleteFunc func(obj any)
 	// ReleasedFunc is called as OnReleased of a [ReleaseHandler].
 	ReleasedFunc func(obj any)
-	// GainedFunc is called as OnGained of a [GainHandler]. Nil means AddFunc.
+	// GainedFunc is called as OnGained of a [GainHandler]. Nil means AddFunc; with
+	// Options.Unfiltered, UpdateFunc.
 	GainedFunc func(obj any)
 }
 
@@ -84,9 +86,9 @@ func (h HandlerFuncs) OnGained(obj any) {
 func optional(handler cache.ResourceEventHandler) (released, gained func(obj any), passes func(obj any) bool) {
 	switch h := handler.(type) {
 	case HandlerFuncs:
-		return h.ReleasedFunc, h.OnGained, nil
+		return h.ReleasedFunc, h.GainedFunc, nil
 	case *HandlerFuncs:
-		return h.ReleasedFunc, h.OnGained, nil
+		return h.ReleasedFunc, h.GainedFunc, nil
 	case cache.FilteringResourceEventHandler:
 		return optionalFiltered(h)
 	case *cache.FilteringResourceEventHandler:

@@ -43,6 +43,9 @@ type Options struct {
 	// goroutines, some times for each event, with the lock of the store or of a handler
 	// held. Objects for which it returns an error, or panics, belong to no member.
 	Point func(obj metav1.Object) (uint64, error)
+	// Unfiltered means that handlers see all events, whatever State returns, and that those of
+	// objects whose partitions become active are shown to them again (guarantee I11).
+	Unfiltered bool
 	// FixedPoint means that the point of an object never changes while it exists, as it
 	// depends only on the name, the namespace or the UID. Updates of objects that this member
 	// does not own then cost one hash less.
@@ -77,6 +80,7 @@ type Informer struct {
 	cache.SharedIndexInformer
 	ownership  Ownership
 	point      func(metav1.Object) (uint64, error)
+	unfiltered bool
 	fixed      bool
 	storeKey   func(metav1.Object) string
 	pointOfKey func(string) uint64
@@ -119,6 +123,7 @@ func Wrap(inner cache.SharedIndexInformer, o Options) *Informer {
 		SharedIndexInformer: inner,
 		ownership:           o.Ownership,
 		point:               o.Point,
+		unfiltered:          o.Unfiltered,
 		fixed:               o.FixedPoint,
 		storeKey:            o.StoreKey,
 		pointOfKey:          o.PointOfKey,
@@ -183,7 +188,8 @@ func (i *Informer) stop() {
 
 // SetTransform sets the transform of the inner informer. A transform that changes the key of
 // an object, for instance because it removes the owner references, is logged: such an
-// object would go to another member than the one that owns it.
+// object would go to another member than the one that owns it. A transform that was set on the
+// inner informer cannot be seen here, and is not checked.
 func (i *Informer) SetTransform(transform cache.TransformFunc) error {
 	if transform == nil {
 		return i.SharedIndexInformer.SetTransform(nil)
@@ -235,10 +241,10 @@ func (i *Informer) register(handler cache.ResourceEventHandler, logger *klog.Log
 	i.mu.Lock()
 	i.filters = append(i.filters, f)
 	if i.activated {
-		close(f.replayed) // what is active now is in the initial list
+		f.endFirst() // what is active now is in the initial list
 	}
 	i.mu.Unlock()
-	inner, err := add(f)
+	inner, err := add(f.stream())
 	if err != nil {
 		i.forget(f)
 		return nil, err

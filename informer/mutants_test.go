@@ -76,6 +76,46 @@ var mutants = mutation.Package{
 			Old:  "f.notifyReleased(obj, known.passed)",
 			New:  "f.notifyReleased(obj, known.passed || MUTANT_ON)",
 		}}},
+		{Name: "shows an unfiltered handler nothing again", Edits: []mutation.Edit{{
+			File: "unfiltered.go",
+			Old:  "\tf.again(now)\n",
+			New:  "\tif !MUTANT_ON {\n\t\tf.again(now)\n\t}\n",
+		}}},
+		{Name: "shows an unfiltered handler what the stream has not reached", Edits: []mutation.Edit{{
+			File: "unfiltered.go",
+			Old:  "!known || state != f.informer.stateOf(m) {",
+			New:  "!MUTANT_ON && (!known || state != f.informer.stateOf(m)) {",
+		}}},
+		{Name: "does not show an unfiltered handler what the stream has reached", Edits: []mutation.Edit{{
+			File: "unfiltered.go",
+			Old:  "\tif late {\n",
+			New:  "\tif late && !MUTANT_ON {\n",
+		}}},
+		{Name: "ends the first replay before the stream has reached it", Edits: []mutation.Edit{{
+			File: "unfiltered.go",
+			Old:  "f.activated && len(f.late) == 0 {",
+			New:  "f.activated && (len(f.late) == 0 || MUTANT_ON) {",
+		}}},
+		{Name: "waits for an object that was deleted", Edits: []mutation.Edit{{
+			File: "unfiltered.go",
+			Old:  "\tdelete(p.late, s.id)\n",
+			New:  "\tif !MUTANT_ON {\n\t\tdelete(p.late, s.id)\n\t}\n",
+		}}},
+		{Name: "forgets the deletions that an unfiltered handler has seen", Edits: []mutation.Edit{{
+			File: "unfiltered.go",
+			Old:  "\tp.noteDelivered(p.remember(&s))\n",
+			New:  "\tif !MUTANT_ON {\n\t\tp.noteDelivered(p.remember(&s))\n\t}\n",
+		}}},
+		{Name: "makes an unfiltered handler forget what is released", Edits: []mutation.Edit{{
+			File: "replay.go",
+			Old:  "\t\tif f.informer.unfiltered {\n\t\t\treturn\n",
+			New:  "\t\tif f.informer.unfiltered && !MUTANT_ON {\n\t\t\treturn\n",
+		}}},
+		{Name: "leaves the first replay of a removed handler open", Edits: []mutation.Edit{{
+			File: "filter.go",
+			Old:  "\tf.endFirst()\n",
+			New:  "\tif !MUTANT_ON {\n\t\tf.endFirst()\n\t}\n",
+		}}},
 		{Name: "calls handlers of a stopped informer", Edits: []mutation.Edit{{
 			File: "replay.go",
 			Old:  "if f.empty || f.informer.IsStopped() {",

@@ -18,9 +18,9 @@ type registration struct {
 }
 
 // FirstReplay returns a checker that is done when the handler of a registration has been shown
-// what this member owned first: the first call of Activated was processed for it. For a
-// handler that was added later, HasSynced covers that, and the checker is done at once. It
-// returns nil for a registration that does not come from an [Informer].
+// what this member owned first: the first call of Activated was processed for it, also if the
+// set was empty. For a handler that was added later, HasSynced covers that, and the checker is
+// done at once. It is also done when the handler is removed. It returns nil for a registration that does not come from an [Informer].
 func FirstReplay(handle cache.ResourceEventHandlerRegistration) cache.DoneChecker {
 	r, ok := handle.(interface{ of() *registration })
 	if !ok {

@@ -153,17 +153,23 @@ func (f *filter) done(c change) {
 	if !c.active {
 		return
 	}
-	select {
-	case <-f.replayed:
-	default:
-		close(f.replayed)
+	if !f.informer.unfiltered {
+		f.endFirst()
+		return
 	}
+	f.lock()
+	defer f.unlock()
+	f.activated = true
+	f.caughtUp()
 }
 
 // apply processes one change. It returns false if it was interrupted.
 func (f *filter) apply(ctx context.Context, c change) bool {
 	if !c.active {
 		return f.releaseAll(ctx, c)
+	}
+	if c.set.Empty() {
+		return true
 	}
 	for _, t := range f.informer.deletions.in(c.set, c.deletions) {
 		if !f.step(ctx, func() { f.replayDeletion(t) }) {
@@ -172,7 +178,7 @@ func (f *filter) apply(ctx context.Context, c change) bool {
 	}
 	s := f.informer.scan(c.number)
 	for at, point := range s.points {
-		if c.set.HasPoint(point) && !f.step(ctx, func() { f.replay(s.key(at)) }) {
+		if c.set.HasPoint(point) && !f.step(ctx, func() { f.replay(s.key(at), point) }) {
 			return false
 		}
 	}
@@ -199,8 +205,14 @@ func (f *filter) step(ctx context.Context, do func()) (ok bool) {
 	return ok
 }
 
-// replay delivers the current stored version of an object.
-func (f *filter) replay(key string) {
+// replay delivers the current stored version of an object, which had the point in the scan.
+func (f *filter) replay(key string, point uint64) {
+	if f.informer.unfiltered {
+		if f.activePoint(point) {
+			f.showAgain(key)
+		}
+		return
+	}
 	id := f.informer.identifyKey(key)
 	if _, known := f.shown[id]; known {
 		return // the stream will deliver what the handler does not know yet
@@ -244,6 +256,13 @@ func (f *filter) replayDeletion(t *tombstone) {
 	}
 	f.record(ReplayedDeletion)
 	f.noteDelivered(t)
+	if f.informer.unfiltered {
+		f.handler.OnDelete(deleted)
+		if now != nil { // as in deliverDelete
+			f.showAgain(deleted.Key)
+		}
+		return
+	}
 	f.deliverDelete(t.id, deleted, now, now != nil)
 }
 
@@ -282,6 +301,9 @@ func (f *filter) releasable(ctx context.Context, set ring.Set) (ids []id, ok boo
 	ok = f.step(ctx, func() {
 		// The work that these deletions caused may have been dropped with the partitions.
 		maps.DeleteFunc(f.delivered, func(t *tombstone, _ struct{}) bool { return set.HasPoint(t.point) })
+		if f.informer.unfiltered {
+			return
+		}
 		for id, point := range f.shown {
 			switch {
 			case !set.HasPoint(point):
@@ -311,6 +333,9 @@ func (f *filter) tidy(ctx context.Context) {
 func (f *filter) shrink() {
 	if len(f.ahead) == 0 {
 		f.ahead = map[id]version{}
+	}
+	if len(f.late) == 0 {
+		f.late = map[id]struct{}{}
 	}
 	if f.peak <= 1024 || len(f.shown) > f.peak/4 {
 		return

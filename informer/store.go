@@ -125,8 +125,12 @@ func (i *Informer) checkKeys(key string) {
 
 // Objects counts the stored objects by what this member may do with them, indexed by
 // ring.State. Objects without a point count as not owned. It takes a look at each stored
-// object, or at its key; see [Options.PointOfKey].
+// object, or at its key; see [Options.PointOfKey]. An unfiltered informer counts none: their
+// points need not be those of the work on them.
 func (i *Informer) Objects() (count [ring.Active + 1]int) {
+	if i.unfiltered {
+		return count
+	}
 	s := i.newScan()
 	count[ring.NotOwned] = s.unlocated
 	for _, point := range s.points {

@@ -40,8 +40,8 @@ var (
 	// handed over, or this member is fenced.
 	ErrNotActive = workqueue.ErrNotActive
 	// ErrNotOwned is an ErrNotActive: this member does not own the key, and is not about to. If
-	// it gains the key, its handlers see the object as an Add. After any other error they may
-	// not, because this member may have shown it before and keep it: try again.
+	// it gains the key, its handlers see the object as an Add, or as [Unfiltered] says. After any
+	// other error they may not, because this member may have shown it before and keep it: try again.
 	ErrNotOwned = workqueue.ErrNotOwned
 	// ErrInUse: the key is already acquired in this process, or a caller of Acquire waits for it.
 	ErrInUse = workqueue.ErrInUse

@@ -4,7 +4,6 @@
 package shard
 
 import (
-	"context"
 	"maps"
 	"time"
 
@@ -14,7 +13,6 @@ import (
 
 	"github.com/tom-ludwig/operator-scaling/informer"
 	"github.com/tom-ludwig/operator-scaling/shard/internal/cachesync"
-	"github.com/tom-ludwig/operator-scaling/shard/ring"
 )
 
 // Handlers that learn more than a plain informer can report.
@@ -35,6 +33,10 @@ type (
 // NewInformer has the parameters of cache.NewSharedIndexInformer. The handlers of the
 // informer see only the objects that this member may work on, by the ring's key. The
 // store, and therefore the listers, hold all objects.
+//
+// When the member gains partitions, handlers see their objects as Adds, and then recent deletions
+// as Deletes. Such a Delete is a cache.DeletedFinalStateUnknown with an object that has only its
+// metadata: no spec, and no status.
 //
 // Run the informer yourself. For an informer of a generated factory see [InformerFor].
 func NewInformer(s *Sharder, lw cache.ListerWatcher, exampleObject runtime.Object, defaultEventHandlerResyncPeriod time.Duration, indexers cache.Indexers) cache.SharedIndexInformer {
@@ -82,7 +84,9 @@ type GeneratedInformer[L any] interface {
 //		shard.WrapGenerated(s, factory.Apps().V1().Deployments(), shard.ByController))
 //
 // The factory itself is not changed: its Informer() shows handlers all objects. See
-// [InformerFor] for a factory that other code uses, too.
+// [InformerFor] for a factory that other code uses, too. A transform of the factory
+// (informers.WithTransform) must keep what the key is made of, such as owner references and
+// UIDs. This is not checked; with InformerFor it is, and then logged.
 func WrapGenerated[L any](s *Sharder, inner GeneratedInformer[L], key ...Key) GeneratedInformer[L] {
 	return generated[L]{inner, WrapInformer(s, inner.Informer(), key...)}
 }
@@ -128,7 +132,7 @@ func InformerFor[C any, F ~func(C, time.Duration) cache.SharedIndexInformer](
 		created = wrap(s, inner, k, exampleObject)
 		return created
 	})
-	switch first := s.keyInFactory(found, k, created != nil); {
+	switch first := s.keyInFactory(informer.Of(found), k, created != nil); {
 	case first == k.Name():
 	case first != "":
 		s.fault("shard: InformerFor: the informer of the factory for %T has the key %q already, and cannot have %q too: create another informer with NewInformer", exampleObject, first, k.Name())
@@ -146,8 +150,10 @@ func InformerFor[C any, F ~func(C, time.Duration) cache.SharedIndexInformer](
 // FirstReplay returns a checker that is done when the handler of a registration has been
 // shown all objects that this member owned first, after it had joined the ring. The
 // registration's HasSynced is true before that: it covers the initial list, and a member
-// owns nothing before its informers have synced. It returns nil for a registration that does
-// not come from a sharded informer.
+// owns nothing before its informers have synced. The checker is also done when the member is
+// ready and gets no partition, because the ring has more members than partitions or is still
+// that of another Config.Key, and when the handler is removed. FirstReplay returns nil for a
+// registration that does not come from a sharded informer.
 func FirstReplay(registration cache.ResourceEventHandlerRegistration) cache.DoneChecker {
 	return informer.FirstReplay(registration)
 }
@@ -156,16 +162,14 @@ func FirstReplay(registration cache.ResourceEventHandlerRegistration) cache.Done
 // is not known.
 func wrap(s *Sharder, inner cache.SharedIndexInformer, key Key, example any) cache.SharedIndexInformer {
 	owner := informer.Ownership(s.ownership)
-	if informer.Of(inner) != nil || sharderOf(inner) != nil {
+	if informer.Of(inner) != nil {
 		s.fault("shard: WrapInformer: the informer is sharded already (%T): use it as it is, or wrap the informer inside it", inner)
 		return inner
 	}
-	if key.Name() == Unfiltered.Name() {
+	kind, all := cachesync.KindOf(inner, example), key.Name() == Unfiltered.Name()
+	if all {
 		s.unfiltered.Store(true)
-		s.addCache(inner, example)
-		u := unfiltered{inner, s}
-		s.member.Components.AddInformer(u, "")
-		return u
+		key, kind = s.cfg.Key, "" // members may differ in what they only look at
 	}
 	resolved, err := key.Resolve(s.cfg.Key)
 	if err != nil {
@@ -179,22 +183,23 @@ func wrap(s *Sharder, inner cache.SharedIndexInformer, key Key, example any) cac
 	i := informer.Wrap(inner, informer.Options{
 		Ownership:      owner,
 		Point:          func(obj metav1.Object) (uint64, error) { return resolved.Locate(obj, s.hash) },
+		Unfiltered:     all,
 		FixedPoint:     resolved.Fixed(),
 		PointOfKey:     pointOfKey,
 		DeletionWindow: s.cfg.DeletionWindow,
 	})
 	s.addCache(i, example)
-	s.member.Components.AddInformer(i, cachesync.KindOf(inner, example))
+	s.member.Components.AddInformer(i, kind)
 	return i
 }
 
 // keyInFactory returns the name of the key with which InformerFor has registered an informer; ""
 // if it has not. It registers one that was just created.
-func (s *Sharder) keyInFactory(i cache.SharedIndexInformer, key Key, created bool) string {
+func (s *Sharder) keyInFactory(i *informer.Informer, key Key, created bool) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if created {
-		maps.DeleteFunc(s.inFactories, func(i cache.SharedIndexInformer, _ string) bool { return i.IsStopped() })
+		maps.DeleteFunc(s.inFactories, func(i *informer.Informer, _ string) bool { return i.IsStopped() })
 		s.inFactories[i] = key.Name()
 	}
 	return s.inFactories[i]
@@ -219,9 +224,6 @@ func (s *Sharder) silent(inner cache.SharedIndexInformer) cache.SharedIndexInfor
 
 // sharderOf returns the Sharder that has made an informer, or nil.
 func sharderOf(i cache.SharedInformer) *Sharder {
-	if c, ok := i.GetController().(unfilteredController); ok {
-		return c.s
-	}
 	if i := informer.Of(i); i != nil {
 		if owner, ok := i.Ownership().(interface{ sharder() *Sharder }); ok {
 			return owner.sharder()
@@ -229,41 +231,3 @@ func sharderOf(i cache.SharedInformer) *Sharder {
 	}
 	return nil
 }
-
-// unfiltered is an informer whose handlers see everything.
-type unfiltered struct {
-	cache.SharedIndexInformer
-	s *Sharder
-}
-
-// unfilteredController shows which Sharder an informer comes from, through wrappers that embed it.
-type unfilteredController struct {
-	cache.Controller
-	s *Sharder
-}
-
-// GetController is the inner informer's.
-func (u unfiltered) GetController() cache.Controller {
-	return unfilteredController{u.SharedIndexInformer.GetController(), u.s}
-}
-
-// Replay has nothing to replay. It returns after the informer has stopped, so that its member
-// removes it.
-func (u unfiltered) Replay(ctx context.Context) error {
-	ticker := time.NewTicker(time.Minute)
-	defer ticker.Stop()
-	for !u.IsStopped() {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-ticker.C:
-		}
-	}
-	return nil
-}
-
-func (unfiltered) Activated(ring.Set)                   {}
-func (unfiltered) Released(ring.Set)                    {}
-func (unfiltered) Objects() (none [ring.Active + 1]int) { return none }
-func (unfiltered) Events() (none informer.Counts)       { return none }
-func (unfiltered) Handlers() int                        { return 1 } // unknown

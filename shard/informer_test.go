@@ -4,6 +4,7 @@
 package shard_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -20,6 +21,8 @@ import (
 	corelisters "k8s.io/client-go/listers/core/v1"
 	"k8s.io/client-go/tools/cache"
 	clientworkqueue "k8s.io/client-go/util/workqueue"
+	"k8s.io/klog/v2"
+	"k8s.io/klog/v2/textlogger"
 
 	"github.com/tom-ludwig/operator-scaling/informer"
 	"github.com/tom-ludwig/operator-scaling/shard"
@@ -69,9 +72,7 @@ func TestRunRefusesInformersThatShowWrongObjects(t *testing.T) {
 			shard.WrapInformer(s, factory.Core().V1().ConfigMaps().Informer(), shard.ByController)
 		}},
 		"unfiltered": {setUp: func(s *shard.Sharder, factory informers.SharedInformerFactory) {
-			if informer.Of(shard.WrapInformer(s, factory.Core().V1().ConfigMaps().Informer(), shard.Unfiltered)) != nil {
-				t.Error("it is filtered")
-			}
+			shard.WrapInformer(s, factory.Core().V1().ConfigMaps().Informer(), shard.Unfiltered)
 		}},
 		"unfiltered twice": {setUp: func(s *shard.Sharder, factory informers.SharedInformerFactory) {
 			shard.WrapInformer(s, shard.WrapInformer(s, factory.Core().V1().ConfigMaps().Informer(), shard.Unfiltered), shard.Unfiltered)
@@ -89,6 +90,33 @@ func TestRunRefusesInformersThatShowWrongObjects(t *testing.T) {
 				t.Errorf("error %v, want one with %q", err, test.remedy)
 			}
 		})
+	}
+}
+
+// A factory sets its transform on the informer that InformerFor registers, which can therefore check it.
+func TestInformerFor_ReportsATransformThatChangesTheKey(t *testing.T) {
+	var log bytes.Buffer
+	klog.SetLogger(textlogger.NewLogger(textlogger.NewConfig(textlogger.Output(&log))))
+	defer klog.ClearLogger()
+	client := fake.NewClientset(&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{
+		Namespace: "x", Name: "child",
+		OwnerReferences: []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: "Deployment", Name: "parent", UID: "1", Controller: new(true)}},
+	}})
+	s := shard.NewOrDie(client, shard.Config{Name: "foo", PodName: "a", Namespace: namespace})
+	factory := informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithTransform(func(obj any) (any, error) {
+		if m, ok := obj.(metav1.Object); ok {
+			m.SetOwnerReferences(nil)
+		}
+		return obj, nil
+	}))
+	shard.InformerFor(s, factory, &corev1.ConfigMap{}, coreinformers.NewConfigMapInformer, shard.ByController)
+	ctx, cancel := context.WithCancel(t.Context())
+	factory.StartWithContext(ctx)
+	factory.WaitForCacheSync(ctx.Done())
+	cancel()
+	factory.Shutdown()
+	if !strings.Contains(log.String(), "changes the key of objects") {
+		t.Errorf("logged: %q", log.String())
 	}
 }
 

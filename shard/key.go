@@ -29,6 +29,13 @@ var (
 	// whose queue does the filtering: handlers that map objects to their parents by labels or
 	// an index, or that adopt orphans. The member waits for such an informer before it joins,
 	// and before it works on a partition whose former owner wrote objects of that kind.
+	//
+	// When the member gains partitions, the handlers see the objects whose own key, by
+	// Config.Key, is in them again: as by a resync, with UpdateFunc and the same object twice,
+	// or with [HandlerFuncs].GainedFunc if it is set. They also see recent deletions again. So
+	// a handler of the objects that are reconciled must not skip an update because
+	// both resourceVersions are equal. A handler of their children may: the parent is shown, too.
+	// No handler sees OnReleased.
 	Unfiltered = ring.Unfiltered
 )
 

@@ -6,6 +6,8 @@ package shard_test
 import (
 	"context"
 	"errors"
+	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/informers"
 	coreinformers "k8s.io/client-go/informers/core/v1"
+	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
 	"k8s.io/client-go/tools/cache"
@@ -139,6 +142,85 @@ func TestLateWrapInformer_FirstReplayIsDone(t *testing.T) {
 	})
 }
 
+// A member of a ring with fewer partitions than members may own none, and is ready. Whoever waits for
+// FirstReplay before it starts its workers, or reports that it is ready, must not wait forever.
+func TestFirstReplay_OfAMemberThatOwnsNothingIsDone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cluster, objects := shardtest.NewCluster(), newObjects("x", "y")
+		var run sync.WaitGroup
+		defer run.Wait()
+		ctx, stop := context.WithCancel(context.Background())
+		defer stop()
+		nothing := 0
+		for _, pod := range []string{"a", "b", "c", "d"} {
+			var first cache.DoneChecker
+			m := startWith(t, cluster.Client(pod), pod, func(s *shard.Sharder) {
+				maps := shard.WrapInformer(s, cache.NewSharedIndexInformer(objects.listWatch(0), &corev1.ConfigMap{}, 0, nil))
+				registration, err := maps.AddEventHandler(cache.ResourceEventHandlerFuncs{})
+				if err != nil {
+					t.Fatal(err)
+				}
+				first = shard.FirstReplay(registration)
+				run.Go(func() { maps.RunWithContext(ctx) })
+			}, func(c *shard.Config) { c.Partitions = 2 })
+			if synctest.Wait(); cache.IsDone(first) {
+				t.Errorf("%s has not joined, and FirstReplay is done", pod)
+			}
+			time.Sleep(time.Minute)
+			if err := m.Ready(); err != nil {
+				t.Errorf("%s is not ready: %v", pod, err)
+			}
+			if !cache.IsDone(first) {
+				t.Errorf("%s is ready, and FirstReplay is not done; it owns %d partitions", pod, m.OwnedCount())
+			}
+			if m.OwnedCount() == 0 {
+				nothing++
+			}
+		}
+		if nothing == 0 {
+			t.Error("each member owns something")
+		}
+	})
+}
+
+// A member that must wait until members with another key have left is ready, too.
+func TestFirstReplay_OfAMemberThatWaitsForAnotherKeyIsDone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cluster, objects := shardtest.NewCluster(), newObjects("x")
+		a := start(t, cluster.Client("a"), "a")
+		time.Sleep(10 * time.Second)
+		ctx, stop := context.WithCancel(context.Background())
+		var run sync.WaitGroup
+		var first cache.DoneChecker
+		var seen []string
+		b := startWith(t, cluster.Client("b"), "b", func(s *shard.Sharder) {
+			maps := shard.WrapInformer(s, cache.NewSharedIndexInformer(objects.listWatch(0), &corev1.ConfigMap{}, 0, nil))
+			registration, err := maps.AddEventHandler(cache.ResourceEventHandlerFuncs{AddFunc: func(obj any) {
+				seen = append(seen, obj.(*corev1.ConfigMap).Name)
+			}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			first = shard.FirstReplay(registration)
+			run.Go(func() { maps.RunWithContext(ctx) })
+		}, func(c *shard.Config) { c.Key = shard.ByNamespace })
+		time.Sleep(10 * time.Second)
+		if err := b.Ready(); err != nil || !cache.IsDone(first) || b.OwnedCount() > 0 {
+			t.Errorf("ready: %v; first replay done: %v; %d partitions", err, cache.IsDone(first), b.OwnedCount())
+		}
+		if err := a.end(); err != nil {
+			t.Error(err)
+		}
+		time.Sleep(30 * time.Second)
+		synctest.Wait()
+		if len(seen) != 1 {
+			t.Errorf("the handler has seen %q after the other member has left", seen)
+		}
+		stop()
+		run.Wait()
+	})
+}
+
 // "To remove an informer, stop it": also one that shows everything, and one that never synced.
 func TestStoppedInformersAreRemoved(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -165,6 +247,50 @@ func TestStoppedInformersAreRemoved(t *testing.T) {
 		}
 		a.end()
 	})
+}
+
+// labelled is a wrapper of an informer that is passed as a value, and cannot be compared.
+type labelled struct {
+	cache.SharedIndexInformer
+	labels map[string]string
+}
+
+// WrapInformer is for any cache.SharedIndexInformer. A member looks for an informer when it forgets it.
+func TestWrapInformer_OfAValueThatCannotBeCompared(t *testing.T) {
+	for name, key := range map[string]shard.Key{"ByName": shard.ByName, "Unfiltered": shard.Unfiltered} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				inner := labelled{cache.NewSharedIndexInformer(newObjects("x").listWatch(0), &corev1.ConfigMap{}, 0, nil), map[string]string{"team": "red"}}
+				ctx, stop := context.WithCancel(context.Background())
+				var maps cache.SharedIndexInformer
+				a := startWith(t, shardtest.NewCluster().Client("a"), "a", func(s *shard.Sharder) { maps = shard.WrapInformer(s, inner, key) })
+				go maps.RunWithContext(ctx)
+				time.Sleep(time.Minute)
+				stop()
+				time.Sleep(3 * time.Minute) // the member forgets it
+				if n, _ := a.Registered(); n != 0 {
+					t.Errorf("the member has %d informers", n)
+				}
+				if err := a.end(); err != nil {
+					t.Error(err)
+				}
+			})
+		})
+	}
+}
+
+// A factory may have such an informer, too.
+func TestInformerFor_AfterAValueThatCannotBeCompared(t *testing.T) {
+	client := fake.NewClientset()
+	s := shard.NewOrDie(client, shard.Config{Name: "foo", PodName: "a", Namespace: namespace})
+	factory := informers.NewSharedInformerFactory(client, 0)
+	factory.InformerFor(&corev1.Pod{}, func(client kubernetes.Interface, resync time.Duration) cache.SharedIndexInformer {
+		return labelled{coreinformers.NewPodInformer(client, metav1.NamespaceAll, resync, cache.Indexers{}), map[string]string{}}
+	})
+	shard.InformerFor(s, factory, &corev1.Pod{}, coreinformers.NewPodInformer)
+	if err := s.SetupError(); err == nil || !strings.Contains(err.Error(), "plain informer") {
+		t.Errorf("error %v, want one about a plain informer", err)
+	}
 }
 
 // An informer that is stopped before it has synced keeps no member from joining.

@@ -399,6 +399,21 @@ var mutants = mutation.Package{
 			Old:  "\tdefer s.acquirer.Stop()\n",
 			New:  "\tif !MUTANT_ON {\n\t\tdefer s.acquirer.Stop()\n\t}\n",
 		}}},
+		{Name: "filters what every member must see", Edits: []mutation.Edit{{
+			File: "informer.go",
+			Old:  "\t\tUnfiltered:     all,\n",
+			New:  "\t\tUnfiltered:     all && !MUTANT_ON,\n",
+		}}},
+		{Name: "lets a member that owns nothing wait for its first replay", Edits: []mutation.Edit{{
+			File: "internal/member/dispatch.go",
+			Old:  "m.machine.Serving() && m.assignedNothing() {",
+			New:  "m.machine.Serving() && !MUTANT_ON && m.assignedNothing() {",
+		}}},
+		{Name: "lets a member with another key wait for its first replay", Edits: []mutation.Edit{{
+			File: "internal/member/dispatch.go",
+			Old:  "\treturn m.machine.Incompatible() ||\n",
+			New:  "\treturn m.machine.Incompatible() && !MUTANT_ON ||\n",
+		}}},
 	},
 }
 
@@ -436,6 +451,9 @@ var unitTests = map[string]string{
 	"hands over what is acquired":                                 "TestAcquire_NoTwoMembersHoldAKey",
 	"lets callers wait for keys when it stops":                    "TestAcquire_ReturnsWhenTheMemberStops",
 	"gives out keys after Run":                                    "TestAcquire_DrainTimeout",
+	"filters what every member must see":                          "TestUnfiltered_AllMembersSeeAllObjects",
+	"lets a member that owns nothing wait for its first replay":   "TestFirstReplay_OfAMemberThatOwnsNothingIsDone",
+	"lets a member with another key wait for its first replay":    "TestFirstReplay_OfAMemberThatWaitsForAnotherKeyIsDone",
 }
 
 // TestMutants removes one rule at a time. TestFaults must fail for each of them. Otherwise it

@@ -14,9 +14,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
 
+	"github.com/tom-ludwig/operator-scaling/informer"
 	"github.com/tom-ludwig/operator-scaling/shard/internal/cachesync"
 	"github.com/tom-ludwig/operator-scaling/shard/internal/lease"
 	"github.com/tom-ludwig/operator-scaling/shard/internal/member"
@@ -51,7 +51,7 @@ type Sharder struct {
 	running bool    // guarded by mu
 	// inFactories are the informers that InformerFor has registered, and the names of their keys;
 	// guarded by mu.
-	inFactories map[cache.SharedIndexInformer]string
+	inFactories map[*informer.Informer]string
 }
 
 // New applies the defaults, validates the configuration and returns a Sharder. It starts
@@ -72,7 +72,7 @@ func New(client kubernetes.Interface, cfg Config) (*Sharder, error) {
 	if c, generated := client.(*kubernetes.Clientset); client == nil || generated && c == nil {
 		return nil, errors.New("shard: the client is nil")
 	}
-	s := &Sharder{cfg: cfg, api: newClients(client), hash: ring.HashOf(cfg.Key), inFactories: map[cache.SharedIndexInformer]string{}}
+	s := &Sharder{cfg: cfg, api: newClients(client), hash: ring.HashOf(cfg.Key), inFactories: map[*informer.Informer]string{}}
 	leases := s.calls.Bounded(s.api.leases.Leases(cfg.Namespace))
 	s.access = lease.Access{Leases: leases, Reviews: s.api.reviews.SelfSubjectAccessReviews(), Calls: &s.calls, Ring: cfg.Name, Namespace: cfg.Namespace}
 	s.pages.turn = make(chan struct{}, 1)

@@ -111,10 +111,26 @@ func (m *Member) apply(e claim.Event) (acted bool) {
 	for _, action := range actions {
 		m.do(action)
 	}
+	if !m.assigned && m.machine.Serving() && m.assignedNothing() {
+		m.activated(ring.NewSet(m.machine.Parameters().Partitions)) // so that no handler waits for its first replay
+	}
 	if n := after.CacheWaitsGivenUp - before.CacheWaitsGivenUp; n > 0 {
 		m.logCacheLag(n)
 	}
 	return len(actions) > 0
+}
+
+func (m *Member) activated(set ring.Set) {
+	m.assigned = true
+	m.Components.activated(set)
+}
+
+// assignedNothing reports whether this member is ready (see Status) although it gets no partition: it is on
+// a ring that has more members than partitions, or cannot be on the ring before others have left.
+func (m *Member) assignedNothing() bool {
+	view := m.machine.View()
+	return m.machine.Incompatible() ||
+		slices.Contains(view.Members(), m.cfg.Machine.Member) && view.Owned(m.cfg.Machine.Member).Empty()
 }
 
 // publish makes the machine's state known to all readers, in one piece. Then it notifies
@@ -237,7 +253,7 @@ func (m *Member) do(a claim.Action) {
 		for _, unowned := range a.Unowned {
 			m.cfg.Metrics.Unowned(unowned)
 		}
-		m.Components.activated(a.Partitions)
+		m.activated(a.Partitions)
 	case claim.Drain:
 		m.logger.V(2).Info("Draining", "member", m.holder, "partitions", a.Partitions.Len())
 		m.drainLoggedAt = time.Now()

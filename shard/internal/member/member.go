@@ -99,6 +99,7 @@ type Member struct {
 	endedAt     time.Time
 	fatal       error
 	joined      bool        // at least once
+	assigned    bool        // the informers have learned what this member owned first, or that it owned nothing
 	confirmed   claim.Lease // as the last confirmed write of this incarnation left it
 	successor   string      // who has voided this member's Lease or holds it instead, as far as it was seen
 	lost        int         // how many of this member's Leases were deleted in quick succession
