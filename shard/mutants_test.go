@@ -236,11 +236,6 @@ var mutants = mutation.Package{
 			Old:  "\t\tselect {\n\t\tcase <-time.After(backoff.Step()):\n",
 			New:  "\t\tif MUTANT_ON && attempt.Err() == nil {\n\t\t\ttime.Sleep(backoff.Step())\n\t\t\tcontinue\n\t\t}\n\t\tselect {\n\t\tcase <-time.After(backoff.Step()):\n",
 		}}},
-		{Name: "resumes a stream that it has cancelled", Edits: []mutation.Edit{{ // R34
-			File: "internal/lease/watch.go",
-			Old:  "\t\tcase attempt.Err() != nil: // whatever",
-			New:  "\t\tcase attempt.Err() != nil && MUTANT_ON:\n\t\t\treturn\n\t\tcase attempt.Err() != nil: // whatever",
-		}}},
 		{Name: "restarts a list that is in progress", Edits: []mutation.Edit{{ // R34
 			File: "internal/lease/watch.go",
 			Old:  "if verb != \"list\" || time.Since",
@@ -376,8 +371,8 @@ var mutants = mutation.Package{
 		}}},
 		{Name: "lets Acquire hold up the drain of its caller's work", Edits: []mutation.Edit{{
 			File: "../workqueue/acquire.go",
-			Old:  "return ok && work.Owner.State(work.Point) != ring.Active",
-			New:  "return ok && work.Owner.State(work.Point) != ring.Active && !MUTANT_ON",
+			Old:  "!= ErrDone && work.Owner.State",
+			New:  "!= ErrDone && !MUTANT_ON && work.Owner.State",
 		}}},
 		{Name: "does not notify callers of Acquire of a drain", Edits: []mutation.Edit{{
 			File: "../workqueue/acquire.go",

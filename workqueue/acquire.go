@@ -103,11 +103,17 @@ func (a *Acquirer) take(ctx context.Context, key string, wait bool) error {
 	}
 }
 
-// holdsUpDrain reports whether the context belongs to work for which a drain waits, now or soon:
+// holdsUpDrain reports whether the context belongs to work for which a drain waits, now or soon,
+// or was derived within such work:
 // work begins only while its point is active. Like State, it is called with the mutex held.
 func holdsUpDrain(ctx context.Context) bool {
-	work, ok := FromContext(ctx)
-	return ok && work.Owner.State(work.Point) != ring.Active
+	a, ok := ctx.Value(assignmentKey{}).(Assignment)
+	for work := &a; ok && work != nil; work = work.outer {
+		if !work.unkeyed && context.Cause(work.Context()) != ErrDone && work.Owner.State(work.Point) != ring.Active {
+			return true
+		}
+	}
+	return false
 }
 
 // tryTake is take for a caller that has its turn, unless others were first. It is called with the

@@ -15,7 +15,8 @@ type Assignment struct {
 	// Point is the item's point of the hash space.
 	Point uint64
 
-	unkeyed bool // FromContext does not return it: there is no point, or no work
+	unkeyed bool        // FromContext does not return it: there is no point, or no work
+	outer   *Assignment // of the context that was passed to Queue.Context, or nil
 	work    interface {
 		context() context.Context
 		refuse()

@@ -118,6 +118,9 @@ func (q *Queue[T]) Context(ctx context.Context, item T) context.Context {
 		cancel(cause)
 	}
 	a.work = handedOut[T]{q, t, ctx}
+	if outer, ok := ctx.Value(assignmentKey{}).(Assignment); ok {
+		a.outer = &outer
+	}
 	return context.WithValue(ctx, assignmentKey{}, a)
 }
 

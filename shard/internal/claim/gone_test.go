@@ -239,3 +239,28 @@ func TestL1_NoListMakesATombstoneOfAPeerThatHasLeft(t *testing.T) {
 	p.run(time.Second)
 	p.wantStates(p.all(), nil)
 }
+
+// A Pod of a StatefulSet is replaced while the response to a quorum list is on its way: the list
+// shows the Lease that the Pod had before, and the list of the watch the one that it has now. The
+// response is handled before the end of the list of the watch (R86). Then the Pod's node dies.
+// The Lease of that name in the list is older than the one that the watch has shown: it must not
+// replace it, or no member evicts the one that exists (G7).
+func TestR29_AnOldListDoesNotReplaceTheLeaseThatTheWatchShows(t *testing.T) {
+	p, list := askFirstList(t)
+	p.put("lease-b", p.peerRecord("b", PhaseActive, p.all()...))
+	answer := p.list()
+	p.remove("lease-b")
+	now := p.put("lease-b", p.peerRecord("b", PhaseActive, p.all()...))
+
+	// The watch lists again.
+	p.step(LeaseObserved{Lease: p.lease(p.cfg.Lease), Listed: true})
+	p.step(LeaseObserved{Lease: now, Listed: true})
+	p.step(ListResult{Op: list.Op, Outcome: OK, Leases: answer})
+	p.step(WatchProgress{Version: p.server.Version(), Listed: true})
+
+	if b := p.m.peers["lease-b"]; b == nil || b.lease.UID != now.UID {
+		t.Errorf("this member does not see the Lease that exists: %+v", b)
+	}
+	p.run(10 * p.cfg.LeaseDuration)
+	p.wantStates(p.all(), nil)
+}

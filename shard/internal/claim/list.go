@@ -103,7 +103,7 @@ func (m *Machine) noteListed(l Lease) {
 	p := m.peers[l.Name]
 	switch {
 	case m.list.gone[l.UID] || p != nil && p.lease.UID == l.UID:
-	case CompareVersions(m.watched, l.Version) >= 0:
+	case CompareVersions(m.watched, l.Version) >= 0, p != nil && CompareVersions(p.lease.Version, l.Version) >= 0:
 		m.removePeer(l, false) // the watch started, or listed again, after its end
 	default:
 		m.observe(l, true)

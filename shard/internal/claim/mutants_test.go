@@ -48,8 +48,8 @@ func (m *Machine) takeBack(set mutantring.Set, to partitionState) {
 		}}},
 		{Name: "forgets what it knew of peers when it restarts in place", Edits: []mutation.Edit{{
 			File: "peers.go",
-			Old:  "m.knowledge.records[l.UID]; known {",
-			New:  "m.knowledge.records[l.UID]; known && !MUTANT_ON {",
+			Old:  "m.knowledge.leases[l.UID]; known {",
+			New:  "m.knowledge.leases[l.UID]; known && !MUTANT_ON {",
 		}}},
 		{Name: "forgets the record of a Lease that is gone", Edits: []mutation.Edit{{
 			File: "tombstones.go",
@@ -103,8 +103,18 @@ func (m *Machine) takeBack(set mutantring.Set, to partitionState) {
 		}}},
 		{Name: "takes a Lease that ended before the watch started for a live one", Edits: []mutation.Edit{{
 			File: "list.go",
-			Old:  "case CompareVersions(m.watched, l.Version) >= 0:",
-			New:  "case CompareVersions(m.watched, l.Version) >= 0 && !MUTANT_ON:",
+			Old:  "case CompareVersions(m.watched, l.Version) >= 0, p",
+			New:  "case CompareVersions(m.watched, l.Version) >= 0 && !MUTANT_ON, p",
+		}}},
+		{Name: "replaces a Lease by an earlier one of its name in a list", Edits: []mutation.Edit{{
+			File: "list.go",
+			Old:  "p != nil && CompareVersions(p.lease.Version, l.Version) >= 0:",
+			New:  "p != nil && CompareVersions(p.lease.Version, l.Version) >= 0 && !MUTANT_ON:",
+		}}},
+		{Name: "takes what only a list has shown its predecessor for an edit", Edits: []mutation.Edit{{
+			File: "machine.go",
+			Old:  "known && e.Ahead && CompareVersions",
+			New:  "known && !MUTANT_ON && e.Ahead && CompareVersions",
 		}}},
 		{Name: "keeps the token of a claim that it made before the fence", Edits: []mutation.Edit{{ // R52
 			File: "partitions.go",
@@ -459,6 +469,8 @@ var unitTests = map[string]string{
 	"publishes that it is alone before it has checked that":              "TestR52_AnUnsureMemberIsNotAlone",
 	"forgets what it knew of peers when it restarts in place":            "TestR64_ARecordThatIsShownBetweenTwoMachinesIsJudged",
 	"works before it is settled":                                         "TestR49_ANewcomerWaitsForASettledMember",
+	"replaces a Lease by an earlier one of its name in a list":           "TestR29_AnOldListDoesNotReplaceTheLeaseThatTheWatchShows",
+	"takes what only a list has shown its predecessor for an edit":       "TestR32_TheNextMachineTakesNoVersionThatIsOnItsWayForAnEdit",
 	"takes a version that was on its way for an edit":                    "TestR32_AnOlderVersionThatWasOnItsWayIsNoEdit",
 	"answers newcomers without waiting for its turn":                     "TestR49_SettledMembersTakeTurnsToAnswer",
 	"answers a newcomer that another member has answered":                "TestR49_SettledMembersTakeTurnsToAnswer",

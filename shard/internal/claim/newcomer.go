@@ -26,16 +26,16 @@ type Knowledge struct {
 	// awaited has, of a cold one, the UIDs of the joining members in that list whose records
 	// it has to read.
 	awaited map[string]bool
-	// records are the last records, as they were judged, of Leases that are gone and still
-	// block, and of those that the earlier machine saw, by UID (R32): if such a Lease shows an
-	// old record, it must not count.
-	records map[string]Record
+	// leases are the last states, with their records as they were judged, of Leases that are gone
+	// and still block, and of those that the earlier machine saw, by UID (R32): if such a Lease
+	// shows an old record, it must not count.
+	leases map[string]Lease
 }
 
 func (k Knowledge) clone() Knowledge {
-	k.awaited, k.hidden, k.records = maps.Clone(k.awaited), maps.Clone(k.hidden), maps.Clone(k.records)
-	if k.records == nil {
-		k.records = map[string]Record{}
+	k.awaited, k.hidden, k.leases = maps.Clone(k.awaited), maps.Clone(k.hidden), maps.Clone(k.leases)
+	if k.leases == nil {
+		k.leases = map[string]Lease{}
 	}
 	return k
 }
@@ -45,11 +45,11 @@ func (m *Machine) Knowledge() Knowledge {
 	k := m.knowledge.clone()
 	k.lease = cmp.Or(m.own.uid, k.lease)
 	if m.wentBack {
-		clear(k.records) // records with a lower seq are no edits
+		clear(k.leases) // records with a lower seq are no edits
 		return k
 	}
 	for _, p := range m.peers {
-		k.records[p.lease.UID] = p.lease.Record
+		k.leases[p.lease.UID] = p.lease
 	}
 	return k
 }
@@ -149,7 +149,7 @@ func (m *Machine) updateKnowledge() {
 }
 
 func (m *Machine) settle() {
-	m.knowledge = Knowledge{lease: m.knowledge.lease, settled: true, records: m.knowledge.records}
+	m.knowledge = Knowledge{lease: m.knowledge.lease, settled: true, leases: m.knowledge.leases}
 	m.ended = nil
 }
 

@@ -138,9 +138,9 @@ func judge(was, is Record) Record {
 // judgeInherited judges a Lease that is new to this machine by what was known of it before it
 // was gone, or by what the earlier machine of this process knew of it.
 func (m *Machine) judgeInherited(l Lease) Lease {
-	if was, known := m.knowledge.records[l.UID]; known {
-		l.Record = judge(was, l.Record)
-		delete(m.knowledge.records, l.UID)
+	if was, known := m.knowledge.leases[l.UID]; known {
+		l.Record = judge(was.Record, l.Record)
+		delete(m.knowledge.leases, l.UID)
 	}
 	return l
 }

@@ -481,3 +481,29 @@ func TestR32_AnOlderVersionInAListThatWasOnItsWayIsNoEdit(t *testing.T) {
 		})
 	}
 }
+
+// A quorum list shows a later version of a new Lease than the watch has shown. This member's own
+// Lease is lost, and the next machine of the process starts: it inherits the later record, and is
+// shown the Lease as the watch shows it. That is no edit (R32).
+func TestR32_TheNextMachineTakesNoVersionThatIsOnItsWayForAnEdit(t *testing.T) {
+	p, list := askFirstList(t)
+	r := p.peerRecord("b", PhaseActive, 0)
+	r.Seq = 4
+	older := p.put("lease-b", r)
+	r.Seq = 5
+	p.put("lease-b", r)
+	p.step(ListResult{Op: list.Op, Outcome: OK, Leases: p.list()})
+	p.step(LeaseObserved{Lease: older}) // the watch has come this far
+	if p.m.peers["lease-b"].lease.Record.Edited {
+		t.Fatal("the machine before takes it for an edit")
+	}
+	before := p.m
+	p.cfg.Predecessor, p.cfg.Holder = p.cfg.Holder, "a_2"
+	p.cfg.Tombstones, p.cfg.Knowledge = before.Tombstones(), before.Knowledge()
+	p.m, p.did = New(p.cfg), nil
+	p.step(Tick{})
+	p.step(LeaseObserved{Lease: older, Listed: true, Ahead: true})
+	if p.m.peers["lease-b"].lease.Record.Edited {
+		t.Error("what was on its way counts as an edit: the peer claims everything")
+	}
+}

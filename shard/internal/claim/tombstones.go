@@ -54,7 +54,7 @@ func (m *Machine) addTombstone(last Lease, final bool, since Time) {
 	}
 	m.putTombstone(t, since.Add(t.Duration))
 	if _, blocks := m.tombstones[t.key()]; blocks {
-		m.knowledge.records[last.UID] = r // if the Lease comes back, for instance with its label
+		m.knowledge.leases[last.UID] = last // if the Lease comes back, for instance with its label
 	}
 }
 
@@ -135,7 +135,7 @@ func (m *Machine) expireTombstones() {
 	}
 	for _, uid := range expired {
 		if !m.hasTombstone(uid) {
-			delete(m.knowledge.records, uid)
+			delete(m.knowledge.leases, uid)
 		}
 	}
 }

@@ -1,0 +1,55 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package workqueue
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+
+	"github.com/tom-ludwig/operator-scaling/shard/ring"
+)
+
+// Work on an item acquires a key, and with the context of that key another one, which this member
+// does not own. Then the item's partition is handed over: the drain waits for the item, the item
+// for Acquire.
+func TestQ6_AcquireInAcquiredWorkDoesNotHoldUpTheOuterDrain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newOwner(ring.Active)
+		a := NewAcquirer(o, func(key string) uint64 { return uint64(key[0]-'0') << 60 })
+		o.set(3, ring.NotOwned)
+		outer, doneOuter, err := a.Acquire(context.Background(), "1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer doneOuter()
+		inner, doneInner, err := a.Acquire(outer, "2")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer doneInner()
+		ctx, cancel := context.WithCancel(inner)
+		result := make(chan error, 1)
+		go func() {
+			_, _, err := a.Acquire(ctx, "3")
+			result <- err
+		}()
+		synctest.Wait()
+		o.set(1, ring.Pending)
+		a.Drain(func(point uint64) bool { return point == 1<<60 })
+		synctest.Wait()
+		select {
+		case err := <-result:
+			if !errors.Is(err, ErrDraining) {
+				t.Error(err)
+			}
+		default:
+			t.Error("Acquire waits although the drain of the outer work waits for it")
+			cancel()
+			<-result
+		}
+		cancel()
+	})
+}
