@@ -135,9 +135,13 @@ func (c *keyCheck) writes(writes []write) {
 	for _, w := range writes {
 		c.result.Writes++
 		t := slices.IndexFunc(c.tenures, func(t Tenure) bool {
-			within := w.revision < t.To || t.Grace > 0 && w.seen.Before(t.ToSeen.Add(t.Grace))
-			return t.Member == w.member && t.From < w.revision && within
+			return t.Member == w.member && t.From < w.revision && w.revision < t.To
 		})
+		if t < 0 { // otherwise it may be of another process of the Pod's name
+			t = slices.IndexFunc(c.tenures, func(t Tenure) bool {
+				return t.Member == w.member && t.From < w.revision && t.Grace > 0 && w.seen.Before(t.ToSeen.Add(t.Grace))
+			})
+		}
 		if t < 0 {
 			c.found(StrayWrite, "revision %d was written by %s, which did not claim the object; %s", w.revision, w.member, describe(c.tenures, w.revision))
 			continue
@@ -180,11 +184,11 @@ func (c *keyCheck) start(s start, at time.Time) {
 			mine.Holder, at.Sub(mine.ToSeen), mine.From, mine.To)
 	}
 	for _, t := range c.tenures {
-		// Each member learns of the end from its own watch, at about the same time.
+		// Each member learns of a version from its own watch, at about the same time.
 		const margin = time.Second
 		if t.Grace > 0 && t.Member != mine.Member && t.From < mine.From && at.After(t.ToSeen) && at.Before(t.ToSeen.Add(t.Grace-margin)) {
 			c.found(EarlyAfterDelete, "%s started to work %v after the Lease of %s, which claimed the object, was deleted; that Lease counts for %v",
-				mine.Holder, at.Sub(t.ToSeen), t.Holder, t.Grace)
+				mine.Holder, at.Sub(t.ToSeen), t.Holder, t.Grace.Round(time.Millisecond))
 		}
 	}
 	// The first revision since the claim was confirmed in which no other Lease claims the object. The tenures are ordered by

@@ -159,6 +159,20 @@ func TestCheckFinds(t *testing.T) {
 			2 b claims
 			3 a gone
 			9 b starts 2`, "H5"},
+		"nothing in work after a Lease that had expired was deleted": {`
+			1 a claims
+			20 b claims
+			21 a gone
+			22 b starts 20`, ""},
+		"nothing in writes by two processes of one name, and another member between them": {`
+			1 a claims
+			2 a writes
+			3 a gone
+			4 b claims
+			5 b writes
+			6 b void
+			7 a claims
+			8 a writes`, ""},
 		"nothing in work that waits until a deleted Lease has expired": {`
 			1 a claims
 			2 b claims

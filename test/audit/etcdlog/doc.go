@@ -25,8 +25,8 @@
 //     so they can only hide a finding. For an evicted Lease, this is the time of its
 //     member's last renewal, so H4 sees little of evictions.
 //   - H5, early work after a Lease vanished: a Lease that was deleted while it was held
-//     counts for its duration. Another member that claimed the object later started to work
-//     before that.
+//     counts for its duration after its last version. Another member that claimed the object
+//     later started to work before that.
 //
 // # What it cannot see
 //

@@ -31,8 +31,8 @@ type Tenure struct {
 	// FromSeen and ToSeen are not before the commits of the first claiming version
 	// and of the one that ended the tenure; ToSent is not after the latter.
 	FromSeen, ToSeen, ToSent time.Time
-	// Grace is how long after ToSeen the holder may still act: the duration of a Lease that
-	// was deleted while it was held, for which the others wait.
+	// Grace is how long after ToSeen the holder may still act if its Lease was deleted while it was
+	// held. The others wait for the duration of the Lease after its last version (R29, R43).
 	Grace time.Duration
 }
 
@@ -84,8 +84,8 @@ func sent(v LeaseVersion) time.Time {
 // tenures returns all tenures of a point, ordered by start.
 func tenures(log []held, point uint64) []Tenure {
 	var all []Tenure
-	open := map[string]int{}               // by Lease: index into all
-	duration := map[string]time.Duration{} // by Lease: of its last version
+	open := map[string]int{}         // by Lease: index into all
+	expiry := map[string]time.Time{} // by Lease: that of its last version
 	for _, h := range log {
 		i, was := open[h.version.Name]
 		is := claims(h.record, point)
@@ -93,12 +93,12 @@ func tenures(log []held, point uint64) []Tenure {
 			t := &all[i]
 			t.To, t.ToSeen, t.ToSent = h.version.Revision, h.version.Seen, sent(h.version)
 			if h.version.Object == nil {
-				t.Grace = duration[h.version.Name]
+				t.Grace = max(expiry[h.version.Name].Sub(t.ToSeen), 0)
 			}
 			delete(open, h.version.Name)
 			was = false
 		}
-		duration[h.version.Name] = h.record.Duration
+		expiry[h.version.Name] = h.version.Seen.Add(h.record.Duration)
 		if is && was {
 			all[i].Versions = append(all[i].Versions, h.version.Revision)
 		}
