@@ -6,6 +6,7 @@ package shardtest_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"sync"
 	"testing"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/tom-ludwig/operator-scaling/shard/shardtest"
@@ -69,4 +71,62 @@ func TestRehearsal_ThatCannotRun(t *testing.T) {
 			}
 		})
 	}
+}
+
+// rehearse rehearses the operator of the example. Each call of reconcile is a piece of work.
+func rehearse(reconcile func(*shardtest.Member, *corev1.ConfigMap)) error {
+	return shardtest.Rehearsal{Objects: configMaps, Operate: func(ctx context.Context, m *shardtest.Member) error {
+		return operate(ctx, m.Name, m.Client, func(cm *corev1.ConfigMap) {
+			work := m.Begin(cm)
+			reconcile(m, cm)
+			work.End(true)
+		})
+	}}.Run()
+}
+
+func configMaps(version int) (objects []runtime.Object) {
+	for i := range 20 {
+		objects = append(objects, configMap(fmt.Sprint("cm-", i), fmt.Sprint(version)))
+	}
+	return objects
+}
+
+// The member that was cut off joins again and works before Run ends. Otherwise a rehearsal does
+// not find an operator that fails then.
+func TestRehearsal_TheMemberThatWasCutOffJoinsAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
+		incarnations := map[string]bool{}
+		if err := rehearse(func(m *shardtest.Member, _ *corev1.ConfigMap) {
+			mu.Lock()
+			defer mu.Unlock()
+						for _, l := range m.Cluster.Leases(metav1.NamespaceAll) {
+				if strings.HasSuffix(l.Name, m.Name) && m.Name == "op-1" {
+					incarnations[*l.Spec.HolderIdentity] = true
+				}
+			}
+		}); err != nil {
+			t.Error(err)
+		}
+		delete(incarnations, "") // evicted
+		if len(incarnations) != 2 {
+			t.Errorf("op-1 has worked as %v, want two incarnations", incarnations)
+		}
+	})
+}
+
+// A member that does not join is an error, also if the others do all of the work.
+func TestRehearsal_AMemberDoesNotJoin(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		err := shardtest.Rehearsal{Objects: configMaps, Operate: func(ctx context.Context, m *shardtest.Member) error {
+			if m.Name == "op-1" {
+				<-ctx.Done()
+				return nil
+			}
+			return operate(ctx, m.Name, m.Client, func(cm *corev1.ConfigMap) { m.Begin(cm).End(true) })
+		}}.Run()
+		if want := `want ["op-0" "op-1"]`; err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, %s", err, want)
+		}
+	})
 }
