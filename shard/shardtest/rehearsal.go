@@ -51,13 +51,25 @@ type Member struct {
 	// Cluster is the API server of all members.
 	Cluster *Cluster
 
-	work *Exclusive
+	scheme *runtime.Scheme
+	work   *Exclusive
 }
 
 // Begin records that the member starts to work on an object, at the version that it has read from
-// its cache. Call it first, and [Work.End] last.
+// its cache. The object has a type that Rehearsal.Scheme knows. Call it first, and [Work.End] last.
 func (m *Member) Begin(obj metav1.Object) *Work {
-	return m.work.Begin(m.Name, cache.MetaObjectToName(obj).String(), obj.GetResourceVersion())
+	return m.work.Begin(m.Name, keyOf(m.scheme, obj), obj.GetResourceVersion())
+}
+
+// keyOf returns the key of an object among all kinds.
+func keyOf(scheme *runtime.Scheme, obj metav1.Object) string {
+	kind := fmt.Sprintf("%T", obj)
+	if o, ok := obj.(runtime.Object); ok {
+		if kinds, _, err := scheme.ObjectKinds(o); err == nil {
+			kind = kinds[0].GroupKind().String()
+		}
+	}
+	return kind + " " + cache.MetaObjectToName(obj).String()
 }
 
 // Run runs the rehearsal, and returns when all members have ended. It returns an error that is
@@ -115,7 +127,7 @@ type step struct {
 func (r *rehearsal) start(name string) {
 	ctx, cancel := context.WithCancel(context.Background())
 	r.stop[name] = cancel
-	m := &Member{Name: name, Client: r.cluster.Client(name), Cluster: r.cluster, work: &r.work}
+	m := &Member{Name: name, Client: r.cluster.Client(name), Cluster: r.cluster, scheme: r.Scheme, work: &r.work}
 	r.members.Go(func() {
 		err := r.Operate(ctx, m)
 		if err == nil && ctx.Err() == nil {
@@ -146,7 +158,7 @@ func (r *rehearsal) during(steps ...step) error {
 			if err != nil {
 				return err
 			}
-			r.want[cache.MetaObjectToName(metaOf(obj)).String()] = version
+			r.want[keyOf(r.Scheme, metaOf(obj))] = version
 			time.Sleep(time.Millisecond)
 		}
 		if err := r.settle(step.owners); err != nil {

@@ -100,7 +100,7 @@ func TestRehearsal_TheMemberThatWasCutOffJoinsAgain(t *testing.T) {
 		if err := rehearse(func(m *shardtest.Member, _ *corev1.ConfigMap) {
 			mu.Lock()
 			defer mu.Unlock()
-						for _, l := range m.Cluster.Leases(metav1.NamespaceAll) {
+			for _, l := range m.Cluster.Leases(metav1.NamespaceAll) {
 				if strings.HasSuffix(l.Name, m.Name) && m.Name == "op-1" {
 					incarnations[*l.Spec.HolderIdentity] = true
 				}
@@ -129,4 +129,37 @@ func TestRehearsal_AMemberDoesNotJoin(t *testing.T) {
 			t.Errorf("%v, %s", err, want)
 		}
 	})
+}
+
+// A Secret and a ConfigMap with the same name are two objects: work on both does not overlap, and work on
+// one does not count for the other.
+func TestRehearsal_TwoKindsWithTheSameNames(t *testing.T) {
+	for _, both := range []bool{true, false} {
+		t.Run(fmt.Sprint(both), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				err := shardtest.Rehearsal{
+					Operate: func(ctx context.Context, m *shardtest.Member) error {
+						return operate(ctx, m.Name, m.Client, func(cm *corev1.ConfigMap) {
+							if secret, err := m.Client.CoreV1().Secrets(cm.Namespace).Get(ctx, cm.Name, metav1.GetOptions{}); both && err == nil {
+								defer m.Begin(secret).End(true)
+							}
+							m.Begin(cm).End(true)
+						})
+					},
+					Objects: func(version int) (objects []runtime.Object) {
+						for _, cm := range configMaps(version) {
+							objects = append(objects, &corev1.Secret{ObjectMeta: cm.(*corev1.ConfigMap).ObjectMeta}, cm)
+						}
+						return objects
+					},
+				}.Run()
+				if errors.Is(err, shardtest.ErrOverlap) || errors.Is(err, shardtest.ErrLost) == both {
+					t.Errorf("works on both kinds: %v: %v", both, err)
+				}
+				if both && err != nil {
+					t.Error(err)
+				}
+			})
+		})
+	}
 }
