@@ -36,7 +36,9 @@ type Rehearsal struct {
 	Operate func(ctx context.Context, m *Member) error
 	// Objects returns the objects that the operator reconciles, as a user writes them. The
 	// version is 1 at first, and increases: the operator must have work to do at each version.
-	// If its handlers compare metadata.generation, set that to the version.
+	// If its handlers compare metadata.generation, set that to the version. A later version replaces
+	// what the operator has written, except for finalizers, owner references, labels and annotations
+	// that the version does not have, and the status if it has none.
 	Objects func(version int) []runtime.Object
 	// Scheme knows the types of the objects. Default: client-go's scheme.
 	Scheme *runtime.Scheme

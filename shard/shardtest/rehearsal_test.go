@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -162,4 +163,52 @@ func TestRehearsal_TwoKindsWithTheSameNames(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A user who applies an object again leaves alone what the operator has written to it.
+func TestRehearsal_UsersKeepWhatTheOperatorHasWritten(t *testing.T) {
+	const name = "example.com/operator"
+	synctest.Test(t, func(t *testing.T) {
+		var written sync.Map
+		var checked atomic.Int32
+		if err := (shardtest.Rehearsal{
+			Operate: func(ctx context.Context, m *shardtest.Member) error {
+				return operate(ctx, m.Name, m.Client, func(cm *corev1.ConfigMap) {
+					defer m.Begin(cm).End(true)
+					pods := m.Client.CoreV1().Pods(cm.Namespace)
+					pod, err := pods.Get(ctx, cm.Name, metav1.GetOptions{})
+					if err != nil {
+						return
+					}
+					defer m.Begin(pod).End(true)
+					owner := metav1.OwnerReference{UID: "operator"}
+					if _, again := written.Load(cm.Name); again {
+						checked.Add(1)
+						if fmt.Sprint(pod.Finalizers) != "[user "+name+"]" || len(pod.OwnerReferences) != 1 || pod.Status.Phase != corev1.PodRunning ||
+							pod.Labels[name] != "yes" || pod.Annotations[name] != "yes" || pod.Labels["v"] != cm.Data["v"] {
+							t.Errorf("at version %s: %v %v", cm.Data["v"], pod.ObjectMeta, pod.Status)
+						}
+						return
+					}
+					pod.Finalizers, pod.OwnerReferences = append(pod.Finalizers, name), append(pod.OwnerReferences, owner)
+					pod.Labels[name], pod.Annotations = "yes", map[string]string{name: "yes"}
+					pod.Status.Phase = corev1.PodRunning
+					if _, err := pods.Update(ctx, pod, metav1.UpdateOptions{}); err == nil {
+						written.Store(cm.Name, true)
+					}
+				})
+			},
+			Objects: func(version int) (objects []runtime.Object) {
+				for _, cm := range configMaps(version) {
+					pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{
+						Namespace: "x", Name: cm.(*corev1.ConfigMap).Name, Labels: map[string]string{"v": fmt.Sprint(version)}, Finalizers: []string{"user"},
+					}}
+					objects = append(objects, pod, cm)
+				}
+				return objects
+			},
+		}).Run(); err != nil || checked.Load() < 20 {
+			t.Errorf("%d checks, want 20 or more: %v", checked.Load(), err)
+		}
+	})
 }
