@@ -129,7 +129,7 @@ func (c *Cluster) fault(member string) Fault {
 	return c.faults[member]
 }
 
-// Leases returns all Leases of a namespace, sorted by name.
+// Leases returns all Leases of a namespace, sorted by name. metav1.NamespaceAll means all namespaces.
 func (c *Cluster) Leases(namespace string) []coordinationv1.Lease {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -117,3 +117,15 @@ func ExampleCluster() {
 	// b writes: <nil>
 	// a writes an old version: true
 }
+
+func TestT1_NoNamespaceMeansAll(t *testing.T) {
+	cluster := shardtest.NewCluster()
+	for _, namespace := range []string{"x", "y"} {
+		if _, err := cluster.Client("a").CoordinationV1().Leases(namespace).Create(t.Context(), newLease("z"), metav1.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := len(cluster.Leases(metav1.NamespaceAll)); n != 2 {
+		t.Errorf("%d Leases in all namespaces, want 2", n)
+	}
+}

@@ -78,15 +78,15 @@ func (x *Exclusive) Overlaps() []Overlap {
 	return slices.Clone(x.overlaps)
 }
 
-// Lost returns, sorted, the keys whose last completed work was not at the version in want or a
-// later one. If want has the versions of the objects at the end of a test, these are the objects
+// Lost returns, sorted, the keys without completed work, and those whose last completed work was
+// not at the version in want or a later one. If want has the versions of the objects at the end of a test, these are the objects
 // whose last version was not reconciled. Versions are compared as numbers if they are numbers.
 func (x *Exclusive) Lost(want map[string]string) []string {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	var lost []string
 	for key, version := range want {
-		if !reaches(x.last[key], version) {
+		if last, worked := x.last[key]; !worked || !reaches(last, version) {
 			lost = append(lost, key)
 		}
 	}

@@ -35,6 +35,18 @@ func TestExclusive(t *testing.T) {
 	}
 }
 
+// A key that nobody has worked on is lost, also if its object has no version.
+func TestExclusive_LostWithoutAVersion(t *testing.T) {
+	var x shardtest.Exclusive
+	if lost := x.Lost(map[string]string{"ns/a": ""}); len(lost) != 1 {
+		t.Errorf("no work was done, and Lost returns %v", lost)
+	}
+	x.Begin("a", "ns/a", "").End(true)
+	if lost := x.Lost(map[string]string{"ns/a": ""}); len(lost) != 0 {
+		t.Errorf("the work was done, and Lost returns %v", lost)
+	}
+}
+
 func ExampleExclusive() {
 	var x shardtest.Exclusive
 	reconcile := func(member, key string) { // as a reconciler would

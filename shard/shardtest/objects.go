@@ -6,6 +6,8 @@ package shardtest
 import (
 	"errors"
 	"fmt"
+	"reflect"
+	"slices"
 	"strings"
 	"time"
 
@@ -131,7 +133,8 @@ func resourceOf(scheme *runtime.Scheme, obj runtime.Object) (gvr schema.GroupVer
 	return gvr, err
 }
 
-// write creates or overwrites an object without any condition, and returns its version.
+// write creates or overwrites an object without any condition, as a user who applies it, and returns
+// its version.
 func (c *Cluster) write(scheme *runtime.Scheme, obj runtime.Object) (version string, err error) {
 	gvr, err := resourceOf(scheme, obj)
 	if err != nil {
@@ -142,11 +145,38 @@ func (c *Cluster) write(scheme *runtime.Scheme, obj runtime.Object) (version str
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	defer c.show()
-	o, err := c.objects.Update(key, leaseserver.Condition{}, value)
-	if errors.Is(err, leaseserver.ErrNotFound) {
+	o, err := c.objects.Get(key)
+	if err == nil {
+		keep(value.object, o.Value.object)
+		o, err = c.objects.Update(key, leaseserver.Condition{}, value)
+	} else {
 		o, err = c.objects.Create(key, time.Now(), value)
 	}
 	return o.Version, err
+}
+
+// keep gives an object what others have written to the stored one: finalizers, owner references,
+// labels and annotations that the object does not have, and the status if it has none.
+func keep(obj, stored runtime.Object) {
+	m, old := metaOf(obj), metaOf(stored)
+	for _, f := range old.GetFinalizers() {
+		if !slices.Contains(m.GetFinalizers(), f) {
+			m.SetFinalizers(append(m.GetFinalizers(), f))
+		}
+	}
+	for _, r := range old.GetOwnerReferences() {
+		if !slices.ContainsFunc(m.GetOwnerReferences(), func(o metav1.OwnerReference) bool { return o.UID == r.UID }) {
+			m.SetOwnerReferences(append(m.GetOwnerReferences(), r))
+		}
+	}
+	m.SetLabels(labels.Merge(old.GetLabels(), m.GetLabels()))
+	m.SetAnnotations(labels.Merge(old.GetAnnotations(), m.GetAnnotations()))
+	if reflect.TypeOf(obj) == reflect.TypeOf(stored) {
+		status := reflect.ValueOf(obj).Elem().FieldByName("Status")
+		if status.IsValid() && status.IsZero() {
+			status.Set(reflect.ValueOf(stored.DeepCopyObject()).Elem().FieldByName("Status"))
+		}
+	}
 }
 
 func apiError(gvr schema.GroupVersionResource, name string, err error) error {

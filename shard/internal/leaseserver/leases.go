@@ -195,9 +195,10 @@ func expired(err error) watch.Event {
 	return watch.Event{Type: watch.Error, Object: &status}
 }
 
+// selection returns what a request selects. No namespace means all, a nil selector all labels.
 func selection(namespace string, selector labels.Selector) func(*coordinationv1.Lease) bool {
 	return func(l *coordinationv1.Lease) bool {
-		return l.Namespace == namespace && (selector == nil || selector.Matches(labels.Set(l.Labels)))
+		return (namespace == "" || l.Namespace == namespace) && (selector == nil || selector.Matches(labels.Set(l.Labels)))
 	}
 }
 
