@@ -88,8 +88,9 @@ type filter struct {
 	// delivered are the deletions that were delivered to the handler while this member owned
 	// the partition, and has not released it since.
 	delivered map[*tombstone]struct{}
-	// late are the objects that passing shows again when the stream has reached them.
-	late      map[id]struct{}
+	// late are the objects that passing shows again when the stream has reached them: true as an
+	// Add, because the handler has seen the deletion of an earlier object of that name since.
+	late      map[id]bool
 	activated bool // the first activation was processed
 }
 
@@ -130,7 +131,7 @@ func newFilter(i *Informer, handler cache.ResourceEventHandler, logger *klog.Log
 		ahead:     map[id]version{},
 		delivered: map[*tombstone]struct{}{},
 		observed:  i.deletions.number(),
-		late:      map[id]struct{}{},
+		late:      map[id]bool{},
 	}
 	f.endFirst = sync.OnceFunc(func() { close(f.replayed) })
 	if f.released, f.gained, f.passes = optional(handler); i.unfiltered {

@@ -78,8 +78,18 @@ var mutants = mutation.Package{
 		}}},
 		{Name: "shows an unfiltered handler nothing again", Edits: []mutation.Edit{{
 			File: "unfiltered.go",
-			Old:  "\tf.again(now)\n",
-			New:  "\tif !MUTANT_ON {\n\t\tf.again(now)\n\t}\n",
+			Old:  "\tf.again(now, add)\n",
+			New:  "\tif !MUTANT_ON {\n\t\tf.again(now, add)\n\t}\n",
+		}}},
+		{Name: "does not add an object again after the deletion of an earlier one", Edits: []mutation.Edit{{
+			File: "unfiltered.go",
+			Old:  "\tcase add:\n",
+			New:  "\tcase add && !MUTANT_ON:\n",
+		}}},
+		{Name: "forgets that a late object is to be added again", Edits: []mutation.Edit{{
+			File: "unfiltered.go",
+			Old:  "f.late[id] = f.late[id] || add",
+			New:  "f.late[id] = (f.late[id] || add) && !MUTANT_ON",
 		}}},
 		{Name: "shows an unfiltered handler what the stream has not reached", Edits: []mutation.Edit{{
 			File: "unfiltered.go",

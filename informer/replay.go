@@ -209,7 +209,7 @@ func (f *filter) step(ctx context.Context, do func()) (ok bool) {
 func (f *filter) replay(key string, point uint64) {
 	if f.informer.unfiltered {
 		if f.activePoint(point) {
-			f.showAgain(key)
+			f.showAgain(key, false)
 		}
 		return
 	}
@@ -259,7 +259,7 @@ func (f *filter) replayDeletion(t *tombstone) {
 	if f.informer.unfiltered {
 		f.handler.OnDelete(deleted)
 		if now != nil { // as in deliverDelete
-			f.showAgain(deleted.Key)
+			f.showAgain(deleted.Key, true)
 		}
 		return
 	}
@@ -335,7 +335,7 @@ func (f *filter) shrink() {
 		f.ahead = map[id]version{}
 	}
 	if len(f.late) == 0 {
-		f.late = map[id]struct{}{}
+		f.late = map[id]bool{}
 	}
 	if f.peak <= 1024 || len(f.shown) > f.peak/4 {
 		return

@@ -57,9 +57,9 @@ func (p passing) OnUpdate(oldObj, newObj any) {
 	}
 	defer p.caughtUp()
 	p.record(Passed)
-	late := false
+	late, add := false, false
 	if m, err := meta.Accessor(newObj); err == nil {
-		late = p.reached(m)
+		late, add = p.reached(m)
 		if was, err := meta.Accessor(oldObj); err == nil && differ(was.GetUID(), m.GetUID()) {
 			// One object was deleted and another created while the watch was interrupted.
 			var o located
@@ -70,7 +70,7 @@ func (p passing) OnUpdate(oldObj, newObj any) {
 	}
 	p.handler.OnUpdate(oldObj, newObj)
 	if late {
-		p.again(newObj)
+		p.again(newObj, add)
 	}
 }
 
@@ -91,14 +91,14 @@ func (p passing) OnDelete(obj any) {
 }
 
 // reached records the state that the stream has delivered. It reports whether a replay has
-// waited for it.
-func (f *filter) reached(m metav1.Object) (late bool) {
+// waited for it, to show it as an Add or not.
+func (f *filter) reached(m metav1.Object) (late, add bool) {
 	id := f.informer.identify(m)
 	f.shown[id] = f.informer.stateOf(m)
 	f.peak = max(f.peak, len(f.shown))
-	_, late = f.late[id]
+	add, late = f.late[id]
 	delete(f.late, id)
-	return late
+	return late, add
 }
 
 // stateOf identifies the state of an object.
@@ -107,7 +107,7 @@ func (i *Informer) stateOf(m metav1.Object) uint64 {
 }
 
 // showAgain shows the handler an object that it knows, now or when the stream has reached it.
-func (f *filter) showAgain(key string) {
+func (f *filter) showAgain(key string, add bool) {
 	now := f.informer.stored(key)
 	if now == nil {
 		f.informer.checkKeys(key)
@@ -119,18 +119,23 @@ func (f *filter) showAgain(key string) {
 	}
 	id := f.informer.identifyKey(key)
 	if state, known := f.shown[id]; !known || state != f.informer.stateOf(m) {
-		f.late[id] = struct{}{}
+		f.late[id] = f.late[id] || add
 		return
 	}
-	f.again(now)
+	f.again(now, add)
 }
 
-// again shows the handler the state that it has seen last, as a resync does.
-func (f *filter) again(obj any) {
+// again shows the handler the state that it has seen last: as a resync does, or as an Add after
+// the deletion of an earlier object of that name. A handler that identifies objects by name takes
+// the object for deleted then, and may skip an update with equal versions.
+func (f *filter) again(obj any, add bool) {
 	f.record(Replayed)
-	if f.gained != nil {
+	switch {
+	case add:
+		f.handler.OnAdd(obj, false)
+	case f.gained != nil:
 		f.gained(obj)
-	} else {
+	default:
 		f.handler.OnUpdate(obj, obj)
 	}
 }
