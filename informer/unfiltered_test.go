@@ -208,10 +208,13 @@ func TestI11_OptionalInterfaces(t *testing.T) {
 		handler cache.ResourceEventHandler
 		want    string
 	}{
-		"plain":           {cache.ResourceEventHandlerFuncs{AddFunc: add, UpdateFunc: update}, "update a@1 a@1"},
-		"no GainedFunc":   {HandlerFuncs{AddFunc: add, UpdateFunc: update, ReleasedFunc: released}, "update a@1 a@1"},
-		"GainedFunc":      {&HandlerFuncs{AddFunc: add, UpdateFunc: update, GainedFunc: gained, ReleasedFunc: released}, "gained a@1"},
-		"behind a filter": {cache.FilteringResourceEventHandler{FilterFunc: all, Handler: HandlerFuncs{AddFunc: add, UpdateFunc: update, GainedFunc: gained}}, "gained a@1"},
+		"plain":                   {cache.ResourceEventHandlerFuncs{AddFunc: add, UpdateFunc: update}, "update a@1 a@1"},
+		"no GainedFunc":           {HandlerFuncs{AddFunc: add, UpdateFunc: update, ReleasedFunc: released}, "update a@1 a@1"},
+		"GainedFunc":              {&HandlerFuncs{AddFunc: add, UpdateFunc: update, GainedFunc: gained, ReleasedFunc: released}, "gained a@1"},
+		"embedded, no GainedFunc": {&updateCounts{HandlerFuncs: HandlerFuncs{AddFunc: add, UpdateFunc: update}}, "update a@1 a@1"},
+		"embedded, GainedFunc":    {embedding{HandlerFuncs{AddFunc: add, UpdateFunc: update, GainedFunc: gained}}, "gained a@1"},
+		"embedded, own OnGained":  {ownGained{&HandlerFuncs{AddFunc: add, UpdateFunc: update}, gained}, "gained a@1"},
+		"behind a filter":         {cache.FilteringResourceEventHandler{FilterFunc: all, Handler: HandlerFuncs{AddFunc: add, UpdateFunc: update, GainedFunc: gained}}, "gained a@1"},
 		"filtered": {cache.FilteringResourceEventHandler{FilterFunc: all, Handler: cache.ResourceEventHandlerFuncs{
 			AddFunc: add, UpdateFunc: update,
 		}}, "update a@1 a@1"},
