@@ -547,6 +547,14 @@ func TestI6_ReplacedByAnObjectOfAnotherMember(t *testing.T) {
 	}
 }
 
+type (
+	embedded struct {
+		corev1.ConfigMap
+		Derived int
+	}
+	embeddedPointer struct{ *corev1.ConfigMap }
+)
+
 func TestI4_TombstonesAreSlim(t *testing.T) {
 	typed := object("a", 1, 0)
 	typed.Data = map[string]string{"large": "x"}
@@ -565,11 +573,15 @@ func TestI4_TombstonesAreSlim(t *testing.T) {
 	slimTyped.ManagedFields = nil
 	unstructured.RemoveNestedField(slimDynamic.Object, "data")
 	unstructured.RemoveNestedField(slimDynamic.Object, "metadata", "managedFields")
+	pointer := &embeddedPointer{typed}
 	for name, test := range map[string]struct{ deleted, want any }{
 		"typed":    {typed, slimTyped},
 		"dynamic":  {dynamic, slimDynamic},
 		"metadata": {partial, partial},
-		"unknown":  {cache.DeletedFinalStateUnknown{Key: "ns/a", Obj: typed}, slimTyped},
+		// What a transform may make of an object.
+		"embedded":         {&embedded{*typed, 1}, &embedded{*slimTyped, 0}},
+		"embedded pointer": {pointer, pointer},
+		"unknown":          {cache.DeletedFinalStateUnknown{Key: "ns/a", Obj: typed}, slimTyped},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := newHarness(t, &owner{})
