@@ -65,10 +65,13 @@ type filter struct {
 	working    bool          // a goroutine of Replay serves it; guarded by Informer.mu
 	counts     counters
 
-	cleared atomic.Bool // the handler was removed: whoever unlocks mu empties the filter
+	// cleared: the handler was removed, and whoever unlocks mu empties the filter, unless another
+	// goroutine takes mu first. A call of the handler may have removed it. So each call is made after
+	// a look at cleared, with mu held.
+	cleared atomic.Bool
 
 	mu    mutex
-	empty bool          // the handler was removed: it is not called, and nothing is recorded
+	empty bool          // tryClear is done
 	shown map[id]uint64 // the objects that the handler knows, and their points; in passing, their states
 	peak  int           // the size that shown has had
 	// names identify the objects in shown for OnReleased; nil without it.

@@ -121,6 +121,16 @@ var mutants = mutation.Package{
 			Old:  "\t\tif f.informer.unfiltered {\n\t\t\treturn\n",
 			New:  "\t\tif f.informer.unfiltered && !MUTANT_ON {\n\t\t\treturn\n",
 		}}},
+		{Name: "calls a handler that has removed itself", Edits: []mutation.Edit{{
+			File: "delivered.go",
+			Old:  "\tif !f.cleared.Load() {\n\t\tadd(s.obj)",
+			New:  "\tif !f.cleared.Load() || MUTANT_ON {\n\t\tadd(s.obj)",
+		}}},
+		{Name: "calls a removed handler from another goroutine", Edits: []mutation.Edit{{
+			File: "stream.go",
+			Old:  "\tif f.cleared.Load() {\n\t\treturn\n\t}\n\tf.streamed(s.meta)\n\tif a, ahead",
+			New:  "\tif f.empty || f.cleared.Load() && !MUTANT_ON {\n\t\treturn\n\t}\n\tf.streamed(s.meta)\n\tif a, ahead",
+		}}},
 		{Name: "leaves the first replay of a removed handler open", Edits: []mutation.Edit{{
 			File: "filter.go",
 			Old:  "\tf.endFirst()\n",
@@ -128,8 +138,8 @@ var mutants = mutation.Package{
 		}}},
 		{Name: "calls handlers of a stopped informer", Edits: []mutation.Edit{{
 			File: "replay.go",
-			Old:  "if f.empty || f.informer.IsStopped() {",
-			New:  "if f.empty || f.informer.IsStopped() && !MUTANT_ON {",
+			Old:  "if f.cleared.Load() || f.informer.IsStopped() {",
+			New:  "if f.cleared.Load() || f.informer.IsStopped() && !MUTANT_ON {",
 		}}},
 	},
 }

@@ -194,7 +194,7 @@ func (f *filter) step(ctx context.Context, do func()) (ok bool) {
 	f.lock()
 	defer f.unlock()
 	// The store of a stopped informer is out of date, and its handlers must not be called.
-	if f.empty || f.informer.IsStopped() {
+	if f.cleared.Load() || f.informer.IsStopped() {
 		return false
 	}
 	// As in client-go: if panics are not to crash the program, the event that made the handler

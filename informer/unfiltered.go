@@ -37,7 +37,7 @@ func (f *filter) stream() cache.ResourceEventHandler {
 func (p passing) OnAdd(obj any, isInInitialList bool) {
 	p.lock()
 	defer p.unlock()
-	if p.empty {
+	if p.cleared.Load() {
 		return
 	}
 	defer p.caughtUp()
@@ -52,7 +52,7 @@ func (p passing) OnAdd(obj any, isInInitialList bool) {
 func (p passing) OnUpdate(oldObj, newObj any) {
 	p.lock()
 	defer p.unlock()
-	if p.empty {
+	if p.cleared.Load() {
 		return
 	}
 	defer p.caughtUp()
@@ -79,7 +79,7 @@ func (p passing) OnDelete(obj any) {
 	s := p.locateDeleted(obj)
 	p.lock()
 	defer p.unlock()
-	if p.empty {
+	if p.cleared.Load() {
 		return
 	}
 	defer p.caughtUp()
@@ -129,6 +129,9 @@ func (f *filter) showAgain(key string, add bool) {
 // the deletion of an earlier object of that name. A handler that identifies objects by name takes
 // the object for deleted then, and may skip an update with equal versions.
 func (f *filter) again(obj any, add bool) {
+	if f.cleared.Load() {
+		return
+	}
 	f.record(Replayed)
 	switch {
 	case add:

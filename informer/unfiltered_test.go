@@ -49,6 +49,16 @@ func (h *unfilteredHarness) activate(ps ...int) {
 	h.replay()
 }
 
+// apply processes the first change, until the handler is removed.
+func (h *unfilteredHarness) apply() {
+	h.t.Helper()
+	c, ok := h.f.changes.first()
+	if !ok {
+		h.t.Fatal("no change")
+	}
+	h.f.apply(h.t.Context(), c)
+}
+
 func (h *unfilteredHarness) release(ps ...int) {
 	h.t.Helper()
 	h.i.Released(h.set(ring.NotOwned, ps...))
