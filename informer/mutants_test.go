@@ -98,8 +98,13 @@ var mutants = mutation.Package{
 		}}},
 		{Name: "does not show an unfiltered handler what the stream has reached", Edits: []mutation.Edit{{
 			File: "unfiltered.go",
-			Old:  "\tif late {\n",
-			New:  "\tif late && !MUTANT_ON {\n",
+			Old:  "\tif late {\n\t\tdelete(p.late, id)\n",
+			New:  "\tif late && !MUTANT_ON {\n\t\tdelete(p.late, id)\n",
+		}}},
+		{Name: "loses a late object with the event that made the handler panic", Edits: []mutation.Edit{{
+			File: "unfiltered.go",
+			Old:  "late := p.late[id]; late { //",
+			New:  "late := p.late[id]; late && !MUTANT_ON { //",
 		}}},
 		{Name: "ends the first replay before the stream has reached it", Edits: []mutation.Edit{{
 			File: "unfiltered.go",

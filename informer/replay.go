@@ -168,6 +168,9 @@ func (f *filter) apply(ctx context.Context, c change) bool {
 	if !c.active {
 		return f.releaseAll(ctx, c)
 	}
+	if c.again != "" {
+		return f.step(ctx, func() { f.showAgain(c.again, false) })
+	}
 	if c.set.Empty() {
 		return true
 	}

@@ -43,7 +43,7 @@ func (p passing) OnAdd(obj any, isInInitialList bool) {
 	defer p.caughtUp()
 	p.record(Passed)
 	if m, err := meta.Accessor(obj); err == nil {
-		p.reached(m) // an Add shows the object: not once more
+		delete(p.late, p.reached(m)) // an Add shows the object: not once more
 	}
 	p.handler.OnAdd(obj, isInInitialList)
 }
@@ -57,19 +57,29 @@ func (p passing) OnUpdate(oldObj, newObj any) {
 	}
 	defer p.caughtUp()
 	p.record(Passed)
-	late, add := false, false
-	if m, err := meta.Accessor(newObj); err == nil {
-		late, add = p.reached(m)
+	var id id
+	m, err := meta.Accessor(newObj)
+	if err == nil {
+		id = p.reached(m)
 		if was, err := meta.Accessor(oldObj); err == nil && differ(was.GetUID(), m.GetUID()) {
 			// One object was deleted and another created while the watch was interrupted.
 			var o located
 			p.locate(&o, oldObj)
-			o.id = p.informer.identify(m)
+			o.id = id
 			p.noteDelivered(p.remember(&o))
 		}
 	}
+	add, late := p.late[id]
+	if late {
+		defer func() {
+			if _, late := p.late[id]; late { // the handler has panicked, which need not end the program
+				p.changes.post(change{again: p.informer.keyOf(m), active: true})
+			}
+		}()
+	}
 	p.handler.OnUpdate(oldObj, newObj)
 	if late {
+		delete(p.late, id)
 		p.again(newObj, add)
 	}
 }
@@ -90,15 +100,12 @@ func (p passing) OnDelete(obj any) {
 	p.handler.OnDelete(obj)
 }
 
-// reached records the state that the stream has delivered. It reports whether a replay has
-// waited for it, to show it as an Add or not.
-func (f *filter) reached(m metav1.Object) (late, add bool) {
+// reached records the state that the stream has delivered.
+func (f *filter) reached(m metav1.Object) id {
 	id := f.informer.identify(m)
 	f.shown[id] = f.informer.stateOf(m)
 	f.peak = max(f.peak, len(f.shown))
-	add, late = f.late[id]
-	delete(f.late, id)
-	return late, add
+	return id
 }
 
 // stateOf identifies the state of an object.
@@ -122,6 +129,8 @@ func (f *filter) showAgain(key string, add bool) {
 		f.late[id] = f.late[id] || add
 		return
 	}
+	add = add || f.late[id] // late: see OnUpdate
+	delete(f.late, id)
 	f.again(now, add)
 }
 

@@ -207,6 +207,41 @@ func TestI11_AddAfterTheDeletionOfAnEarlierObject(t *testing.T) {
 	}
 }
 
+// If panics are not to crash the program (utilruntime.ReallyCrash), client-go skips the event that made a handler
+// panic, and no other. An object that was to be shown after that event is still shown, as it was to be.
+func TestI11_PanicInTheEventThatALateObjectWaitsFor(t *testing.T) {
+	for _, deleted := range []bool{false, true} { // an earlier object of that name
+		h := newUnfilteredHarness(t)
+		j := &journal{}
+		if _, err := h.i.AddEventHandler(j); err != nil {
+			t.Fatal(err)
+		}
+		h.f = h.i.filters[1]
+		a, a2, want := object("a", 1, 0, "u"), object("a", 2, 0, "u"), "update a(u)@2 a(u)@2"
+		if deleted {
+			h.created(object("a", 0, 1))
+			h.deleted(object("a", 0, 1))
+			want = "add a(u)@2"
+		}
+		h.created(a)
+		h.put(a2)
+		h.activate(0, 1) // a@2 is to be shown after its event
+		j.take()
+		j.hook = func(string) { panic("a change that the handler cannot read") }
+		func() {
+			defer func() { _ = recover() }() // as client-go
+			h.stream().OnUpdate(a, a2)
+		}()
+		j.hook = nil
+		h.firstReplay(false)
+		h.replay()
+		if diff := cmp.Diff([]string{want}, j.take()); diff != "" {
+			t.Errorf("deleted %v: %s", deleted, diff)
+		}
+		h.firstReplay(true)
+	}
+}
+
 func TestI11_OptionalInterfaces(t *testing.T) {
 	j := &journal{}
 	add := func(obj any) { j.write("add %s", label(obj)) }
