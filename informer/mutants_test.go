@@ -132,9 +132,9 @@ var mutants = mutation.Package{
 			New:  "\tif !f.cleared.Load() || MUTANT_ON {\n\t\tadd(s.obj)",
 		}}},
 		{Name: "calls a removed handler from another goroutine", Edits: []mutation.Edit{{
-			File: "stream.go",
-			Old:  "\tif f.cleared.Load() {\n\t\treturn\n\t}\n\tf.streamed(s.meta)\n\tif a, ahead",
-			New:  "\tif f.empty || f.cleared.Load() && !MUTANT_ON {\n\t\treturn\n\t}\n\tf.streamed(s.meta)\n\tif a, ahead",
+			File: "unfiltered.go",
+			Old:  "\tif p.cleared.Load() {\n\t\treturn\n\t}\n\tdefer p.caughtUp()\n\tp.record(Passed)\n\tif m, err",
+			New:  "\tif p.empty || p.cleared.Load() && !MUTANT_ON {\n\t\treturn\n\t}\n\tdefer p.caughtUp()\n\tp.record(Passed)\n\tif m, err",
 		}}},
 		{Name: "leaves the first replay of a removed handler open", Edits: []mutation.Edit{{
 			File: "filter.go",

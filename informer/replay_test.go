@@ -265,6 +265,7 @@ func TestI8_NoCallBeginsAfterRemoval(t *testing.T) {
 			func(h *unfilteredHarness) { h.set(ring.Active, 0) },
 			func(h *unfilteredHarness) { h.created(a) },
 		},
+		"another goroutine, unfiltered": {true, func(*unfilteredHarness) {}, func(h *unfilteredHarness) { h.created(a) }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -280,9 +281,8 @@ func TestI8_NoCallBeginsAfterRemoval(t *testing.T) {
 				j.take()
 				j.hook = func(string) {
 					j.hook = nil
-					if name == "another goroutine" {
-						f := h.f
-						go f.OnAdd(object("b", 1, 0), false)
+					if strings.HasPrefix(name, "another goroutine") {
+						go h.stream().OnAdd(object("b", 1, 0), false)
 						synctest.Wait() // it waits for the lock
 					}
 					if err := h.i.RemoveEventHandler(handle); err != nil {
