@@ -9,8 +9,9 @@ import (
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
 )
 
-// change is one call of Activated or Released.
+// change is one call of Activated or Released, or an object that one handler must be shown again.
 type change struct {
+	again     string // the key of the object; then only active is set, too
 	number    uint64 // counts the changes of an informer, from 1
 	set       ring.Set
 	active    bool

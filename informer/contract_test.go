@@ -175,6 +175,22 @@ func TestI5_ReleasedObject(t *testing.T) {
 	}
 }
 
+// embedding and its kind are handlers that add something to HandlerFuncs.
+type (
+	embedding    struct{ HandlerFuncs }
+	updateCounts struct {
+		HandlerFuncs
+		n int
+	}
+	ownGained struct {
+		*HandlerFuncs
+		gained func(obj any)
+	}
+)
+
+func (h *updateCounts) OnUpdate(before, after any) { h.n++; h.HandlerFuncs.OnUpdate(before, after) }
+func (h ownGained) OnGained(obj any)               { h.gained(obj) }
+
 func TestOptionalInterfaces(t *testing.T) {
 	j := &journal{}
 	funcs := HandlerFuncs{
@@ -186,6 +202,7 @@ func TestOptionalInterfaces(t *testing.T) {
 	for name, handler := range map[string]cache.ResourceEventHandler{
 		"directly":         funcs,
 		"pointer":          &funcs,
+		"embedded":         embedding{funcs},
 		"filtered":         cache.FilteringResourceEventHandler{FilterFunc: all, Handler: funcs},
 		"filtered pointer": &cache.FilteringResourceEventHandler{FilterFunc: all, Handler: &funcs},
 		"filtered twice":   cache.FilteringResourceEventHandler{FilterFunc: all, Handler: cache.FilteringResourceEventHandler{FilterFunc: all, Handler: funcs}},
@@ -220,7 +237,6 @@ func TestOptionalInterfaces(t *testing.T) {
 	t.Run("nil functions", func(t *testing.T) {
 		h := HandlerFuncs{}
 		h.OnAdd(nil, false)
-		h.OnGained(nil)
 		h.OnUpdate(nil, nil)
 		h.OnDelete(nil)
 		h.OnReleased(nil)
@@ -531,6 +547,14 @@ func TestI6_ReplacedByAnObjectOfAnotherMember(t *testing.T) {
 	}
 }
 
+type (
+	embedded struct {
+		corev1.ConfigMap
+		Derived int
+	}
+	embeddedPointer struct{ *corev1.ConfigMap }
+)
+
 func TestI4_TombstonesAreSlim(t *testing.T) {
 	typed := object("a", 1, 0)
 	typed.Data = map[string]string{"large": "x"}
@@ -549,11 +573,15 @@ func TestI4_TombstonesAreSlim(t *testing.T) {
 	slimTyped.ManagedFields = nil
 	unstructured.RemoveNestedField(slimDynamic.Object, "data")
 	unstructured.RemoveNestedField(slimDynamic.Object, "metadata", "managedFields")
+	pointer := &embeddedPointer{typed}
 	for name, test := range map[string]struct{ deleted, want any }{
 		"typed":    {typed, slimTyped},
 		"dynamic":  {dynamic, slimDynamic},
 		"metadata": {partial, partial},
-		"unknown":  {cache.DeletedFinalStateUnknown{Key: "ns/a", Obj: typed}, slimTyped},
+		// What a transform may make of an object.
+		"embedded":         {&embedded{*typed, 1}, &embedded{*slimTyped, 0}},
+		"embedded pointer": {pointer, pointer},
+		"unknown":          {cache.DeletedFinalStateUnknown{Key: "ns/a", Obj: typed}, slimTyped},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := newHarness(t, &owner{})

@@ -273,7 +273,7 @@ func (ds *deletions) count() int {
 }
 
 // slim makes the tombstone hold the object's metadata. An object whose metadata cannot be
-// separated, because its type has no ObjectMeta, is kept as it is, except that
+// separated, because its type holds no ObjectMeta, is kept as it is, except that
 // an unstructured object is cut down to its metadata.
 func (t *tombstone) slim(obj any) {
 	switch o := obj.(type) {
@@ -299,12 +299,19 @@ func (t *tombstone) slim(obj any) {
 		t.obj = slim
 		return
 	}
-	if m := objectMeta(obj); m != nil && reflect.TypeOf(obj).Kind() == reflect.Pointer {
+	if m := objectMeta(obj); m != nil && holds(obj, m) {
 		t.meta, t.obj = *m, reflect.TypeOf(obj)
 		t.meta.ManagedFields = nil
 		return
 	}
 	t.obj = obj
+}
+
+// holds reports whether the metadata is in the object itself. If it is behind a pointer, because the type
+// embeds a pointer to an API type, a new object of the type has none.
+func holds(obj any, m *metav1.ObjectMeta) bool {
+	o := reflect.ValueOf(obj)
+	return o.Kind() == reflect.Pointer && reflect.ValueOf(m).Pointer()-o.Pointer() < o.Type().Elem().Size()
 }
 
 // objectMeta returns the ObjectMeta of a typed API object, nil if it has none.

@@ -21,7 +21,7 @@ import (
 func (f *filter) deliverDelete(id id, deleted, now any, exists bool) {
 	f.handler.OnDelete(deleted)
 	_, known := f.shown[id]
-	if f.forget(id); !known || !exists {
+	if f.forget(id); !known || !exists || f.cleared.Load() {
 		return // if the other object was deleted, too, the stream will deliver that
 	}
 	var s located
@@ -39,14 +39,16 @@ func (f *filter) deliverDelete(id id, deleted, now any, exists bool) {
 func (f *filter) deliverAdd(s *located, add func(obj any)) {
 	for _, t := range f.earlier(s) {
 		// The stream will deliver later ones itself, possibly of objects that came after this one.
-		if _, done := f.delivered[t]; !done && t.seq <= f.observed && f.activePoint(t.point) {
+		if _, done := f.delivered[t]; !done && t.seq <= f.observed && f.activePoint(t.point) && !f.cleared.Load() {
 			f.record(ReplayedDeletion)
 			f.noteDelivered(t)
 			f.handler.OnDelete(f.informer.deleted(t))
 		}
 	}
 	f.show(s)
-	add(s.obj)
+	if !f.cleared.Load() {
+		add(s.obj)
+	}
 }
 
 // earlier returns the deletions of other objects of the same name. If the object is stored,
@@ -107,7 +109,7 @@ func (f *filter) noteDelivered(t *tombstone) {
 // handler's own filter, or not.
 func (f *filter) notifyReleased(obj any, passed bool) {
 	f.record(Released)
-	if f.released != nil && passed {
+	if f.released != nil && passed && !f.cleared.Load() {
 		f.released(obj)
 	}
 }

@@ -64,8 +64,8 @@
 //     shown again, for as long as State returns ring.Active. It is shown as a resync shows it,
 //     by OnUpdate with the same object twice, or by OnGained, and never in a state that the
 //     inner informer's events have not reached: an object of which an event is still to come is
-//     shown after that event. Deletions are replayed as in I4. OnReleased is never called. I2,
-//     I3, I5, I6 and I10 do not apply.
+//     shown after that event. Deletions are replayed as in I4, and OnAdd follows as in I1, also
+//     after that event. OnReleased is never called. I2, I3, I5, I6 and I10 do not apply.
 //
 // # The caller's obligations
 //

@@ -65,10 +65,13 @@ type filter struct {
 	working    bool          // a goroutine of Replay serves it; guarded by Informer.mu
 	counts     counters
 
-	cleared atomic.Bool // the handler was removed: whoever unlocks mu empties the filter
+	// cleared: the handler was removed, and whoever unlocks mu empties the filter, unless another
+	// goroutine takes mu first. A call of the handler may have removed it. So each call is made after
+	// a look at cleared, with mu held.
+	cleared atomic.Bool
 
 	mu    mutex
-	empty bool          // the handler was removed: it is not called, and nothing is recorded
+	empty bool          // tryClear is done
 	shown map[id]uint64 // the objects that the handler knows, and their points; in passing, their states
 	peak  int           // the size that shown has had
 	// names identify the objects in shown for OnReleased; nil without it.
@@ -88,8 +91,9 @@ type filter struct {
 	// delivered are the deletions that were delivered to the handler while this member owned
 	// the partition, and has not released it since.
 	delivered map[*tombstone]struct{}
-	// late are the objects that passing shows again when the stream has reached them.
-	late      map[id]struct{}
+	// late are the objects that passing shows again when the stream has reached them: true as an
+	// Add, because the handler has seen the deletion of an earlier object of that name since.
+	late      map[id]bool
 	activated bool // the first activation was processed
 }
 
@@ -130,7 +134,7 @@ func newFilter(i *Informer, handler cache.ResourceEventHandler, logger *klog.Log
 		ahead:     map[id]version{},
 		delivered: map[*tombstone]struct{}{},
 		observed:  i.deletions.number(),
-		late:      map[id]struct{}{},
+		late:      map[id]bool{},
 	}
 	f.endFirst = sync.OnceFunc(func() { close(f.replayed) })
 	if f.released, f.gained, f.passes = optional(handler); i.unfiltered {

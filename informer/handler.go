@@ -31,8 +31,7 @@ type GainHandler interface {
 	OnGained(obj any)
 }
 
-// HandlerFuncs is cache.ResourceEventHandlerFuncs with the optional interfaces. Each function
-// may be nil.
+// HandlerFuncs is cache.ResourceEventHandlerFuncs with two more functions. Each function may be nil.
 type HandlerFuncs struct {
 	AddFunc    func(obj any)
 	UpdateFunc func(oldObj, newObj any)
@@ -40,7 +39,8 @@ type HandlerFuncs struct {
 	// ReleasedFunc is called as OnReleased of a [ReleaseHandler].
 	ReleasedFunc func(obj any)
 	// GainedFunc is called as OnGained of a [GainHandler]. Nil means AddFunc; with
-	// Options.Unfiltered, UpdateFunc.
+	// Options.Unfiltered, UpdateFunc. In a type that embeds HandlerFuncs, nil means the type's
+	// OnAdd or OnUpdate, and the type's own OnGained comes before GainedFunc.
 	GainedFunc func(obj any)
 }
 
@@ -72,14 +72,9 @@ func (h HandlerFuncs) OnReleased(obj any) {
 	}
 }
 
-// OnGained calls GainedFunc, or else AddFunc.
-func (h HandlerFuncs) OnGained(obj any) {
-	if h.GainedFunc != nil {
-		h.GainedFunc(obj)
-	} else {
-		h.OnAdd(obj, false)
-	}
-}
+// gainedFunc is promoted to types that embed HandlerFuncs. OnGained would be, too, and make each of
+// them a GainHandler, also without a GainedFunc. So only a type that has its own OnGained is one.
+func (h HandlerFuncs) gainedFunc() func(obj any) { return h.GainedFunc }
 
 // optional returns the optional functions of a handler and its filter, nil where it has none.
 // The filter does not apply to released: it cannot judge an object that is not stored any more.
@@ -97,8 +92,11 @@ func optional(handler cache.ResourceEventHandler) (released, gained func(obj any
 	if h, ok := handler.(ReleaseHandler); ok {
 		released = h.OnReleased
 	}
-	if h, ok := handler.(GainHandler); ok {
+	switch h := handler.(type) {
+	case GainHandler:
 		gained = h.OnGained
+	case interface{ gainedFunc() func(obj any) }:
+		gained = h.gainedFunc()
 	}
 	return released, gained, nil
 }

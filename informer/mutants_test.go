@@ -78,8 +78,18 @@ var mutants = mutation.Package{
 		}}},
 		{Name: "shows an unfiltered handler nothing again", Edits: []mutation.Edit{{
 			File: "unfiltered.go",
-			Old:  "\tf.again(now)\n",
-			New:  "\tif !MUTANT_ON {\n\t\tf.again(now)\n\t}\n",
+			Old:  "\tf.again(now, add)\n",
+			New:  "\tif !MUTANT_ON {\n\t\tf.again(now, add)\n\t}\n",
+		}}},
+		{Name: "does not add an object again after the deletion of an earlier one", Edits: []mutation.Edit{{
+			File: "unfiltered.go",
+			Old:  "\tcase add:\n",
+			New:  "\tcase add && !MUTANT_ON:\n",
+		}}},
+		{Name: "forgets that a late object is to be added again", Edits: []mutation.Edit{{
+			File: "unfiltered.go",
+			Old:  "f.late[id] = f.late[id] || add",
+			New:  "f.late[id] = (f.late[id] || add) && !MUTANT_ON",
 		}}},
 		{Name: "shows an unfiltered handler what the stream has not reached", Edits: []mutation.Edit{{
 			File: "unfiltered.go",
@@ -88,8 +98,13 @@ var mutants = mutation.Package{
 		}}},
 		{Name: "does not show an unfiltered handler what the stream has reached", Edits: []mutation.Edit{{
 			File: "unfiltered.go",
-			Old:  "\tif late {\n",
-			New:  "\tif late && !MUTANT_ON {\n",
+			Old:  "\tif late {\n\t\tdelete(p.late, id)\n",
+			New:  "\tif late && !MUTANT_ON {\n\t\tdelete(p.late, id)\n",
+		}}},
+		{Name: "loses a late object with the event that made the handler panic", Edits: []mutation.Edit{{
+			File: "unfiltered.go",
+			Old:  "late := p.late[id]; late { //",
+			New:  "late := p.late[id]; late && !MUTANT_ON { //",
 		}}},
 		{Name: "ends the first replay before the stream has reached it", Edits: []mutation.Edit{{
 			File: "unfiltered.go",
@@ -111,6 +126,16 @@ var mutants = mutation.Package{
 			Old:  "\t\tif f.informer.unfiltered {\n\t\t\treturn\n",
 			New:  "\t\tif f.informer.unfiltered && !MUTANT_ON {\n\t\t\treturn\n",
 		}}},
+		{Name: "calls a handler that has removed itself", Edits: []mutation.Edit{{
+			File: "delivered.go",
+			Old:  "\tif !f.cleared.Load() {\n\t\tadd(s.obj)",
+			New:  "\tif !f.cleared.Load() || MUTANT_ON {\n\t\tadd(s.obj)",
+		}}},
+		{Name: "calls a removed handler from another goroutine", Edits: []mutation.Edit{{
+			File: "unfiltered.go",
+			Old:  "\tif p.cleared.Load() {\n\t\treturn\n\t}\n\tdefer p.caughtUp()\n\tp.record(Passed)\n\tif m, err",
+			New:  "\tif p.empty || p.cleared.Load() && !MUTANT_ON {\n\t\treturn\n\t}\n\tdefer p.caughtUp()\n\tp.record(Passed)\n\tif m, err",
+		}}},
 		{Name: "leaves the first replay of a removed handler open", Edits: []mutation.Edit{{
 			File: "filter.go",
 			Old:  "\tf.endFirst()\n",
@@ -118,8 +143,8 @@ var mutants = mutation.Package{
 		}}},
 		{Name: "calls handlers of a stopped informer", Edits: []mutation.Edit{{
 			File: "replay.go",
-			Old:  "if f.empty || f.informer.IsStopped() {",
-			New:  "if f.empty || f.informer.IsStopped() && !MUTANT_ON {",
+			Old:  "if f.cleared.Load() || f.informer.IsStopped() {",
+			New:  "if f.cleared.Load() || f.informer.IsStopped() && !MUTANT_ON {",
 		}}},
 	},
 }

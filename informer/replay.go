@@ -168,6 +168,9 @@ func (f *filter) apply(ctx context.Context, c change) bool {
 	if !c.active {
 		return f.releaseAll(ctx, c)
 	}
+	if c.again != "" {
+		return f.step(ctx, func() { f.showAgain(c.again, false) })
+	}
 	if c.set.Empty() {
 		return true
 	}
@@ -194,7 +197,7 @@ func (f *filter) step(ctx context.Context, do func()) (ok bool) {
 	f.lock()
 	defer f.unlock()
 	// The store of a stopped informer is out of date, and its handlers must not be called.
-	if f.empty || f.informer.IsStopped() {
+	if f.cleared.Load() || f.informer.IsStopped() {
 		return false
 	}
 	// As in client-go: if panics are not to crash the program, the event that made the handler
@@ -209,7 +212,7 @@ func (f *filter) step(ctx context.Context, do func()) (ok bool) {
 func (f *filter) replay(key string, point uint64) {
 	if f.informer.unfiltered {
 		if f.activePoint(point) {
-			f.showAgain(key)
+			f.showAgain(key, false)
 		}
 		return
 	}
@@ -259,7 +262,7 @@ func (f *filter) replayDeletion(t *tombstone) {
 	if f.informer.unfiltered {
 		f.handler.OnDelete(deleted)
 		if now != nil { // as in deliverDelete
-			f.showAgain(deleted.Key)
+			f.showAgain(deleted.Key, true)
 		}
 		return
 	}
@@ -335,7 +338,7 @@ func (f *filter) shrink() {
 		f.ahead = map[id]version{}
 	}
 	if len(f.late) == 0 {
-		f.late = map[id]struct{}{}
+		f.late = map[id]bool{}
 	}
 	if f.peak <= 1024 || len(f.shown) > f.peak/4 {
 		return

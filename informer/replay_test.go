@@ -220,6 +220,88 @@ func TestI8_RemoveFromWithinAHandler(t *testing.T) {
 	})
 }
 
+// A handler that has removed itself gets no other call in the critical section of the first one, and none from
+// a goroutine that has waited for the end of the first one.
+func TestI8_NoCallBeginsAfterRemoval(t *testing.T) {
+	a, a2, moved := object("a", 1, 0), object("a", 2, 0), object("a", 2, 1)
+	replaced := object("a", 2, 0, "other")
+	for name, test := range map[string]struct {
+		unfiltered bool
+		before     func(h *unfilteredHarness) // while the handler only listens
+		call       func(h *unfilteredHarness) // the handler removes itself in the first call
+	}{
+		"shown again": {
+			true,
+			func(h *unfilteredHarness) { h.created(a); h.put(a2); h.activate(0) },
+			func(h *unfilteredHarness) { h.stream().OnUpdate(a, a2) },
+		},
+		"added after a replayed deletion": {
+			true,
+			func(h *unfilteredHarness) { h.created(a); h.deleted(a); h.created(replaced) },
+			func(h *unfilteredHarness) { h.i.Activated(h.set(ring.Active, 0)); h.apply() },
+		},
+		"added after its deletions": {
+			false,
+			func(h *unfilteredHarness) { h.created(a); h.deleted(a); h.set(ring.Active, 0) },
+			func(h *unfilteredHarness) { h.created(replaced) },
+		},
+		"added after the deletion of an earlier one": {
+			false,
+			func(h *unfilteredHarness) { h.put(replaced); h.activate(0) },
+			func(h *unfilteredHarness) { h.stream().OnDelete(a) },
+		},
+		"moved before the replay": {
+			false,
+			func(h *unfilteredHarness) { h.put(a); h.set(ring.Active, 0) },
+			func(h *unfilteredHarness) { h.put(moved); h.stream().OnUpdate(a, moved) },
+		},
+		"released by a move": {
+			false,
+			func(h *unfilteredHarness) { h.set(ring.Active, 0); h.created(a) },
+			func(h *unfilteredHarness) { h.put(moved); h.stream().OnUpdate(a, moved) },
+		},
+		"another goroutine": {
+			false,
+			func(h *unfilteredHarness) { h.set(ring.Active, 0) },
+			func(h *unfilteredHarness) { h.created(a) },
+		},
+		"another goroutine, unfiltered": {true, func(*unfilteredHarness) {}, func(h *unfilteredHarness) { h.created(a) }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h := newUnfilteredHarness(t)
+				h.i.unfiltered = test.unfiltered
+				j := &releaseJournal{}
+				handle, err := h.i.AddEventHandler(j)
+				if err != nil {
+					t.Fatal(err)
+				}
+				h.f = h.i.filters[1]
+				test.before(h)
+				j.take()
+				j.hook = func(string) {
+					j.hook = nil
+					if strings.HasPrefix(name, "another goroutine") {
+						go h.stream().OnAdd(object("b", 1, 0), false)
+						synctest.Wait() // it waits for the lock
+					}
+					if err := h.i.RemoveEventHandler(handle); err != nil {
+						t.Error(err)
+					}
+				}
+				test.call(h)
+				synctest.Wait()
+				if got := j.take(); len(got) != 1 {
+					t.Errorf("saw %v, want the call that has removed the handler, and no other", got)
+				}
+				if !h.f.empty {
+					t.Error("the filter still holds what it kept for the handler")
+				}
+			})
+		})
+	}
+}
+
 func TestI8_HandlesOfOtherInformers(t *testing.T) {
 	h, other := newHarness(t, everything()), newHarness(t, everything())
 	handle, err := other.i.AddEventHandler(&journal{})

@@ -26,7 +26,7 @@ func (f *filter) OnAdd(obj any, isInInitialList bool) {
 	s.id = f.informer.identify(s.meta)
 	f.lock()
 	defer f.unlock()
-	if f.empty {
+	if f.cleared.Load() {
 		return
 	}
 	f.streamed(s.meta)
@@ -74,7 +74,7 @@ func (f *filter) OnUpdate(oldObj, newObj any) {
 	s.id = f.informer.identify(s.meta)
 	f.lock()
 	defer f.unlock()
-	if f.empty {
+	if f.cleared.Load() {
 		return
 	}
 	f.streamed(s.meta)
@@ -168,6 +168,9 @@ func (f *filter) updateUnknown(u *update) {
 		return
 	}
 	f.handler.OnAdd(u.oldObj, false)
+	if f.cleared.Load() {
+		return
+	}
 	f.handler.OnUpdate(u.oldObj, u.obj)
 	f.notifyReleased(u.obj, f.passes == nil || f.passes(u.obj))
 }
@@ -218,7 +221,7 @@ func (f *filter) OnDelete(obj any) {
 	s := f.locateDeleted(obj)
 	f.lock()
 	defer f.unlock()
-	if f.empty {
+	if f.cleared.Load() {
 		return
 	}
 	point, known := f.shown[s.id]

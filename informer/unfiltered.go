@@ -37,13 +37,13 @@ func (f *filter) stream() cache.ResourceEventHandler {
 func (p passing) OnAdd(obj any, isInInitialList bool) {
 	p.lock()
 	defer p.unlock()
-	if p.empty {
+	if p.cleared.Load() {
 		return
 	}
 	defer p.caughtUp()
 	p.record(Passed)
 	if m, err := meta.Accessor(obj); err == nil {
-		p.reached(m) // an Add shows the object: not once more
+		delete(p.late, p.reached(m)) // an Add shows the object: not once more
 	}
 	p.handler.OnAdd(obj, isInInitialList)
 }
@@ -52,25 +52,35 @@ func (p passing) OnAdd(obj any, isInInitialList bool) {
 func (p passing) OnUpdate(oldObj, newObj any) {
 	p.lock()
 	defer p.unlock()
-	if p.empty {
+	if p.cleared.Load() {
 		return
 	}
 	defer p.caughtUp()
 	p.record(Passed)
-	late := false
-	if m, err := meta.Accessor(newObj); err == nil {
-		late = p.reached(m)
+	var id id
+	m, err := meta.Accessor(newObj)
+	if err == nil {
+		id = p.reached(m)
 		if was, err := meta.Accessor(oldObj); err == nil && differ(was.GetUID(), m.GetUID()) {
 			// One object was deleted and another created while the watch was interrupted.
 			var o located
 			p.locate(&o, oldObj)
-			o.id = p.informer.identify(m)
+			o.id = id
 			p.noteDelivered(p.remember(&o))
 		}
 	}
+	add, late := p.late[id]
+	if late {
+		defer func() {
+			if _, late := p.late[id]; late { // the handler has panicked, which need not end the program
+				p.changes.post(change{again: p.informer.keyOf(m), active: true})
+			}
+		}()
+	}
 	p.handler.OnUpdate(oldObj, newObj)
 	if late {
-		p.again(newObj)
+		delete(p.late, id)
+		p.again(newObj, add)
 	}
 }
 
@@ -79,7 +89,7 @@ func (p passing) OnDelete(obj any) {
 	s := p.locateDeleted(obj)
 	p.lock()
 	defer p.unlock()
-	if p.empty {
+	if p.cleared.Load() {
 		return
 	}
 	defer p.caughtUp()
@@ -90,15 +100,12 @@ func (p passing) OnDelete(obj any) {
 	p.handler.OnDelete(obj)
 }
 
-// reached records the state that the stream has delivered. It reports whether a replay has
-// waited for it.
-func (f *filter) reached(m metav1.Object) (late bool) {
+// reached records the state that the stream has delivered.
+func (f *filter) reached(m metav1.Object) id {
 	id := f.informer.identify(m)
 	f.shown[id] = f.informer.stateOf(m)
 	f.peak = max(f.peak, len(f.shown))
-	_, late = f.late[id]
-	delete(f.late, id)
-	return late
+	return id
 }
 
 // stateOf identifies the state of an object.
@@ -107,7 +114,7 @@ func (i *Informer) stateOf(m metav1.Object) uint64 {
 }
 
 // showAgain shows the handler an object that it knows, now or when the stream has reached it.
-func (f *filter) showAgain(key string) {
+func (f *filter) showAgain(key string, add bool) {
 	now := f.informer.stored(key)
 	if now == nil {
 		f.informer.checkKeys(key)
@@ -119,18 +126,28 @@ func (f *filter) showAgain(key string) {
 	}
 	id := f.informer.identifyKey(key)
 	if state, known := f.shown[id]; !known || state != f.informer.stateOf(m) {
-		f.late[id] = struct{}{}
+		f.late[id] = f.late[id] || add
 		return
 	}
-	f.again(now)
+	add = add || f.late[id] // late: see OnUpdate
+	delete(f.late, id)
+	f.again(now, add)
 }
 
-// again shows the handler the state that it has seen last, as a resync does.
-func (f *filter) again(obj any) {
+// again shows the handler the state that it has seen last: as a resync does, or as an Add after
+// the deletion of an earlier object of that name. A handler that identifies objects by name takes
+// the object for deleted then, and may skip an update with equal versions.
+func (f *filter) again(obj any, add bool) {
+	if f.cleared.Load() {
+		return
+	}
 	f.record(Replayed)
-	if f.gained != nil {
+	switch {
+	case add:
+		f.handler.OnAdd(obj, false)
+	case f.gained != nil:
 		f.gained(obj)
-	} else {
+	default:
 		f.handler.OnUpdate(obj, obj)
 	}
 }

@@ -49,6 +49,16 @@ func (h *unfilteredHarness) activate(ps ...int) {
 	h.replay()
 }
 
+// apply processes the first change, until the handler is removed.
+func (h *unfilteredHarness) apply() {
+	h.t.Helper()
+	c, ok := h.f.changes.first()
+	if !ok {
+		h.t.Fatal("no change")
+	}
+	h.f.apply(h.t.Context(), c)
+}
+
 func (h *unfilteredHarness) release(ps ...int) {
 	h.t.Helper()
 	h.i.Released(h.set(ring.NotOwned, ps...))
@@ -142,9 +152,9 @@ func TestI11_DeletionsAreReplayed(t *testing.T) {
 	h.stream().OnUpdate(object("c", 1, 0), object("c", 4, 0, "other")) // replaced while the watch was interrupted
 	h.wants("delete a@1", "delete unknown b@1", "add b(other)@3", "update c@1 c(other)@4")
 	h.activate(0)
-	// A handler that identifies objects by name would treat b as deleted: it is shown, whoever owns it.
-	h.wants("delete unknown a@1", "delete unknown b@1", "update b(other)@3 b(other)@3",
-		"delete unknown c@1", "update c(other)@4 c(other)@4", "update c(other)@4 c(other)@4")
+	// A handler that identifies objects by name would treat b as deleted: it is added, whoever owns it.
+	h.wants("delete unknown a@1", "delete unknown b@1", "add b(other)@3",
+		"delete unknown c@1", "add c(other)@4", "update c(other)@4 c(other)@4")
 	h.created(object("d", 1, 0))
 	h.deleted(object("d", 1, 0))
 	h.wants("add d@1", "delete d@1")
@@ -154,6 +164,81 @@ func TestI11_DeletionsAreReplayed(t *testing.T) {
 	h.activate(0)
 	if got := strings.Join(h.j.take(), ", "); !strings.Contains(got, "delete unknown d@1") {
 		t.Errorf("the work on the deletion may have been dropped with the partition; the handler saw %s", got)
+	}
+}
+
+// A handler keeps the names of the objects that exist, and skips updates with equal resourceVersions.
+// A deletion that is replayed, of an earlier object of a name, must not make it lose the object (I1).
+func TestI11_AddAfterTheDeletionOfAnEarlierObject(t *testing.T) {
+	for _, late := range []bool{false, true} {
+		h := newUnfilteredHarness(t)
+		exists := map[string]bool{}
+		name := func(obj any) string {
+			key, err := cache.DeletionHandlingMetaNamespaceKeyFunc(obj)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return key
+		}
+		if _, err := h.i.AddEventHandler(cache.ResourceEventHandlerFuncs{
+			AddFunc:    func(obj any) { exists[name(obj)] = true },
+			DeleteFunc: func(obj any) { delete(exists, name(obj)) },
+		}); err != nil {
+			t.Fatal(err)
+		}
+		h.f = h.i.filters[1]
+		a, a2 := object("a", 2, 0, "other"), object("a", 3, 0, "other")
+		h.created(object("a", 1, 0))
+		h.deleted(object("a", 1, 0)) // while another member owns it
+		h.created(a)
+		if !exists["ns/a"] {
+			t.Fatal("not seen at all")
+		}
+		if late { // the stream has not reached the state in the store
+			h.put(a2)
+		}
+		h.activate(0)
+		if late {
+			h.stream().OnUpdate(a, a2)
+		}
+		if !exists["ns/a"] {
+			t.Errorf("late %v: the object exists, and was not added after the deletion", late)
+		}
+	}
+}
+
+// If panics are not to crash the program (utilruntime.ReallyCrash), client-go skips the event that made a handler
+// panic, and no other. An object that was to be shown after that event is still shown, as it was to be.
+func TestI11_PanicInTheEventThatALateObjectWaitsFor(t *testing.T) {
+	for _, deleted := range []bool{false, true} { // an earlier object of that name
+		h := newUnfilteredHarness(t)
+		j := &journal{}
+		if _, err := h.i.AddEventHandler(j); err != nil {
+			t.Fatal(err)
+		}
+		h.f = h.i.filters[1]
+		a, a2, want := object("a", 1, 0, "u"), object("a", 2, 0, "u"), "update a(u)@2 a(u)@2"
+		if deleted {
+			h.created(object("a", 0, 1))
+			h.deleted(object("a", 0, 1))
+			want = "add a(u)@2"
+		}
+		h.created(a)
+		h.put(a2)
+		h.activate(0, 1) // a@2 is to be shown after its event
+		j.take()
+		j.hook = func(string) { panic("a change that the handler cannot read") }
+		func() {
+			defer func() { _ = recover() }() // as client-go
+			h.stream().OnUpdate(a, a2)
+		}()
+		j.hook = nil
+		h.firstReplay(false)
+		h.replay()
+		if diff := cmp.Diff([]string{want}, j.take()); diff != "" {
+			t.Errorf("deleted %v: %s", deleted, diff)
+		}
+		h.firstReplay(true)
 	}
 }
 
@@ -168,10 +253,13 @@ func TestI11_OptionalInterfaces(t *testing.T) {
 		handler cache.ResourceEventHandler
 		want    string
 	}{
-		"plain":           {cache.ResourceEventHandlerFuncs{AddFunc: add, UpdateFunc: update}, "update a@1 a@1"},
-		"no GainedFunc":   {HandlerFuncs{AddFunc: add, UpdateFunc: update, ReleasedFunc: released}, "update a@1 a@1"},
-		"GainedFunc":      {&HandlerFuncs{AddFunc: add, UpdateFunc: update, GainedFunc: gained, ReleasedFunc: released}, "gained a@1"},
-		"behind a filter": {cache.FilteringResourceEventHandler{FilterFunc: all, Handler: HandlerFuncs{AddFunc: add, UpdateFunc: update, GainedFunc: gained}}, "gained a@1"},
+		"plain":                   {cache.ResourceEventHandlerFuncs{AddFunc: add, UpdateFunc: update}, "update a@1 a@1"},
+		"no GainedFunc":           {HandlerFuncs{AddFunc: add, UpdateFunc: update, ReleasedFunc: released}, "update a@1 a@1"},
+		"GainedFunc":              {&HandlerFuncs{AddFunc: add, UpdateFunc: update, GainedFunc: gained, ReleasedFunc: released}, "gained a@1"},
+		"embedded, no GainedFunc": {&updateCounts{HandlerFuncs: HandlerFuncs{AddFunc: add, UpdateFunc: update}}, "update a@1 a@1"},
+		"embedded, GainedFunc":    {embedding{HandlerFuncs{AddFunc: add, UpdateFunc: update, GainedFunc: gained}}, "gained a@1"},
+		"embedded, own OnGained":  {ownGained{&HandlerFuncs{AddFunc: add, UpdateFunc: update}, gained}, "gained a@1"},
+		"behind a filter":         {cache.FilteringResourceEventHandler{FilterFunc: all, Handler: HandlerFuncs{AddFunc: add, UpdateFunc: update, GainedFunc: gained}}, "gained a@1"},
 		"filtered": {cache.FilteringResourceEventHandler{FilterFunc: all, Handler: cache.ResourceEventHandlerFuncs{
 			AddFunc: add, UpdateFunc: update,
 		}}, "update a@1 a@1"},

@@ -3,7 +3,12 @@
 
 package shard
 
-import "context"
+import (
+	"context"
+	"fmt"
+
+	"github.com/tom-ludwig/operator-scaling/shard/ring"
+)
 
 // Acquire is for work that does not come from a [Queue]: a periodic loop, a library with a
 // queue of its own, a callback other than an informer's handler. It waits until this member may work on the object with the given key
@@ -33,12 +38,16 @@ import "context"
 //
 // Acquire returns an error that wraps the cause of ctx if ctx ends first, [ErrDraining] as described
 // above, and [ErrStopped] when Run is stopped or has returned. It may be called before Run, and waits.
+// An empty key belongs to no member: the error is [ErrNotOwned].
 //
 // It waits for a key of another member too, maybe for ever. The workers of a queue that is not a
 // [Queue] therefore use TryAcquire. They drop the item on [ErrNotOwned], and add it again with a
 // backoff on other errors. Read the object from the cache when the key is acquired, not
 // before: what was read earlier may be older than the last write of the former owner.
 func (s *Sharder) Acquire(ctx context.Context, key string) (work context.Context, done func(), err error) {
+	if key == "" {
+		return nil, nil, errNoKey()
+	}
 	return s.acquirer.Acquire(ctx, key)
 }
 
@@ -46,5 +55,11 @@ func (s *Sharder) Acquire(ctx context.Context, key string) (work context.Context
 // on the object now, in the form of [ErrNotOwned] if it does not own it either, and [ErrInUse] if
 // the key is already acquired in this process.
 func (s *Sharder) TryAcquire(ctx context.Context, key string) (work context.Context, done func(), err error) {
+	if key == "" {
+		return nil, nil, errNoKey()
+	}
 	return s.acquirer.TryAcquire(ctx, key)
 }
+
+// errNoKey is the error for an object that informers and queues show to no member.
+func errNoKey() error { return fmt.Errorf("acquire an object: %w: %w", ErrNotOwned, ring.ErrEmptyKey) }

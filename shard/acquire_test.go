@@ -496,3 +496,22 @@ func TestAcquire_TakesTheKeyOfAnObject(t *testing.T) {
 		})
 	}
 }
+
+// The informers show an object without a key to no member. Nothing else may say that this member owns it.
+func TestAcquire_AnObjectWithoutAKeyBelongsToNoMember(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, _ := owner(t, func(c *shard.Config) {
+			c.Key = shard.ByFunc("tenant", func(o metav1.Object) string { return o.GetLabels()["tenant"] })
+		})
+		obj := &metav1.ObjectMeta{Namespace: "x", Name: "y"}
+		if a.Owns(obj) || a.OwnsKey(a.KeyOf(obj)) {
+			t.Error("owned")
+		}
+		if _, _, err := a.TryAcquire(t.Context(), a.KeyOf(obj)); !errors.Is(err, shard.ErrNotOwned) {
+			t.Errorf("TryAcquire: %v", err)
+		}
+		if got := now(t, acquire(t.Context(), a, a.KeyOf(obj))); !errors.Is(got.err, shard.ErrNotOwned) {
+			t.Errorf("Acquire: %v", got.err)
+		}
+	})
+}

@@ -31,7 +31,7 @@ var (
 	// retry.
 	ErrLostOwnership = errors.New("lost ownership of the object")
 	// ErrOutsideWork: the request belongs to no work; see Config.OutsideWrites.
-	ErrOutsideWork = errors.New("the write belongs to no work of a queue")
+	ErrOutsideWork = errors.New("the write belongs to no work of a queue or Acquire")
 )
 
 // The errors of [Sharder.Acquire] and [Sharder.TryAcquire].

@@ -132,9 +132,9 @@ func InformerFor[C any, F ~func(C, time.Duration) cache.SharedIndexInformer](
 		created = wrap(s, inner, k, exampleObject)
 		return created
 	})
-	switch first := s.keyInFactory(informer.Of(found), k, created != nil); {
-	case first == k.Name():
-	case first != "":
+	switch first, ok := s.keyInFactory(informer.Of(found), k, created != nil); {
+	case ok && first == k.Name():
+	case ok:
 		s.fault("shard: InformerFor: the informer of the factory for %T has the key %q already, and cannot have %q too: create another informer with NewInformer", exampleObject, first, k.Name())
 		return s.silent(found)
 	case sharderOf(found) != nil && sharderOf(found) != s:
@@ -193,16 +193,17 @@ func wrap(s *Sharder, inner cache.SharedIndexInformer, key Key, example any) cac
 	return i
 }
 
-// keyInFactory returns the name of the key with which InformerFor has registered an informer; ""
-// if it has not. It registers one that was just created.
-func (s *Sharder) keyInFactory(i *informer.Informer, key Key, created bool) string {
+// keyInFactory returns the name of the key with which InformerFor has registered an informer, if it
+// has: a Key that nobody has set has the name "". It registers one that was just created.
+func (s *Sharder) keyInFactory(i *informer.Informer, key Key, created bool) (name string, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if created {
 		maps.DeleteFunc(s.inFactories, func(i *informer.Informer, _ string) bool { return i.IsStopped() })
 		s.inFactories[i] = key.Name()
 	}
-	return s.inFactories[i]
+	name, ok = s.inFactories[i]
+	return name, ok
 }
 
 // addCache makes other members' watermarks and this member's writes count for an informer.

@@ -49,6 +49,13 @@ func TestRunRefusesInformersThatShowWrongObjects(t *testing.T) {
 			factory.Core().V1().ConfigMaps().Lister()
 			shard.InformerFor(s, factory, example, coreinformers.NewConfigMapInformer)
 		}, remedy: "before anything calls Informer() or Lister()"},
+		"InformerFor with no key after Informer": {setUp: func(s *shard.Sharder, factory informers.SharedInformerFactory) {
+			factory.Core().V1().ConfigMaps().Lister()
+			shard.InformerFor(s, factory, example, coreinformers.NewConfigMapInformer, shard.Key{})
+		}, remedy: "before anything calls Informer() or Lister()"},
+		"InformerFor with no key": {setUp: func(s *shard.Sharder, factory informers.SharedInformerFactory) {
+			shard.InformerFor(s, factory, example, coreinformers.NewConfigMapInformer, shard.Key{})
+		}, remedy: "the zero Key is not valid"},
 		"InformerFor with two keys": {setUp: func(s *shard.Sharder, factory informers.SharedInformerFactory) {
 			shard.InformerFor(s, factory, example, coreinformers.NewConfigMapInformer)
 			shard.InformerFor(s, factory, example, coreinformers.NewConfigMapInformer, shard.ByController)

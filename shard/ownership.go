@@ -14,17 +14,20 @@ import (
 // Owns reports whether this member may work on the object: its partition is
 // active, and the fence had not taken effect at its last check. Owns does not read the
 // clock; the queue does at each Get. Any goroutine may call Owns. It takes no lock and
-// allocates nothing.
+// allocates nothing. No member owns an object whose key is empty, which only a [ByFunc] or a missing
+// UID can make.
 func (s *Sharder) Owns(obj metav1.Object) bool {
-	return s.owns(s.cfg.Key.Point(obj, s.hash))
+	point, err := s.cfg.Key.Locate(obj, s.hash)
+	return err == nil && s.owns(point)
 }
 
 // KeyOf returns the key string of an object, as [Sharder.Acquire] and the other methods take it:
-// namespace/name on a ring with the key [ByName]. For a dependent, pass the object that owns it.
+// namespace/name on a ring with the key [ByName]. For a dependent, pass the object that owns it. An
+// empty string belongs to no member.
 func (s *Sharder) KeyOf(obj metav1.Object) string { return s.cfg.Key.Of(obj) }
 
 // OwnsKey is Owns for a key string; see [Sharder.KeyOf].
-func (s *Sharder) OwnsKey(key string) bool { return s.owns(s.hash(key)) }
+func (s *Sharder) OwnsKey(key string) bool { return key != "" && s.owns(s.hash(key)) }
 
 func (s *Sharder) owns(point uint64) bool {
 	now := s.member.Published.View()
