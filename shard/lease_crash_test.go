@@ -304,6 +304,7 @@ func TestR34_SlowListsAndWatches(t *testing.T) {
 }
 
 func TestL1_CrashUnderALateWatch(t *testing.T) {
+	heavy(t)
 	for _, late := range latenesses {
 		t.Run(late.String(), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
