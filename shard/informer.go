@@ -194,7 +194,7 @@ func wrap(s *Sharder, inner cache.SharedIndexInformer, key Key, example any) cac
 }
 
 // keyInFactory returns the name of the key with which InformerFor has registered an informer, if it
-// has: a Key that nobody has set has the name "". It registers one that was just created.
+// has: a Key that was not set has the name "". It registers one that was just created.
 func (s *Sharder) keyInFactory(i *informer.Informer, key Key, created bool) (name string, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

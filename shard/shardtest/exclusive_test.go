@@ -35,7 +35,7 @@ func TestExclusive(t *testing.T) {
 	}
 }
 
-// A key that nobody has worked on is lost, also if its object has no version.
+// A key without any work is lost, also if its object has no version.
 func TestExclusive_LostWithoutAVersion(t *testing.T) {
 	var x shardtest.Exclusive
 	if lost := x.Lost(map[string]string{"ns/a": ""}); len(lost) != 1 {
