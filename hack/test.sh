@@ -24,7 +24,7 @@ verify_all() { # the same, and vet the packages that take long (2 min; 8 min the
 # The pure packages have no goroutines: the race detector would only make them slow.
 pure='./shard/ring ./shard/internal/claim ./shard/internal/claim/claimsim'
 
-unit() { # unit tests; packages with goroutines under the race detector; client-go's own tests (2 min; 6 min the first time)
+unit() { # unit tests; packages with goroutines under the race detector; client-go's own tests (5 min; 8 min the first time)
 	local others
 	others=$($go list ./... | grep -v -E '/shard$|/shard/(ring|internal/claim.*)$|/generated/') # a separate assignment, so that its failure ends the script
 	# verify vets everything.
