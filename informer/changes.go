@@ -4,6 +4,7 @@
 package informer
 
 import (
+	"slices"
 	"sync"
 
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
@@ -44,6 +45,13 @@ func (q *changeQueue) first() (change, bool) {
 		return change{}, false
 	}
 	return q.list[0], true
+}
+
+// activate reports whether a change waits that activates partitions of the set.
+func (q *changeQueue) activate(set ring.Set) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return slices.ContainsFunc(q.list, func(c change) bool { return c.active && c.set.Overlaps(set) })
 }
 
 func (q *changeQueue) drop() {

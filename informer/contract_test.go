@@ -118,6 +118,23 @@ func TestI1_OpaqueDeletionAfterAReplay(t *testing.T) {
 }
 
 // A scan that was begun before a change does not serve it.
+// A partition is released and becomes active again while an earlier activation is processed. In the
+// meantime the stream shows an object of it, which the release makes the handler forget.
+func TestI3_ActiveAgainInABacklog(t *testing.T) {
+	h := newHarness(t, &owner{})
+	h.put(object("a", 1, 0))
+	h.i.Activated(h.set(ring.Active, 0, 1))
+	h.i.Released(h.set(ring.NotOwned, 1))
+	h.i.Activated(h.set(ring.Active, 1))
+	first, _ := h.f.changes.first()
+	h.f.apply(h.t.Context(), first) // looks at the store
+	h.f.done(first)
+	h.created(object("b", 2, 1))
+	h.wants("add a@1", "add b@2")
+	h.replay()
+	h.wants("released b@2", "add b@2")
+}
+
 func TestI3_EachChangeSeesTheStoreAfterIt(t *testing.T) {
 	h := newHarness(t, &owner{})
 	h.i.Activated(h.set(ring.Active, 0))

@@ -94,6 +94,7 @@ type filter struct {
 	// late are the objects that passing shows again when the stream has reached them: true as an
 	// Add, because the handler has seen the deletion of an earlier object of that name since.
 	late      map[id]bool
+	outdated  uint64 // so many of the first scans may lack objects that the handler does not know
 	activated bool // the first activation was processed
 }
 

@@ -104,6 +104,7 @@ type Informer struct {
 
 	scanMu sync.Mutex // held during a scan; mu may be locked with it held
 	last   *scan      // nil: no change waits for it; guarded by scanMu
+	scans  uint64     // the number of scans so far; guarded by scanMu
 }
 
 // Wrap returns an informer that filters what its handlers see of inner. The inner informer

@@ -23,8 +23,13 @@ var mutants = mutation.Package{
 		}}},
 		{Name: "serves a change with an older scan", Edits: []mutation.Edit{{
 			File: "store.go",
-			Old:  "if i.last != nil && i.last.covers >= number {",
-			New:  "if i.last != nil && (i.last.covers >= number || MUTANT_ON) {",
+			Old:  "if i.last != nil && i.last.covers >= number && i.last.number > first {",
+			New:  "if i.last != nil && (i.last.covers >= number || MUTANT_ON) && i.last.number > first {",
+		}}},
+		{Name: "finds nothing that a release has made the handler forget after the scan", Edits: []mutation.Edit{{
+			File: "replay.go",
+			Old:  "if f.changes.activate(c.set) {",
+			New:  "if f.changes.activate(c.set) && !MUTANT_ON {",
 		}}},
 		{Name: "trusts a wrong PointOfKey", Edits: []mutation.Edit{{
 			File: "store.go",

@@ -179,7 +179,7 @@ func (f *filter) apply(ctx context.Context, c change) bool {
 			return false
 		}
 	}
-	s := f.informer.scan(c.number)
+	s := f.informer.scan(c.number, f.outdated)
 	for at, point := range s.points {
 		if c.set.HasPoint(point) && !f.step(ctx, func() { f.replay(s.key(at), point) }) {
 			return false
@@ -294,8 +294,14 @@ func (f *filter) releaseAll(ctx context.Context, c change) bool {
 			return false
 		}
 	}
-	f.step(ctx, f.shrink)
-	return true
+	return f.step(ctx, func() {
+		if f.changes.activate(c.set) {
+			// The partitions are active again. So the stream may have shown objects that the handler has
+			// forgotten just now, and that were stored after the last scan.
+			f.outdated = f.informer.scanned()
+		}
+		f.shrink()
+	})
 }
 
 // releasable returns the objects of the partitions that the handler knows, if it must be

@@ -24,25 +24,35 @@ func (i *Informer) stored(key string) any {
 // wait share one, because it takes a look at each stored object, or at its key. It only
 // provides the keys: an object may have changed by the time that it is replayed.
 type scan struct {
+	number    uint64 // counts the scans of an informer, from 1
 	covers    uint64 // it was begun after this many changes were posted
 	points    []uint64
 	key       func(at int) string // of the object with points[at]
 	unlocated int                 // stored objects without a point
 }
 
-// scan returns a scan that was begun after the change with the number was posted.
-func (i *Informer) scan(number uint64) *scan {
+// scan returns a scan that was begun after the change with the number was posted, and that is not
+// one of the first scans.
+func (i *Informer) scan(number, first uint64) *scan {
 	i.scanMu.Lock()
 	defer i.scanMu.Unlock()
-	if i.last != nil && i.last.covers >= number {
+	if i.last != nil && i.last.covers >= number && i.last.number > first {
 		return i.last
 	}
 	i.mu.Lock()
 	covers := i.posted
 	i.mu.Unlock()
+	i.scans++
 	i.last = i.newScan()
-	i.last.covers = covers
+	i.last.number, i.last.covers = i.scans, covers
 	return i.last
+}
+
+// scanned returns the number of scans so far.
+func (i *Informer) scanned() uint64 {
+	i.scanMu.Lock()
+	defer i.scanMu.Unlock()
+	return i.scans
 }
 
 // dropScan frees the last scan if no change waits for it.
