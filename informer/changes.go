@@ -6,6 +6,7 @@ package informer
 import (
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
 )
@@ -25,12 +26,17 @@ type changeQueue struct {
 
 	mu   sync.Mutex
 	list []change
+	n    atomic.Int64 // the length of list; set with mu held
 }
+
+// empty reports whether all changes that were posted have been processed.
+func (q *changeQueue) empty() bool { return q.n.Load() == 0 }
 
 // post appends a change. It never blocks.
 func (q *changeQueue) post(c change) {
 	q.mu.Lock()
 	q.list = append(q.list, c)
+	q.n.Store(int64(len(q.list)))
 	q.mu.Unlock()
 	select {
 	case q.posted <- struct{}{}:
@@ -60,6 +66,7 @@ func (q *changeQueue) drop() {
 	if len(q.list) > 0 {
 		q.list[0] = change{} // so that the slice does not keep it in memory
 		q.list = q.list[1:]
+		q.n.Store(int64(len(q.list)))
 	}
 }
 
@@ -67,4 +74,5 @@ func (q *changeQueue) clear() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.list = nil
+	q.n.Store(0)
 }

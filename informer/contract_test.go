@@ -117,7 +117,6 @@ func TestI1_OpaqueDeletionAfterAReplay(t *testing.T) {
 	h.wants("add a@x", "delete a@gone", "add a@y")
 }
 
-// A scan that was begun before a change does not serve it.
 // A partition is released and becomes active again while an earlier activation is processed. In the
 // meantime the stream shows an object of it, which the release makes the handler forget.
 func TestI3_ActiveAgainInABacklog(t *testing.T) {
@@ -135,6 +134,7 @@ func TestI3_ActiveAgainInABacklog(t *testing.T) {
 	h.wants("released b@2", "add b@2")
 }
 
+// A scan that was begun before a change does not serve it.
 func TestI3_EachChangeSeesTheStoreAfterIt(t *testing.T) {
 	h := newHarness(t, &owner{})
 	h.i.Activated(h.set(ring.Active, 0))

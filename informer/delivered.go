@@ -26,12 +26,14 @@ func (f *filter) deliverDelete(id id, deleted, now any, exists bool) {
 	}
 	var s located
 	f.locate(&s, now)
-	if s.id = id; f.state(&s) == ring.Active {
-		f.earlier(&s)
-		f.show(&s)
-		f.overtake(&s)
-		f.handler.OnAdd(now, false)
+	if s.id = id; f.state(&s) != ring.Active {
+		f.missed(&s)
+		return
 	}
+	f.earlier(&s)
+	f.show(&s)
+	f.overtake(&s)
+	f.handler.OnAdd(now, false)
 }
 
 // deliverAdd delivers an object that the handler does not know, after the deletions of earlier
@@ -42,6 +44,7 @@ func (f *filter) deliverAdd(s *located, add func(obj any)) {
 		if _, done := f.delivered[t]; !done && t.seq <= f.observed && f.activePoint(t.point) && !f.cleared.Load() {
 			f.record(ReplayedDeletion)
 			f.noteDelivered(t)
+			f.missed(s) // the handler may panic
 			f.handler.OnDelete(f.informer.deleted(t))
 		}
 	}

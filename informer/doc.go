@@ -97,8 +97,9 @@
 // # Cost
 //
 // An event that is not this member's costs a hash, two if the key can change, and no lock;
-// a deletion is also recorded, once for all handlers. Other events cost two more hashes for
-// the name, a lock and a map lookup. For each handler, an entry of about 35 bytes without
+// a deletion is also recorded, once for all handlers. An update that is delivered costs a lock, too, and
+// other events two more hashes for the name, a lock and a map lookup; so does an update until the stream has caught up
+// with a replay. For each handler, an entry of about 35 bytes without
 // pointers is kept for each object that was delivered; until the stream has caught up with a
 // replay, about 75 bytes more; and about 180 bytes more for a handler with OnReleased.
 // With Options.Unfiltered each event costs a lock, two or three hashes and a map lookup.

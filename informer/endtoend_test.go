@@ -65,6 +65,9 @@ func endToEnd(b *testing.B, t transport, state ring.State) {
 		}
 		running(b, informer)
 		<-done.reached
+		if wrap {
+			activated(b, wrapped, o)
+		}
 		return func(round []*corev1.Pod) [2]time.Duration {
 			began, used := time.Now(), cpuTime()
 			for some := range slices.Chunk(round, chunk) {
@@ -184,7 +187,7 @@ func httpWatch(b *testing.B, objects []*corev1.Pod) (cache.ListerWatcher, func([
 
 // listed returns a ListerWatcher that lists the objects and watches what the test sends.
 func listed(objects []*corev1.Pod, watcher watch.Interface) cache.ListerWatcher {
-	list := &corev1.PodList{}
+	list := &corev1.PodList{ListMeta: metav1.ListMeta{ResourceVersion: "1"}}
 	for _, pod := range objects {
 		list.Items = append(list.Items, *pod)
 	}
@@ -192,6 +195,24 @@ func listed(objects []*corev1.Pod, watcher watch.Interface) cache.ListerWatcher 
 		ListWithContextFunc:  func(context.Context, metav1.ListOptions) (runtime.Object, error) { return list, nil },
 		WatchFuncWithContext: func(context.Context, metav1.ListOptions) (watch.Interface, error) { return watcher, nil },
 	}}
+}
+
+// activated replays everything that is active, as package shard does at the start, until the benchmark ends.
+func activated(b *testing.B, informer *Informer, o *snapshotOwner) {
+	set := ring.NewSet(ring.DefaultPartitions)
+	for p, state := range o.states.Load() {
+		if state == ring.Active {
+			set.Add(p)
+		}
+	}
+	informer.Activated(set)
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error)
+	go func() { ended <- informer.Replay(ctx) }()
+	b.Cleanup(func() { cancel(); <-ended })
+	for _, f := range informer.filters {
+		<-f.replayed
+	}
 }
 
 // running runs the informer until the benchmark ends.

@@ -71,9 +71,12 @@ type filter struct {
 	cleared atomic.Bool
 
 	mu    mutex
-	empty bool          // tryClear is done
-	shown map[id]uint64 // the objects that the handler knows, and their points; in passing, their states
-	peak  int           // the size that shown has had
+	empty bool // tryClear is done
+	// complete are the partitions of which the handler knows every object.
+	complete complete
+	outdated uint64        // so many of the first scans may lack objects that the handler does not know
+	shown    map[id]uint64 // the objects that the handler knows, and their points; in passing, their states
+	peak     int           // the size that shown has had
 	// names identify the objects in shown for OnReleased; nil without it.
 	names map[id]named
 	// ahead is what a replay has delivered last, of the objects in shown that the stream may
@@ -94,7 +97,6 @@ type filter struct {
 	// late are the objects that passing shows again when the stream has reached them: true as an
 	// Add, because the handler has seen the deletion of an earlier object of that name since.
 	late      map[id]bool
-	outdated  uint64 // so many of the first scans may lack objects that the handler does not know
 	activated bool // the first activation was processed
 }
 
@@ -116,16 +118,11 @@ func versionOf(m metav1.Object) version { return version{m.GetUID(), m.GetResour
 // is reports whether a and b are the same state, as far as can be determined.
 func (a version) is(b version) bool { return a.version == b.version && !differ(a.uid, b.uid) }
 
-// mutex is held by whoever has put a value into it. It is a channel because handlers are called with
-// it held, and may block: testing/synctest counts a goroutine that waits for a channel as blocked,
-// but not one that waits for a sync.Mutex, so that controllers with slow handlers could not be tested.
-type mutex chan struct{}
-
 func newFilter(i *Informer, handler cache.ResourceEventHandler, logger *klog.Logger) *filter {
 	f := &filter{
 		informer:  i,
 		handler:   handler,
-		mu:        make(mutex, 1),
+		mu:        newMutex(),
 		logger:    logger,
 		changes:   changeQueue{posted: make(chan struct{}, 1)},
 		removed:   make(chan struct{}),
@@ -150,10 +147,10 @@ func newFilter(i *Informer, handler cache.ResourceEventHandler, logger *klog.Log
 // String formats the handler, for client-go's errors.
 func (f *filter) String() string { return fmt.Sprint(f.handler) }
 
-func (f *filter) lock() { f.mu <- struct{}{} }
+func (f *filter) lock() { f.mu.lock() }
 
 func (f *filter) unlock() {
-	<-f.mu
+	f.mu.unlock()
 	if f.cleared.Load() {
 		f.tryClear()
 	}
@@ -167,12 +164,10 @@ func (f *filter) clear() {
 }
 
 func (f *filter) tryClear() {
-	select {
-	case f.mu <- struct{}{}:
-	default:
+	if !f.mu.tryLock() {
 		return // the goroutine that holds the lock sees cleared when it unlocks
 	}
-	defer func() { <-f.mu }()
+	defer f.mu.unlock()
 	if f.empty {
 		return
 	}

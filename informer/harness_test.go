@@ -19,14 +19,15 @@ type harness struct {
 	*owner
 	i     *Informer
 	f     *filter
+	inner *recordingInformer
 	j     *releaseJournal
 	count counted
 }
 
 func newHarness(t *testing.T, o *owner) *harness {
 	inner := cache.NewSharedIndexInformer(&cache.ListWatch{}, &corev1.ConfigMap{}, 0, cache.Indexers{})
-	h := &harness{t: t, owner: o, j: &releaseJournal{}}
-	h.i = Wrap(inner, Options{Ownership: o, Point: pointOfLabel})
+	h := &harness{t: t, owner: o, j: &releaseJournal{}, inner: &recordingInformer{SharedIndexInformer: inner}}
+	h.i = Wrap(h.inner, Options{Ownership: o, Point: pointOfLabel})
 	h.count = counted{h.i}
 	if _, err := h.i.AddEventHandlerWithOptions(h.j, cache.HandlerOptions{Logger: &klog.Logger{}}); err != nil {
 		t.Fatal(err)
@@ -34,6 +35,14 @@ func newHarness(t *testing.T, o *owner) *harness {
 	h.f = h.i.filters[0]
 	return h
 }
+
+// recordingInformer has recorded the version that the test determines.
+type recordingInformer struct {
+	cache.SharedIndexInformer
+	recorded string
+}
+
+func (i *recordingInformer) LastSyncResourceVersion() string { return i.recorded }
 
 // put and drop change the store, which is ahead of the stream. Calls of h.f's OnAdd, OnUpdate
 // and OnDelete are the stream.

@@ -98,9 +98,10 @@ type Informer struct {
 	// inner informer is called, so that Activated and Released do not block.
 	mu        sync.Mutex
 	filters   []*filter
-	retired   Counts // of filters that were removed
-	activated bool   // Activated was called
-	posted    uint64 // the number of changes so far
+	retired   Counts   // of filters that were removed
+	activated bool     // Activated was called
+	complete  complete // what a handler that is added now begins with
+	posted    uint64   // the number of changes so far
 
 	scanMu sync.Mutex // held during a scan; mu may be locked with it held
 	last   *scan      // nil: no change waits for it; guarded by scanMu
@@ -241,6 +242,7 @@ func (i *Informer) register(handler cache.ResourceEventHandler, logger *klog.Log
 	// before Activated can find the filter.
 	i.mu.Lock()
 	i.filters = append(i.filters, f)
+	f.complete.set = i.complete.set.Clone() // the stream will show the handler everything from the beginning
 	if i.activated {
 		f.endFirst() // what is active now is in the initial list
 	}

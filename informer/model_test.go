@@ -30,9 +30,10 @@ type sim struct {
 	*harness
 	*view
 	r       *rand.Rand
-	calm    bool // ownership seldom changes, and the stream seldom lags far behind
+	calm    bool // ownership seldom changes, so that the stream reaches the end of replays
 	server  map[string]*corev1.ConfigMap
 	version int
+	reached int // what the inner informer has stored
 	uids    int
 	gone    map[types.UID]uint64 // reported as deleted and not back: its last point
 	ever    map[types.UID]bool   // was ever reported as deleted
@@ -86,6 +87,9 @@ func (b between) Err() error {
 
 // happen does anything except process a change of ownership.
 func (s *sim) happen() {
+	if s.r.IntN(3) == 0 {
+		s.record()
+	}
 	for s.calm && s.r.IntN(4) != 0 {
 		s.deliver()
 	}
@@ -176,8 +180,14 @@ func (s *sim) change(watched bool) {
 	}
 }
 
+// record lets the inner informer record the version up to which it has stored everything. It does so
+// some time after it has stored an event or a list, and before it stores the next one.
+func (s *sim) record() { s.inner.recorded = fmt.Sprint(s.reached) }
+
 // store puts one change into the store and the stream.
 func (s *sim) store(now *corev1.ConfigMap, deleted bool) {
+	s.record()
+	s.reached = s.version
 	found := s.i.stored("ns/" + now.Name)
 	switch {
 	case deleted:
@@ -206,6 +216,8 @@ func (s *sim) recordDeleted(obj *corev1.ConfigMap) {
 
 // relist replaces the store and then enqueues the differences, deletions first.
 func (s *sim) relist() {
+	s.record()
+	s.reached = s.version
 	var deletions, changes []func(*filter)
 	for _, o := range s.i.GetStore().List() {
 		old := o.(*corev1.ConfigMap)

@@ -31,6 +31,91 @@ var mutants = mutation.Package{
 			Old:  "if f.changes.activate(c.set) {",
 			New:  "if f.changes.activate(c.set) && !MUTANT_ON {",
 		}}},
+		{Name: "takes a partition for complete before the stream has reached its replay", Edits: []mutation.Edit{{
+			File: "complete.go",
+			Old:  "f.complete.until > 0",
+			New:  "f.complete.until > 0 && !MUTANT_ON",
+		}}},
+		{Name: "takes a version that a replay has delivered for a new one", Edits: []mutation.Edit{{
+			File: "complete.go",
+			Old:  "len(f.ahead) > 0",
+			New:  "len(f.ahead) > 0 && !MUTANT_ON",
+		}}},
+		{Name: "delivers an update in a partition that was just lost", Edits: []mutation.Edit{{
+			File: "complete.go",
+			Old:  "f.state(s) != ring.Active",
+			New:  "f.state(s) != ring.Active && !MUTANT_ON",
+		}}},
+		{Name: "takes a partition for complete while a change waits", Edits: []mutation.Edit{{
+			File: "complete.go",
+			Old:  "!f.changes.empty()",
+			New:  "!f.changes.empty() && !MUTANT_ON",
+		}}},
+		{Name: "takes an event with the recorded version for a later one", Edits: []mutation.Edit{{
+			File: "complete.go",
+			Old:  "n >= c.until {",
+			New:  "(n >= c.until || MUTANT_ON && n+1 >= c.until) {",
+		}}},
+		{Name: "takes an object with another key for known", Edits: []mutation.Edit{{
+			File: "complete.go",
+			Old:  "return err == nil && point == s.point",
+			New:  "return err == nil && (point == s.point || MUTANT_ON)",
+		}}},
+		{Name: "replays with a scan from before a drain", Edits: []mutation.Edit{{
+			File: "complete.go",
+			Old:  "\tf.outdated = f.informer.scanned() //",
+			New:  "\tif MUTANT_ON {\n\t\treturn\n\t}\n\tf.outdated = f.informer.scanned() //",
+		}}},
+		{Name: "takes a released partition for complete", Edits: []mutation.Edit{{
+			File: "replay.go",
+			Old:  "\t\tf.complete.removeAll(set)\n",
+			New:  "\t\tif !MUTANT_ON {\n\t\t\tf.complete.removeAll(set)\n\t\t}\n",
+		}}},
+		{Name: "lets a new handler begin with a released partition", Edits: []mutation.Edit{{
+			File: "replay.go",
+			Old:  "\t\ti.complete.removeAll(c.set)\n",
+			New:  "\t\tif !MUTANT_ON {\n\t\t\ti.complete.removeAll(c.set)\n\t\t}\n",
+		}}},
+		{Name: "takes an object for known that a replay has skipped", Edits: []mutation.Edit{{
+			File: "replay.go",
+			Old:  "\t\tf.missed(&s)\n",
+			New:  "\t\tif !MUTANT_ON {\n\t\t\tf.missed(&s)\n\t\t}\n",
+		}}},
+		{Name: "takes an object for known that was added during a drain", Edits: []mutation.Edit{{
+			File: "stream.go",
+			Old:  "\t\tf.missed(&s)\n\t\tf.dropped(&s)\n",
+			New:  "\t\tif !MUTANT_ON {\n\t\t\tf.missed(&s)\n\t\t}\n\t\tf.dropped(&s)\n",
+		}}},
+		{Name: "takes an object for known that has moved to a drained key", Edits: []mutation.Edit{{
+			File: "stream.go",
+			Old:  "\t\tf.forget(u.id)\n\t\tf.missed(&u.located)\n",
+			New:  "\t\tf.forget(u.id)\n\t\tif !MUTANT_ON {\n\t\t\tf.missed(&u.located)\n\t\t}\n",
+		}}},
+		{Name: "takes an object for known that has moved from a lost key", Edits: []mutation.Edit{{
+			File: "stream.go",
+			Old:  "\t\tf.missed(&u.located)\n\t\tf.dropped(&u.located) // this",
+			New:  "\t\tif !MUTANT_ON {\n\t\t\tf.missed(&u.located)\n\t\t}\n\t\tf.dropped(&u.located) // this",
+		}}},
+		{Name: "takes an object for known that has moved during a drain", Edits: []mutation.Edit{{
+			File: "stream.go",
+			Old:  "\tf.missed(&u.located)\n\tvar o located\n",
+			New:  "\tif !MUTANT_ON {\n\t\tf.missed(&u.located)\n\t}\n\tvar o located\n",
+		}}},
+		{Name: "takes an object for known that has moved away in the store", Edits: []mutation.Edit{{
+			File: "stream.go",
+			Old:  "\t\tf.forget(l.id)\n\t\tf.missed(&u.located)\n",
+			New:  "\t\tf.forget(l.id)\n\t\tif !MUTANT_ON {\n\t\t\tf.missed(&u.located)\n\t\t}\n",
+		}}},
+		{Name: "takes an object for known after a deletion of its name", Edits: []mutation.Edit{{
+			File: "delivered.go",
+			Old:  "\t\tf.missed(&s)\n",
+			New:  "\t\tif !MUTANT_ON {\n\t\t\tf.missed(&s)\n\t\t}\n",
+		}}},
+		{Name: "does not look whether a handler's filter passes an update", Edits: []mutation.Edit{{
+			File: "stream.go",
+			Old:  "(f.passes == nil || f.names == nil) &&",
+			New:  "(f.passes == nil || f.names == nil || MUTANT_ON) &&",
+		}}},
 		{Name: "trusts a wrong PointOfKey", Edits: []mutation.Edit{{
 			File: "store.go",
 			Old:  "err != nil || point != i.pointOfKey(key) {",

@@ -41,7 +41,12 @@ func (i *Informer) Released(set ring.Set) {
 func (i *Informer) post(c change) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	i.activated = i.activated || c.active
+	if c.active {
+		i.activated = true
+		i.complete.add(c.set)
+	} else {
+		i.complete.removeAll(c.set)
+	}
 	i.posted++
 	c.number = i.posted
 	for _, f := range i.filters {
@@ -149,16 +154,17 @@ func (f *filter) serve(ctx context.Context) {
 
 // done removes a change that was processed.
 func (f *filter) done(c change) {
-	f.changes.drop()
+	defer f.changes.drop()
 	if !c.active {
-		return
-	}
-	if !f.informer.unfiltered {
-		f.endFirst()
 		return
 	}
 	f.lock()
 	defer f.unlock()
+	if !f.informer.unfiltered {
+		f.complete.replayed(f.informer.LastSyncResourceVersion())
+		f.endFirst()
+		return
+	}
 	f.activated = true
 	f.caughtUp()
 }
@@ -174,12 +180,16 @@ func (f *filter) apply(ctx context.Context, c change) bool {
 	if c.set.Empty() {
 		return true
 	}
+	var outdated uint64
+	if !f.step(ctx, func() { f.complete.add(c.set); outdated = f.outdated }) {
+		return false
+	}
 	for _, t := range f.informer.deletions.in(c.set, c.deletions) {
 		if !f.step(ctx, func() { f.replayDeletion(t) }) {
 			return false
 		}
 	}
-	s := f.informer.scan(c.number, f.outdated)
+	s := f.informer.scan(c.number, outdated)
 	for at, point := range s.points {
 		if c.set.HasPoint(point) && !f.step(ctx, func() { f.replay(s.key(at), point) }) {
 			return false
@@ -229,6 +239,7 @@ func (f *filter) replay(key string, point uint64) {
 	f.locate(&s, now)
 	s.id = id
 	if f.state(&s) != ring.Active {
+		f.missed(&s)
 		return
 	}
 	f.record(Replayed)
@@ -313,6 +324,7 @@ func (f *filter) releasable(ctx context.Context, set ring.Set) (ids []id, ok boo
 		if f.informer.unfiltered {
 			return
 		}
+		f.complete.removeAll(set)
 		for id, point := range f.shown {
 			switch {
 			case !set.HasPoint(point):

@@ -19,7 +19,7 @@ import (
 func (f *filter) OnAdd(obj any, isInInitialList bool) {
 	var s located
 	f.locate(&s, obj)
-	if f.state(&s) != ring.Active { // without the lock: nothing is recorded about events that are dropped here
+	if f.state(&s) == ring.NotOwned { // without the lock: nothing is recorded about events that are dropped here
 		f.dropped(&s)
 		return
 	}
@@ -38,8 +38,12 @@ func (f *filter) OnAdd(obj any, isInInitialList bool) {
 		f.dropped(&s)
 		return
 	}
-	_, known := f.shown[s.id]
-	if known || f.state(&s) != ring.Active { // it was active before the lock was taken
+	if _, known := f.shown[s.id]; known {
+		f.dropped(&s)
+		return
+	}
+	if f.state(&s) != ring.Active {
+		f.missed(&s)
 		f.dropped(&s)
 		return
 	}
@@ -71,37 +75,19 @@ func (f *filter) OnUpdate(oldObj, newObj any) {
 			return
 		}
 	}
-	s.id = f.informer.identify(s.meta)
 	f.lock()
 	defer f.unlock()
 	if f.cleared.Load() {
 		return
 	}
 	f.streamed(s.meta)
-	u := update{located: s, oldObj: oldObj, replaced: replaced}
-	if replaced {
-		// One object was deleted and another created while the watch was interrupted.
-		var o located
-		f.locate(&o, oldObj)
-		o.id = s.id
-		u.deletion = f.remember(&o)
+	if !replaced && (f.passes == nil || f.names == nil) && f.knows(&s, oldMeta) {
+		f.record(Passed)
+		f.handler.OnUpdate(oldObj, newObj)
+		return
 	}
-	point, known := f.shown[s.id]
-	a, ahead := f.ahead[s.id]
-	switch {
-	case !known:
-		f.updateUnknown(&u)
-	case !ahead:
-		f.update(&u, point)
-	case a.is(versionOf(oldMeta)):
-		delete(f.ahead, s.id)
-		f.update(&u, point)
-	default:
-		if a.is(versionOf(s.meta)) {
-			delete(f.ahead, s.id)
-		}
-		f.updateOvertaken(&u)
-	}
+	s.id = f.informer.identify(s.meta)
+	f.updated(&update{located: s, oldObj: oldObj, replaced: replaced}, oldMeta)
 }
 
 // update is an event of the stream.
@@ -110,6 +96,33 @@ type update struct {
 	oldObj   any
 	replaced bool       // by another object of the same name
 	deletion *tombstone // of the object that was replaced; nil if it cannot be remembered
+}
+
+// updated handles an update that needs a look at what the handler knows.
+func (f *filter) updated(u *update, oldMeta metav1.Object) {
+	if u.replaced {
+		// One object was deleted and another created while the watch was interrupted.
+		var o located
+		f.locate(&o, u.oldObj)
+		o.id = u.id
+		u.deletion = f.remember(&o)
+	}
+	point, known := f.shown[u.id]
+	a, ahead := f.ahead[u.id]
+	switch {
+	case !known:
+		f.updateUnknown(u)
+	case !ahead:
+		f.update(u, point)
+	case a.is(versionOf(oldMeta)):
+		delete(f.ahead, u.id)
+		f.update(u, point)
+	default:
+		if a.is(versionOf(u.meta)) {
+			delete(f.ahead, u.id)
+		}
+		f.updateOvertaken(u)
+	}
 }
 
 // update delivers the next version of an object that the handler knows, at a point.
@@ -133,6 +146,7 @@ func (f *filter) update(u *update, point uint64) {
 		// The object has moved from a key that this member owns to a key that it does not own.
 		// The handler sees this update, because it matters to the old key, and nothing after it.
 		f.forget(u.id)
+		f.missed(&u.located)
 		f.record(Passed)
 		if u.replaced { // the other object never was this member's
 			f.noteDelivered(u.deletion)
@@ -142,6 +156,7 @@ func (f *filter) update(u *update, point uint64) {
 		f.handler.OnUpdate(u.oldObj, u.obj)
 		f.notifyReleased(u.obj, f.passes == nil || f.passes(u.obj))
 	default:
+		f.missed(&u.located)
 		f.dropped(&u.located) // this member has lost the object: a release follows
 	}
 }
@@ -153,6 +168,7 @@ func (f *filter) updateUnknown(u *update) {
 		f.deliverAdd(&u.located, func(obj any) { f.handler.OnAdd(obj, false) })
 		return
 	}
+	f.missed(&u.located)
 	var o located
 	f.locate(&o, u.oldObj)
 	if f.state(&o) != ring.Active {
@@ -206,6 +222,7 @@ func (f *filter) updateOvertaken(u *update) {
 		f.handler.OnUpdate(u.oldObj, latest)
 	default: // it has moved to a key that this member does not own
 		f.forget(l.id)
+		f.missed(&u.located)
 		f.handler.OnUpdate(u.oldObj, latest)
 		f.notifyReleased(latest, f.passes == nil || f.passes(latest))
 	}
@@ -302,6 +319,7 @@ func (f *filter) remember(s *located) *tombstone {
 
 // streamed records that the stream has delivered a state of an object.
 func (f *filter) streamed(m metav1.Object) {
+	f.complete.streamed(m)
 	if len(f.ahead) == 0 {
 		f.highest = 0
 		return

@@ -73,6 +73,15 @@ func (s Set) Remove(partition int) {
 	}
 }
 
+// RemoveAll removes the partitions of a set with the same partition count. It ignores any other set.
+func (s Set) RemoveAll(other Set) {
+	if s.partitions == other.partitions {
+		for i, w := range other.words {
+			s.words[i] &^= w
+		}
+	}
+}
+
 // Len returns the number of partitions in the set.
 func (s Set) Len() int {
 	n := 0

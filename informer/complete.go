@@ -1,0 +1,93 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package informer
+
+import (
+	"math"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/tom-ludwig/operator-scaling/shard/ring"
+)
+
+// complete are the partitions of which a handler knows every object that belongs to them in the state that the
+// stream has delivered or dropped last. An update of such an object needs no look at filter.shown, which takes most of the
+// time of an event that is delivered. It is guarded by the filter's lock.
+//
+// A partition becomes complete when it is replayed, because the replay shows what is stored. It remains
+// complete while this member owns it, because the stream shows each change then. But:
+//
+//   - A replay does not show an object that was deleted from the store, or has left the partition there, while the
+//     stream may still deliver earlier states of it. So nothing counts as complete until the stream has
+//     delivered an event that was stored after the replay.
+//   - Between Released and the end of the replay that follows the next Activated, events are dropped. So nothing
+//     counts as complete while a change waits. Released is called before State returns ring.Active again: if
+//     State has returned ring.Active, and no change waits after that, no event was dropped.
+//   - What is dropped for another reason, such as a drain that may be called off, is missed.
+type complete struct {
+	set ring.Set
+	// until is the lowest version of an event that was certainly stored after the last replay; 0 if
+	// the stream has delivered one.
+	until uint64
+}
+
+// add makes the partitions complete. Their replay follows, and then replayed.
+func (c *complete) add(set ring.Set) {
+	if c.set.Partitions() != set.Partitions() {
+		c.set = ring.NewSet(set.Partitions())
+	}
+	c.set.AddAll(set)
+}
+
+func (c *complete) removeAll(set ring.Set) {
+	if c.set.Partitions() != set.Partitions() {
+		c.set = ring.Set{}
+	}
+	c.set.RemoveAll(set)
+}
+
+// replayed notes that a replay has ended. The inner informer has recorded the version of the last event
+// or list that it was going to store. It may have to record one more. If that is an event, it is the last one
+// that was stored before the end of the replay. If it is a list, it brings one event for each object, which is
+// not the update of an object that remains in a partition but was not there in the store.
+func (c *complete) replayed(recorded string) {
+	c.until = math.MaxUint64 // without versions that are numbers, until the next replay
+	if n, ok := number(recorded); ok {
+		c.until = n + 1
+	}
+}
+
+// streamed notes that the stream has delivered a state of an object.
+func (c *complete) streamed(m metav1.Object) {
+	if c.until == 0 {
+		return
+	}
+	if n, ok := number(m.GetResourceVersion()); ok && n >= c.until {
+		c.until = 0
+	}
+}
+
+// missed notes that the stream has delivered or dropped a state of an object that the handler may not know.
+func (f *filter) missed(s *located) {
+	if f.state(s) == ring.NotOwned {
+		return // Released follows, and a replay before the partition is active again
+	}
+	if set := f.complete.set; set.HasPoint(s.point) {
+		set.Remove(ring.PartitionOf(s.point, set.Partitions()))
+	}
+	f.outdated = f.informer.scanned() // a replay that makes the partition complete again must find the object
+}
+
+// knows reports, without a look at shown, that the handler knows the object of an update. It returns
+// false if that is not certain. The look at State must come before the one at the changes.
+func (f *filter) knows(s *located, old metav1.Object) bool {
+	if s.err != nil || f.complete.until > 0 || len(f.ahead) > 0 || f.state(s) != ring.Active || !f.complete.set.HasPoint(s.point) || !f.changes.empty() {
+		return false
+	}
+	if f.informer.fixed {
+		return true
+	}
+	point, err := f.informer.pointOf(old)
+	return err == nil && point == s.point
+}
