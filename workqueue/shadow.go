@@ -4,8 +4,10 @@
 package workqueue
 
 import (
+	"sync/atomic"
 	"time"
 
+	"k8s.io/client-go/util/flowcontrol"
 	"k8s.io/client-go/util/workqueue"
 )
 
@@ -16,31 +18,41 @@ import (
 // and an item that is dropped counts as work that took no time.
 type shadow[T comparable] struct {
 	queue *workqueue.Typed[*entry[T]]
+	clock shadowClock
 	n     int       // entries in the storage
 	next  *entry[T] // what the next Pop returns
 }
 
-func newShadow[T comparable](config workqueue.TypedRateLimitingQueueConfig[T]) *shadow[T] {
-	m := new(shadow[T])
-	m.queue = workqueue.NewTypedWithConfig(workqueue.TypedQueueConfig[*entry[T]]{
-		Name: config.Name, Clock: config.Clock, Queue: m,
-	})
+func newShadow[T comparable](q *Queue[T], config workqueue.TypedRateLimitingQueueConfig[T]) *shadow[T] {
+	m := &shadow[T]{clock: shadowClock{epoch: q.epoch}}
+	c := config.Clock
+	if c == nil {
+		c = withTimers(c, &m.clock)
+	}
+	m.queue = workqueue.NewTypedWithConfig(workqueue.TypedQueueConfig[*entry[T]]{Name: config.Name, Clock: c, Queue: m})
 	return m
 }
 
 func (m *shadow[T]) add(e *entry[T])  { m.queue.Add(e) }
 func (m *shadow[T]) done(e *entry[T]) { m.queue.Done(e) }
 
-func (m *shadow[T]) get(e *entry[T], _ time.Time) {
+func (m *shadow[T]) get(e *entry[T]) {
+	m.clock.during.Store(int64(e.since))
+	m.take(e)
+	m.clock.during.Store(0)
+}
+
+func (m *shadow[T]) drop(e *entry[T]) {
+	m.take(e)
+	m.done(e)
+}
+
+// take makes the queue hand out the entry.
+func (m *shadow[T]) take(e *entry[T]) {
 	if m.n > 0 { // it is 0 at most after shutDown; Get would then wait
 		m.next = e
 		m.queue.Get()
 	}
-}
-
-func (m *shadow[T]) drop(e *entry[T]) {
-	m.get(e, time.Time{})
-	m.done(e)
 }
 
 func (m *shadow[T]) shutDown() { m.queue.ShutDown() }
@@ -56,4 +68,45 @@ func (m *shadow[T]) Pop() *entry[T] {
 	e := m.next
 	m.next = nil
 	return e
+}
+
+// shadowClock is the real clock. During a call of get it returns the time that the queue has
+// read for the fence, because a reading of the clock takes a good part of the time for an item.
+// client-go's goroutine that measures the work in flight may see that time as well: it is late
+// by the duration of get at most.
+type shadowClock struct {
+	epoch  time.Time
+	during atomic.Int64 // nanoseconds since epoch; 0 for the real clock
+}
+
+// Now keeps the monotonic reading of epoch.
+func (c *shadowClock) Now() time.Time {
+	since := time.Duration(c.during.Load())
+	if since == 0 {
+		since = time.Since(c.epoch) // faster than time.Now, which reads the wall clock too
+	}
+	return c.epoch.Add(since)
+}
+
+func (c *shadowClock) Since(t time.Time) time.Duration { return c.Now().Sub(t) }
+
+// timers are the other methods of a clock in client-go's configuration. Timer and Ticker stand
+// for types of k8s.io/utils/clock, which the library does not import.
+type timers[Timer, Ticker any] interface {
+	After(d time.Duration) <-chan time.Time
+	NewTimer(d time.Duration) Timer
+	Sleep(d time.Duration)
+	Tick(d time.Duration) <-chan time.Time
+	NewTicker(d time.Duration) Ticker
+}
+
+type clockWithTimers[Timer, Ticker any] struct {
+	timers[Timer, Ticker] // of the real clock
+	*shadowClock
+}
+
+// withTimers makes c a clock for client-go. Only the type of its first argument matters.
+func withTimers[Timer, Ticker any](_ timers[Timer, Ticker], c *shadowClock) clockWithTimers[Timer, Ticker] {
+	realClock := any(flowcontrol.NewBackOff(0, 0).Clock).(timers[Timer, Ticker])
+	return clockWithTimers[Timer, Ticker]{realClock, c}
 }
