@@ -78,7 +78,7 @@ func configs[T comparable]() map[string]workqueue.TypedRateLimitingQueueConfig[T
 	return map[string]workqueue.TypedRateLimitingQueueConfig[T]{
 		"plain":   {},
 		"metrics": {Name: "benchmark", MetricsProvider: provider{}},
-		"global":  {Name: "benchmark"}, // SetProvider
+		"global":  {Name: "benchmark"}, // globalProvider
 	}
 }
 
@@ -130,7 +130,6 @@ func cycle[T comparable](q workqueue.TypedRateLimitingInterface[T], item T) {
 // the bare queue's times and the medians of the ratios to it, for "clocked" with the limits of
 // a 95 % confidence interval.
 func BenchmarkRatio(b *testing.B) {
-	workqueue.SetProvider(provider{})
 	strings, names := benchmarkItems()
 	b.Run("string", func(b *testing.B) { benchmarkRatio(b, strings, pointOfString) })
 	b.Run("ObjectName", func(b *testing.B) { benchmarkRatio(b, names, pointOfName) })

@@ -27,6 +27,7 @@ type entry[T comparable] struct {
 	since      time.Duration // in flight: when it was handed out, since the queue's epoch
 	added      time.Time     // for metrics: when it was added
 	started    time.Time     // for metrics, in flight: when it was handed out
+	id         uint64        // for the shadow: no other entry had it; 0 until the first add
 	place      place
 	unkeyed    bool // Point returned an error: the item belongs to no partition
 	again      bool // in flight: the item was added meanwhile

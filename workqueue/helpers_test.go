@@ -17,7 +17,14 @@ import (
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	workqueue.SetProvider(globalProvider)
+	goleak.VerifyTestMain(m)
+}
+
+// globalProvider is client-go's global provider of metrics. It can be set only once, so tests
+// replace what it calls.
+var globalProvider = &struct{ workqueue.MetricsProvider }{provider{}}
 
 // partitions is the number of partitions of the tests' owner.
 const partitions = 16

@@ -13,11 +13,11 @@ import (
 // meter counts for client-go's metrics. It is called with the queue's mutex held, except for
 // shutDown.
 type meter[T comparable] interface {
-	add(e *entry[T])                // the item begins to wait: it is queued, parked, or added while in flight
-	get(e *entry[T], now time.Time) // an item that was added is handed out
-	done(e *entry[T])               // the work on an item has ended
-	drop(e *entry[T])               // an item that was added will not be handed out
-	shutDown()                      // ends its goroutine, and waits for it
+	add(e *entry[T])  // the item begins to wait: it is queued, parked, or added while in flight
+	get(e *entry[T])  // an item that was added is handed out, at e.since
+	done(e *entry[T]) // the work on an item has ended
+	drop(e *entry[T]) // an item that was added will not be handed out
+	shutDown()        // ends its goroutine, and waits for it
 }
 
 func newMeter[T comparable](q *Queue[T], config workqueue.TypedRateLimitingQueueConfig[T]) meter[T] {
@@ -25,7 +25,7 @@ func newMeter[T comparable](q *Queue[T], config workqueue.TypedRateLimitingQueue
 	case config.Name == "":
 		return noMeter[T]{}
 	case config.MetricsProvider == nil:
-		return newShadow(config)
+		return newShadow(q, config)
 	}
 	return newMetrics(q, config)
 }
@@ -33,15 +33,17 @@ func newMeter[T comparable](q *Queue[T], config workqueue.TypedRateLimitingQueue
 // noMeter is for queues without a name, which have no metrics.
 type noMeter[T comparable] struct{}
 
-func (noMeter[T]) add(*entry[T])            {}
-func (noMeter[T]) get(*entry[T], time.Time) {}
-func (noMeter[T]) done(*entry[T])           {}
-func (noMeter[T]) drop(*entry[T])           {}
-func (noMeter[T]) shutDown()                {}
+func (noMeter[T]) add(*entry[T])  {}
+func (noMeter[T]) get(*entry[T])  {}
+func (noMeter[T]) done(*entry[T]) {}
+func (noMeter[T]) drop(*entry[T]) {}
+func (noMeter[T]) shutDown()      {}
 
 // metrics are client-go's, of the provider in the configuration.
 type metrics[T comparable] struct {
-	now                func() time.Time // nil for the real clock
+	now                func() time.Time
+	ownClock           bool      // now is not the real clock
+	epoch              time.Time // the zero of entry.since
 	depth              workqueue.GaugeMetric
 	adds               workqueue.CounterMetric
 	latency, duration  workqueue.HistogramMetric
@@ -57,7 +59,7 @@ const unfinishedPeriod = 500 * time.Millisecond
 func newMetrics[T comparable](q *Queue[T], config workqueue.TypedRateLimitingQueueConfig[T]) *metrics[T] {
 	p, name := config.MetricsProvider, config.Name
 	m := &metrics[T]{
-		now:   time.Now,
+		now: time.Now, ownClock: config.Clock != nil, epoch: q.epoch,
 		depth: p.NewDepthMetric(name), adds: p.NewAddsMetric(name),
 		latency: p.NewLatencyMetric(name), duration: p.NewWorkDurationMetric(name),
 		unfinished: p.NewUnfinishedWorkSecondsMetric(name), oldest: p.NewLongestRunningProcessorSecondsMetric(name),
@@ -93,8 +95,9 @@ func (m *metrics[T]) add(e *entry[T]) {
 	e.added = m.now()
 }
 
-func (m *metrics[T]) get(e *entry[T], now time.Time) {
-	if now.IsZero() {
+func (m *metrics[T]) get(e *entry[T]) {
+	now := m.epoch.Add(e.since)
+	if m.ownClock {
 		now = m.now()
 	}
 	m.depth.Dec()

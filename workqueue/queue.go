@@ -28,7 +28,6 @@ type Queue[T comparable] struct {
 	limiter      workqueue.TypedRateLimiter[T]
 	timers       workqueue.TypedDelayingInterface[T] // serves AddAfter
 	epoch        time.Time                           // the zero of entry.since
-	ownClock     bool                                // the metrics have a clock of their own
 
 	// mu guards the fields below. While it is held, nothing is called but the Ownership and,
 	// as in client-go, the metrics.
@@ -65,7 +64,6 @@ func New[T comparable](rateLimiter workqueue.TypedRateLimiter[T], o Options[T]) 
 	if o.Recorder != nil {
 		q.recorder = o.Recorder
 	}
-	q.ownClock = o.Config.Clock != nil
 	q.meter = newMeter(q, o.Config)
 	q.timers = timersOf(q, o.Config)
 	return q
@@ -211,7 +209,7 @@ func (q *Queue[T]) Get() (item T, shutdown bool) {
 				q.items.move(e, inFlight)
 				q.handOuts++
 				q.untouched = 0
-				q.meter.get(e, q.handedOut(e))
+				q.meter.get(e)
 				q.mu.Unlock()
 				if unkeyed {
 					_, err := q.locate(item)
@@ -243,14 +241,6 @@ func (q *Queue[T]) next() *entry[T] {
 		return g
 	}
 	return e
-}
-
-// handedOut returns when an item was handed out, by the clock of the metrics, or the zero time.
-func (q *Queue[T]) handedOut(e *entry[T]) time.Time {
-	if q.ownClock {
-		return time.Time{}
-	}
-	return q.epoch.Add(e.since)
 }
 
 // reject parks or drops an item that waits, because of its state, or keeps it.

@@ -4,8 +4,10 @@
 package workqueue
 
 import (
+	"sync/atomic"
 	"time"
 
+	"k8s.io/client-go/util/flowcontrol"
 	"k8s.io/client-go/util/workqueue"
 )
 
@@ -15,45 +17,109 @@ import (
 // the storage of that queue, so that it chooses what Get returns. It is slower than metrics,
 // and an item that is dropped counts as work that took no time.
 type shadow[T comparable] struct {
-	queue *workqueue.Typed[*entry[T]]
-	n     int       // entries in the storage
-	next  *entry[T] // what the next Pop returns
+	queue *workqueue.Typed[uint64] // of entry.id, because maps of numbers are faster than those of pointers
+	clock shadowClock
+	ids   uint64 // how many were given out
+	n     int    // in the storage
+	next  uint64 // what the next Pop returns
 }
 
-func newShadow[T comparable](config workqueue.TypedRateLimitingQueueConfig[T]) *shadow[T] {
-	m := new(shadow[T])
-	m.queue = workqueue.NewTypedWithConfig(workqueue.TypedQueueConfig[*entry[T]]{
-		Name: config.Name, Clock: config.Clock, Queue: m,
-	})
+func newShadow[T comparable](q *Queue[T], config workqueue.TypedRateLimitingQueueConfig[T]) *shadow[T] {
+	m := &shadow[T]{clock: shadowClock{epoch: q.epoch}}
+	c := config.Clock
+	if c == nil {
+		if timers, ok := realClock(c); ok {
+			c = withTimers(&m.clock, timers)
+		}
+	}
+	m.queue = workqueue.NewTypedWithConfig(workqueue.TypedQueueConfig[uint64]{Name: config.Name, Clock: c, Queue: m})
 	return m
 }
 
-func (m *shadow[T]) add(e *entry[T])  { m.queue.Add(e) }
-func (m *shadow[T]) done(e *entry[T]) { m.queue.Done(e) }
-
-func (m *shadow[T]) get(e *entry[T], _ time.Time) {
-	if m.n > 0 { // it is 0 at most after shutDown; Get would then wait
-		m.next = e
-		m.queue.Get()
+func (m *shadow[T]) add(e *entry[T]) {
+	if e.id == 0 {
+		m.ids++
+		e.id = m.ids
 	}
+	m.queue.Add(e.id)
 }
 
+func (m *shadow[T]) get(e *entry[T]) {
+	m.clock.during.Store(int64(e.since))
+	m.take(e)
+	m.clock.during.Store(0)
+}
+
+func (m *shadow[T]) done(e *entry[T]) { m.queue.Done(e.id) }
+
 func (m *shadow[T]) drop(e *entry[T]) {
-	m.get(e, time.Time{})
+	m.take(e)
 	m.done(e)
+}
+
+// take makes the queue hand out the entry.
+func (m *shadow[T]) take(e *entry[T]) {
+	if m.n > 0 { // it is 0 at most after shutDown; Get would then wait
+		m.next = e.id
+		m.queue.Get()
+	}
 }
 
 func (m *shadow[T]) shutDown() { m.queue.ShutDown() }
 
 // The methods of workqueue.Queue, which client-go calls with its own lock held.
 
-func (m *shadow[T]) Touch(*entry[T]) {}
-func (m *shadow[T]) Push(*entry[T])  { m.n++ }
-func (m *shadow[T]) Len() int        { return m.n }
+func (m *shadow[T]) Touch(uint64) {}
+func (m *shadow[T]) Push(uint64)  { m.n++ }
+func (m *shadow[T]) Len() int     { return m.n }
 
-func (m *shadow[T]) Pop() *entry[T] {
+func (m *shadow[T]) Pop() uint64 {
 	m.n--
-	e := m.next
-	m.next = nil
-	return e
+	return m.next
+}
+
+// shadowClock is the real clock, except during a call of get. Then it shows the time that the
+// queue has just read for the fence: to read the clock again would take a good part of the time
+// that an item costs. client-go's goroutine that measures the work in flight may see that time
+// too; it is as old as the call of get. All times have the monotonic reading of epoch, as those
+// of time.Now have theirs.
+type shadowClock struct {
+	epoch  time.Time
+	during atomic.Int64 // what to show, as a time.Duration since epoch; 0 for the real time
+}
+
+func (c *shadowClock) Now() time.Time                  { return c.epoch.Add(c.sinceEpoch()) }
+func (c *shadowClock) Since(t time.Time) time.Duration { return c.sinceEpoch() - t.Sub(c.epoch) }
+
+func (c *shadowClock) sinceEpoch() time.Duration {
+	if d := c.during.Load(); d != 0 {
+		return time.Duration(d)
+	}
+	return time.Since(c.epoch)
+}
+
+// timers are the methods of a clock of client-go that do not read it. Timer and Ticker stand
+// for types of k8s.io/utils/clock, which the library does not import.
+type timers[Timer, Ticker any] interface {
+	After(d time.Duration) <-chan time.Time
+	NewTimer(d time.Duration) Timer
+	Sleep(d time.Duration)
+	Tick(d time.Duration) <-chan time.Time
+	NewTicker(d time.Duration) Ticker
+}
+
+type clockWithTimers[Timer, Ticker any] struct {
+	*shadowClock
+	timers[Timer, Ticker]
+}
+
+func withTimers[Timer, Ticker any](c *shadowClock, t timers[Timer, Ticker]) clockWithTimers[Timer, Ticker] {
+	return clockWithTimers[Timer, Ticker]{c, t}
+}
+
+// realClock returns the real clock of client-go as a C. If a later version has no such clock
+// there, its queue still has one, and is only slower.
+func realClock[C any](C) (c C, ok bool) {
+	c, ok = any(flowcontrol.NewBackOff(0, 0).Clock).(C)
+	return c, ok
 }

@@ -306,35 +306,79 @@ func TestQ10_Closed(t *testing.T) {
 // meters is a metrics provider whose metrics can be read.
 type meters struct {
 	provider
-	depth, adds, latencies atomic.Int64
-	latency                atomic.Value // float64: the last
+	depth, adds, latencies, durations     atomic.Int64
+	latency, duration, unfinished, oldest atomic.Value  // float64: the last
+	decrease                              time.Duration // how long it takes to decrease the depth
 }
 
 type (
 	gauge     struct{ n *atomic.Int64 }
-	histogram struct{ m *meters }
+	slowGauge struct {
+		gauge
+		takes time.Duration
+	}
+	histogram struct {
+		last *atomic.Value
+		n    *atomic.Int64
+	}
+	setting struct{ *atomic.Value }
 )
 
 func (g gauge) Inc() { g.n.Add(1) }
 func (g gauge) Dec() { g.n.Add(-1) }
 
-func (h histogram) Observe(v float64) { h.m.latency.Store(v); h.m.latencies.Add(1) }
+func (g slowGauge) Dec() { time.Sleep(g.takes); g.gauge.Dec() }
 
-func (m *meters) NewDepthMetric(string) workqueue.GaugeMetric       { return gauge{&m.depth} }
-func (m *meters) NewAddsMetric(string) workqueue.CounterMetric      { return gauge{&m.adds} }
-func (m *meters) NewLatencyMetric(string) workqueue.HistogramMetric { return histogram{m} }
+func (h histogram) Observe(v float64) { h.last.Store(v); h.n.Add(1) }
+func (s setting) Set(v float64)       { s.Store(v) }
+
+func (m *meters) NewDepthMetric(string) workqueue.GaugeMetric {
+	return slowGauge{gauge{&m.depth}, m.decrease}
+}
+func (m *meters) NewAddsMetric(string) workqueue.CounterMetric { return gauge{&m.adds} }
+func (m *meters) NewLatencyMetric(string) workqueue.HistogramMetric {
+	return histogram{&m.latency, &m.latencies}
+}
+
+func (m *meters) NewWorkDurationMetric(string) workqueue.HistogramMetric {
+	return histogram{&m.duration, &m.durations}
+}
+
+func (m *meters) NewUnfinishedWorkSecondsMetric(string) workqueue.SettableGaugeMetric {
+	return setting{&m.unfinished}
+}
+
+func (m *meters) NewLongestRunningProcessorSecondsMetric(string) workqueue.SettableGaugeMetric {
+	return setting{&m.oldest}
+}
+
+// provide returns a configuration with the metrics, of the global provider or of its own.
+func (m *meters) provide(t *testing.T, global bool) workqueue.TypedRateLimitingQueueConfig[int] {
+	if !global {
+		return workqueue.TypedRateLimitingQueueConfig[int]{Name: "foos", MetricsProvider: m}
+	}
+	globalProvider.MetricsProvider = m
+	t.Cleanup(func() { globalProvider.MetricsProvider = provider{} })
+	return workqueue.TypedRateLimitingQueueConfig[int]{Name: "foos"}
+}
+
+// withBothMeters runs a test with metrics of the configuration, and with global ones.
+func withBothMeters(t *testing.T, f func(t *testing.T, global bool)) {
+	for name, global := range map[string]bool{"own provider": false, "global provider": true} {
+		t.Run(name, func(t *testing.T) { synctest.Test(t, func(t *testing.T) { f(t, global) }) })
+	}
+}
 
 // client-go's metrics count what this member holds, and the latency of an item includes the
 // time for which it was parked or waited for the fence.
 func TestQ9_MetricsCountWhatThisMemberHolds(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	withBothMeters(t, func(t *testing.T, global bool) {
 		o := newOwner(ring.Active)
 		o.set(1, ring.Pending)
 		o.set(2, ring.NotOwned)
 		m := new(meters)
 		q := New(workqueue.DefaultTypedControllerRateLimiter[int](), Options[int]{
-			Ownership: o, Point: pointOfInt,
-			Config: workqueue.TypedRateLimitingQueueConfig[int]{Name: "foos", MetricsProvider: m},
+			Ownership: o, Point: pointOfInt, Config: m.provide(t, global),
 		})
 		defer q.ShutDown()
 		for item := range 4 {
