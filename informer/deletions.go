@@ -115,9 +115,10 @@ func (ds *deletions) next() *tombstone {
 	}
 	g := ds.live[len(ds.live)-1]
 	last := len(g.chunks) - 1
-	if last < 0 || len(g.chunks[last]) == cap(g.chunks[last]) {
-		g.chunks = append(g.chunks, make([]tombstone, 0, min(chunkSize, 4<<len(g.chunks))))
-		last++
+	if last < 0 {
+		g.chunks, last = append(g.chunks, make([]tombstone, 0, 4)), 0
+	} else if size := cap(g.chunks[last]); len(g.chunks[last]) == size {
+		g.chunks, last = append(g.chunks, make([]tombstone, 0, min(chunkSize, 2*size))), last+1
 	}
 	at := len(g.chunks[last])
 	g.chunks[last] = g.chunks[last][:at+1]
