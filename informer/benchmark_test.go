@@ -190,7 +190,7 @@ func BenchmarkDeletion(b *testing.B) {
 			b.ReportAllocs()
 			began := cpuTime()
 			for b.Loop() {
-				if window == "growing window" && ds.n == ds.limit-ds.limit/generations {
+				if window == "growing window" && ds.count() == ds.limit-ds.limit/generations {
 					*ds = deletions{window: ds.window, limit: ds.limit}
 				}
 				del()

@@ -15,7 +15,7 @@ type change struct {
 	number    uint64 // counts the changes of an informer, from 1
 	set       ring.Set
 	active    bool
-	deletions []*generation // that were remembered at an activation
+	deletions history // that were remembered at an activation
 }
 
 // changeQueue holds the changes that a filter has not processed yet, in their order.

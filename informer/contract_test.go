@@ -641,8 +641,8 @@ func TestI4_DeletionLimit(t *testing.T) {
 			h.i.Activated(h.set(ring.Active, 0))
 			h.i.tidy(klog.Background(), time.Now())
 			h.replay()
-			if n := len(h.j.take()); n < limit*3/4-1 || n > limit || len(h.i.deletions.last) != h.i.deletions.count() {
-				t.Errorf("%d deletions were delivered, the map has %d, the list %d", n, len(h.i.deletions.last), h.i.deletions.count())
+			if n := len(h.j.take()); n < limit*3/4-1 || n > limit || len(h.i.deletions.latest) != h.i.deletions.count() {
+				t.Errorf("%d deletions were delivered, the map has %d, the list %d", n, len(h.i.deletions.latest), h.i.deletions.count())
 			}
 		})
 	}

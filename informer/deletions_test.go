@@ -182,8 +182,8 @@ func TestI4_MemoryIsBounded(t *testing.T) {
 		h.i.tidy(klog.Background(), time.Now())
 		time.Sleep(2 * DefaultDeletionWindow)
 		h.i.tidy(klog.Background(), time.Now())
-		if kept := h.i.deletions.count(); kept > 0 || len(h.i.deletions.last) > 0 {
-			t.Errorf("%d deletions are kept after tidy, of %d objects", kept, len(h.i.deletions.last))
+		if kept := h.i.deletions.count(); kept > 0 || len(h.i.deletions.latest) > 0 {
+			t.Errorf("%d deletions are kept after tidy, of %d objects", kept, len(h.i.deletions.latest))
 		}
 	})
 }

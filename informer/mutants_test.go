@@ -18,8 +18,8 @@ var mutants = mutation.Package{
 	Mutants: []mutation.Mutant{
 		{Name: "notes a deletion that was not this member's", Edits: []mutation.Edit{{
 			File: "delivered.go",
-			Old:  "if t != nil && f.informer.ownership.State(t.point) != ring.NotOwned {",
-			New:  "if t != nil && (f.informer.ownership.State(t.point) != ring.NotOwned || MUTANT_ON) {",
+			Old:  "if d.seq > 0 && f.informer.ownership.State(d.point) != ring.NotOwned {",
+			New:  "if d.seq > 0 && (f.informer.ownership.State(d.point) != ring.NotOwned || MUTANT_ON) {",
 		}}},
 		{Name: "serves a change with an older scan", Edits: []mutation.Edit{{
 			File: "store.go",
