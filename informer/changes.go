@@ -4,6 +4,7 @@
 package informer
 
 import (
+	"slices"
 	"sync"
 
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
@@ -44,6 +45,25 @@ func (q *changeQueue) first() (change, bool) {
 		return change{}, false
 	}
 	return q.list[0], true
+}
+
+// activations adds the partitions of the activations to sets, of which each has another
+// partition count.
+func (q *changeQueue) activations(sets []ring.Set) []ring.Set {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, c := range q.list {
+		if !c.active || c.set.Empty() {
+			continue
+		}
+		at := slices.IndexFunc(sets, func(s ring.Set) bool { return s.Partitions() == c.set.Partitions() })
+		if at < 0 {
+			sets = append(sets, c.set.Clone())
+		} else {
+			sets[at].AddAll(c.set)
+		}
+	}
+	return sets
 }
 
 func (q *changeQueue) drop() {

@@ -179,9 +179,8 @@ func (f *filter) apply(ctx context.Context, c change) bool {
 			return false
 		}
 	}
-	s := f.informer.scan(c.number)
-	for at, point := range s.points {
-		if c.set.HasPoint(point) && !f.step(ctx, func() { f.replay(s.key(at), point) }) {
+	for _, p := range f.informer.scan(c.number).found {
+		if c.set.HasPoint(p.point) && !f.step(ctx, func() { f.replay(p.key, p.point) }) {
 			return false
 		}
 	}
