@@ -70,6 +70,52 @@ func TestI4_DeletionsThatAreForgottenDuringTheirDelivery(t *testing.T) {
 	}
 }
 
+// The same with two streams at the same time, for the race detector. A deletion may be forgotten
+// before the activation, but none is delivered that is not this member's.
+func TestI4_DeletionsThatAreForgottenConcurrently(t *testing.T) {
+	h := newHarness(t, &owner{})
+	h.i.deletions.limit = smallLimit
+	fast := h.another()
+	done, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		for {
+			select {
+			case <-done:
+				return
+			default:
+				fast.overflow("b", 1)
+			}
+		}
+	}()
+	seen := 0
+	for n := range 300 {
+		h.f.OnDelete(object("a", n, 0, fmt.Sprint("first", n)))
+		h.f.OnDelete(object("a", n, 0, fmt.Sprint("second", n)))
+		set := h.set(ring.Active, 0)
+		h.i.Activated(set)
+		if n%2 == 0 {
+			h.created(object("a", n, 0, fmt.Sprint("third", n)))
+		}
+		h.replay()
+		h.drop(object("a", n, 0))
+		h.i.Released(h.set(ring.NotOwned, 0))
+		h.replay()
+		for _, line := range h.j.take() {
+			if strings.HasPrefix(line, "delete unknown a(") {
+				seen++
+			} else if !strings.HasPrefix(line, "add a(third") && !strings.HasPrefix(line, "released ") {
+				t.Errorf("saw %q", line)
+			}
+		}
+	}
+	close(done)
+	<-ended
+	if seen == 0 {
+		t.Error("no deletion was delivered")
+	}
+}
+
 // What a handler has seen of deletions that are forgotten does not concern those whose
 // tombstones take their places.
 func TestI4_DeletionsAfterForgottenOnes(t *testing.T) {
