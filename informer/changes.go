@@ -17,7 +17,7 @@ type change struct {
 	number    uint64 // counts the changes of an informer, from 1
 	set       ring.Set
 	active    bool
-	deletions []*generation // that were remembered at an activation
+	deletions history // that were remembered at an activation
 }
 
 // changeQueue holds the changes that a filter has not processed yet, in their order.
@@ -58,6 +58,25 @@ func (q *changeQueue) activate(set ring.Set) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return slices.ContainsFunc(q.list, func(c change) bool { return c.active && c.set.Overlaps(set) })
+}
+
+// activations adds the partitions of the activations to sets, of which each has another
+// partition count.
+func (q *changeQueue) activations(sets []ring.Set) []ring.Set {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, c := range q.list {
+		if !c.active || c.set.Empty() {
+			continue
+		}
+		at := slices.IndexFunc(sets, func(s ring.Set) bool { return s.Partitions() == c.set.Partitions() })
+		if at < 0 {
+			sets = append(sets, c.set.Clone())
+		} else {
+			sets[at].AddAll(c.set)
+		}
+	}
+	return sets
 }
 
 func (q *changeQueue) drop() {

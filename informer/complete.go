@@ -12,8 +12,8 @@ import (
 )
 
 // complete are the partitions of which a handler knows every object that belongs to them in the state that the
-// stream has delivered or dropped last. An update of such an object needs no look at filter.shown, which takes most of the
-// time of an event that is delivered. It is guarded by the filter's lock.
+// stream has delivered or dropped last. An update of such an object needs no look at filter.shown, which takes most
+// of the time of an event that is delivered. It is guarded by the filter's lock.
 //
 // A partition becomes complete when it is replayed, because the replay shows what is stored. It remains
 // complete while this member owns it, because the stream shows each change then. But:

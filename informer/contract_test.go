@@ -642,23 +642,26 @@ func TestI4_HandlersShareTombstones(t *testing.T) {
 }
 
 func TestI4_DeletionLimit(t *testing.T) {
-	const limit = 1000
-	h := newHarness(t, &owner{})
-	h.i.deletions.limit = limit
-	for n := range 5 * limit {
-		h.f.OnDelete(object(fmt.Sprint(n), 1, 0))
-		if n := h.i.deletions.count(); n > limit {
-			t.Fatalf("%d are remembered", n)
-		}
-	}
-	if !h.i.deletions.takeEarly() || h.i.deletions.takeEarly() {
-		t.Error("not reported, or twice")
-	}
-	h.i.Activated(h.set(ring.Active, 0))
-	h.i.tidy(klog.Background(), time.Now())
-	h.replay()
-	if n := len(h.j.take()); n < limit*3/4-1 || n > limit || len(h.i.deletions.last) != h.i.deletions.count() {
-		t.Errorf("%d deletions were delivered, the map has %d, the list %d", n, len(h.i.deletions.last), h.i.deletions.count())
+	for _, limit := range []int{1000, DefaultDeletionLimit} {
+		t.Run(fmt.Sprint(limit), func(t *testing.T) {
+			h := newHarness(t, &owner{})
+			h.i.deletions.limit = limit
+			for n := range 5 * limit {
+				h.f.OnDelete(object(fmt.Sprint(n), 1, 0))
+				if n := h.i.deletions.count(); n > limit {
+					t.Fatalf("%d are remembered", n)
+				}
+			}
+			if !h.i.deletions.takeEarly() || h.i.deletions.takeEarly() {
+				t.Error("not reported, or twice")
+			}
+			h.i.Activated(h.set(ring.Active, 0))
+			h.i.tidy(klog.Background(), time.Now())
+			h.replay()
+			if n := len(h.j.take()); n < limit*3/4-1 || n > limit || len(h.i.deletions.latest) != h.i.deletions.count() {
+				t.Errorf("%d deletions were delivered, the map has %d, the list %d", n, len(h.i.deletions.latest), h.i.deletions.count())
+			}
+		})
 	}
 }
 

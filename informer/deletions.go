@@ -4,6 +4,7 @@
 package informer
 
 import (
+	"maps"
 	"reflect"
 	"slices"
 	"sync"
@@ -25,18 +26,22 @@ import (
 //
 // It holds the object's metadata and not the object, which may be a hundred times as large.
 type tombstone struct {
-	id    id
-	point uint64
-	seq   uint64 // numbers the deletions of an informer, from 1
+	deletion
+	id id
 	// meta is the object's metadata without managedFields, or at least its UID and version.
 	meta metav1.ObjectMeta
 	// obj is the object's type, a reflect.Type, if meta holds all of its metadata. Otherwise it
 	// is what is kept of the object (see slim), or missing.
 	obj any
 
-	previous *tombstone // the deletion of an earlier object with the same id
-	returned bool       // the object exists again; guarded by deletions.mu
-	expired  bool       // it is not in deletions any more; guarded by deletions.mu
+	previous uint64 // the number of the deletion of an earlier object with the same id
+	returned bool   // the object exists again; guarded by deletions.mu
+}
+
+// A deletion identifies a tombstone. The zero value identifies none.
+type deletion struct {
+	seq   uint64 // numbers the deletions of an informer, from 1
+	point uint64 // of the object
 }
 
 // missing is the key in the store of an object of which nothing else is known.
@@ -45,18 +50,46 @@ type missing string
 // version returns the last known version of the object; the zero value if it is not known.
 func (t *tombstone) version() version { return versionOf(&t.meta) }
 
-// A generation holds the deletions of a part of the window. Deletions are forgotten by
-// generation, so that remembering one needs neither the time nor an allocation.
-type generation struct {
-	began, ended time.Time     // ended is zero for the last one
-	chunks       [][]tombstone // tombstones do not move
-	n            int
+// A history holds the tombstones of successive deletions: those after the one with the number
+// after, until the one with the number last.
+type history struct {
+	after, last uint64
+	blocks      []*block // tombstones do not move
 }
 
-const (
-	generations = 4   // in a window, and one more that is being filled
-	chunkSize   = 128 // tombstones in a full chunk
-)
+const blockSize uint64 = 64
+
+// A block is reused when all its tombstones were forgotten, unless it is shared.
+type block struct {
+	tombstones [blockSize]tombstone
+	shared     bool // there may be pointers to it outside the critical sections of deletions.mu
+}
+
+// skipped returns the number of blocks before the first one.
+func (h *history) skipped() uint64 { return h.after / blockSize }
+
+// block returns the block of a deletion in the history.
+func (h *history) block(seq uint64) *block { return h.blocks[(seq-1)/blockSize-h.skipped()] }
+
+// at returns the tombstone of a deletion in the history. It is valid until mu is unlocked.
+func (h *history) at(seq uint64) *tombstone {
+	return &h.block(seq).tombstones[(seq-1)%blockSize]
+}
+
+// share returns the tombstone of a deletion in the history. It stays valid.
+func (h *history) share(seq uint64) *tombstone {
+	h.block(seq).shared = true
+	return h.at(seq)
+}
+
+// A generation is a part of the window. Deletions are forgotten by generation, so that
+// remembering one does not need the time.
+type generation struct {
+	began, ended time.Time // ended is zero for the last one
+	after        uint64    // the last deletion before it
+}
+
+const generations = 4 // in a window, and one more that is being filled
 
 // deletions are the remembered deletions of an informer. They are remembered for at least the
 // window, unless there are more than limit: then only the last three quarters of the limit
@@ -65,20 +98,20 @@ type deletions struct {
 	window time.Duration // negative: nothing is remembered
 	limit  int
 
-	mu    sync.Mutex // may be locked with a filter's mutex held
-	live  []*generation
-	last  map[id]*tombstone // the last deletion of each object
-	peak  int               // the size that last has had
-	n     int               // in all live generations
-	seq   uint64            // of the last one
-	early bool              // a generation was forgotten within the window; see takeEarly
+	mu sync.Mutex // may be locked with a filter's mutex held
+	history
+	live   []generation
+	latest map[id]uint64 // the number of the last deletion of each object
+	peak   int           // the size that latest has had
+	free   []*block      // to be reused
+	early  bool          // a generation was forgotten within the window; see takeEarly
 }
 
-// remember records a deletion, or returns the tombstone that another handler's event has
-// already recorded. It returns nil if deletions are not remembered.
-func (ds *deletions) remember(s *located) *tombstone {
+// remember records a deletion, unless another handler's event has already recorded it. It
+// returns the zero value if deletions are not remembered.
+func (ds *deletions) remember(s *located) deletion {
 	if ds.window < 0 || s.err != nil {
-		return nil
+		return deletion{}
 	}
 	var of version
 	if s.meta != nil {
@@ -86,44 +119,46 @@ func (ds *deletions) remember(s *located) *tombstone {
 	}
 	ds.mu.Lock()
 	defer ds.mu.Unlock()
-	for t := ds.last[s.id]; t != nil; t = t.previous {
+	previous := ds.latest[s.id]
+	for seq := previous; seq > ds.after; {
+		t := ds.at(seq)
 		if t.version() == of && !t.returned {
-			return t
+			return t.deletion
 		}
+		seq = t.previous
 	}
-	ds.seq++
 	t := ds.next()
-	t.id, t.point, t.seq, t.previous = s.id, s.point, ds.seq, ds.last[s.id]
+	t.id, t.point, t.previous = s.id, s.point, previous
 	if s.meta != nil {
 		t.meta.UID, t.meta.ResourceVersion = of.uid, of.version
 		t.slim(s.obj)
 	} else {
 		t.obj = missing(s.key)
 	}
-	if ds.last == nil {
-		ds.last = map[id]*tombstone{}
+	if ds.latest == nil {
+		ds.latest = map[id]uint64{}
 	}
-	ds.last[s.id] = t
-	ds.peak = max(ds.peak, len(ds.last))
-	return t
+	ds.latest[s.id] = t.seq
+	ds.peak = max(ds.peak, len(ds.latest))
+	return t.deletion
 }
 
-// next returns the place for a new tombstone, which is the zero value.
+// next returns a new tombstone, of which only the number is set.
 func (ds *deletions) next() *tombstone {
-	if len(ds.live) == 0 || ds.live[len(ds.live)-1].n >= max(1, ds.limit/generations) {
+	if len(ds.live) == 0 || int(ds.last-ds.live[len(ds.live)-1].after) >= max(1, ds.limit/generations) {
 		ds.rotate(time.Now())
 	}
-	g := ds.live[len(ds.live)-1]
-	last := len(g.chunks) - 1
-	if last < 0 || len(g.chunks[last]) == cap(g.chunks[last]) {
-		g.chunks = append(g.chunks, make([]tombstone, 0, min(chunkSize, 4<<len(g.chunks))))
-		last++
+	ds.last++
+	if (ds.last-1)/blockSize-ds.skipped() == uint64(len(ds.blocks)) {
+		if n := len(ds.free); n > 0 {
+			ds.blocks, ds.free = append(ds.blocks, ds.free[n-1]), ds.free[:n-1]
+		} else {
+			ds.blocks = append(ds.blocks, &block{})
+		}
 	}
-	at := len(g.chunks[last])
-	g.chunks[last] = g.chunks[last][:at+1]
-	g.n++
-	ds.n++
-	return &g.chunks[last][at]
+	t := ds.at(ds.last)
+	t.seq = ds.last
+	return t
 }
 
 // expire forgets what is outside the window.
@@ -133,11 +168,13 @@ func (ds *deletions) expire(now time.Time) {
 	if len(ds.live) == 0 {
 		return
 	}
-	if last := ds.live[len(ds.live)-1]; last.n > 0 && now.Sub(last.began) >= ds.window/generations {
+	if last := ds.live[len(ds.live)-1]; ds.last > last.after && now.Sub(last.began) >= ds.window/generations {
 		ds.rotate(now)
 		return
 	}
-	ds.forget(now)
+	if ds.forget(now); ds.last == ds.after {
+		ds.blocks, ds.free = nil, nil
+	}
 }
 
 // rotate begins a new generation.
@@ -145,48 +182,39 @@ func (ds *deletions) rotate(now time.Time) {
 	if n := len(ds.live); n > 0 {
 		ds.live[n-1].ended = now
 	}
-	ds.live = append(ds.live, &generation{began: now})
+	ds.live = append(ds.live, generation{began: now, after: ds.last})
 	ds.forget(now)
 }
 
 // forget forgets the generations that ended before the window, and those above the limit.
 func (ds *deletions) forget(now time.Time) {
-	for len(ds.live) > 0 {
-		oldest := ds.live[0]
-		old := !oldest.ended.IsZero() && now.Sub(oldest.ended) > ds.window
-		if !old && ds.n <= ds.limit-ds.limit/generations {
+	after := ds.after
+	for len(ds.live) > 1 { // the last one has not ended
+		old := now.Sub(ds.live[0].ended) > ds.window
+		if !old && int(ds.last-after) <= ds.limit-ds.limit/generations {
 			break
-		}
-		if !old && oldest.ended.IsZero() {
-			break // it is the only one
 		}
 		ds.early = ds.early || !old
 		ds.live = ds.live[1:]
-		ds.n -= oldest.n
-		for _, chunk := range oldest.chunks {
-			for at := range chunk {
-				ds.unlink(&chunk[at])
-			}
-		}
+		after = ds.live[0].after
 	}
-	if ds.peak > 1024 && len(ds.last) < ds.peak/4 {
-		ds.last, ds.peak = shrunk(ds.last), len(ds.last)
-	}
-}
-
-// unlink removes the oldest deletion of an object. All older ones have been removed.
-func (ds *deletions) unlink(t *tombstone) {
-	t.expired = true
-	t.previous = nil
-	last := ds.last[t.id]
-	if last == t {
-		delete(ds.last, t.id)
+	if after == ds.after {
 		return
 	}
-	for ; last != nil; last = last.previous {
-		if last.previous == t {
-			last.previous = nil
+	skipped := ds.skipped()
+	ds.after = after
+	unused := ds.blocks[:ds.skipped()-skipped]
+	ds.free = nil // at most the size of one generation
+	for _, b := range unused {
+		if !b.shared {
+			*b = block{}
+			ds.free = append(ds.free, b)
 		}
+	}
+	ds.blocks = slices.Delete(ds.blocks, 0, len(unused))
+	maps.DeleteFunc(ds.latest, func(_ id, seq uint64) bool { return seq <= after })
+	if ds.peak > 1024 && len(ds.latest) < ds.peak/4 {
+		ds.latest, ds.peak = shrunk(ds.latest), len(ds.latest)
 	}
 }
 
@@ -198,26 +226,29 @@ func (ds *deletions) takeEarly() (early bool) {
 	return early
 }
 
-// snapshot returns the live generations, so that a change can still deliver them when they
+// snapshot returns the remembered deletions, so that a change can still deliver them when they
 // have been forgotten otherwise.
-func (ds *deletions) snapshot() []*generation {
+func (ds *deletions) snapshot() history {
 	ds.mu.Lock()
 	defer ds.mu.Unlock()
-	return append([]*generation(nil), ds.live...)
+	h := ds.history
+	h.blocks = slices.Clone(h.blocks)
+	for _, b := range h.blocks {
+		b.shared = true
+	}
+	return h
 }
 
-// in returns the deletions in the partitions, in their order: those that are live, or were
-// live when the snapshot was taken.
-func (ds *deletions) in(set ring.Set, snapshot []*generation) (found []*tombstone) {
+// in returns the deletions in the partitions, in their order: those that are remembered, or
+// were when the snapshot was taken.
+func (ds *deletions) in(set ring.Set, snapshot history) (found []*tombstone) {
 	ds.mu.Lock()
 	defer ds.mu.Unlock()
-	all := slices.DeleteFunc(slices.Clone(snapshot), func(g *generation) bool { return slices.Contains(ds.live, g) })
-	for _, g := range append(all, ds.live...) {
-		for _, chunk := range g.chunks {
-			for at := range chunk {
-				if t := &chunk[at]; !t.returned && set.HasPoint(t.point) {
-					found = append(found, t)
-				}
+	snapshot.last = min(snapshot.last, ds.after)
+	for _, h := range []*history{&snapshot, &ds.history} {
+		for seq := h.after + 1; seq <= h.last; seq++ {
+			if t := h.at(seq); !t.returned && set.HasPoint(t.point) {
+				found = append(found, h.share(seq))
 			}
 		}
 	}
@@ -230,14 +261,16 @@ func (ds *deletions) in(set ring.Set, snapshot []*generation) (found []*tombston
 func (ds *deletions) of(id id, uid types.UID) (same, others []*tombstone) {
 	ds.mu.Lock()
 	defer ds.mu.Unlock()
-	for t := ds.last[id]; t != nil; t = t.previous {
+	for seq := ds.latest[id]; seq > ds.after; {
+		t := ds.at(seq)
 		switch {
 		case t.returned:
 		case differ(t.meta.UID, uid):
-			others = append([]*tombstone{t}, others...)
+			others = append([]*tombstone{ds.share(seq)}, others...)
 		default:
-			same = append([]*tombstone{t}, same...)
+			same = append([]*tombstone{ds.share(seq)}, same...)
 		}
+		seq = t.previous
 	}
 	return same, others
 }
@@ -262,14 +295,21 @@ func (ds *deletions) isBack(t *tombstone) bool {
 func (ds *deletions) number() uint64 {
 	ds.mu.Lock()
 	defer ds.mu.Unlock()
-	return ds.seq
+	return ds.last
+}
+
+// forgotten returns the number of the last deletion that was forgotten.
+func (ds *deletions) forgotten() uint64 {
+	ds.mu.Lock()
+	defer ds.mu.Unlock()
+	return ds.after
 }
 
 // count returns the number of remembered deletions.
 func (ds *deletions) count() int {
 	ds.mu.Lock()
 	defer ds.mu.Unlock()
-	return ds.n
+	return int(ds.last - ds.after)
 }
 
 // slim makes the tombstone hold the object's metadata. An object whose metadata cannot be

@@ -168,22 +168,37 @@ func TestI4_ReturnIsNotARecreation(t *testing.T) {
 
 func TestI4_MemoryIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := newHarness(t, &owner{})
+		h := newHarness(t, everything())
+		ds := &h.i.deletions
+		for n := range 5000 { // at once; only the memory of the last ones may be kept to be used again
+			h.f.OnDelete(object(fmt.Sprint("burst", n), 1, 0))
+		}
 		for n := range 2000 {
 			h.f.OnDelete(object(fmt.Sprint(n), 1, 0))
 			time.Sleep(time.Second)
 			h.i.tidy(klog.Background(), time.Now())
 			h.f.tidy(t.Context())
-			if kept := h.i.deletions.count(); kept > 600*3/2 || n > 600 && kept < 600 {
+			burst := 0
+			if n < 900 {
+				burst = 5000
+			}
+			if kept := ds.count(); kept > 600*3/2+burst || n > 600 && kept < 600 {
 				t.Fatalf("%d deletions are kept after %d s, at one per second", kept, n)
+			}
+			if noted := len(h.f.delivered); noted != ds.count() {
+				t.Fatalf("%d deletions are noted as delivered, %d are kept", noted, ds.count())
+			}
+			if blocks := len(ds.blocks) + len(ds.free); n > 1200 && blocks > 600*2/int(blockSize) {
+				t.Fatalf("%d blocks are kept after %d s, at one deletion per second", blocks, n)
 			}
 		}
 		time.Sleep(2 * DefaultDeletionWindow)
 		h.i.tidy(klog.Background(), time.Now())
 		time.Sleep(2 * DefaultDeletionWindow)
 		h.i.tidy(klog.Background(), time.Now())
-		if kept := h.i.deletions.count(); kept > 0 || len(h.i.deletions.last) > 0 {
-			t.Errorf("%d deletions are kept after tidy, of %d objects", kept, len(h.i.deletions.last))
+		h.f.tidy(t.Context())
+		if kept := ds.count(); kept > 0 || len(ds.latest) > 0 || len(ds.blocks)+len(ds.free)+len(h.f.delivered) > 0 {
+			t.Errorf("%d deletions are kept after tidy, of %d objects, in %d blocks, with %d more blocks, and %d noted as delivered", kept, len(ds.latest), len(ds.blocks), len(ds.free), len(h.f.delivered))
 		}
 	})
 }

@@ -41,9 +41,9 @@ func (f *filter) deliverDelete(id id, deleted, now any, exists bool) {
 func (f *filter) deliverAdd(s *located, add func(obj any)) {
 	for _, t := range f.earlier(s) {
 		// The stream will deliver later ones itself, possibly of objects that came after this one.
-		if _, done := f.delivered[t]; !done && t.seq <= f.observed && f.activePoint(t.point) && !f.cleared.Load() {
+		if _, done := f.delivered[t.seq]; !done && t.seq <= f.observed && f.activePoint(t.point) && !f.cleared.Load() {
 			f.record(ReplayedDeletion)
-			f.noteDelivered(t)
+			f.noteDelivered(t.deletion)
 			f.missed(s) // the handler may panic
 			f.handler.OnDelete(f.informer.deleted(t))
 		}
@@ -102,9 +102,9 @@ func (f *filter) forget(id id) {
 
 // noteDelivered records that a deletion was delivered, if this member owns the partition. If
 // it does not, the deletion is delivered again should it get the partition.
-func (f *filter) noteDelivered(t *tombstone) {
-	if t != nil && f.informer.ownership.State(t.point) != ring.NotOwned {
-		f.delivered[t] = struct{}{}
+func (f *filter) noteDelivered(d deletion) {
+	if d.seq > 0 && f.informer.ownership.State(d.point) != ring.NotOwned {
+		f.delivered[d.seq] = d.point
 	}
 }
 

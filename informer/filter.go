@@ -92,8 +92,8 @@ type filter struct {
 	// not later than since: the last deletion when the handler was added. Set before registered.
 	observed, since uint64
 	// delivered are the deletions that were delivered to the handler while this member owned
-	// the partition, and has not released it since.
-	delivered map[*tombstone]struct{}
+	// the partition, and has not released it since: the point of each number.
+	delivered map[uint64]uint64
 	// late are the objects that passing shows again when the stream has reached them: true as an
 	// Add, because the handler has seen the deletion of an earlier object of that name since.
 	late      map[id]bool
@@ -130,7 +130,7 @@ func newFilter(i *Informer, handler cache.ResourceEventHandler, logger *klog.Log
 		replayed:  make(chan struct{}),
 		shown:     map[id]uint64{},
 		ahead:     map[id]version{},
-		delivered: map[*tombstone]struct{}{},
+		delivered: map[uint64]uint64{},
 		observed:  i.deletions.number(),
 		late:      map[id]bool{},
 	}

@@ -44,8 +44,8 @@ func BenchmarkMemory(b *testing.B) {
 				}
 				f := wrapped.filters[0]
 				if name == "replayed" {
-					f.apply(b.Context(), change{number: 1, set: all, active: true})
-					f.informer.dropScan()
+					wrapped.Activated(all)
+					process(b, f)
 				} else {
 					showAndUpdate(f, pods(n, 0), objects)
 				}

@@ -18,8 +18,23 @@ var mutants = mutation.Package{
 	Mutants: []mutation.Mutant{
 		{Name: "notes a deletion that was not this member's", Edits: []mutation.Edit{{
 			File: "delivered.go",
-			Old:  "if t != nil && f.informer.ownership.State(t.point) != ring.NotOwned {",
-			New:  "if t != nil && (f.informer.ownership.State(t.point) != ring.NotOwned || MUTANT_ON) {",
+			Old:  "if d.seq > 0 && f.informer.ownership.State(d.point) != ring.NotOwned {",
+			New:  "if d.seq > 0 && (f.informer.ownership.State(d.point) != ring.NotOwned || MUTANT_ON) {",
+		}}},
+		{Name: "uses a tombstone again that is being delivered", Edits: []mutation.Edit{{
+			File: "deletions.go",
+			Old:  "\t\tif !b.shared {\n",
+			New:  "\t\tif !b.shared || MUTANT_ON {\n",
+		}}},
+		{Name: "uses a tombstone again with what was known of another deletion", Edits: []mutation.Edit{{
+			File: "deletions.go",
+			Old:  "\t\t\t*b = block{}\n",
+			New:  "\t\t\tif !MUTANT_ON {\n\t\t\t\t*b = block{}\n\t\t\t}\n",
+		}}},
+		{Name: "uses the tombstones of a waiting change again", Edits: []mutation.Edit{{
+			File: "deletions.go",
+			Old:  "\t\tb.shared = true\n",
+			New:  "\t\tb.shared = !MUTANT_ON\n",
 		}}},
 		{Name: "serves a change with an older scan", Edits: []mutation.Edit{{
 			File: "store.go",

@@ -189,9 +189,8 @@ func (f *filter) apply(ctx context.Context, c change) bool {
 			return false
 		}
 	}
-	s := f.informer.scan(c.number, outdated)
-	for at, point := range s.points {
-		if c.set.HasPoint(point) && !f.step(ctx, func() { f.replay(s.key(at), point) }) {
+	for _, p := range f.informer.scan(c.number, outdated).found {
+		if c.set.HasPoint(p.point) && !f.step(ctx, func() { f.replay(p.key, p.point) }) {
 			return false
 		}
 	}
@@ -257,7 +256,7 @@ func (f *filter) replay(key string, point uint64) {
 // member owns the partition, or will see it in the stream, or the object exists again.
 func (f *filter) replayDeletion(t *tombstone) {
 	ds := &f.informer.deletions
-	if _, done := f.delivered[t]; done || t.seq > max(f.observed, f.since) || ds.isBack(t) || !f.activePoint(t.point) {
+	if _, done := f.delivered[t.seq]; done || t.seq > max(f.observed, f.since) || ds.isBack(t) || !f.activePoint(t.point) {
 		return
 	}
 	deleted := f.informer.deleted(t)
@@ -269,7 +268,7 @@ func (f *filter) replayDeletion(t *tombstone) {
 		}
 	}
 	f.record(ReplayedDeletion)
-	f.noteDelivered(t)
+	f.noteDelivered(t.deletion)
 	if f.informer.unfiltered {
 		f.handler.OnDelete(deleted)
 		if now != nil { // as in deliverDelete
@@ -320,7 +319,7 @@ func (f *filter) releaseAll(ctx context.Context, c change) bool {
 func (f *filter) releasable(ctx context.Context, set ring.Set) (ids []id, ok bool) {
 	ok = f.step(ctx, func() {
 		// The work that these deletions caused may have been dropped with the partitions.
-		maps.DeleteFunc(f.delivered, func(t *tombstone, _ struct{}) bool { return set.HasPoint(t.point) })
+		maps.DeleteFunc(f.delivered, func(_, point uint64) bool { return set.HasPoint(point) })
 		if f.informer.unfiltered {
 			return
 		}
@@ -342,10 +341,8 @@ func (f *filter) releasable(ctx context.Context, set ring.Set) (ids []id, ok boo
 // tidy frees memory.
 func (f *filter) tidy(ctx context.Context) {
 	f.step(ctx, func() {
-		ds := &f.informer.deletions
-		ds.mu.Lock()
-		maps.DeleteFunc(f.delivered, func(t *tombstone, _ struct{}) bool { return t.expired })
-		ds.mu.Unlock()
+		forgotten := f.informer.deletions.forgotten()
+		maps.DeleteFunc(f.delivered, func(seq, _ uint64) bool { return seq <= forgotten })
 		f.shrink()
 	})
 }

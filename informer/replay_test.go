@@ -436,6 +436,30 @@ func TestObjects(t *testing.T) {
 	}
 }
 
+// All changes and handlers that wait share one look at the store, whichever partitions they wait
+// for, and under whichever partition count.
+func TestI3_ChangesShareAScan(t *testing.T) {
+	h := newHarness(t, everything())
+	other := h.another()
+	for name, p := range map[string]int{"a": 0, "b": 1, "c": 2, "d": 3} {
+		h.put(object(name, 1, p))
+	}
+	doubled := ring.NewSet(2 * partitions)
+	doubled.Add(4) // where partition 2 of the others begins
+	h.i.Activated(h.set(ring.Active, 0))
+	h.i.Activated(doubled)
+	h.f.changes.clear() // the other handler alone waits for these
+	h.i.Activated(h.set(ring.Active, 1))
+	h.replay()
+	h.wants("add b@1")
+	shared := h.i.last
+	other.replay()
+	other.wants("add a@1", "add c@1", "add b@1")
+	if h.i.last != shared || len(shared.found) != 3 {
+		t.Errorf("not shared, or not only what waits was found: %v", shared.found)
+	}
+}
+
 // The name of these objects starts with their partition, so a key of the store determines it.
 // If PointOfKey or the keys of the store are not what they should be, the objects are read.
 func TestI3_ObjectsAreFoundByTheirKeys(t *testing.T) {

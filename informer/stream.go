@@ -94,8 +94,8 @@ func (f *filter) OnUpdate(oldObj, newObj any) {
 type update struct {
 	located
 	oldObj   any
-	replaced bool       // by another object of the same name
-	deletion *tombstone // of the object that was replaced; nil if it cannot be remembered
+	replaced bool     // by another object of the same name
+	deletion deletion // of the object that was replaced; zero if it cannot be remembered
 }
 
 // updated handles an update that needs a look at what the handler knows.
@@ -235,49 +235,50 @@ func (f *filter) replacedObject(u *update) cache.DeletedFinalStateUnknown {
 
 // OnDelete is called by the inner informer.
 func (f *filter) OnDelete(obj any) {
-	s := f.locateDeleted(obj)
+	var s located
+	f.locateDeleted(&s, obj)
 	f.lock()
 	defer f.unlock()
 	if f.cleared.Load() {
 		return
 	}
 	point, known := f.shown[s.id]
-	a, ahead := f.ahead[s.id]
-	if known && ahead && s.meta != nil && f.deleteOvertaken(&s, obj, a) {
-		return
+	if known && s.meta != nil {
+		if a, ahead := f.ahead[s.id]; ahead && f.deleteOvertaken(&s, obj, a) {
+			return
+		}
 	}
 	if s.err != nil && known { // use the point of its last known state
 		s.point, s.err = point, nil
 	}
-	t := f.remember(&s)
+	d := f.remember(&s)
 	if !known && f.state(&s) != ring.Active {
 		f.dropped(&s)
 		return
 	}
 	f.forget(s.id)
 	f.record(Passed)
-	f.noteDelivered(t)
+	f.noteDelivered(d)
 	f.handler.OnDelete(obj)
 }
 
 // locateDeleted locates and identifies a deleted object, also inside a
 // cache.DeletedFinalStateUnknown. The object may be missing there: then only its key is known.
-func (f *filter) locateDeleted(obj any) (s located) {
+func (f *filter) locateDeleted(s *located, obj any) {
 	unknown, ok := obj.(cache.DeletedFinalStateUnknown)
 	switch {
 	case !ok:
-		f.locate(&s, obj)
+		f.locate(s, obj)
 	case unknown.Obj != nil:
-		f.locate(&s, unknown.Obj)
+		f.locate(s, unknown.Obj)
 	default:
-		s = located{key: unknown.Key, err: fmt.Errorf("the final state of %q is unknown", unknown.Key)}
+		s.key, s.err = unknown.Key, fmt.Errorf("the final state of %q is unknown", unknown.Key)
 	}
 	if s.meta != nil {
 		s.id = f.informer.identify(s.meta)
 	} else if ok {
 		s.id = f.informer.identifyKey(unknown.Key)
 	}
-	return s
 }
 
 // deleteOvertaken handles a deletion that comes before the version that a replay has
@@ -297,24 +298,22 @@ func (f *filter) deleteOvertaken(s *located, obj any, a version) bool {
 		// The versions cannot be compared, and there is an object of that name. It is safe to
 		// deliver a deletion and the object again, but not to miss either.
 	}
-	t := f.remember(s)
+	d := f.remember(s)
 	if another && f.state(s) != ring.Active {
 		f.dropped(s)
 		return true
 	}
 	f.record(Passed)
-	f.noteDelivered(t)
+	f.noteDelivered(d)
 	f.deliverDelete(s.id, obj, now, exists)
 	return true
 }
 
 // remember records a deletion that the stream delivers.
-func (f *filter) remember(s *located) *tombstone {
-	t := f.informer.deletions.remember(s)
-	if t != nil {
-		f.observed = max(f.observed, t.seq)
-	}
-	return t
+func (f *filter) remember(s *located) deletion {
+	d := f.informer.deletions.remember(s)
+	f.observed = max(f.observed, d.seq)
+	return d
 }
 
 // streamed records that the stream has delivered a state of an object.

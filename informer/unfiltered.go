@@ -86,7 +86,8 @@ func (p passing) OnUpdate(oldObj, newObj any) {
 
 // OnDelete is called by the inner informer.
 func (p passing) OnDelete(obj any) {
-	s := p.locateDeleted(obj)
+	var s located
+	p.locateDeleted(&s, obj)
 	p.lock()
 	defer p.unlock()
 	if p.cleared.Load() {
