@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
 )
@@ -84,10 +85,13 @@ func (a *Acquirer) take(ctx context.Context, key string, wait bool) error {
 		a.waiting[key] = slices.DeleteFunc(a.waiting[key], func(other chan struct{}) bool { return other == turn })
 		a.next(key) // this caller may have used up the reason to look again
 	}()
+	look := time.NewTicker(outerDrainPeriod)
+	defer look.Stop()
 	for {
 		a.queue.mu.Unlock()
 		select {
 		case <-turn:
+		case <-look.C:
 		case <-ctx.Done():
 		}
 		a.queue.mu.Lock()
@@ -102,6 +106,10 @@ func (a *Acquirer) take(ctx context.Context, key string, wait bool) error {
 		}
 	}
 }
+
+// outerDrainPeriod is how often a caller looks whether the work that it belongs to is drained. That may be work on
+// another ring, of which a drain wakes no callers of this Acquirer.
+const outerDrainPeriod = 250 * time.Millisecond
 
 // holdsUpDrain reports whether the context belongs to work for which a drain waits, now or soon,
 // or was derived within such work:
