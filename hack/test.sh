@@ -24,14 +24,36 @@ verify_all() { # the same, and vet the packages that take long (2 min; 8 min the
 # The pure packages have no goroutines: the race detector would only make them slow.
 pure='./shard/ring ./shard/internal/claim ./shard/internal/claim/claimsim'
 
-unit() { # unit tests; packages with goroutines under the race detector; client-go's own tests (5 min; 8 min the first time)
+unit() { # unit tests; packages with goroutines under the race detector; client-go's own tests (3 min; 8 min the first time)
+	both unit_first unit_second
+}
+
+# Most of these tests run in one process, on one CPU. So run two at a time. verify vets everything.
+unit_first() {
+	$go test -vet=off -timeout 30m $pure ./shard
+	$go test -vet=off -timeout 30m ./informer -run 'TestModel$' # one goroutine
+	newest_client_go
+	race_shard "${shard_first[@]}"
+}
+
+unit_second() {
 	local others
 	others=$($go list ./... | grep -v -E '/shard$|/shard/(ring|internal/claim.*)$|/generated/') # a separate assignment, so that its failure ends the script
-	# verify vets everything.
-	$go test -vet=off -timeout 30m $pure ./shard
 	race -short $others
-	race_shard
-	newest_client_go
+	race_shard "${shard_second[@]}"
+}
+
+# both runs two functions at the same time. Both run in the background, because set -e has no effect in a function that
+# is called in a condition.
+both() {
+	local first second code=0
+	"$1" &
+	first=$!
+	"$2" &
+	second=$!
+	wait "$first" || code=$?
+	wait "$second" || code=$?
+	return "$code"
 }
 
 # The tests of what newer versions of client-go have added. The module test has such a version, and e2e needs the same build.
@@ -46,21 +68,28 @@ newest_client_go() {
 # often in one process, sometimes in several. This message comes from there, and never from a fault in Go code, which is
 # a panic. So run the tests once more then.
 race() {
-	local try code
+	local try code output
 	for try in 1 2 3; do
 		code=0
-		$go test -vet=off -race -timeout 60m "$@" >"$log" 2>&1 || code=$?
-		grep -q '^SIGSEGV: segmentation violation' "$log" || break
+		output=$($go test -vet=off -race -timeout 60m "$@" 2>&1) || code=$?
+		grep -q '^SIGSEGV: segmentation violation' <<<"$output" || break
 		echo "the runtime of the race detector has crashed in go test $*: once more"
 	done
-	((code != 0)) || grep '^ok' "$log"
+	if ((code == 0)); then
+		grep '^ok' <<<"$output"
+	else
+		printf '%s\n' "$output" >&2
+	fi
 	return "$code"
 }
 
-# All tests of ./shard, in several processes, without the slow ones, which run without the race detector.
+# race_shard runs tests of ./shard, without the slow ones, which run without the race detector: one process for each
+# pattern. The two lists have all tests between them.
+shard_first=('^(Test[A-C]|Example|Fuzz)' '^TestR[5-9a-z_]')
+shard_second=('^Test[D-G]' '^Test[H-L]' '^Test[M-Q]' '^TestR[0-4]' '^Test[S-Z]')
 race_shard() {
 	local tests
-	for tests in '^(Test[A-C]|Example|Fuzz)' '^Test[D-G]' '^Test[H-L]' '^Test[M-Q]' '^TestR[0-4]' '^TestR[5-9a-z_]' '^Test[S-Z]'; do
+	for tests in "$@"; do
 		race -short ./shard -run "$tests"
 	done
 }
@@ -70,7 +99,7 @@ unit_all() { # all unit tests, all but the slow ones of ./shard under the race d
 	others=$($go list ./... | grep -v -E '/shard$')
 	race $others
 	$go test -vet=off -timeout 30m ./shard
-	race_shard
+	race_shard "${shard_first[@]}" "${shard_second[@]}"
 }
 
 # go.mod requires the oldest version of client-go that the library supports. Here it runs with the newest one that is tested.
