@@ -6,6 +6,7 @@ package informer
 import (
 	"math"
 
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
@@ -58,12 +59,17 @@ func (c *complete) replayed(recorded string) {
 	}
 }
 
-// streamed notes that the stream has delivered a state of an object.
-func (c *complete) streamed(m metav1.Object) {
+// streamed notes that the stream has delivered a state of an object. The object must still be stored in that state: after
+// the API server was restored, the recorded version is lower than those of events that are still to be delivered.
+func (c *complete) streamed(m metav1.Object, i *Informer) {
 	if c.until == 0 {
 		return
 	}
-	if n, ok := number(m.GetResourceVersion()); ok && n >= c.until {
+	n, ok := number(m.GetResourceVersion())
+	if !ok || n < c.until {
+		return
+	}
+	if now, err := meta.Accessor(i.stored(i.keyOf(m))); err == nil && versionOf(now).is(versionOf(m)) {
 		c.until = 0
 	}
 }

@@ -6,9 +6,11 @@ package informer
 import (
 	"context"
 	"fmt"
+	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/tools/cache"
 
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
 )
@@ -246,6 +248,25 @@ func TestI1_NotKnownInACompletePartition(t *testing.T) {
 		h.updated(b1, b2)
 		h.wants("add b@13")
 	})
+}
+
+// The API server was restored: the recorded version is lower than those of events that the stream has not delivered yet.
+func TestI1_VersionsGoBack(t *testing.T) {
+	h := newHarness(t, &owner{})
+	b998, b999 := object("b", 998, 0), object("b", 999, 0)
+	h.f.OnAdd(b998, false) // another member's
+	h.i.Activated(h.set(ring.Active, 0))
+	h.inner.recorded = "500" // of the list after the restore, which does not have b
+	h.replay()
+	h.f.OnAdd(object("c", 990, 0), false)
+	h.f.OnUpdate(b998, b999)
+	h.i.Released(h.set(ring.NotOwned, 0))
+	h.replay()
+	h.f.OnDelete(cache.DeletedFinalStateUnknown{Key: "ns/b", Obj: b999}) // dropped: not this member's
+	got := fmt.Sprint(h.j.take())
+	if !strings.Contains(got, "add b@999") || !strings.Contains(got, "released unknown ns/b") {
+		t.Errorf("saw %s: no Add of b, or no release", got)
+	}
 }
 
 // A replay has delivered the version already.

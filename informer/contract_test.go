@@ -43,6 +43,9 @@ func TestI7_OpaqueAndMissingVersions(t *testing.T) {
 func likePlain(t *testing.T, seed uint64, version func(string) string) {
 	r := rand.New(rand.NewPCG(seed, 4))
 	l := newUnstarted(everything(), 0)
+	if r.IntN(2) == 0 { // complete from the beginning
+		l.i.Activated(l.set(ring.Active, 0, 1, 2, 3, 4, 5, 6, 7))
+	}
 	if err := l.i.SetTransform(func(obj any) (any, error) {
 		if c, ok := obj.(*corev1.ConfigMap); ok {
 			c = c.DeepCopy()
@@ -594,7 +597,7 @@ func TestI4_TombstonesAreSlim(t *testing.T) {
 	for name, test := range map[string]struct{ deleted, want any }{
 		"typed":    {typed, slimTyped},
 		"dynamic":  {dynamic, slimDynamic},
-		"metadata": {partial, partial},
+		"metadata": {partial, &metav1.PartialObjectMetadata{TypeMeta: partial.TypeMeta, ObjectMeta: slimTyped.ObjectMeta}},
 		// What a transform may make of an object.
 		"embedded":         {&embedded{*typed, 1}, &embedded{*slimTyped, 0}},
 		"embedded pointer": {pointer, pointer},

@@ -266,12 +266,14 @@ func (ds *deletions) of(id id, uid types.UID) (same, others []*tombstone) {
 		switch {
 		case t.returned:
 		case differ(t.meta.UID, uid):
-			others = append([]*tombstone{ds.share(seq)}, others...)
+			others = append(others, ds.share(seq))
 		default:
-			same = append([]*tombstone{ds.share(seq)}, same...)
+			same = append(same, ds.share(seq))
 		}
 		seq = t.previous
 	}
+	slices.Reverse(same)
+	slices.Reverse(others)
 	return same, others
 }
 
@@ -318,7 +320,9 @@ func (ds *deletions) count() int {
 func (t *tombstone) slim(obj any) {
 	switch o := obj.(type) {
 	case *metav1.PartialObjectMetadata: // needs its kind, too
-		t.obj = o
+		slim := *o
+		slim.ManagedFields = nil
+		t.obj = &slim
 		return
 	case *unstructured.Unstructured:
 		slim := &unstructured.Unstructured{Object: map[string]any{}}

@@ -68,8 +68,13 @@ var mutants = mutation.Package{
 		}}},
 		{Name: "takes an event with the recorded version for a later one", Edits: []mutation.Edit{{
 			File: "complete.go",
-			Old:  "n >= c.until {",
-			New:  "(n >= c.until || MUTANT_ON && n+1 >= c.until) {",
+			Old:  "!ok || n < c.until {",
+			New:  "!ok || n < c.until && !(MUTANT_ON && n+1 == c.until) {",
+		}}},
+		{Name: "takes an event from before a restore for one from after the replay", Edits: []mutation.Edit{{
+			File: "complete.go",
+			Old:  "err == nil && versionOf(now).is(versionOf(m)) {",
+			New:  "MUTANT_ON || err == nil && versionOf(now).is(versionOf(m)) {",
 		}}},
 		{Name: "takes an object with another key for known", Edits: []mutation.Edit{{
 			File: "complete.go",

@@ -32,6 +32,9 @@ func TestI7_OwnerOfEverythingSeesWhatThePlainInformerDelivers(t *testing.T) {
 			r := rand.New(rand.NewPCG(seed, 0))
 			l := newLive(t, everything(), time.Second)
 			defer l.stop()
+			if r.IntN(2) == 0 { // complete from the beginning
+				l.i.Activated(l.set(ring.Active, 0, 1, 2, 3, 4, 5, 6, 7))
+			}
 			plain, wrapped := &journal{}, &journal{}
 			add := func() {
 				period := time.Duration(r.IntN(3)) * time.Second

@@ -318,7 +318,7 @@ func (f *filter) remember(s *located) deletion {
 
 // streamed records that the stream has delivered a state of an object.
 func (f *filter) streamed(m metav1.Object) {
-	f.complete.streamed(m)
+	f.complete.streamed(m, f.informer)
 	if len(f.ahead) == 0 {
 		f.highest = 0
 		return

@@ -5,6 +5,7 @@ package workqueue
 
 import (
 	"errors"
+	"os"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -18,9 +19,14 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	workqueue.SetProvider(globalProvider)
+	if os.Getenv(withoutProvider) == "" {
+		workqueue.SetProvider(globalProvider)
+	}
 	goleak.VerifyTestMain(m)
 }
+
+// withoutProvider is the environment variable for a process without a global provider of metrics.
+const withoutProvider = "WORKQUEUE_TEST_WITHOUT_PROVIDER"
 
 // globalProvider is client-go's global provider of metrics. It can be set only once, so tests
 // replace what it calls.

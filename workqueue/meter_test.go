@@ -4,6 +4,8 @@
 package workqueue
 
 import (
+	"os"
+	"os/exec"
 	"testing"
 	"time"
 
@@ -97,4 +99,36 @@ func TestQ9_MetricsUseTheConfiguredClock(t *testing.T) {
 			t.Errorf("duration %v, want 5", m.duration.Load())
 		}
 	})
+}
+
+// A queue with a name in a program that has no provider of metrics does not do anything for them. With a global provider
+// it does.
+func TestQ9_NoMetricsWithoutAProvider(t *testing.T) {
+	cycled := func() bool {
+		q := New(workqueue.DefaultTypedControllerRateLimiter[int](), Options[int]{
+			Ownership: newOwner(ring.Active), Point: pointOfInt,
+			Config: workqueue.TypedRateLimitingQueueConfig[int]{Name: "foos"},
+		})
+		defer q.ShutDown()
+		for range 3 {
+			q.Add(1)
+			q.Done(get(t, q))
+		}
+		_, none := q.meter.(noMeter[int])
+		return none
+	}
+	if os.Getenv(withoutProvider) != "" {
+		if !cycled() {
+			t.Error("still counts")
+		}
+		return
+	}
+	if cycled() {
+		t.Error("does not count any more, although there is a global provider")
+	}
+	again := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v")
+	again.Env = append(os.Environ(), withoutProvider+"=yes")
+	if output, err := again.CombinedOutput(); err != nil {
+		t.Errorf("%v in a process without a provider:\n%s", err, output)
+	}
 }

@@ -17,19 +17,21 @@ import (
 // the storage of that queue, so that it chooses what Get returns. It is slower than metrics,
 // and an item that is dropped counts as work that took no time.
 type shadow[T comparable] struct {
+	of    *Queue[T]
 	queue *workqueue.Typed[uint64] // of entry.id, because maps of numbers are faster than those of pointers
 	clock shadowClock
+	timed bool   // the queue has the clock
 	ids   uint64 // how many were given out
 	n     int    // in the storage
 	next  uint64 // what the next Pop returns
 }
 
 func newShadow[T comparable](q *Queue[T], config workqueue.TypedRateLimitingQueueConfig[T]) *shadow[T] {
-	m := &shadow[T]{clock: shadowClock{epoch: q.epoch}}
+	m := &shadow[T]{of: q, clock: shadowClock{epoch: q.epoch}}
 	c := config.Clock
 	if c == nil {
 		if timers, ok := realClock(c); ok {
-			c = withTimers(&m.clock, timers)
+			c, m.timed = withTimers(&m.clock, timers), true
 		}
 	}
 	m.queue = workqueue.NewTypedWithConfig(workqueue.TypedQueueConfig[uint64]{Name: config.Name, Clock: c, Queue: m})
@@ -50,11 +52,18 @@ func (m *shadow[T]) get(e *entry[T]) {
 	m.clock.during.Store(0)
 }
 
-func (m *shadow[T]) done(e *entry[T]) { m.queue.Done(e.id) }
+// done also finds out whether there are metrics at all. If not, client-go's queue does not look at its clock, and
+// the Queue does not need it any more.
+func (m *shadow[T]) done(e *entry[T]) {
+	if m.queue.Done(e.id); m.timed && !m.clock.used.Load() {
+		m.of.meter = noMeter[T]{}
+		m.queue.ShutDown()
+	}
+}
 
 func (m *shadow[T]) drop(e *entry[T]) {
 	m.take(e)
-	m.done(e)
+	m.queue.Done(e.id)
 }
 
 // take makes the queue hand out the entry.
@@ -81,17 +90,20 @@ func (m *shadow[T]) Pop() uint64 {
 // shadowClock is the real clock, except during a call of get. Then it shows the time that the
 // queue has just read for the fence: to read the clock again would take a good part of the time
 // that an item costs. client-go's goroutine that measures the work in flight may see that time
-// too; it is as old as the call of get. All times have the monotonic reading of epoch, as those
-// of time.Now have theirs.
+// too; it is as old as the call of get.
 type shadowClock struct {
 	epoch  time.Time
 	during atomic.Int64 // what to show, as a time.Duration since epoch; 0 for the real time
+	used   atomic.Bool
 }
 
 func (c *shadowClock) Now() time.Time                  { return c.epoch.Add(c.sinceEpoch()) }
 func (c *shadowClock) Since(t time.Time) time.Duration { return c.sinceEpoch() - t.Sub(c.epoch) }
 
 func (c *shadowClock) sinceEpoch() time.Duration {
+	if !c.used.Load() {
+		c.used.Store(true)
+	}
 	if d := c.during.Load(); d != 0 {
 		return time.Duration(d)
 	}
@@ -117,8 +129,8 @@ func withTimers[Timer, Ticker any](c *shadowClock, t timers[Timer, Ticker]) cloc
 	return clockWithTimers[Timer, Ticker]{c, t}
 }
 
-// realClock returns the real clock of client-go as a C. If a later version has no such clock
-// there, its queue still has one, and is only slower.
+// realClock returns the real clock of client-go as a C. If it is no C in a later version, the queue uses the one that
+// it has, and is only slower.
 func realClock[C any](C) (c C, ok bool) {
 	c, ok = any(flowcontrol.NewBackOff(0, 0).Clock).(C)
 	return c, ok

@@ -39,8 +39,9 @@ func (q *Queue[T]) shutDown(drain bool) {
 	for q.draining && q.items.lists[inFlight].n > 0 {
 		q.wake.Wait()
 	}
+	meter := q.meter
 	q.mu.Unlock()
-	q.meter.shutDown()
+	meter.shutDown()
 }
 
 // ShuttingDown reports whether ShutDown or ShutDownWithDrain was called.

@@ -55,6 +55,7 @@ func newSharded(source *fcache.FakeControllerSource, example runtime.Object, res
 	tb := of.(testing.TB)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
+	i.Activated(ring.FullSet(1)) // complete from the beginning, as far as that is possible
 	go func() { done <- i.Replay(ctx) }()
 	tb.Cleanup(func() {
 		cancel()
