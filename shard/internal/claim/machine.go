@@ -230,6 +230,9 @@ func (m *Machine) followWatch(event Event) {
 		if was, known := m.knowledge.leases[e.Lease.UID]; known && e.Ahead && CompareVersions(e.Lease.Version, was.Version) < 0 {
 			e.Lease = was // a list has shown it to the earlier machine, and the watch has not
 		}
+		if e.Listed {
+			m.noteFirst(e.Lease)
+		}
 		m.observe(e.Lease, e.Listed)
 		if p := m.peers[e.Lease.Name]; p != nil && p.lease.UID == e.Lease.UID {
 			p.ahead = e.Ahead || p.ahead && CompareVersions(e.Lease.Version, p.lease.Version) < 0

@@ -126,6 +126,16 @@ func (m *Machine) takeBack(set mutantring.Set, to partitionState) {
 			Old:  "CompareVersions(r.Watched, l.Version) <= 0\n",
 			New:  "(CompareVersions(r.Watched, l.Version) <= 0 || MUTANT_ON)\n",
 		}}},
+		{Name: "judges its first list by what it has learned since", Edits: []mutation.Edit{{ // R49
+			File: "machine.go",
+			Old:  "\t\tif e.Listed {\n\t\t\tm.noteFirst(",
+			New:  "\t\tif e.Listed && !MUTANT_ON {\n\t\t\tm.noteFirst(",
+		}}},
+		{Name: "forgets what its predecessor has read of the first list", Edits: []mutation.Edit{{ // R49
+			File: "newcomer.go",
+			Old:  "\tk.awaited, k.hidden, k.leases = cloned(k.awaited), cloned(k.hidden), cloned(k.leases)\n",
+			New:  "\tk.awaited, k.hidden, k.leases = cloned(k.awaited), cloned(k.hidden), cloned(k.leases)\n\tif MUTANT_ON && k.listed == \"\" {\n\t\tclear(k.awaited)\n\t}\n",
+		}}},
 		{Name: "starts cold although a member was evicted", Edits: []mutation.Edit{{
 			File: "newcomer.go",
 			Old:  "r.EvictedBy != m.cfg.Holder {\n\t\t\tm.noteWitness()\n",
@@ -466,6 +476,8 @@ func (m *Machine) takeBack(set mutantring.Set, to partitionState) {
 // after its member has claimed more.
 var unitTests = map[string]string{
 	"takes what its predecessor has handled for gone":                    "TestR49_AMachineThatEndsWithinAListOfTheWatch",
+	"judges its first list by what it has learned since":                 "TestR49_AFirstListOlderThanTheQuorumList",
+	"forgets what its predecessor has read of the first list":            "TestR49_AFirstListOlderThanTheQuorumList",
 	"publishes that it is alone before it has checked that":              "TestR52_AnUnsureMemberIsNotAlone",
 	"forgets what it knew of peers when it restarts in place":            "TestR64_ARecordThatIsShownBetweenTwoMachinesIsJudged",
 	"works before it is settled":                                         "TestR49_ANewcomerWaitsForASettledMember",
