@@ -28,39 +28,6 @@ func (p *driver) nextMachine(reason error, shown ...Lease) {
 	p.step(Synced{})
 }
 
-// R32, R64, L1: the database is restored to a state in which b, which has stopped since, holds its
-// Lease. A member reads its own Lease before its watch has listed again: the next machine begins with
-// what the watch had shown before, a void Lease of a higher version. It ignores the restored Lease
-// in the next list of the watch, as one that was on its way. The Lease never changes again, so the
-// watch does not show it again. Each quorum list shows its claims; no member evicts it.
-func TestAttackR64_ARestoredLeaseIsIgnoredByTheNextMachine(t *testing.T) {
-	t.Skip("nothing is owned until the watch happens to list once more")
-	p := newDriver(t)
-	p.server.Revision = 1000
-	r := p.peerRecord("b", PhaseActive, p.all()...)
-	r.Seq = 5
-	p.put("lease-b", r)
-	p.show("lease-b")
-	p.join()
-	backup, mine := p.lease("lease-b").Record, p.lease(p.cfg.Lease).Record
-	p.put("lease-b", Record{Member: "b", Phase: PhaseDraining, Seq: 6})
-	p.show("lease-b")
-	p.run(5 * time.Second)
-	p.wantStates(p.all(), nil)
-	shown := []Lease{p.lease(p.cfg.Lease), p.lease("lease-b")}
-
-	p.now = p.now.Add(p.cfg.RenewDeadline + 3*time.Second) // the outage
-	p.server.Revision = 500
-	p.put("lease-b", backup)
-	p.put(p.cfg.Lease, mine)
-	p.nextMachine(ErrWentBack, shown...)
-	p.step(LeaseObserved{Lease: p.lease(p.cfg.Lease), Listed: true})
-	p.step(LeaseObserved{Lease: p.lease("lease-b"), Listed: true})
-	p.step(WatchProgress{Version: p.server.Version(), Listed: true})
-	p.run(time.Hour)
-	p.wantStates(p.all(), nil)
-}
-
 // R49, R64, L1: the first list of a newcomer shows an edited Lease of a dead member. Then both Leases
 // are deleted (kubectl delete leases -l ...). The machine ends, and the next one begins when the store
 // of the watch has no such Lease any more, while the event waits for the loop, which handles results

@@ -84,6 +84,9 @@ func (m *Machine) listed(e ListResult) {
 		return
 	}
 	m.list.again = 0
+	for _, l := range e.Leases {
+		m.noteRestored(e.Op, l)
+	}
 	if !m.known {
 		m.known, m.knownAt = true, m.now
 		return
@@ -109,6 +112,22 @@ func (m *Machine) noteListed(l Lease) {
 		m.observe(l, true)
 		m.peers[l.Name].ahead, m.peers[l.Name].unseen = true, true
 	}
+}
+
+// noteRestored handles a peer's Lease in a quorum list that was sent as the given op. If it is older
+// than what this member had seen before, the server's database was restored. The watch may have
+// shown it in a list that was taken for one on its way (see [Machine.observe]): it does not show
+// it twice.
+func (m *Machine) noteRestored(op uint64, l Lease) {
+	p := m.peers[l.Name]
+	if p == nil || !p.ahead || p.seenBefore >= op || CompareVersions(l.Version, p.lease.Version) >= 0 {
+		return
+	}
+	unseen := p.unseen || p.lease.UID != l.UID
+	p.ahead = false
+	m.observe(l, true)
+	p = m.peers[l.Name]
+	p.ahead, p.relisted, p.unseen = true, false, unseen
 }
 
 // showsClaims reports whether the record, of this member's Lease in a list, shows the writes

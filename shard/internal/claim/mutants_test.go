@@ -66,6 +66,16 @@ func (m *Machine) takeBack(set mutantring.Set, to partitionState) {
 			Old:  "if p != nil && p.ahead && (!listed || !p.relisted)",
 			New:  "if p != nil && p.ahead && (!listed || !p.relisted) && !MUTANT_ON",
 		}}},
+		{Name: "takes a restored Lease for one that was on its way", Edits: []mutation.Edit{{ // R32, R64
+			File: "list.go",
+			Old:  "p == nil || !p.ahead || p.seenBefore >= op",
+			New:  "p == nil || MUTANT_ON || !p.ahead || p.seenBefore >= op",
+		}}},
+		{Name: "takes an old list for that of a restored database", Edits: []mutation.Edit{{ // R32
+			File: "list.go",
+			Old:  "|| p.seenBefore >= op ||",
+			New:  "|| p.seenBefore >= op && !MUTANT_ON ||",
+		}}},
 		{Name: "takes what its predecessor has handled for gone", Edits: []mutation.Edit{{
 			File: "newcomer.go",
 			Old:  "return p.unseen && CompareVersions(p.lease.Version, e.Version) <= 0",
@@ -478,6 +488,8 @@ var unitTests = map[string]string{
 	"takes what its predecessor has handled for gone":                    "TestR49_AMachineThatEndsWithinAListOfTheWatch",
 	"judges its first list by what it has learned since":                 "TestR49_AFirstListOlderThanTheQuorumList",
 	"forgets what its predecessor has read of the first list":            "TestR49_AFirstListOlderThanTheQuorumList",
+	"takes a restored Lease for one that was on its way":                 "TestR64_ALeaseOfARestoredDatabaseIsNotIgnored",
+	"takes an old list for that of a restored database":                  "TestR32_AListThatWasSentBeforeAnEvictionIsNoEdit",
 	"publishes that it is alone before it has checked that":              "TestR52_AnUnsureMemberIsNotAlone",
 	"forgets what it knew of peers when it restarts in place":            "TestR64_ARecordThatIsShownBetweenTwoMachinesIsJudged",
 	"works before it is settled":                                         "TestR49_ANewcomerWaitsForASettledMember",

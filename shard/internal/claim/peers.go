@@ -35,13 +35,14 @@ type peer struct {
 	ahead          bool   // the watch may still show earlier versions
 	relisted       bool   // the watch has ended a list since ahead was set
 	unseen         bool   // a list has shown it, and the watch has not
+	seenBefore     uint64 // this machine had seen it before it sent a request with a higher op
 }
 
 // observe handles a Lease that the watch shows. Watch events are in order, so the newest
 // one always counts. Its version is not compared with earlier ones, because after a
 // restore of the server's database versions continue from a lower number. Only what is older than
 // a list has shown does not count: events until the watch has come to that version, and the list
-// that it may be in. A later list may be that of a restored database.
+// that it may be in. A later list may be that of a restored database (see [Machine.noteRestored]).
 //
 // A list may show it after a gap, in which there may have been other versions.
 func (m *Machine) observe(l Lease, listed bool) {
@@ -97,7 +98,7 @@ func (m *Machine) observe(l Lease, listed bool) {
 		}
 	}
 	m.dropTombstones(l.UID) // its record counts instead
-	p.lease, p.refusedOp = l, 0
+	p.lease, p.refusedOp, p.seenBefore = l, 0, m.lastOp
 	if !l.Record.Edited || p.failures == 0 { // otherwise it may be what a webhook has made of this member's eviction
 		p.retryAt, p.failures = Time{}, 0
 	}
