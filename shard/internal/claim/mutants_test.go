@@ -76,6 +76,11 @@ func (m *Machine) takeBack(set mutantring.Set, to partitionState) {
 			Old:  "|| p.seenBefore >= op ||",
 			New:  "|| p.seenBefore >= op && !MUTANT_ON ||",
 		}}},
+		{Name: "waits for an edited Lease that ended between two machines", Edits: []mutation.Edit{{ // R49, R64
+			File: "peers.go",
+			Old:  "\tdelete(m.knowledge.hidden, last.UID)",
+			New:  "\tif _, known := m.peers[last.Name]; known || !MUTANT_ON {\n\t\tdelete(m.knowledge.hidden, last.UID)\n\t}",
+		}}},
 		{Name: "takes what its predecessor has handled for gone", Edits: []mutation.Edit{{
 			File: "newcomer.go",
 			Old:  "return p.unseen && CompareVersions(p.lease.Version, e.Version) <= 0",
@@ -297,8 +302,8 @@ func (m *Machine) takeBack(set mutantring.Set, to partitionState) {
 		}}},
 		{Name: "starts cold although a witness has gone", Edits: []mutation.Edit{{
 			File: "peers.go",
-			Old:  "\t\t\tm.noteWitness() // it has not said what it knew\n",
-			New:  "\t\t\tdelete(m.knowledge.awaited, last.UID)\n\t\t\tif !MUTANT_ON {\n\t\t\t\tm.noteWitness()\n\t\t\t}\n",
+			Old:  "\t\tm.noteWitness() // it has not said what it knew\n",
+			New:  "\t\tdelete(m.knowledge.awaited, last.UID)\n\t\tif !MUTANT_ON {\n\t\t\tm.noteWitness()\n\t\t}\n",
 		}}},
 		{Name: "starts cold after another process of its name", Edits: []mutation.Edit{{
 			File: "acquire.go",
@@ -488,8 +493,8 @@ var unitTests = map[string]string{
 	"takes what its predecessor has handled for gone":                    "TestR49_AMachineThatEndsWithinAListOfTheWatch",
 	"judges its first list by what it has learned since":                 "TestR49_AFirstListOlderThanTheQuorumList",
 	"forgets what its predecessor has read of the first list":            "TestR49_AFirstListOlderThanTheQuorumList",
-	"takes a restored Lease for one that was on its way":                 "TestR64_ALeaseOfARestoredDatabaseIsNotIgnored",
 	"takes an old list for that of a restored database":                  "TestR32_AListThatWasSentBeforeAnEvictionIsNoEdit",
+	"waits for an edited Lease that ended between two machines":          "TestR49_ALeaseOfTheFirstListThatEndsBetweenTwoMachines",
 	"publishes that it is alone before it has checked that":              "TestR52_AnUnsureMemberIsNotAlone",
 	"forgets what it knew of peers when it restarts in place":            "TestR64_ARecordThatIsShownBetweenTwoMachinesIsJudged",
 	"works before it is settled":                                         "TestR49_ANewcomerWaitsForASettledMember",

@@ -48,6 +48,11 @@ func cloned[V any](m map[string]V) map[string]V {
 func (m *Machine) Knowledge() Knowledge {
 	k := m.knowledge.clone()
 	k.lease = cmp.Or(m.own.uid, k.lease)
+	for _, p := range m.peers {
+		if p.unseen {
+			delete(k.hidden, p.lease.UID) // its tombstone counts: see [Machine.Tombstones]
+		}
+	}
 	if m.wentBack {
 		clear(k.leases) // records with a lower seq are no edits
 		return k

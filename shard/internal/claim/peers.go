@@ -177,6 +177,10 @@ func (m *Machine) removePeer(last Lease, final bool) {
 	if m.list.op != 0 {
 		m.list.gone[last.UID] = true
 	}
+	if m.knowledge.awaited[last.UID] {
+		m.noteWitness() // it has not said what it knew
+	}
+	delete(m.knowledge.hidden, last.UID) // its tombstone blocks everything for as long
 	since := m.now
 	if p := m.peers[last.Name]; p == nil || p.lease.UID != last.UID {
 		last = m.judgeInherited(last)
@@ -185,10 +189,6 @@ func (m *Machine) removePeer(last Lease, final bool) {
 		m.parts.left(was.inForce(), Claims{}, p.changeSeenAt)
 		delete(m.peers, last.Name)
 		m.viewDirty, m.parts.blockedDirty = true, true
-		if m.knowledge.awaited[last.UID] {
-			m.noteWitness() // it has not said what it knew
-		}
-		delete(m.knowledge.hidden, last.UID) // its tombstone blocks everything for as long
 		last.Record = judge(was, last.Record)
 		if final && !changed(was, last.Record) {
 			since = p.changeSeenAt // it has written nothing since (R43)
