@@ -73,7 +73,7 @@ func (m *Machine) listed(e ListResult) {
 			m.noteListed(l)
 		case l.UID == m.own.uid:
 			showsClaims = m.showsClaims(l.Record)
-		default:
+		case !m.list.gone[l.UID]:
 			m.observeSameName(l)
 		}
 	}
@@ -155,6 +155,13 @@ func (l *listing) discard(unsure ring.Set) {
 		if l.clear.Has(p) {
 			l.clear.Remove(p)
 		}
+	}
+}
+
+// ends handles the end of a Lease: the list in flight may be older.
+func (l *listing) ends(uid string) {
+	if l.op != 0 {
+		l.gone[uid] = true
 	}
 }
 

@@ -166,7 +166,7 @@ func New(cfg Config) *Machine {
 		viewDirty:      true,
 		caches:         caches{published: map[string]map[string]watermark{}},
 	}
-	m.own.fenced = true
+	m.own.fenced, m.own.ends = true, map[string]bool{}
 	m.parts = newPartitions(cfg.Parameters)
 	m.view, _ = ring.New(cfg.Parameters, nil)
 	return m

@@ -81,6 +81,11 @@ func (m *Machine) takeBack(set mutantring.Set, to partitionState) {
 			Old:  "\tdelete(m.knowledge.hidden, last.UID)",
 			New:  "\tif _, known := m.peers[last.Name]; known || !MUTANT_ON {\n\t\tdelete(m.knowledge.hidden, last.UID)\n\t}",
 		}}},
+		{Name: "believes a read of a Lease whose end the watch has shown", Edits: []mutation.Edit{{ // R43
+			File: "acquire.go",
+			Old:  "\tm.own.ends[e.Last.UID] = true\n",
+			New:  "\tm.own.ends[e.Last.UID] = !MUTANT_ON\n",
+		}}},
 		{Name: "takes what its predecessor has handled for gone", Edits: []mutation.Edit{{
 			File: "newcomer.go",
 			Old:  "return p.unseen && CompareVersions(p.lease.Version, e.Version) <= 0",
@@ -112,9 +117,9 @@ func (m *Machine) takeBack(set mutantring.Set, to partitionState) {
 			New:  "case MUTANT_ON && m.known || m.list.gone[l.UID] ||",
 		}}},
 		{Name: "blocks for a listed Lease whose end the watch has shown", Edits: []mutation.Edit{{ // R29
-			File: "peers.go",
-			Old:  "if m.list.op != 0 {",
-			New:  "if m.list.op != 0 && !MUTANT_ON {",
+			File: "list.go",
+			Old:  "if l.op != 0 {",
+			New:  "if l.op != 0 && !MUTANT_ON {",
 		}}},
 		{Name: "takes a Lease that ended before the watch started for a live one", Edits: []mutation.Edit{{
 			File: "list.go",
@@ -495,6 +500,7 @@ var unitTests = map[string]string{
 	"forgets what its predecessor has read of the first list":            "TestR49_AFirstListOlderThanTheQuorumList",
 	"takes an old list for that of a restored database":                  "TestR32_AListThatWasSentBeforeAnEvictionIsNoEdit",
 	"waits for an edited Lease that ended between two machines":          "TestR49_ALeaseOfTheFirstListThatEndsBetweenTwoMachines",
+	"believes a read of a Lease whose end the watch has shown":           "TestR30_AHeldLeaseOfTheMembersNameIsDeleted",
 	"publishes that it is alone before it has checked that":              "TestR52_AnUnsureMemberIsNotAlone",
 	"forgets what it knew of peers when it restarts in place":            "TestR64_ARecordThatIsShownBetweenTwoMachinesIsJudged",
 	"works before it is settled":                                         "TestR49_ANewcomerWaitsForASettledMember",

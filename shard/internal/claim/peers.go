@@ -174,9 +174,7 @@ func (m *Machine) observeOwn(l Lease) {
 // final state, the process may have claimed anything since.
 func (m *Machine) removePeer(last Lease, final bool) {
 	m.noteWatermarks(last)
-	if m.list.op != 0 {
-		m.list.gone[last.UID] = true
-	}
+	m.list.ends(last.UID)
 	if m.knowledge.awaited[last.UID] {
 		m.noteWitness() // it has not said what it knew
 	}
