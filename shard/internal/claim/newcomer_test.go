@@ -503,3 +503,51 @@ func TestR49_AFirstListOlderThanTheQuorumList(t *testing.T) {
 		}
 	}
 }
+
+// R46, R49, L1: a newcomer sees a joining member, which dies, and whose record is edited. In the view its
+// phase is still joining. The newcomer must not wait for a record of it in a cold start, which it does not
+// end by evicting it.
+func TestR49_AJoiningLeaseThatIsEdited(t *testing.T) {
+	for name, c := range map[string]struct{ inQuorumList, inFirstList bool }{
+		"between the quorum list and the first list": {inFirstList: true},
+		"between the first list and the quorum list": {inQuorumList: true},
+		"before both lists":                          {true, true},
+		"after both lists":                           {},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newDriver(t)
+			p.m, p.did = New(p.cfg), nil
+			p.step(Tick{})
+			p.step(Synced{})
+			p.step(GetResult{Op: take[GetLease](p).Op, Outcome: NotFound})
+			create := take[CreateLease](p)
+			p.step(WriteResult{Op: create.Op, Outcome: OK, Lease: p.commit(create)})
+			b := p.peerRecord("b", PhaseJoining)
+			b.Newcomer = Cold
+			joining := p.put("lease-b", b)
+			var list, first []Lease
+			if list, first = p.list(), p.list(); c.inQuorumList || c.inFirstList {
+				p.put("lease-b", edited("b_1"))
+			}
+			version := joining.Version
+			if c.inQuorumList {
+				list = p.list()
+			}
+			if c.inFirstList {
+				first, version = p.list(), p.server.Version()
+			}
+			p.step(ListResult{Op: take[ListLeases](p).Op, Outcome: OK, Leases: list})
+			for _, l := range first {
+				p.step(LeaseObserved{Lease: l, Listed: true})
+			}
+			p.step(WatchProgress{Version: version, Listed: true})
+			if !c.inQuorumList && !c.inFirstList {
+				p.put("lease-b", edited("b_1"))
+			}
+			p.show("lease-b")
+			p.quiet(10*time.Second, p.all()...)
+			p.run(2*MaxLeaseDuration + time.Minute)
+			p.wantStates(p.all(), nil)
+		})
+	}
+}
