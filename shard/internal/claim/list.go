@@ -120,7 +120,7 @@ func (m *Machine) noteListed(l Lease) {
 // it twice.
 func (m *Machine) noteRestored(op uint64, l Lease) {
 	p := m.peers[l.Name]
-	if p == nil || !p.ahead || p.seenBefore >= op || CompareVersions(l.Version, p.lease.Version) >= 0 {
+	if p == nil || !p.ahead || op <= p.seenAfter || CompareVersions(l.Version, p.lease.Version) >= 0 {
 		return
 	}
 	unseen := p.unseen || p.lease.UID != l.UID

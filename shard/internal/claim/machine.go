@@ -227,11 +227,11 @@ func (m *Machine) Step(now Time, event Event) []Action {
 func (m *Machine) followWatch(event Event) {
 	switch e := event.(type) {
 	case LeaseObserved:
-		if was, known := m.knowledge.leases[e.Lease.UID]; known && e.Ahead && CompareVersions(e.Lease.Version, was.Version) < 0 {
-			e.Lease = was // a list has shown it to the earlier machine, and the watch has not
-		}
 		if e.Listed {
 			m.noteFirst(e.Lease)
+		}
+		if was, known := m.knowledge.leases[e.Lease.UID]; known && e.Ahead && CompareVersions(e.Lease.Version, was.Version) < 0 {
+			e.Lease = was // a list has shown it to the earlier machine, and the watch has not
 		}
 		m.observe(e.Lease, e.Listed)
 		if p := m.peers[e.Lease.Name]; p != nil && p.lease.UID == e.Lease.UID {

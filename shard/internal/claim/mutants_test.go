@@ -68,13 +68,13 @@ func (m *Machine) takeBack(set mutantring.Set, to partitionState) {
 		}}},
 		{Name: "takes a restored Lease for one that was on its way", Edits: []mutation.Edit{{ // R32, R64
 			File: "list.go",
-			Old:  "p == nil || !p.ahead || p.seenBefore >= op",
-			New:  "p == nil || MUTANT_ON || !p.ahead || p.seenBefore >= op",
+			Old:  "p == nil || !p.ahead || op <= p.seenAfter",
+			New:  "p == nil || MUTANT_ON || !p.ahead || op <= p.seenAfter",
 		}}},
 		{Name: "takes an old list for that of a restored database", Edits: []mutation.Edit{{ // R32
 			File: "list.go",
-			Old:  "|| p.seenBefore >= op ||",
-			New:  "|| p.seenBefore >= op && !MUTANT_ON ||",
+			Old:  "|| op <= p.seenAfter ||",
+			New:  "|| op <= p.seenAfter && !MUTANT_ON ||",
 		}}},
 		{Name: "waits for an edited Lease that ended between two machines", Edits: []mutation.Edit{{ // R49, R64
 			File: "peers.go",

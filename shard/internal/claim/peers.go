@@ -35,7 +35,7 @@ type peer struct {
 	ahead          bool   // the watch may still show earlier versions
 	relisted       bool   // the watch has ended a list since ahead was set
 	unseen         bool   // a list has shown it, and the watch has not
-	seenBefore     uint64 // this machine had seen it before it sent a request with a higher op
+	seenAfter      uint64 // op of the last request before lease was seen: those with a higher one were sent later
 }
 
 // observe handles a Lease that the watch shows. Watch events are in order, so the newest
@@ -98,7 +98,7 @@ func (m *Machine) observe(l Lease, listed bool) {
 		}
 	}
 	m.dropTombstones(l.UID) // its record counts instead
-	p.lease, p.refusedOp, p.seenBefore = l, 0, m.lastOp
+	p.lease, p.refusedOp, p.seenAfter = l, 0, m.lastOp
 	if !l.Record.Edited || p.failures == 0 { // otherwise it may be what a webhook has made of this member's eviction
 		p.retryAt, p.failures = Time{}, 0
 	}
