@@ -156,11 +156,6 @@ func (m *Machine) takeBack(set mutantring.Set, to partitionState) {
 			Old:  "\tk.awaited, k.hidden, k.leases = cloned(k.awaited), cloned(k.hidden), cloned(k.leases)\n",
 			New:  "\tk.awaited, k.hidden, k.leases = cloned(k.awaited), cloned(k.hidden), cloned(k.leases)\n\tif MUTANT_ON && k.listed == \"\" {\n\t\tclear(k.awaited)\n\t}\n",
 		}}},
-		{Name: "waits for a record on an edited Lease in a cold start", Edits: []mutation.Edit{{ // R49
-			File: "newcomer.go",
-			Old:  "\tcase r.Edited:\n\t\tk.hidden[l.UID] = true\n\t\tm.noteWitness()\n",
-			New:  "\tcase r.Edited && MUTANT_ON && r.Phase == PhaseJoining:\n\t\tk.hidden[l.UID], k.awaited[l.UID] = true, true\n\tcase r.Edited:\n\t\tk.hidden[l.UID] = true\n\t\tm.noteWitness()\n",
-		}}},
 		{Name: "starts cold although a Lease was edited", Edits: []mutation.Edit{{ // R49
 			File: "newcomer.go",
 			Old:  "\t\tk.hidden[l.UID] = true\n\t\tm.noteWitness()\n",
@@ -511,7 +506,6 @@ var unitTests = map[string]string{
 	"takes an old list for that of a restored database":                  "TestR32_AListThatWasSentBeforeAnEvictionIsNoEdit",
 	"waits for an edited Lease that ended between two machines":          "TestR49_ALeaseOfTheFirstListThatEndsBetweenTwoMachines",
 	"believes a read of a Lease whose end the watch has shown":           "TestR30_AHeldLeaseOfTheMembersNameIsDeleted",
-	"waits for a record on an edited Lease in a cold start":              "TestR49_AJoiningLeaseThatIsEdited",
 	"starts cold although a Lease was edited":                            "TestR49_ARestoredRecordExtendsTheWait",
 	"publishes that it is alone before it has checked that":              "TestR52_AnUnsureMemberIsNotAlone",
 	"forgets what it knew of peers when it restarts in place":            "TestR64_ARecordThatIsShownBetweenTwoMachinesIsJudged",
