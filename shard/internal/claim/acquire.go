@@ -34,6 +34,9 @@ func (m *Machine) acquire() {
 func (m *Machine) found(e GetResult) {
 	l := e.Lease
 	m.noteWatermarks(l)
+	if m.own.ends[l.UID] {
+		return // the watch is ahead of this read, and the member reads again
+	}
 	if e.Outcome == OK {
 		m.observeSameName(l)
 		if n, held := m.sameNameLeases[l.UID]; held && !n.void && l.Record.Copied {
@@ -172,6 +175,8 @@ func (m *Machine) handleDeleted(e LeaseDeleted) {
 		return
 	}
 	m.noteWatermarks(e.Last)
+	m.list.ends(e.Last.UID)
+	m.own.ends[e.Last.UID] = true
 	m.otherHolder.lookAt = Time{}
 	if e.Last.UID == m.own.uid {
 		m.own.gone = true // or only the label of the ring was removed

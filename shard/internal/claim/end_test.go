@@ -78,6 +78,60 @@ func TestR49_AMachineThatEndsWithinAListOfTheWatch(t *testing.T) {
 	}
 }
 
+// R49, R64: a Lease of the first list ends together with the machine (kubectl delete leases -l ...).
+// The next machine begins when the store of the watch does not have that Lease any more, while the
+// event waits for the loop, which handles results first (R86).
+func TestR49_ALeaseOfTheFirstListThatEndsBetweenTwoMachines(t *testing.T) {
+	end := func(p *driver) {
+		last := p.lease("lease-b")
+		p.remove(p.cfg.Lease)
+		p.remove("lease-b")
+		p.m.end(ErrVanished)
+		p.restart("a_2")
+		p.step(LeaseDeleted{Last: last, Final: true})
+	}
+	t.Run("edited", func(t *testing.T) { // L1: it may have hidden a longer duration, but its tombstone counts now
+		p := newNewcomer(t, map[string]Record{"b": edited("b_1")})
+		p.run(5 * time.Second)
+		p.wantStates(nil, nil)
+		end(p)
+		p.run(MaxLeaseDuration + time.Minute)
+		p.wantStates(p.all(), nil)
+	})
+	t.Run("edited, and only a quorum list has shown it", func(t *testing.T) { // L1: the watch never shows its end
+		p := newDriver(t)
+		p.m, p.did = New(p.cfg), nil
+		p.step(Tick{})
+		p.step(GetResult{Op: take[GetLease](p).Op, Outcome: NotFound})
+		create, version := take[CreateLease](p), p.server.Version()
+		p.put("lease-b", edited("b_1"))
+		p.step(WriteResult{Op: create.Op, Outcome: OK, Lease: p.commit(create)})
+		p.step(ListResult{Op: take[ListLeases](p).Op, Outcome: OK, Leases: p.list()})
+		p.step(WatchProgress{Version: version, Listed: true})
+		p.remove(p.cfg.Lease)
+		p.remove("lease-b") // in a gap of the watch
+		p.m.end(ErrVanished)
+		p.restart("a_2")
+		p.run(MaxLeaseDuration + time.Minute)
+		p.wantStates(p.all(), nil)
+	})
+	t.Run("joining", func(t *testing.T) { // it has not said what it knew: no cold start
+		b := newDriver(t).peerRecord("b", PhaseJoining)
+		b.Newcomer = ""
+		p := newNewcomer(t, map[string]Record{"b": b})
+		p.run(time.Second)
+		if !p.m.knowledge.cold {
+			t.Fatal("not cold")
+		}
+		end(p)
+		if p.m.knowledge.cold {
+			t.Error("cold")
+		}
+		p.run(p.cfg.LeaseDuration + 2*time.Second)
+		p.wantStates(p.all(), nil)
+	})
+}
+
 // R49, R52: b has evicted a and works on everything. Someone applies a's old record again. a reads
 // it, and claims everything again, to check it. It must not publish that it is alone: a process
 // of the same Pod that starts after it would not wait for b, whose Lease was deleted.

@@ -73,7 +73,7 @@ func (m *Machine) listed(e ListResult) {
 			m.noteListed(l)
 		case l.UID == m.own.uid:
 			showsClaims = m.showsClaims(l.Record)
-		default:
+		case !m.list.gone[l.UID]:
 			m.observeSameName(l)
 		}
 	}
@@ -84,6 +84,9 @@ func (m *Machine) listed(e ListResult) {
 		return
 	}
 	m.list.again = 0
+	for _, l := range e.Leases {
+		m.noteRestored(e.Op, l)
+	}
 	if !m.known {
 		m.known, m.knownAt = true, m.now
 		return
@@ -111,6 +114,22 @@ func (m *Machine) noteListed(l Lease) {
 	}
 }
 
+// noteRestored handles a peer's Lease in a quorum list that was sent as the given op. If it is older
+// than what this member had seen before, the server's database was restored. The watch may have
+// shown it in a list that was taken for one on its way (see [Machine.observe]): it does not show
+// it twice.
+func (m *Machine) noteRestored(op uint64, l Lease) {
+	p := m.peers[l.Name]
+	if p == nil || !p.ahead || op <= p.seenAfter || CompareVersions(l.Version, p.lease.Version) >= 0 {
+		return
+	}
+	unseen := p.unseen || p.lease.UID != l.UID
+	p.ahead = false
+	m.observe(l, true)
+	p = m.peers[l.Name]
+	p.ahead, p.relisted, p.unseen = true, false, unseen
+}
+
 // showsClaims reports whether the record, of this member's Lease in a list, shows the writes
 // that were confirmed before the list was sent, and claims what the list was sent for (R17).
 // It may also show a later write, of which the outcome is not known yet.
@@ -136,6 +155,13 @@ func (l *listing) discard(unsure ring.Set) {
 		if l.clear.Has(p) {
 			l.clear.Remove(p)
 		}
+	}
+}
+
+// ends handles the end of a Lease: the list in flight may be older.
+func (l *listing) ends(uid string) {
+	if l.op != 0 {
+		l.gone[uid] = true
 	}
 }
 

@@ -166,7 +166,7 @@ func New(cfg Config) *Machine {
 		viewDirty:      true,
 		caches:         caches{published: map[string]map[string]watermark{}},
 	}
-	m.own.fenced = true
+	m.own.fenced, m.own.ends = true, map[string]bool{}
 	m.parts = newPartitions(cfg.Parameters)
 	m.view, _ = ring.New(cfg.Parameters, nil)
 	return m
@@ -227,6 +227,9 @@ func (m *Machine) Step(now Time, event Event) []Action {
 func (m *Machine) followWatch(event Event) {
 	switch e := event.(type) {
 	case LeaseObserved:
+		if e.Listed {
+			m.noteFirst(e.Lease)
+		}
 		if was, known := m.knowledge.leases[e.Lease.UID]; known && e.Ahead && CompareVersions(e.Lease.Version, was.Version) < 0 {
 			e.Lease = was // a list has shown it to the earlier machine, and the watch has not
 		}

@@ -66,6 +66,26 @@ func (m *Machine) takeBack(set mutantring.Set, to partitionState) {
 			Old:  "if p != nil && p.ahead && (!listed || !p.relisted)",
 			New:  "if p != nil && p.ahead && (!listed || !p.relisted) && !MUTANT_ON",
 		}}},
+		{Name: "takes a restored Lease for one that was on its way", Edits: []mutation.Edit{{ // R32, R64
+			File: "list.go",
+			Old:  "p == nil || !p.ahead || op <= p.seenAfter",
+			New:  "p == nil || MUTANT_ON || !p.ahead || op <= p.seenAfter",
+		}}},
+		{Name: "takes an old list for that of a restored database", Edits: []mutation.Edit{{ // R32
+			File: "list.go",
+			Old:  "|| op <= p.seenAfter ||",
+			New:  "|| op <= p.seenAfter && !MUTANT_ON ||",
+		}}},
+		{Name: "waits for an edited Lease that ended between two machines", Edits: []mutation.Edit{{ // R49, R64
+			File: "peers.go",
+			Old:  "\tdelete(m.knowledge.hidden, last.UID)",
+			New:  "\tif _, known := m.peers[last.Name]; known || !MUTANT_ON {\n\t\tdelete(m.knowledge.hidden, last.UID)\n\t}",
+		}}},
+		{Name: "believes a read of a Lease whose end the watch has shown", Edits: []mutation.Edit{{ // R43
+			File: "acquire.go",
+			Old:  "\tm.own.ends[e.Last.UID] = true\n",
+			New:  "\tm.own.ends[e.Last.UID] = !MUTANT_ON\n",
+		}}},
 		{Name: "takes what its predecessor has handled for gone", Edits: []mutation.Edit{{
 			File: "newcomer.go",
 			Old:  "return p.unseen && CompareVersions(p.lease.Version, e.Version) <= 0",
@@ -97,9 +117,9 @@ func (m *Machine) takeBack(set mutantring.Set, to partitionState) {
 			New:  "case MUTANT_ON && m.known || m.list.gone[l.UID] ||",
 		}}},
 		{Name: "blocks for a listed Lease whose end the watch has shown", Edits: []mutation.Edit{{ // R29
-			File: "peers.go",
-			Old:  "if m.list.op != 0 {",
-			New:  "if m.list.op != 0 && !MUTANT_ON {",
+			File: "list.go",
+			Old:  "if l.op != 0 {",
+			New:  "if l.op != 0 && !MUTANT_ON {",
 		}}},
 		{Name: "takes a Lease that ended before the watch started for a live one", Edits: []mutation.Edit{{
 			File: "list.go",
@@ -125,6 +145,21 @@ func (m *Machine) takeBack(set mutantring.Set, to partitionState) {
 			File: "newcomer.go",
 			Old:  "CompareVersions(r.Watched, l.Version) <= 0\n",
 			New:  "(CompareVersions(r.Watched, l.Version) <= 0 || MUTANT_ON)\n",
+		}}},
+		{Name: "judges its first list by what it has learned since", Edits: []mutation.Edit{{ // R49
+			File: "machine.go",
+			Old:  "\t\tif e.Listed {\n\t\t\tm.noteFirst(",
+			New:  "\t\tif e.Listed && !MUTANT_ON {\n\t\t\tm.noteFirst(",
+		}}},
+		{Name: "forgets what its predecessor has read of the first list", Edits: []mutation.Edit{{ // R49
+			File: "newcomer.go",
+			Old:  "\tk.awaited, k.hidden, k.leases = cloned(k.awaited), cloned(k.hidden), cloned(k.leases)\n",
+			New:  "\tk.awaited, k.hidden, k.leases = cloned(k.awaited), cloned(k.hidden), cloned(k.leases)\n\tif MUTANT_ON && k.listed == \"\" {\n\t\tclear(k.awaited)\n\t}\n",
+		}}},
+		{Name: "starts cold although a Lease was edited", Edits: []mutation.Edit{{ // R49
+			File: "newcomer.go",
+			Old:  "\t\tk.hidden[l.UID] = true\n\t\tm.noteWitness()\n",
+			New:  "\t\tk.hidden[l.UID] = true\n\t\tif !MUTANT_ON {\n\t\t\tm.noteWitness()\n\t\t}\n",
 		}}},
 		{Name: "starts cold although a member was evicted", Edits: []mutation.Edit{{
 			File: "newcomer.go",
@@ -277,8 +312,8 @@ func (m *Machine) takeBack(set mutantring.Set, to partitionState) {
 		}}},
 		{Name: "starts cold although a witness has gone", Edits: []mutation.Edit{{
 			File: "peers.go",
-			Old:  "\t\t\tm.noteWitness() // it has not said what it knew\n",
-			New:  "\t\t\tdelete(m.knowledge.awaited, last.UID)\n\t\t\tif !MUTANT_ON {\n\t\t\t\tm.noteWitness()\n\t\t\t}\n",
+			Old:  "\t\tm.noteWitness() // it has not said what it knew\n",
+			New:  "\t\tdelete(m.knowledge.awaited, last.UID)\n\t\tif !MUTANT_ON {\n\t\t\tm.noteWitness()\n\t\t}\n",
 		}}},
 		{Name: "starts cold after another process of its name", Edits: []mutation.Edit{{
 			File: "acquire.go",
@@ -466,6 +501,12 @@ func (m *Machine) takeBack(set mutantring.Set, to partitionState) {
 // after its member has claimed more.
 var unitTests = map[string]string{
 	"takes what its predecessor has handled for gone":                    "TestR49_AMachineThatEndsWithinAListOfTheWatch",
+	"judges its first list by what it has learned since":                 "TestR49_AFirstListOlderThanTheQuorumList",
+	"forgets what its predecessor has read of the first list":            "TestR49_AFirstListOlderThanTheQuorumList",
+	"takes an old list for that of a restored database":                  "TestR32_AListThatWasSentBeforeAnEvictionIsNoEdit",
+	"waits for an edited Lease that ended between two machines":          "TestR49_ALeaseOfTheFirstListThatEndsBetweenTwoMachines",
+	"believes a read of a Lease whose end the watch has shown":           "TestR30_AHeldLeaseOfTheMembersNameIsDeleted",
+	"starts cold although a Lease was edited":                            "TestR49_ARestoredRecordExtendsTheWait",
 	"publishes that it is alone before it has checked that":              "TestR52_AnUnsureMemberIsNotAlone",
 	"forgets what it knew of peers when it restarts in place":            "TestR64_ARecordThatIsShownBetweenTwoMachinesIsJudged",
 	"works before it is settled":                                         "TestR49_ANewcomerWaitsForASettledMember",

@@ -19,12 +19,12 @@ type Knowledge struct {
 	at      Time          // when that list arrived
 	wait    time.Duration // the longest lease duration that others know of
 	cold    bool          // nothing shows that a member has been at work
-	witness bool          // something does: a process before this one, or an eviction
+	witness bool          // something does: that list, a process before this one, or an eviction
 	// hidden has the UIDs of the Leases in that list whose records were edited: they may hide a
 	// longer duration. They are not changed after that list, except that they are removed.
 	hidden map[string]bool
-	// awaited has, of a cold one, the UIDs of the joining members in that list whose records
-	// it has to read.
+	// awaited has the UIDs of the joining members in that list whose records a cold one has to
+	// read.
 	awaited map[string]bool
 	// leases are the last states, with their records as they were judged, of Leases that are gone
 	// and still block, and of those that the earlier machine saw, by UID (R32): if such a Lease
@@ -33,17 +33,26 @@ type Knowledge struct {
 }
 
 func (k Knowledge) clone() Knowledge {
-	k.awaited, k.hidden, k.leases = maps.Clone(k.awaited), maps.Clone(k.hidden), maps.Clone(k.leases)
-	if k.leases == nil {
-		k.leases = map[string]Lease{}
-	}
+	k.awaited, k.hidden, k.leases = cloned(k.awaited), cloned(k.hidden), cloned(k.leases)
 	return k
+}
+
+func cloned[V any](m map[string]V) map[string]V {
+	if m == nil {
+		return map[string]V{}
+	}
+	return maps.Clone(m)
 }
 
 // Knowledge returns the knowledge for the machine that follows this one.
 func (m *Machine) Knowledge() Knowledge {
 	k := m.knowledge.clone()
 	k.lease = cmp.Or(m.own.uid, k.lease)
+	for _, p := range m.peers {
+		if p.unseen {
+			delete(k.hidden, p.lease.UID) // its tombstone counts: see [Machine.Tombstones]
+		}
+	}
 	if m.wentBack {
 		clear(k.leases) // records with a lower seq are no edits
 		return k
@@ -84,28 +93,39 @@ func (m *Machine) progress(e WatchProgress) {
 	if k.settled || k.listed != "" {
 		return
 	}
-	k.listed, k.at, k.awaited, k.hidden = e.Version, m.now, map[string]bool{}, map[string]bool{}
-	k.cold = !m.cfg.Quarantine && !k.witness
 	for _, p := range m.peers {
-		if p.lease.Record.Edited {
-			k.hidden[p.lease.UID] = true
-		}
-		switch r := p.lease.Record; {
-		case r.Void():
-		case r.Phase == PhaseJoining:
-			k.awaited[p.lease.UID] = true
-		default:
-			k.cold = false
-		}
+		m.noteFirst(p.lease) // a quorum list may have shown more
 	}
+	k.listed, k.at = e.Version, m.now
+	k.cold = !m.cfg.Quarantine && !k.witness
 	for _, p := range m.peers {
 		m.learn(p.lease)
 	}
 }
 
-// noteWitness records that this is no cold start: an earlier process of this member's name, or
-// a member that has evicted another one, has been at work, perhaps together with others whose
-// Leases were deleted.
+// noteFirst handles a peer's Lease in a newcomer's first list: as this list shows it, also if a
+// quorum list that was sent later has shown that its member has left since.
+func (m *Machine) noteFirst(l Lease) {
+	k, r := &m.knowledge, l.Record
+	if k.settled || k.listed != "" || l.Name == m.cfg.Lease {
+		return
+	}
+	switch {
+	case r.Edited:
+		k.hidden[l.UID] = true
+		m.noteWitness()
+	case r.Void():
+	case r.Phase == PhaseJoining:
+		k.awaited[l.UID] = true
+	default:
+		m.noteWitness()
+	}
+	m.learn(l)
+}
+
+// noteWitness records that this is no cold start: a member that the first list shows, an earlier
+// process of this member's name, or a member that has evicted another one, has been at work,
+// perhaps together with others whose Leases were deleted.
 func (m *Machine) noteWitness() { m.knowledge.witness, m.knowledge.cold = true, false }
 
 // learn handles a record that may make a newcomer settled: one that a settled member has

@@ -420,3 +420,134 @@ func TestR49_ARestoredRecordExtendsTheWait(t *testing.T) {
 		p.wantStates(p.all(), nil)
 	})
 }
+
+// The response to the first list of the watch is slow: the quorum list that follows the CREATE is sent
+// later, and handled first. The first list decides whether this is a cold start, also if its member has
+// left since. b has not seen that the Lease of x was deleted (its watch lags). x is cut off, and works.
+func TestR49_AFirstListOlderThanTheQuorumList(t *testing.T) {
+	left := func(_ *driver, b Record) Record { b.Holder, b.Phase = "", PhaseDraining; return b }
+	for _, c := range []struct {
+		name   string
+		first  func(*driver, Record) Record
+		then   func(*driver, Record) Record
+		longer bool // until the first list is 40 s old
+	}{
+		{name: "active, released", then: left},
+		{name: "draining, released", first: func(_ *driver, b Record) Record { b.Phase = PhaseDraining; return b }, then: left},
+		{name: "joining, released", first: func(_ *driver, b Record) Record { b.Phase, b.Newcomer = PhaseJoining, ""; return b }, then: left},
+		{name: "evicted, replaced", first: func(_ *driver, b Record) Record {
+			return Record{Member: "b", Phase: PhaseDraining, EvictedBy: "d_1"}
+		}, then: func(p *driver, b Record) Record {
+			p.remove("lease-b")
+			b.Holder, b.Phase, b.Newcomer, b.Watched = "b_2", PhaseJoining, Cold, p.server.Version()
+			return b
+		}},
+		{name: "active, evicted", longer: true, first: func(_ *driver, b Record) Record { b.Longest = 40 * time.Second; return b }, then: func(*driver, Record) Record {
+			return Record{Member: "b", Phase: PhaseDraining, EvictedBy: "d_1"}
+		}},
+	} {
+		for order, in := range map[string]struct{ quorumFirst, ends bool }{
+			"the quorum list is handled first": {quorumFirst: true},
+			"the first list is handled first":  {},
+			"the machine ends within the list": {ends: true}, // and what waits for it is not the first list any more
+		} {
+			t.Run(c.name+", "+order, func(t *testing.T) {
+				p := newDriver(t)
+				p.m, p.did = New(p.cfg), nil
+				p.step(Tick{})
+				p.step(Synced{})
+				p.put("lease-x", p.peerRecord("x", PhaseActive, p.all()...))
+				b := p.peerRecord("b", PhaseActive)
+				b.Watched, b.Seq = p.server.Version(), 5
+				p.put("lease-b", b)
+				if c.first != nil {
+					p.put("lease-b", c.first(p, b))
+				}
+				p.remove("lease-x")
+				first, version := p.list(), p.server.Version() // served now, answered later
+
+				p.step(GetResult{Op: take[GetLease](p).Op, Outcome: NotFound})
+				create := take[CreateLease](p)
+				b.Seq++
+				p.put("lease-b", c.then(p, b))
+				p.step(WriteResult{Op: create.Op, Outcome: OK, Lease: p.commit(create)})
+				list := ListResult{Op: take[ListLeases](p).Op, Outcome: OK, Leases: p.list()}
+				if in.quorumFirst {
+					p.step(list)
+				}
+				for _, l := range first {
+					p.step(LeaseObserved{Lease: l, Listed: true})
+				}
+				if in.ends {
+					p.remove(p.cfg.Lease)
+					p.m.end(ErrVanished)
+					p.restart("a_2", "lease-b")
+				}
+				p.step(WatchProgress{Version: version, Listed: true})
+				if !in.quorumFirst && !in.ends {
+					p.step(list)
+				}
+				p.show("lease-b")
+				p.serve()
+				p.show(p.cfg.Lease)
+				wait := 14 * time.Second
+				if c.longer {
+					wait = 39 * time.Second
+				}
+				p.quiet(wait, p.all()...)
+				p.run(5 * time.Second)
+				if n := len(p.in(ring.Active)); n == 0 {
+					t.Error("works on nothing although x has stopped")
+				}
+			})
+		}
+	}
+}
+
+// R46, R49, L1: a newcomer sees a joining member, which dies, and whose record is edited. In the view its
+// phase is still joining. The newcomer must not wait for a record of it in a cold start, which it does not
+// end by evicting it.
+func TestR49_AJoiningLeaseThatIsEdited(t *testing.T) {
+	for name, c := range map[string]struct{ inQuorumList, inFirstList bool }{
+		"between the quorum list and the first list": {inFirstList: true},
+		"between the first list and the quorum list": {inQuorumList: true},
+		"before both lists":                          {true, true},
+		"after both lists":                           {},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newDriver(t)
+			p.m, p.did = New(p.cfg), nil
+			p.step(Tick{})
+			p.step(Synced{})
+			p.step(GetResult{Op: take[GetLease](p).Op, Outcome: NotFound})
+			create := take[CreateLease](p)
+			p.step(WriteResult{Op: create.Op, Outcome: OK, Lease: p.commit(create)})
+			b := p.peerRecord("b", PhaseJoining)
+			b.Newcomer = Cold
+			joining := p.put("lease-b", b)
+			var list, first []Lease
+			if list, first = p.list(), p.list(); c.inQuorumList || c.inFirstList {
+				p.put("lease-b", edited("b_1"))
+			}
+			version := joining.Version
+			if c.inQuorumList {
+				list = p.list()
+			}
+			if c.inFirstList {
+				first, version = p.list(), p.server.Version()
+			}
+			p.step(ListResult{Op: take[ListLeases](p).Op, Outcome: OK, Leases: list})
+			for _, l := range first {
+				p.step(LeaseObserved{Lease: l, Listed: true})
+			}
+			p.step(WatchProgress{Version: version, Listed: true})
+			if !c.inQuorumList && !c.inFirstList {
+				p.put("lease-b", edited("b_1"))
+			}
+			p.show("lease-b")
+			p.quiet(10*time.Second, p.all()...)
+			p.run(2*MaxLeaseDuration + time.Minute)
+			p.wantStates(p.all(), nil)
+		})
+	}
+}

@@ -19,7 +19,11 @@ type own struct {
 	// which they were sent. A read may still confirm one of them (R40).
 	unconfirmed []*request
 
-	gone    bool   // the watch has shown the end of the Lease, and it was not read since
+	gone bool // the watch has shown the end of the Lease, and it was not read since
+	// ends has the UIDs of the Leases of this name of which the watch has shown the end since
+	// the last read was sent.
+	ends map[string]bool
+
 	uid     string // "" until the Lease was created
 	created time.Time
 	version string // "" if unknown: the Lease must be read before it is written again (R4)
@@ -160,6 +164,7 @@ func (m *Machine) phase() Phase {
 
 // get returns the request that reads this member's Lease.
 func (m *Machine) get(r *request) GetLease {
+	clear(m.own.ends)
 	return GetLease{Op: r.id, UID: cmp.Or(m.own.uid, m.knowledge.lease), Timeout: m.timeout()}
 }
 
@@ -335,7 +340,7 @@ func (m *Machine) got(e GetResult) {
 		return
 	}
 	l := e.Lease
-	if e.Outcome == OK {
+	if e.Outcome == OK && !m.own.ends[l.UID] {
 		m.observeSameName(l)
 	}
 	switch {

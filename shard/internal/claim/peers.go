@@ -35,13 +35,14 @@ type peer struct {
 	ahead          bool   // the watch may still show earlier versions
 	relisted       bool   // the watch has ended a list since ahead was set
 	unseen         bool   // a list has shown it, and the watch has not
+	seenAfter      uint64 // op of the last request before lease was seen: those with a higher one were sent later
 }
 
 // observe handles a Lease that the watch shows. Watch events are in order, so the newest
 // one always counts. Its version is not compared with earlier ones, because after a
 // restore of the server's database versions continue from a lower number. Only what is older than
 // a list has shown does not count: events until the watch has come to that version, and the list
-// that it may be in. A later list may be that of a restored database.
+// that it may be in. A later list may be that of a restored database (see [Machine.noteRestored]).
 //
 // A list may show it after a gap, in which there may have been other versions.
 func (m *Machine) observe(l Lease, listed bool) {
@@ -97,7 +98,7 @@ func (m *Machine) observe(l Lease, listed bool) {
 		}
 	}
 	m.dropTombstones(l.UID) // its record counts instead
-	p.lease, p.refusedOp = l, 0
+	p.lease, p.refusedOp, p.seenAfter = l, 0, m.lastOp
 	if !l.Record.Edited || p.failures == 0 { // otherwise it may be what a webhook has made of this member's eviction
 		p.retryAt, p.failures = Time{}, 0
 	}
@@ -173,9 +174,11 @@ func (m *Machine) observeOwn(l Lease) {
 // final state, the process may have claimed anything since.
 func (m *Machine) removePeer(last Lease, final bool) {
 	m.noteWatermarks(last)
-	if m.list.op != 0 {
-		m.list.gone[last.UID] = true
+	m.list.ends(last.UID)
+	if m.knowledge.awaited[last.UID] {
+		m.noteWitness() // it has not said what it knew
 	}
+	delete(m.knowledge.hidden, last.UID) // its tombstone blocks everything for as long
 	since := m.now
 	if p := m.peers[last.Name]; p == nil || p.lease.UID != last.UID {
 		last = m.judgeInherited(last)
@@ -184,10 +187,6 @@ func (m *Machine) removePeer(last Lease, final bool) {
 		m.parts.left(was.inForce(), Claims{}, p.changeSeenAt)
 		delete(m.peers, last.Name)
 		m.viewDirty, m.parts.blockedDirty = true, true
-		if m.knowledge.awaited[last.UID] {
-			m.noteWitness() // it has not said what it knew
-		}
-		delete(m.knowledge.hidden, last.UID) // its tombstone blocks everything for as long
 		last.Record = judge(was, last.Record)
 		if final && !changed(was, last.Record) {
 			since = p.changeSeenAt // it has written nothing since (R43)

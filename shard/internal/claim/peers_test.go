@@ -507,3 +507,103 @@ func TestR32_TheNextMachineTakesNoVersionThatIsOnItsWayForAnEdit(t *testing.T) {
 		t.Error("what was on its way counts as an edit: the peer claims everything")
 	}
 }
+
+// R32, R64, L1: the database is restored to a state in which b, which has stopped since, holds its
+// Lease. A member reads its own Lease before its watch has listed again: the next machine begins with
+// what the watch had shown before, a void Lease of a higher version. The next list of the watch shows the
+// restored Lease, as a list that was on its way would. It never changes again, so the watch does not
+// show it again. The quorum list tells the two apart.
+func TestR64_ALeaseOfARestoredDatabaseIsNotIgnored(t *testing.T) {
+	for name, c := range map[string]struct {
+		reason      error
+		watchFirst  bool
+		another     bool // the Lease of that name was deleted and created after the backup
+		stillActive bool // the database was restored to a state of another write of b
+	}{
+		"its Lease went back":                   {reason: ErrWentBack, watchFirst: true},
+		"its Lease was not there":               {reason: ErrVanished, watchFirst: true},
+		"the quorum list is first":              {reason: ErrWentBack},
+		"b was active":                          {reason: ErrWentBack, watchFirst: true, stillActive: true},
+		"another Lease":                         {reason: ErrVanished, watchFirst: true, another: true},
+		"another Lease, quorum list is first":   {reason: ErrVanished, another: true},
+		"another Lease, of b at work, is first": {reason: ErrVanished, watchFirst: true, another: true, stillActive: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newDriver(t)
+			p.server.Revision = 1000
+			r := p.peerRecord("b", PhaseActive, p.all()...)
+			r.Seq = 5
+			p.put("lease-b", r)
+			p.show("lease-b")
+			p.join()
+			backup, mine := p.lease("lease-b").Record, p.lease(p.cfg.Lease).Record
+			if c.another {
+				last := p.lease("lease-b")
+				p.remove("lease-b")
+				p.step(LeaseDeleted{Last: last, Final: true})
+			}
+			if r.Seq = 6; !c.stillActive {
+				r = Record{Member: "b", Phase: PhaseDraining, Seq: 6}
+			}
+			p.put("lease-b", r)
+			p.show("lease-b")
+			p.m.wentBack = c.reason == ErrWentBack
+			p.m.end(c.reason)
+			p.restart("a_2", p.cfg.Lease, "lease-b")
+
+			p.server.Revision = 500
+			if c.another {
+				p.remove("lease-b")
+			}
+			p.put("lease-b", backup)
+			if c.reason == ErrWentBack {
+				p.put(p.cfg.Lease, mine)
+			} else {
+				p.remove(p.cfg.Lease)
+			}
+			listed := func() {
+				if c.reason == ErrWentBack {
+					p.step(LeaseObserved{Lease: p.lease(p.cfg.Lease), Listed: true})
+				}
+				p.step(LeaseObserved{Lease: p.lease("lease-b"), Listed: true})
+				p.step(WatchProgress{Version: p.server.Version(), Listed: true})
+			}
+			if !c.watchFirst {
+				p.lists = func(a ListLeases) {
+					p.lists = nil
+					p.step(ListResult{Op: a.Op, Outcome: OK, Leases: p.list()})
+					listed()
+				}
+				p.run(time.Second)
+			} else {
+				listed()
+			}
+			p.run(time.Minute)
+			p.wantStates(p.all(), nil)
+		})
+	}
+}
+
+// This member evicts b, which died before the machine started, while the response to a quorum list is on
+// its way. The list is older than the void Lease, and not that of a restored database.
+func TestR32_AListThatWasSentBeforeAnEvictionIsNoEdit(t *testing.T) {
+	p := newDriver(t)
+	b := p.put("lease-b", p.peerRecord("b", PhaseActive, 0))
+	p.step(LeaseObserved{Lease: b, Listed: true, Ahead: true})
+	var list ListResult
+	p.lists = func(a ListLeases) {
+		if list = (ListResult{Op: a.Op, Outcome: OK, Leases: p.list()}); !p.m.known {
+			p.step(list)
+		}
+	}
+	p.join()
+	p.hang = true
+	p.run(p.cfg.LeaseDuration)
+	evict := p.hung[0].(EvictLease)
+	void := p.put(b.Name, Record{Member: "b", Phase: PhaseDraining, EvictedBy: p.cfg.Holder})
+	p.step(EvictResult{Op: evict.Op, Outcome: OK, Lease: void})
+	p.step(list)
+	if r := p.m.peers["lease-b"].lease.Record; !r.Void() {
+		t.Errorf("the Lease that was evicted is %+v", r)
+	}
+}

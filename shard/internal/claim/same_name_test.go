@@ -33,6 +33,12 @@ func (p *driver) create() {
 	p.t.Helper()
 	p.now = p.now.Add(p.cfg.RenewPeriod) // the machine may read again only after a while
 	p.step(Tick{})
+	p.createNow()
+}
+
+// createNow is create for a machine that reads at once.
+func (p *driver) createNow() {
+	p.t.Helper()
 	create := take[CreateLease](p.answerGet())
 	p.step(WriteResult{Op: create.Op, Outcome: OK, Lease: p.commit(create)})
 	p.step(Synced{})
@@ -180,6 +186,26 @@ func TestR30_AHeldLeaseOfTheMembersNameIsDeleted(t *testing.T) {
 			p.create()
 			p.step(LeaseObserved{Lease: void})
 			p.gone(void)
+		}, nil},
+		{"a read that was sent before its end is late", nil, func(p *driver, other Lease) {
+			p.now = p.now.Add(p.cfg.RenewPeriod)
+			p.step(LeaseObserved{Lease: other})
+			get := take[GetLease](p)
+			p.remove(other.Name)
+			p.gone(other)
+			p.step(GetResult{Op: get.Op, Outcome: OK, Lease: other})
+			p.createNow()
+		}, []int{0, 1}},
+		{"it was released, and a read that was sent before is late", nil, func(p *driver, other Lease) {
+			p.now = p.now.Add(p.cfg.RenewPeriod)
+			p.step(LeaseObserved{Lease: other})
+			get := take[GetLease](p)
+			void := p.release(other)
+			p.step(LeaseObserved{Lease: void})
+			p.remove(other.Name)
+			p.gone(void)
+			p.step(GetResult{Op: get.Op, Outcome: OK, Lease: other})
+			p.createNow()
 		}, nil},
 		{"it was released, as only a read has shown", nil, func(p *driver, other Lease) {
 			p.step(LeaseObserved{Lease: other})
@@ -445,4 +471,47 @@ func TestR30_ACopiedVoidRecordOnTheOtherProcessesLease(t *testing.T) {
 	}
 	p.run(5 * time.Second)
 	p.wantStates(p.all(), nil)
+}
+
+// R43, R64: a member's Lease is deleted. Another process of its name creates its own, and stops. The watch
+// shows all that before the response to a read, or to a quorum list, that was sent meanwhile. It
+// leaves the next machine no tombstone.
+func TestR43_ALateResponseBringsBackNoLeaseOfTheMembersName(t *testing.T) {
+	for _, listed := range []bool{false, true} {
+		p, claim := claimNext(t)
+		if listed {
+			p.step(WriteResult{Op: claim.Op, Outcome: OK, Lease: p.commit(claim)})
+		} else {
+			p.step(WriteResult{Op: claim.Op, Outcome: Conflict})
+		}
+		mine := p.lease(p.cfg.Lease)
+		p.remove(mine.Name)
+		other := p.other("a_2", 0)
+		leases := p.list()
+		void := p.release(other)
+		p.remove(other.Name)
+		p.gone(mine)
+		p.step(LeaseObserved{Lease: void})
+		p.gone(void)
+		if listed {
+			p.step(ListResult{Op: take[ListLeases](p).Op, Outcome: OK, Leases: leases})
+		} else {
+			p.step(GetResult{Op: take[GetLease](p).Op, Outcome: OK, Lease: other})
+		}
+		if list := p.m.Tombstones(); len(list) > 0 {
+			t.Errorf("in a list: %v: the tombstones are %+v", listed, list)
+		}
+	}
+}
+
+// R3, R43: only the label of the ring was removed from the Lease of another process, which the watch
+// shows as its end. A read that is sent after that counts: the member does not read again at once.
+func TestR43_AReadThatIsSentAfterTheEndCounts(t *testing.T) {
+	p := newDriver(t)
+	other := p.other("a_0", 0)
+	p.step(Tick{})
+	p.gone(other)
+	p.answerGet() // sent before
+	p.answerGet()
+	none[GetLease](p)
 }

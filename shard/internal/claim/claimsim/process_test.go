@@ -124,7 +124,7 @@ func (p *process) live(predecessor *claim.Machine) {
 	for _, name := range slices.Sorted(maps.Keys(p.watch.shown)) {
 		l := p.watch.shown[name]
 		if predecessor != nil { // a new process gets everything from its watch
-			p.receive(func() { p.step(claim.LeaseObserved{Lease: l, Listed: true}) })
+			p.receive(func() { p.step(claim.LeaseObserved{Lease: l, Listed: true, Ahead: true}) })
 		}
 	}
 	machine := p.machine

@@ -1,0 +1,76 @@
+// Copyright The Operator Scaling Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package shard_test
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/tom-ludwig/operator-scaling/shard/shardtest"
+)
+
+// R29, R39, S1: a node is cut off, the Pod x on it is force-deleted, and the garbage collector deletes
+// its Lease. The only other member, b, has seen that and has a tombstone. b is stopped, as by a
+// Deployment with the strategy Recreate: it sees no held Lease, and deletes its own, void one, which is
+// the only place where the tombstone is. Its replacement finds no Lease: a cold start.
+func TestAttackR39_TheLastMemberDeletesItsTombstones(t *testing.T) {
+	t.Skip("a works together with x until the fence of x")
+	for name, overlap := range map[string]bool{"b stops, then a starts": false, "control: a starts, then b stops": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				cluster := shardtest.NewCluster()
+				x := start(t, cluster.Client("x"), "x")
+				b := start(t, cluster.Client("b"), "b")
+				time.Sleep(20 * time.Second)
+				oneOwnerEach(t, x, b)
+				cluster.Break("x", shardtest.Unreachable)
+				time.Sleep(100 * time.Millisecond)
+				cluster.Remove(namespace, "foo-x")
+				time.Sleep(time.Second)
+				var a *member
+				if overlap {
+					a = start(t, cluster.Client("a"), "a")
+					time.Sleep(500 * time.Millisecond)
+				}
+				b.stop()
+				time.Sleep(time.Second)
+				t.Logf("%d Leases are left", len(cluster.Leases(namespace)))
+				if !overlap {
+					a = start(t, cluster.Client("a"), "a")
+				}
+				if n := twoAtWork(20*time.Second, x, a); n > 0 {
+					t.Errorf("two members may work on %d keys at once", n)
+				}
+			})
+		})
+	}
+}
+
+// R49, S1: the same, but the watch of b lags by 5 s (less than WatchLagLimit), so b does not know that
+// the Lease of x was deleted. It leaves its void Lease, with a version in watched that is older than
+// the first list of a. A released Lease shows, like an evicted one, that members were at work, but the
+// rule for a cold start does not count it. (docs/protocol.md, section 5, may mean this with "the rest".)
+func TestAttackR49_AReleasedLeaseIsNoColdStart(t *testing.T) {
+	t.Skip("a works together with x until the fence of x")
+	synctest.Test(t, func(t *testing.T) {
+		cluster := shardtest.NewCluster()
+		lagging := newPlannedClient(cluster.Client("b"), func(string) trip { return trip{} })
+		x := start(t, cluster.Client("x"), "x")
+		b := start(t, lagging, "b")
+		time.Sleep(20 * time.Second)
+		oneOwnerEach(t, x, b)
+		lagging.delay(5 * time.Second)
+		cluster.Break("x", shardtest.Unreachable)
+		time.Sleep(10 * time.Millisecond)
+		cluster.Remove(namespace, "foo-x")
+		b.stop()
+		time.Sleep(200 * time.Millisecond)
+		t.Logf("%d Leases are left", len(cluster.Leases(namespace)))
+		a := start(t, cluster.Client("a"), "a")
+		if n := twoAtWork(20*time.Second, x, a); n > 0 {
+			t.Errorf("two members may work on %d keys at once", n)
+		}
+	})
+}
