@@ -90,30 +90,3 @@ func TestAttackR39_TheLastMemberDeletesItsTombstones(t *testing.T) {
 		})
 	}
 }
-
-// R49, S1: the same, but the watch of b lags by 5 s (less than WatchLagLimit), so b does not know that
-// the Lease of x was deleted. It leaves its void Lease, with a version in watched that is older than
-// the first list of a. A released Lease shows, like an evicted one, that members were at work, but the
-// rule for a cold start does not count it. (docs/protocol.md, section 5, may mean this with "the rest".)
-func TestAttackR49_AReleasedLeaseIsNoColdStart(t *testing.T) {
-	t.Skip("a works together with x until the fence of x")
-	synctest.Test(t, func(t *testing.T) {
-		cluster := shardtest.NewCluster()
-		lagging := newPlannedClient(cluster.Client("b"), func(string) trip { return trip{} })
-		x := start(t, cluster.Client("x"), "x")
-		b := start(t, lagging, "b")
-		time.Sleep(20 * time.Second)
-		oneOwnerEach(t, x, b)
-		lagging.delay(5 * time.Second)
-		cluster.Break("x", shardtest.Unreachable)
-		time.Sleep(10 * time.Millisecond)
-		cluster.Remove(namespace, "foo-x")
-		b.stop()
-		time.Sleep(200 * time.Millisecond)
-		t.Logf("%d Leases are left", len(cluster.Leases(namespace)))
-		a := start(t, cluster.Client("a"), "a")
-		if n := twoAtWork(20*time.Second, x, a); n > 0 {
-			t.Errorf("two members may work on %d keys at once", n)
-		}
-	})
-}

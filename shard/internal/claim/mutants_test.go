@@ -131,6 +131,11 @@ func (m *Machine) takeBack(set mutantring.Set, to partitionState) {
 			Old:  "r.EvictedBy != m.cfg.Holder {\n\t\t\tm.noteWitness()\n",
 			New:  "r.EvictedBy != m.cfg.Holder && !MUTANT_ON {\n\t\t\tm.noteWitness()\n",
 		}}},
+		{Name: "starts cold although a member was released", Edits: []mutation.Edit{{ // R49
+			File: "newcomer.go",
+			Old:  "\tif k.listed == \"\" {\n\t\tif r.Void()",
+			New:  "\tif k.listed == \"\" {\n\t\tif r.Void() && (r.EvictedBy != \"\" || !MUTANT_ON)",
+		}}},
 		{Name: "adopts no tombstones of members that are not settled", Edits: []mutation.Edit{{
 			File: "peers.go",
 			Old:  "\tm.adoptTombstones(l)\n\tm.learn(l)\n",
@@ -498,7 +503,8 @@ var unitTests = map[string]string{
 	"takes a Lease that ended before the watch started for a live one":   "TestAPeerThatEndedBeforeTheWatchStarted",
 	"keeps the token of a claim that it made before the fence":           "TestR52_AClaimFromBeforeTheFenceGetsANewToken",
 	"believes that a member has seen a later version than its own write": "TestR49_AWatchedVersionAboveThatOfItsLeaseSaysNothing",
-	"starts cold although a member was evicted":                          "TestR49_AnEvictedLeaseShowsThatAnotherMemberWasAtWork",
+	"starts cold although a member was released":                         "TestR49_AVoidLeaseShowsThatAnotherMemberWasAtWork",
+	"starts cold although a member was evicted":                          "TestR49_AVoidLeaseShowsThatAnotherMemberWasAtWork",
 	"adopts no tombstones of members that are not settled":               "TestR49_ANewcomerWaitsForASettledMember",
 	"does not learn of longer durations from other newcomers":            "TestR49_WhatAnotherNewcomerPublishesLaterCounts",
 	"takes the last claims that it has seen as the final ones":           "TestC1_WhatTheListDoesNotShow",
