@@ -40,3 +40,65 @@ func TestR49_AReleasedLeaseIsNoColdStart(t *testing.T) {
 		})
 	}
 }
+
+// R29, R39, S1: a node is cut off, the Pod x on it is force-deleted, and the garbage collector deletes
+// its Lease. The only other member, b, has seen that and has a tombstone. b is stopped, as by a
+// Deployment with the strategy Recreate. It sees no held Lease, but it must not leave without a trace of
+// the tombstone: for its replacement, a, that would be a cold start.
+func TestR39_TheLastMemberLeavesItsTombstonesToTheNextOne(t *testing.T) {
+	for name, c := range map[string]struct {
+		early   bool          // a starts before b stops
+		pause   time.Duration // between the stop of b and the start of a
+		collect bool          // a starts when b has stopped, and the garbage collector deletes b's Lease first
+	}{
+		"a starts a second after b stops":             {pause: time.Second},
+		"a starts at once":                            {},
+		"a starts when b and its Lease are gone":      {collect: true},
+		"control: a starts half a second before that": {early: true, pause: time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				cluster := shardtest.NewCluster()
+				x := start(t, cluster.Client("x"), "x")
+				b := start(t, cluster.Client("b"), "b")
+				time.Sleep(20 * time.Second)
+				oneOwnerEach(t, x, b)
+				cluster.Break("x", shardtest.Unreachable)
+				time.Sleep(100 * time.Millisecond)
+				cluster.Remove(namespace, "foo-x")
+				time.Sleep(time.Second)
+				var a *member
+				if c.early {
+					a = start(t, cluster.Client("a"), "a")
+					time.Sleep(500 * time.Millisecond)
+				}
+				stopped := time.Now()
+				b.stop()
+				if c.collect {
+					if err := <-b.done; err != nil {
+						t.Error(err)
+					}
+					cluster.Remove(namespace, "foo-b")
+				}
+				time.Sleep(c.pause)
+				if a == nil {
+					a = start(t, cluster.Client("a"), "a")
+				}
+				if n := twoAtWork(20*time.Second, x, a); n > 0 {
+					t.Errorf("two members may work on %d keys at once", n)
+				}
+				oneOwnerEach(t, a)
+				if c.collect {
+					if left := cluster.Leases(namespace); len(left) != 1 {
+						t.Errorf("%d Leases are left", len(left))
+					}
+					if !contains(b.logged(stopped), "stops later") {
+						t.Errorf("b does not say what it waits for: %q", b.logged(stopped))
+					}
+				} else if err := <-b.done; err != nil {
+					t.Error(err)
+				}
+			})
+		})
+	}
+}

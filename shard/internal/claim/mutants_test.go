@@ -176,6 +176,31 @@ func (m *Machine) takeBack(set mutantring.Set, to partitionState) {
 			Old:  "|| m.now.since(m.leftAt) >= m.cfg.Coalesce {",
 			New:  "|| MUTANT_ON || m.now.since(m.leftAt) >= m.cfg.Coalesce {",
 		}}},
+		{Name: "leaves although no other member knows its tombstones", Edits: []mutation.Edit{{ // R39
+			File: "evict.go",
+			Old:  "if m.stage != stopping || len(m.tombstones) == 0 ||",
+			New:  "if MUTANT_ON || m.stage != stopping || len(m.tombstones) == 0 ||",
+		}}},
+		{Name: "leaves its tombstones to a member that has not seen that it stops", Edits: []mutation.Edit{{ // R39
+			File: "evict.go",
+			Old:  "\t\t\tCompareVersions(r.Watched, m.own.phaseSince) >= 0 &&",
+			New:  "\t\t\t(CompareVersions(r.Watched, m.own.phaseSince) >= 0 || MUTANT_ON) &&",
+		}}},
+		{Name: "leaves its tombstones to a member that stops, too", Edits: []mutation.Edit{{ // R39
+			File: "evict.go",
+			Old:  "if !r.Void() && !r.Edited && r.Phase != PhaseDraining &&",
+			New:  "if !r.Void() && !r.Edited && (r.Phase != PhaseDraining || MUTANT_ON) &&",
+		}}},
+		{Name: "deletes its Lease and the tombstones on it", Edits: []mutation.Edit{{ // R39
+			File: "own.go",
+			Old:  "case m.stage == leaving && len(m.tombstones) > 0:",
+			New:  "case m.stage == leaving && len(m.tombstones) > 0 && !MUTANT_ON:",
+		}}},
+		{Name: "deletes the tombstones on another void Lease", Edits: []mutation.Edit{{ // R39
+			File: "evict.go",
+			Old:  "!m.sweepFailed && !m.hasLastTombstone(p)",
+			New:  "!m.sweepFailed && (!m.hasLastTombstone(p) || MUTANT_ON)",
+		}}},
 		{Name: "activates without a list", Edits: []mutation.Edit{{
 			File: "partitions.go",
 			Old:  `may && m.list.clear.Has(p) &&`,
@@ -504,6 +529,10 @@ var unitTests = map[string]string{
 	"keeps the token of a claim that it made before the fence":           "TestR52_AClaimFromBeforeTheFenceGetsANewToken",
 	"believes that a member has seen a later version than its own write": "TestR49_AWatchedVersionAboveThatOfItsLeaseSaysNothing",
 	"starts cold although a member was released":                         "TestR49_AVoidLeaseShowsThatAnotherMemberWasAtWork",
+	"leaves its tombstones to a member that has not seen that it stops":  "TestR39_AMemberLeavesItsTombstonesToOneThatStays",
+	"leaves its tombstones to a member that stops, too":                  "TestR39_AMemberLeavesItsTombstonesToOneThatStays",
+	"deletes its Lease and the tombstones on it":                         "TestR39_TheLastMemberLeavesALongTombstoneOnItsLease",
+	"deletes the tombstones on another void Lease":                       "TestR39_TheLastMemberDeletesNoTombstoneOfAnother",
 	"starts cold although a member was evicted":                          "TestR49_AVoidLeaseShowsThatAnotherMemberWasAtWork",
 	"adopts no tombstones of members that are not settled":               "TestR49_ANewcomerWaitsForASettledMember",
 	"does not learn of longer durations from other newcomers":            "TestR49_WhatAnotherNewcomerPublishesLaterCounts",
