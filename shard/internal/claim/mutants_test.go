@@ -136,6 +136,16 @@ func (m *Machine) takeBack(set mutantring.Set, to partitionState) {
 			Old:  "\tif k.listed == \"\" {\n\t\tif r.Void()",
 			New:  "\tif k.listed == \"\" {\n\t\tif r.Void() && (r.EvictedBy != \"\" || !MUTANT_ON)",
 		}}},
+		{Name: "adopts a tombstone again that has expired", Edits: []mutation.Edit{{ // R29
+			File: "tombstones.go",
+			Old:  "|| m.ended[t.UID] || m.lapsed[t.key()] {",
+			New:  "|| m.ended[t.UID] || m.lapsed[t.key()] && !MUTANT_ON {",
+		}}},
+		{Name: "writes at once when it adopts a merged tombstone again", Edits: []mutation.Edit{{ // R29
+			File: "tombstones.go",
+			Old:  "m.tombstonesDue || !m.lapsed[t.key()]",
+			New:  "m.tombstonesDue || !m.lapsed[t.key()] || MUTANT_ON",
+		}}},
 		{Name: "adopts no tombstones of members that are not settled", Edits: []mutation.Edit{{
 			File: "peers.go",
 			Old:  "\tm.adoptTombstones(l)\n\tm.learn(l)\n",
@@ -529,6 +539,8 @@ var unitTests = map[string]string{
 	"keeps the token of a claim that it made before the fence":           "TestR52_AClaimFromBeforeTheFenceGetsANewToken",
 	"believes that a member has seen a later version than its own write": "TestR49_AWatchedVersionAboveThatOfItsLeaseSaysNothing",
 	"starts cold although a member was released":                         "TestR49_AVoidLeaseShowsThatAnotherMemberWasAtWork",
+	"adopts a tombstone again that has expired":                          "TestR29_ANewcomerCountsTheTimeOfATombstoneOnce",
+	"writes at once when it adopts a merged tombstone again":             "TestR29_NewcomersDoNotKeepATombstoneAliveForEachOther",
 	"leaves its tombstones to a member that has not seen that it stops":  "TestR39_AMemberLeavesItsTombstonesToOneThatStays",
 	"leaves its tombstones to a member that stops, too":                  "TestR39_AMemberLeavesItsTombstonesToOneThatStays",
 	"deletes its Lease and the tombstones on it":                         "TestR39_TheLastMemberLeavesALongTombstoneOnItsLease",

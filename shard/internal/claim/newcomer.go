@@ -150,7 +150,7 @@ func (m *Machine) updateKnowledge() {
 
 func (m *Machine) settle() {
 	m.knowledge = Knowledge{lease: m.knowledge.lease, settled: true, leases: m.knowledge.leases}
-	m.ended = nil
+	m.ended, m.lapsed = nil, nil
 }
 
 // mayBecomeActive reports whether this member may publish that it is active. Until a cold
