@@ -148,8 +148,8 @@ type Config struct {
 	// counted. Default: [AllowOutsideWrites].
 	OutsideWrites OutsideWritePolicy
 	// Quarantine makes a new member wait one LeaseDuration before it claims
-	// anything. It is needed only if Leases may be deleted by hand while every member
-	// that knew of them is deleted, too. Default off.
+	// anything. It is needed only if Leases of running members may be deleted while every
+	// member that knew of them is deleted with its Lease, too. Default off.
 	Quarantine bool
 
 	// OnOverrun is called with the items of the work that is still in flight

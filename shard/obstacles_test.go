@@ -61,6 +61,7 @@ func TestR89_ALeftoverLeaseIsReported(t *testing.T) {
 			t.Errorf("%d lines in ten minutes", n)
 		}
 		end(t, a)
+		cluster.Remove(namespace, "foo-a") // it keeps what a has remembered
 		b := start(t, cluster.Client("b"), "b")
 		time.Sleep(10 * time.Second)
 		oneOwnerEach(t, b)

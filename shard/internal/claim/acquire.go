@@ -136,7 +136,7 @@ func (m *Machine) observeSameName(l Lease) {
 	}
 	switch {
 	case l.UID == m.knowledge.lease: // of this process
-	case l.Record.Void() && (l.Record.EvictedBy == "" || l.Record.EvictedBy == m.cfg.Holder):
+	case l.Record.Void(): // see learn
 	case l.Record.Newcomer == Alone && !l.Record.Edited && m.provenDead(l):
 	default:
 		m.noteWitness()

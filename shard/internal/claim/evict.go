@@ -221,9 +221,12 @@ func (m *Machine) seesHeldLease() bool {
 }
 
 // sweepAll deletes the void Leases that are left when the last member leaves (R39), once
-// each. It returns false when that has ended, or when the server does not answer.
+// each, except those that may be the only ones with a tombstone. It returns false when that has
+// ended, or when the server does not answer.
 func (m *Machine) sweepAll() (sweeping bool) {
-	for _, p := range m.peersWhere(func(p *peer) bool { return p.lease.Record.Void() && p.op == 0 && !p.sweptLast && !m.sweepFailed }) {
+	for _, p := range m.peersWhere(func(p *peer) bool {
+		return p.lease.Record.Void() && p.op == 0 && !p.sweptLast && !m.sweepFailed && !m.hasLastTombstone(p)
+	}) {
 		if !m.mayRemove() {
 			break
 		}
@@ -231,6 +234,43 @@ func (m *Machine) sweepAll() (sweeping bool) {
 		m.do(m.deletion(p))
 	}
 	return len(m.removals) > 0
+}
+
+// hasLastTombstone reports whether the void Lease of a peer has a tombstone that has not expired
+// yet. It is asked only while this member has none itself.
+func (m *Machine) hasLastTombstone(p *peer) bool {
+	return slices.ContainsFunc(p.lease.Record.Tombstones, func(t Tombstone) bool {
+		return m.now.Mono < p.changeSeenAt.Add(t.Remaining).Mono
+	})
+}
+
+// StaysFor returns for how long a member that stops keeps its Lease at most, although nothing is
+// in flight, because it has tombstones that no other member may know (R39): the garbage
+// collector deletes its Lease soon after its Pod is gone, and a member that starts then would
+// find no trace of them. It is 0 for a member that need not wait.
+func (m *Machine) StaysFor() time.Duration {
+	if m.stage != stopping || len(m.tombstones) == 0 || m.hasHeir() {
+		return 0
+	}
+	last := time.Duration(0)
+	for _, t := range m.tombstones {
+		last = max(last, t.until.since(m.now))
+	}
+	return max(0, min(last, m.stoppedAt.Add(m.cfg.LeaseDuration).since(m.now)))
+}
+
+// hasHeir reports whether another member knows the tombstones, and stays: it is settled, and
+// has written, not as one that stops, after its watch has shown that this one stops. If it stops
+// later, this member is no heir to it.
+func (m *Machine) hasHeir() bool {
+	for _, p := range m.peers {
+		r := &p.lease.Record
+		if !r.Void() && !r.Edited && r.Phase != PhaseDraining && r.Newcomer.IsSettled() && m.own.phase == PhaseDraining &&
+			CompareVersions(r.Watched, m.own.phaseSince) >= 0 && CompareVersions(r.Watched, p.lease.Version) <= 0 {
+			return true
+		}
+	}
+	return false
 }
 
 func (m *Machine) deletion(p *peer) DeleteLease {

@@ -100,8 +100,9 @@ type Machine struct {
 	peers         map[string]*peer    // by Lease name, without this member's Lease
 	removals      map[uint64]struct{} // evictions and deletions of peers' Leases in flight, by Op
 	tombstones    map[tombstoneKey]tombstone
-	tombstonesDue bool   // there is one that no write has published
-	watched       string // the version to which the watch has come
+	lapsed        map[tombstoneKey]bool // those whose time this newcomer has counted to its end (R29)
+	tombstonesDue bool                  // there is one that no write has published
+	watched       string                // the version to which the watch has come
 	knowledge     Knowledge
 	wentBack      bool // the server was restored: what this machine knew of peers is no longer true
 	newcomerSeen  newcomerSeen
@@ -158,6 +159,7 @@ func New(cfg Config) *Machine {
 		peers:          map[string]*peer{},
 		removals:       map[uint64]struct{}{},
 		tombstones:     map[tombstoneKey]tombstone{},
+		lapsed:         map[tombstoneKey]bool{},
 		ended:          map[string]bool{},
 		knowledge:      cfg.Knowledge.clone(),
 		sameNameLeases: map[string]sameNameLease{},

@@ -19,7 +19,7 @@ type Knowledge struct {
 	at      Time          // when that list arrived
 	wait    time.Duration // the longest lease duration that others know of
 	cold    bool          // nothing shows that a member has been at work
-	witness bool          // something does: that list, a process before this one, or an eviction
+	witness bool          // something does: that list, or a process before this one
 	// hidden has the UIDs of the Leases in that list whose records were edited: they may hide a
 	// longer duration. They are not changed after that list, except that they are removed.
 	hidden map[string]bool
@@ -123,9 +123,9 @@ func (m *Machine) noteFirst(l Lease) {
 	m.learn(l)
 }
 
-// noteWitness records that this is no cold start: a member that the first list shows, an earlier
-// process of this member's name, or a member that has evicted another one, has been at work,
-// perhaps together with others whose Leases were deleted.
+// noteWitness records that this is no cold start: an earlier process of this member's name, or a
+// member that the first list shows, has been at work, perhaps together with others whose Leases were
+// deleted. A member that was released may have left before its watch has shown that.
 func (m *Machine) noteWitness() { m.knowledge.witness, m.knowledge.cold = true, false }
 
 // learn handles a record that may make a newcomer settled: one that a settled member has
@@ -139,7 +139,7 @@ func (m *Machine) learn(l Lease) {
 	delete(k.hidden, l.UID)
 	k.wait = max(k.wait, r.Longest)
 	if k.listed == "" {
-		if r.EvictedBy != "" && r.EvictedBy != m.cfg.Holder {
+		if r.Void() && r.EvictedBy != m.cfg.Holder {
 			m.noteWitness()
 		}
 		return
@@ -170,7 +170,7 @@ func (m *Machine) updateKnowledge() {
 
 func (m *Machine) settle() {
 	m.knowledge = Knowledge{lease: m.knowledge.lease, settled: true, leases: m.knowledge.leases}
-	m.ended = nil
+	m.ended, m.lapsed = nil, nil
 }
 
 // mayBecomeActive reports whether this member may publish that it is active. Until a cold

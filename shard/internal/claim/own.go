@@ -37,6 +37,7 @@ type own struct {
 	fenced      bool // also before the first confirmed write
 	confirmedAt Time // when the last confirmation came; zero before the first
 	phase       Phase
+	phaseSince  string   // the version at which that was confirmed
 	watched     string   // in the last write that was sent
 	newcomer    Newcomer // likewise
 
@@ -121,6 +122,8 @@ func (m *Machine) writeOwn() {
 		if CompareVersions(m.watched, m.own.version) >= 0 || m.now.since(m.leftAt) >= m.cfg.Coalesce {
 			m.end(ErrStopped) // peers see the void Lease, and one of them deletes it (R39)
 		}
+	case m.stage == leaving && len(m.tombstones) > 0:
+		m.end(ErrStopped) // its void Lease may be the only place where they are (R39)
 	case m.stage == leaving:
 		if m.sweepAll() {
 			return
@@ -130,7 +133,7 @@ func (m *Machine) writeOwn() {
 	case m.own.version == "":
 		r := m.begin(opGet)
 		m.do(m.get(r))
-	case m.stage == stopping && m.parts.quiescent():
+	case m.stage == stopping && m.parts.quiescent() && m.StaysFor() == 0:
 		m.sendVoid()
 	case m.updateDue():
 		m.sendUpdate()
@@ -254,7 +257,7 @@ func (m *Machine) confirmed(r *request, l Lease) {
 	m.own.failures, m.own.retryAt = 0, Time{}
 	m.own.renewAt = r.sent.Add(m.jitter(m.cfg.RenewPeriod))
 	if m.own.phase != r.phase {
-		m.own.phase = r.phase
+		m.own.phase, m.own.phaseSince = r.phase, l.Version
 		m.viewDirty = true
 	}
 	if r.kind == opVoid {

@@ -248,22 +248,27 @@ func TestR49_APredecessorThatClaimedEverythingDidNotWorkOnEverything(t *testing.
 
 // R49: the first list shows a void Lease that another member evicted. That member was at work,
 // and nothing shows that it has ended: its Pod was force-deleted on a partitioned node, and its
-// Lease was collected. This is as strong a sign as a predecessor that claimed a part.
-func TestR49_AnEvictedLeaseShowsThatAnotherMemberWasAtWork(t *testing.T) {
-	for name, own := range map[string]bool{"of the member's own name": true, "of another name": false} {
-		t.Run(name, func(t *testing.T) {
-			p := newDriver(t)
-			p.m, p.did = New(p.cfg), nil
-			lease, member := "lease-c", "c"
-			if own {
-				lease, member = p.cfg.Lease, p.cfg.Member
-			}
-			l := p.put(lease, Record{Member: member, Phase: PhaseDraining, EvictedBy: "m_1"})
-			p.step(LeaseObserved{Lease: l, Listed: true})
-			p.step(WatchProgress{Version: p.server.Version(), Listed: true})
-			p.step(Synced{})
-			p.quiet(8*time.Second, p.all()...)
-		})
+// Lease was collected. This is as strong a sign as a predecessor that claimed a part. A released
+// Lease is that of a member that may have left before its watch has shown such a deletion.
+func TestR49_AVoidLeaseShowsThatAnotherMemberWasAtWork(t *testing.T) {
+	for what, evictedBy := range map[string]string{"evicted": "m_1", "released": ""} {
+		for name, own := range map[string]bool{"of the member's own name": true, "of another name": false} {
+			t.Run(what+", "+name, func(t *testing.T) {
+				p := newDriver(t)
+				p.m, p.did = New(p.cfg), nil
+				lease, member := "lease-c", "c"
+				if own {
+					lease, member = p.cfg.Lease, p.cfg.Member
+				}
+				l := p.put(lease, Record{Member: member, Phase: PhaseDraining, EvictedBy: evictedBy, Newcomer: Settled})
+				p.step(LeaseObserved{Lease: l, Listed: true})
+				p.step(WatchProgress{Version: p.server.Version(), Listed: true})
+				p.step(Synced{})
+				p.quiet(14*time.Second, p.all()...)
+				p.run(3 * time.Second)
+				p.wantStates(p.all(), nil)
+			})
+		}
 	}
 }
 

@@ -213,6 +213,7 @@ func (m *Machine) Next() time.Duration {
 	}
 	if m.stage == stopping {
 		at(m.stoppedAt.Add(m.cfg.Coalesce))
+		at(m.stoppedAt.Add(m.cfg.LeaseDuration))
 	}
 	if m.stage == leaving {
 		at(m.leftAt.Add(m.cfg.Coalesce))

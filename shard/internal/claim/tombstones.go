@@ -67,7 +67,7 @@ func (m *Machine) putTombstone(t Tombstone, until Time) {
 	known, exists := m.tombstones[t.key()]
 	switch {
 	case !exists:
-		m.tombstonesDue = true
+		m.tombstonesDue = m.tombstonesDue || !m.lapsed[t.key()]
 	case t.key() == merged && until.Mono <= known.until.Mono, t.key() != merged && until.Mono >= known.until.Mono:
 		return // different merged tombstones stand for different Leases
 	}
@@ -93,7 +93,7 @@ func (m *Machine) mayAdopt(t Tombstone) bool {
 	if t.UID == "" {
 		return true
 	}
-	if t.Holder == m.cfg.Holder || t.Holder == m.cfg.Predecessor || m.ended[t.UID] {
+	if t.Holder == m.cfg.Holder || t.Holder == m.cfg.Predecessor || m.ended[t.UID] || m.lapsed[t.key()] {
 		return false
 	}
 	for _, p := range m.peers {
@@ -129,6 +129,9 @@ func (m *Machine) expireTombstones() {
 	for key, t := range m.tombstones {
 		if m.now.Mono >= t.until.Mono {
 			delete(m.tombstones, key)
+			if !m.knowledge.settled { // later it adopts none of others
+				m.lapsed[key] = true
+			}
 			expired = append(expired, key.uid)
 			m.parts.blockedDirty = true
 		}

@@ -376,6 +376,9 @@ func (m *Member) logBlockedDrain() {
 	if draining := m.machine.Draining(); !draining.Empty() {
 		m.logger.Info("A drain is waiting for work to end", "member", m.holder, "partitions", draining.Len(), "items", few(m.Components.Items(draining.HasPoint)))
 	}
+	if d := m.machine.StaysFor(); d > 0 && m.machine.Draining().Empty() {
+		m.logger.Info("This member stops later: no other member knows that Leases were deleted whose processes may still work", "member", m.holder, "leases", m.machine.TombstoneCount(), "atMost", d)
+	}
 	if d := m.changes.stuck(); d >= every {
 		m.logger.Error(nil, "OnChange has not returned; later changes wait for it", "member", m.holder, "running", d)
 	}

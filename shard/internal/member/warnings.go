@@ -158,7 +158,7 @@ func (m *Member) explain(o claim.Obstacle) string {
 			"while a member runs, it remembers the Lease after a deletion",
 			o.Lease, what, remaining, m.cfg.Lease.Namespace, o.Lease)
 	case o.Holder != "":
-		return fmt.Sprintf("the Lease of %s was deleted while it was held, and counts for %v more. If that process is gone for good and you cannot wait, scale this operator to 0 and up again", short(o.Holder), remaining)
+		return fmt.Sprintf("the Lease of %s was deleted while it was held, and counts for %v more. If that process is gone for good and you cannot wait, scale this operator to 0, delete its Leases, and scale it up again", short(o.Holder), remaining)
 	}
 	return fmt.Sprintf("Leases may have been deleted before this member started, and count for up to %v more. If no other process of this operator runs and you cannot wait, scale it to 0, delete its Leases, and scale it up again", remaining)
 }

@@ -616,11 +616,55 @@ func deleteLease(w *sim) {
 		w.counts.Deletions++
 		w.server.foreign[p.holder] = true
 		w.server.deleteByHand(p.lease)
+		if w.chance(0.4) {
+			w.after(w.between(0, time.Second), func() { w.replaceOthers(p) })
+			return
+		}
 		w.after(w.between(500*time.Millisecond, w.timing.duration), func() { join(w) })
 	})
 	if joins {
 		w.after(w.between(0, 2*time.Second), func() { join(w) })
 	}
+}
+
+// replaceOthers stops all members but one, whose Lease was deleted, and then starts others. What
+// they know of that is then only on their Leases (R39). If all of them have seen the deletion and
+// have the same durations, the garbage collector may delete these Leases, too.
+func (w *sim) replaceOthers(p *process) {
+	var others []*process
+	collects := w.profile.otherPace == 0 && w.chance(0.5)
+	for _, q := range slices.Clone(w.procs) {
+		if q == p || !isAwake(q) || q.stopping {
+			continue
+		}
+		_, unaware := q.watch.shown[p.lease]
+		collects = collects && !unaware
+		others = append(others, q)
+		w.note("leave", 0)
+		q.terminate()
+	}
+	var replace func()
+	replace = func() {
+		if w.faultsCleared {
+			return
+		}
+		if slices.ContainsFunc(others, func(q *process) bool { return q.alive }) {
+			w.after(50*time.Millisecond, replace)
+			return
+		}
+		for i, q := range others {
+			if l := w.server.lease(q.lease); collects && l.Name != "" && l.Record.Void() {
+				w.logf("the void Lease of %s is deleted with its Pod", q.holder)
+				w.server.deleteByHand(q.lease)
+			}
+			w.after(w.between(0, 2*time.Duration(i)*w.timing.duration), func() {
+				if !w.faultsCleared {
+					join(w)
+				}
+			})
+		}
+	}
+	w.after(w.between(0, time.Second), replace)
 }
 
 // replaceByForce is a StatefulSet's Pod that is force-deleted while its process continues to
