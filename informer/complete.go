@@ -48,10 +48,14 @@ func (c *complete) removeAll(set ring.Set) {
 	c.set.RemoveAll(set)
 }
 
-// replayed notes that a replay has ended. The inner informer has recorded the version of the last event
-// or list that it was going to store. It may have to record one more. If that is an event, it is the last one
-// that was stored before the end of the replay. If it is a list, it brings one event for each object, which is
-// not the update of an object that remains in a partition but was not there in the store.
+// replayed notes that a replay has ended, and which version the inner informer has recorded. It records the version of
+// each event and each list after it has passed it on to be stored. So an event with a higher version was stored
+// after the replay, except for those of the last event or list, which may not be recorded yet. These do no harm:
+//
+//   - When the stream delivers that last event, it has delivered everything that was stored before it.
+//   - When it delivers a part of that list, it has delivered everything that was stored before the list. The list
+//     has one event for each object. For an object that the replay has not found in the partition, this is its
+//     deletion or its move to another partition, and no update within the partition.
 func (c *complete) replayed(recorded string) {
 	c.until = math.MaxUint64 // without versions that are numbers, until the next replay
 	if n, ok := number(recorded); ok {
@@ -82,7 +86,7 @@ func (f *filter) missed(s *located) {
 	if set := f.complete.set; set.HasPoint(s.point) {
 		set.Remove(ring.PartitionOf(s.point, set.Partitions()))
 	}
-	f.outdated = f.informer.scanned() // a replay that makes the partition complete again must find the object
+	f.outdated = f.informer.scans.Load() // a replay that makes the partition complete again must find the object
 }
 
 // knows reports, without a look at shown, that the handler knows the object of an update. It returns

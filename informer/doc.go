@@ -27,12 +27,12 @@
 //     objects is delivered in its latest version, whatever events arrive at the same time,
 //     for as long as State returns ring.Active.
 //   - I4: Deletions are remembered for DeletionWindow, at least, unless there are more than
-//     DeletionLimit: then at least the last three quarters of that number. When their
-//     partition becomes active within that time they are delivered, before any other object
-//     of that name, unless the same object (by UID) has come back. A deletion that a handler's
-//     own stream has not reached comes from the stream (I1). This includes deletions
-//     that were delivered to the handler before it lost the partition, because its work may
-//     have been dropped. Handlers must tolerate a second OnDelete. OnDelete's argument is a
+//     DeletionLimit: then at least the last three quarters of that number, if no handler is
+//     that many deletions behind another one. When their partition becomes active within
+//     that time they are delivered, before any other object of that name, unless the same
+//     object (by UID) has come back. A deletion that a handler's own stream has not reached
+//     comes from the stream (I1). This includes deletions that were delivered to the handler
+//     before it lost the partition, because its work may have been dropped. Handlers must tolerate a second OnDelete. OnDelete's argument is a
 //     cache.DeletedFinalStateUnknown with an object of the same type that has only the
 //     object's metadata, without managedFields; an unstructured one has apiVersion and kind,
 //     too. An object without an ObjectMeta is kept as it was.
@@ -91,20 +91,25 @@
 //     from their owners.
 //   - The order of versions that cannot be compared (an API server whose resourceVersions are
 //     not numbers; fakes without any), while a replay has overtaken the stream. An object or
-//     its deletion may then be delivered twice, but nothing is missed.
+//     its deletion may then be delivered twice, but nothing is missed. If the versions of a watch
+//     do not increase (a ListerWatcher that merges watches), a handler may see OnUpdate first, and
+//     no release after it.
 //   - OnReleased after Replay has ended or the informer has stopped.
 //
 // # Cost
 //
 // An event that is not this member's costs a hash, two if the key can change, and no lock;
-// a deletion is also recorded, once for all handlers. An update that is delivered costs a lock, too, and
-// other events two more hashes for the name, a lock and a map lookup; so does an update until the stream has caught up
-// with a replay. For each handler, an entry of about 35 bytes without
-// pointers is kept for each object that was delivered; until the stream has caught up with a
-// replay, about 75 bytes more; and about 180 bytes more for a handler with OnReleased.
-// With Options.Unfiltered each event costs a lock, two or three hashes and a map lookup.
-// All changes and handlers that wait share one look at the stored objects, or, if there is a
-// PointOfKey, only at their keys.
+// a deletion is also recorded, once for all handlers. An update that is delivered costs a lock
+// as well, and the second hash only if the key can change. Other events cost two more hashes for
+// the name and a map lookup. So do updates while a replay waits, until the stream has caught up
+// with it, and all updates of an informer that was added after the member had joined, until
+// the next activation.
+//
+// For each handler, an entry of about 35 bytes without pointers is kept for each object that
+// was delivered; until the stream has caught up with a replay, about 75 bytes more; and about
+// 180 bytes more for a handler with OnReleased. With Options.Unfiltered each event costs a
+// lock, two or three hashes and a map lookup. All changes and handlers that wait share one
+// look at the stored objects, or, if there is a PointOfKey, only at their keys.
 //
 // # Concurrency
 //

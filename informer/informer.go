@@ -103,9 +103,9 @@ type Informer struct {
 	complete  complete // what a handler that is added now begins with
 	posted    uint64   // the number of changes so far
 
-	scanMu sync.Mutex // held during a scan; mu may be locked with it held
-	last   *scan      // nil: no change waits for it; guarded by scanMu
-	scans  uint64     // the number of scans so far; guarded by scanMu
+	scans  atomic.Uint64 // the number of scans so far, with one that is under way
+	scanMu sync.Mutex    // held during a scan; mu may be locked with it held
+	last   *scan         // nil: no change waits for it; guarded by scanMu
 }
 
 // Wrap returns an informer that filters what its handlers see of inner. The inner informer

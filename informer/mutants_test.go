@@ -83,8 +83,8 @@ var mutants = mutation.Package{
 		}}},
 		{Name: "replays with a scan from before a drain", Edits: []mutation.Edit{{
 			File: "complete.go",
-			Old:  "\tf.outdated = f.informer.scanned() //",
-			New:  "\tif MUTANT_ON {\n\t\treturn\n\t}\n\tf.outdated = f.informer.scanned() //",
+			Old:  "\tf.outdated = f.informer.scans.Load() //",
+			New:  "\tif MUTANT_ON {\n\t\treturn\n\t}\n\tf.outdated = f.informer.scans.Load() //",
 		}}},
 		{Name: "takes a released partition for complete", Edits: []mutation.Edit{{
 			File: "replay.go",

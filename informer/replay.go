@@ -126,6 +126,7 @@ func (i *Informer) left(f *filter) {
 
 // serve processes the changes of one filter.
 func (f *filter) serve(ctx context.Context) {
+	defer f.informer.dropScan() // the handler may have been removed during its replay
 	ticker := time.NewTicker(housekeeping)
 	defer ticker.Stop()
 	for {
@@ -308,7 +309,7 @@ func (f *filter) releaseAll(ctx context.Context, c change) bool {
 		if f.changes.activate(c.set) {
 			// The partitions are active again. So the stream may have shown objects that the handler has
 			// forgotten just now, and that were stored after the last scan.
-			f.outdated = f.informer.scanned()
+			f.outdated = f.informer.scans.Load()
 		}
 		f.shrink()
 	})

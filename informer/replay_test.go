@@ -508,3 +508,57 @@ func TestI3_ObjectsAreFoundByTheirKeys(t *testing.T) {
 		})
 	}
 }
+
+// The stream of a handler does not wait while the replay of another one looks at the store.
+func TestI9_AScanDelaysAnotherStream(t *testing.T) {
+	h := newHarness(t, &owner{})
+	other := h.another()
+	scanning, goOn := make(chan struct{}), make(chan struct{})
+	h.i.point = func(m metav1.Object) (uint64, error) {
+		if m.GetName() == "slow" {
+			close(scanning)
+			<-goOn
+		}
+		return pointOfLabel(m)
+	}
+	h.put(object("slow", 1, 2))
+	h.set(ring.Pending, 1)
+	h.i.Activated(h.set(ring.Active, 0))
+	replayed, delivered := make(chan struct{}), make(chan struct{})
+	go func() { other.replay(); close(replayed) }()
+	<-scanning
+	go func() { h.f.OnAdd(object("a", 2, 1), false); close(delivered) }()
+	select {
+	case <-delivered:
+	case <-time.After(5 * time.Minute):
+		t.Error("the stream of a handler waits for the scan of another one")
+	}
+	close(goOn)
+	<-delivered
+	<-replayed
+}
+
+// A handler is removed during its replay. Nothing of the look at the store stays in memory.
+func TestI9_NoScanIsKeptForARemovedHandler(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLive(t, &owner{}, 0)
+		defer l.stop()
+		for n := range 100 {
+			l.source.Add(object(fmt.Sprint("a", n), 0, 0))
+		}
+		j := &journal{}
+		var handle cache.ResourceEventHandlerRegistration
+		j.hook = func(string) { _ = l.i.RemoveEventHandler(handle) }
+		handle = l.handler(t, j)
+		synctest.Wait()
+		l.i.Activated(l.set(ring.Active, 0))
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		if seen := len(j.take()); seen != 1 {
+			t.Fatalf("%d calls", seen)
+		}
+		if l.i.last != nil {
+			t.Errorf("a scan of %d objects is kept although no handler is left", len(l.i.last.found))
+		}
+	})
+}

@@ -46,19 +46,12 @@ func (i *Informer) scan(number, first uint64) *scan {
 		return i.last
 	}
 	covers, waiting := i.waiting()
-	i.scans++
+	begun := i.scans.Add(1) // objects that are stored from now on may be missing
 	found, _ := i.find(func(point uint64) bool {
 		return slices.ContainsFunc(waiting, func(set ring.Set) bool { return set.HasPoint(point) })
 	})
-	i.last = &scan{i.scans, covers, found}
+	i.last = &scan{begun, covers, found}
 	return i.last
-}
-
-// scanned returns the number of scans so far.
-func (i *Informer) scanned() uint64 {
-	i.scanMu.Lock()
-	defer i.scanMu.Unlock()
-	return i.scans
 }
 
 // waiting returns the partitions that wait for their activation, in one set for each partition
