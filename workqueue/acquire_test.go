@@ -54,6 +54,7 @@ func TestQ6_AcquireInAcquiredWorkDoesNotHoldUpTheOuterDrain(t *testing.T) {
 		cancel()
 	})
 }
+
 // A process with two rings: work on a key of one ring acquires a key of the other ring, which
 // another member owns. Then the first ring hands its key over. Acquire returns ErrDraining, although that drain wakes
 // only the callers of its own Acquirer.
