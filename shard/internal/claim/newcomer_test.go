@@ -426,6 +426,12 @@ func TestR49_ARestoredRecordExtendsTheWait(t *testing.T) {
 // left since. b has not seen that the Lease of x was deleted (its watch lags). x is cut off, and works.
 func TestR49_AFirstListOlderThanTheQuorumList(t *testing.T) {
 	left := func(_ *driver, b Record) Record { b.Holder, b.Phase = "", PhaseDraining; return b }
+	joining := func(_ *driver, b Record) Record { b.Phase, b.Newcomer = PhaseJoining, ""; return b }
+	replaced := func(p *driver, b Record) Record {
+		p.remove("lease-b")
+		b.Holder, b.Phase, b.Newcomer, b.Watched = "b_2", PhaseJoining, Cold, p.server.Version()
+		return b
+	}
 	for _, c := range []struct {
 		name   string
 		first  func(*driver, Record) Record
@@ -434,14 +440,11 @@ func TestR49_AFirstListOlderThanTheQuorumList(t *testing.T) {
 	}{
 		{name: "active, released", then: left},
 		{name: "draining, released", first: func(_ *driver, b Record) Record { b.Phase = PhaseDraining; return b }, then: left},
-		{name: "joining, released", first: func(_ *driver, b Record) Record { b.Phase, b.Newcomer = PhaseJoining, ""; return b }, then: left},
+		{name: "joining, released", first: joining, then: left},
+		{name: "joining, replaced", first: joining, then: replaced},
 		{name: "evicted, replaced", first: func(_ *driver, b Record) Record {
 			return Record{Member: "b", Phase: PhaseDraining, EvictedBy: "d_1"}
-		}, then: func(p *driver, b Record) Record {
-			p.remove("lease-b")
-			b.Holder, b.Phase, b.Newcomer, b.Watched = "b_2", PhaseJoining, Cold, p.server.Version()
-			return b
-		}},
+		}, then: replaced},
 		{name: "active, evicted", longer: true, first: func(_ *driver, b Record) Record { b.Longest = 40 * time.Second; return b }, then: func(*driver, Record) Record {
 			return Record{Member: "b", Phase: PhaseDraining, EvictedBy: "d_1"}
 		}},
