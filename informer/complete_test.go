@@ -115,7 +115,7 @@ func TestI1_NotKnownInACompletePartition(t *testing.T) {
 		h.replay()
 		h.put(b30)
 		h.f.OnUpdate(b5, b8)
-		h.f.OnAdd(object("c", 15, 0), false) // the list begins
+		h.created(object("c", 15, 0)) // the list begins
 		h.f.OnUpdate(b8, b20)
 		h.f.OnUpdate(b20, b30)
 		h.wants("add b@20", "update b@5 b@30", "released b@30", "add c@15", "add b@20", "update b@20 b@30", "released b@30")

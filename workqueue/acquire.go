@@ -89,14 +89,19 @@ func (a *Acquirer) take(ctx context.Context, key string, wait bool) error {
 	defer look.Stop()
 	for {
 		a.queue.mu.Unlock()
+		again := false
 		select {
 		case <-turn:
+			again = true
 		case <-look.C:
 		case <-ctx.Done():
 		}
 		a.queue.mu.Lock()
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
+		}
+		if !again && !holdsUpDrain(ctx) {
+			continue
 		}
 		if err := a.tryTake(key, point, a.waiting[key][0] != turn); err == nil || a.stopped {
 			return err
