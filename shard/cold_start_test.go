@@ -8,6 +8,10 @@ import (
 	"testing/synctest"
 	"time"
 
+	"k8s.io/client-go/tools/cache"
+	clientworkqueue "k8s.io/client-go/util/workqueue"
+
+	"github.com/tom-ludwig/operator-scaling/shard"
 	"github.com/tom-ludwig/operator-scaling/shard/shardtest"
 )
 
@@ -98,6 +102,57 @@ func TestR39_TheLastMemberLeavesItsTombstonesToTheNextOne(t *testing.T) {
 				} else if err := <-b.done; err != nil {
 					t.Error(err)
 				}
+			})
+		})
+	}
+}
+
+// R39, S1: a drains, with an item in flight. b renews: it is a's heir. Only then is x cut off and its Lease
+// deleted. a sees that and has a tombstone; the watch of b lags by 5 s (less than WatchLagLimit), so b has
+// none. The item ends. b's record is newer than a's drain, but older than a's tombstone, so a does not
+// leave yet. b stops before its watch shows the deletion. The garbage collector deletes both Leases.
+func TestR39_AnHeirThatIsOlderThanTheTombstone(t *testing.T) {
+	for name, lag := range map[string]time.Duration{"the watch of the heir lags": 5 * time.Second, "it does not": 0} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				cluster := shardtest.NewCluster()
+				lagging := newPlannedClient(cluster.Client("b"), func(string) trip { return trip{} })
+				x := start(t, cluster.Client("x"), "x")
+				a := start(t, cluster.Client("a"), "a")
+				b := start(t, lagging, "b")
+				queue := shard.NewQueue(a.Sharder, clientworkqueue.DefaultTypedControllerRateLimiter[cache.ObjectName]())
+				t.Cleanup(queue.ShutDown)
+				time.Sleep(20 * time.Second)
+				oneOwnerEach(t, x, a, b)
+				var item cache.ObjectName
+				for _, key := range manyKeys {
+					if a.OwnsKey(key) {
+						item, _ = cache.ParseObjectName(key)
+					}
+				}
+				queue.Add(item)
+				queue.Get()
+				a.stop()
+				time.Sleep(3500 * time.Millisecond) // b has renewed its Lease
+				lagging.delay(lag)
+				cluster.Break("x", shardtest.Unreachable)
+				time.Sleep(10 * time.Millisecond)
+				cluster.Remove(namespace, "foo-x")
+				time.Sleep(100 * time.Millisecond)
+				queue.Done(item)
+				time.Sleep(100 * time.Millisecond)
+				b.stop()
+				for name, m := range map[string]*member{"foo-a": a, "foo-b": b} {
+					if err := <-m.done; err != nil {
+						t.Error(err)
+					}
+					cluster.Remove(namespace, name) // the garbage collector
+				}
+				c := start(t, cluster.Client("c"), "c")
+				if n := twoAtWork(20*time.Second, x, c); n > 0 {
+					t.Errorf("two members may work on %d keys at once", n)
+				}
+				oneOwnerEach(t, c)
 			})
 		})
 	}

@@ -265,8 +265,8 @@ func (m *Machine) StaysFor() time.Duration {
 func (m *Machine) hasHeir() bool {
 	for _, p := range m.peers {
 		r := &p.lease.Record
-		if !r.Void() && !r.Edited && r.Phase != PhaseDraining && r.Newcomer.IsSettled() && m.own.phase == PhaseDraining &&
-			CompareVersions(r.Watched, m.own.phaseSince) >= 0 && CompareVersions(r.Watched, p.lease.Version) <= 0 {
+		if !r.Void() && !r.Edited && r.Phase != PhaseDraining && r.Newcomer.IsSettled() && m.own.heirSince != "" &&
+			CompareVersions(r.Watched, m.own.heirSince) >= 0 && CompareVersions(r.Watched, p.lease.Version) <= 0 {
 			return true
 		}
 	}

@@ -102,6 +102,7 @@ type Machine struct {
 	tombstones    map[tombstoneKey]tombstone
 	lapsed        map[tombstoneKey]bool // those whose time this newcomer has counted to its end (R29)
 	tombstonesDue bool                  // there is one that no write has published
+	tombstonesPut uint64                // how many were added
 	watched       string                // the version to which the watch has come
 	knowledge     Knowledge
 	wentBack      bool // the server was restored: what this machine knew of peers is no longer true

@@ -83,18 +83,18 @@ func (m *Machine) progress(e WatchProgress) {
 	if !e.Listed {
 		return
 	}
+	k := &m.knowledge
+	for _, p := range m.peers {
+		m.noteFirst(p.lease) // a quorum list may have shown more
+	}
 	for _, p := range m.peersWhere(func(p *peer) bool { return p.unseen && CompareVersions(p.lease.Version, e.Version) <= 0 }) {
 		m.removePeer(p.lease, false) // the watch was behind it and has shown neither it nor its end
 	}
 	for _, p := range m.peers {
 		p.relisted = true
 	}
-	k := &m.knowledge
 	if k.settled || k.listed != "" {
 		return
-	}
-	for _, p := range m.peers {
-		m.noteFirst(p.lease) // a quorum list may have shown more
 	}
 	k.listed, k.at = e.Version, m.now
 	k.cold = !m.cfg.Quarantine && !k.witness

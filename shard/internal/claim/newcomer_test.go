@@ -554,3 +554,38 @@ func TestR49_AJoiningLeaseThatIsEdited(t *testing.T) {
 		})
 	}
 }
+
+// R46, R49, S1: a quorum list shows b, which is active and knows of a duration of 60 s: that of y, whose
+// Lease was deleted while it was cut off. Then the Lease of b is deleted, too, and the first list of the
+// watch, which is sent later, is empty. The newcomer has seen that members were at work, and has read
+// that 60 s are in use. So it waits for 60 s, and not only for the tombstone of b, 15 s.
+func TestR49_AQuorumListBeforeAnEmptyFirstList(t *testing.T) {
+	for name, void := range map[string]bool{"active": false, "void": true} {
+		t.Run(name, func(t *testing.T) {
+			p := newDriver(t)
+			p.m, p.did = New(p.cfg), nil
+			p.step(Tick{})
+			p.step(Synced{})
+			b := p.peerRecord("b", PhaseActive, 0, 1, 2, 3)
+			b.Seq, b.Watched, b.Longest = 5, p.server.Version(), time.Minute
+			if void {
+				b.Holder, b.Phase, b.Claims = "", PhaseDraining, Claims{}
+			}
+			p.put("lease-b", b)
+			p.step(GetResult{Op: take[GetLease](p).Op, Outcome: NotFound})
+			create := take[CreateLease](p)
+			p.step(WriteResult{Op: create.Op, Outcome: OK, Lease: p.commit(create)})
+			p.step(ListResult{Op: take[ListLeases](p).Op, Outcome: OK, Leases: p.list()})
+			p.remove("lease-b")
+			p.server.Revision += 10
+			p.show(p.cfg.Lease) // a part of the first list
+			p.step(WatchProgress{Version: p.server.Version(), Listed: true})
+			if p.m.knowledge.settled {
+				t.Errorf("settled at once; tombstones: %d", p.m.TombstoneCount())
+			}
+			p.quiet(59*time.Second, p.all()...)
+			p.run(5 * time.Second)
+			p.wantStates(p.all(), nil)
+		})
+	}
+}

@@ -37,7 +37,7 @@ type own struct {
 	fenced      bool // also before the first confirmed write
 	confirmedAt Time // when the last confirmation came; zero before the first
 	phase       Phase
-	phaseSince  string   // the version at which that was confirmed
+	heirSince   string   // the version of the first write, confirmed while draining, that had all tombstones; "" if none
 	watched     string   // in the last write that was sent
 	newcomer    Newcomer // likewise
 
@@ -53,15 +53,16 @@ type own struct {
 
 // request is a request in flight to the Lease of this member's name.
 type request struct {
-	id       uint64
-	kind     kind
-	sent     Time
-	seq      uint64
-	phase    Phase
-	claiming ring.Set // becomes claimed if the write is confirmed
-	released ring.Set // given up with it, whether the write succeeds or not
-	record   Record   // of an opUpdate
-	hasRead  bool     // a read was sent alongside it
+	id         uint64
+	kind       kind
+	sent       Time
+	seq        uint64
+	phase      Phase
+	claiming   ring.Set // becomes claimed if the write is confirmed
+	released   ring.Set // given up with it, whether the write succeeds or not
+	record     Record   // of an opUpdate
+	tombstones uint64   // Machine.tombstonesPut when an opUpdate was sent
+	hasRead    bool     // a read was sent alongside it
 }
 
 type kind uint8
@@ -173,7 +174,7 @@ func (m *Machine) get(r *request) GetLease {
 
 func (m *Machine) sendUpdate() {
 	r := m.begin(opUpdate)
-	r.phase, m.tombstonesDue = m.phase(), false
+	r.phase, r.tombstones, m.tombstonesDue = m.phase(), m.tombstonesPut, false
 	if m.own.answer {
 		m.own.answer, m.own.answerAt = false, m.now.Add(m.cfg.RenewPeriod)
 	}
@@ -257,8 +258,11 @@ func (m *Machine) confirmed(r *request, l Lease) {
 	m.own.failures, m.own.retryAt = 0, Time{}
 	m.own.renewAt = r.sent.Add(m.jitter(m.cfg.RenewPeriod))
 	if m.own.phase != r.phase {
-		m.own.phase, m.own.phaseSince = r.phase, l.Version
+		m.own.phase = r.phase
 		m.viewDirty = true
+	}
+	if r.phase == PhaseDraining && r.tombstones == m.tombstonesPut && m.own.heirSince == "" {
+		m.own.heirSince = l.Version
 	}
 	if r.kind == opVoid {
 		m.stage, m.leftAt = leaving, m.now
