@@ -19,7 +19,7 @@ demo: ## Show three replicas sharing work on a real API server (KUBECONFIG=... f
 	@# changed by accident.
 	@GO="$(GO)" exec hack/demo.sh $(if $(filter command line,$(origin KUBECONFIG)),-kubeconfig "$(abspath $(KUBECONFIG))")
 
-test: ## Run the tests that must pass before each commit (CI runs them too): 8 to 10 minutes on 2 cores, 15 to 20 the first time
+test: ## Run the tests that must pass before each commit (CI runs them too): 8 minutes on 2 cores, 15 to 20 the first time
 	@GO="$(GO)" exec hack/test.sh verify unit benchmarks controlplane e2e
 
 soak: ## Run everything, for the changes that CONTRIBUTING.md lists: about an hour
