@@ -64,7 +64,7 @@ type Options struct {
 	DeletionWindow time.Duration
 	// DeletionLimit is how many deletions are remembered, at most. At the limit the oldest
 	// quarter is forgotten, within the window, and that is logged. A deletion takes about
-	// 350 bytes and the strings of the object's metadata. Zero means [DefaultDeletionLimit].
+	// 400 bytes and the strings of the object's metadata. Zero means [DefaultDeletionLimit].
 	DeletionLimit int
 }
 
