@@ -124,7 +124,7 @@ type Config struct {
 	// Negative: no deletions are remembered, which is safe if all objects that need work at
 	// their deletion have finalizers.
 	//
-	// A remembered deletion takes about 350 bytes. No more than 50,000 are remembered for each
+	// A remembered deletion takes about 400 bytes. No more than 50,000 are remembered for each
 	// informer; what happens then is described with the package informer.
 	DeletionWindow time.Duration
 	// StartupSettle is how long a new member that sees no active member waits for others
