@@ -150,7 +150,7 @@ func TestI4_DeletionsAfterForgottenOnes(t *testing.T) {
 			h.wants(want...)
 		})
 	}
-	t.Run("without a final state, in the place of another", func(t *testing.T) {
+	t.Run("without a final state, instead of another", func(t *testing.T) {
 		h := newHarness(t, &owner{})
 		h.i.deletions.limit = smallLimit
 		h.overflow("b", 1)

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// stopsWith returns a member that has been told to stop, 2 s after it has made a tombstone for the
+// stopsWith returns a member that stops, 2 s after it has made a tombstone for the
 // Lease of x.
 func stopsWith(t *testing.T, peers ...string) *driver {
 	t.Helper()

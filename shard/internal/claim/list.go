@@ -116,7 +116,7 @@ func (m *Machine) noteListed(l Lease) {
 
 // noteRestored handles a peer's Lease in a quorum list that was sent as the given op. If it is older
 // than what this member had seen before, the server's database was restored. The watch may have
-// shown it in a list that was taken for one on its way (see [Machine.observe]): it does not show
+// shown it in a list that it treated as one on its way (see [Machine.observe]): it does not show
 // it twice.
 func (m *Machine) noteRestored(op uint64, l Lease) {
 	p := m.peers[l.Name]
