@@ -599,7 +599,7 @@ var unitTests = map[string]string{
 	"writes at once when it adopts a merged tombstone again":                   "TestR29_NewcomersDoNotKeepATombstoneAliveForEachOther",
 	"leaves its tombstones to a member that has not seen that it stops":        "TestR39_AMemberLeavesItsTombstonesToOneThatStays",
 	"leaves a tombstone to a member that may not know it":                      "TestR39_AnHeirThatIsOlderThanTheTombstone",
-	"takes a write from before a tombstone for one that had it":                "TestR39_AnHeirThatHasSeenAWriteFromBeforeTheTombstone",
+	"takes a write from before a tombstone for one that had it":                "TestR39_AnHeirThatIsOlderThanTheTombstone",
 	"forgets a member that only a quorum list has shown before its first list": "TestR49_AQuorumListBeforeAnEmptyFirstList",
 	"leaves its tombstones to a member that stops, too":                        "TestR39_AMemberLeavesItsTombstonesToOneThatStays",
 	"deletes its Lease and the tombstones on it":                               "TestR39_TheLastMemberLeavesALongTombstoneOnItsLease",
