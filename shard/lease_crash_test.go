@@ -22,11 +22,12 @@ import (
 
 const (
 	afterCrash = 17 * time.Second // LeaseDuration + 2 s
-	// whileLate also includes what a lagging watch adds: a member relists 6 s (WatchLagLimit) after
-	// a heartbeat that does not come back, and so sees the last heartbeat of the member that crashed
-	// up to 9 s late; a second after a refused eviction, to see who was faster (R24); and 3 s
-	// (RenewPeriod) after a list that the watch does not reach (R31).
-	whileLate = afterCrash + 13*time.Second
+	// whileLate also includes what a lagging watch adds. Each restart of the watch takes up to 1.5 s.
+	// A member restarts it 6 s (WatchLagLimit) after a heartbeat that does not come back, and so sees
+	// the last heartbeat of the member that crashed up to 11 s late; a second after a refused
+	// eviction, to see who was faster (R24); and 3 s (RenewPeriod) after a list that the watch does
+	// not reach (R31).
+	whileLate = afterCrash + 18*time.Second
 )
 
 // The process of a Pod crashes. Its Pod is force-deleted later, and the garbage collector

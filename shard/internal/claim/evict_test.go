@@ -396,3 +396,42 @@ func TestL1_AListForARefusedEvictionDelaysNoHandover(t *testing.T) {
 	p.run(p.cfg.Coalesce + 100*time.Millisecond)
 	p.wantStates(mine, nil)
 }
+
+// Nor must it hold up a claim until the watch has come to the newest version in that list: with a
+// watch that lags, each such list would cost another restart of the watch (L1).
+func TestL1_AListForARefusedEvictionDoesNotWaitForTheWatch(t *testing.T) {
+	p := newDriver(t)
+	mine := p.owned("a", "a", "b")
+	r, c := p.peerRecord("b", PhaseActive, p.all()...), p.peerRecord("c", PhaseJoining)
+	p.put("lease-b", r)
+	p.show("lease-b")
+	p.put("lease-c", c)
+	p.show("lease-c")
+	p.put("lease-c", c) // the watch does not show this version: an eviction is refused
+	p.join()
+	listed := false
+	p.lists = func(l ListLeases) {
+		listed = true
+		r.Seq++
+		r.Claims.Set = setOf(testPartitions, without(p.all(), mine)...) // b releases this member's partitions
+		p.put("lease-b", r)
+		p.put("lease-c", c)
+		p.step(ListResult{Op: l.Op, Outcome: OK, Leases: p.list()})
+	}
+	for n := 0; !listed; n++ {
+		if p.now.Mono > 2*time.Hour {
+			t.Fatal("no lists")
+		}
+		if r.Seq++; n%40 == 0 {
+			p.put("lease-b", r)
+			p.show("lease-b")
+		}
+		p.run(50 * time.Millisecond)
+	}
+	p.lists = nil
+	p.show("lease-b")
+	p.wait(3 * p.cfg.Coalesce)
+	if u := take[WriteLease](p); !u.Record.Claims.Set.Has(mine[0]) {
+		t.Errorf("the member does not claim partition %d: it claims %v", mine[0], u.Record.Claims.Set)
+	}
+}

@@ -91,6 +91,9 @@ func (m *Machine) listed(e ListResult) {
 		m.known, m.knownAt = true, m.now
 		return
 	}
+	if m.list.asked.Empty() {
+		return // it was sent to find out whether Leases still exist (R24), and need not wait for the watch
+	}
 	m.list.answer, m.list.answerTo, m.list.answeredAt = e.Leases, "", m.now
 	for _, l := range e.Leases {
 		if CompareVersions(l.Version, m.list.answerTo) > 0 {
@@ -203,7 +206,7 @@ func (m *Machine) judgeList() {
 	m.list.clear = clear
 	if !clear.Empty() {
 		m.list.contested = 0
-	} else if !m.list.asked.Empty() { // the watch is about to show why
+	} else { // the watch is about to show why
 		m.list.contested++
 		m.list.retryAt = m.now.Add(m.jitter(min(50*time.Millisecond<<min(m.list.contested-1, 10), m.cfg.RenewPeriod/3)))
 	}

@@ -106,10 +106,10 @@ func (m *Machine) takeBack(set mutantring.Set, to partitionState) {
 			Old:  "p != nil && p.lease.UID == e.Lease.UID {",
 			New:  "p != nil && (p.lease.UID == e.Lease.UID || MUTANT_ON) {",
 		}}},
-		{Name: "counts a list for a refused eviction as contested", Edits: []mutation.Edit{{ // R24
+		{Name: "waits for the watch after a list for a refused eviction", Edits: []mutation.Edit{{ // R24
 			File: "list.go",
-			Old:  "} else if !m.list.asked.Empty() {",
-			New:  "} else if !m.list.asked.Empty() || MUTANT_ON {",
+			Old:  "if m.list.asked.Empty() {\n\t\treturn",
+			New:  "if m.list.asked.Empty() && !MUTANT_ON {\n\t\treturn",
 		}}},
 		{Name: "remembers only what the first list has shown", Edits: []mutation.Edit{{ // R29
 			File: "list.go",
@@ -588,7 +588,7 @@ var unitTests = map[string]string{
 	"does not follow the watch between two machines":                           "TestR64_ARecordThatIsShownBetweenTwoMachinesIsJudged",
 	"forgets a Lease that only a list has shown":                               "TestAPeerThatOnlyAListHasShown",
 	"takes an earlier Lease of a name for the one that a list has shown":       "TestR29_AnEventOfAnEarlierLeaseOfThatNameDoesNotShowTheListedOne",
-	"counts a list for a refused eviction as contested":                        "TestL1_AListForARefusedEvictionDelaysNoHandover",
+	"waits for the watch after a list for a refused eviction":                  "TestL1_AListForARefusedEvictionDoesNotWaitForTheWatch",
 	"remembers only what the first list has shown":                             "TestR29_ALeaseThatOnlyTheListBeforeAnActivationHasShown",
 	"blocks for a listed Lease whose end the watch has shown":                  "TestL1_NoListMakesATombstoneOfAPeerThatHasLeft",
 	"takes a Lease that ended before the watch started for a live one":         "TestAPeerThatEndedBeforeTheWatchStarted",
