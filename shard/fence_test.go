@@ -541,13 +541,14 @@ func TestOnChange_ReturnsFromReleasedBeforeAPeerStarts(t *testing.T) {
 		took := false
 		for range 5000 {
 			time.Sleep(time.Millisecond)
-			mu.Lock()
-			was := busy
+			owned := len(active(t, b))
+			mu.Lock() // after the look at b: a may return, and b start, between two looks
+			is := busy
 			mu.Unlock()
-			if owned := len(active(t, b)); owned > 0 {
+			if owned > 0 {
 				took = true
-				if was {
-					t.Fatalf("b has %d partitions before OnChange of a has returned from Released", owned)
+				if is {
+					t.Fatalf("b owns %d keys before OnChange of a has returned from Released", owned)
 				}
 			}
 		}
