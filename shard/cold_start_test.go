@@ -4,6 +4,7 @@
 package shard_test
 
 import (
+	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -19,9 +20,15 @@ import (
 // Lease. The watch of b, the only other member, lags by 5 s (less than WatchLagLimit), so b does not
 // know that when it is stopped. It leaves its void Lease, which shows the one that starts next that
 // members were at work, but not all that it must know.
+//
+// R39: another one that starts meanwhile, c, must wait, too, and is stopped before it may work. What has
+// shown it that members were at work must not be gone for the next one.
 func TestR49_AReleasedLeaseIsNoColdStart(t *testing.T) {
-	for _, next := range []string{"a", "b"} { // "b": a Pod of the same name
-		t.Run(next, func(t *testing.T) {
+	for _, tt := range []struct {
+		next      string // "b": a Pod of the same name
+		meanwhile bool
+	}{{"a", false}, {"b", false}, {"a", true}, {"b", true}} {
+		t.Run(fmt.Sprint(tt.next, tt.meanwhile), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				cluster := shardtest.NewCluster()
 				lagging := newPlannedClient(cluster.Client("b"), func(string) trip { return trip{} })
@@ -35,7 +42,12 @@ func TestR49_AReleasedLeaseIsNoColdStart(t *testing.T) {
 				cluster.Remove(namespace, "foo-x")
 				b.stop()
 				time.Sleep(200 * time.Millisecond)
-				a := start(t, cluster.Client("a"), next, withPodUID(t, "uid-2"))
+				if tt.meanwhile {
+					c := start(t, cluster.Client("c"), "c")
+					time.Sleep(time.Second)
+					c.stop()
+				}
+				a := start(t, cluster.Client("a"), tt.next, withPodUID(t, "uid-2"))
 				if n := twoAtWork(20*time.Second, x, a); n > 0 {
 					t.Errorf("two members may work on %d keys at once", n)
 				}

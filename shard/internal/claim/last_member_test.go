@@ -110,6 +110,26 @@ func TestR39_AMemberLeavesItsTombstonesToOneThatStays(t *testing.T) {
 	}
 }
 
+// The clock of b is 1 % faster, and so each of its records shortens the time of the tombstone. That
+// makes no other tombstone of it.
+func TestR39_AnHeirWhoseClockIsFaster(t *testing.T) {
+	p := stopsWith(t, "b")
+	p.run(time.Second)
+	b := p.peerRecord("b", PhaseActive)
+	b.Seq, b.Watched, b.Tombstones = 1, p.server.Version(), p.lease(p.cfg.Lease).Record.Tombstones
+	was := p.m.tombstonesNow()[0].Remaining
+	b.Tombstones[0].Remaining = was - 30*time.Millisecond
+	p.put("lease-b", b)
+	p.show("lease-b")
+	if is := p.m.tombstonesNow()[0].Remaining; is >= was {
+		t.Fatalf("the tombstone still has %v", is)
+	}
+	p.run(time.Second)
+	if !p.m.Ended() {
+		t.Errorf("stays for %v, although b knows the tombstone", p.m.StaysFor())
+	}
+}
+
 // The last member, which has no tombstone itself, leaves the void Lease of another member that has
 // one, until that has expired.
 func TestR39_TheLastMemberDeletesNoTombstoneOfAnother(t *testing.T) {
@@ -131,6 +151,34 @@ func TestR39_TheLastMemberDeletesNoTombstoneOfAnother(t *testing.T) {
 			}
 			if blocks := after < 5*time.Second; p.exists("lease-b") != blocks {
 				t.Errorf("the Lease of b exists: %v", !blocks)
+			}
+		})
+	}
+}
+
+// A newcomer that must wait, because its first list shows that members were at work, deletes nothing
+// when it stops: the next newcomer must wait, too. One that is settled deletes every void Lease.
+func TestR39_ANewcomerLeavesWhatHasMadeItWait(t *testing.T) {
+	for name, c := range map[string]struct {
+		void  bool // the first list shows a void Lease
+		after time.Duration
+		left  bool
+	}{
+		"it waits":           {true, 3 * time.Second, true},
+		"it has waited":      {true, 16 * time.Second, false},
+		"after a cold start": {false, 3 * time.Second, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			peers := map[string]Record{}
+			if c.void {
+				peers["b"] = Record{Member: "b", Phase: PhaseDraining, Newcomer: Settled, Watched: "99"}
+			}
+			p := newNewcomer(t, peers)
+			p.run(c.after)
+			p.step(Stop{})
+			p.run(time.Second)
+			if !p.m.Ended() || p.exists(p.cfg.Lease) != c.left || p.exists("lease-b") != c.left {
+				t.Errorf("ended: %v, its Lease exists: %v, that of b: %v", p.m.Ended(), p.exists(p.cfg.Lease), p.exists("lease-b"))
 			}
 		})
 	}

@@ -233,8 +233,13 @@ func (m *Machine) takeBack(set mutantring.Set, to partitionState) {
 		}}},
 		{Name: "leaves a tombstone to a member that may not know it", Edits: []mutation.Edit{{ // R39
 			File: "tombstones.go",
-			Old:  "\tm.own.heirSince = \"\" // an heir",
-			New:  "\tif MUTANT_ON {\n\t\treturn\n\t}\n\tm.own.heirSince = \"\" // an heir",
+			Old:  "\t\tm.own.heirSince = \"\" // an heir",
+			New:  "\t\tif MUTANT_ON {\n\t\t\treturn\n\t\t}\n\t\tm.own.heirSince = \"\" // an heir",
+		}}},
+		{Name: "takes a tombstone whose time is shorter for another one", Edits: []mutation.Edit{{ // R39
+			File: "tombstones.go",
+			Old:  "if !exists || t.key() == merged { // else",
+			New:  "if !exists || t.key() == merged || MUTANT_ON { // else",
 		}}},
 		{Name: "takes a write from before a tombstone for one that had it", Edits: []mutation.Edit{{ // R39
 			File: "own.go",
@@ -253,8 +258,13 @@ func (m *Machine) takeBack(set mutantring.Set, to partitionState) {
 		}}},
 		{Name: "deletes its Lease and the tombstones on it", Edits: []mutation.Edit{{ // R39
 			File: "own.go",
-			Old:  "case m.stage == leaving && len(m.tombstones) > 0:",
-			New:  "case m.stage == leaving && len(m.tombstones) > 0 && !MUTANT_ON:",
+			Old:  "(len(m.tombstones) > 0 || m.knowledge.witness",
+			New:  "(len(m.tombstones) > 0 && !MUTANT_ON || m.knowledge.witness",
+		}}},
+		{Name: "deletes what shows the next newcomer that it must wait", Edits: []mutation.Edit{{ // R39, R49
+			File: "own.go",
+			Old:  "|| m.knowledge.witness && !m.knowledge.settled):",
+			New:  "|| m.knowledge.witness && !m.knowledge.settled && !MUTANT_ON):",
 		}}},
 		{Name: "deletes the tombstones on another void Lease", Edits: []mutation.Edit{{ // R39
 			File: "evict.go",
@@ -600,10 +610,12 @@ var unitTests = map[string]string{
 	"leaves its tombstones to a member that has not seen that it stops":        "TestR39_AMemberLeavesItsTombstonesToOneThatStays",
 	"leaves a tombstone to a member that may not know it":                      "TestR39_AnHeirThatIsOlderThanTheTombstone",
 	"takes a write from before a tombstone for one that had it":                "TestR39_AnHeirThatIsOlderThanTheTombstone",
+	"takes a tombstone whose time is shorter for another one":                  "TestR39_AnHeirWhoseClockIsFaster",
 	"forgets a member that only a quorum list has shown before its first list": "TestR49_AQuorumListBeforeAnEmptyFirstList",
 	"leaves its tombstones to a member that stops, too":                        "TestR39_AMemberLeavesItsTombstonesToOneThatStays",
 	"deletes its Lease and the tombstones on it":                               "TestR39_TheLastMemberLeavesALongTombstoneOnItsLease",
 	"deletes the tombstones on another void Lease":                             "TestR39_TheLastMemberDeletesNoTombstoneOfAnother",
+	"deletes what shows the next newcomer that it must wait":                   "TestR39_ANewcomerLeavesWhatHasMadeItWait",
 	"starts cold although a member was evicted":                                "TestR49_AVoidLeaseShowsThatAnotherMemberWasAtWork",
 	"adopts no tombstones of members that are not settled":                     "TestR49_ANewcomerWaitsForASettledMember",
 	"does not learn of longer durations from other newcomers":                  "TestR49_WhatAnotherNewcomerPublishesLaterCounts",

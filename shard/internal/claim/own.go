@@ -123,8 +123,10 @@ func (m *Machine) writeOwn() {
 		if CompareVersions(m.watched, m.own.version) >= 0 || m.now.since(m.leftAt) >= m.cfg.Coalesce {
 			m.end(ErrStopped) // peers see the void Lease, and one of them deletes it (R39)
 		}
-	case m.stage == leaving && len(m.tombstones) > 0:
-		m.end(ErrStopped) // its void Lease may be the only place where they are (R39)
+	case m.stage == leaving && (len(m.tombstones) > 0 || m.knowledge.witness && !m.knowledge.settled):
+		// Its void Lease may be the only place where the tombstones are, or the only sign that
+		// members were at work: the next newcomer must wait, too (R39, R49).
+		m.end(ErrStopped)
 	case m.stage == leaving:
 		if m.sweepAll() {
 			return

@@ -72,9 +72,11 @@ func (m *Machine) putTombstone(t Tombstone, until Time) {
 		return // different merged tombstones stand for different Leases
 	}
 	m.tombstones[t.key()] = tombstone{Tombstone: t, until: until}
-	m.tombstonesPut++
 	m.parts.blockedDirty = true
-	m.own.heirSince = "" // an heir must have seen what is behind this one, too
+	if !exists || t.key() == merged { // else only its time is shorter
+		m.tombstonesPut++
+		m.own.heirSince = "" // an heir must have seen what is behind this one, too
+	}
 }
 
 // adoptTombstones handles the tombstones on a Lease (R29, R47): the smaller time of each

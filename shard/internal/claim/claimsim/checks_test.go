@@ -242,7 +242,9 @@ type receivedPeer struct {
 	lease  claim.Lease
 	newest claim.Lease // with the highest version of this holder: an older one proves nothing
 	since  time.Duration
-	ahead  bool // a list has shown it; what the watch shows of earlier versions, and of earlier Leases of that name, does not count
+	// ahead says that a list has shown it: what the watch shows of earlier versions, and of earlier Leases
+	// of that name, does not count, except in a list after the first one. That is relisted.
+	ahead, relisted bool
 }
 
 func (t *received) receive(p *process, e claim.Event, now claim.Time) {
@@ -252,8 +254,17 @@ func (t *received) receive(p *process, e claim.Event, now claim.Time) {
 	case claim.DeleteResult:
 		delete(t.removals, e.Op)
 	case claim.LeaseObserved:
-		if peer := t.peers[e.Lease.Name]; !peer.ahead || e.Listed || claim.CompareVersions(e.Lease.Version, peer.lease.Version) >= 0 {
+		if peer := t.peers[e.Lease.Name]; !peer.ahead || e.Listed && peer.relisted || claim.CompareVersions(e.Lease.Version, peer.lease.Version) >= 0 {
 			t.see(p, e.Lease, now)
+			if peer, known := t.peers[e.Lease.Name]; known {
+				peer.ahead = e.Ahead
+				t.peers[e.Lease.Name] = peer
+			}
+		}
+	case claim.WatchProgress:
+		for name, peer := range t.peers {
+			peer.relisted = peer.relisted || e.Listed
+			t.peers[name] = peer
 		}
 	case claim.GetResult:
 		r := e.Lease.Record
@@ -273,7 +284,8 @@ func (t *received) receive(p *process, e claim.Event, now claim.Time) {
 	case claim.ListResult:
 		for _, l := range e.Leases {
 			was, known := t.peers[l.Name]
-			if l.Name != p.lease && (!known || was.lease.UID != l.UID && claim.CompareVersions(l.Version, was.lease.Version) > 0) {
+			order := claim.CompareVersions(l.Version, was.lease.Version)
+			if l.Name != p.lease && (!known || order > 0 && was.lease.UID != l.UID || order < 0 && was.ahead) {
 				t.see(p, l, now)
 				peer := t.peers[l.Name]
 				peer.ahead = true

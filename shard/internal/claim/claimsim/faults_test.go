@@ -615,11 +615,19 @@ func deleteLease(w *sim) {
 		w.logf("a user deletes the Lease of %s", p.name)
 		w.counts.Deletions++
 		w.server.foreign[p.holder] = true
-		w.server.deleteByHand(p.lease)
 		if w.chance(0.4) {
+			if w.chance(0.5) { // the others may stop before they see the deletion
+				for _, q := range w.procs {
+					if q != p {
+						q.watch.lag = w.timing.watchLag
+					}
+				}
+			}
+			w.server.deleteByHand(p.lease)
 			w.after(w.between(0, time.Second), func() { w.replaceOthers(p) })
 			return
 		}
+		w.server.deleteByHand(p.lease)
 		w.after(w.between(500*time.Millisecond, w.timing.duration), func() { join(w) })
 	})
 	if joins {
@@ -653,9 +661,8 @@ func (w *sim) replaceOthers(p *process) {
 			return
 		}
 		for i, q := range others {
-			if l := w.server.lease(q.lease); collects && l.Name != "" && l.Record.Void() {
-				w.logf("the void Lease of %s is deleted with its Pod", q.holder)
-				w.server.deleteByHand(q.lease)
+			if collects {
+				q.collectVoid()
 			}
 			w.after(w.between(0, 2*time.Duration(i)*w.timing.duration), func() {
 				if !w.faultsCleared {
@@ -665,6 +672,18 @@ func (w *sim) replaceOthers(p *process) {
 		}
 	}
 	w.after(w.between(0, time.Second), replace)
+	if w.chance(0.5) { // one that starts leaves before it has settled, and another one starts
+		w.after(w.between(time.Second, 5*time.Second), func() {
+			if q := w.some(func(q *process) bool { return q != p && isAwake(q) && !q.stopping }); q != nil && !w.faultsCleared {
+				q.leave()
+				w.after(w.between(0, 2*time.Second), func() {
+					if !w.faultsCleared {
+						join(w)
+					}
+				})
+			}
+		})
+	}
 }
 
 // replaceByForce is a StatefulSet's Pod that is force-deleted while its process continues to

@@ -329,11 +329,23 @@ func (p *process) end(reason error) {
 	switch {
 	case errors.Is(reason, claim.ErrStopped):
 		p.die("has stopped")
+		if w.profile.kind != deletion && w.chance(0.5) {
+			w.after(w.between(0, 10*time.Second), p.collectVoid)
+		}
 	case errors.Is(reason, claim.ErrDrainTimeout), errors.Is(reason, claim.ErrStaleWatch):
 		// The process exits after a while; the container is restarted.
 		w.after(w.between(0, p.timing.grace/2), func() { p.exit() })
 	default:
 		p.rejoin(ended)
+	}
+}
+
+// collectVoid lets the garbage collector delete the void Lease of a Pod that is gone.
+func (p *process) collectVoid() {
+	w := p.w
+	if l := w.server.lease(p.lease); l.Name != "" && l.Record.Void() && !w.server.down && w.find(func(q *process) bool { return q.name == p.name }) == nil {
+		w.logf("the void Lease of %s is deleted with its Pod", p.holder)
+		w.server.deleteByHand(p.lease)
 	}
 }
 

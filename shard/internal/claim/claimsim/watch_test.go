@@ -85,6 +85,9 @@ func (v *watch) connect() {
 		v.planned = v.next
 		v.live = true
 		v.lastAt = w.now + w.between(0, v.lag)
+		if len(v.shown) == 0 && w.chance(0.1) {
+			v.lastAt += w.between(0, 5*time.Second) // the response is slow; a quorum list overtakes it
+		}
 		w.after(v.lastAt-w.now, func() {
 			if v.stream == stream {
 				v.replace(leases, version)
