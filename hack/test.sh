@@ -25,10 +25,11 @@ verify_all() { # the same, and vet the packages that take long (2 min; 8 min the
 pure='./shard/ring ./shard/internal/claim ./shard/internal/claim/claimsim'
 
 unit() { # unit tests; packages with goroutines under the race detector; client-go's own tests (3 min; 8 min the first time)
-	both unit_first unit_second
+	together unit_first unit_second unit_that_waits
 }
 
-# Most of these tests run in one process, on one CPU. So run two at a time. verify vets everything.
+# Most of these tests run in one process, on one CPU. So run two at a time, and a third that mostly waits. verify vets
+# everything.
 unit_first() {
 	$go test -vet=off -timeout 30m $pure ./shard
 	$go test -vet=off -timeout 30m ./informer -run 'TestModel$' # one goroutine
@@ -36,23 +37,32 @@ unit_first() {
 	race_shard "${shard_first[@]}"
 }
 
+waits='/(informer|shardtest|example-controller)$' # client-go's tests of informers and the examples sleep
+
 unit_second() {
 	local others
-	others=$($go list ./... | grep -v -E '/shard$|/shard/(ring|internal/claim.*)$|/generated/') # a separate assignment, so that its failure ends the script
+	others=$($go list ./... | grep -v -E "/shard$|/shard/(ring|internal/claim.*)$|/generated/|$waits") # a separate assignment, so that its failure ends the script
+	race -short ./informer -skip '^TestUpstream'
 	race -short $others
 	race_shard "${shard_second[@]}"
 }
 
-# both runs two functions at the same time. Both run in the background, because set -e has no effect in a function that
-# is called in a condition.
-both() {
-	local first second code=0
-	"$1" &
-	first=$!
-	"$2" &
-	second=$!
-	wait "$first" || code=$?
-	wait "$second" || code=$?
+unit_that_waits() {
+	race -short ./informer -run '^TestUpstream'
+	race -short ./shard/shardtest ./example-controller
+}
+
+# together runs functions at the same time. All run in the background, because set -e has no effect in a function that is
+# called in a condition.
+together() {
+	local part job jobs=() code=0
+	for part in "$@"; do
+		"$part" &
+		jobs+=($!)
+	done
+	for job in "${jobs[@]}"; do
+		wait "$job" || code=$?
+	done
 	return "$code"
 }
 

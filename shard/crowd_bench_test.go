@@ -21,7 +21,11 @@ import (
 //
 //	go test ./shard -run '^$' -bench BenchmarkCrowd -benchtime 1x
 func BenchmarkCrowd(b *testing.B) {
-	for _, bogus := range []int{100, 300, 1000} {
+	sizes := []int{100, 300, 1000}
+	if testing.Short() {
+		sizes = sizes[:1]
+	}
+	for _, bogus := range sizes {
 		b.Run(fmt.Sprintf("bogus=%d", bogus), func(b *testing.B) {
 			for b.Loop() {
 				measureCrowd(b, bogus)

@@ -136,7 +136,7 @@ func movementTable(t testing.TB) string {
 	var table strings.Builder
 	w := tabwriter.NewWriter(&table, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(w, "partitions\tvirtual nodes\tload\tn\t+1\tmax\tneedless\t-1\tmax\tneedless\tfullest\t")
-	for _, p := range []Parameters{
+	sets := []Parameters{
 		DefaultParameters(),
 		parameters(509, 100, 1.25),
 		parameters(509, 20, 1.5),
@@ -148,7 +148,11 @@ func movementTable(t testing.TB) string {
 		parameters(4096, 20, 1.25),
 		parameters(4096, 100, 1.25),
 		parameters(4096, 100, 1.5),
-	} {
+	}
+	if testing.Short() {
+		sets = sets[:1]
+	}
+	for _, p := range sets {
 		for _, n := range []int{3, 10, 50} {
 			plus, minus := both(t, p, n, 1), both(t, p, n, -1)
 			fmt.Fprintf(w, "%d\t%d\t%v\t%d\t%.2f\t%.2f\t%.2f\t%.2f\t%.2f\t%.2f\t%.2f\t\n", p.Partitions, p.VirtualNodes, p.Load, n,
