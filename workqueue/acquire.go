@@ -117,12 +117,12 @@ func (a *Acquirer) take(ctx context.Context, key string, wait bool) error {
 const outerDrainPeriod = 250 * time.Millisecond
 
 // holdsUpDrain reports whether the context belongs to work for which a drain waits, now or soon,
-// or was derived within such work:
-// work begins only while its point is active. Like State, it is called with the mutex held.
+// or was derived within such work: it has not ended, and its point is not active any more. Like State, it is called with
+// the mutex held.
 func holdsUpDrain(ctx context.Context) bool {
 	a, ok := ctx.Value(assignmentKey{}).(Assignment)
 	for work := &a; ok && work != nil; work = work.outer {
-		if !work.unkeyed && context.Cause(work.Context()) != ErrDone && work.Owner.State(work.Point) != ring.Active {
+		if !work.unkeyed && !work.work.over() && work.Owner.State(work.Point) != ring.Active {
 			return true
 		}
 	}

@@ -92,3 +92,38 @@ func TestQ6_AcquireDoesNotHoldUpADrainOfAnotherRing(t *testing.T) {
 		}
 	})
 }
+
+// A goroutine outlives the work that has started it, which a drain had cancelled. No drain waits for that work any more,
+// so Acquire waits for its key as for any other caller.
+func TestQ6_AcquireAfterTheOuterWorkHasEnded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newOwner(ring.Active)
+		a := NewAcquirer(o, func(key string) uint64 { return uint64(key[0]-'0') << 60 })
+		outer, doneOuter, err := a.Acquire(context.Background(), "1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		onOne := func(point uint64) bool { return point == 1<<60 }
+		o.set(1, ring.Pending)
+		a.Drain(onOne)
+		a.Cancel(onOne)
+		doneOuter()
+		o.set(1, ring.NotOwned)
+		o.set(2, ring.Pending)
+		a.Readmit()
+		result := make(chan error, 1)
+		go func() {
+			_, done, err := a.Acquire(context.WithoutCancel(outer), "2")
+			if err == nil {
+				done()
+			}
+			result <- err
+		}()
+		time.Sleep(time.Minute)
+		o.set(2, ring.Active)
+		a.Readmit()
+		if err := <-result; err != nil {
+			t.Error(err)
+		}
+	})
+}
