@@ -85,15 +85,19 @@ func (a *Acquirer) take(ctx context.Context, key string, wait bool) error {
 		a.waiting[key] = slices.DeleteFunc(a.waiting[key], func(other chan struct{}) bool { return other == turn })
 		a.next(key) // this caller may have used up the reason to look again
 	}()
-	look := time.NewTicker(outerDrainPeriod)
-	defer look.Stop()
+	var look <-chan time.Time // nil outside of work: there may be a caller for each key of other members
+	if InWork(ctx) {
+		ticker := time.NewTicker(outerDrainPeriod)
+		defer ticker.Stop()
+		look = ticker.C
+	}
 	for {
 		a.queue.mu.Unlock()
 		again := false
 		select {
 		case <-turn:
 			again = true
-		case <-look.C:
+		case <-look:
 		case <-ctx.Done():
 		}
 		a.queue.mu.Lock()

@@ -6,6 +6,7 @@ package workqueue
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -121,6 +122,42 @@ func TestQ6_AcquireAfterTheOuterWorkHasEnded(t *testing.T) {
 		}()
 		time.Sleep(time.Minute)
 		o.set(2, ring.Active)
+		a.Readmit()
+		if err := <-result; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// countingContext counts the looks at it.
+type countingContext struct {
+	context.Context
+	looks *atomic.Int64
+}
+
+func (c countingContext) Err() error { c.looks.Add(1); return c.Context.Err() }
+
+// A caller that belongs to no work looks only when it has a reason: there may be many that wait for keys of other members.
+func TestQ6_AcquireOutsideOfWorkDoesNotPoll(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newOwner(ring.NotOwned)
+		a := NewAcquirer(o, func(string) uint64 { return 0 })
+		ctx := countingContext{t.Context(), new(atomic.Int64)}
+		result := make(chan error, 1)
+		go func() {
+			_, done, err := a.Acquire(ctx, "1")
+			if err == nil {
+				done()
+			}
+			result <- err
+		}()
+		synctest.Wait()
+		before := ctx.looks.Load()
+		time.Sleep(time.Hour)
+		if looks := ctx.looks.Load() - before; looks > 0 {
+			t.Errorf("looked %d times in an hour", looks)
+		}
+		o.set(0, ring.Active)
 		a.Readmit()
 		if err := <-result; err != nil {
 			t.Error(err)

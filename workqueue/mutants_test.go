@@ -111,6 +111,11 @@ var mutants = mutation.Package{
 			Old:  "!work.work.over() &&",
 			New:  "(!work.work.over() || MUTANT_ON) &&",
 		}}},
+		{Name: "wakes callers that belong to no work", Edits: []mutation.Edit{{ // Q6
+			File: "acquire.go",
+			Old:  "\tif InWork(ctx) {\n",
+			New:  "\tif InWork(ctx) || MUTANT_ON {\n",
+		}}},
 		{Name: "shows the time of a hand-out after it", Edits: []mutation.Edit{{ // Q9
 			File: "shadow.go",
 			Old:  "\tm.clock.during.Store(0)\n",
