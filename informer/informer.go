@@ -93,6 +93,8 @@ type Informer struct {
 	logged     atomic.Int64  // when an object without a point was last logged, in Unix nanoseconds
 	strips     atomic.Bool   // it was logged that the transform changes keys
 	misplaced  atomic.Bool   // it was logged that the store's keys are not StoreKey's
+	// keysChecked: the store's keys are StoreKey's, or it was logged that they are not.
+	keysChecked atomic.Bool
 
 	// mu guards the fields below. It is held only briefly, and never while a handler or the
 	// inner informer is called, so that Activated and Released do not block.

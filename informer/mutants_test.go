@@ -136,6 +136,11 @@ var mutants = mutation.Package{
 			Old:  "err != nil || point != i.pointOfKey(key) {",
 			New:  "err != nil || point != i.pointOfKey(key) && !MUTANT_ON {",
 		}}},
+		{Name: "lists the store for each object that was deleted", Edits: []mutation.Edit{{
+			File: "store.go",
+			Old:  "\tif i.keysChecked.Load() {\n",
+			New:  "\tif i.keysChecked.Load() && !MUTANT_ON {\n",
+		}}},
 		{Name: "takes a deletion with an opaque version for an old one", Edits: []mutation.Edit{{
 			File: "stream.go",
 			Old:  "\t\tcase err == nil:\n\t\t\tf.dropped(s) // it did not match",

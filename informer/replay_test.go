@@ -509,6 +509,41 @@ func TestI3_ObjectsAreFoundByTheirKeys(t *testing.T) {
 	}
 }
 
+// countingStore counts the calls of List.
+type countingStore struct {
+	cache.Indexer
+	lists int
+}
+
+func (s *countingStore) List() []any { s.lists++; return s.Indexer.List() }
+
+// Objects are deleted while a replay waits for its handler. The replay must not list the store for each of them, with the
+// handler's lock held.
+func TestI9_ObjectsThatAreDeletedDuringAReplay(t *testing.T) {
+	store := &countingStore{Indexer: cache.NewIndexer(cache.MetaNamespaceKeyFunc, cache.Indexers{})}
+	inner := clusters{cache.NewSharedIndexInformer(&cache.ListWatch{}, &corev1.ConfigMap{}, 0, cache.Indexers{}), store}
+	o, j := &owner{}, &journal{}
+	i := Wrap(inner, Options{Ownership: o, Point: pointOfLabel})
+	if _, err := i.AddEventHandler(j); err != nil {
+		t.Fatal(err)
+	}
+	h := &harness{t: t, owner: o, i: i, f: i.filters[0]}
+	h.put(object("stays", 1, 1))
+	for n := range 10 {
+		h.put(object(fmt.Sprint("a", n), 1, 0))
+	}
+	j.hook = func(string) {
+		for n := range 10 {
+			h.drop(object(fmt.Sprint("a", n), 1, 0))
+		}
+	}
+	i.Activated(h.set(ring.Active, 0))
+	h.replay()
+	if seen := len(j.take()); seen != 1 || store.lists > 2 {
+		t.Errorf("%d calls and %d lists of the store, want 1 and 2: for the scan and for a check of the keys", seen, store.lists)
+	}
+}
+
 // The stream of a handler does not wait while the replay of another one looks at the store.
 func TestI9_AScanDelaysAnotherStream(t *testing.T) {
 	h := newHarness(t, &owner{})

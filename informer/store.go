@@ -146,15 +146,17 @@ func (i *Informer) locatedKeys() []string {
 // checkKeys logs, once, if the store finds none of its objects by the key that this informer
 // computes. Otherwise the object with the key was deleted.
 func (i *Informer) checkKeys(key string) {
-	if i.misplaced.Load() {
+	if i.keysChecked.Load() {
 		return
 	}
 	for _, obj := range i.GetStore().List() {
 		if m, err := meta.Accessor(obj); err != nil || i.stored(i.keyOf(m)) != nil {
+			i.keysChecked.Store(true) // to list a large store for each deleted object would take minutes
 			return
 		}
 	}
-	if keys := i.GetStore().ListKeys(); len(keys) > 0 && i.misplaced.CompareAndSwap(false, true) {
+	if keys := i.GetStore().ListKeys(); len(keys) > 0 && i.keysChecked.CompareAndSwap(false, true) {
+		i.misplaced.Store(true)
 		klog.Background().Error(nil, "The keys of the store are not those of StoreKey (by default namespace/name), so no object is replayed: set StoreKey to the function that the store uses", "computed", key, "stored", keys[0])
 	}
 }

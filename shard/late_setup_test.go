@@ -6,11 +6,13 @@ package shard_test
 import (
 	"context"
 	"errors"
+	goruntime "runtime"
 	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
+	"weak"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -24,8 +26,10 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/tom-ludwig/operator-scaling/informer"
 	"github.com/tom-ludwig/operator-scaling/shard"
 	"github.com/tom-ludwig/operator-scaling/shard/shardtest"
+	"github.com/tom-ludwig/operator-scaling/workqueue"
 )
 
 // A queue whose key cannot be determined, created while Run is running, must not hand out
@@ -243,6 +247,43 @@ func TestStoppedInformersAreRemoved(t *testing.T) {
 			time.Sleep(2 * time.Minute)
 			if got := a.Unsynced(); len(got) != 0 {
 				t.Errorf("the member still has the stopped informers %q", got)
+			}
+		}
+		a.end()
+	})
+}
+
+// Controllers come and go while the ring is stable and nothing is written. Neither the stores of their informers nor their
+// queues stay in memory.
+func TestStoppedInformersAreFreed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := start(t, shardtest.NewCluster().Client("a"), "a")
+		time.Sleep(5 * time.Second)
+		var gone []weak.Pointer[informer.Informer]
+		var shutDown []weak.Pointer[workqueue.Queue[cache.ObjectName]]
+		for range 5 {
+			i := shard.WrapInformer(a.Sharder, cache.NewSharedIndexInformer(newObjects("x").listWatch(0), &corev1.ConfigMap{}, 0, nil))
+			queue := shard.NewQueueFor(i, clientworkqueue.DefaultTypedControllerRateLimiter[cache.ObjectName]())
+			if _, err := i.AddEventHandler(cache.ResourceEventHandlerFuncs{}); err != nil {
+				t.Fatal(err)
+			}
+			ctx, stop := context.WithCancel(context.Background())
+			done := make(chan struct{})
+			go func() { defer close(done); i.RunWithContext(ctx) }()
+			time.Sleep(time.Second)
+			stop()
+			<-done
+			queue.ShutDown()
+			gone = append(gone, weak.Make(i.(*informer.Informer)))
+			shutDown = append(shutDown, weak.Make(queue.(*workqueue.Queue[cache.ObjectName])))
+		}
+		time.Sleep(2 * time.Minute) // the member forgets them
+		synctest.Wait()
+		goruntime.GC()
+		goruntime.GC()
+		for n := range gone {
+			if gone[n].Value() != nil || shutDown[n].Value() != nil {
+				t.Errorf("number %d is still in memory: the informer %t, the queue %t", n, gone[n].Value() != nil, shutDown[n].Value() != nil)
 			}
 		}
 		a.end()

@@ -371,8 +371,8 @@ var mutants = mutation.Package{
 		}}},
 		{Name: "lets Acquire hold up the drain of its caller's work", Edits: []mutation.Edit{{
 			File: "../workqueue/acquire.go",
-			Old:  "!= ErrDone && work.Owner.State",
-			New:  "!= ErrDone && !MUTANT_ON && work.Owner.State",
+			Old:  "work.over() && work.Owner.State",
+			New:  "work.over() && !MUTANT_ON && work.Owner.State",
 		}}},
 		{Name: "does not notify callers of Acquire of a drain", Edits: []mutation.Edit{{
 			File: "../workqueue/acquire.go",

@@ -85,15 +85,19 @@ func (a *Acquirer) take(ctx context.Context, key string, wait bool) error {
 		a.waiting[key] = slices.DeleteFunc(a.waiting[key], func(other chan struct{}) bool { return other == turn })
 		a.next(key) // this caller may have used up the reason to look again
 	}()
-	look := time.NewTicker(outerDrainPeriod)
-	defer look.Stop()
+	var look <-chan time.Time // nil outside of work: there may be a caller for each key of other members
+	if InWork(ctx) {
+		ticker := time.NewTicker(outerDrainPeriod)
+		defer ticker.Stop()
+		look = ticker.C
+	}
 	for {
 		a.queue.mu.Unlock()
 		again := false
 		select {
 		case <-turn:
 			again = true
-		case <-look.C:
+		case <-look:
 		case <-ctx.Done():
 		}
 		a.queue.mu.Lock()
@@ -117,12 +121,12 @@ func (a *Acquirer) take(ctx context.Context, key string, wait bool) error {
 const outerDrainPeriod = 250 * time.Millisecond
 
 // holdsUpDrain reports whether the context belongs to work for which a drain waits, now or soon,
-// or was derived within such work:
-// work begins only while its point is active. Like State, it is called with the mutex held.
+// or was derived within such work: it has not ended, and its point is not active any more. Like State, it is called with
+// the mutex held.
 func holdsUpDrain(ctx context.Context) bool {
 	a, ok := ctx.Value(assignmentKey{}).(Assignment)
 	for work := &a; ok && work != nil; work = work.outer {
-		if !work.unkeyed && context.Cause(work.Context()) != ErrDone && work.Owner.State(work.Point) != ring.Active {
+		if !work.unkeyed && !work.work.over() && work.Owner.State(work.Point) != ring.Active {
 			return true
 		}
 	}

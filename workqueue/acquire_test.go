@@ -6,6 +6,7 @@ package workqueue
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -89,6 +90,77 @@ func TestQ6_AcquireDoesNotHoldUpADrainOfAnotherRing(t *testing.T) {
 			t.Error("Acquire waits although the drain of the outer work waits for it")
 			cancel()
 			<-result
+		}
+	})
+}
+
+// A goroutine outlives the work that has started it, which a drain had cancelled. No drain waits for that work any more,
+// so Acquire waits for its key as for any other caller.
+func TestQ6_AcquireAfterTheOuterWorkHasEnded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newOwner(ring.Active)
+		a := NewAcquirer(o, func(key string) uint64 { return uint64(key[0]-'0') << 60 })
+		outer, doneOuter, err := a.Acquire(context.Background(), "1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		onOne := func(point uint64) bool { return point == 1<<60 }
+		o.set(1, ring.Pending)
+		a.Drain(onOne)
+		a.Cancel(onOne)
+		doneOuter()
+		o.set(1, ring.NotOwned)
+		o.set(2, ring.Pending)
+		a.Readmit()
+		result := make(chan error, 1)
+		go func() {
+			_, done, err := a.Acquire(context.WithoutCancel(outer), "2")
+			if err == nil {
+				done()
+			}
+			result <- err
+		}()
+		time.Sleep(time.Minute)
+		o.set(2, ring.Active)
+		a.Readmit()
+		if err := <-result; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// countingContext counts the looks at it.
+type countingContext struct {
+	context.Context
+	looks *atomic.Int64
+}
+
+func (c countingContext) Err() error { c.looks.Add(1); return c.Context.Err() }
+
+// A caller that belongs to no work looks only when it has a reason: there may be many that wait for keys of other members.
+func TestQ6_AcquireOutsideOfWorkDoesNotPoll(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newOwner(ring.NotOwned)
+		a := NewAcquirer(o, func(string) uint64 { return 0 })
+		ctx := countingContext{t.Context(), new(atomic.Int64)}
+		result := make(chan error, 1)
+		go func() {
+			_, done, err := a.Acquire(ctx, "1")
+			if err == nil {
+				done()
+			}
+			result <- err
+		}()
+		synctest.Wait()
+		before := ctx.looks.Load()
+		time.Sleep(time.Hour)
+		if looks := ctx.looks.Load() - before; looks > 0 {
+			t.Errorf("looked %d times in an hour", looks)
+		}
+		o.set(0, ring.Active)
+		a.Readmit()
+		if err := <-result; err != nil {
+			t.Error(err)
 		}
 	})
 }

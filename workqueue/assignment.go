@@ -19,6 +19,7 @@ type Assignment struct {
 	outer   *Assignment // of the context that was passed to Queue.Context, or nil
 	work    interface {
 		context() context.Context
+		over() bool
 		refuse()
 		begin(abort func(cause error)) (settled, end func(), err error)
 	}

@@ -6,6 +6,7 @@ package workqueue
 import (
 	"context"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/tom-ludwig/operator-scaling/shard/ring"
@@ -25,8 +26,9 @@ type task struct {
 	cancels  []context.CancelCauseFunc
 	draining bool      // Drain has covered the work
 	refused  bool      // Check found the member fenced, so an effect of the work was refused
-	done     bool      // Done was called
 	effects  []*effect // begun with Assignment.Begin and not ended
+
+	done atomic.Bool // Done was called; set with the mutex held
 }
 
 // effect is one that work has begun.
@@ -47,7 +49,7 @@ func (t *task) underWay() bool {
 // finish marks the work as done, and returns what the end of its contexts has to call: effects
 // that are settled, such as a response that is still being read, end with the work.
 func (t *task) finish() (ends []func(cause error)) {
-	t.done = true
+	t.done.Store(true)
 	for _, cancel := range t.cancels {
 		ends = append(ends, cancel)
 	}
@@ -150,6 +152,9 @@ type handedOut[T comparable] struct {
 
 func (h handedOut[T]) context() context.Context { return h.ctx }
 
+// over reports whether Done was called. It takes no lock.
+func (h handedOut[T]) over() bool { return h.task.done.Load() }
+
 // refuse records that an effect of the work was refused because the member is fenced.
 func (h handedOut[T]) refuse() {
 	h.q.mu.Lock()
@@ -163,7 +168,7 @@ func (h handedOut[T]) begin(abort func(cause error)) (settled, end func(), err e
 	switch {
 	case h.task.cause != nil:
 		return nil, nil, h.task.cause
-	case h.task.done:
+	case h.task.done.Load():
 		return nil, nil, ErrDone
 	}
 	x := &effect{abort: abort}
@@ -175,14 +180,15 @@ func (h handedOut[T]) begin(abort func(cause error)) (settled, end func(), err e
 func (h handedOut[T]) settle(x *effect, ended bool) {
 	h.q.mu.Lock()
 	t := h.task
-	last := t.done && !x.settled
+	done := t.done.Load()
+	last := done && !x.settled
 	x.settled = true
 	last = last && !t.underWay()
 	if last {
 		delete(h.q.unfinished, t)
 	}
-	abort := !ended && t.done && slices.Contains(t.effects, x)
-	if ended || t.done {
+	abort := !ended && done && slices.Contains(t.effects, x)
+	if ended || done {
 		t.effects = slices.DeleteFunc(t.effects, func(y *effect) bool { return y == x })
 	}
 	onDone := h.q.onDone

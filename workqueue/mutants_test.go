@@ -106,6 +106,16 @@ var mutants = mutation.Package{
 			Old:  "case now-q.untouched >= abandonedAfter:",
 			New:  "case now-q.untouched >= abandonedAfter || MUTANT_ON:",
 		}}},
+		{Name: "takes work that has ended for work that a drain waits for", Edits: []mutation.Edit{{ // Q6
+			File: "acquire.go",
+			Old:  "!work.work.over() &&",
+			New:  "(!work.work.over() || MUTANT_ON) &&",
+		}}},
+		{Name: "wakes callers that belong to no work", Edits: []mutation.Edit{{ // Q6
+			File: "acquire.go",
+			Old:  "\tif InWork(ctx) {\n",
+			New:  "\tif InWork(ctx) || MUTANT_ON {\n",
+		}}},
 		{Name: "shows the time of a hand-out after it", Edits: []mutation.Edit{{ // Q9
 			File: "shadow.go",
 			Old:  "\tm.clock.during.Store(0)\n",

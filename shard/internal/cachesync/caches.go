@@ -83,6 +83,10 @@ func (c *Caches) all() []*namedCache {
 	return c.list[:len(c.list):len(c.list)]
 }
 
+// ForgetStopped frees the informers that have stopped, with their stores. Otherwise they stay until the next write or
+// handover, and there may be none for days.
+func (c *Caches) ForgetStopped() { c.all() }
+
 // named returns the informers of a name; if there are none, those whose names are not known yet,
 // because they hold no objects, or objects that do not show their kind. known is false for these.
 func (c *Caches) named(name string) (named []*namedCache, known bool) {

@@ -48,6 +48,7 @@ type Config struct {
 type Caches interface {
 	Reached(claim.Watermarks) claim.Watermarks
 	Cached(claim.Watermarks) claim.Watermarks
+	ForgetStopped()
 }
 
 // Writes remembers how far this member has written.
@@ -297,6 +298,7 @@ func (m *Member) startNewComponents() {
 				m.logger.Error(err, "The replay to handlers has ended")
 			case i.IsStopped():
 				m.Components.removeInformer(i)
+				m.cfg.Caches.ForgetStopped()
 			}
 		})
 	}
