@@ -131,6 +131,22 @@ func TestLeasePrefix_DoesNotDivideARing(t *testing.T) {
 	})
 }
 
+// A program changes the map that it has configured, perhaps for its next ring, while the member
+// renews its Lease.
+func TestLeaseLabels_AreCopied(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cluster := shardtest.NewCluster()
+		labels := map[string]string{"team": "x"}
+		a := start(t, cluster.Client("a"), "a", leaseLabels(labels))
+		labels["team"] = "not a label"
+		time.Sleep(5 * time.Second)
+		if got := cluster.Leases(namespace)[0].Labels["team"]; got != "x" {
+			t.Errorf("the Lease has the label team=%q", got)
+		}
+		end(t, a)
+	})
+}
+
 // A user removes the ring's label from the Lease of a member that is at work: its peers no
 // longer see the Lease, but the member still works.
 func TestRingLabel_RemovedFromAMemberAtWork(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"sync"
 	"sync/atomic"
 
@@ -80,7 +81,7 @@ func New(client kubernetes.Interface, cfg Config) (*Sharder, error) {
 	s.writes = cachesync.NewWriteTracker(&s.caches)
 	settings := member.Config{
 		Machine:         cfg.machine(),
-		Lease:           lease.Config{Leases: leases, Namespace: cfg.Namespace, Ring: cfg.Name, Name: cfg.leaseName(), Labels: cfg.LeaseLabels},
+		Lease:           lease.Config{Leases: leases, Namespace: cfg.Namespace, Ring: cfg.Name, Name: cfg.leaseName(), Labels: maps.Clone(cfg.LeaseLabels)},
 		StopGracePeriod: cfg.StopGracePeriod, OnOverrun: cfg.OnOverrun,
 		Access: s.access,
 		Caches: &s.caches, Writes: s.writes, Metrics: s.metrics,
