@@ -146,6 +146,9 @@ func (m *Machine) observeSameName(l Lease) {
 	}
 	m.learn(l)
 	known, seen := m.sameNameLeases[l.UID]
+	if !seen {
+		l = m.judgeInherited(l)
+	}
 	switch {
 	case l.Record.Void() && !(l.Record.Copied && seen && !known.void):
 		m.noteEnded(l.UID)
@@ -155,9 +158,7 @@ func (m *Machine) observeSameName(l Lease) {
 		m.noteEnded(l.UID)
 	default:
 		since := m.now
-		if !seen {
-			l = m.judgeInherited(l)
-		} else {
+		if seen {
 			was := known.lease.Record
 			if l.Record = judge(was, l.Record); !changed(was, l.Record) && !hidden(known.lease, l) {
 				since = known.since

@@ -46,6 +46,11 @@ func (m *Machine) takeBack(set mutantring.Set, to partitionState) {
 			Old:  "case is.Void() && (!is.Copied || was.Void()):",
 			New:  "case is.Void() && (!is.Copied || was.Void() || MUTANT_ON):",
 		}}},
+		{Name: "forgets between two machines who holds the Lease of its name", Edits: []mutation.Edit{{ // R64
+			File: "newcomer.go",
+			Old:  "\t\tif !n.void {\n\t\t\tk.leases",
+			New:  "\t\tif !n.void && !MUTANT_ON {\n\t\t\tk.leases",
+		}}},
 		{Name: "forgets what it knew of peers when it restarts in place", Edits: []mutation.Edit{{
 			File: "peers.go",
 			Old:  "m.knowledge.leases[l.UID]; known {",
@@ -573,6 +578,7 @@ var unitTests = map[string]string{
 	"believes a read of a Lease whose end the watch has shown":                 "TestR30_AHeldLeaseOfTheMembersNameIsDeleted",
 	"starts cold although a Lease was edited":                                  "TestR49_ARestoredRecordExtendsTheWait",
 	"publishes that it is alone before it has checked that":                    "TestR52_AnUnsureMemberIsNotAlone",
+	"forgets between two machines who holds the Lease of its name":             "TestR64_ACopiedVoidRecordOnTheOtherProcessesLeaseBetweenTwoMachines",
 	"forgets what it knew of peers when it restarts in place":                  "TestR64_ARecordThatIsShownBetweenTwoMachinesIsJudged",
 	"works before it is settled":                                               "TestR49_ANewcomerWaitsForASettledMember",
 	"replaces a Lease by an earlier one of its name in a list":                 "TestR29_AnOldListDoesNotReplaceTheLeaseThatTheWatchShows",

@@ -60,6 +60,11 @@ func (m *Machine) Knowledge() Knowledge {
 	for _, p := range m.peers {
 		k.leases[p.lease.UID] = p.lease
 	}
+	for uid, n := range m.sameNameLeases {
+		if !n.void {
+			k.leases[uid] = n.lease
+		}
+	}
 	return k
 }
 

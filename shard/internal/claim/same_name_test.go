@@ -4,6 +4,7 @@
 package claim
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -471,6 +472,44 @@ func TestR30_ACopiedVoidRecordOnTheOtherProcessesLease(t *testing.T) {
 	}
 	p.run(5 * time.Second)
 	p.wantStates(p.all(), nil)
+}
+
+// The same, but the machine that has seen the other process at work ends before the next one of this
+// process reads that Lease (R64): the next one judges the void record as that one did.
+func TestR64_ACopiedVoidRecordOnTheOtherProcessesLeaseBetweenTwoMachines(t *testing.T) {
+	for _, seen := range []bool{false, true} { // whether the machine that ends has seen the void record, too
+		t.Run(fmt.Sprint(seen), func(t *testing.T) {
+			p := newDriver(t).join()
+			own := p.lease(p.cfg.Lease)
+			p.remove(own.Name)
+			p.gone(own)
+			r := p.peerRecord("a", PhaseActive, p.all()...)
+			r.Holder, r.PodUID, r.Seq = "a_0", "uid-other", 5
+			p.put(own.Name, r)
+			p.show(own.Name)
+			l := p.put(own.Name, Record{Member: "a", Phase: PhaseDraining, Copied: true})
+			if seen {
+				p.show(own.Name)
+			}
+			before := p.m
+			p.cfg.Predecessor, p.cfg.Holder = p.cfg.Holder, "a_2"
+			p.cfg.Tombstones, p.cfg.Knowledge = before.Tombstones(), before.Knowledge()
+			p.m, p.did = New(p.cfg), nil
+			p.step(Tick{})
+			p.show(own.Name)
+			p.step(Synced{})
+			start := p.now.Mono
+			for p.now.Mono-start < 14*time.Second {
+				p.run(500 * time.Millisecond)
+				p.wantStates(nil, nil)
+				if p.lease(l.Name).UID != l.UID {
+					t.Fatalf("%v after the edit, the Lease of the other process was replaced", p.now.Mono-start)
+				}
+			}
+			p.run(5 * time.Second)
+			p.wantStates(p.all(), nil)
+		})
+	}
 }
 
 // R43, R64: a member's Lease is deleted. Another process of its name creates its own, and stops. The watch

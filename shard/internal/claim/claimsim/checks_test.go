@@ -561,7 +561,7 @@ func (w *sim) checkNothingStopped() {
 		return
 	}
 	for _, p := range w.procs {
-		if n := p.machine.Stats().FenceTrips; n > 0 {
+		if n := p.fenced; n > 0 {
 			w.fail("L1: %s was fenced %d times although its writes were carried out and its reads answered (%s)", p.holder, n, w.profile.kind)
 		}
 	}

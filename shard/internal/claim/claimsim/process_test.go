@@ -38,6 +38,7 @@ type process struct {
 	asleep   asleep
 	machine  *claim.Machine // nil between two machines
 	lives    int
+	fenced   int // how often, of this and earlier machines, while it owned something or could have
 	holder   string
 	retired  *claim.Machine // between two machines: it follows the watch
 	lost     error          // why that one has ended
@@ -293,6 +294,9 @@ func (p *process) do(a claim.Action) {
 		p.work.set(a.Partitions, ring.NotOwned)
 	case claim.Fenced:
 		p.work.stop()
+		if !p.stopping || slices.ContainsFunc(p.work.states, func(s ring.State) bool { return s != ring.NotOwned }) {
+			p.fenced++ // one that has released everything only deletes void Leases (R39)
+		}
 	case claim.Unfenced: // the published fence implies it
 	case claim.Ended:
 		p.end(a.Reason)
