@@ -34,7 +34,7 @@
 //     comes from the stream (I1). This includes deletions that were delivered to the handler
 //     before it lost the partition, because its work may have been dropped. Handlers must
 //     tolerate a second OnDelete. A handler that is added while another one lags may miss the
-//     deletions that this one has not seen yet. OnDelete's argument is a
+//     deletions that the other one has not seen yet. OnDelete's argument is a
 //     cache.DeletedFinalStateUnknown with an object of the same type that has only the
 //     object's metadata, without managedFields; an unstructured one has apiVersion and kind,
 //     too. An object without an ObjectMeta is kept as it was.
