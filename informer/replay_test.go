@@ -62,6 +62,7 @@ func TestI3_ActivationReplays(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLive(t, &owner{}, 0)
 		defer l.stop()
+		synctest.Wait() // a change between list and watch can make the reflector wait for its next attempt
 		before, after := &releaseJournal{}, &releaseJournal{}
 		l.handler(t, before)
 		for n := range 3 {
